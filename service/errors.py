@@ -1,0 +1,106 @@
+"""
+Every error the server tells a client about, without a word of gRPC.
+
+    NtmError
+    ├── InvalidRequest            what was asked cannot be done as written
+    │   ├── ModelUnknown
+    │   ├── SessionUnknown        never opened here, or closed too long ago to remember
+    │   ├── SessionExpired
+    │   ├── SessionDeleted
+    │   ├── StepIndexMismatch
+    │   └── NoMemory
+    ├── SessionFailed             the state can no longer be trusted
+    ├── CapacityExceeded          try again later
+    ├── Draining                  try another replica
+    └── ModelInvalid              a model file that must not be served
+
+The gRPC codes belong to `interceptors.CODES`; the reasons are the classes' own.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class NtmError(Exception):
+    """Base of all errors below: a sentence for a person, a reason for a program."""
+
+    reason: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, message: str, **metadata: object) -> None:
+        """Metadata are the values that a program needs to act, such as the expected index."""
+        super().__init__(message)
+        self.message = message
+        self.metadata = {key: str(value) for key, value in metadata.items()}
+        self.retry_delay_seconds: float | None = None
+
+
+class InvalidRequest(NtmError):
+    """A field has a value that no retry will make acceptable."""
+
+    reason = "INVALID_REQUEST"
+
+
+class ModelUnknown(InvalidRequest):
+    """No model of that name is served here."""
+
+    reason = "MODEL_UNKNOWN"
+
+
+class SessionUnknown(InvalidRequest):
+    """No session of that id was opened here, as far back as this server remembers."""
+
+    reason = "SESSION_UNKNOWN"
+
+
+class SessionExpired(InvalidRequest):
+    """The session made no step for its idle timeout and was closed."""
+
+    reason = "SESSION_EXPIRED"
+
+
+class SessionDeleted(InvalidRequest):
+    """A client deleted the session."""
+
+    reason = "SESSION_DELETED"
+
+
+class StepIndexMismatch(InvalidRequest):
+    """The chunk does not start at the session's next step; nothing was computed."""
+
+    reason = "STEP_INDEX_MISMATCH"
+
+
+class NoMemory(InvalidRequest):
+    """The model has no memory to read."""
+
+    reason = "NO_MEMORY"
+
+
+class SessionFailed(NtmError):
+    """The network's run failed or left the session's state not finite; the session is closed."""
+
+    reason = "SESSION_FAILED"
+
+
+class CapacityExceeded(NtmError):
+    """A limit of the server is reached; nothing was changed."""
+
+    reason = "CAPACITY_EXCEEDED"
+
+    def __init__(self, message: str, *, retry_delay_seconds: float, **metadata: object) -> None:
+        """The delay is how long the client should wait before it asks again."""
+        super().__init__(message, **metadata)
+        self.retry_delay_seconds = retry_delay_seconds
+
+
+class Draining(NtmError):
+    """The server is stopping and takes no new work."""
+
+    reason = "DRAINING"
+
+
+class ModelInvalid(NtmError):
+    """A model file breaks the contract; the message says where."""
+
+    reason = "MODEL_INVALID"
