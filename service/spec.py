@@ -69,7 +69,7 @@ class StateTensor:
 
 @dataclass(frozen=True)
 class TraceTensor:
-    """What some heads did in a step: rows `first_head` to `first_head + heads` of a graph output."""
+    """What some heads did in a step: rows `first_head` .. `first_head + heads - 1` of an output."""
 
     name: str
     output: str
@@ -137,7 +137,7 @@ class ModelSpec:
                 }
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ModelInvalid(f"the spec in the model's metadata cannot be read: {error!r}") from error
+            raise ModelInvalid(f"the spec in the metadata cannot be read: {error!r}") from error
         spec._check()
         return spec
 
