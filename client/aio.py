@@ -1,0 +1,95 @@
+"""The asynchronous client: any number of tasks share one connection."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Self
+
+import grpc
+from google.protobuf.message import Message
+
+from client import procedures
+from client.async_session import AsyncSession, run
+from client.chunks import Limits
+from client.connection import DEFAULT_TIMEOUT_SECONDS, channel_options, method_for, stub_of
+from client.failures import from_call
+from client.records import Model, SessionInfo
+from client.stream import Stream
+
+__all__ = ["AsyncClient", "AsyncSession", "Stream"]
+
+
+class AsyncClient:
+    """A connection to a server. Closes at the end of an `async with` block."""
+
+    def __init__(
+        self,
+        target: str = "localhost:50051",
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        chunk_steps: int = Limits.chunk_steps,
+        max_message_bytes: int = Limits.max_message_bytes,
+    ) -> None:
+        """Connect as `Client` does; to be made where the event loop runs."""
+        self.target = target
+        self.limits = Limits(chunk_steps, max_message_bytes)
+        self._timeout_seconds = timeout_seconds
+        self._models: dict[str, Model] = {}
+        options = channel_options(max_message_bytes)
+        self._channel = (
+            grpc.aio.secure_channel(target, credentials, options)
+            if credentials
+            else grpc.aio.insecure_channel(target, options)
+        )
+        self._stub = stub_of(self._channel)
+
+    async def models(self) -> list[Model]:
+        """The models that the server serves, in order of name."""
+        return await run(self, procedures.list_models())
+
+    async def model(self, name: str) -> Model:
+        """The model of that name."""
+        return await run(self, procedures.get_model(name))
+
+    async def create_session(
+        self,
+        model: str,
+        locations: int | None = None,
+        idle_timeout: timedelta | None = None,
+    ) -> AsyncSession:
+        """Open a session as `Client.create_session` does; `async with` deletes it at its end."""
+        opening = procedures.create_session(model, locations, idle_timeout, self._models)
+        return AsyncSession(self, *await run(self, opening))
+
+    async def session(self, session_id: str) -> AsyncSession:
+        """The session of that id, wherever it was opened, to continue at its next step."""
+        finding = procedures.find_session(session_id, self._models)
+        return AsyncSession(self, *await run(self, finding))
+
+    async def sessions(self) -> list[SessionInfo]:
+        """The sessions that this host opened on the server, in order of creation."""
+        return await run(self, procedures.list_sessions())
+
+    def stream(self) -> Stream:
+        """A stream on which many sessions are stepped at once; use it in `async with`."""
+        return Stream(self, self._stub, self.target, self._timeout_seconds, self._models)
+
+    async def call(self, request: Message, timeout_seconds: float | None = None) -> Message:
+        """Make one call of the API; the response that belongs to the request."""
+        seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        try:
+            response: Message = await method_for(self._stub, request)(request, timeout=seconds)
+        except grpc.RpcError as error:
+            raise from_call(error, self.target) from error
+        return response
+
+    async def close(self) -> None:
+        """Close the connection. Sessions stay open until they are deleted or expire."""
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()

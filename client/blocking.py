@@ -1,0 +1,189 @@
+"""The blocking client and its sessions, which threads may share."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Self, TypeVar
+
+import grpc
+import numpy.typing as npt
+from google.protobuf.message import Message
+
+from client import procedures
+from client.chunks import Limits
+from client.connection import DEFAULT_TIMEOUT_SECONDS, channel_options, method_for, stub_of
+from client.errors import NtmClientError, SessionGone
+from client.failures import from_call
+from client.procedures import Procedure, SessionRecord
+from client.records import Memory, Model, SessionInfo, StepResult
+
+T = TypeVar("T")
+
+
+class Client:
+    """A connection to a server. Closes at the end of a `with` block; threads may share it."""
+
+    def __init__(
+        self,
+        target: str = "localhost:50051",
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        chunk_steps: int = Limits.chunk_steps,
+        max_message_bytes: int = Limits.max_message_bytes,
+    ) -> None:
+        """
+        Connect, at the first call, to the server at `target`.
+
+        Args:
+            target: Address of the server, as gRPC takes it.
+            credentials: For TLS; without them the connection is not encrypted.
+            timeout_seconds: Seconds that one call may take.
+            chunk_steps: The most steps sent in one call; longer inputs are split.
+            max_message_bytes: The largest message; no more than what the server takes.
+        """
+        self.target = target
+        self.limits = Limits(chunk_steps, max_message_bytes)
+        self._timeout_seconds = timeout_seconds
+        self._models: dict[str, Model] = {}
+        options = channel_options(max_message_bytes)
+        self._channel = (
+            grpc.secure_channel(target, credentials, options)
+            if credentials
+            else grpc.insecure_channel(target, options)
+        )
+        self._stub = stub_of(self._channel)
+
+    def models(self) -> list[Model]:
+        """The models that the server serves, in order of name."""
+        return self.run(procedures.list_models())
+
+    def model(self, name: str) -> Model:
+        """The model of that name."""
+        return self.run(procedures.get_model(name))
+
+    def create_session(
+        self,
+        model: str,
+        locations: int | None = None,
+        idle_timeout: timedelta | None = None,
+    ) -> Session:
+        """
+        Open a session; a `with` block deletes it at its end.
+
+        Args:
+            model: Name of the model.
+            locations: Memory locations; the model's default without.
+            idle_timeout: Time without a step after which it expires; the server's default without.
+        """
+        opening = procedures.create_session(model, locations, idle_timeout, self._models)
+        return Session(self, *self.run(opening))
+
+    def session(self, session_id: str) -> Session:
+        """The session of that id, wherever it was opened, to continue at its next step."""
+        return Session(self, *self.run(procedures.find_session(session_id, self._models)))
+
+    def sessions(self) -> list[SessionInfo]:
+        """The sessions that this host opened on the server, in order of creation."""
+        return self.run(procedures.list_sessions())
+
+    def close(self) -> None:
+        """Close the connection. Sessions stay open until they are deleted or expire."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def run(self, procedure: Procedure[T], timeout_seconds: float | None = None) -> T:
+        """Make the calls that a procedure asks for, each within the timeout; its result."""
+        try:
+            request = next(procedure)
+            while True:
+                request = procedure.send(self._call(request, timeout_seconds))
+        except StopIteration as returned:
+            result: T = returned.value
+            return result
+
+    def _call(self, request: Message, timeout_seconds: float | None) -> Message:
+        seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        try:
+            response: Message = method_for(self._stub, request)(request, timeout=seconds)
+        except grpc.RpcError as error:
+            raise from_call(error, self.target) from error
+        return response
+
+
+class Session(SessionRecord):
+    """One sequence in progress on the server. Made by `Client.create_session`."""
+
+    def __init__(self, client: Client, model: Model, info: SessionInfo) -> None:
+        """The session that `info` describes, stepped through that client."""
+        super().__init__(model, info)
+        self._client = client
+        self._lock = threading.Lock()
+
+    def step(
+        self,
+        inputs: npt.ArrayLike,
+        traces: Sequence[str] = (),
+        top_k: int = 0,
+        *,
+        timeout_seconds: float | None = None,
+    ) -> StepResult:
+        """
+        Make steps: [steps, input_width] for several, [input_width] for one.
+
+        Long inputs are sent in chunks. After a failure the chunks before it stay made, and
+        `next_step` tells how far the session is.
+
+        Args:
+            inputs: The inputs of the steps.
+            traces: Names of the traces wanted, among `model.traces`.
+            top_k: For weightings, how many of the largest elements to fetch; 0 for all.
+            timeout_seconds: Seconds that each chunk may take; the client's without.
+        """
+        with self._lock:
+            stepping = procedures.step(self, inputs, traces, top_k, self._client.limits)
+            return self._client.run(stepping, timeout_seconds)
+
+    def reset(self) -> None:
+        """Set the session back to the model's initial state, at step 0."""
+        with self._lock:
+            self._client.run(procedures.reset(self))
+
+    def describe(self) -> SessionInfo:
+        """The session as the server has it; sets `next_step` to the server's."""
+        with self._lock:
+            return self._client.run(procedures.describe(self))
+
+    def read_memory(self) -> Memory:
+        """The memory and the weightings as they are after the last step."""
+        return self._client.run(procedures.read_memory(self))
+
+    def delete(self) -> None:
+        """Close the session; the server frees its state."""
+        self._client.run(procedures.delete(self))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self.delete()
+        except SessionGone:
+            pass
+        except NtmClientError:
+            # What went wrong inside the block says more than that it could not be tidied up.
+            if exception is None:
+                raise

@@ -1,0 +1,128 @@
+"""
+Every error that a client raises.
+
+    NtmClientError
+    ├── InvalidRequest          what was asked cannot be done as written
+    │   ├── ModelUnknown
+    │   ├── StepIndexMismatch   another client, or a lost call, made steps of this session
+    │   └── NoMemory
+    ├── SessionGone             the session is closed; open another
+    │   ├── SessionUnknown      never opened there, or closed too long ago to remember
+    │   ├── SessionExpired
+    │   ├── SessionDeleted
+    │   └── SessionFailed       its state could no longer be trusted
+    ├── CapacityExceeded        try again after `retry_delay_seconds`
+    ├── TimedOut                no answer in time
+    └── Unavailable             no server answers there
+        ├── Draining            the server is stopping
+        └── StreamBroken        the stream ended with this operation unanswered
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from grpc import StatusCode
+
+
+class NtmClientError(Exception):
+    """Base of all errors below: a sentence for a person, a code and a reason for a program."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: StatusCode = StatusCode.UNKNOWN,
+        reason: str = "",
+        metadata: Mapping[str, str] | None = None,
+        retry_delay_seconds: float | None = None,
+    ) -> None:
+        """Metadata are the values that a program needs to act, such as the expected index."""
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.reason = reason
+        self.metadata = dict(metadata or {})
+        self.retry_delay_seconds = retry_delay_seconds
+
+
+class InvalidRequest(NtmClientError):
+    """What was asked cannot be done as written; nothing was changed."""
+
+
+class ModelUnknown(InvalidRequest):
+    """The server has no model of that name."""
+
+
+class StepIndexMismatch(InvalidRequest):
+    """The session is not at the step where this client thought it was; nothing was computed."""
+
+    @property
+    def expected(self) -> int:
+        """Index of the step that the server would make next."""
+        return int(self.metadata["expected"])
+
+
+class NoMemory(InvalidRequest):
+    """The model has no memory to read."""
+
+
+class SessionGone(NtmClientError):
+    """The session is closed and its state is lost."""
+
+
+class SessionUnknown(SessionGone):
+    """The server remembers no session of that id."""
+
+
+class SessionExpired(SessionGone):
+    """The session made no step for its idle timeout."""
+
+
+class SessionDeleted(SessionGone):
+    """A client deleted the session."""
+
+
+class SessionFailed(SessionGone):
+    """The run failed or its result was not finite; the server closed the session."""
+
+
+class CapacityExceeded(NtmClientError):
+    """A limit of the server is reached; nothing was changed."""
+
+
+class TimedOut(NtmClientError):
+    """No answer came within the timeout; steps may have been made: `describe` tells."""
+
+
+class Unavailable(NtmClientError):
+    """No server answers."""
+
+
+class Draining(Unavailable):
+    """The server is stopping and takes no new work."""
+
+
+class StreamBroken(Unavailable):
+    """The stream ended before the operation was answered; steps may have been made."""
+
+
+BY_REASON: Mapping[str, type[NtmClientError]] = {
+    "INVALID_REQUEST": InvalidRequest,
+    "MODEL_UNKNOWN": ModelUnknown,
+    "STEP_INDEX_MISMATCH": StepIndexMismatch,
+    "NO_MEMORY": NoMemory,
+    "SESSION_UNKNOWN": SessionUnknown,
+    "SESSION_EXPIRED": SessionExpired,
+    "SESSION_DELETED": SessionDeleted,
+    "SESSION_FAILED": SessionFailed,
+    "CAPACITY_EXCEEDED": CapacityExceeded,
+    "DRAINING": Draining,
+}
+"""The class of each reason that a server gives; any other reason is an `NtmClientError`."""
+
+BY_CODE: Mapping[StatusCode, type[NtmClientError]] = {
+    StatusCode.DEADLINE_EXCEEDED: TimedOut,
+    StatusCode.UNAVAILABLE: Unavailable,
+}
+"""The class of a failure that gRPC itself reports, without a reason."""

@@ -1,0 +1,167 @@
+"""
+What the calls of a client do, written once for blocking and asynchronous clients alike.
+
+A procedure is a generator that yields the requests it wants made, is sent their responses, and
+returns the result; the client that drives it is what waits. It does no I/O of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+
+from client.chunks import Limits, Selection, join, only_step, steps_per_chunk
+from client.conversion import (
+    as_steps,
+    encode_floats,
+    memory_from,
+    model_from,
+    result_from,
+    session_from,
+)
+from client.records import Float32, Memory, Model, SessionInfo, StepResult
+from service.pb import ntm_pb2 as pb
+
+T = TypeVar("T")
+# The response to a request has a type that no annotation of a generator can tie to the request's.
+Procedure = Generator[Message, Any, T]
+
+PAGE_SIZE = 1000
+
+
+class SessionRecord:
+    """What a client knows of its session. `next_step` advances with every chunk answered."""
+
+    def __init__(self, model: Model, info: SessionInfo) -> None:
+        """The session that `info` describes, which runs on `model`."""
+        self.id = info.id
+        self.model = model
+        self.locations = info.locations
+        self.next_step = info.next_step
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} {self.id} of {self.model.name}, "
+            f"{self.locations} locations, next step {self.next_step}>"
+        )
+
+
+def list_models() -> Procedure[list[Model]]:
+    """All models, in order of name."""
+    response: pb.ListModelsResponse = yield pb.ListModelsRequest()
+    return [model_from(model) for model in response.models]
+
+
+def get_model(name: str) -> Procedure[Model]:
+    """The model of that name."""
+    response: pb.GetModelResponse = yield pb.GetModelRequest(name=name)
+    return model_from(response.model)
+
+
+def create_session(
+    model: str, locations: int | None, idle_timeout: timedelta | None, known: dict[str, Model]
+) -> Procedure[tuple[Model, SessionInfo]]:
+    """A new session and its model, which is looked up in `known` or added to it."""
+    request = pb.CreateSessionRequest(model=model, locations=locations or 0)
+    if idle_timeout is not None:
+        request.idle_timeout.CopyFrom(_duration(idle_timeout))
+    response: pb.CreateSessionResponse = yield request
+    return (yield from _with_model(response.session, known))
+
+
+def find_session(session_id: str, known: dict[str, Model]) -> Procedure[tuple[Model, SessionInfo]]:
+    """A session that exists and its model, which is looked up in `known` or added to it."""
+    response: pb.GetSessionResponse = yield pb.GetSessionRequest(session_id=session_id)
+    return (yield from _with_model(response.session, known))
+
+
+def list_sessions() -> Procedure[list[SessionInfo]]:
+    """The sessions that this host opened, of all pages."""
+    sessions: list[SessionInfo] = []
+    token = ""
+    while True:
+        response: pb.ListSessionsResponse = yield pb.ListSessionsRequest(
+            page_size=PAGE_SIZE, page_token=token
+        )
+        sessions += [session_from(session) for session in response.sessions]
+        token = response.next_page_token
+        if not token:
+            return sessions
+
+
+def step(
+    session: SessionRecord,
+    inputs: npt.ArrayLike,
+    traces: Sequence[str],
+    top_k: int,
+    limits: Limits,
+) -> Procedure[StepResult]:
+    """Makes the steps chunk by chunk and advances `session.next_step` with each answer."""
+    model = session.model
+    steps = as_steps(inputs, model)
+    selection = Selection.of(model, traces, session.locations, top_k)
+    size = steps_per_chunk(model, selection, limits)
+    results: list[StepResult] = []
+    for start in range(0, len(steps), size):
+        chunk = _chunk(session, steps[start : start + size], traces, top_k)
+        response: pb.StepResponse = yield pb.StepRequest(chunk=chunk)
+        session.next_step = response.reply.next_step
+        results.append(result_from(response.reply, model))
+    result = join(results or [selection.empty(model, session.next_step)])
+    return only_step(result) if np.ndim(inputs) == 1 else result
+
+
+def reset(session: SessionRecord) -> Procedure[None]:
+    """Sets the session back to its start."""
+    response: pb.ResetSessionResponse = yield pb.ResetSessionRequest(session_id=session.id)
+    session.next_step = response.session.next_step
+
+
+def describe(session: SessionRecord) -> Procedure[SessionInfo]:
+    """The session as the server has it; `next_step` is set to the server's."""
+    response: pb.GetSessionResponse = yield pb.GetSessionRequest(session_id=session.id)
+    session.next_step = response.session.next_step
+    return session_from(response.session)
+
+
+def read_memory(session: SessionRecord) -> Procedure[Memory]:
+    """The session's memory and weightings."""
+    response: pb.ReadMemoryResponse = yield pb.ReadMemoryRequest(session_id=session.id)
+    return memory_from(response)
+
+
+def delete(session: SessionRecord) -> Procedure[None]:
+    """Closes the session."""
+    yield pb.DeleteSessionRequest(session_id=session.id)
+
+
+def _with_model(
+    message: pb.Session, known: dict[str, Model]
+) -> Procedure[tuple[Model, SessionInfo]]:
+    # By hash and not by name: a server that was restarted may serve other weights under the name.
+    model = known.get(message.content_hash)
+    if model is None:
+        model = yield from get_model(message.model)
+        known[model.content_hash] = model
+    return model, session_from(message)
+
+
+def _chunk(session: SessionRecord, steps: Float32, traces: Sequence[str], top_k: int) -> pb.Chunk:
+    chunk = pb.Chunk(
+        session_id=session.id, first_step=session.next_step, inputs=encode_floats(steps)
+    )
+    if traces:
+        chunk.traces.CopyFrom(pb.TraceSelection(names=traces, top_k=top_k))
+    return chunk
+
+
+def _duration(value: timedelta) -> Duration:
+    duration = Duration()
+    duration.FromTimedelta(value)
+    return duration
