@@ -1,0 +1,26 @@
+"""`python -m service`: serve; `python -m service.probe` asks whether a server is ready."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from service import logs
+from service.errors import ModelInvalid
+from service.server import serve
+from service.settings import Settings
+
+
+def main() -> int:
+    """Read the settings and serve; the exit status."""
+    settings = Settings.from_command_line(sys.argv[1:])
+    logs.set_up(settings.log_level)
+    try:
+        return asyncio.run(serve(settings))
+    except (ModelInvalid, OSError, RuntimeError) as error:
+        print(f"cannot serve: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

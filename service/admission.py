@@ -1,0 +1,121 @@
+"""Admission: what a client may ask for, within the server's limits; decides, changes nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from service.errors import CapacityExceeded, InvalidRequest
+from service.sessions import Session
+from service.settings import Settings
+from service.spec import Float32, ModelSpec
+from service.work import Chunk, trace_width
+
+_FEWEST_LOCATIONS = 3
+"""With fewer, the shifts by -1, 0 and +1 would not lead to three different locations."""
+
+_ENVELOPE_BYTES = 16_384
+"""What a message may need besides the outputs and traces: names, numbers, lengths."""
+
+
+class Admission:
+    """Checks requests against the settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        """The settings hold the limits."""
+        self._settings = settings
+
+    def locations(self, spec: ModelSpec, asked: int) -> int:
+        """The memory locations of a session that asks for so many, 0 for the model's default."""
+        most = self._settings.max_locations
+        if asked in (0, spec.default_locations):
+            return spec.default_locations
+        if not spec.has_memory:
+            raise InvalidRequest(f"locations is {asked}, but this model has no memory; leave it 0")
+        if spec.fixed_locations:
+            raise InvalidRequest(
+                f"locations is {asked}; the model's initial memory was learned for "
+                f"{spec.default_locations}, so it works with those only"
+            )
+        if not _FEWEST_LOCATIONS <= asked <= most:
+            raise InvalidRequest(
+                f"locations is {asked}; the limits are {_FEWEST_LOCATIONS} and {most}"
+            )
+        return asked
+
+    def idle_timeout_seconds(self, asked: float | None) -> float:
+        """The idle timeout of a session that asks for it, None for the server's default."""
+        if asked is None:
+            return self._settings.default_idle_timeout_seconds
+        most = self._settings.max_idle_timeout_seconds
+        if not 0 < asked <= most:
+            raise InvalidRequest(f"idle timeout is {asked} s; it must be above 0, at most {most}")
+        return asked
+
+    def room(self, sessions: int, held_bytes: int, new_bytes: int) -> None:
+        """Refuse a session of `new_bytes` of state when so many are open and hold so much."""
+        settings = self._settings
+        if sessions >= settings.max_sessions:
+            raise CapacityExceeded(
+                f"{sessions} sessions are open, the most this server holds; delete one or try "
+                "again later",
+                retry_delay_seconds=settings.retry_delay_seconds,
+                limit="max_sessions",
+            )
+        if held_bytes + new_bytes > settings.max_state_bytes:
+            raise CapacityExceeded(
+                f"the session needs {new_bytes} bytes of state, and {held_bytes} of "
+                f"{settings.max_state_bytes} are taken; use fewer locations or try again later",
+                retry_delay_seconds=settings.retry_delay_seconds,
+                limit="max_state_bytes",
+            )
+
+    def chunk(self, session: Session, chunk: Chunk) -> None:
+        """Shape the chunk's inputs to [steps, X], or refuse it."""
+        spec = session.slab.network.spec
+        chunk.inputs = self._shaped(chunk.inputs, spec.input_width)
+        self._check_reply_size(chunk, spec, session.locations)
+        settings = self._settings
+        if session.waiting_steps + chunk.steps > settings.max_waiting_steps:
+            raise CapacityExceeded(
+                f"{session.waiting_steps} steps of session {session.id!r} wait; with {chunk.steps} "
+                f"more they exceed the {settings.max_waiting_steps} allowed; await some replies",
+                retry_delay_seconds=settings.retry_delay_seconds,
+                limit="max_waiting_steps",
+            )
+
+    def _shaped(self, values: Float32, width: int) -> Float32:
+        """The input values as [steps, width]; every one is finite and not too large."""
+        most, magnitude = self._settings.max_chunk_steps, self._settings.max_input_magnitude
+        if values.size == 0 or values.size % width:
+            raise InvalidRequest(
+                f"inputs hold {values.size} values; a chunk is one or more steps of {width} each"
+            )
+        inputs = values.reshape(-1, width)
+        if len(inputs) > most:
+            raise InvalidRequest(f"a chunk of {len(inputs)} steps; the limit is {most}; split it")
+        allowed = np.abs(inputs) <= magnitude  # false for NaN as well
+        if not allowed.all():
+            step, channel = np.argwhere(~allowed)[0]
+            raise InvalidRequest(
+                f"input {inputs[step, channel]} at step {step} of the chunk, channel {channel}: "
+                f"values must be finite, of magnitude at most {magnitude:g}"
+            )
+        return inputs
+
+    def _check_reply_size(self, chunk: Chunk, spec: ModelSpec, locations: int) -> None:
+        step_bytes = 4 * spec.output_width
+        for name in chunk.selection:
+            tensor = spec.trace(name)
+            if tensor is None:
+                known = ", ".join(trace.name for trace in spec.traces) or "none"
+                raise InvalidRequest(f"trace {name[:64]!r} is unknown; the model has: {known}")
+            width, sparse = trace_width(tensor, locations, chunk.top_k)
+            step_bytes += 4 * tensor.heads * width * (2 if sparse else 1)
+        size = self._settings.max_message_bytes
+        most = (size - _ENVELOPE_BYTES) // step_bytes
+        if chunk.steps > most:
+            raise InvalidRequest(
+                f"a reply for {chunk.steps} steps of {step_bytes} bytes each would exceed the "
+                f"message size of {size} bytes; send at most {most} steps in a chunk, or select "
+                "fewer traces or a top_k"
+            )

@@ -1,0 +1,142 @@
+"""Between protobuf messages and what the engine works with."""
+
+from __future__ import annotations
+
+import numpy as np
+from google.protobuf import duration_pb2, timestamp_pb2
+
+from service.engine import SessionView
+from service.errors import InvalidRequest
+from service.pb import ntm_pb2
+from service.runtime import Network
+from service.spec import LOCATIONS, Dimension, Float32, ModelSpec
+from service.work import Chunk, ChunkOutcome, TraceRows
+
+_FLOAT = np.dtype("<f4")
+
+
+def chunk(message: ntm_pb2.Chunk) -> Chunk:
+    """
+    The chunk of a message; its inputs are still one row of values.
+
+    Raises:
+        InvalidRequest: the inputs are no float32 values.
+    """
+    if len(message.inputs) % _FLOAT.itemsize:
+        raise InvalidRequest(
+            f"inputs are {len(message.inputs)} bytes, which is no whole number of float32 values"
+        )
+    return Chunk(
+        message.session_id,
+        np.frombuffer(message.inputs, _FLOAT),
+        message.first_step if message.HasField("first_step") else None,
+        tuple(message.traces.names),
+        message.traces.top_k,
+    )
+
+
+def reply(session_id: str, outcome: ChunkOutcome) -> ntm_pb2.Reply:
+    """A chunk's outputs and traces."""
+    return ntm_pb2.Reply(
+        session_id=session_id,
+        first_step=outcome.first_step,
+        next_step=outcome.first_step + len(outcome.outputs),
+        outputs=_bytes(outcome.outputs),
+        traces=[_trace(rows) for rows in outcome.traces],
+    )
+
+
+def session(view: SessionView) -> ntm_pb2.Session:
+    """A session's description."""
+    return ntm_pb2.Session(
+        id=view.id,
+        model=view.model,
+        content_hash=view.content_hash,
+        locations=view.locations,
+        idle_timeout=_duration(view.idle_timeout_seconds),
+        next_step=view.next_step,
+        state_bytes=view.state_bytes,
+        create_time=_timestamp(view.created_unix_seconds),
+        expire_time=_timestamp(view.expires_unix_seconds),
+    )
+
+
+def model(name: str, network: Network) -> ntm_pb2.Model:
+    """A model's description."""
+    spec = network.spec
+    return ntm_pb2.Model(
+        name=name,
+        content_hash=network.content_hash,
+        task=spec.task,
+        architecture=spec.architecture,
+        input_width=spec.input_width,
+        output_width=spec.output_width,
+        state=[
+            ntm_pb2.StateTensor(name=tensor.name, shape=[_size(size) for size in tensor.shape])
+            for tensor in spec.state
+        ],
+        traces=[
+            ntm_pb2.TraceTensor(name=trace.name, heads=trace.heads, width=_size(trace.width))
+            for trace in spec.traces
+        ],
+        read_heads=spec.read_heads,
+        write_heads=spec.write_heads,
+        default_locations=spec.default_locations,
+        fixed_locations=spec.fixed_locations,
+        provider=network.provider,
+    )
+
+
+def memory(
+    view: SessionView, spec: ModelSpec, state: dict[str, Float32]
+) -> ntm_pb2.ReadMemoryResponse:
+    """A session's memory, a row for each location, and its heads' weightings."""
+    rows = state["memory"].T
+    weightings = state["weighting"]
+    return ntm_pb2.ReadMemoryResponse(
+        session_id=view.id,
+        next_step=view.next_step,
+        locations=rows.shape[0],
+        width=rows.shape[1],
+        memory=_bytes(rows),
+        read_weightings=_bytes(weightings[: spec.read_heads]),
+        write_weightings=_bytes(weightings[spec.read_heads :]),
+    )
+
+
+def idle_timeout_seconds(request: ntm_pb2.CreateSessionRequest) -> float | None:
+    """The idle timeout that a request asks for, or None."""
+    if not request.HasField("idle_timeout"):
+        return None
+    return request.idle_timeout.seconds + request.idle_timeout.nanos / 1e9
+
+
+def _trace(rows: TraceRows) -> ntm_pb2.Trace:
+    _, heads, width = rows.values.shape
+    return ntm_pb2.Trace(
+        name=rows.name,
+        heads=heads,
+        width=width,
+        values=_bytes(rows.values),
+        locations=b"" if rows.locations is None else rows.locations.astype("<u4").tobytes(),
+    )
+
+
+def _bytes(values: Float32) -> bytes:
+    return values.astype(_FLOAT, copy=False).tobytes()
+
+
+def _size(size: Dimension) -> int:
+    return -1 if size == LOCATIONS else int(size)
+
+
+def _duration(seconds: float) -> duration_pb2.Duration:
+    duration = duration_pb2.Duration()
+    duration.FromNanoseconds(round(seconds * 1e9))
+    return duration
+
+
+def _timestamp(unix_seconds: float) -> timestamp_pb2.Timestamp:
+    timestamp = timestamp_pb2.Timestamp()
+    timestamp.FromNanoseconds(round(unix_seconds * 1e9))
+    return timestamp

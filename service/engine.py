@@ -1,0 +1,377 @@
+"""The engine: owns sessions, slabs and schedule, and steps them; single-threaded, without I/O."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from service.admission import Admission
+from service.errors import (
+    Draining,
+    ModelUnknown,
+    NtmError,
+    SessionDeleted,
+    SessionExpired,
+    SessionFailed,
+    StepIndexMismatch,
+)
+from service.metrics import Metrics
+from service.runtime import Network
+from service.scheduler import Batch, Scheduler
+from service.sessions import Session, SessionTable, new_session_id
+from service.settings import Settings
+from service.slab import Slab
+from service.spec import Float32
+from service.work import Chunk, Operation, Work
+
+log = logging.getLogger(__name__)
+
+_REASONS: dict[type[NtmError], str] = {
+    SessionDeleted: "deleted",
+    SessionExpired: "expired",
+    SessionFailed: "failed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """What can be told of a session, at one moment."""
+
+    id: str
+    number: int
+    model: str
+    content_hash: str
+    locations: int
+    idle_timeout_seconds: float
+    next_step: int
+    state_bytes: int
+    created_unix_seconds: float
+    expires_unix_seconds: float
+
+
+class Engine:
+    """
+    Holds every session and steps those that have work.
+
+    Belongs to one thread (`worker.Worker`'s), but for `networks` and `network`, which never change.
+    No method blocks but `turn`, for a few ticks.
+    """
+
+    def __init__(
+        self,
+        networks: Mapping[str, Network],
+        settings: Settings,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Serve the networks by name; the clocks give seconds."""
+        self.draining = False
+        self.networks = networks
+        self._admission = Admission(settings)
+        self._metrics = metrics
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._sessions = SessionTable()
+        self._scheduler = Scheduler(settings.max_batch, settings.max_burst)
+        self._slabs: dict[tuple[str, int], Slab] = {}
+        self._state_bytes = 0
+        self._opened = 0
+        self._finished: list[Work] = []
+
+    @property
+    def busy(self) -> bool:
+        """Whether `turn` has something to do now."""
+        return bool(self._scheduler) or bool(self._finished)
+
+    def seconds_to_deadline(self) -> float | None:
+        """How long until `expire` may have something to do; None while there is no session."""
+        deadline = self._sessions.next_deadline_seconds()
+        return None if deadline is None else max(0.0, deadline - self._clock())
+
+    def network(self, model: str) -> Network:
+        """The network of that name. Raises ModelUnknown."""
+        network = self.networks.get(model)
+        if network is None:
+            raise ModelUnknown(
+                f"model {model[:128]!r} is not served here; ListModels tells which are",
+                model=model[:128],
+            )
+        return network
+
+    def open(
+        self, model: str, locations: int, idle_timeout_seconds: float | None, owner: str
+    ) -> SessionView:
+        """
+        Open a session; 0 locations and no timeout mean the defaults.
+
+        Raises:
+            ModelUnknown, InvalidRequest, CapacityExceeded, Draining: nothing was changed.
+        """
+        self._refuse_if_draining()
+        network = self.network(model)
+        locations = self._admission.locations(network.spec, locations)
+        timeout = self._admission.idle_timeout_seconds(idle_timeout_seconds)
+        new_bytes = network.spec.state_bytes(locations)
+        self._admission.room(len(self._sessions), self._state_bytes, new_bytes)
+        slab = self._slabs.get((model, locations))
+        if slab is None:
+            slab = self._slabs[model, locations] = Slab(network, locations)
+        self._opened += 1
+        session = Session(
+            id=new_session_id(),
+            number=self._opened,
+            owner=owner,
+            model=model,
+            slab=slab,
+            slot=slab.acquire(),
+            idle_timeout_seconds=timeout,
+            created_unix_seconds=self._wall_clock(),
+            used_seconds=self._clock(),
+        )
+        self._sessions.add(session)
+        self._count_state(session, 1)
+        self._metrics.sessions_opened.labels(model).inc()
+        return self._view(session)
+
+    def describe(self, session_id: str) -> SessionView:
+        """A session as it is now. Raises as `SessionTable.get`."""
+        return self._view(self._sessions.get(session_id))
+
+    def owned(self, owner: str, after: int, limit: int) -> list[SessionView]:
+        """At most `limit` sessions of the owner with a number above `after`, in order."""
+        found: list[SessionView] = []
+        for session in self._sessions:
+            if session.owner == owner and session.number > after:
+                if len(found) == limit:
+                    break
+                found.append(self._view(session))
+        return found
+
+    def delete(self, session_id: str) -> None:
+        """Close a session now; its work fails with SessionDeleted. Raises as `SessionTable.get`."""
+        self._close(self._sessions.get(session_id), SessionDeleted)
+
+    def reset(self, session: Session) -> SessionView:
+        """Set a session to the initial state and step 0."""
+        session.slab.reset(session.slot)
+        session.next_step = 0
+        session.used_seconds = self._clock()
+        return self._view(session)
+
+    def read(self, session: Session) -> tuple[SessionView, dict[str, Float32]]:
+        """A session and a copy of its state by name."""
+        return self._view(session), session.slab.read(session.slot)
+
+    def submit(self, work: Work) -> None:
+        """
+        Queue work behind the session's other work; a turn returns it when it is finished.
+
+        Refused work is finished with its error, in its place among the session's other work.
+        """
+        try:
+            session = self._sessions.get(work.session_id)
+        except NtmError as error:
+            work.error = error
+            self._finished.append(work)
+            return
+        try:
+            self._refuse_if_draining()
+            if isinstance(work, Chunk):
+                self._admission.chunk(session, work)
+                work.submitted_seconds = self._clock()
+                session.waiting_steps += work.steps
+        except NtmError as error:
+            work.error = error
+        session.waiting.append(work)
+        if len(session.waiting) == 1:
+            self._settle(session)
+
+    def expire(self) -> None:
+        """Close the sessions that were not used for their idle timeout."""
+        for session in self._sessions.idle(self._clock()):
+            self._close(session, SessionExpired)
+
+    def turn(self) -> list[Work]:
+        """Step one batch for a few ticks; the work finished since the last turn."""
+        batch = self._scheduler.next()
+        if batch is not None:
+            try:
+                outputs, traces = self._run(batch)
+            except Exception:
+                self._fail(batch)
+            else:
+                self._commit(batch, outputs, traces)
+        finished, self._finished = self._finished, []
+        return finished
+
+    def check_integrity(self) -> None:
+        """Raise RuntimeError unless slots, sessions and state bytes add up."""
+        for slab in self._slabs.values():
+            slab.check_integrity()
+        used = sum(slab.used for slab in self._slabs.values())
+        places = {(session.slab, session.slot) for session in self._sessions}
+        held = sum(session.slab.slot_bytes for session in self._sessions)
+        if not used == len(self._sessions) == len(places) or held != self._state_bytes:
+            raise RuntimeError(
+                f"sessions {len(self._sessions)}, their places {len(places)}, slots used {used}, "
+                f"state bytes {held}, counted {self._state_bytes}"
+            )
+
+    def _run(self, batch: Batch) -> tuple[Float32, dict[str, Float32]]:
+        """Run the batch's ticks: outputs [ticks, rows, Y], traces [ticks, rows, heads, width]."""
+        chunks = [session.chunk for session in batch.sessions]
+        traced = frozenset(tensor.output for chunk in chunks for tensor, _ in chunk.traces)
+        rows, ticks = len(chunks), batch.ticks
+        bound = batch.slab.bind(rows, traced)
+        inputs = np.empty((ticks, *bound.inputs.shape), np.float32)
+        for row, chunk in enumerate(chunks):
+            inputs[:, row] = chunk.inputs[chunk.done : chunk.done + ticks]
+        inputs[:, rows:] = inputs[:, rows - 1 : rows]
+        bound.slots[:rows] = [session.slot for session in batch.sessions]
+        bound.slots[rows:] = bound.slots[rows - 1]
+        outputs = np.empty((ticks, *bound.output.shape), np.float32)
+        traces = {
+            name: np.empty((ticks, *array.shape), np.float32)
+            for name, array in bound.traces.items()
+        }
+        started = time.perf_counter()
+        for tick in range(ticks):
+            bound.inputs[:] = inputs[tick]
+            bound.run()
+            outputs[tick] = bound.output
+            for name, array in bound.traces.items():
+                traces[name][tick] = array
+        self._count_ticks(batch, len(bound.slots), time.perf_counter() - started)
+        return outputs, traces
+
+    def _commit(self, batch: Batch, outputs: Float32, traces: dict[str, Float32]) -> None:
+        """Let the sessions take over their results; finish chunks; queue who has more."""
+        now = self._clock()
+        sound: npt.NDArray[np.bool_] = np.asarray(np.isfinite(outputs).all(axis=(0, 2)))
+        metrics = self._metrics
+        for row, session in enumerate(batch.sessions):
+            if not sound[row]:
+                self._close(session, SessionFailed)
+                continue
+            chunk = session.chunk
+            chunk.advance(outputs[:, row], {name: array[:, row] for name, array in traces.items()})
+            session.next_step += batch.ticks
+            session.waiting_steps -= batch.ticks
+            session.used_seconds = now
+            if chunk.traces:
+                metrics.traced_steps.labels(session.model).inc(batch.ticks)
+            if not chunk.remaining:
+                chunk.finish()
+                assert chunk.submitted_seconds is not None, "admitted"
+                metrics.chunk_seconds.labels(session.model).observe(now - chunk.submitted_seconds)
+                self._finished.append(session.waiting.popleft())
+            self._settle(session)
+
+    def _fail(self, batch: Batch) -> None:
+        """Close the sessions of a run that failed: some of their rows may have been written."""
+        log.exception("run failed", extra={"sessions": len(batch.sessions)})
+        self._metrics.failed_runs.labels(batch.sessions[0].model).inc()
+        for session in batch.sessions:
+            self._close(session, SessionFailed)
+
+    def _settle(self, session: Session) -> None:
+        """Do the operations at the head of the session's work and schedule the chunk after them."""
+        while session.waiting:
+            work = session.waiting[0]
+            dropped = work.cancelled or work.error is not None
+            if isinstance(work, Chunk) and not dropped and self._begun(session, work):
+                self._scheduler.add(session)
+                return
+            session.waiting.popleft()
+            if isinstance(work, Chunk) and work.submitted_seconds is not None:
+                session.waiting_steps -= work.remaining
+            elif isinstance(work, Operation) and not dropped:
+                self._operate(session, work)
+            self._finished.append(work)
+
+    def _begun(self, session: Session, chunk: Chunk) -> bool:
+        """Begin a chunk whose turn has come, unless it asks for another index."""
+        if chunk.done:
+            return True
+        if chunk.first_step not in (None, session.next_step):
+            chunk.error = StepIndexMismatch(
+                f"the chunk starts at step {chunk.first_step}; session {session.id!r} is at step "
+                f"{session.next_step}",
+                expected=session.next_step,
+                actual=chunk.first_step,
+            )
+            return False
+        chunk.begin(session)
+        assert chunk.submitted_seconds is not None, "admitted"
+        waited = self._clock() - chunk.submitted_seconds
+        self._metrics.queue_seconds.labels(session.model).observe(waited)
+        return True
+
+    def _operate(self, session: Session, operation: Operation) -> None:
+        try:
+            operation.outcome = operation.action(session)
+        except NtmError as error:
+            operation.error = error
+        except Exception:
+            log.exception("operation failed")
+            self._close(session, SessionFailed)
+            operation.error = self._sessions.gone(session.id)
+
+    def close(self, session: Session) -> None:
+        """Close a session whose turn to be deleted has come; what waits behind fails."""
+        self._close(session, SessionDeleted)
+
+    def _close(self, session: Session, why: type[NtmError]) -> None:
+        self._scheduler.remove(session)
+        self._sessions.close(session, why)
+        session.slab.release(session.slot)
+        self._count_state(session, -1)
+        while session.waiting:
+            work = session.waiting.popleft()
+            work.error = self._sessions.gone(session.id)
+            self._finished.append(work)
+        if not session.slab.used:
+            del self._slabs[session.model, session.locations]
+        model = session.model
+        self._metrics.sessions_closed.labels(model, _REASONS[why]).inc()
+        lived = self._wall_clock() - session.created_unix_seconds
+        self._metrics.session_lifetime_seconds.labels(model).observe(lived)
+
+    def _refuse_if_draining(self) -> None:
+        if self.draining:
+            raise Draining("this server is stopping; connect to another replica")
+
+    def _count_state(self, session: Session, sign: int) -> None:
+        self._state_bytes += sign * session.slab.slot_bytes
+        self._metrics.sessions.labels(session.model).inc(sign)
+        self._metrics.state_bytes.labels(session.model).inc(sign * session.slab.slot_bytes)
+
+    def _count_ticks(self, batch: Batch, batch_rows: int, seconds: float) -> None:
+        metrics, model = self._metrics, batch.sessions[0].model
+        rows, ticks = len(batch.sessions), batch.ticks
+        metrics.ticks.labels(model).inc(ticks)
+        metrics.steps.labels(model).inc(rows * ticks)
+        metrics.padding_rows.labels(model).inc((batch_rows - rows) * ticks)
+        metrics.batch_rows.labels(model).observe(rows)
+        metrics.tick_seconds.labels(model).observe(seconds / ticks)
+
+    def _view(self, session: Session) -> SessionView:
+        left = session.deadline_seconds - self._clock()
+        return SessionView(
+            id=session.id,
+            number=session.number,
+            model=session.model,
+            content_hash=session.slab.network.content_hash,
+            locations=session.locations,
+            idle_timeout_seconds=session.idle_timeout_seconds,
+            next_step=session.next_step,
+            state_bytes=session.slab.slot_bytes,
+            created_unix_seconds=session.created_unix_seconds,
+            expires_unix_seconds=self._wall_clock() + left,
+        )

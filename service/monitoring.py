@@ -1,0 +1,69 @@
+"""The monitoring server: /metrics for Prometheus, /healthz and /readyz for whoever starts us."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+
+StartResponse = Callable[[str, list[tuple[str, str]]], Any]
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = 10  # seconds; a client that sends nothing holds no thread for longer
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
+        """Log nothing: a scrape every few seconds is no news."""
+
+
+class Monitoring:
+    """Serves HTTP on a thread of its own until closed."""
+
+    def __init__(
+        self, host: str, port: int, registry: CollectorRegistry, ready: Callable[[], bool]
+    ) -> None:
+        """Listen; `ready` says whether /readyz answers 200 or 503."""
+        self._metrics = make_wsgi_app(registry)
+        self._ready = ready
+        self._server = make_server(host, port, self._answer, _Server, _Handler)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return self._server.server_port
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def _answer(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if path == "/metrics":
+            answer: Iterable[bytes] = self._metrics(environ, start_response)
+            return answer
+        if path == "/healthz":
+            return _text(start_response, "200 OK", b"ok\n")
+        if path == "/readyz" and self._ready():
+            return _text(start_response, "200 OK", b"ready\n")
+        if path == "/readyz":
+            return _text(start_response, "503 Service Unavailable", b"not ready\n")
+        return _text(start_response, "404 Not Found", b"/metrics, /healthz and /readyz are here\n")
+
+
+def _text(start_response: StartResponse, status: str, body: bytes) -> Iterable[bytes]:
+    start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+    return [body]

@@ -1,0 +1,199 @@
+"""The only user of onnxruntime: networks on a device, and the buffers that they run on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from service import graph
+from service.errors import ModelInvalid
+from service.spec import Float32, ModelSpec
+
+BATCH_MULTIPLE = 8
+"""
+Batches are padded to a multiple of this, so that a row's result does not depend on its neighbours.
+
+Vector instructions treat the last few elements of an array apart; with whole vectors only, each row
+comes out bit for bit as it would alone. Eight float32 fill a 256-bit register.
+"""
+
+Int64 = npt.NDArray[np.int64]
+Tensors = Mapping[str, onnxruntime.OrtValue]
+"""The slab tensors by `StateTensor.name`, each [capacity, ...], on the network's device."""
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class Network:
+    """One model, loaded: runs steps over slabs that it allocates."""
+
+    def __init__(self, model: bytes, device: str = "auto", threads: int = 1) -> None:
+        """
+        Load a step graph from the bytes of its ONNX file.
+
+        Args:
+            device: `cpu`, `cuda`, or `auto` for CUDA where it works.
+            threads: onnxruntime threads inside one run.
+
+        Raises:
+            ModelInvalid: the bytes break the contract of `service.spec`.
+            RuntimeError: `cuda` was asked for and CUDA does not work here.
+        """
+        proto, self.spec = graph.parse(model)
+        self.content_hash = hashlib.sha256(model).hexdigest()
+        self._step = _load(graph.slab_graph(proto, self.spec), device, threads)
+        self.provider: str = self._step.get_providers()[0]
+        self._device = "cuda" if self.provider == _PROVIDERS["cuda"] else "cpu"
+        self._read = _load(graph.rows_graph(self.spec, proto, write=False), self._device, threads)
+        self._write = _load(graph.rows_graph(self.spec, proto, write=True), self._device, threads)
+        self._output_shapes = {value.name: value.shape for value in self._step.get_outputs()}
+        _check_shapes(self.spec, self._output_shapes)
+
+    def allocate(self, capacity: int, locations: int) -> Tensors:
+        """Slab tensors with room for that many slots; their contents are undefined."""
+        return {
+            tensor.name: onnxruntime.OrtValue.ortvalue_from_shape_and_type(
+                (capacity, *tensor.shape_at(locations)), np.float32, self._device
+            )
+            for tensor in self.spec.state
+        }
+
+    def read_rows(self, tensors: Tensors, slots: Sequence[int]) -> dict[str, Float32]:
+        """Copies of the slots' rows, by state name, each [slots, ...]."""
+        binding = self._bind_slabs(self._read, tensors, slots)
+        for tensor in self.spec.state:
+            binding.bind_output(tensor.input, "cpu")
+        self._read.run_with_iobinding(binding)
+        rows = binding.copy_outputs_to_cpu()
+        return {tensor.name: row for tensor, row in zip(self.spec.state, rows, strict=True)}
+
+    def write_rows(
+        self, tensors: Tensors, slots: Sequence[int], rows: Mapping[str, Float32]
+    ) -> None:
+        """Overwrite the slots' rows, by state name, each [slots, ...]; others stay as they are."""
+        binding = self._bind_slabs(self._write, tensors, slots)
+        for tensor in self.spec.state:
+            binding.bind_cpu_input(tensor.output, np.ascontiguousarray(rows[tensor.name]))
+            binding.bind_ortvalue_output(graph.slab_name(tensor.output), tensors[tensor.name])
+        self._write.run_with_iobinding(binding)
+
+    def bind(
+        self, tensors: Tensors, batch: int, locations: int, traced: frozenset[str]
+    ) -> BoundStep:
+        """
+        Prepare runs of that many rows, with the graph outputs `traced` besides the model's output.
+
+        The result keeps the tensors alive.
+        """
+        return BoundStep(self._step, self.spec, tensors, batch, self._shapes(locations, traced))
+
+    def _shapes(self, locations: int, traced: frozenset[str]) -> dict[str, tuple[int, int]]:
+        """Shapes [heads, width] of the traced graph outputs."""
+        return {
+            name: (heads, locations if isinstance(width, str) else width)
+            for name, (_, heads, width) in self._output_shapes.items()
+            if name in traced
+        }
+
+    def _bind_slabs(
+        self, session: onnxruntime.InferenceSession, tensors: Tensors, slots: Sequence[int]
+    ) -> onnxruntime.IOBinding:
+        binding = session.io_binding()
+        binding.bind_cpu_input(graph.SLOTS, np.array(slots, np.int64))
+        for tensor in self.spec.state:
+            binding.bind_ortvalue_input(graph.slab_name(tensor.input), tensors[tensor.name])
+        return binding
+
+
+class BoundStep:
+    """
+    Buffers for a batch of one size, bound to a slab once and run many times.
+
+    Fill `inputs` and `slots`, call `run`, read `output` and `traces`; rows beyond the batch's own
+    must repeat one of its rows, which then is stepped once all the same.
+    """
+
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        spec: ModelSpec,
+        tensors: Tensors,
+        batch: int,
+        traced: Mapping[str, tuple[int, int]],
+    ) -> None:
+        """Allocate the buffers; `traced` has [heads, width] of each graph output to trace."""
+        self._session = session
+        self._binding = session.io_binding()
+        self.inputs: Float32 = np.zeros((batch, spec.input_width), np.float32)
+        """[batch, X]."""
+        self.slots: Int64 = np.zeros(batch, np.int64)
+        """[batch]."""
+        self.output: Float32 = np.zeros((batch, spec.output_width), np.float32)
+        """[batch, Y]; overwritten by each run."""
+        self.traces: dict[str, Float32] = {
+            name: np.zeros((batch, *shape), np.float32) for name, shape in traced.items()
+        }
+        """By graph output, [batch, heads, width]; overwritten by each run."""
+        for name, array in ((spec.input, self.inputs), (graph.SLOTS, self.slots)):
+            self._binding.bind_ortvalue_input(name, _wrap(array))
+        for name, array in ((spec.output, self.output), *self.traces.items()):
+            self._binding.bind_ortvalue_output(name, _wrap(array))
+        for tensor in spec.state:
+            slab = tensors[tensor.name]
+            self._binding.bind_ortvalue_input(graph.slab_name(tensor.input), slab)
+            self._binding.bind_ortvalue_output(graph.slab_name(tensor.output), slab)
+
+    def run(self) -> None:
+        """Step the rows: updates the slab's rows, `output` and `traces` in place."""
+        self._session.run_with_iobinding(self._binding)
+
+
+def _wrap(array: npt.NDArray[Any]) -> onnxruntime.OrtValue:
+    """An OrtValue over the array's own memory."""
+    return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+
+
+def _load(model: bytes, device: str, threads: int) -> onnxruntime.InferenceSession:
+    available = onnxruntime.get_available_providers()
+    if device == "cuda" and _PROVIDERS["cuda"] not in available:
+        raise RuntimeError(
+            f"device is cuda, but this onnxruntime {onnxruntime.__version__} has no CUDA provider; "
+            "install onnxruntime-gpu, or set the device to auto or cpu"
+        )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4 if device == "auto" else 3
+    wanted = [_PROVIDERS["cuda"], _PROVIDERS["cpu"]] if device != "cpu" else [_PROVIDERS["cpu"]]
+    try:
+        session = onnxruntime.InferenceSession(
+            model, options, providers=[name for name in wanted if name in available]
+        )
+    except Exception as error:  # onnxruntime's errors share no other base class
+        raise ModelInvalid(f"onnxruntime cannot load the model: {error}") from error
+    # onnxruntime lists the CUDA provider even where it cannot load, and then falls back to the CPU.
+    if device == "cuda" and session.get_providers()[0] != _PROVIDERS["cuda"]:
+        raise RuntimeError(
+            "device is cuda, but the CUDA provider did not load; onnxruntime-gpu needs an NVIDIA "
+            "driver and matching CUDA and cuDNN libraries; set the device to auto or cpu otherwise"
+        )
+    return session
+
+
+def _check_shapes(spec: ModelSpec, shapes: Mapping[str, Sequence[int | str]]) -> None:
+    """Refuse traces that point outside the graph outputs they name."""
+    if list(shapes[spec.output][1:]) != [spec.output_width]:
+        raise ModelInvalid(f"output has shape {shapes[spec.output]}, spec says {spec.output_width}")
+    for trace in spec.traces:
+        shape = shapes[trace.output]
+        if len(shape) != 3 or not isinstance(shape[1], int):
+            raise ModelInvalid(f"trace {trace.name!r}: {trace.output!r} has shape {shape}")
+        if trace.first_head < 0 or trace.first_head + trace.heads > shape[1]:
+            raise ModelInvalid(f"trace {trace.name!r}: {trace.output!r} has {shape[1]} heads")
+        if isinstance(shape[2], int) != isinstance(trace.width, int):
+            raise ModelInvalid(f"trace {trace.name!r}: {trace.output!r} has width {shape[2]}")

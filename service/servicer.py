@@ -1,0 +1,149 @@
+"""The RPCs: each decodes its request, asks the worker, and encodes the answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from service import codec
+from service.engine import Engine
+from service.errors import InvalidRequest, NoMemory
+from service.metrics import Metrics
+from service.pb import ntm_pb2, ntm_pb2_grpc
+from service.settings import Settings
+from service.steps import Steps
+from service.stream import Stream
+from service.worker import Worker
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_DEFAULT_PAGE, _LARGEST_PAGE = 100, 1000
+
+
+class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
+    """Implements proto/ntm/v1/ntm.proto, whose comments say what each RPC promises."""
+
+    def __init__(
+        self, engine: Engine, worker: Worker, settings: Settings, metrics: Metrics
+    ) -> None:
+        """Serve the engine that the worker runs."""
+        self._engine = engine
+        self._worker = worker
+        self._steps = Steps(engine, worker, metrics)
+        self._settings = settings
+        self._metrics = metrics
+        self._streams: set[Stream] = set()
+
+    def end_streams(self) -> None:
+        """End every stream with UNAVAILABLE once its outcomes are written."""
+        for stream in self._streams:
+            stream.end()
+
+    async def ListModels(  # noqa: N802 - the proto's name, as all below
+        self, request: ntm_pb2.ListModelsRequest, context: Context
+    ) -> ntm_pb2.ListModelsResponse:
+        """See the proto."""
+        networks = sorted(self._engine.networks.items())
+        return ntm_pb2.ListModelsResponse(
+            models=[codec.model(name, network) for name, network in networks]
+        )
+
+    async def GetModel(  # noqa: N802
+        self, request: ntm_pb2.GetModelRequest, context: Context
+    ) -> ntm_pb2.GetModelResponse:
+        """See the proto."""
+        network = self._engine.network(request.name)
+        return ntm_pb2.GetModelResponse(model=codec.model(request.name, network))
+
+    async def CreateSession(  # noqa: N802
+        self, request: ntm_pb2.CreateSessionRequest, context: Context
+    ) -> ntm_pb2.CreateSessionResponse:
+        """See the proto."""
+        session = await self._steps.open(request, owner(context))
+        return ntm_pb2.CreateSessionResponse(session=session)
+
+    async def GetSession(  # noqa: N802
+        self, request: ntm_pb2.GetSessionRequest, context: Context
+    ) -> ntm_pb2.GetSessionResponse:
+        """See the proto."""
+        view = await self._worker.call(self._engine.describe, request.session_id)
+        return ntm_pb2.GetSessionResponse(session=codec.session(view))
+
+    async def ListSessions(  # noqa: N802
+        self, request: ntm_pb2.ListSessionsRequest, context: Context
+    ) -> ntm_pb2.ListSessionsResponse:
+        """See the proto."""
+        after = _page_start(request.page_token)
+        size = min(request.page_size or _DEFAULT_PAGE, _LARGEST_PAGE)
+        # One more than the page tells whether there is a next one.
+        views = await self._worker.call(self._engine.owned, owner(context), after, size + 1)
+        page = views[:size]
+        return ntm_pb2.ListSessionsResponse(
+            sessions=[codec.session(view) for view in page],
+            next_page_token=str(page[-1].number) if len(views) > size else "",
+        )
+
+    async def ResetSession(  # noqa: N802
+        self, request: ntm_pb2.ResetSessionRequest, context: Context
+    ) -> ntm_pb2.ResetSessionResponse:
+        """See the proto."""
+        view = await self._steps.operate(request.session_id, self._engine.reset)
+        return ntm_pb2.ResetSessionResponse(session=codec.session(view))
+
+    async def DeleteSession(  # noqa: N802
+        self, request: ntm_pb2.DeleteSessionRequest, context: Context
+    ) -> ntm_pb2.DeleteSessionResponse:
+        """See the proto."""
+        await self._worker.call(self._engine.delete, request.session_id)
+        return ntm_pb2.DeleteSessionResponse()
+
+    async def ReadMemory(  # noqa: N802
+        self, request: ntm_pb2.ReadMemoryRequest, context: Context
+    ) -> ntm_pb2.ReadMemoryResponse:
+        """See the proto."""
+        view, state = await self._steps.operate(request.session_id, self._engine.read)
+        spec = self._engine.network(view.model).spec
+        if not spec.has_memory:
+            raise NoMemory(f"model {view.model!r} has no memory to read")
+        response = codec.memory(view, spec, state)
+        if response.ByteSize() > self._settings.max_message_bytes:
+            raise InvalidRequest(
+                f"the memory of {view.locations} locations takes {response.ByteSize()} bytes, "
+                f"more than a message may have, {self._settings.max_message_bytes}"
+            )
+        return response
+
+    async def Step(  # noqa: N802
+        self, request: ntm_pb2.StepRequest, context: Context
+    ) -> ntm_pb2.StepResponse:
+        """See the proto."""
+        chunk = self._steps.chunk(request.chunk)
+        outcome = await self._worker.submit(chunk)
+        return ntm_pb2.StepResponse(reply=self._steps.reply(chunk, outcome))
+
+    async def StreamSteps(self, request_iterator: object, context: Context) -> None:  # noqa: N802
+        """See the proto."""
+        stream = Stream(self._steps, context, owner(context), self._settings, self._metrics)
+        self._streams.add(stream)
+        self._metrics.streams.inc()
+        try:
+            await stream.run()
+        finally:
+            self._streams.discard(stream)
+            self._metrics.streams.dec()
+
+
+def owner(context: Context) -> str:
+    """Whose sessions a caller's are: its host, since nobody is authenticated."""
+    peer = context.peer()
+    return peer.rpartition(":")[0] if peer.startswith(("ipv4:", "ipv6:")) else peer
+
+
+def _page_start(token: str) -> int:
+    if not token:
+        return 0
+    if not (token.isascii() and token.isdigit() and len(token) < 20):
+        raise InvalidRequest(f"page token {token[:32]!r} is none of this server's")
+    return int(token)

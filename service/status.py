@@ -1,0 +1,79 @@
+"""How errors travel: the gRPC code of each, the details of a call, the Error of a stream."""
+
+from __future__ import annotations
+
+import logging
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from service import errors
+from service.pb import ntm_pb2
+
+log = logging.getLogger(__name__)
+
+DOMAIN = "ntm.v1"
+DETAILS_KEY = "grpc-status-details-bin"
+"""Trailing metadata of a failed call: a serialised google.rpc.Status."""
+
+CODES: dict[type[errors.NtmError], grpc.StatusCode] = {
+    errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.ModelUnknown: grpc.StatusCode.NOT_FOUND,
+    errors.SessionUnknown: grpc.StatusCode.NOT_FOUND,
+    errors.SessionExpired: grpc.StatusCode.NOT_FOUND,
+    errors.SessionDeleted: grpc.StatusCode.NOT_FOUND,
+    errors.StepIndexMismatch: grpc.StatusCode.ABORTED,
+    errors.NoMemory: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.SessionFailed: grpc.StatusCode.DATA_LOSS,
+    errors.CapacityExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.Draining: grpc.StatusCode.UNAVAILABLE,
+}
+
+
+def known(error: BaseException) -> errors.NtmError:
+    """The error as a client may see it: ours as they are, others without their text, logged."""
+    if isinstance(error, errors.NtmError):
+        return error
+    log.error("unexpected error", exc_info=error)
+    return errors.NtmError("internal error; the server's log has the details")
+
+
+def code(error: errors.NtmError) -> grpc.StatusCode:
+    """The gRPC code of an error."""
+    return CODES.get(type(error), grpc.StatusCode.INTERNAL)
+
+
+def details(error: errors.NtmError) -> bytes:
+    """The value of `DETAILS_KEY`: a google.rpc.Status with ErrorInfo, and RetryInfo if it helps."""
+    parts = [
+        error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
+    ]
+    if error.retry_delay_seconds is not None:
+        parts.append(error_details_pb2.RetryInfo(retry_delay=_duration(error.retry_delay_seconds)))
+    status = status_pb2.Status(code=code(error).value[0], message=error.message)
+    for part in parts:
+        packed = any_pb2.Any()
+        packed.Pack(part)
+        status.details.append(packed)
+    serialized: bytes = status.SerializeToString()
+    return serialized
+
+
+def message(error: errors.NtmError) -> ntm_pb2.Error:
+    """The error as a stream's outcome."""
+    return ntm_pb2.Error(
+        code=code(error).value[0],
+        reason=error.reason,
+        message=error.message,
+        metadata=error.metadata,
+        retry_delay=(
+            None if error.retry_delay_seconds is None else _duration(error.retry_delay_seconds)
+        ),
+    )
+
+
+def _duration(seconds: float) -> duration_pb2.Duration:
+    duration = duration_pb2.Duration()
+    duration.FromNanoseconds(round(seconds * 1e9))
+    return duration
