@@ -23,7 +23,7 @@ def channel_options(max_message_bytes: int) -> list[tuple[str, int]]:
 
 def stub_of(channel: grpc.Channel | grpc.aio.Channel) -> NtmServiceStub:
     """The generated stub on that channel."""
-    return NtmServiceStub(channel)  # type: ignore[no-untyped-call]  # generated without types
+    return NtmServiceStub(channel)
 
 
 def method_for(stub: NtmServiceStub, request: Message) -> Callable[..., Any]:

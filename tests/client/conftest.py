@@ -1,0 +1,49 @@
+"""A fake server for each test, and clients of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from client import AsyncClient, Client
+from tests.client.fake_server import FakeServer, serve
+
+
+@dataclass
+class Running:
+    """A fake that answers at an address."""
+
+    fake: FakeServer
+    address: str
+
+
+@pytest.fixture
+def running() -> Iterator[Running]:
+    """A fake server that runs during the test."""
+    fake = FakeServer()
+    server, address = serve(fake)
+    yield Running(fake, address)
+    fake.released.set()
+    server.stop(None).wait()
+
+
+@pytest.fixture
+def fake(running: Running) -> FakeServer:
+    """What the running server saw, and how it shall answer."""
+    return running.fake
+
+
+@pytest.fixture
+def client(running: Running) -> Iterator[Client]:
+    """A blocking client of the fake."""
+    with Client(running.address, timeout_seconds=20) as client:
+        yield client
+
+
+@pytest.fixture
+async def async_client(running: Running) -> AsyncIterator[AsyncClient]:
+    """An asynchronous client of the fake."""
+    async with AsyncClient(running.address, timeout_seconds=20) as client:
+        yield client

@@ -1,0 +1,306 @@
+"""
+A small server for tests of the client: real gRPC, plain networks.
+
+`sums` gives the sum of all inputs of its session so far, so that a step lost, made twice or made
+out of order shows in every later output. `copy` remembers binary vectors and gives them back after
+the delimiter, without an error, as a trained network does; its heads move on by one location a
+step. `bare` is `sums` without a memory or traces.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import grpc
+import numpy as np
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from client.records import Float32
+from service.pb import ntm_pb2 as pb
+from service.pb.ntm_pb2_grpc import NtmServiceServicer, add_NtmServiceServicer_to_server
+
+NOT_FOUND, INVALID_ARGUMENT, ABORTED, DATA_LOSS = 5, 3, 10, 15
+PAGE = 2
+
+
+def _model(name: str, input_width: int, output_width: int, locations: int) -> pb.Model:
+    traces = [
+        pb.TraceTensor(name="read_weighting", heads=1, width=-1),
+        pb.TraceTensor(name="write_weighting", heads=1, width=-1),
+        pb.TraceTensor(name="add_vector", heads=1, width=output_width),
+        pb.TraceTensor(name="read_vector", heads=1, width=output_width),
+    ]
+    return pb.Model(
+        name=name,
+        content_hash=f"hash of {name}",
+        task="copy" if name == "copy" else "sums",
+        architecture="ntm-lstm" if locations else "lstm",
+        input_width=input_width,
+        output_width=output_width,
+        state=[pb.StateTensor(name="memory", shape=[3, -1])],
+        traces=traces if locations else [],
+        read_heads=1 if locations else 0,
+        write_heads=1 if locations else 0,
+        default_locations=locations,
+        provider="CPUExecutionProvider",
+    )
+
+
+MODELS = {
+    "bare": _model("bare", 3, 3, 0),
+    "copy": _model("copy", 9, 8, 32),
+    "sums": _model("sums", 3, 3, 8),
+}
+
+
+class Refused(Exception):
+    """What the fake answers with: an Error of the API."""
+
+    def __init__(self, error: pb.Error) -> None:
+        """The error, as a stream would send it."""
+        super().__init__(error.message)
+        self.error = error
+
+
+def refuse(code: int, reason: str, message: str = "refused", **metadata: str) -> Refused:
+    """An answer with that code and reason."""
+    return Refused(pb.Error(code=code, reason=reason, message=message, metadata=metadata))
+
+
+@dataclass
+class FakeSession:
+    """The inputs so far decide everything that the session answers."""
+
+    description: pb.Session
+    inputs: list[Float32] = field(default_factory=list)
+
+    def step(self, values: Float32) -> tuple[Float32, dict[str, Float32]]:
+        """The outputs of one step and its traces, each [heads, width]."""
+        self.inputs.append(values)
+        outputs = self._outputs()
+        head = np.zeros((1, max(self.description.locations, 1)), np.float32)
+        head[0, (len(self.inputs) - 1) % head.shape[1]] = 1
+        vectors = outputs[np.newaxis]
+        traces = {"read_weighting": head * 0.75, "write_weighting": head}
+        return outputs, traces | {"add_vector": -vectors, "read_vector": vectors}
+
+    def _outputs(self) -> Float32:
+        inputs = np.stack(self.inputs)
+        if self.description.model != "copy":
+            total: Float32 = inputs.sum(0)
+            return total
+        delimiter = int(inputs[:, 8].argmax()) if inputs[:, 8].any() else len(inputs)
+        position = len(inputs) - delimiter - 2
+        if 0 <= position < delimiter:
+            return inputs[position, :8] * 0.9
+        return np.zeros(8, np.float32)
+
+
+class FakeServer(NtmServiceServicer):
+    """The servicer, and what a test sets and looks at."""
+
+    def __init__(self) -> None:
+        """No session, no failure."""
+        self.sessions: dict[str, FakeSession] = {}
+        self.deleted: set[str] = set()
+        self.failures: deque[Refused] = deque()
+        """What the next chunks are answered with, before anything else."""
+        self.chunks: list[pb.Chunk] = []
+        """Every chunk that arrived."""
+        self.message_sizes: list[int] = []
+        """How many operations each message of a stream had."""
+        self.received = threading.Event()
+        """Set when a message of a stream has arrived."""
+        self.released = threading.Event()
+        """A stream answers no operation before this is set."""
+        self.released.set()
+        self.abort_streams = False
+        """Whether a stream fails instead of answering."""
+        self.end_streams = False
+        """Whether a stream ends instead of answering."""
+
+    def open(self, request: pb.CreateSessionRequest) -> pb.Session:
+        """A new session, its id being its number."""
+        if request.model not in MODELS:
+            raise refuse(NOT_FOUND, "MODEL_UNKNOWN", f"no model {request.model!r}")
+        model = MODELS[request.model]
+        session = pb.Session(
+            id=f"{len(self.sessions) + len(self.deleted):032x}",
+            model=model.name,
+            content_hash=model.content_hash,
+            locations=request.locations or model.default_locations,
+            idle_timeout=request.idle_timeout,
+            state_bytes=1000,
+        )
+        session.expire_time.FromSeconds(100)
+        self.sessions[session.id] = FakeSession(session)
+        return session
+
+    def find(self, session_id: str) -> FakeSession:
+        """The open session of that id."""
+        if session_id in self.deleted:
+            raise refuse(NOT_FOUND, "SESSION_DELETED", f"session {session_id} was deleted")
+        if session_id not in self.sessions:
+            raise refuse(NOT_FOUND, "SESSION_UNKNOWN", f"no session {session_id}")
+        session = self.sessions[session_id]
+        session.description.next_step = len(session.inputs)
+        return session
+
+    def close(self, session_id: str) -> None:
+        """Delete the session."""
+        self.find(session_id)
+        del self.sessions[session_id]
+        self.deleted.add(session_id)
+
+    def step(self, chunk: pb.Chunk) -> pb.Reply:
+        """Make the steps of a chunk."""
+        self.chunks.append(chunk)
+        if self.failures:
+            raise self.failures.popleft()
+        session = self.find(chunk.session_id)
+        first = len(session.inputs)
+        if chunk.HasField("first_step") and chunk.first_step != first:
+            raise refuse(ABORTED, "STEP_INDEX_MISMATCH", "not the next step", expected=str(first))
+        width = MODELS[session.description.model].input_width
+        inputs = np.frombuffer(chunk.inputs, "<f4").reshape(-1, width)
+        made = [session.step(values) for values in inputs]
+        return pb.Reply(
+            session_id=chunk.session_id,
+            first_step=first,
+            next_step=len(session.inputs),
+            outputs=np.stack([outputs for outputs, _ in made]).astype("<f4").tobytes(),
+            traces=[
+                _trace(name, np.stack([traces[name] for _, traces in made]), chunk.traces.top_k)
+                for name in chunk.traces.names
+            ],
+        )
+
+    def perform(self, operation: pb.Operation) -> pb.Outcome:
+        """What one operation of a stream leads to."""
+        try:
+            match operation.WhichOneof("kind"):
+                case "open":
+                    return pb.Outcome(tag=operation.tag, opened=self.open(operation.open))
+                case "step":
+                    return pb.Outcome(tag=operation.tag, reply=self.step(operation.step))
+                case _:
+                    self.close(operation.close)
+                    return pb.Outcome(tag=operation.tag, closed=operation.close)
+        except Refused as refused:
+            return pb.Outcome(tag=operation.tag, error=refused.error)
+
+    def answer(self, request: Message) -> Message:
+        """What a unary call answers."""
+        match request:
+            case pb.ListModelsRequest():
+                return pb.ListModelsResponse(models=MODELS.values())
+            case pb.GetModelRequest():
+                if request.name not in MODELS:
+                    raise refuse(NOT_FOUND, "MODEL_UNKNOWN", f"no model {request.name!r}")
+                return pb.GetModelResponse(model=MODELS[request.name])
+            case pb.CreateSessionRequest():
+                return pb.CreateSessionResponse(session=self.open(request))
+            case pb.GetSessionRequest():
+                session = self.find(request.session_id)
+                return pb.GetSessionResponse(session=session.description)
+            case pb.ListSessionsRequest():
+                return self._page(int(request.page_token or 0))
+            case pb.ResetSessionRequest():
+                self.find(request.session_id).inputs.clear()
+                description = self.find(request.session_id).description
+                return pb.ResetSessionResponse(session=description)
+            case pb.DeleteSessionRequest():
+                self.close(request.session_id)
+                return pb.DeleteSessionResponse()
+            case pb.ReadMemoryRequest():
+                return self._memory(request.session_id)
+            case pb.StepRequest():
+                return pb.StepResponse(reply=self.step(request.chunk))
+        raise NotImplementedError(type(request))
+
+    def StreamSteps(  # noqa: N802 - named by the API
+        self, request_iterator: Iterator[pb.StreamStepsRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.StreamStepsResponse]:
+        """Answer message by message, in order."""
+        for request in request_iterator:
+            self.message_sizes.append(len(request.operations))
+            self.received.set()
+            self.released.wait(10)
+            if self.abort_streams:
+                context.abort(grpc.StatusCode.INTERNAL, "the fake broke the stream")
+            if self.end_streams:
+                return
+            yield pb.StreamStepsResponse(
+                outcomes=[self.perform(operation) for operation in request.operations]
+            )
+
+    def _page(self, start: int) -> pb.ListSessionsResponse:
+        found = [session.description for session in self.sessions.values()]
+        more = start + PAGE < len(found)
+        return pb.ListSessionsResponse(
+            sessions=found[start : start + PAGE], next_page_token=str(start + PAGE) if more else ""
+        )
+
+    def _memory(self, session_id: str) -> pb.ReadMemoryResponse:
+        session = self.find(session_id)
+        locations = session.description.locations
+        if not locations:
+            raise refuse(9, "NO_MEMORY", "the model has no memory")
+        return pb.ReadMemoryResponse(
+            session_id=session_id,
+            next_step=len(session.inputs),
+            locations=locations,
+            width=2,
+            memory=np.arange(locations * 2, dtype="<f4").tobytes(),
+            read_weightings=np.eye(1, locations, dtype="<f4").tobytes(),
+            write_weightings=np.eye(1, locations, 1, dtype="<f4").tobytes(),
+        )
+
+
+def _trace(name: str, values: Float32, top_k: int) -> pb.Trace:
+    locations = b""
+    if top_k and name.endswith("weighting"):
+        order = np.argsort(-values, axis=-1, kind="stable")[..., :top_k]
+        values = np.take_along_axis(values, order, axis=-1)
+        locations = order.astype("<u4").tobytes()
+    _, heads, width = values.shape
+    data = values.astype("<f4").tobytes()
+    return pb.Trace(name=name, heads=heads, width=width, values=data, locations=locations)
+
+
+def _unary(fake: FakeServer, request: Message, context: grpc.ServicerContext) -> Message:
+    try:
+        return fake.answer(request)
+    except Refused as refused:
+        error = refused.error
+        details = [error_details_pb2.ErrorInfo(reason=error.reason, metadata=dict(error.metadata))]
+        if error.HasField("retry_delay"):
+            details.append(error_details_pb2.RetryInfo(retry_delay=error.retry_delay))
+        status = status_pb2.Status(code=error.code, message=error.message)
+        for detail in details:
+            packed = AnyMessage()
+            packed.Pack(detail)
+            status.details.append(packed)
+        context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+        codes = {code.value[0]: code for code in grpc.StatusCode}
+        context.abort(codes[error.code], error.message)
+
+
+for _method in pb.DESCRIPTOR.services_by_name["NtmService"].methods:
+    if _method.name != "StreamSteps":
+        setattr(FakeServer, _method.name, _unary)
+
+
+def serve(fake: FakeServer) -> tuple[grpc.Server, str]:
+    """A running server with that servicer, and its address."""
+    server = grpc.server(ThreadPoolExecutor(8))
+    add_NtmServiceServicer_to_server(fake, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    return server, f"127.0.0.1:{port}"
