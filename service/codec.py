@@ -19,20 +19,22 @@ def chunk(message: ntm_pb2.Chunk) -> Chunk:
     """
     The chunk of a message; its inputs are still one row of values.
 
-    Raises:
-        InvalidRequest: the inputs are no float32 values.
+    It has an error already if the inputs are no float32 values.
     """
-    if len(message.inputs) % _FLOAT.itemsize:
-        raise InvalidRequest(
-            f"inputs are {len(message.inputs)} bytes, which is no whole number of float32 values"
-        )
-    return Chunk(
+    size = len(message.inputs)
+    whole = size % _FLOAT.itemsize == 0
+    decoded = Chunk(
         message.session_id,
-        np.frombuffer(message.inputs, _FLOAT),
+        np.frombuffer(message.inputs if whole else b"", _FLOAT),
         message.first_step if message.HasField("first_step") else None,
         tuple(message.traces.names),
         message.traces.top_k,
     )
+    if not whole:
+        decoded.error = InvalidRequest(
+            f"inputs are {size} bytes, which is no whole number of float32 values"
+        )
+    return decoded
 
 
 def reply(session_id: str, outcome: ChunkOutcome) -> ntm_pb2.Reply:

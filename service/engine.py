@@ -172,7 +172,8 @@ class Engine:
         """
         Queue work behind the session's other work; a turn returns it when it is finished.
 
-        Refused work is finished with its error, in its place among the session's other work.
+        Work that is refused, here or before (it then has an error already), is finished with its
+        error in its place among the session's other work.
         """
         try:
             session = self._sessions.get(work.session_id)
@@ -182,7 +183,7 @@ class Engine:
             return
         try:
             self._refuse_if_draining()
-            if isinstance(work, Chunk):
+            if isinstance(work, Chunk) and work.error is None:
                 self._admission.chunk(session, work)
                 work.submitted_seconds = self._clock()
                 session.waiting_steps += work.steps
@@ -289,11 +290,12 @@ class Engine:
                 self._scheduler.add(session)
                 return
             session.waiting.popleft()
+            # Before the operation: closing the session finishes the work behind it.
+            self._finished.append(work)
             if isinstance(work, Chunk) and work.submitted_seconds is not None:
                 session.waiting_steps -= work.remaining
             elif isinstance(work, Operation) and not dropped:
                 self._operate(session, work)
-            self._finished.append(work)
 
     def _begun(self, session: Session, chunk: Chunk) -> bool:
         """Begin a chunk whose turn has come, unless it asks for another index."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 PREFIX = "/ntm.v1.NtmService/"
 
-Handler = grpc.RpcMethodHandler[Any, Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class UnaryInterceptor(grpc.aio.ServerInterceptor):

@@ -94,11 +94,11 @@ class Network:
 
     def _shapes(self, locations: int, traced: frozenset[str]) -> dict[str, tuple[int, int]]:
         """Shapes [heads, width] of the traced graph outputs."""
-        return {
-            name: (heads, locations if isinstance(width, str) else width)
-            for name, (_, heads, width) in self._output_shapes.items()
-            if name in traced
-        }
+        shapes = {}
+        for name in traced:
+            _, heads, width = self._output_shapes[name]
+            shapes[name] = (heads, locations if isinstance(width, str) else width)
+        return shapes
 
     def _bind_slabs(
         self, session: onnxruntime.InferenceSession, tensors: Tensors, slots: Sequence[int]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
@@ -17,7 +17,7 @@ from service.steps import Steps
 from service.stream import Stream
 from service.worker import Worker
 
-Context = grpc.aio.ServicerContext[Any, Any]
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 _DEFAULT_PAGE, _LARGEST_PAGE = 100, 1000
 

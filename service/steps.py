@@ -33,7 +33,7 @@ class Steps:
         return codec.session(view)
 
     def chunk(self, message: ntm_pb2.Chunk) -> Chunk:
-        """The chunk of a message. Raises InvalidRequest."""
+        """The chunk of a message; it may have an error already."""
         self._metrics.received_bytes.inc(len(message.inputs))
         return codec.chunk(message)
 

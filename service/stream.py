@@ -108,17 +108,15 @@ class Stream:
         self._metrics.operations.labels(kind).inc()
         chunk: Chunk | None = None
         future: asyncio.Future[Any]
-        try:
-            if kind == "step":
-                chunk = self._steps.chunk(operation.step)
-                future = self._steps.submit(chunk)
-            elif kind == "open":
-                future = asyncio.ensure_future(self._steps.open(operation.open, self._owner))
-            elif kind == "close":
-                future = self._steps.close(operation.close)
-            else:
-                raise InvalidRequest("the operation asks for nothing; set open, step or close")
-        except InvalidRequest as error:
+        if kind == "step":
+            chunk = self._steps.chunk(operation.step)
+            future = self._steps.submit(chunk)
+        elif kind == "open":
+            future = asyncio.ensure_future(self._steps.open(operation.open, self._owner))
+        elif kind == "close":
+            future = self._steps.close(operation.close)
+        else:
+            error = InvalidRequest("the operation asks for nothing; set open, step or close")
             self._put(self._failure(operation.tag, error))
             return
         self._pending.add(future)
