@@ -1,0 +1,81 @@
+# `make` lists the targets. Each creates what it needs, given Python 3.11 or later.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt
+# Podman before Docker: a Docker client is often there without its engine.
+ENGINE ?= $(shell for engine in podman docker buildah; do command -v $$engine && break; done)
+IMAGE ?= ntm-service
+# What Docker builds anyway; the other builders leave HEALTHCHECK out without it.
+export BUILDAH_FORMAT := docker
+export ORT_DISABLE_TELEMETRY := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test lint format proto bench constraints image image-test
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
+
+demo: $(VENV)/serve.stamp ## start a server, show what a model remembers, stop the server
+	@mkdir -p build; \
+	$(RUN) -m service --port 0 --metrics-port 0 >build/demo.log 2>&1 & server=$$!; \
+	trap 'kill $$server 2>&-; wait $$server' EXIT; trap 'exit 130' INT TERM; \
+	until address=$$(sed -n 's/.*"address": "\([^"]*\)".*/\1/p' build/demo.log) \
+	    && [ "$$address" ] && $(RUN) -m service.probe "$$address" >build/probe.log 2>&1; \
+	do kill -0 $$server 2>&- || { cat build/demo.log; exit 1; }; sleep 0.1; done; \
+	$(RUN) -m client demo --server "$$address" --png build/demo.png
+
+serve: $(VENV)/serve.stamp ## serve the models in models/ until interrupted
+	$(RUN) -m service
+
+test: $(VENV)/develop.stamp ## run every test; ARGS="-m 'not slow'" leaves the slow ones out
+	$(RUN) -m pytest $(ARGS)
+
+lint: $(VENV)/develop.stamp ## check style, types, the API, the Dockerfile and the generated code
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	cd proto && ../$(VENV)/bin/buf lint
+	$(VENV)/bin/hadolint Dockerfile
+	$(RUN) -m pytest --quiet tests/test_generated.py
+
+format: $(VENV)/develop.stamp ## put every file into the one style
+	$(VENV)/bin/ruff check --fix
+	$(VENV)/bin/ruff format
+	cd proto && ../$(VENV)/bin/buf format --write
+
+proto: $(VENV)/develop.stamp ## generate service/pb from proto/ntm/v1/ntm.proto
+	$(RUN) -m grpc_tools.protoc -Iservice/pb=proto/ntm/v1 \
+	    --python_out=. --pyi_out=. --grpc_python_out=. proto/ntm/v1/ntm.proto
+
+bench: $(VENV)/develop.stamp ## measure against the limits and the peers
+	$(RUN) -m bench
+
+constraints: ## on Linux on x86-64: pin the newest releases that pyproject.toml admits
+	$(PYTHON) -m venv --clear build/newest
+	build/newest/bin/python -m pip install --quiet --upgrade pip hatchling editables
+	build/newest/bin/python -m pip install --quiet --editable '.[client,export]' --group dev
+	build/newest/bin/python -m pip freeze --all --exclude-editable \
+	    | sed 's/+.*//' | tr A-Z_ a-z- >build/newest.txt
+	sed -n 's/^onnxruntime-gpu==/onnxruntime==/p' build/newest.txt >>build/newest.txt
+	{ sed -n '/^#/p' constraints.txt; sort build/newest.txt; } >build/constraints.txt
+	mv build/constraints.txt constraints.txt
+
+image: ## build the container image
+	$(ENGINE) build $(IMAGE_FLAGS) --tag $(IMAGE) .
+
+image-test: image ## run the image as locked down as it allows, until it is healthy
+	ENGINE=$(ENGINE) IMAGE=$(IMAGE) tests/image/run
+
+# What serving and the demo take: no torch.
+$(VENV)/serve.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --constraint constraints.txt pip
+	$(PIP) --editable '.[client]'
+	@touch $@
+
+# And a second protobuf, since the stubs have to work with either major version.
+$(VENV)/develop.stamp: $(VENV)/serve.stamp
+	$(PIP) --editable '.[client,export]' --group dev
+	$(RUN) -m pip install --quiet --no-deps --upgrade --target $(VENV)/protobuf7 protobuf==7.36.2
+	@touch $@
