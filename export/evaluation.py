@@ -1,0 +1,116 @@
+"""How well a network does a task: the same measures for PyTorch and for an exported file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import torch
+
+from export.configurations import Trial
+from export.network import Network, State
+from export.tasks import Batch, Float32, Purpose, Task, generator_for
+
+PROBABILITY_MARGIN = 1e-7
+"""Probabilities are kept this far from 0 and 1: the cost of an error stays finite."""
+
+SEQUENCES_AT_ONCE = 40
+"""A larger batch at 1,024 locations leaves the processor's cache and is slower."""
+
+S = TypeVar("S")
+
+
+class Runner(Protocol[S]):
+    """A network that makes one step at a time, whatever computes it."""
+
+    def start(self, batch: int, locations: int) -> S:
+        """The state of `batch` sequences before their first step."""
+
+    def step(self, x: Float32, state: S) -> tuple[Float32, S]:
+        """`x` [B, X] -> output probabilities [B, Y], the next state."""
+
+
+class TorchRunner:
+    """Runs a network in PyTorch."""
+
+    def __init__(self, network: Network) -> None:
+        """Run this network; it is not changed."""
+        self._network = network
+
+    def start(self, batch: int, locations: int) -> State:
+        """The network's initial state."""
+        with torch.no_grad():
+            return self._network.initial_state(batch, locations)
+
+    def step(self, x: Float32, state: State) -> tuple[Float32, State]:
+        """One step, without gradients."""
+        with torch.no_grad():
+            logits, state, _ = self._network(torch.from_numpy(x), state)
+            return torch.sigmoid(logits).numpy(), state
+
+
+class Scores(NamedTuple):
+    """How well B sequences were done."""
+
+    bits: Float32
+    """[B]: cross-entropy of the targets, in bits per sequence, the paper's measure."""
+    wrong: Float32
+    """[B]: bits on the wrong side of 0.5."""
+
+
+class Result(NamedTuple):
+    """A trial's outcome."""
+
+    length: int
+    locations: int
+    sequences: int
+    bits_per_sequence: float
+    wrong_bits: int
+    """Over all sequences."""
+    exact_match_rate: float
+    """Part of the sequences without a wrong bit."""
+
+
+def score(probabilities: Float32, targets: Float32, mask: Float32) -> Scores:
+    """`probabilities` and `targets` [T, B, Y], `mask` [T, B] -> a score of every sequence."""
+    certain = np.where(targets > 0.5, probabilities, 1 - probabilities)
+    cost = -np.log2(np.clip(certain, PROBABILITY_MARGIN, 1)) * mask[..., None]
+    wrong = ((probabilities > 0.5) != (targets > 0.5)) * mask[..., None]
+    return Scores(cost.sum((0, 2)), wrong.sum((0, 2)))
+
+
+def outputs(runner: Runner[S], batch: Batch, locations: int) -> Float32:
+    """Run whole sequences from the initial state: probabilities [T, B, Y]."""
+    state = runner.start(batch.inputs.shape[1], locations)
+    rows = []
+    for x in batch.inputs:
+        y, state = runner.step(x, state)
+        rows.append(y)
+    return np.stack(rows)
+
+
+def evaluate(runner: Runner[S], task: Task, trial: Trial, purpose: Purpose, seed: int) -> Result:
+    """Run a trial on sequences that depend only on the trial, the purpose and the seed."""
+    generator = generator_for(purpose, seed, trial.length)
+    scores = []
+    for start in range(0, trial.sequences, SEQUENCES_AT_ONCE):
+        count = min(SEQUENCES_AT_ONCE, trial.sequences - start)
+        batch = task.generate(generator, count, trial.length)
+        scores.append(score(outputs(runner, batch, trial.locations), batch.targets, batch.mask))
+    wrong = np.concatenate([each.wrong for each in scores])
+    bits = np.concatenate([each.bits for each in scores])
+    return Result(*trial, float(bits.mean()), int(wrong.sum()), float(np.mean(wrong == 0)))
+
+
+def table(results: Sequence[Result]) -> str:
+    """The results as a text table."""
+    lines = [
+        f"{'length':>6} {'N':>5} {'sequences':>9} {'bits/seq':>12} {'wrong bits':>10} {'exact':>7}"
+    ]
+    lines += [
+        f"{r.length:>6} {r.locations:>5} {r.sequences:>9} {r.bits_per_sequence:>12.6f} "
+        f"{r.wrong_bits:>10} {r.exact_match_rate:>7.1%}"
+        for r in results
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,225 @@
+"""
+Between a PyTorch network and its ONNX file: one step as a graph, its spec in the metadata.
+
+The graph reads input `x` [B, X] and every state tensor by its name, and writes output `y` [B, Y]
+(probabilities), every state tensor as NAME_next, and what the heads did. B and N are free. The
+initialisers keep the names and values of the network's parameters, so that `load` needs no other
+file than the model.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+import onnx
+import onnxscript
+import torch
+from onnx import numpy_helper
+from onnxscript import FLOAT
+from onnxscript import opset18 as op
+from torch import Tensor, nn
+
+from export.configurations import Configuration
+from export.network import INITIAL_MEMORY, SHIFTS, Network, Ntm, State, Trace, build
+from service.spec import (
+    METADATA_KEY,
+    Dimension,
+    Initial,
+    ModelSpec,
+    StateTensor,
+    TraceTensor,
+)
+
+OPSET = 18
+
+NEXT = "_next"
+"""Ends the graph's name for the next value of a state tensor."""
+
+OVER_LOCATIONS = ("memory", "weighting")
+"""The state tensors whose last axis is the locations."""
+
+_PREFIX = "network."
+
+
+class ServedStep(nn.Module):
+    """The step with a flat signature: what the graph computes."""
+
+    def __init__(self, network: Network) -> None:
+        """Serve this network."""
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, ...]:
+        """Output probabilities, next state, and the trace if there is one."""
+        logits, state, trace = self.network(x, state)
+        return (torch.sigmoid(logits), *state, *(trace or ()))
+
+
+def convert(network: Network, spec: ModelSpec) -> onnx.ModelProto:
+    """Make the graph of one step, with the spec in its metadata."""
+    # Sizes that nothing else has: the exporter must not take them for one another.
+    with torch.no_grad():
+        state = network.initial_state(3, 11)
+    batch, locations = torch.export.Dim("B"), torch.export.Dim("N")
+    axes = [{0: batch, 2: locations} if name in OVER_LOCATIONS else {0: batch}
+            for name in state._fields]  # fmt: skip
+    with warnings.catch_warnings():
+        # The exporter warns about its own internals and its own way of naming axes.
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            ServedStep(network).eval(),
+            (torch.zeros(3, spec.input_width), state),
+            dynamo=True,
+            dynamic_shapes=({0: batch}, type(state)._make(axes)),
+            input_names=[spec.input, *(tensor.input for tensor in spec.state)],
+            output_names=output_names(spec),
+            opset_version=OPSET,
+            custom_translation_table={torch.ops.aten.softplus.default: _softplus},
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    _tidy(model)
+    model.metadata_props.add(key=METADATA_KEY, value=spec.to_json())
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def output_names(spec: ModelSpec) -> list[str]:
+    """The graph's outputs, in the order in which `ServedStep` returns them."""
+    traces = Trace._fields if spec.has_memory else ()
+    return [spec.output, *(tensor.output for tensor in spec.state), *traces]
+
+
+def spec_of(network: Network, configuration: Configuration) -> ModelSpec:
+    """The contract of a network's graph."""
+    memory = isinstance(network, Ntm)
+    return ModelSpec(
+        task=configuration.task,
+        architecture=configuration.architecture,
+        input="x",
+        input_width=configuration.sizes.input_width,
+        output="y",
+        output_width=configuration.sizes.output_width,
+        state=tuple(_state_tensors(network)),
+        traces=tuple(_trace_tensors(configuration)) if memory else (),
+        read_heads=configuration.read_heads if memory else 0,
+        write_heads=configuration.write_heads if memory else 0,
+        default_locations=configuration.locations if memory else 0,
+        fixed_locations=False,
+    )
+
+
+def spec_in(model: onnx.ModelProto) -> ModelSpec:
+    """
+    The contract that a model's metadata hold.
+
+    Raises:
+        ValueError: there is none.
+    """
+    texts = [entry.value for entry in model.metadata_props if entry.key == METADATA_KEY]
+    if not texts:
+        raise ValueError(f"the model's metadata have no {METADATA_KEY}")
+    return ModelSpec.from_json(texts[0])
+
+
+def load(model: onnx.ModelProto, configuration: Configuration) -> Network:
+    """
+    Rebuild the network that a model was made from, parameter for parameter.
+
+    Raises:
+        ValueError: the model's parameters are not those of such a network.
+    """
+    values = parameters_in(model)
+    network = build(configuration.architecture, configuration.sizes, seed=0)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            # The exporter drops a bias that is zero throughout; nothing else may be missing.
+            value = values.pop(name, None)
+            if value is None and name.endswith("bias"):
+                value = torch.zeros_like(parameter)
+            if value is None or value.shape != parameter.shape:
+                raise ValueError(f"the model has no parameter {name} of the configuration's shape")
+            parameter.copy_(value)
+    if values:
+        raise ValueError(f"the model has parameters of another network: {sorted(values)}")
+    return network
+
+
+def parameters_in(model: onnx.ModelProto) -> dict[str, Tensor]:
+    """The network's parameters by name: initialisers, and learned initial values of the state."""
+    found = {
+        initializer.name: torch.from_numpy(numpy_helper.to_array(initializer).copy())
+        for initializer in model.graph.initializer
+        if initializer.name.endswith((".weight", ".bias"))
+    }
+    for tensor in spec_in(model).state:
+        if tensor.initial.rule == "values":
+            found[_initial_parameter(tensor.name, found)] = torch.from_numpy(
+                tensor.initial_value(locations=0)
+            )
+    return found
+
+
+def _initial_parameter(state_name: str, parameters: dict[str, Tensor]) -> str:
+    """Name of the parameter in which a network keeps the learned start of a state tensor."""
+    if state_name == "read_vector":
+        return "initial_read_vector"
+    owner = "controller." if any(name.startswith("controller.") for name in parameters) else ""
+    return owner + state_name.replace("controller_", "initial_")
+
+
+def _state_tensors(network: Network) -> Iterator[StateTensor]:
+    rules = {"memory": Initial("constant", (INITIAL_MEMORY,)), "weighting": Initial("one_hot")}
+    with torch.no_grad():
+        state = network.initial_state(batch=1, locations=1)
+    for name, value in zip(state._fields, state, strict=True):
+        shape: tuple[Dimension, ...] = tuple(value.shape[1:])
+        if name in OVER_LOCATIONS:
+            shape = (*shape[:-1], "N")
+        learned = Initial("values", tuple(value.flatten().tolist()))
+        yield StateTensor(name, name, name + NEXT, shape, rules.get(name, learned))
+
+
+def _trace_tensors(configuration: Configuration) -> Iterator[TraceTensor]:
+    """What the heads did: read heads are the first rows of an output, write heads the rest."""
+    width, reads, writes = (
+        configuration.memory_width, configuration.read_heads, configuration.write_heads
+    )  # fmt: skip
+    outputs: list[tuple[str, str, Dimension]] = [
+        ("weighting", "weighting" + NEXT, "N"),
+        ("key", "key", width),
+        ("strength", "strength", 1),
+        ("gate", "gate", 1),
+        ("shift", "shift", len(SHIFTS)),
+        ("sharpening", "sharpening", 1),
+    ]
+    for name, output, size in outputs:
+        yield TraceTensor(f"read_{name}", output, 0, reads, size)
+        yield TraceTensor(f"write_{name}", output, reads, writes, size)
+    yield TraceTensor("read_vector", "read_vector" + NEXT, 0, reads, width)
+    yield TraceTensor("erase_vector", "erase_vector", 0, writes, width)
+    yield TraceTensor("add_vector", "add_vector", 0, writes, width)
+
+
+@onnxscript.script()
+def _softplus(x: FLOAT, beta: float = 1.0, threshold: float = 20.0) -> FLOAT:
+    """Plain Softplus: the clamp before it makes PyTorch's threshold needless."""
+    return op.Softplus(x)
+
+
+def _tidy(model: onnx.ModelProto) -> None:
+    """Name parameters as the network does; drop what the exporter notes for itself."""
+    for initializer in model.graph.initializer:
+        initializer.name = initializer.name.removeprefix(_PREFIX)
+    for node in model.graph.node:
+        node.input[:] = [name.removeprefix(_PREFIX) for name in node.input]
+        del node.metadata_props[:]
+        node.ClearField("doc_string")
+    for value in (*model.graph.input, *model.graph.output):
+        del value.metadata_props[:]
+    del model.graph.value_info[:]
+    del model.graph.metadata_props[:]
+    del model.metadata_props[:]
+    model.producer_name, model.producer_version = "ntm-export", ""

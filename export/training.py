@@ -1,0 +1,297 @@
+"""
+Train a network on a task, with checkpoints that resume exactly.
+
+Every update draws its sequences from a random stream of its own, made from the seed and the
+update's number. So a checkpoint needs no generator's state, and a run that was interrupted makes
+the same updates, bit for bit, as one that was not.
+
+A loss or gradient that is not finite stops the run. It goes back to its last checkpoint and on
+with half the learning rate, at most `MOST_RESTARTS` times; the card counts them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from export.configurations import Configuration, Trial
+from export.evaluation import TorchRunner, evaluate, score
+from export.network import Network, State, build
+from export.tasks import TASKS, Batch, Purpose, generator_for
+
+MOST_RESTARTS = 3
+
+CHECKPOINT_NAME = "checkpoint.pt"
+
+TRIALS = ("validation", "evaluation")
+"""The fields of a configuration that hold trials."""
+
+Step = Callable[[Tensor, State], tuple[Tensor, State]]
+
+
+class NotFinite(ArithmeticError):
+    """The loss or a gradient is not finite; no parameter was changed by it."""
+
+
+class Quality(NamedTuple):
+    """How good a network is in validation; the greater, the better."""
+
+    passed: int
+    """Trials without a wrong bit, in rising difficulty."""
+    negative_bits: float
+    """Minus the bits per sequence of the first trial not passed, or of the last trial."""
+
+
+class Point(NamedTuple):
+    """One point of the training curve."""
+
+    sequences: int
+    """Trained on so far."""
+    bits_per_sequence: float
+    """Cross-entropy, mean since the point before."""
+    wrong_bits: float
+    """Per sequence, mean since the point before."""
+    trials_passed: int
+    """Validation trials without a wrong bit."""
+    validation_bits: float
+    """Bits per sequence of the first trial not passed, or of the last."""
+    seconds: float
+    """Spent in this run so far."""
+
+
+@dataclass
+class Run:
+    """Everything about a training run that changes; a checkpoint is all of it."""
+
+    configuration: Configuration
+    seed: int
+    network: Network
+    optimiser: torch.optim.Adam
+    update: int = 0
+    restarts: int = 0
+    seconds: float = 0.0
+    curve: list[Point] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    """The parameters of the best network so far."""
+    best_quality: Quality | None = None
+    best_update: int = 0
+
+    @classmethod
+    def new(cls, configuration: Configuration, seed: int) -> Run:
+        """A run before its first update."""
+        network = build(configuration.architecture, configuration.sizes, seed)
+        optimiser = torch.optim.Adam(network.parameters(), lr=configuration.learning_rate)
+        return cls(configuration, seed, network, optimiser)
+
+    @property
+    def sequences(self) -> int:
+        """Sequences trained on so far."""
+        return self.update * self.configuration.batch
+
+    @property
+    def finished(self) -> bool:
+        """Whether all updates are made."""
+        return self.update >= self.configuration.updates
+
+    def learning_rate(self) -> float:
+        """Of the next update."""
+        remaining = 1 - self.update / self.configuration.updates
+        return self.configuration.learning_rate * min(1.0, 2 * remaining) * 0.5**self.restarts
+
+    def best_network(self) -> Network:
+        """A network with the best parameters so far."""
+        network = build(self.configuration.architecture, self.configuration.sizes, self.seed)
+        network.load_state_dict(self.best)
+        return network
+
+    def save(self, folder: Path) -> None:
+        """Write the checkpoint whole or not at all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / (CHECKPOINT_NAME + ".part")
+        torch.save(
+            {
+                "configuration": _plain(self.configuration),
+                "seed": self.seed,
+                "network": self.network.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "update": self.update,
+                "restarts": self.restarts,
+                "seconds": self.seconds,
+                "curve": [tuple(point) for point in self.curve],
+                "best": self.best,
+                "best_quality": self.best_quality and tuple(self.best_quality),
+                "best_update": self.best_update,
+            },
+            part,
+        )
+        os.replace(part, folder / CHECKPOINT_NAME)
+
+    @classmethod
+    def load(cls, folder: Path) -> Run:
+        """Read the checkpoint in a folder."""
+        saved = torch.load(folder / CHECKPOINT_NAME, weights_only=True)
+        run = cls.new(_configuration(saved["configuration"]), saved["seed"])
+        run.network.load_state_dict(saved["network"])
+        run.optimiser.load_state_dict(saved["optimiser"])
+        for name in ("update", "restarts", "seconds", "best", "best_update"):
+            setattr(run, name, saved[name])
+        run.curve = [Point(*point) for point in saved["curve"]]
+        run.best_quality = saved["best_quality"] and Quality(*saved["best_quality"])
+        return run
+
+
+def train(
+    run: Run, folder: Path, *, compiled: bool, report: Callable[[Run], None] = lambda run: None
+) -> Run:
+    """
+    Make the updates that remain, with a checkpoint in `folder` at every point of the curve.
+
+    Returns the run; it is another object after a restart.
+
+    Raises:
+        NotFinite: the loss or a gradient was not finite once more than `MOST_RESTARTS` times.
+    """
+    if run.update == 0:
+        run.save(folder)
+    step = step_of(run.network, compiled=compiled)
+    while not run.finished:
+        try:
+            train_to_next_point(run, step)
+        except NotFinite as error:
+            print(f"{error}; back to the last checkpoint, with half the learning rate")
+            run = restart(run, folder)
+            step = step_of(run.network, compiled=compiled)
+            continue
+        run.save(folder)
+        report(run)
+    return run
+
+
+def restart(run: Run, folder: Path) -> Run:
+    """
+    Go back to the last checkpoint of `run` with half the learning rate.
+
+    Raises:
+        NotFinite: there were too many restarts.
+    """
+    if run.restarts == MOST_RESTARTS:
+        raise NotFinite(f"seed {run.seed} fails after {run.restarts} restarts")
+    before = Run.load(folder)
+    before.restarts = run.restarts + 1
+    before.save(folder)
+    return before
+
+
+def train_to_next_point(run: Run, step: Step) -> None:
+    """Make `report_every` updates, then validate: one more point of the curve."""
+    started = time.monotonic()
+    bits = wrong = 0.0
+    first = run.update
+    last = min(first + run.configuration.report_every, run.configuration.updates)
+    while run.update < last:
+        update_bits, update_wrong = update(run, step)
+        bits += update_bits / (last - first)
+        wrong += update_wrong / (last - first)
+    quality = validate(run.network, run.configuration, run.seed)
+    if run.best_quality is None or quality > run.best_quality:
+        run.best = {name: value.clone() for name, value in run.network.state_dict().items()}
+        run.best_quality, run.best_update = quality, run.update
+    run.seconds += time.monotonic() - started
+    run.curve.append(
+        Point(run.sequences, bits, wrong, quality.passed, -quality.negative_bits, run.seconds)
+    )
+
+
+def update(run: Run, step: Step) -> tuple[float, float]:
+    """
+    Make one update of the parameters; returns bits and wrong bits per sequence.
+
+    Raises:
+        NotFinite: the loss or a gradient is not finite.
+    """
+    configuration = run.configuration
+    generator = generator_for(Purpose.TRAINING, run.seed, run.update)
+    batch = TASKS[configuration.task].draw(generator, configuration.batch)
+    logits = unroll(step, run.network.initial_state(configuration.batch, configuration.locations),
+                    torch.from_numpy(batch.inputs))  # fmt: skip
+    loss = mean_cross_entropy(logits, batch)
+    run.optimiser.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+    norm = torch.nn.utils.clip_grad_norm_(run.network.parameters(), configuration.clip_norm)
+    if not (loss.isfinite() and norm.isfinite()):
+        raise NotFinite(
+            f"loss {loss.item()}, gradient norm {norm.item()} in update {run.update} "
+            f"of seed {run.seed}"
+        )
+    for group in run.optimiser.param_groups:
+        group["lr"] = run.learning_rate()
+    run.optimiser.step()
+    run.update += 1
+    scores = score(torch.sigmoid(logits.detach()).numpy(), batch.targets, batch.mask)
+    return float(scores.bits.mean()), float(scores.wrong.mean())
+
+
+def unroll(step: Step, state: State, inputs: Tensor) -> Tensor:
+    """Run `inputs` [T, B, X] from a state: logits [T, B, Y]."""
+    rows = []
+    for x in inputs:
+        logits, state = step(x, state)
+        rows.append(logits)
+    return torch.stack(rows)
+
+
+def mean_cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
+    """The cost of a target bit in nats, over all bits that count; `logits` [T, B, Y]."""
+    counts = torch.from_numpy(batch.mask)[:, :, None].expand_as(logits)
+    targets = torch.from_numpy(batch.targets)
+    return binary_cross_entropy_with_logits(logits, targets, counts, reduction="sum") / counts.sum()
+
+
+def validate(network: Network, configuration: Configuration, seed: int) -> Quality:
+    """Run the trials of validation up to the first that does not pass."""
+    task = TASKS[configuration.task]
+    passed, bits = 0, 0.0
+    for trial in configuration.validation:
+        result = evaluate(TorchRunner(network), task, trial, Purpose.VALIDATION, seed)
+        bits = result.bits_per_sequence
+        if result.wrong_bits:
+            break
+        passed += 1
+    return Quality(passed, -bits)
+
+
+def step_of(network: Network, *, compiled: bool) -> Step:
+    """The network's step without its trace, which training has no use for."""
+
+    def step(x: Tensor, state: State) -> tuple[Tensor, State]:
+        logits, state, _ = network(x, state)
+        return logits, state
+
+    # The step, not the sequence: compiling an unrolled sequence takes minutes for each length.
+    return torch.compile(step, dynamic=False) if compiled else step
+
+
+def can_compile() -> bool:
+    """Whether there is a C++ compiler, which `torch.compile` needs."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))
+
+
+def _plain(configuration: Configuration) -> dict[str, Any]:
+    """The configuration as a checkpoint holds it."""
+    values = asdict(configuration)
+    return {**values, **{name: [tuple(trial) for trial in values[name]] for name in TRIALS}}
+
+
+def _configuration(values: dict[str, Any]) -> Configuration:
+    """The configuration that a checkpoint holds."""
+    trials = {name: tuple(Trial(*trial) for trial in values[name]) for name in TRIALS}
+    return Configuration(**{**values, **trials})

@@ -1,0 +1,209 @@
+"""
+Export proves itself: the file is run beside PyTorch, step for step, before it is written.
+
+Every run keeps its own state from step to step, so that differences may add up as in service. The
+sequences are the task's, as long as it takes.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx.reference import ReferenceEvaluator
+
+from export.network import Network
+from export.tasks import TASKS, Float32, Purpose, generator_for
+from export.to_onnx import ServedStep, output_names, spec_in
+from service.spec import ModelSpec
+
+LARGEST_DIFFERENCE = 1e-5
+"""A model whose outputs or states differ by more is not written."""
+
+RUNTIME_VERSION: str = onnxruntime.__version__
+
+STEPS = 1000
+"""Each comparison makes at least so many steps in a row."""
+
+BATCHES = (1, 7, 8, 64)
+"""Batch sizes compared on onnxruntime: full vectors of the processor, and odd ends."""
+
+REFERENCE_BATCH = 2
+"""Batch size compared on onnx's reference evaluator, which is slow."""
+
+
+class VerificationFailed(ArithmeticError):
+    """The exported graph does not compute what the network does."""
+
+
+class Comparison(NamedTuple):
+    """How far one runtime was from PyTorch, at worst."""
+
+    runtime: str
+    batch: int
+    locations: int
+    steps: int
+    largest_difference: float
+    """Over outputs, all states and all traces of all steps."""
+
+
+class OnnxRunner:
+    """Runs a model on onnxruntime: the state by tensor name."""
+
+    def __init__(self, model: bytes, threads: int = 1) -> None:
+        """Load a serialised model."""
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self._session = onnxruntime.InferenceSession(
+            model, options, providers=["CPUExecutionProvider"]
+        )
+        self.spec = spec_in(onnx.load_from_string(model))
+        self._outputs = [self.spec.output, *(tensor.output for tensor in self.spec.state)]
+
+    def start(self, batch: int, locations: int) -> dict[str, Float32]:
+        """The state that the spec describes."""
+        return initial_state(self.spec, batch, locations)
+
+    def step(self, x: Float32, state: Mapping[str, Float32]) -> tuple[Float32, dict[str, Float32]]:
+        """One step, without traces."""
+        y, *after = self._session.run(self._outputs, {self.spec.input: x, **state})
+        return y, dict(zip((tensor.input for tensor in self.spec.state), after, strict=True))
+
+    def everything(self, feeds: Mapping[str, Float32]) -> dict[str, Float32]:
+        """All outputs of the graph by name."""
+        names = [output.name for output in self._session.get_outputs()]
+        return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
+
+
+class _Reference:
+    """Runs a model on onnx's own evaluator, operator by operator in numpy."""
+
+    def __init__(self, model: bytes) -> None:
+        self._evaluator = ReferenceEvaluator(onnx.load_from_string(model))
+
+    def everything(self, feeds: Mapping[str, Float32]) -> dict[str, Float32]:
+        values: Any = self._evaluator.run(None, dict(feeds))
+        return dict(zip(self._evaluator.output_names, values, strict=True))
+
+
+def verify(
+    model: bytes,
+    network: Network,
+    locations: Sequence[int],
+    batches: Sequence[int] = BATCHES,
+    steps: int = STEPS,
+) -> list[Comparison]:
+    """
+    Compare a serialised model with the network that it was made from.
+
+    Raises:
+        VerificationFailed: they differ by more than `LARGEST_DIFFERENCE`, or the graph does not
+            keep to its spec.
+    """
+    check_graph(onnx.load_from_string(model))
+    runs: list[tuple[str, OnnxRunner | _Reference, int]] = [
+        ("onnxruntime", OnnxRunner(model), batch) for batch in batches
+    ]
+    runs.append(("onnx reference", _Reference(model), REFERENCE_BATCH))
+    spec = spec_in(onnx.load_from_string(model))
+    comparisons = [
+        _compare(name, runner, network, spec, batch, count, steps)
+        for count in locations
+        for name, runner, batch in runs
+    ]
+    worst = max(comparisons, key=lambda comparison: comparison.largest_difference)
+    # Written so that a difference which is not a number fails.
+    if not worst.largest_difference <= LARGEST_DIFFERENCE:
+        raise VerificationFailed(
+            f"{worst.runtime} differs from PyTorch by {worst.largest_difference:.3g} at batch "
+            f"{worst.batch} and {worst.locations} locations; {LARGEST_DIFFERENCE:.0e} is allowed"
+        )
+    return comparisons
+
+
+def _compare(
+    name: str,
+    runner: OnnxRunner | _Reference,
+    network: Network,
+    spec: ModelSpec,
+    batch: int,
+    locations: int,
+    steps: int,
+) -> Comparison:
+    served = ServedStep(network)
+    with torch.no_grad():
+        torch_state = network.initial_state(batch, locations)
+    state = initial_state(spec, batch, locations)
+    inputs = _sequences(spec.task, batch, steps)
+    names = output_names(spec)
+    largest = 0.0
+    for x in inputs:
+        with torch.no_grad():
+            expected = served(torch.from_numpy(x), torch_state)
+        torch_state = type(torch_state)(*expected[1 : 1 + len(torch_state)])
+        found = runner.everything({spec.input: x, **state})
+        state = {tensor.input: found[tensor.output] for tensor in spec.state}
+        for output, value in zip(names, expected, strict=True):
+            # np.maximum keeps a NaN, which max would lose.
+            largest = float(np.maximum(largest, np.abs(found[output] - value.numpy()).max()))
+    return Comparison(name, batch, locations, len(inputs), largest)
+
+
+def initial_state(spec: ModelSpec, batch: int, locations: int) -> dict[str, Float32]:
+    """The state of `batch` sequences before their first step, by graph input."""
+    return {
+        tensor.input: np.repeat(tensor.initial_value(locations)[None], batch, 0)
+        for tensor in spec.state
+    }
+
+
+def check_graph(model: onnx.ModelProto) -> None:
+    """
+    Check the graph against its spec.
+
+    Raises:
+        VerificationFailed: a name of the spec is not in the graph, or a state's next value does
+            not come from its last one, which a server that updates in place relies on.
+    """
+    spec = spec_in(model)
+    inputs = {value.name for value in model.graph.input}
+    outputs = {value.name for value in model.graph.output}
+    expected_inputs = {spec.input, *(tensor.input for tensor in spec.state)}
+    expected_outputs = {*output_names(spec), *(trace.output for trace in spec.traces)}
+    if (inputs, outputs) != (expected_inputs, expected_outputs):
+        raise VerificationFailed(
+            f"the graph's names differ from the spec's in "
+            f"{sorted(inputs ^ expected_inputs)} and {sorted(outputs ^ expected_outputs)}"
+        )
+    sources = {value: node for node in model.graph.node for value in node.output}
+    for tensor in spec.state:
+        if tensor.input not in _ancestors(tensor.output, sources):
+            raise VerificationFailed(f"{tensor.output} does not depend on {tensor.input}")
+
+
+def _ancestors(value: str, sources: Mapping[str, onnx.NodeProto]) -> set[str]:
+    """Everything that a value is computed from."""
+    found: set[str] = set()
+    waiting = [value]
+    while waiting:
+        node = sources.get(waiting.pop())
+        for name in node.input if node else ():
+            if name not in found:
+                found.add(name)
+                waiting.append(name)
+    return found
+
+
+def _sequences(task: str, batch: int, steps: int) -> Float32:
+    """The shortest of the task's sequences [T, B, X] with at least so many steps."""
+    generator = generator_for(Purpose.VERIFICATION, 0, batch)
+    generate = TASKS[task].generate
+    length = bisect_left(
+        range(steps), steps, lo=1, key=lambda length: len(generate(generator, 1, length).inputs)
+    )
+    return generate(generator, batch, length).inputs
