@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from client.errors import InvalidRequest
 from client.records import Float32, Model
 
 
@@ -24,11 +25,11 @@ class CopySequence:
         That many random binary vectors for a model that was trained to copy.
 
         Raises:
-            ValueError: the model's widths are not those of the copy task.
+            InvalidRequest: the model's widths are not those of the copy task.
         """
         bits = model.output_width
         if model.input_width != bits + 1:
-            raise ValueError(
+            raise InvalidRequest(
                 f"{model.name} takes {model.input_width} values and gives {bits}: not a model of "
                 f"the copy task, which takes one more than it gives"
             )

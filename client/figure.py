@@ -7,25 +7,27 @@ are written; on the right what comes out: outputs, read vectors and where they a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from client.recording import (
+    ADD_VECTOR,
+    READ_VECTOR,
+    READ_WEIGHTING,
+    WRITE_WEIGHTING,
+    Recording,
+)
 from client.records import Float32
-from client.window import locations_in_use
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
-
-READ_WEIGHTING, WRITE_WEIGHTING = "read_weighting", "write_weighting"
-READ_VECTOR, ADD_VECTOR = "read_vector", "add_vector"
-TRACES = (READ_WEIGHTING, WRITE_WEIGHTING, READ_VECTOR, ADD_VECTOR)
-"""The traces that a picture shows, as far as the model has them."""
 
 INK = "#1f2933"
 MARK = "#c2410c"
@@ -33,21 +35,6 @@ MARK = "#c2410c"
 
 class DrawingUnavailable(RuntimeError):
     """The library that draws is not installed."""
-
-
-@dataclass(frozen=True, eq=False)
-class Recording:
-    """A sequence as it went through a network."""
-
-    title: str
-    inputs: Float32
-    """[steps, input_width]"""
-    outputs: Float32
-    """[steps, output_width]"""
-    traces: dict[str, Float32]
-    """By name, [steps, heads, width]."""
-    marks: dict[int, str] = field(default_factory=dict)
-    """Steps to point out, such as a delimiter, with what they are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +82,7 @@ def save(recording: Recording, path: Path) -> None:
 def panels(recording: Recording) -> tuple[list[Panel | None], list[Panel | None]]:
     """The panels of the left and the right column from top to bottom; None fills the shorter."""
     traces = recording.traces
-    weightings = [traces[name] for name in (READ_WEIGHTING, WRITE_WEIGHTING) if name in traces]
-    window = locations_in_use(weightings) if weightings else np.arange(0)
+    window = recording.locations()
     left: list[Panel | None] = [Panel("inputs", recording.inputs, "channel")]
     right: list[Panel | None] = [Panel("outputs", recording.outputs, "channel")]
     left += _heads(traces, ADD_VECTOR, "add vectors", WRITE_WEIGHTING, "write weighting", window)
@@ -106,7 +92,7 @@ def panels(recording: Recording) -> tuple[list[Panel | None], list[Panel | None]
 
 
 def _heads(
-    traces: dict[str, Float32],
+    traces: Mapping[str, Float32],
     vector: str,
     vector_title: str,
     weighting: str,
@@ -157,7 +143,7 @@ def _draw(figure: Figure, axis: Axes, panel: Panel | None) -> None:
     bar.ax.tick_params(length=2, labelsize=8)
 
 
-def _mark(axis: Axes, marks: dict[int, str], *, named: bool) -> None:
+def _mark(axis: Axes, marks: Mapping[int, str], *, named: bool) -> None:
     for step, text in marks.items():
         axis.axvline(step, color=MARK, linewidth=0.8, linestyle=(0, (3, 2)), alpha=0.8)
         if named:

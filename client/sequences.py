@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import PurePath
 from typing import BinaryIO, Protocol
 
@@ -102,13 +103,16 @@ class NpyWriter:
     def close(self) -> None:
         """Write the array of all steps."""
         steps = np.concatenate(self._steps) if self._steps else np.zeros((0, 0), np.float32)
-        np.lib.format.write_array(self._file, steps, allow_pickle=False)
+        content = BytesIO()
+        np.lib.format.write_array(content, steps, allow_pickle=False)
+        self._file.write(content.getvalue())
         self._file.flush()
 
 
 def _read_npy(file: BinaryIO, name: str, width: int) -> Float32:
     try:
-        array = np.lib.format.read_array(file, allow_pickle=False)
+        # Through memory: numpy reads and writes real files by seeking, which a pipe cannot.
+        array = np.lib.format.read_array(BytesIO(file.read()), allow_pickle=False)
         steps: Float32 = array.astype(np.float32)
     except (TypeError, ValueError) as error:
         raise SequenceError(f"{name} is not an .npy file of numbers: {error}") from error

@@ -10,6 +10,7 @@ from typing import TextIO
 import numpy as np
 import numpy.typing as npt
 
+from client.recording import READ_WEIGHTING, WRITE_WEIGHTING, Recording
 from client.records import Float32
 
 HALF_BLOCKS = " ▀▄█"
@@ -74,6 +75,20 @@ def weighting_picture(
         )
         lines.append(f"{locations[row_starts[row]]:>{label + 1}} {bar}{line}{bar}")
     return "\n".join(lines)
+
+
+def recording_picture(recording: Recording, terminal: Terminal) -> str:
+    """The weightings of every head, write heads first; a sentence for a network without any."""
+    locations = recording.locations()
+    pictures = []
+    for name in (WRITE_WEIGHTING, READ_WEIGHTING):
+        weightings = recording.traces.get(name, np.zeros((0, 0, 0), np.float32))
+        heads = weightings.shape[1]
+        for head in range(heads):
+            title = name.replace("_", " ") + (f", head {head + 1} of {heads}" if heads > 1 else "")
+            picture = weighting_picture(weightings[:, head], locations, terminal)
+            pictures.append(f"{title} (down: locations, across: steps)\n{picture}")
+    return "\n\n".join(pictures) or "The network has no heads to draw."
 
 
 def _bits_piece(bits: Float32, terminal: Terminal) -> str:

@@ -26,7 +26,7 @@ def locations_in_use(weightings: Sequence[Float32]) -> npt.NDArray[np.intp]:
     count = weightings[0].shape[-1]
     peaks = np.max([weighting.max((0, 1)) for weighting in weightings], axis=0)
     used = np.flatnonzero(peaks >= VISIBLE_WEIGHT)
-    if not len(used):
+    if len(used) in (0, count):
         return np.arange(count)
     gaps = np.diff(used, append=used[0] + count)
     widest = int(gaps.argmax())

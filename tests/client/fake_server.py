@@ -3,8 +3,8 @@ A small server for tests of the client: real gRPC, plain networks.
 
 `sums` gives the sum of all inputs of its session so far, so that a step lost, made twice or made
 out of order shows in every later output. `copy` remembers binary vectors and gives them back after
-the delimiter, without an error, as a trained network does; its heads move on by one location a
-step. `bare` is `sums` without a memory or traces.
+the delimiter, without an error, as a trained network does, but only as many as it has locations;
+its heads move on by one location a step. `bare` is `sums` without a memory or traces.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class FakeSession:
             return total
         delimiter = int(inputs[:, 8].argmax()) if inputs[:, 8].any() else len(inputs)
         position = len(inputs) - delimiter - 2
-        if 0 <= position < delimiter:
+        if 0 <= position < min(delimiter, self.description.locations):
             return inputs[position, :8] * 0.9
         return np.zeros(8, np.float32)
 
@@ -241,7 +241,7 @@ class FakeServer(NtmServiceServicer):
             )
 
     def _page(self, start: int) -> pb.ListSessionsResponse:
-        found = [session.description for session in self.sessions.values()]
+        found = [self.find(session_id).description for session_id in self.sessions]
         more = start + PAGE < len(found)
         return pb.ListSessionsResponse(
             sessions=found[start : start + PAGE], next_page_token=str(start + PAGE) if more else ""
