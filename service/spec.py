@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -136,9 +136,11 @@ class ModelSpec:
                     "traces": tuple(TraceTensor(**trace) for trace in fields["traces"]),
                 }
             )
+            for part in (spec, *spec.state, *spec.traces):
+                _check_types(part)
+            spec._check()
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelInvalid(f"the spec in the metadata cannot be read: {error!r}") from error
-        spec._check()
         return spec
 
     def _check(self) -> None:
@@ -156,6 +158,8 @@ class ModelSpec:
             raise ModelInvalid(f"graph names used twice in the spec: {sorted(repeated)}")
         for tensor in self.state:
             self._check_state(tensor)
+        for trace in self.traces:
+            _check_dimensions(f"trace {trace.name!r}", (trace.heads, trace.width))
         if self.has_memory and {"memory", "weighting"} - {tensor.name for tensor in self.state}:
             raise ModelInvalid("a model with memory needs the state tensors memory and weighting")
 
@@ -163,8 +167,7 @@ class ModelSpec:
         over_locations = LOCATIONS in tensor.shape
         if over_locations and not self.has_memory:
             raise ModelInvalid(f"state {tensor.name!r} spans locations, but the model has none")
-        if any(size != LOCATIONS and int(size) < 1 for size in tensor.shape):
-            raise ModelInvalid(f"state {tensor.name!r} has shape {tensor.shape}")
+        _check_dimensions(f"state {tensor.name!r}", tensor.shape)
         count, rule = len(tensor.initial.values), tensor.initial.rule
         if rule == "values":
             if over_locations and not self.fixed_locations:
@@ -176,6 +179,21 @@ class ModelSpec:
             raise ModelInvalid(f"state {tensor.name!r} starts by {rule!r} with {count} values")
         if not np.isfinite(np.array(tensor.initial.values, np.float32)).all():
             raise ModelInvalid(f"state {tensor.name!r} starts from values that are not finite")
+
+
+def _check_types(part: object) -> None:
+    """Refuse a number where a name belongs, and the like, before anything relies on it."""
+    for name, kind in get_type_hints(type(part)).items():
+        value = getattr(part, name)
+        if kind in (str, int, bool) and type(value) is not kind:
+            raise ModelInvalid(
+                f"{name} in the spec is {value!r}; it must be of type {kind.__name__}"
+            )
+
+
+def _check_dimensions(what: str, shape: tuple[object, ...]) -> None:
+    if any(size != LOCATIONS and not (type(size) is int and size >= 1) for size in shape):
+        raise ModelInvalid(f"{what} has shape {shape}; sizes are positive or {LOCATIONS!r}")
 
 
 def _state_tensor(fields: Mapping[str, Any]) -> StateTensor:

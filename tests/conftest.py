@@ -1,0 +1,111 @@
+"""What tests of several packages share: the ledger, a clock to turn by hand, a running server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before anything imports onnxruntime
+
+import grpc.aio
+import pytest
+
+from service.pb import ntm_pb2_grpc
+from service.runtime import Network
+from service.server import Server
+from service.settings import Settings
+from tests.tiny_models import ledger
+
+MODELS = Path(__file__).parent.parent / "models"
+"""The models that ship."""
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        """Start at 1,000 seconds."""
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock to turn by hand."""
+    return Clock()
+
+
+@pytest.fixture(scope="session")
+def network() -> Network:
+    """The ledger, loaded on the CPU."""
+    return Network(ledger(), "cpu")
+
+
+@pytest.fixture(scope="session")
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder that holds the ledger alone."""
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "ledger").mkdir()
+    (folder / "ledger" / "model.onnx").write_bytes(ledger())
+    return folder
+
+
+class Running:
+    """A server in this process, and a stub to reach it over a real channel."""
+
+    def __init__(self, server: Server, channel: grpc.aio.Channel) -> None:
+        """Take over both."""
+        self.server = server
+        self.channel = channel
+        self.stub: Any = ntm_pb2_grpc.NtmServiceStub(channel)
+        self.address = f"127.0.0.1:{server.port}"
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The value of a metric now; 0 if it has not been counted yet."""
+        return self.server.registry.get_sample_value(name, labels) or 0.0
+
+
+Serve = Callable[..., AbstractAsyncContextManager[Running]]
+
+
+@asynccontextmanager
+async def _serving(settings: Settings) -> AsyncIterator[Running]:
+    server = Server(settings)
+    await server.start()
+    channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.port}")
+    try:
+        yield Running(server, channel)
+        await server.check_integrity()
+    finally:
+        await channel.close()
+        await server.stop()
+
+
+@pytest.fixture
+def serve(models_dir: Path) -> Serve:
+    """Start a server with these settings, as an asynchronous context that checks integrity."""
+
+    def start(**changes: Any) -> AbstractAsyncContextManager[Running]:
+        defaults: dict[str, Any] = {
+            "models_dir": models_dir,
+            "device": "cpu",
+            "port": 0,
+            "metrics_port": 0,
+            "drain_seconds": 2.0,
+        }
+        return _serving(Settings(**{**defaults, **changes}))
+
+    return start
+
+
+@pytest.fixture
+async def running(serve: Serve) -> AsyncIterator[Running]:
+    """A server with the default limits."""
+    async with serve() as running:
+        yield running

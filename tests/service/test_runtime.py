@@ -1,0 +1,119 @@
+"""The runtime: steps in place over slabs equal plain runs of the step graph."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from service.errors import ModelInvalid
+from service.runtime import Network
+from service.spec import Float32
+from tests.conftest import MODELS
+from tests.tiny_models import LEDGER, ledger
+
+SHIPPED = sorted(path.parent.name for path in MODELS.glob("*/model.onnx"))
+
+
+def test_rows_are_written_and_read_back(network: Network) -> None:
+    """Writing some slots leaves the others as they are."""
+    tensors = network.allocate(4, 5)
+    rng = np.random.default_rng(1)
+
+    def rows(count: int) -> dict[str, Float32]:
+        return {
+            tensor.name: rng.normal(size=(count, *tensor.shape_at(5))).astype(np.float32)
+            for tensor in LEDGER.state
+        }
+
+    everything, some = rows(4), rows(2)
+    network.write_rows(tensors, [0, 1, 2, 3], everything)
+    network.write_rows(tensors, [3, 1], some)
+    read = network.read_rows(tensors, [0, 1, 2, 3])
+    for name, values in read.items():
+        np.testing.assert_array_equal(values[[0, 2]], everything[name][[0, 2]])
+        np.testing.assert_array_equal(values[[3, 1]], some[name])
+
+
+@pytest.mark.parametrize("name", ["ledger", *SHIPPED])
+def test_steps_over_a_slab_equal_plain_runs_of_the_step_graph(name: str) -> None:
+    """Five steps in place, at slots out of order, give onnxruntime's own outputs bit for bit."""
+    model = ledger() if name == "ledger" else (MODELS / name / "model.onnx").read_bytes()
+    network = Network(model, "cpu")
+    spec, batch, locations = network.spec, 8, 16
+    locations = locations if spec.has_memory else 0
+    plain = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    state = {t.input: np.stack([t.initial_value(locations)] * batch) for t in spec.state}
+    tensors = network.allocate(12, locations)
+    slots = [11, 0, 5, 3, 2, 8, 9, 4]
+    network.write_rows(tensors, slots, {t.name: state[t.input] for t in spec.state})
+    bound = network.bind(tensors, batch, locations, frozenset(t.output for t in spec.traces))
+    bound.slots[:] = slots
+    rng = np.random.default_rng(2)
+    names = [value.name for value in plain.get_outputs()]
+    for _ in range(5):
+        bound.inputs[:] = rng.integers(0, 2, bound.inputs.shape)
+        values = dict(zip(names, plain.run(None, {spec.input: bound.inputs, **state}), strict=True))
+        state = {t.input: values[t.output] for t in spec.state}
+        bound.run()
+        np.testing.assert_array_equal(bound.output, values[spec.output])
+        for output, trace in bound.traces.items():
+            np.testing.assert_array_equal(trace, values[output])
+    rows = network.read_rows(tensors, slots)
+    for tensor in spec.state:
+        np.testing.assert_array_equal(rows[tensor.name], state[tensor.input])
+
+
+def test_a_run_updates_the_slab_in_place(network: Network) -> None:
+    """Only the batch's rows change, and the buffers stay where they are."""
+    tensors = network.allocate(16, 8)
+    zeros = {t.name: np.zeros((16, *t.shape_at(8)), np.float32) for t in LEDGER.state}
+    network.write_rows(tensors, range(16), zeros)
+    before = {name: value.data_ptr() for name, value in tensors.items()}
+    bound = network.bind(tensors, 8, 8, frozenset())
+    bound.slots[:] = range(8)
+    bound.inputs[:] = 3
+    bound.run()
+    total = network.read_rows(tensors, range(16))["total"]
+    assert total.tolist() == [[3, 3]] * 8 + [[0, 0]] * 8
+    assert before == {name: value.data_ptr() for name, value in tensors.items()}
+
+
+def works_on_cuda() -> bool:
+    """Whether CUDA works on this machine, asked of onnxruntime itself."""
+    return Network(ledger(), "auto").provider == "CUDAExecutionProvider"
+
+
+def test_auto_tells_which_provider_really_runs() -> None:
+    """Where CUDA does not load, `auto` means the CPU and says so."""
+    listed = onnxruntime.get_available_providers()
+    provider = Network(ledger(), "auto").provider
+    assert provider in listed
+    assert Network(ledger(), "cpu").provider == "CPUExecutionProvider"
+
+
+@pytest.mark.skipif(works_on_cuda(), reason="CUDA works on this machine")
+def test_cuda_is_refused_with_the_reason_where_it_does_not_work() -> None:
+    """No silent fall-back to the CPU."""
+    with pytest.raises(RuntimeError, match="device is cuda, but"):
+        Network(ledger(), "cuda")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"output_width": 3}, "spec says 3"),
+        ({"traces": (replace(LEDGER.traces[0], heads=3),)}, "'a_weighting' has 2 heads"),
+        ({"traces": (replace(LEDGER.traces[0], output="y"),)}, r"'y' has shape"),
+        ({"traces": (replace(LEDGER.traces[0], width=8),)}, "has width N"),
+    ],
+)
+def test_a_spec_that_disagrees_with_the_graph_is_refused(
+    changes: dict[str, object], message: str
+) -> None:
+    """Shapes are compared when the model is loaded, not when a client steps."""
+    spec = replace(LEDGER, **changes)  # type: ignore[arg-type] # chosen to be wrong
+    with pytest.raises(ModelInvalid, match=message):
+        Network(ledger(metadata=spec.to_json()), "cpu")

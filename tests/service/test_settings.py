@@ -1,0 +1,59 @@
+"""Settings: where they come from, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from service.settings import Settings, variable
+
+
+def test_a_flag_wins_over_a_variable_and_a_variable_over_the_default() -> None:
+    """The order is flag, variable, default."""
+    environment = {"NTM_PORT": "1111", "NTM_MAX_BATCH": "16", "NTM_MODELS_DIR": "/models"}
+    settings = Settings.from_command_line(["--port", "2222"], environment)
+    assert settings.port == 2222
+    assert settings.max_batch == 16
+    assert settings.models_dir == Path("/models")
+    assert settings.max_burst == Settings().max_burst
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"port": 70_000}, "port is 70000; the most allowed is 65535"),
+        ({"max_batch": 1}, "max_batch is 1; the least allowed is 8"),
+        ({"device": "tpu"}, "device is 'tpu'; it must be one of"),
+        ({"max_input_magnitude": float("nan")}, "max_input_magnitude is nan"),
+        (
+            {"default_idle_timeout_seconds": 10.0, "max_idle_timeout_seconds": 5.0},
+            "default_idle_timeout_seconds is 10.0, above max_idle_timeout_seconds, 5.0",
+        ),
+    ],
+)
+def test_a_wrong_value_is_named(changes: dict[str, object], message: str) -> None:
+    """The error has the setting, the value, and what is allowed."""
+    with pytest.raises(ValueError, match=message):
+        Settings(**changes)  # type: ignore[arg-type] # chosen to be wrong
+
+
+def test_a_wrong_variable_ends_the_process_with_a_sentence(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A variable that cannot be read is reported like a flag."""
+    with pytest.raises(SystemExit) as ended:
+        Settings.from_command_line([], {"NTM_PORT": "a"})
+    assert ended.value.code == 2
+    assert "--port: invalid int value: 'a'" in capsys.readouterr().err
+
+
+def test_help_is_complete(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every setting is in --help with its variable."""
+    with pytest.raises(SystemExit):
+        Settings.from_command_line(["--help"], {})
+    text = capsys.readouterr().out
+    for setting in fields(Settings):
+        assert "--" + setting.name.replace("_", "-") in text
+        assert variable(setting) in text.replace("\n", "").replace(" ", "")

@@ -1,0 +1,106 @@
+"""The spec: read back unchanged, refused when it contradicts itself."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.errors import ModelInvalid
+from service.spec import Initial, ModelSpec, StateTensor
+from tests.tiny_models import LEDGER
+
+
+def test_a_spec_is_read_back_unchanged() -> None:
+    """`from_json` undoes `to_json`."""
+    assert ModelSpec.from_json(LEDGER.to_json()) == LEDGER
+
+
+def test_learned_values_keep_every_bit() -> None:
+    """A float32 that was learned comes back exactly."""
+    values = tuple(float(value) for value in np.array([0.1, 1 / 3, 1e-38], np.float32))
+    tensor = StateTensor("h", "h", "h_next", (3,), Initial("values", values))
+    spec = ModelSpec.from_json(replace(LEDGER, state=(*LEDGER.state, tensor)).to_json())
+    assert spec.state[-1].initial_value(8).tolist() == list(values)
+
+
+def test_initial_values_follow_their_rules() -> None:
+    """Constants fill, one-hot puts all weight on location 0, and N is what the session chose."""
+    total, memory, weighting = LEDGER.state
+    constant = replace(memory, initial=Initial("constant", (0.5,)))
+    assert total.initial_value(3).tolist() == [0, 0]
+    assert constant.initial_value(3).tolist() == [[0.5] * 3] * 2
+    assert weighting.initial_value(3).tolist() == [[1, 0, 0]] * 2
+
+
+def test_state_bytes_grow_with_the_locations() -> None:
+    """Four bytes for each element: 2 for the total, 4 N for memory and weightings."""
+    assert LEDGER.state_bytes(8) == 4 * (2 + 2 * 8 + 2 * 8)
+    assert LEDGER.state_bytes(1000) == 4 * (2 + 4 * 1000)
+
+
+def changed(**fields: Any) -> str:
+    """The ledger's JSON with some fields replaced."""
+    return json.dumps({**json.loads(LEDGER.to_json()), **fields})
+
+
+def state(**fields: Any) -> str:
+    """The ledger's JSON with its memory's fields replaced."""
+    spec = json.loads(LEDGER.to_json())
+    spec["state"][1] |= fields
+    return json.dumps(spec)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "cannot be read"),
+        ("[]", "cannot be read"),
+        ("{}", "cannot be read"),
+        (changed(format=2), "spec format is 2; this server reads format 1"),
+        (changed(unknown=1), "cannot be read"),
+        (changed(input_width=0), "widths must be positive, not 0 and 2"),
+        (changed(default_locations=-1), "must not be negative: -1"),
+        (changed(default_locations=0), "'memory' spans locations, but the model has none"),
+        (state(input="x"), "used twice in the spec: \\['x'\\]"),
+        (state(name="store"), "needs the state tensors memory and weighting"),
+        (state(shape=[0, "N"]), "has shape \\(0, 'N'\\)"),
+        (state(shape=["M", "N"]), "has shape \\('M', 'N'\\)"),
+        (changed(task=1), "task in the spec is 1; it must be of type str"),
+        (changed(fixed_locations=0), "fixed_locations in the spec is 0; it must be of type bool"),
+        (state(initial={"rule": "random", "values": []}), "starts by 'random' with 0 values"),
+        (state(initial={"rule": "constant", "values": []}), "starts by 'constant' with 0 values"),
+        (state(initial={"rule": "constant", "values": [float("nan")]}), "not finite"),
+        (state(initial={"rule": "values", "values": [0.0] * 16}), "locations are fixed"),
+    ],
+)
+def test_a_wrong_spec_is_refused_with_its_fault(text: str, message: str) -> None:
+    """The error names what is wrong and the value found."""
+    with pytest.raises(ModelInvalid, match=message):
+        ModelSpec.from_json(text)
+
+
+@given(st.recursive(st.none() | st.integers() | st.text(), st.lists))
+def test_any_other_json_is_refused_cleanly(value: object) -> None:
+    """Whatever the metadata hold, the only error is ModelInvalid."""
+    with pytest.raises(ModelInvalid):
+        ModelSpec.from_json(json.dumps(value))
+
+
+@given(
+    st.sampled_from(sorted(json.loads(LEDGER.to_json()))),
+    st.recursive(
+        st.none() | st.integers() | st.floats() | st.text(max_size=3),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    ),
+)
+def test_a_spec_with_one_field_spoiled_is_read_or_refused(field: str, value: object) -> None:
+    """No value of any field leads to another error than ModelInvalid."""
+    with contextlib.suppress(ModelInvalid):
+        ModelSpec.from_json(changed(**{field: value}))
