@@ -65,6 +65,14 @@ class Running:
         self.channel = channel
         self.stub: Any = ntm_pb2_grpc.NtmServiceStub(channel)
         self.address = f"127.0.0.1:{server.port}"
+        self._stopped = False
+
+    async def stop(self) -> None:
+        """Check that nothing leaked, and stop the server, once."""
+        if not self._stopped:
+            self._stopped = True
+            await self.server.check_integrity()
+            await self.server.stop()
 
     def metric(self, name: str, **labels: str) -> float:
         """The value of a metric now; 0 if it has not been counted yet."""
@@ -78,13 +86,12 @@ Serve = Callable[..., AbstractAsyncContextManager[Running]]
 async def _serving(settings: Settings) -> AsyncIterator[Running]:
     server = Server(settings)
     await server.start()
-    channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.port}")
-    try:
-        yield Running(server, channel)
-        await server.check_integrity()
-    finally:
-        await channel.close()
-        await server.stop()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        running = Running(server, channel)
+        try:
+            yield running
+        finally:
+            await running.stop()
 
 
 @pytest.fixture

@@ -1,0 +1,140 @@
+"""The server as a process: how it starts, says what is wrong, and stops."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from service import probe
+from service.pb import ntm_pb2 as pb
+from service.pb import ntm_pb2_grpc
+from tests.e2e.calls import chunk, outputs
+
+ROOT = Path(__file__).parents[2]
+
+WITHOUT_TORCH = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "onnxscript", "matplotlib", "export", "client"}:
+            raise ImportError(f"{name} is not for the server")
+sys.meta_path.insert(0, Refuse())
+from service.__main__ import main
+sys.exit(main())
+"""
+
+
+@contextmanager
+def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A server process; killed at the end if it is still there."""
+    with subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def ports(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """The addresses of gRPC and of monitoring, from the line that says it serves."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if '"message": "serving"' in line:
+            fields = json.loads(line)
+            return fields["address"], fields["monitoring"]
+    raise AssertionError(f"the server ended with {process.wait()}")
+
+
+def flags(models_dir: Path) -> list[str]:
+    """Free ports, the CPU, and the ledger."""
+    return [f"--models-dir={models_dir}", "--device=cpu", "--port=0", "--metrics-port=0"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_the_server_cleanly(models_dir: Path, number: signal.Signals) -> None:
+    """Exit status 0 and the last line says that all work was finished."""
+    with started("-m", "service", *flags(models_dir)) as process:
+        address, monitoring = ports(process)
+        with urllib.request.urlopen(f"http://{monitoring}/readyz", timeout=10) as response:
+            assert response.status == 200
+        with grpc.insecure_channel(address) as channel:
+            stub = ntm_pb2_grpc.NtmServiceStub(channel)
+            session = stub.CreateSession(pb.CreateSessionRequest(model="ledger")).session
+            waiting = stub.Step.future(pb.StepRequest(chunk=chunk(session.id, [[1, 1]] * 1000)))
+            stub.GetSession(pb.GetSessionRequest(session_id=session.id))
+            process.send_signal(number)
+            assert outputs(waiting.result().reply)[-1].tolist() == [1000, 1000]
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert '"finished_all_work": true' in errors.splitlines()[-1]
+
+
+def test_the_server_needs_no_torch(models_dir: Path) -> None:
+    """With torch, matplotlib and our other packages unimportable, it serves all the same."""
+    with started("-c", WITHOUT_TORCH, *flags(models_dir)) as process:
+        address, _ = ports(process)
+        with grpc.insecure_channel(address) as channel:
+            stub = ntm_pb2_grpc.NtmServiceStub(channel)
+            session = stub.CreateSession(pb.CreateSessionRequest(model="ledger")).session
+            reply = stub.Step(pb.StepRequest(chunk=chunk(session.id, [[1, 2]]))).reply
+            np.testing.assert_array_equal(outputs(reply), [[1, 2]])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--models-dir=nowhere"], "cannot serve: nowhere has no folder with a model.onnx"),
+        (["--max-batch=1"], "max_batch is 1; the least allowed is 8"),
+        (["--unknown"], "unrecognized arguments: --unknown"),
+    ],
+)
+def test_a_server_that_cannot_start_says_why(arguments: list[str], message: str) -> None:
+    """In one sentence on standard error, with a status that is not 0."""
+    command = [sys.executable, "-m", "service", "--port=0", "--metrics-port=0", *arguments]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ended.returncode != 0
+    assert message in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_taken_port_is_named(models_dir: Path) -> None:
+    """Two servers on one port would share its clients."""
+    with started("-m", "service", *flags(models_dir)) as process:
+        address, _ = ports(process)
+        port = address.rpartition(":")[2]
+        command = [sys.executable, "-m", "service", *flags(models_dir), f"--port={port}"]
+        second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert second.returncode == 1
+        assert "cannot serve" in second.stderr
+        assert port in second.stderr
+
+
+def test_the_probe_tells_whether_a_server_serves(
+    models_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit status 0 while it does, 1 when nobody answers."""
+    with started("-m", "service", *flags(models_dir)) as process:
+        address, _ = ports(process)
+        monkeypatch.setattr(sys, "argv", ["probe", address])
+        assert probe.main() == 0
+    assert probe.main() == 1
+    captured = capsys.readouterr()
+    assert captured.out == f"{address}: SERVING\n"
+    assert captured.err == f"{address}: UNAVAILABLE\n"
