@@ -28,26 +28,33 @@ from grpc import StatusCode
 class NtmClientError(Exception):
     """Base of all errors below: a sentence for a person, a code and a reason for a program."""
 
+    code: StatusCode = StatusCode.UNKNOWN
+    reason: str = ""
+    """As the API has it, such as SESSION_EXPIRED; empty where gRPC itself failed."""
+
     def __init__(
         self,
         message: str,
         *,
-        code: StatusCode = StatusCode.UNKNOWN,
-        reason: str = "",
+        code: StatusCode | None = None,
+        reason: str | None = None,
         metadata: Mapping[str, str] | None = None,
         retry_delay_seconds: float | None = None,
     ) -> None:
         """Metadata are the values that a program needs to act, such as the expected index."""
         super().__init__(message)
         self.message = message
-        self.code = code
-        self.reason = reason
+        self.code = self.code if code is None else code
+        self.reason = self.reason if reason is None else reason
         self.metadata = dict(metadata or {})
         self.retry_delay_seconds = retry_delay_seconds
 
 
 class InvalidRequest(NtmClientError):
     """What was asked cannot be done as written; nothing was changed."""
+
+    code = StatusCode.INVALID_ARGUMENT
+    reason = "INVALID_REQUEST"
 
 
 class ModelUnknown(InvalidRequest):
@@ -94,9 +101,13 @@ class CapacityExceeded(NtmClientError):
 class TimedOut(NtmClientError):
     """No answer came within the timeout; steps may have been made: `describe` tells."""
 
+    code = StatusCode.DEADLINE_EXCEEDED
+
 
 class Unavailable(NtmClientError):
     """No server answers."""
+
+    code = StatusCode.UNAVAILABLE
 
 
 class Draining(Unavailable):

@@ -48,6 +48,8 @@ class Panel:
     """What a row is."""
     locations: npt.NDArray[np.intp] | None = None
     """Which location each row is, for a weighting."""
+    pale_steps: int = 0
+    """How many steps at the beginning do not matter."""
 
 
 def save(recording: Recording, path: Path) -> None:
@@ -84,7 +86,9 @@ def panels(recording: Recording) -> tuple[list[Panel | None], list[Panel | None]
     traces = recording.traces
     window = recording.locations()
     left: list[Panel | None] = [Panel("inputs", recording.inputs, "channel")]
-    right: list[Panel | None] = [Panel("outputs", recording.outputs, "channel")]
+    right: list[Panel | None] = [
+        Panel("outputs", recording.outputs, "channel", pale_steps=recording.answer_start)
+    ]
     left += _heads(traces, ADD_VECTOR, "add vectors", WRITE_WEIGHTING, "write weighting", window)
     right += _heads(traces, READ_VECTOR, "read vectors", READ_WEIGHTING, "read weighting", window)
     rows = max(len(left), len(right))
@@ -138,6 +142,8 @@ def _draw(figure: Figure, axis: Axes, panel: Panel | None) -> None:
     axis.tick_params(length=2)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     _label_rows(axis, panel)
+    if panel.pale_steps:
+        axis.axvspan(-0.5, panel.pale_steps - 0.5, color="white", alpha=0.8, linewidth=0)
     bar = figure.colorbar(image, ax=axis, fraction=0.03, pad=0.01, aspect=12)
     bar.ax.yaxis.set_major_locator(MaxNLocator(2))
     bar.ax.tick_params(length=2, labelsize=8)

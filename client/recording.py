@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from client.blocking import Session
+from client.copy_task import CopySequence
 from client.records import Float32
 from client.window import locations_in_use
 
@@ -31,6 +32,8 @@ class Recording:
     """By name, [steps, heads, width]."""
     marks: Mapping[int, str] = field(default_factory=dict)
     """Steps to point out, such as a delimiter, with what they are."""
+    answer_start: int = 0
+    """First step whose outputs the task asks for; a network is free in those before it."""
 
     def locations(self) -> npt.NDArray[np.intp]:
         """The memory locations that the heads use, in the order in which to draw them."""
@@ -40,10 +43,20 @@ class Recording:
         return locations_in_use(weightings) if weightings else np.arange(0)
 
 
-def record(session: Session, inputs: Float32, marks: Mapping[int, str]) -> Recording:
+def record(session: Session, inputs: Float32) -> Recording:
     """Make the steps of a new session, traced."""
     model = session.model
     result = session.step(inputs, traces=[name for name in TRACES if model.trace(name)])
+    return Recording(_title(session, inputs), inputs, result.outputs, result.traces)
+
+
+def record_copy(session: Session, sequence: CopySequence) -> Recording:
+    """Let a new session copy, traced."""
+    delimiter = sequence.delimiter_step
+    recording = record(session, sequence.inputs)
+    return replace(recording, marks={delimiter: "delimiter"}, answer_start=delimiter + 1)
+
+
+def _title(session: Session, inputs: Float32) -> str:
     places = f"{session.locations} locations" if session.locations else "no memory"
-    title = f"{model.name}: {len(inputs)} steps, {places}"
-    return Recording(title, inputs, result.outputs, result.traces, marks)
+    return f"{session.model.name}: {len(inputs)} steps, {places}"

@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from client import procedures
 from client.async_session import AsyncSession, Caller, run
 from client.chunks import MESSAGE_OVERHEAD_BYTES
-from client.errors import NtmClientError, StreamBroken, TimedOut
+from client.errors import NtmClientError, StreamBroken, TimedOut, Unavailable
 from client.failures import from_call, from_outcome
 from client.records import Model
 from service.pb import ntm_pb2 as pb
@@ -54,7 +54,7 @@ class Stream:
         self._pending: dict[int, asyncio.Future[Message]] = {}
         self._outbox: deque[pb.Operation] = deque()
         self._waiting = asyncio.Event()
-        self._broken: NtmClientError | None = NtmClientError("the stream was not entered")
+        self._broken: NtmClientError | None = Unavailable("the stream was not entered")
 
     async def open(
         self,
@@ -89,7 +89,7 @@ class Stream:
             with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
                 await self._call.done_writing()
             await asyncio.wait({self._receiver}, timeout=CLOSE_SECONDS)
-        self._break(NtmClientError("the stream was closed"))
+        self._break(Unavailable("the stream was closed"))
         self._sender.cancel()
         self._receiver.cancel()
         await asyncio.gather(self._sender, self._receiver, return_exceptions=True)
@@ -117,8 +117,7 @@ class Stream:
                 return await future
         except TimeoutError:
             raise TimedOut(
-                f"the stream to {self._target} gave no answer in {seconds:g} s",
-                code=grpc.StatusCode.DEADLINE_EXCEEDED,
+                f"the stream to {self._target} gave no answer in {seconds:g} s"
             ) from None
 
     def _queue(self, operation: pb.Operation) -> None:
@@ -142,7 +141,7 @@ class Stream:
         room = self.limits.max_message_bytes - MESSAGE_OVERHEAD_BYTES
         while self._outbox:
             operation = self._outbox[0]
-            room -= operation.ByteSize()
+            room -= operation.ByteSize() + 8  # its tag and length in the message
             if room < 0 and operations:
                 break
             self._outbox.popleft()
@@ -156,7 +155,7 @@ class Stream:
         return tag in self._pending and self._pending[tag].done()
 
     async def _receive(self) -> None:
-        cause = NtmClientError("the server ended the stream")
+        cause: NtmClientError = Unavailable("the server ended the stream")
         try:
             async for response in self._call:
                 for outcome in response.outcomes:

@@ -10,7 +10,7 @@ from client import figure
 from client.blocking import Client
 from client.commands.parsing import Subparsers, add_command, add_locations, positive
 from client.copy_task import CopySequence
-from client.recording import Recording, record
+from client.recording import Recording, record_copy
 from client.terminal import Terminal, bits_picture, recording_picture
 
 EXAMPLES = """\
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     with Client(arguments.server) as client:
         with client.create_session(arguments.model, arguments.locations) as session:
             sequence = CopySequence.random(session.model, arguments.length, arguments.seed)
-            recording = record(session, sequence.inputs, {sequence.delimiter_step: "delimiter"})
+            recording = record_copy(session, sequence)
         print(f"{recording.title}, on {session.model.provider} at {client.target}\n")
     wrong = _show(sequence, recording, Terminal.of(sys.stdout))
     if arguments.png:

@@ -12,7 +12,7 @@ from client import figure
 from client.blocking import Client
 from client.commands.parsing import Subparsers, add_command, add_locations, positive
 from client.copy_task import CopySequence
-from client.recording import record
+from client.recording import record, record_copy
 from client.records import Float32, Model
 from client.sequences import SequenceError, format_of, read
 from client.terminal import Terminal, recording_picture
@@ -51,10 +51,10 @@ def run(arguments: argparse.Namespace) -> int:
         client.create_session(arguments.model, arguments.locations) as session,
     ):
         if arguments.input:
-            recording = record(session, _steps(arguments.input, session.model), {})
+            recording = record(session, _steps(arguments.input, session.model))
         else:
             sequence = CopySequence.random(session.model, arguments.length)
-            recording = record(session, sequence.inputs, {sequence.delimiter_step: "delimiter"})
+            recording = record_copy(session, sequence)
     print(f"{recording.title}\n\n{recording_picture(recording, Terminal.of(sys.stdout))}")
     if arguments.png:
         figure.save(recording, arguments.png)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
+import grpc
 import pytest
 
 from client import AsyncClient, Client
@@ -17,6 +18,12 @@ class Running:
 
     fake: FakeServer
     address: str
+    server: grpc.Server
+
+    def stop(self) -> None:
+        """Answer no more."""
+        self.fake.released.set()
+        self.server.stop(None).wait()
 
 
 @pytest.fixture
@@ -24,9 +31,9 @@ def running() -> Iterator[Running]:
     """A fake server that runs during the test."""
     fake = FakeServer()
     server, address = serve(fake)
-    yield Running(fake, address)
-    fake.released.set()
-    server.stop(None).wait()
+    running = Running(fake, address, server)
+    yield running
+    running.stop()
 
 
 @pytest.fixture

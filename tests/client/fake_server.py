@@ -118,7 +118,7 @@ class FakeServer(NtmServiceServicer):
         self.received = threading.Event()
         """Set when a message of a stream has arrived."""
         self.released = threading.Event()
-        """A stream answers no operation before this is set."""
+        """No chunk and no operation of a stream is answered before this is set."""
         self.released.set()
         self.abort_streams = False
         """Whether a stream fails instead of answering."""
@@ -221,6 +221,7 @@ class FakeServer(NtmServiceServicer):
             case pb.ReadMemoryRequest():
                 return self._memory(request.session_id)
             case pb.StepRequest():
+                self.released.wait(10)
                 return pb.StepResponse(reply=self.step(request.chunk))
         raise NotImplementedError(type(request))
 

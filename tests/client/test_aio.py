@@ -16,8 +16,10 @@ from client import (
     StepIndexMismatch,
     StreamBroken,
     TimedOut,
+    Unavailable,
 )
 from client.chunks import Limits
+from tests.client.conftest import Running
 from tests.client.fake_server import FakeServer, refuse
 
 INPUTS = np.arange(30, dtype=np.float32).reshape(10, 3)
@@ -55,6 +57,21 @@ async def test_leaving_the_block_deletes_the_session(
         await session.delete()
 
     assert {session.id} == fake.deleted
+
+
+async def test_a_session_that_can_not_be_deleted(
+    async_client: AsyncClient, running: Running
+) -> None:
+    """As of the blocking client."""
+    first = await async_client.create_session("sums")
+    second = await async_client.create_session("sums")
+    with pytest.raises(Unavailable):
+        async with first:
+            running.stop()
+
+    with pytest.raises(KeyError):
+        async with second:
+            raise KeyError
 
 
 async def test_errors_of_calls(async_client: AsyncClient, fake: FakeServer) -> None:

@@ -18,8 +18,10 @@ from client import (
     SessionFailed,
     SessionUnknown,
     StepIndexMismatch,
+    TimedOut,
     Unavailable,
 )
+from tests.client.conftest import Running
 from tests.client.fake_server import DATA_LOSS, FakeServer, refuse
 
 INPUTS = np.arange(30, dtype=np.float32).reshape(10, 3)
@@ -102,10 +104,11 @@ def test_inputs_of_another_shape_are_refused(
     """Inputs that are no steps of the model fail before anything is sent."""
     with (
         client.create_session("sums") as session,
-        pytest.raises(InvalidRequest, match="a step of sums takes 3 values"),
+        pytest.raises(InvalidRequest, match="a step of sums takes 3 values") as raised,
     ):
         session.step(inputs)  # type: ignore[arg-type]  # wrong on purpose
 
+    assert (raised.value.code.name, raised.value.reason) == ("INVALID_ARGUMENT", "INVALID_REQUEST")
     assert fake.chunks == []
 
 
@@ -266,6 +269,24 @@ def test_unknown_names(client: Client) -> None:
         client.model("tetris")
     with pytest.raises(SessionUnknown):
         client.session("0" * 32)
+
+
+def test_an_answer_too_late(client: Client, fake: FakeServer) -> None:
+    """A call that is not answered within its timeout says so."""
+    session = client.create_session("sums")
+    fake.released.clear()
+    with pytest.raises(TimedOut, match="did not answer in time"):
+        session.step(INPUTS, timeout_seconds=0.05)
+
+
+def test_a_session_that_can_not_be_deleted(client: Client, running: Running) -> None:
+    """Leaving the block fails if the server is lost, unless the block failed already."""
+    first, second = client.create_session("sums"), client.create_session("sums")
+    with pytest.raises(Unavailable), first:
+        running.stop()
+
+    with pytest.raises(KeyError), second:
+        raise KeyError
 
 
 def test_no_server() -> None:

@@ -39,7 +39,7 @@ def recording(heads: int = 1) -> Recording:
         "read_vector": vectors[:, :1],
         "add_vector": -vectors,
     }
-    return Recording("title", ones(12, 9), ones(12, 8), traces, {5: "delimiter"})
+    return Recording("title", ones(12, 9), ones(12, 8), traces, {5: "delimiter"}, 6)
 
 
 def test_a_weighting_in_shades() -> None:
