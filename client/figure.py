@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 INK = "#1f2933"
 MARK = "#c2410c"
 
+MOST_COLUMNS, MOST_ROWS = 600, 400
+"""Steps and rows that a panel has pixels for; more are averaged, so that none is left out."""
+
 
 class DrawingUnavailable(RuntimeError):
     """The library that draws is not installed."""
@@ -72,12 +75,17 @@ def save(recording: Recording, path: Path) -> None:
         figure = Figure(figsize=(10, sum(heights) + 0.6), dpi=160, layout="constrained")
         grid = figure.subplots(len(heights), 2, sharex=True, height_ratios=heights, squeeze=False)
         figure.suptitle(recording.title, fontsize=12, color=INK)
-        for row, pair in enumerate(zip(left, right, strict=True)):
-            for axis, panel in zip(grid[row], pair, strict=True):
+        for column, column_panels in zip(grid.T, (left, right), strict=True):
+            shown = sum(panel is not None for panel in column_panels)
+            for row, (axis, panel) in enumerate(zip(column, column_panels, strict=True)):
+                if panel is None:
+                    axis.set_axis_off()
+                    continue
                 _draw(figure, axis, panel)
                 _mark(axis, recording.marks, named=row == 0)
-        for axis in grid[-1]:
-            axis.set_xlabel("step")
+                if row == shown - 1:
+                    axis.set_xlabel("step")
+                    axis.tick_params(labelbottom=True)
         figure.savefig(path)
 
 
@@ -122,20 +130,20 @@ def _height(pair: tuple[Panel | None, Panel | None]) -> float:
     return float(np.clip(0.5 + rows * 0.085, 1.1, 3.4))
 
 
-def _draw(figure: Figure, axis: Axes, panel: Panel | None) -> None:
+def _draw(figure: Figure, axis: Axes, panel: Panel) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    if panel is None:
-        axis.set_axis_off()
-        return
     low, high = _scale(panel)
+    colours = _colours(low)
+    steps, rows = panel.values.shape
+    fits = steps <= MOST_COLUMNS and rows <= MOST_ROWS
     image = axis.imshow(
         panel.values.T,
         aspect="auto",
-        interpolation="nearest",
+        interpolation="nearest" if fits else "auto",
         vmin=low,
         vmax=high,
-        cmap=_colours(low),
+        cmap=colours,
     )
     axis.set_title(panel.title, loc="left", fontsize=10)
     axis.set_ylabel(panel.rows)
@@ -177,9 +185,14 @@ def _colours(low: float) -> Colormap:
 
 def _label_rows(axis: Axes, panel: Panel) -> None:
     rows = panel.values.shape[1]
-    every = next(size for size in (1, 2, 5, 10, 20, 50, 100, 1000, rows) if rows / size <= 9)
-    if panel.locations is None:
-        axis.set_yticks(range(0, rows, every))
-        return
-    ticks = [row for row, location in enumerate(panel.locations) if location % every == 0]
-    axis.set_yticks(ticks, [str(panel.locations[row]) for row in ticks])
+    every = next(size for size in (1, 2, 5, 10, 20, 50, 100, 1000, rows) if rows / size <= 7)
+    names = np.arange(rows) if panel.locations is None else panel.locations
+    ticks = [row for row in range(rows) if names[row] % every == 0]
+    # Where the memory begins anew, its location 0 may come too soon after the label before it.
+    starts = [row for row in ticks if names[row] == 0]
+    kept = [
+        row
+        for row in ticks
+        if all(row == start or 2 * abs(row - start) >= every for start in starts)
+    ]
+    axis.set_yticks(kept, [str(names[row]) for row in kept])
