@@ -115,6 +115,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def export(options: argparse.Namespace) -> None:
     """Verify, evaluate and write a model."""
+    torch.set_num_threads(1)
     run = Run.load(options.run_folder)
     seeds = card.seeds_trained(options.run_folder)
     folder = card.write_model(run, seeds, options.models / run.configuration.name)

@@ -26,8 +26,8 @@ CARD_NAME = "card.json"
 CURVE_NAME = "curve.csv"
 PICTURE_NAME = "curve.png"
 
-OTHER_LOCATIONS = 200
-"""A memory size that is no training's, for verification."""
+VERIFIED_LOCATIONS = (512, 600)
+"""Memories that hold a sequence of 1,000 steps; the second size is no power of two."""
 
 EVALUATION_SEED = 0
 
@@ -45,13 +45,9 @@ def write_model(run: Run, seeds: Sequence[int], folder: Path) -> Path:
     network = run.best_network()
     model = to_onnx.convert(network, to_onnx.spec_of(network, configuration))
     content = model.SerializeToString()
-    locations = [configuration.locations, OTHER_LOCATIONS] if configuration.locations else [0]
+    locations = VERIFIED_LOCATIONS if configuration.locations else (0,)
     comparisons = verification.verify(content, network, locations)
-    for comparison in comparisons:
-        print(
-            f"{comparison.runtime:>15}, batch {comparison.batch:>2}, N {comparison.locations:>3}: "
-            f"largest difference {comparison.largest_difference:.2g} in {comparison.steps} steps"
-        )
+    print(verification.table(comparisons))
     runner = OnnxRunner(content)
     results = [
         evaluation.evaluate(
@@ -133,7 +129,7 @@ def content_hash(content: bytes) -> str:
 
 def seeds_trained(run_folder: Path) -> list[int]:
     """All seeds that were trained beside this run, its own among them."""
-    return sorted(int(folder.name.split("-")[1]) for folder in run_folder.parent.glob("seed-*"))
+    return sorted({int(folder.name.split("-")[1]) for folder in run_folder.parent.glob("seed-*")})
 
 
 def load(folder: Path) -> Network:

@@ -30,7 +30,7 @@ PREACTIVATION_LIMIT = 20.0
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes that parameters have; the LSTM baseline uses only the first four."""
+    """What a network's parameters are made from; the LSTM baseline uses only the first four."""
 
     input_width: int
     output_width: int
@@ -40,6 +40,8 @@ class Sizes:
     read_heads: int
     write_heads: int
     memory_width: int
+    gate_bias: float = 0.0
+    """Where the bias of every gate starts: below zero, heads start by shifting, not by content."""
 
 
 class FeedforwardNtmState(NamedTuple):
@@ -188,6 +190,8 @@ class Heads(nn.Module):
         self.addressing = self.count * sum(self.parts)
         self.writing = self.write_heads * 2 * self.width
         self.layer = Affine(sizes.controller_size, self.addressing + self.writing, generator)
+        with torch.no_grad():
+            self.layer.bias[self.width + 1 : self.addressing : sum(self.parts)] = sizes.gate_bias
 
     def forward(self, controller_output: Tensor) -> Trace:
         """`controller_output` [B, C] -> what every head is to do."""

@@ -1,0 +1,54 @@
+"""Tiny configurations and their exported models, each made once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx
+import pytest
+
+from export import to_onnx
+from export.configurations import Configuration, Trial
+from export.network import ARCHITECTURES, Network, build
+
+
+def tiny(architecture: str, **fields: int) -> Configuration:
+    """A configuration that trains and exports in seconds."""
+    return Configuration(
+        "copy",
+        architecture,
+        controller_size=12,
+        layers=2,
+        read_heads=2,
+        write_heads=2,
+        locations=0 if architecture == "lstm" else 24,
+        memory_width=6,
+        batch=4,
+        updates=fields.get("updates", 4),
+        report_every=fields.get("report_every", 2),
+        validation=(Trial(3, 16, 2),),
+        evaluation=(Trial(3, 16, 4),),
+    )
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A network and the model made from it."""
+
+    configuration: Configuration
+    network: Network
+    model: onnx.ModelProto
+
+    @property
+    def content(self) -> bytes:
+        """The model as its file holds it."""
+        return self.model.SerializeToString()
+
+
+@pytest.fixture(scope="session", params=ARCHITECTURES)
+def exported(request: pytest.FixtureRequest) -> Exported:
+    """One model of each architecture, with several heads."""
+    configuration = tiny(request.param)
+    network = build(configuration.architecture, configuration.sizes, seed=5)
+    spec = to_onnx.spec_of(network, configuration)
+    return Exported(configuration, network, to_onnx.convert(network, spec))

@@ -1,0 +1,150 @@
+"""The exported graph, its contract, and its verification."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from export import to_onnx, verification
+from export.evaluation import TorchRunner, outputs
+from export.network import Ntm
+from export.tasks import copy
+from export.verification import OnnxRunner, VerificationFailed
+from service.spec import ModelSpec
+from tests.export.conftest import Exported
+
+
+def test_the_metadata_hold_the_spec(exported: Exported) -> None:
+    """The server's reader finds the spec in the file, with the network's widths and heads."""
+    spec = to_onnx.spec_in(onnx.load_from_string(exported.content))
+
+    assert isinstance(spec, ModelSpec)
+    assert (spec.task, spec.architecture) == ("copy", exported.configuration.architecture)
+    assert (spec.input, spec.input_width, spec.output, spec.output_width) == ("x", 9, "y", 8)
+    memory = isinstance(exported.network, Ntm)
+    assert (
+        (2, 2, 24)
+        if memory
+        else (
+            spec.read_heads,
+            spec.write_heads,
+            spec.default_locations,
+        )
+        == (0, 0, 0)
+    )
+
+
+@pytest.mark.parametrize("locations", [1, 40])
+def test_the_spec_starts_the_state_as_the_network_does(exported: Exported, locations: int) -> None:
+    """The rules in the spec give the network's own initial state at any N."""
+    state = exported.network.initial_state(2, locations)
+    found = verification.initial_state(to_onnx.spec_in(exported.model), 2, locations)
+
+    assert list(state._fields) == list(found)
+    for name, value in zip(state._fields, state, strict=True):
+        np.testing.assert_array_equal(found[name], value.detach().numpy())
+
+
+def test_traces_are_rows_of_outputs_with_their_widths(exported: Exported) -> None:
+    """Every trace of the spec points at rows and a width that its output has."""
+    spec = to_onnx.spec_in(exported.model)
+    runner = OnnxRunner(exported.content)
+    found = runner.everything({"x": np.ones((3, 9), np.float32), **runner.start(3, 10)})
+
+    if spec.has_memory:
+        names = {trace.name for trace in spec.traces}
+        parts = ("weighting", "key", "strength", "gate", "shift", "sharpening")
+        expected = {f"{side}_{part}" for side in ("read", "write") for part in parts}
+        assert expected | {"read_vector", "erase_vector", "add_vector"} == names
+    for trace in spec.traces:
+        batch, heads, width = found[trace.output].shape
+        assert (3, 10 if trace.width == "N" else trace.width) == (batch, width)
+        assert trace.first_head + trace.heads <= heads
+
+
+def test_sequences_come_out_as_in_pytorch(exported: Exported) -> None:
+    """Whole sequences give the same outputs on onnxruntime, at other batch and memory sizes."""
+    batch = copy(np.random.default_rng(1), 5, 12)
+    locations = 17 if isinstance(exported.network, Ntm) else 0
+    expected = outputs(TorchRunner(exported.network), batch, locations)
+
+    np.testing.assert_allclose(
+        outputs(OnnxRunner(exported.content), batch, locations), expected, rtol=0, atol=1e-5
+    )
+
+
+def test_verification_compares_every_runtime(exported: Exported) -> None:
+    """Both runtimes stay within the limit over every memory and batch size asked for."""
+    sizes = (16, 21) if isinstance(exported.network, Ntm) else (0,)
+    found = verification.verify(exported.content, exported.network, sizes, (1, 7), steps=30)
+
+    expected = {
+        (runtime, batch, size)
+        for size in sizes
+        for runtime, batch in (("onnxruntime", 1), ("onnxruntime", 7), ("onnx reference", 2))
+    }
+    assert expected == {each[:3] for each in found}
+    assert all(each.steps >= 30 and each.limited <= 1e-5 for each in found)
+
+
+@pytest.mark.parametrize("change", [1e-3, float("nan")])
+def test_verification_refuses_another_network(exported: Exported, change: float) -> None:
+    """A graph whose weights are not the network's is refused, with the difference."""
+    model = onnx.load_from_string(exported.content)
+    for initializer in model.graph.initializer:
+        if initializer.name == "output.weight":
+            values = onnx.numpy_helper.to_array(initializer) + np.float32(change)
+            initializer.CopyFrom(onnx.numpy_helper.from_array(values, "output.weight"))
+
+    with pytest.raises(VerificationFailed, match="onnxruntime differs from PyTorch by"):
+        verification.verify(model.SerializeToString(), exported.network, (8,), (1,), steps=9)
+
+
+def test_a_state_that_forgets_itself_is_refused(exported: Exported) -> None:
+    """A next state not computed from the last one breaks the server's in-place update."""
+    model = onnx.load_from_string(exported.content)
+    tensor = to_onnx.spec_in(model).state[0]
+    for node in model.graph.node:
+        node.input[:] = ["x" if name == tensor.input else name for name in node.input]
+
+    with pytest.raises(VerificationFailed, match=f"{tensor.output} does not depend on"):
+        verification.check_graph(model)
+
+
+def test_a_name_of_the_spec_that_the_graph_lacks_is_refused(exported: Exported) -> None:
+    """Inputs are checked by name against the spec."""
+    model = onnx.load_from_string(exported.content)
+    model.graph.input[0].name = "other"
+
+    with pytest.raises(VerificationFailed, match=r"\['other', 'x'\]"):
+        verification.check_graph(model)
+
+
+def test_a_network_comes_back_from_its_file(exported: Exported) -> None:
+    """Loading rebuilds every parameter, bit for bit, from the model alone."""
+    loaded = to_onnx.load(onnx.load_from_string(exported.content), exported.configuration)
+
+    expected = exported.network.state_dict()
+    assert list(expected) == list(loaded.state_dict())
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(expected[name], value), name
+
+
+def test_parameters_of_another_configuration_are_refused(exported: Exported) -> None:
+    """A model is not loaded into a network of other sizes."""
+    other = exported.configuration.with_settings({"controller_size": "13"})
+
+    with pytest.raises(ValueError, match="no parameter"):
+        to_onnx.load(exported.model, other)
+
+
+def test_the_graph_is_small_and_standard(exported: Exported) -> None:
+    """Only operators of the standard set, no needless casts, and a version old runtimes read."""
+    kinds = {node.op_type for node in exported.model.graph.node}
+
+    assert {"", "ai.onnx"} >= {node.domain for node in exported.model.graph.node}
+    assert not kinds & {"Cast", "Expand", "Shape", "Where", "Identity", "ConstantOfShape"}
+    assert (exported.model.opset_import[0].version, exported.model.ir_version) == (18, 10)
+    assert len(exported.model.graph.node) < 90
