@@ -50,7 +50,7 @@ async def stepped(running: Running, session: str, inputs: Values, **more: Any) -
 
 def reason(error: grpc.aio.AioRpcError) -> str:
     """The reason in a failed call's details."""
-    return info(error).reason
+    return str(info(error).reason)
 
 
 def info(error: grpc.aio.AioRpcError) -> error_details_pb2.ErrorInfo:
