@@ -78,14 +78,14 @@ def test_the_gate_bias_is_where_gates_start() -> None:
 @pytest.mark.parametrize("architecture", ["ntm-lstm", "ntm-ff"])
 @pytest.mark.parametrize("scale", [0.0, 1e6])
 def test_saturated_heads_stay_finite_over_long_sequences(architecture: str, scale: float) -> None:
-    """Heads driven to their limits, or to zero, make no NaN in 200 steps or in their gradients."""
+    """Heads driven to their limits, or to zero, make no NaN in 60 steps or in their gradients."""
     network = build(architecture, SIZES, seed=1)
     assert isinstance(network, Ntm)
     with torch.no_grad():
         network.heads.layer.weight.mul_(scale)
     state = network.initial_state(2, 6)
     total = torch.zeros(())
-    for step in range(200):
+    for step in range(60):
         logits, state, trace = network(torch.full((2, 5), float(step % 2)), state)
         total = total + logits.square().sum()
     total.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
@@ -104,8 +104,8 @@ def test_head_parameters_are_cut_off() -> None:
         network.get_parameter("heads.layer.bias").fill_(1e9)
     _, _, trace = network(torch.zeros(1, 5), network.initial_state(1, 6))
 
-    assert trace.strength.max() == pytest.approx(20)
-    assert trace.sharpening.max() == pytest.approx(21)
+    assert trace.strength.max().item() == pytest.approx(20)
+    assert trace.sharpening.max().item() == pytest.approx(21)
 
 
 def test_a_seed_fixes_the_parameters() -> None:
