@@ -99,7 +99,7 @@ CONFIGURATIONS = {
             controller_size=100,
             # Started at 0, the heads hold their places by content, which fails beyond length 40.
             gate_bias=-3.0,
-            updates=5000,
+            updates=8000,
             validation=COPY_VALIDATION,
             evaluation=COPY_EVALUATION,
         ),

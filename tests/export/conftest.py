@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import onnx
 import pytest
+import torch
 
 from export import to_onnx
 from export.configurations import Configuration, Trial
@@ -43,6 +45,15 @@ class Exported:
     def content(self) -> bytes:
         """The model as its file holds it."""
         return self.model.SerializeToString()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tensors here are tiny: a second thread of PyTorch only waits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session", params=ARCHITECTURES)
