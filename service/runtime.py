@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +16,8 @@ import onnxruntime
 from service import graph
 from service.errors import ModelInvalid
 from service.spec import Float32, ModelSpec
+
+log = logging.getLogger(__name__)
 
 BATCH_MULTIPLE = 8
 """
@@ -165,6 +170,8 @@ def _load(model: bytes, device: str, threads: int) -> onnxruntime.InferenceSessi
             f"device is cuda, but this onnxruntime {onnxruntime.__version__} has no CUDA provider; "
             "install onnxruntime-gpu, or set the device to auto or cpu"
         )
+    if device != "cpu" and _PROVIDERS["cuda"] in available:
+        _preload_cuda()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -183,6 +190,14 @@ def _load(model: bytes, device: str, threads: int) -> onnxruntime.InferenceSessi
             "driver and matching CUDA and cuDNN libraries; set the device to auto or cpu otherwise"
         )
     return session
+
+
+def _preload_cuda() -> None:
+    """Load CUDA and cuDNN where pip installed them, which the dynamic linker does not search."""
+    with contextlib.redirect_stdout(io.StringIO()) as told:
+        onnxruntime.preload_dlls()
+    for line in told.getvalue().splitlines():
+        log.debug("CUDA: %s", line)
 
 
 def _check_shapes(spec: ModelSpec, shapes: Mapping[str, Sequence[int | str]]) -> None:

@@ -42,7 +42,12 @@ class Settings:
     metrics_port: int = _setting(
         9464, "port of /metrics, /healthz and /readyz; 0 for any free one", minimum=0, maximum=65535
     )
-    threads: int = _setting(1, "onnxruntime threads inside one tick", minimum=1, maximum=256)
+    threads: int = _setting(
+        1,
+        "onnxruntime threads inside one tick; above 1, results may depend on the batch",
+        minimum=1,
+        maximum=256,
+    )
     max_batch: int = _setting(64, "sessions stepped in one tick", minimum=8, maximum=4096)
     max_burst: int = _setting(
         8, "ticks run back to back before newcomers are looked at", minimum=1, maximum=1024

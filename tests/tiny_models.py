@@ -47,8 +47,8 @@ def ledger_nodes() -> list[onnx.NodeProto]:
     """
     The ledger: its outputs are the running sums of its inputs.
 
-    It adds each input to the memory at the write head, and moves both heads by +1. So every lost,
-    repeated, misplaced or foreign step shows, exactly, in outputs and memory.
+    It adds each input to the memory at the write head and moves that head by +1; the read head
+    stays. So every lost, repeated, misplaced or foreign step shows, exactly, in outputs and memory.
     """
     node = helper.make_node
     return [
@@ -66,9 +66,11 @@ def ledger_nodes() -> list[onnx.NodeProto]:
         node("Slice", ["weighting", "1", "2", "axis1"], ["write_row"]),
         node("MatMul", ["column", "write_row"], ["addition"]),
         node("Add", ["memory", "addition"], ["c_memory"]),
-        node("Slice", ["weighting", "-1", "end", "2"], ["last"]),
-        node("Slice", ["weighting", "0", "-1", "2"], ["others"]),
-        node("Concat", ["last", "others"], ["a_weighting"], axis=2),
+        node("Slice", ["write_row", "-1", "end", "2"], ["last"]),
+        node("Slice", ["write_row", "0", "-1", "2"], ["others"]),
+        node("Concat", ["last", "others"], ["write_next"], axis=2),
+        node("Slice", ["weighting", "0", "1", "axis1"], ["read_row"]),
+        node("Concat", ["read_row", "write_next"], ["a_weighting"], axis=1),
         node("Unsqueeze", ["x", "axis1"], ["add"]),
     ]
 

@@ -162,7 +162,7 @@ async def test_losing_a_stream_leaves_nothing_pending(running: Running) -> None:
     for session in ours:
         got = await running.stub.GetSession(pb.GetSessionRequest(session_id=session))
         sums = await stepped(running, session, [[0, 0]])
-        assert sums[0, 0] >= got.session.next_step
+        assert got.session.next_step <= sums[0, 0] < 4000
     await kept.rest()
 
 

@@ -283,6 +283,18 @@ def test_cancelling_a_running_chunk_stops_it_after_the_turn(network: Network, cl
     assert stepped(ledgers, chunk(session, [[1, 1]])) == [[[5, 5]]]
 
 
+def test_dropped_steps_no_longer_count_as_waiting(network: Network, clock: Clock) -> None:
+    """After cancellations a session may have its full number of steps waiting again."""
+    ledgers = engine(network, clock, max_waiting_steps=4, max_burst=1)
+    session = opened(ledgers)
+    running, waiting = chunk(session, [[1, 1]] * 2), chunk(session, [[1, 1]] * 2)
+    submitted(ledgers, running, waiting)
+    ledgers.turn()
+    running.cancelled = waiting.cancelled = True
+    run(ledgers)
+    assert len(stepped(ledgers, chunk(session, [[1, 1]] * 4))[0]) == 4
+
+
 @pytest.mark.parametrize(
     ("changes", "limit"),
     [({"max_sessions": 2}, "max_sessions"), ({"max_state_bytes": 300}, "max_state_bytes")],
