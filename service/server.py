@@ -94,6 +94,7 @@ class Server:
         settings = self._settings
         self._grpc = grpc.aio.server(
             interceptors=[UnaryInterceptor(self.metrics)],
+            maximum_concurrent_rpcs=settings.max_calls,
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", settings.max_message_bytes),

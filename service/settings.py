@@ -52,6 +52,9 @@ class Settings:
     max_burst: int = _setting(
         8, "ticks run back to back before newcomers are looked at", minimum=1, maximum=1024
     )
+    max_calls: int = _setting(
+        4_096, "calls under way at once, streams included; gRPC refuses more", minimum=1
+    )
     max_sessions: int = _setting(10_000, "open sessions", minimum=1)
     max_state_bytes: int = _setting(2 << 30, "bytes of state of all sessions together", minimum=1)
     max_locations: int = _setting(16_384, "memory locations of a session", minimum=1)

@@ -195,3 +195,20 @@ async def test_traces_arrive_on_the_stream(running: Running) -> None:
     assert (trace.heads, trace.width) == (1, 1)
     assert np.frombuffer(trace.locations, np.uint32).tolist() == [1, 2]
     assert np.frombuffer(trace.values, np.float32).tolist() == [1, 1]
+
+
+async def test_more_calls_than_allowed_are_refused_and_the_others_go_on(serve: Serve) -> None:
+    """With two streams open and two calls allowed, a third is RESOURCE_EXHAUSTED."""
+    async with serve(max_calls=2) as running:
+        first, second = Stream(running), Stream(running)
+        session = await first.opened()
+        await second.opened()
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await opened(running)
+        assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await first.send(step(1, session, [[1, 1]]))
+        outcome = await first.next()
+        assert outcome is not None
+        assert outputs(outcome.reply).tolist() == [[1, 1]]
+        await second.rest()
+        await first.rest()
