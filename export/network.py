@@ -229,17 +229,22 @@ class Ntm(nn.Module):
         )
         self.heads = Heads(sizes, generator)
         self.output = Affine(sizes.controller_size + read_width, sizes.output_width, generator)
-        self.initial_read_vector = nn.Parameter(torch.zeros(sizes.read_heads, sizes.memory_width))
 
     def initial_state(self, batch: int, locations: int) -> NtmState:
-        """The state before the first step, for any number of locations."""
-        like = self.initial_read_vector
+        """
+        The state before the first step, for any number of locations.
+
+        The read vector starts at zero, which is what an empty memory gives. Were it learned, a
+        feedforward controller would tell the first step from the second by it, and training ends
+        in networks that treat the first vector of a sequence apart and lose the next.
+        """
+        like = self.output.weight
         weighting = like.new_zeros(batch, self.heads.count, locations)
         weighting[:, :, 0] = 1
         return self.controller.State(
             like.new_full((batch, self.heads.width, locations), INITIAL_MEMORY),
             weighting,
-            like.repeat(batch, 1, 1),
+            like.new_zeros(batch, self.read_heads, self.heads.width),
             *self.controller.initial_state(batch),
         )
 

@@ -164,14 +164,16 @@ def parameters_in(model: onnx.ModelProto) -> dict[str, Tensor]:
 
 def _initial_parameter(state_name: str, parameters: dict[str, Tensor]) -> str:
     """Name of the parameter in which a network keeps the learned start of a state tensor."""
-    if state_name == "read_vector":
-        return "initial_read_vector"
     owner = "controller." if any(name.startswith("controller.") for name in parameters) else ""
     return owner + state_name.replace("controller_", "initial_")
 
 
 def _state_tensors(network: Network) -> Iterator[StateTensor]:
-    rules = {"memory": Initial("constant", (INITIAL_MEMORY,)), "weighting": Initial("one_hot")}
+    rules = {
+        "memory": Initial("constant", (INITIAL_MEMORY,)),
+        "weighting": Initial("one_hot"),
+        "read_vector": Initial("constant", (0.0,)),
+    }
     with torch.no_grad():
         state = network.initial_state(batch=1, locations=1)
     for name, value in zip(state._fields, state, strict=True):
