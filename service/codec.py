@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import numpy as np
-from google.protobuf import duration_pb2, timestamp_pb2
 
 from service.engine import SessionView
 from service.errors import InvalidRequest
@@ -55,11 +56,11 @@ def session(view: SessionView) -> ntm_pb2.Session:
         model=view.model,
         content_hash=view.content_hash,
         locations=view.locations,
-        idle_timeout=_duration(view.idle_timeout_seconds),
+        idle_timeout=timedelta(seconds=view.idle_timeout_seconds),
         next_step=view.next_step,
         state_bytes=view.state_bytes,
-        create_time=_timestamp(view.created_unix_seconds),
-        expire_time=_timestamp(view.expires_unix_seconds),
+        create_time=datetime.fromtimestamp(view.created_unix_seconds, UTC),
+        expire_time=datetime.fromtimestamp(view.expires_unix_seconds, UTC),
     )
 
 
@@ -130,15 +131,3 @@ def _bytes(values: Float32) -> bytes:
 
 def _size(size: Dimension) -> int:
     return -1 if size == LOCATIONS else int(size)
-
-
-def _duration(seconds: float) -> duration_pb2.Duration:
-    duration = duration_pb2.Duration()
-    duration.FromNanoseconds(round(seconds * 1e9))
-    return duration
-
-
-def _timestamp(unix_seconds: float) -> timestamp_pb2.Timestamp:
-    timestamp = timestamp_pb2.Timestamp()
-    timestamp.FromNanoseconds(round(unix_seconds * 1e9))
-    return timestamp

@@ -69,7 +69,10 @@ class Settings:
         300.0, "idle timeout of a session that asks for none", minimum=0.001
     )
     max_idle_timeout_seconds: float = _setting(
-        86_400.0, "longest idle timeout a session may ask for", minimum=0.001
+        86_400.0,
+        "longest idle timeout a session may ask for",
+        minimum=0.001,
+        maximum=1e9,  # half a lifetime; what protobuf and datetime can hold, with room to spare
     )
     retry_delay_seconds: float = _setting(
         1.0, "how long a client is told to wait at a limit", minimum=0.0

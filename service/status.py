@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 
 import grpc
-from google.protobuf import any_pb2, duration_pb2
+from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from service import errors
@@ -49,8 +50,8 @@ def details(error: errors.NtmError) -> bytes:
     parts = [
         error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
     ]
-    if error.retry_delay_seconds is not None:
-        parts.append(error_details_pb2.RetryInfo(retry_delay=_duration(error.retry_delay_seconds)))
+    if _delay(error) is not None:
+        parts.append(error_details_pb2.RetryInfo(retry_delay=_delay(error)))
     status = status_pb2.Status(code=code(error).value[0], message=error.message)
     for part in parts:
         packed = any_pb2.Any()
@@ -67,13 +68,10 @@ def message(error: errors.NtmError) -> ntm_pb2.Error:
         reason=error.reason,
         message=error.message,
         metadata=error.metadata,
-        retry_delay=(
-            None if error.retry_delay_seconds is None else _duration(error.retry_delay_seconds)
-        ),
+        retry_delay=_delay(error),
     )
 
 
-def _duration(seconds: float) -> duration_pb2.Duration:
-    duration = duration_pb2.Duration()
-    duration.FromNanoseconds(round(seconds * 1e9))
-    return duration
+def _delay(error: errors.NtmError) -> timedelta | None:
+    seconds = error.retry_delay_seconds
+    return None if seconds is None else timedelta(seconds=seconds)
