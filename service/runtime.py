@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import io
 import logging
 from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -164,40 +167,46 @@ def _wrap(array: npt.NDArray[Any]) -> onnxruntime.OrtValue:
 
 
 def _load(model: bytes, device: str, threads: int) -> onnxruntime.InferenceSession:
-    available = onnxruntime.get_available_providers()
-    if device == "cuda" and _PROVIDERS["cuda"] not in available:
-        raise RuntimeError(
-            f"device is cuda, but this onnxruntime {onnxruntime.__version__} has no CUDA provider; "
-            "install onnxruntime-gpu, or set the device to auto or cpu"
-        )
-    if device != "cpu" and _PROVIDERS["cuda"] in available:
-        _preload_cuda()
+    fault = _cuda_fault() if device != "cpu" else None
+    if device == "cuda" and fault:
+        raise RuntimeError(f"device is cuda, but {fault}; set the device to auto or cpu otherwise")
+    names = ["cpu"] if device == "cpu" or fault else ["cuda", "cpu"]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4 if device == "auto" else 3
-    wanted = [_PROVIDERS["cuda"], _PROVIDERS["cpu"]] if device != "cpu" else [_PROVIDERS["cpu"]]
     try:
         session = onnxruntime.InferenceSession(
-            model, options, providers=[name for name in wanted if name in available]
+            model, options, providers=[_PROVIDERS[name] for name in names]
         )
     except Exception as error:  # onnxruntime's errors share no other base class
         raise ModelInvalid(f"onnxruntime cannot load the model: {error}") from error
-    # onnxruntime lists the CUDA provider even where it cannot load, and then falls back to the CPU.
     if device == "cuda" and session.get_providers()[0] != _PROVIDERS["cuda"]:
-        raise RuntimeError(
-            "device is cuda, but the CUDA provider did not load; onnxruntime-gpu needs an NVIDIA "
-            "driver and matching CUDA and cuDNN libraries; set the device to auto or cpu otherwise"
-        )
+        raise RuntimeError("device is cuda, but onnxruntime found no GPU that it can use")
     return session
 
 
-def _preload_cuda() -> None:
-    """Load CUDA and cuDNN where pip installed them, which the dynamic linker does not search."""
-    with contextlib.redirect_stdout(io.StringIO()) as told:
+@cache
+def _cuda_fault() -> str | None:
+    """
+    Why CUDA cannot be used here, or None if its provider loads.
+
+    onnxruntime lists the provider wherever it was built in, and where it cannot load falls back to
+    the CPU with no more than a line on standard error.
+    """
+    if _PROVIDERS["cuda"] not in onnxruntime.get_available_providers():
+        return f"onnxruntime {onnxruntime.__version__} has no CUDA provider (onnxruntime-gpu has)"
+    # CUDA and cuDNN where pip installs them, which the dynamic linker does not search.
+    with contextlib.redirect_stdout(io.StringIO()):
         onnxruntime.preload_dlls()
-    for line in told.getvalue().splitlines():
-        log.debug("CUDA: %s", line)
+    folder = Path(onnxruntime.__file__).parent / "capi"
+    try:
+        for name in ("shared", "cuda"):
+            ctypes.CDLL(str(folder / f"libonnxruntime_providers_{name}.so"), ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        fault = f"its provider does not load ({error}): it needs CUDA 13, cuDNN 9 and a driver"
+        log.info("no CUDA", extra={"reason": fault})
+        return fault
+    return None
 
 
 def _check_shapes(spec: ModelSpec, shapes: Mapping[str, Sequence[int | str]]) -> None:
