@@ -41,7 +41,7 @@ def step_latency() -> Row:
             },
         )
     step, echoed, bare = (median(values) for values in samples.values())
-    workload = "p50, one session, one step a message / (echo + bare run)"
+    workload = "p50, one session, one step a message / (echo + bare run of 8 rows)"
     return Row("step-latency", workload, step / (echoed + bare), 1.25, False, samples)
 
 
