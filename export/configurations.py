@@ -38,9 +38,18 @@ class Configuration:
     """
     learning_rate: float = 1e-3
     """Constant for the first half of the updates, then falling in a line to zero."""
+    adam_epsilon: float = 1e-8
+    """
+    Adam divides by the root of the mean squared gradient plus this.
+
+    Once a task is learned, gradients are tiny but for rare sequences; without a floor, one of those
+    then moves every parameter by several learning rates and can undo everything.
+    """
     clip_norm: float = 0.2
     """Longest gradient that passes unshortened."""
     batch: int = 32
+    blank_rate: float = 0.0
+    """Part of the vectors in training that are made zero: see the task."""
     updates: int = 6000
     report_every: int = 100
     """Updates between two points of the curve, each with a validation and a checkpoint."""

@@ -89,7 +89,9 @@ class Run:
     def new(cls, configuration: Configuration, seed: int) -> Run:
         """A run before its first update."""
         network = build(configuration.architecture, configuration.sizes, seed)
-        optimiser = torch.optim.Adam(network.parameters(), lr=configuration.learning_rate)
+        optimiser = torch.optim.Adam(
+            network.parameters(), lr=configuration.learning_rate, eps=configuration.adam_epsilon
+        )
         return cls(configuration, seed, network, optimiser)
 
     @property
@@ -220,7 +222,8 @@ def update(run: Run, step: Step) -> tuple[float, float]:
     """
     configuration = run.configuration
     generator = generator_for(Purpose.TRAINING, run.seed, run.update)
-    batch = TASKS[configuration.task].draw(generator, configuration.batch)
+    task = TASKS[configuration.task]
+    batch = task.draw(generator, configuration.batch, configuration.blank_rate)
     logits = unroll(step, run.network.initial_state(configuration.batch, configuration.locations),
                     torch.from_numpy(batch.inputs))  # fmt: skip
     loss = mean_cross_entropy(logits, batch)

@@ -58,3 +58,21 @@ def test_no_two_streams_are_shared(other: tuple[Purpose, int, int]) -> None:
     )
 
     assert (first.inputs != second.inputs).any()
+
+
+def test_blank_vectors_come_at_their_rate_and_are_due_as_zeros() -> None:
+    """Half of the vectors are made zero in inputs and targets alike; the delimiter stays."""
+    batch = copy(np.random.default_rng(4), 100, 20, blank_rate=0.5)
+    blank = ~batch.inputs[:20, :, :8].any(axis=2)
+
+    assert 0.45 < blank.mean() < 0.55
+    assert not batch.targets[21:][blank].any()
+    assert batch.inputs[20, :, 8].all()
+
+
+def test_without_a_blank_rate_the_sequences_are_the_papers() -> None:
+    """Every vector is random: about one in 256 is zero by chance."""
+    batch = copy(np.random.default_rng(4), 1000, 20)
+    blank = ~batch.inputs[:20, :, :8].any(axis=2)
+
+    assert 0.003 < blank.mean() < 0.005
