@@ -58,12 +58,6 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="replace a number of the configuration, such as updates=1000; may be repeated",
     )
     command.add_argument(
-        "--start",
-        type=Path,
-        metavar="RUN_FOLDER",
-        help="begin with the best network of that run instead of random parameters",
-    )
-    command.add_argument(
         "--runs", type=Path, default=Path("runs"), help="where checkpoints go (default: runs)"
     )
     command.add_argument(
@@ -141,7 +135,7 @@ def train(options: argparse.Namespace) -> None:
             raise ValueError(f"{folder} holds a run of another configuration; remove it first")
         print(f"going on from {run.sequences:,} sequences")
     else:
-        run = Run.new(configuration, options.seed, options.start and Run.load(options.start))
+        run = Run.new(configuration, options.seed)
     compiled = not options.eager and training.can_compile()
     parameters = sum(parameter.numel() for parameter in run.network.parameters())
     print(

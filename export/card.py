@@ -110,7 +110,6 @@ def _training(run: Run, seeds: Sequence[int]) -> dict[str, Any]:
     """What the training cost, and which part of it was kept."""
     solved = (point.sequences for point in run.curve if point.wrong_bits == 0)
     return {
-        "started_from": run.start or None,
         "seed": run.seed,
         "seeds_trained": list(seeds),
         "sequences": run.sequences,

@@ -84,28 +84,15 @@ class Run:
     """The parameters of the best network so far."""
     best_quality: Quality | None = None
     best_update: int = 0
-    start: dict[str, float] = field(default_factory=dict)
-    """Of a run that goes on from the best network of another: what that network had cost."""
 
     @classmethod
-    def new(cls, configuration: Configuration, seed: int, start: Run | None = None) -> Run:
-        """
-        A run before its first update, from random parameters or the best ones of another run.
-
-        Raises:
-            ValueError: the other run's network is of another architecture or size.
-        """
+    def new(cls, configuration: Configuration, seed: int) -> Run:
+        """A run before its first update."""
         network = build(configuration.architecture, configuration.sizes, seed)
-        if start is not None:
-            try:
-                network.load_state_dict(start.best)
-            except RuntimeError as error:
-                raise ValueError(f"cannot start from that network: {error}") from error
         optimiser = torch.optim.Adam(
             network.parameters(), lr=configuration.learning_rate, eps=configuration.adam_epsilon
         )
-        cost = {} if start is None else start.cost_of_best()
-        return cls(configuration, seed, network, optimiser, start=cost)
+        return cls(configuration, seed, network, optimiser)
 
     @property
     def sequences(self) -> int:
@@ -116,16 +103,6 @@ class Run:
     def finished(self) -> bool:
         """Whether all updates are made."""
         return self.update >= self.configuration.updates
-
-    def cost_of_best(self) -> dict[str, float]:
-        """Seed, sequences and seconds behind the best network, those of its own start included."""
-        sequences = self.best_update * self.configuration.batch
-        seconds = next(point.seconds for point in self.curve if point.sequences == sequences)
-        return {
-            "seed": self.seed,
-            "sequences": sequences + self.start.get("sequences", 0),
-            "seconds": round(seconds + self.start.get("seconds", 0), 1),
-        }
 
     def learning_rate(self) -> float:
         """Of the next update."""
@@ -155,7 +132,6 @@ class Run:
                 "best": self.best,
                 "best_quality": self.best_quality and tuple(self.best_quality),
                 "best_update": self.best_update,
-                "start": self.start,
             },
             part,
         )
@@ -170,7 +146,6 @@ class Run:
         run.optimiser.load_state_dict(saved["optimiser"])
         for name in ("update", "restarts", "seconds", "best", "best_update"):
             setattr(run, name, saved[name])
-        run.start = saved.get("start", {})
         run.curve = [Point(*point) for point in saved["curve"]]
         run.best_quality = saved["best_quality"] and Quality(*saved["best_quality"])
         return run

@@ -134,24 +134,3 @@ def test_the_learning_rate_falls_to_zero_in_the_second_half() -> None:
         rates.append(run.learning_rate())
 
     assert rates == pytest.approx([1, 1, 0.5, 0.02])
-
-
-def test_a_run_can_begin_with_the_best_network_of_another(tmp_path: Path) -> None:
-    """Its parameters are that network's, and it knows what that network had cost."""
-    first = training.train(Run.new(tiny("ntm-ff"), 4), tmp_path / "first", compiled=False)
-    second = Run.new(tiny("ntm-ff"), 5, start=Run.load(tmp_path / "first"))
-
-    for name, value in first.best.items():
-        assert torch.equal(value, second.network.state_dict()[name])
-    second.save(tmp_path / "second")
-    start = Run.load(tmp_path / "second").start
-    assert start["seed"] == 4
-    assert start["sequences"] == first.best_update * first.configuration.batch
-
-
-def test_a_network_of_another_kind_is_no_start(tmp_path: Path) -> None:
-    """The error says that it does not fit."""
-    first = training.train(Run.new(tiny("lstm"), 4), tmp_path, compiled=False)
-
-    with pytest.raises(ValueError, match="cannot start from that network"):
-        Run.new(tiny("ntm-ff"), 5, start=first)
