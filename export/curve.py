@@ -30,7 +30,11 @@ def write_png(path: Path, curve: Sequence[Point], title: str) -> None:
     sequences = [point.sequences for point in curve]
     for label, values, colour in (
         ("cross-entropy, bits per sequence", [p.bits_per_sequence for p in curve], "tab:blue"),
-        ("wrong bits per sequence", [p.wrong_bits for p in curve], "tab:red"),
+        (
+            f"wrong bits per sequence (none: drawn at {LOWEST_SHOWN:g})",
+            [p.wrong_bits for p in curve],
+            "tab:red",
+        ),
     ):
         shown = [max(value, LOWEST_SHOWN) for value in values]
         axes.plot(sequences, shown, label=label, color=colour, linewidth=1.2)
