@@ -235,8 +235,8 @@ class Ntm(nn.Module):
         The state before the first step, for any number of locations.
 
         The read vector starts at zero, which is what an empty memory gives. Were it learned, a
-        feedforward controller would tell the first step from the second by it, and training ends
-        in networks that treat the first vector of a sequence apart and lose the next.
+        feedforward controller could tell the first step from the second by it; two trainings were
+        seen to end in networks that treat the first vector apart and lose the next.
         """
         like = self.output.weight
         weighting = like.new_zeros(batch, self.heads.count, locations)

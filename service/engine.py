@@ -157,6 +157,10 @@ class Engine:
         """Close a session now; its work fails with SessionDeleted. Raises as `SessionTable.get`."""
         self._close(self._sessions.get(session_id), SessionDeleted)
 
+    def close(self, session: Session) -> None:
+        """Close a session whose turn to be deleted has come; what waits behind fails."""
+        self._close(session, SessionDeleted)
+
     def reset(self, session: Session) -> SessionView:
         """Set a session to the initial state and step 0."""
         session.slab.reset(session.slot)
@@ -324,10 +328,6 @@ class Engine:
             log.exception("operation failed")
             self._close(session, SessionFailed)
             operation.error = self._sessions.gone(session.id)
-
-    def close(self, session: Session) -> None:
-        """Close a session whose turn to be deleted has come; what waits behind fails."""
-        self._close(session, SessionDeleted)
 
     def _close(self, session: Session, why: type[NtmError]) -> None:
         self._scheduler.remove(session)

@@ -120,7 +120,7 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
     ) -> ntm_pb2.StepResponse:
         """See the proto."""
         chunk = self._steps.chunk(request.chunk)
-        outcome = await self._worker.submit(chunk)
+        outcome = await self._steps.submit(chunk)
         return ntm_pb2.StepResponse(reply=self._steps.reply(chunk, outcome))
 
     async def StreamSteps(self, request_iterator: object, context: Context) -> None:  # noqa: N802
