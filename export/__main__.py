@@ -12,7 +12,7 @@ import torch
 from export import card, evaluation, training
 from export.configurations import CONFIGURATIONS, Configuration, Trial
 from export.network import ARCHITECTURES
-from export.tasks import TASKS, Purpose
+from export.tasks import TASKS, Purpose, Size, size_text
 from export.training import Run
 from export.verification import OnnxRunner
 
@@ -74,7 +74,13 @@ def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         description="Run an exported model on fresh sequences, through onnxruntime.",
     )
     command.add_argument("model", type=Path, help="folder of the model, such as models/NAME")
-    command.add_argument("--lengths", type=int, nargs="+", required=True)
+    command.add_argument(
+        "--sizes",
+        type=_size,
+        nargs="+",
+        required=True,
+        help="of the sequences, such as 20, or 10x20 where a size has two numbers",
+    )
     command.add_argument(
         "--locations", type=int, nargs="+", help="memory sizes (default: the model's own)"
     )
@@ -103,7 +109,7 @@ def evaluate(options: argparse.Namespace) -> None:
     model = (options.model / card.MODEL_NAME).read_bytes()
     runner = OnnxRunner(model, options.threads)
     for locations in options.locations or [runner.spec.default_locations]:
-        trials = [Trial(length, locations, options.sequences) for length in options.lengths]
+        trials = [Trial(size, locations, options.sequences) for size in options.sizes]
         results = [
             evaluation.evaluate(
                 runner, TASKS[runner.spec.task], trial, Purpose.EVALUATION, options.seed
@@ -169,8 +175,12 @@ def _validation(configuration: Configuration, point: training.Point) -> str:
     trial = trials[min(point.trials_passed, len(trials) - 1)]
     return (
         f"{point.trials_passed} of {len(trials)} trials; "
-        f"length {trial.length}: {point.validation_bits:.4f} bits"
+        f"{size_text(trial.size)}: {point.validation_bits:.4f} bits"
     )
+
+
+def _size(text: str) -> Size:
+    return tuple(int(number) for number in text.split("x"))
 
 
 def _name_and_value(text: str) -> tuple[str, str]:

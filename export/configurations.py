@@ -6,20 +6,24 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from export.network import Sizes
-from export.tasks import TASKS
+from export.tasks import TASKS, Size
 
 
 class Trial(NamedTuple):
-    """A test of a network: so many sequences of one length, at a number of locations."""
+    """A test of a network: so many sequences of one size, at a number of locations."""
 
-    length: int
+    size: Size
     locations: int
     sequences: int
 
 
+SETTING = (int, float, str)
+"""Types of the fields that `with_settings` can replace."""
+
+
 @dataclass(frozen=True)
 class Configuration:
-    """What a training run is made from, besides its seed. The optimiser is Adam."""
+    """What a training run is made from, besides its seed."""
 
     task: str
     architecture: str
@@ -28,7 +32,15 @@ class Configuration:
     read_heads: int = 1
     write_heads: int = 1
     locations: int = 128
+    """
+    In training. No sequence of training should leave many over: a head that wanders then meets
+    what it wrote, and learns not to, which is what longer sequences ask for.
+    """
+    default_locations: int = 128
+    """Of a served session that asks for none; 0 for a baseline."""
     memory_width: int = 20
+    initial_memory: str = "constant"
+    """One of the network's `INITIAL_MEMORIES`, or "learned" (which fixes the locations)."""
     gate_bias: float = -3.0
     """
     Where the bias of every gate starts: below zero, heads start by shifting, not by content.
@@ -36,20 +48,35 @@ class Configuration:
     Started at 0, copying heads learned to hold their places by content, which fails beyond the
     lengths trained on.
     """
+    optimiser: str = "adam"
+    """"adam", or "rmsprop" in the form that the paper used."""
     learning_rate: float = 1e-3
-    """Constant for the first half of the updates, then falling in a line to zero."""
+    decay: float = 0.5
+    """In this last part of the updates the learning rate falls in a line to zero."""
     adam_epsilon: float = 1e-8
-    """
-    Adam divides by the root of the mean squared gradient plus this.
-
-    Once a task is learned, gradients are tiny but for rare sequences; without a floor, one of those
-    then moves every parameter by several learning rates and can undo everything.
-    """
+    """Adam divides by the root of the mean squared gradient plus this."""
     clip_norm: float = 0.2
-    """Longest gradient that passes unshortened."""
+    """Longest gradient that passes unshortened; 0 shortens none."""
+    clip_ratio: float = 0.0
+    """
+    Longest gradient that passes unshortened, over the typical one (a running mean of what passed);
+    0 shortens none. It replaces `clip_norm` after the first update.
+
+    Once a task is learned, gradients are tiny but for rare sequences. Adam divides by the typical
+    size, so that one of those would move every parameter by several learning rates.
+    """
+    clip_value: float = 0.0
+    """Largest component of a gradient that passes unclipped; 0 clips none."""
     batch: int = 32
     blank_rate: float = 0.0
     """Part of the vectors in training that are made zero: see the task."""
+    curriculum: int = 0
+    """
+    Sizes grow from the task's easiest to its largest in so many successful updates, those that
+    cost at most `curriculum_cost`; 0 starts with all sizes.
+    """
+    curriculum_cost: float = 0.4
+    """Bits for each target bit; guessing costs one."""
     updates: int = 6000
     report_every: int = 100
     """Updates between two points of the curve, each with a validation and a checkpoint."""
@@ -76,26 +103,55 @@ class Configuration:
             self.write_heads,
             self.memory_width,
             self.gate_bias,
+            self.initial_memory,
+            self.locations,
         )
 
     def with_settings(self, settings: dict[str, str]) -> Configuration:
         """
-        The same with some numbers replaced, each given as text.
+        The same with some settings replaced, each given as text.
 
         Raises:
-            ValueError: a name is not that of a number here, or a text is no such number.
+            ValueError: a name is not that of a setting here, or a number's text is none.
         """
-        values: dict[str, int | float] = {}
+        values: dict[str, int | float | str] = {}
         for name, text in settings.items():
             current = getattr(self, name, None)
-            if not isinstance(current, int | float):
-                raise ValueError(f"{name!r} is not a number of the configuration")
+            if name in ("task", "architecture", "name") or not isinstance(current, SETTING):
+                raise ValueError(f"{name!r} is not a setting of the configuration")
             values[name] = type(current)(text)
         return replace(self, **values)  # type: ignore[arg-type]  # their types were just checked
 
 
-COPY_VALIDATION = (Trial(20, 128, 64), Trial(120, 128, 32), Trial(1000, 1024, 16))
-COPY_EVALUATION = (Trial(20, 128, 200), Trial(120, 128, 200), Trial(1000, 1024, 200))
+COPY_VALIDATION = (Trial((20,), 128, 64), Trial((120,), 128, 32), Trial((1000,), 1024, 16))
+COPY_EVALUATION = (
+    *(Trial((length,), 128, 1000) for length in (10, 20, 30, 50, 120)),
+    Trial((1000,), 1024, 100),
+)
+REPEAT_VALIDATION = (
+    Trial((10, 10), 128, 64),
+    Trial((20, 10), 128, 32),
+    Trial((10, 12), 128, 32),
+    Trial((10, 15), 128, 32),
+    Trial((10, 20), 128, 32),
+)
+REPEAT_EVALUATION = tuple(
+    Trial(size, 128, 1000) for size in ((10, 10), (20, 10), (10, 12), (10, 15), (10, 20))
+)
+RECALL_VALIDATION = tuple(Trial((items,), 128, 128) for items in (6, 12, 15, 20))
+RECALL_EVALUATION = tuple(
+    Trial((items,), 128, 1000) for items in (2, 3, 4, 5, 6, 8, 10, 12, 15, 20)
+)
+NGRAMS_VALIDATION = (Trial((200,), 128, 200),)
+NGRAMS_EVALUATION = (Trial((200,), 128, 2000),)
+SORT_VALIDATION = (Trial((20,), 128, 200),)
+SORT_EVALUATION = tuple(Trial((items,), 128, 1000) for items in (10, 20, 25))
+
+
+def _baseline(trials: tuple[Trial, ...]) -> tuple[Trial, ...]:
+    """The trials for a network without a memory: none that needs a larger one."""
+    return tuple(trial._replace(locations=0) for trial in trials if trial.locations <= 128)
+
 
 CONFIGURATIONS = {
     configuration.name: configuration
@@ -104,7 +160,10 @@ CONFIGURATIONS = {
             "copy",
             "ntm-lstm",
             controller_size=100,
-            updates=10000,
+            learning_rate=2e-3,
+            adam_epsilon=1e-5,
+            blank_rate=0.03,
+            updates=5000,
             validation=COPY_VALIDATION,
             evaluation=COPY_EVALUATION,
         ),
@@ -115,7 +174,7 @@ CONFIGURATIONS = {
             learning_rate=2e-3,
             adam_epsilon=1e-5,
             blank_rate=0.03,
-            updates=4000,
+            updates=5000,
             validation=COPY_VALIDATION,
             evaluation=COPY_EVALUATION,
         ),
@@ -125,10 +184,178 @@ CONFIGURATIONS = {
             controller_size=256,
             layers=3,
             locations=0,
-            learning_rate=3e-4,
-            updates=30000,
-            validation=(Trial(20, 0, 64), Trial(120, 0, 32)),
-            evaluation=(Trial(20, 0, 200), Trial(120, 0, 200)),
+            blank_rate=0.03,
+            updates=5000,
+            validation=_baseline(COPY_VALIDATION),
+            evaluation=_baseline(COPY_EVALUATION),
+        ),
+        Configuration(
+            "repeat-copy",
+            "ntm-lstm",
+            controller_size=100,
+            updates=6000,
+            validation=REPEAT_VALIDATION,
+            evaluation=REPEAT_EVALUATION,
+        ),
+        Configuration(
+            "repeat-copy",
+            "ntm-ff",
+            controller_size=100,
+            updates=6000,
+            validation=REPEAT_VALIDATION,
+            evaluation=REPEAT_EVALUATION,
+        ),
+        Configuration(
+            "repeat-copy",
+            "lstm",
+            controller_size=256,
+            layers=3,
+            locations=0,
+            updates=6000,
+            validation=_baseline(REPEAT_VALIDATION),
+            evaluation=_baseline(REPEAT_EVALUATION),
+        ),
+        Configuration(
+            "associative-recall",
+            "ntm-lstm",
+            controller_size=100,
+            updates=8000,
+            validation=RECALL_VALIDATION,
+            evaluation=RECALL_EVALUATION,
+        ),
+        Configuration(
+            "associative-recall",
+            "ntm-ff",
+            controller_size=256,
+            read_heads=4,
+            write_heads=4,
+            updates=8000,
+            validation=RECALL_VALIDATION,
+            evaluation=RECALL_EVALUATION,
+        ),
+        Configuration(
+            "associative-recall",
+            "lstm",
+            controller_size=256,
+            layers=3,
+            locations=0,
+            updates=8000,
+            validation=_baseline(RECALL_VALIDATION),
+            evaluation=_baseline(RECALL_EVALUATION),
+        ),
+        Configuration(
+            "ngrams",
+            "ntm-lstm",
+            controller_size=100,
+            initial_memory="positional",
+            updates=20000,
+            validation=NGRAMS_VALIDATION,
+            evaluation=NGRAMS_EVALUATION,
+        ),
+        Configuration(
+            "ngrams",
+            "ntm-ff",
+            controller_size=100,
+            initial_memory="positional",
+            updates=20000,
+            validation=NGRAMS_VALIDATION,
+            evaluation=NGRAMS_EVALUATION,
+        ),
+        Configuration(
+            "ngrams",
+            "lstm",
+            controller_size=128,
+            layers=3,
+            locations=0,
+            updates=20000,
+            validation=_baseline(NGRAMS_VALIDATION),
+            evaluation=_baseline(NGRAMS_EVALUATION),
+        ),
+        Configuration(
+            "priority-sort",
+            "ntm-lstm",
+            controller_size=200,
+            read_heads=3,
+            write_heads=3,
+            initial_memory="positional",
+            curriculum=3000,
+            updates=20000,
+            validation=SORT_VALIDATION,
+            evaluation=SORT_EVALUATION,
+        ),
+        Configuration(
+            "priority-sort",
+            "ntm-ff",
+            controller_size=256,
+            read_heads=3,
+            write_heads=3,
+            initial_memory="positional",
+            curriculum=3000,
+            updates=20000,
+            validation=SORT_VALIDATION,
+            evaluation=SORT_EVALUATION,
+        ),
+        Configuration(
+            "priority-sort",
+            "lstm",
+            controller_size=128,
+            layers=3,
+            locations=0,
+            curriculum=3000,
+            updates=20000,
+            validation=_baseline(SORT_VALIDATION),
+            evaluation=_baseline(SORT_EVALUATION),
         ),
     )
 }
+
+
+def _paper(
+    task: str, architecture: str, heads: int, size: int, learning_rate: float, layers: int = 1
+) -> Configuration:
+    """A row of the paper's tables 1 to 3, with the optimiser of its section 4.6."""
+    ours = CONFIGURATIONS[f"{task}-{architecture}"]
+    return Configuration(
+        task,
+        architecture,
+        size,
+        layers,
+        heads,
+        heads,
+        locations=0 if architecture == "lstm" else 128,
+        initial_memory="learned",
+        gate_bias=0.0,
+        optimiser="rmsprop",
+        learning_rate=learning_rate,
+        decay=0.0,
+        clip_norm=0.0,
+        clip_value=10.0,
+        batch=1,
+        updates=1_000_000,
+        report_every=2000,
+        validation=tuple(trial for trial in ours.validation if trial.locations in (0, 128)),
+        evaluation=tuple(trial for trial in ours.evaluation if trial.locations in (0, 128)),
+    )
+
+
+PAPER = {
+    configuration.name: configuration
+    for configuration in (
+        _paper("copy", "ntm-ff", 1, 100, 1e-4),
+        _paper("copy", "ntm-lstm", 1, 100, 1e-4),
+        _paper("copy", "lstm", 0, 256, 3e-5, layers=3),
+        _paper("repeat-copy", "ntm-ff", 1, 100, 1e-4),
+        _paper("repeat-copy", "ntm-lstm", 1, 100, 1e-4),
+        _paper("repeat-copy", "lstm", 0, 512, 3e-5, layers=3),
+        _paper("associative-recall", "ntm-ff", 4, 256, 1e-4),
+        _paper("associative-recall", "ntm-lstm", 1, 100, 1e-4),
+        _paper("associative-recall", "lstm", 0, 256, 1e-4, layers=3),
+        _paper("ngrams", "ntm-ff", 1, 100, 3e-5),
+        _paper("ngrams", "ntm-lstm", 1, 100, 3e-5),
+        _paper("ngrams", "lstm", 0, 128, 1e-4, layers=3),
+        _paper("priority-sort", "ntm-ff", 8, 512, 3e-5),
+        _paper("priority-sort", "ntm-lstm", 5, 100, 3e-5, layers=2),
+        _paper("priority-sort", "lstm", 0, 128, 3e-5, layers=3),
+    )
+}
+"""The paper's own sizes and optimiser; the memory starts learned, its "bias values"."""

@@ -10,7 +10,7 @@ import torch
 
 from export.configurations import Trial
 from export.network import Network, State
-from export.tasks import Batch, Float32, Purpose, Task, generator_for
+from export.tasks import Batch, Float32, Purpose, Size, Task, generator_for, size_text
 
 PROBABILITY_MARGIN = 1e-7
 """Probabilities are kept this far from 0 and 1: the cost of an error stays finite."""
@@ -62,7 +62,7 @@ class Scores(NamedTuple):
 class Result(NamedTuple):
     """A trial's outcome."""
 
-    length: int
+    size: Size
     locations: int
     sequences: int
     bits_per_sequence: float
@@ -70,6 +70,10 @@ class Result(NamedTuple):
     """Over all sequences."""
     exact_match_rate: float
     """Part of the sequences without a wrong bit."""
+    excess_bits: float | None = None
+    """Bits per sequence above what the best predictor pays for the same sequences, if known."""
+    excess_error: float | None = None
+    """Standard error of `excess_bits`."""
 
 
 def score(probabilities: Float32, targets: Float32, mask: Float32) -> Scores:
@@ -92,25 +96,40 @@ def outputs(runner: Runner[S], batch: Batch, locations: int) -> Float32:
 
 def evaluate(runner: Runner[S], task: Task, trial: Trial, purpose: Purpose, seed: int) -> Result:
     """Run a trial on sequences that depend only on the trial, the purpose and the seed."""
-    generator = generator_for(purpose, seed, trial.length)
+    generator = generator_for(purpose, seed, *trial.size)
     scores = []
+    best = []
     for start in range(0, trial.sequences, SEQUENCES_AT_ONCE):
         count = min(SEQUENCES_AT_ONCE, trial.sequences - start)
-        batch = task.generate(generator, count, trial.length)
+        batch = task.generate(generator, count, trial.size)
+        if task.optimum:
+            best.append(score(task.optimum(batch), batch.targets, batch.mask).bits)
         scores.append(score(outputs(runner, batch, trial.locations), batch.targets, batch.mask))
     wrong = np.concatenate([each.wrong for each in scores])
     bits = np.concatenate([each.bits for each in scores])
-    return Result(*trial, float(bits.mean()), int(wrong.sum()), float(np.mean(wrong == 0)))
+    excess = bits - np.concatenate(best) if best else None
+    return Result(
+        *trial,
+        float(bits.mean()),
+        int(wrong.sum()),
+        float(np.mean(wrong == 0)),
+        None if excess is None else float(excess.mean()),
+        None if excess is None else float(excess.std() / np.sqrt(len(excess))),
+    )
 
 
 def table(results: Sequence[Result]) -> str:
     """The results as a text table."""
-    lines = [
-        f"{'length':>6} {'N':>5} {'sequences':>9} {'bits/seq':>12} {'wrong bits':>10} {'exact':>7}"
-    ]
-    lines += [
-        f"{r.length:>6} {r.locations:>5} {r.sequences:>9} {r.bits_per_sequence:>12.6f} "
-        f"{r.wrong_bits:>10} {r.exact_match_rate:>7.1%}"
-        for r in results
-    ]
+    heads = (
+        f"{'size':>6} {'N':>5} {'sequences':>9} {'bits/seq':>12} {'wrong bits':>10} {'exact':>7}"
+    )
+    lines = [heads + "  above the optimum" * any(r.excess_bits is not None for r in results)]
+    for r in results:
+        line = (
+            f"{size_text(r.size):>6} {r.locations:>5} {r.sequences:>9} "
+            f"{r.bits_per_sequence:>12.6f} {r.wrong_bits:>10} {r.exact_match_rate:>7.1%}"
+        )
+        if r.excess_bits is not None:
+            line += f"  {r.excess_bits:.3f} +- {r.excess_error:.3f} bits"
+        lines.append(line)
     return "\n".join(lines)

@@ -1,8 +1,8 @@
 """The networks as pure functions: (input, state) -> (output logits, state, trace).
 
 A network holds its parameters and nothing else. Shapes: B sequences, R read and W write heads
-(H = R + W, read heads first), N memory locations of width M, X inputs, Y outputs, C the
-controller's size. No parameter depends on N.
+(H = R + W, read heads first), N memory locations of width M, X inputs, Y outputs, C the size of
+each of the controller's L layers. No parameter depends on N, but for a learned initial memory.
 """
 
 from __future__ import annotations
@@ -15,11 +15,21 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from export import addressing
+from service.spec import Initial
 
 ARCHITECTURES = ("ntm-lstm", "ntm-ff", "lstm")
 
-INITIAL_MEMORY = 1e-6
-"""Every element of the memory before the first step."""
+INITIAL_MEMORIES = {
+    "constant": Initial("constant", (1e-6,)),
+    "positional": Initial("positional", (4.0, 16.0, 64.0, 256.0, 1024.0)),
+}
+"""
+What the memory may hold before the first step, besides learned values.
+
+With a constant memory nothing tells one location from another. The positional one marks each: the
+first two wavelengths by four signs each, for a lookup of one of many; the long ones by values that
+change slowly, for a place chosen by a number, such as a priority.
+"""
 
 SHIFTS = (-1, 0, 1)
 """The shifts a head may choose from, in the order of its shift distribution."""
@@ -30,18 +40,22 @@ PREACTIVATION_LIMIT = 20.0
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a network's parameters are made from; the LSTM baseline uses only the first four."""
+    """What a network's parameters are made from; those of the memory mean nothing to a baseline."""
 
     input_width: int
     output_width: int
     controller_size: int
     layers: int
-    """Of the LSTM baseline; a controller has one."""
+    """Of the controller or the LSTM baseline."""
     read_heads: int
     write_heads: int
     memory_width: int
     gate_bias: float = 0.0
     """Where the bias of every gate starts: below zero, heads start by shifting, not by content."""
+    initial_memory: str = "constant"
+    """One of `INITIAL_MEMORIES`, or "learned"."""
+    locations: int = 0
+    """N, if the initial memory is learned."""
 
 
 class FeedforwardNtmState(NamedTuple):
@@ -65,18 +79,18 @@ class LstmNtmState(NamedTuple):
     read_vector: Tensor
     """[B, R, M]"""
     controller_hidden: Tensor
-    """[B, C]"""
+    """[B, L, C]"""
     controller_cell: Tensor
-    """[B, C]"""
+    """[B, L, C]"""
 
 
 class LstmState(NamedTuple):
     """What the LSTM baseline carries from step to step."""
 
     controller_hidden: Tensor
-    """[B, layers, C]"""
+    """[B, L, C]"""
     controller_cell: Tensor
-    """[B, layers, C]"""
+    """[B, L, C]"""
 
 
 NtmState = FeedforwardNtmState | LstmNtmState
@@ -136,14 +150,16 @@ class LstmLayer(nn.Module):
 
 
 class FeedforwardController(nn.Module):
-    """One layer of tanh units; it remembers nothing by itself."""
+    """Layers of tanh units; they remember nothing by themselves."""
 
     State: type[NtmState] = FeedforwardNtmState
 
-    def __init__(self, inputs: int, size: int, generator: torch.Generator) -> None:
-        """Make a layer of `size` units."""
+    def __init__(self, inputs: int, size: int, layers: int, generator: torch.Generator) -> None:
+        """Make `layers` layers of `size` units."""
         super().__init__()
-        self.layer = Affine(inputs, size, generator)
+        self.layers = nn.ModuleList(
+            Affine(size if layer else inputs, size, generator) for layer in range(layers)
+        )
 
     def initial_state(self, batch: int) -> tuple[Tensor, ...]:
         """Nothing."""
@@ -151,29 +167,43 @@ class FeedforwardController(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """`x` [B, inputs] -> output [B, C], and no state."""
-        return (torch.tanh(self.layer(x)),)
+        for layer in self.layers:
+            x = torch.tanh(layer(x))
+        return (x,)
 
 
 class LstmController(nn.Module):
-    """One LSTM layer with a learned initial state."""
+    """Stacked LSTM layers with a learned initial state."""
 
     State: type[NtmState] = LstmNtmState
 
-    def __init__(self, inputs: int, size: int, generator: torch.Generator) -> None:
-        """Make a layer of `size` cells."""
+    def __init__(self, inputs: int, size: int, layers: int, generator: torch.Generator) -> None:
+        """Make `layers` layers of `size` cells."""
         super().__init__()
-        self.layer = LstmLayer(inputs, size, generator)
-        self.initial_hidden = nn.Parameter(torch.zeros(size))
-        self.initial_cell = nn.Parameter(torch.zeros(size))
+        self.layers = nn.ModuleList(
+            LstmLayer(size if layer else inputs, size, generator) for layer in range(layers)
+        )
+        self.initial_hidden = nn.Parameter(torch.zeros(layers, size))
+        self.initial_cell = nn.Parameter(torch.zeros(layers, size))
 
     def initial_state(self, batch: int) -> tuple[Tensor, ...]:
-        """Hidden and cell, each [B, C]."""
-        return tuple(value.repeat(batch, 1) for value in (self.initial_hidden, self.initial_cell))
+        """Hidden and cell, each [B, L, C]."""
+        return tuple(
+            value.repeat(batch, 1, 1) for value in (self.initial_hidden, self.initial_cell)
+        )
 
     def forward(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, ...]:
-        """`x` [B, inputs] -> output [B, C], then the next state: hidden and cell."""
-        hidden, cell = self.layer(x, hidden, cell)
-        return hidden, hidden, cell
+        """`x` [B, inputs] -> output [B, C], then the next state: hidden and cell [B, L, C]."""
+        size = self.initial_hidden.shape[1]
+        before = zip(
+            *(torch.split(values.flatten(1), size, 1) for values in (hidden, cell)), strict=True
+        )
+        after = []
+        for layer, (layer_hidden, layer_cell) in zip(self.layers, before, strict=True):
+            x, layer_cell = layer(x, layer_hidden, layer_cell)
+            after.append((x, layer_cell))
+        shape = (-1, *self.initial_hidden.shape)
+        return x, *(torch.cat(values, 1).reshape(shape) for values in zip(*after, strict=True))
 
 
 class Heads(nn.Module):
@@ -225,14 +255,23 @@ class Ntm(nn.Module):
         read_width = sizes.read_heads * sizes.memory_width
         self.read_heads = sizes.read_heads
         self.controller = controller(
-            sizes.input_width + read_width, sizes.controller_size, generator
+            sizes.input_width + read_width, sizes.controller_size, sizes.layers, generator
         )
         self.heads = Heads(sizes, generator)
         self.output = Affine(sizes.controller_size + read_width, sizes.output_width, generator)
+        self.memory_rule = INITIAL_MEMORIES.get(sizes.initial_memory)
+        if self.memory_rule is None and sizes.initial_memory != "learned":
+            names = f"{', '.join(INITIAL_MEMORIES)} or learned"
+            raise ValueError(f"initial memory {sizes.initial_memory!r} is not {names}")
+        self.initial_memory: nn.Parameter | None = None
+        if self.memory_rule is None:
+            values = torch.empty(sizes.memory_width, sizes.locations)
+            self.initial_memory = nn.Parameter(values.uniform_(-0.5, 0.5, generator=generator))
 
     def initial_state(self, batch: int, locations: int) -> NtmState:
         """
-        The state before the first step, for any number of locations.
+        The state before the first step, for any number of locations; for the one that it was
+        learned at, if the initial memory is learned.
 
         The read vector starts at zero, which is what an empty memory gives. Were it learned, a
         feedforward controller could tell the first step from the second by it; two trainings were
@@ -241,8 +280,13 @@ class Ntm(nn.Module):
         like = self.output.weight
         weighting = like.new_zeros(batch, self.heads.count, locations)
         weighting[:, :, 0] = 1
+        memory: Tensor | None = self.initial_memory
+        if self.memory_rule is not None:
+            shape = (self.heads.width, locations)
+            memory = torch.from_numpy(self.memory_rule.value(shape)).to(like)
+        assert memory is not None
         return self.controller.State(
-            like.new_full((batch, self.heads.width, locations), INITIAL_MEMORY),
+            memory.repeat(batch, 1, 1),
             weighting,
             like.new_zeros(batch, self.read_heads, self.heads.width),
             *self.controller.initial_state(batch),
@@ -279,31 +323,17 @@ class LstmBaseline(nn.Module):
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         size = sizes.controller_size
-        self.layers = nn.ModuleList(
-            LstmLayer(size if layer else sizes.input_width, size, generator)
-            for layer in range(sizes.layers)
-        )
+        self.lstm = LstmController(sizes.input_width, size, sizes.layers, generator)
         self.output = Affine(size, sizes.output_width, generator)
-        self.initial_hidden = nn.Parameter(torch.zeros(sizes.layers, size))
-        self.initial_cell = nn.Parameter(torch.zeros(sizes.layers, size))
 
     def initial_state(self, batch: int, locations: int) -> LstmState:
         """The state before the first step; there are no locations."""
-        return LstmState(
-            self.initial_hidden.repeat(batch, 1, 1), self.initial_cell.repeat(batch, 1, 1)
-        )
+        return LstmState(*self.lstm.initial_state(batch))
 
     def forward(self, x: Tensor, state: LstmState) -> tuple[Tensor, LstmState, None]:
         """Make one step: `x` [B, X] -> output logits [B, Y], the next state, and no trace."""
-        size = self.initial_hidden.shape[1]
-        before = zip(*(torch.split(values.flatten(1), size, 1) for values in state), strict=True)
-        after = []
-        for layer, (hidden, cell) in zip(self.layers, before, strict=True):
-            x, cell = layer(x, hidden, cell)
-            after.append((x, cell))
-        hiddens, cells = (torch.cat(values, 1) for values in zip(*after, strict=True))
-        shape = (-1, *self.initial_hidden.shape)
-        return self.output(x), LstmState(hiddens.reshape(shape), cells.reshape(shape)), None
+        output, *after = self.lstm(x, *state)
+        return self.output(output), LstmState(*after), None
 
 
 Network = Ntm | LstmBaseline

@@ -21,7 +21,7 @@ from onnxscript import opset18 as op
 from torch import Tensor, nn
 
 from export.configurations import Configuration
-from export.network import INITIAL_MEMORY, SHIFTS, Network, Ntm, State, Trace, build
+from export.network import SHIFTS, Network, Ntm, State, Trace, build
 from service.spec import (
     METADATA_KEY,
     Dimension,
@@ -59,11 +59,12 @@ class ServedStep(nn.Module):
 def convert(network: Network, spec: ModelSpec) -> onnx.ModelProto:
     """Make the graph of one step, with the spec in its metadata."""
     # Sizes that nothing else has: the exporter must not take them for one another.
+    fixed = spec.default_locations if spec.fixed_locations else None
     with torch.no_grad():
-        state = network.initial_state(3, 11)
+        state = network.initial_state(3, fixed or 11)
     batch, locations = torch.export.Dim("B"), torch.export.Dim("N")
-    axes = [{0: batch, 2: locations} if name in OVER_LOCATIONS else {0: batch}
-            for name in state._fields]  # fmt: skip
+    over_locations = {0: batch} if fixed else {0: batch, 2: locations}
+    axes = [over_locations if name in OVER_LOCATIONS else {0: batch} for name in state._fields]
     with warnings.catch_warnings():
         # The exporter warns about its own internals and its own way of naming axes.
         warnings.simplefilter("ignore")
@@ -106,8 +107,8 @@ def spec_of(network: Network, configuration: Configuration) -> ModelSpec:
         traces=tuple(_trace_tensors(configuration)) if memory else (),
         read_heads=configuration.read_heads if memory else 0,
         write_heads=configuration.write_heads if memory else 0,
-        default_locations=configuration.locations if memory else 0,
-        fixed_locations=False,
+        default_locations=configuration.default_locations if memory else 0,
+        fixed_locations=memory and configuration.initial_memory == "learned",
     )
 
 
@@ -154,26 +155,27 @@ def parameters_in(model: onnx.ModelProto) -> dict[str, Tensor]:
         for initializer in model.graph.initializer
         if initializer.name.endswith((".weight", ".bias"))
     }
-    for tensor in spec_in(model).state:
+    model_spec = spec_in(model)
+    for tensor in model_spec.state:
         if tensor.initial.rule == "values":
             found[_initial_parameter(tensor.name, found)] = torch.from_numpy(
-                tensor.initial_value(locations=0)
+                tensor.initial_value(model_spec.default_locations)
             )
     return found
 
 
 def _initial_parameter(state_name: str, parameters: dict[str, Tensor]) -> str:
     """Name of the parameter in which a network keeps the learned start of a state tensor."""
-    owner = "controller." if any(name.startswith("controller.") for name in parameters) else ""
+    if state_name == "memory":
+        return "initial_memory"
+    owner = "controller." if any(name.startswith("controller.") for name in parameters) else "lstm."
     return owner + state_name.replace("controller_", "initial_")
 
 
 def _state_tensors(network: Network) -> Iterator[StateTensor]:
-    rules = {
-        "memory": Initial("constant", (INITIAL_MEMORY,)),
-        "weighting": Initial("one_hot"),
-        "read_vector": Initial("constant", (0.0,)),
-    }
+    rules = {"weighting": Initial("one_hot"), "read_vector": Initial("constant", (0.0,))}
+    if isinstance(network, Ntm) and network.memory_rule:
+        rules["memory"] = network.memory_rule
     with torch.no_grad():
         state = network.initial_state(batch=1, locations=1)
     for name, value in zip(state._fields, state, strict=True):

@@ -21,7 +21,7 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 from export.network import Network, State
-from export.tasks import TASKS, Float32, Purpose, generator_for
+from export.tasks import TASKS, Float32, Purpose, Size, generator_for
 from export.to_onnx import ServedStep, output_names, spec_in
 from service.spec import ModelSpec
 
@@ -245,8 +245,16 @@ def _ancestors(value: str, sources: Mapping[str, onnx.NodeProto]) -> set[str]:
 def _sequences(task: str, batch: int, steps: int) -> Float32:
     """The shortest of the task's sequences [T, B, X] with at least so many steps."""
     generator = generator_for(Purpose.VERIFICATION, 0, batch)
-    generate = TASKS[task].generate
-    length = bisect_left(
-        range(steps), steps, lo=1, key=lambda length: len(generate(generator, 1, length).inputs)
+    chosen = TASKS[task]
+
+    def size(length: int) -> Size:
+        # Only the first number of a size grows; what else there is stays at its largest.
+        return (length, *chosen.largest[1:])
+
+    shortest = bisect_left(
+        range(steps + 1),
+        steps,
+        lo=chosen.easiest[0],
+        key=lambda length: len(chosen.generate(generator, 1, size(length)).inputs),
     )
-    return generate(generator, batch, length).inputs
+    return chosen.generate(generator, batch, size(shortest)).inputs

@@ -19,6 +19,9 @@ METADATA_KEY = "ntm.spec"
 FORMAT = 1
 """Version of the JSON layout; a file of another format is refused."""
 
+BLANK = 1e-6
+"""An element of a positional memory that marks no position; not 0, which has no direction."""
+
 LOCATIONS = "N"
 """Stands in a shape for the number of memory locations, which each session chooses."""
 
@@ -32,12 +35,31 @@ class Initial:
     How a state tensor starts.
 
     `constant`: every element is `values[0]`. `one_hot`: 1 at index 0 of the last axis, 0 elsewhere
-    (a head at location 0). `values`: the elements themselves, in row-major order (learned by
-    training); a tensor over locations that starts so fixes the model's number of locations.
+    (a head at location 0). `positional`: location i starts with sin and cos of
+    2 pi i / wavelength + pi / 4 for each wavelength in `values`, in turn, in its first elements,
+    and with `BLANK` in the rest. `values`: the elements themselves, in row-major order (learned
+    by training); a tensor over locations that starts so fixes the model's number of locations.
     """
 
-    rule: Literal["constant", "one_hot", "values"]
+    rule: Literal["constant", "one_hot", "positional", "values"]
     values: tuple[float, ...] = ()
+
+    def value(self, shape: tuple[int, ...]) -> Float32:
+        """A tensor of that shape at its start; locations are the last axis."""
+        if self.rule == "values":
+            return np.array(self.values, np.float32).reshape(shape)
+        if self.rule == "constant":
+            return np.full(shape, self.values[0], np.float32)
+        if self.rule == "positional":
+            value = np.full(shape, BLANK, np.float32)
+            for index, wavelength in enumerate(self.values):
+                phase = 2 * math.pi * np.arange(shape[-1]) / wavelength + math.pi / 4
+                value[..., 2 * index, :] = np.sin(phase)
+                value[..., 2 * index + 1, :] = np.cos(phase)
+            return value
+        value = np.zeros(shape, np.float32)
+        value[..., 0] = 1.0
+        return value
 
 
 @dataclass(frozen=True)
@@ -57,14 +79,7 @@ class StateTensor:
 
     def initial_value(self, locations: int) -> Float32:
         """The tensor of a session that has made no step, of shape `shape_at(locations)`."""
-        shape = self.shape_at(locations)
-        if self.initial.rule == "values":
-            return np.array(self.initial.values, np.float32).reshape(shape)
-        if self.initial.rule == "constant":
-            return np.full(shape, self.initial.values[0], np.float32)
-        value = np.zeros(shape, np.float32)
-        value[..., 0] = 1.0
-        return value
+        return self.initial.value(self.shape_at(locations))
 
 
 @dataclass(frozen=True)
@@ -173,12 +188,27 @@ class ModelSpec:
             if over_locations and not self.fixed_locations:
                 raise ModelInvalid(f"state {tensor.name!r} starts from values: locations are fixed")
             expected = math.prod(tensor.shape_at(self.default_locations))
+        elif rule == "positional":
+            expected = self._check_positional(tensor)
         else:
             expected = {"constant": 1, "one_hot": 0}.get(rule, -1)
         if count != expected:
             raise ModelInvalid(f"state {tensor.name!r} starts by {rule!r} with {count} values")
         if not np.isfinite(np.array(tensor.initial.values, np.float32)).all():
             raise ModelInvalid(f"state {tensor.name!r} starts from values that are not finite")
+
+    def _check_positional(self, tensor: StateTensor) -> int:
+        """How many wavelengths there may be: those there are, if they fit."""
+        wavelengths = tensor.initial.values
+        fits = len(tensor.shape) == 2 and tensor.shape[1] == LOCATIONS
+        if not fits or 2 * len(wavelengths) > int(tensor.shape[0]):
+            raise ModelInvalid(
+                f"state {tensor.name!r} of shape {tensor.shape} cannot start positional with "
+                f"{len(wavelengths)} wavelengths: it must be [at least two each, {LOCATIONS!r}]"
+            )
+        if not wavelengths or min(wavelengths) <= 0:
+            raise ModelInvalid(f"state {tensor.name!r} has the wavelengths {wavelengths}")
+        return len(wavelengths)
 
 
 def _check_types(part: object) -> None:

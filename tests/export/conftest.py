@@ -23,13 +23,14 @@ def tiny(architecture: str, **fields: int) -> Configuration:
         layers=2,
         read_heads=2,
         write_heads=2,
-        locations=0 if architecture == "lstm" else 24,
+        locations=24,
+        default_locations=0 if architecture == "lstm" else 24,
         memory_width=6,
         batch=4,
         updates=fields.get("updates", 4),
         report_every=fields.get("report_every", 2),
-        validation=(Trial(3, 16, 2),),
-        evaluation=(Trial(3, 16, 4),),
+        validation=(Trial((3,), 16, 2),),
+        evaluation=(Trial((3,), 16, 4),),
     )
 
 

@@ -39,7 +39,7 @@ def test_train_export_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str
         path.name for path in folder.iterdir()
     }
     capsys.readouterr()
-    arguments = ["evaluate", str(folder), "--lengths", "2", "3", "--locations", "16"]
+    arguments = ["evaluate", str(folder), "--sizes", "2", "3", "--locations", "16"]
     assert command_line.main([*arguments, "--sequences", "4"]) == 0
 
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
-from export.network import ARCHITECTURES, INITIAL_MEMORY, Ntm, Sizes, build
+from export.network import ARCHITECTURES, INITIAL_MEMORIES, Ntm, Sizes, build
 
 SIZES = Sizes(5, 3, 8, 2, 2, 3, 4)
 
@@ -50,8 +54,67 @@ def test_the_initial_state_is_a_faint_memory_and_heads_at_location_0() -> None:
     """A session starts with constant memory and every head's whole weight on location 0."""
     state = build("ntm-ff", SIZES, seed=1).initial_state(2, 6)
 
-    assert (state.memory == INITIAL_MEMORY).all()  # type: ignore[union-attr]  # an NTM's state
+    assert (state.memory == np.float32(1e-6)).all()  # type: ignore[union-attr]  # an NTM's state
     assert state.weighting[1, 4].tolist() == [1.0, 0, 0, 0, 0, 0]  # type: ignore[union-attr]
+
+
+def test_a_positional_memory_is_what_the_server_makes_of_its_rule() -> None:
+    """A positional memory starts from the spec's rule, the same for every sequence and any N."""
+    sizes = replace(SIZES, memory_width=12, initial_memory="positional")
+    state = build("ntm-ff", sizes, seed=1).initial_state(2, 9)
+    expected = INITIAL_MEMORIES["positional"].value((12, 9))
+
+    for memory in state.memory.numpy():  # type: ignore[union-attr]  # an NTM's state
+        np.testing.assert_array_equal(memory, expected)
+
+
+def test_a_learned_memory_is_a_parameter_that_gets_a_gradient() -> None:
+    """Every sequence starts from the learned values, and their gradients reach them."""
+    sizes = replace(SIZES, initial_memory="learned", locations=7)
+    network = build("ntm-lstm", sizes, seed=1)
+    learned = network.get_parameter("initial_memory")
+    state = network.initial_state(2, 7)
+    logits, _, _ = network(torch.ones(2, 5), state)
+    logits.sum().backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+
+    assert learned.shape == (4, 7)
+    assert torch.equal(state.memory[1], learned)  # type: ignore[union-attr]  # an NTM's state
+    assert learned.grad is not None
+    assert learned.grad.abs().max() > 0
+
+
+def test_an_unknown_initial_memory_is_refused() -> None:
+    """A misspelt rule is named, with those there are."""
+    with pytest.raises(ValueError, match="'constnat' is not constant, positional or learned"):
+        build("ntm-ff", replace(SIZES, initial_memory="constnat"), seed=1)
+
+
+def sigmoid(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The logistic function."""
+    return 1 / (1 + np.exp(-x))
+
+
+def test_stacked_lstm_layers_are_those_of_the_textbook() -> None:
+    """Three steps of a two-layer baseline equal gate by gate arithmetic in numpy."""
+    network = build("lstm", SIZES, seed=1)
+    values = {name: value.detach().double().numpy() for name, value in network.named_parameters()}
+    inputs = np.random.default_rng(1).normal(size=(3, 2, 5))
+    hidden, cell = np.zeros((2, 2, 8)), np.zeros((2, 2, 8))
+    state = network.initial_state(2, 0)
+    for step in inputs:
+        logits, state, _ = network(torch.from_numpy(step).float(), state)
+        x = step
+        for layer in range(2):
+            weight = values[f"lstm.layers.{layer}.gates.weight"]
+            bias = values[f"lstm.layers.{layer}.gates.bias"]
+            into = np.concatenate([x, hidden[layer]], 1) @ weight + bias
+            keep, forget, out = (sigmoid(into[:, 8 * gate : 8 * gate + 8]) for gate in range(3))
+            cell[layer] = forget * cell[layer] + keep * np.tanh(into[:, 24:])
+            x = hidden[layer] = out * np.tanh(cell[layer])
+        expected = x @ values["output.weight"] + values["output.bias"]
+
+        np.testing.assert_allclose(logits.detach().numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(state[1].detach().numpy(), cell.transpose(1, 0, 2), atol=1e-6)
 
 
 def test_heads_read_the_memory_that_the_step_finds() -> None:

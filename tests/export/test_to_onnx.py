@@ -66,7 +66,7 @@ def test_traces_are_rows_of_outputs_with_their_widths(exported: Exported) -> Non
 
 def test_sequences_come_out_as_in_pytorch(exported: Exported) -> None:
     """Whole sequences give the same outputs on onnxruntime, at other batch and memory sizes."""
-    batch = copy(np.random.default_rng(1), 5, 12)
+    batch = copy(np.random.default_rng(1), 5, (12,))
     locations = 17 if isinstance(exported.network, Ntm) else 0
     expected = outputs(TorchRunner(exported.network), batch, locations)
 
@@ -147,4 +147,4 @@ def test_the_graph_is_small_and_standard(exported: Exported) -> None:
     assert {"", "ai.onnx"} >= {node.domain for node in exported.model.graph.node}
     assert not kinds & {"Cast", "Expand", "Shape", "Where", "Identity", "ConstantOfShape"}
     assert (exported.model.opset_import[0].version, exported.model.ir_version) == (18, 10)
-    assert len(exported.model.graph.node) < 90
+    assert len(exported.model.graph.node) < 80 + 10 * exported.configuration.layers

@@ -32,10 +32,10 @@ def test_an_interrupted_run_resumes_exactly(architecture: str, tmp_path: Path) -
     configuration = tiny(architecture, updates=6, report_every=2)
     whole = training.train(Run.new(configuration, 3), tmp_path / "whole", compiled=False)
     cut = Run.new(configuration, 3)
-    step = training.step_of(cut.network, compiled=False)
-    training.train_to_next_point(cut, step)
+    chunk = training.chunk_of(cut.network, compiled=False)
+    training.train_to_next_point(cut, chunk)
     cut.save(tmp_path / "cut")
-    training.update(cut, step)  # lost: made after the last checkpoint
+    training.update(cut, chunk)  # lost: made after the last checkpoint
     resumed = training.train(Run.load(tmp_path / "cut"), tmp_path / "cut", compiled=False)
 
     for name, value in whole.network.state_dict().items():
@@ -87,7 +87,7 @@ def test_values_not_finite_are_reported_and_change_nothing() -> None:
     before = {name: value.clone() for name, value in run.network.state_dict().items()}
 
     with pytest.raises(NotFinite, match="update 0 of seed 9"):
-        training.update(run, training.step_of(run.network, compiled=False))
+        training.update(run, training.chunk_of(run.network, compiled=False))
 
     for name, value in run.network.state_dict().items():
         torch.testing.assert_close(value, before[name], equal_nan=True)
@@ -99,11 +99,11 @@ def test_a_restart_goes_back_with_half_the_learning_rate(
     """After one NaN a run finishes from its last checkpoint, at half the rate, counted once."""
     update, failures = training.update, [3]
 
-    def fail_once(run: Run, step: training.Step) -> tuple[float, float]:
+    def fail_once(run: Run, chunk: training.Chunk) -> tuple[float, float]:
         if run.update in failures:
             failures.remove(run.update)
             raise NotFinite("loss nan in update 3 of seed 1")
-        return update(run, step)
+        return update(run, chunk)
 
     monkeypatch.setattr(training, "update", fail_once)
     run = training.train(Run.new(tiny("ntm-ff"), 1), tmp_path, compiled=False)
@@ -117,7 +117,7 @@ def test_a_restart_goes_back_with_half_the_learning_rate(
 def test_restarts_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that fails every time gives up instead of going on for ever."""
 
-    def fail(run: Run, step: training.Step) -> tuple[float, float]:
+    def fail(run: Run, chunk: training.Chunk) -> tuple[float, float]:
         raise NotFinite("loss nan")
 
     monkeypatch.setattr(training, "update", fail)
