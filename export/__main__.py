@@ -1,16 +1,19 @@
-"""The command line: `python -m export train | evaluate | export`."""
+"""The command line: `python -m export train | sweep | export | evaluate | report`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from export import card, evaluation, training
-from export.configurations import CONFIGURATIONS, Configuration, Trial
+from export import card, evaluation, sweep, training
+from export import report as report_file
+from export.configurations import CONFIGURATIONS, PAPER, Configuration, Trial
+from export.evaluation import Result
 from export.network import ARCHITECTURES
 from export.tasks import TASKS, Purpose, Size, size_text
 from export.training import Run
@@ -36,8 +39,10 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m export", description=__doc__)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands)
-    _add_evaluate(commands)
+    _add_sweep(commands)
     _add_export(commands)
+    _add_evaluate(commands)
+    _add_report(commands)
     return top
 
 
@@ -51,11 +56,14 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     command.add_argument("--architecture", choices=ARCHITECTURES, default="ntm-lstm")
     command.add_argument("--seed", type=int, default=1, help="of parameters and sequences")
     command.add_argument(
+        "--paper", action="store_true", help="the paper's own sizes and optimiser, not ours"
+    )
+    command.add_argument(
         "--set",
         action="append",
         default=[],
-        metavar="NAME=NUMBER",
-        help="replace a number of the configuration, such as updates=1000; may be repeated",
+        metavar="NAME=VALUE",
+        help="replace a setting of the configuration, such as updates=1000; may be repeated",
     )
     command.add_argument(
         "--runs", type=Path, default=Path("runs"), help="where checkpoints go (default: runs)"
@@ -65,6 +73,39 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     command.add_argument("--threads", type=int, default=1, help="of PyTorch (default: 1)")
     command.set_defaults(run=train)
+
+
+def _add_sweep(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "sweep",
+        help="run a list of trainings",
+        description="Run trainings one after another, each in a process of its own. The same "
+        "command skips those that are finished and goes on with the one that was stopped.",
+    )
+    command.add_argument(
+        "names",
+        nargs="*",
+        choices=[[], *CONFIGURATIONS],
+        metavar="TASK-ARCHITECTURE",
+        help="such as copy-ntm-lstm (default: all fifteen)",
+    )
+    command.add_argument("--seeds", type=int, nargs="+", default=[1], help="(default: 1)")
+    command.add_argument(
+        "--runs", type=Path, default=Path("runs"), help="where checkpoints go (default: runs)"
+    )
+    command.set_defaults(run=run_sweep)
+
+
+def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "report",
+        help="compare all models with each other and with the paper",
+        description="Write REPORT.md and its pictures from the models' folders alone.",
+    )
+    command.add_argument(
+        "--models", type=Path, default=Path("models"), help="read and write here (default: models)"
+    )
+    command.set_defaults(run=run_report)
 
 
 def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -78,8 +119,8 @@ def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         "--sizes",
         type=_size,
         nargs="+",
-        required=True,
-        help="of the sequences, such as 20, or 10x20 where a size has two numbers",
+        help="of the sequences, such as 20, or 10x20 where a size has two numbers "
+        "(default: the trials of the model's card)",
     )
     command.add_argument(
         "--locations", type=int, nargs="+", help="memory sizes (default: the model's own)"
@@ -94,10 +135,14 @@ def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     command = commands.add_parser(
         "export",
         help="write a trained network as a model to serve",
-        description="Write the best network of a training run as ONNX, after comparing the two "
-        "step by step, with a card and the training curve.",
+        description="Write the network that is best in validation, of one training run or of all "
+        "seeds, as ONNX, after comparing the two step by step, with a card and training curves.",
     )
-    command.add_argument("run_folder", type=Path, help="such as runs/copy-ntm-lstm/seed-1")
+    command.add_argument(
+        "run_folder",
+        type=Path,
+        help="of a model's seeds, such as runs/copy-ntm-lstm, or of one, runs/copy-ntm-lstm/seed-1",
+    )
     command.add_argument(
         "--models", type=Path, default=Path("models"), help="where to write (default: models)"
     )
@@ -105,36 +150,74 @@ def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Print the measures of a model over all lengths and memory sizes."""
+    """Print the measures of a model over all sizes and memory sizes, or over its card's trials."""
     model = (options.model / card.MODEL_NAME).read_bytes()
     runner = OnnxRunner(model, options.threads)
-    for locations in options.locations or [runner.spec.default_locations]:
-        trials = [Trial(size, locations, options.sequences) for size in options.sizes]
-        results = [
-            evaluation.evaluate(
-                runner, TASKS[runner.spec.task], trial, Purpose.EVALUATION, options.seed
-            )
-            for trial in trials
+    task = TASKS[runner.spec.task]
+    on_card = {
+        Trial(tuple(each["size"]), each["locations"], each["sequences"]): each
+        for each in card.shipped(card.read(options.model))["results"]
+    }
+    trials = list(on_card)
+    if options.sizes:
+        locations = options.locations or [runner.spec.default_locations]
+        trials = [Trial(size, n, options.sequences) for n in locations for size in options.sizes]
+    for trial in trials:
+        if len(trial.size) != len(task.size_names):
+            raise ValueError(f"a size of this task is {' x '.join(task.size_names)}")
+    results = [
+        evaluation.evaluate(runner, task, trial, Purpose.EVALUATION, options.seed)
+        for trial in trials
+    ]
+    print(evaluation.table(results))
+    if not options.sizes and options.seed == card.EVALUATION_SEED:
+        differ = [
+            size_text(result.size)
+            for trial, result in zip(trials, results, strict=True)
+            if not agrees(result, on_card[trial])
         ]
-        print(evaluation.table(results))
+        print(f"differs from the card at {', '.join(differ)}" if differ else "as on the card")
+
+
+def agrees(result: Result, on_card: Mapping[str, Any]) -> bool:
+    """Whether a result is the card's, but for the rounding of another machine."""
+    bits: float = on_card["bits_per_sequence"]
+    return abs(result.bits_per_sequence - bits) <= max(1e-4, 1e-3 * bits)
 
 
 def export(options: argparse.Namespace) -> None:
     """Verify, evaluate and write a model."""
     torch.set_num_threads(1)
-    run = Run.load(options.run_folder)
-    seeds = card.seeds_trained(options.run_folder)
-    folder = card.write_model(run, seeds, options.models / run.configuration.name)
-    print(folder)
+    one = (options.run_folder / training.CHECKPOINT_NAME).exists()
+    folders = [options.run_folder] if one else sorted(options.run_folder.glob("seed-*"))
+    if not folders:
+        raise FileNotFoundError(f"{options.run_folder} has no checkpoint and no folder seed-*")
+    runs = sorted((Run.load(folder) for folder in folders), key=lambda run: run.seed)
+    print(card.write_model(runs, options.models / runs[0].configuration.name))
+
+
+def run_sweep(options: argparse.Namespace) -> None:
+    """Run the trainings, then say what became of each."""
+    outcomes = sweep.sweep(options.names or list(CONFIGURATIONS), options.seeds, options.runs)
+    print(sweep.table(outcomes))
+    failed = [outcome for outcome in outcomes if not outcome.finished]
+    if failed:
+        raise ArithmeticError(f"{len(failed)} of {len(outcomes)} trainings failed")
+
+
+def run_report(options: argparse.Namespace) -> None:
+    """Write the report."""
+    print(report_file.write(options.models))
 
 
 def train(options: argparse.Namespace) -> None:
     """Train, from the last checkpoint if there is one."""
     torch.set_num_threads(options.threads)
-    configuration = CONFIGURATIONS[f"{options.task}-{options.architecture}"].with_settings(
+    table = PAPER if options.paper else CONFIGURATIONS
+    configuration = table[f"{options.task}-{options.architecture}"].with_settings(
         dict(_name_and_value(text) for text in options.set)
     )
-    folder = options.runs / configuration.name / f"seed-{options.seed}"
+    folder = training.folder_of(options.runs, configuration.name, options.seed, paper=options.paper)
     if (folder / training.CHECKPOINT_NAME).exists():
         run = Run.load(folder)
         if run.configuration != configuration:
@@ -186,7 +269,7 @@ def _size(text: str) -> Size:
 def _name_and_value(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals:
-        raise ValueError(f"{text!r} is not NAME=NUMBER")
+        raise ValueError(f"{text!r} is not NAME=VALUE")
     return name, value
 
 

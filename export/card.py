@@ -14,12 +14,12 @@ from typing import Any
 import onnx
 
 from export import curve, evaluation, to_onnx, verification
-from export.configurations import CONFIGURATIONS, Configuration
+from export.configurations import CONFIGURATIONS, PAPER, SETTING, Configuration
 from export.evaluation import Result
 from export.network import Network
 from export.tasks import TASKS, Purpose
-from export.training import Run
-from export.verification import Comparison, OnnxRunner
+from export.training import Quality, Run
+from export.verification import OnnxRunner
 
 MODEL_NAME = "model.onnx"
 CARD_NAME = "card.json"
@@ -31,68 +31,55 @@ VERIFIED_LOCATIONS = (512, 600)
 
 EVALUATION_SEED = 0
 
+NOTHING = Quality(-1, 0.0)
+"""Of a run that has not been validated yet."""
+
 PACKAGES = ("torch", "onnx", "onnxscript", "numpy")
 
 
-def write_model(run: Run, seeds: Sequence[int], folder: Path) -> Path:
+def write_model(runs: Sequence[Run], folder: Path) -> Path:
     """
-    Write the best network of a run, after verifying and evaluating it.
+    Write the network of the run that is best in validation, after verifying it.
+
+    The best network of every run is evaluated through onnxruntime; the card tells of all of them.
 
     Raises:
+        ValueError: the runs are not of one configuration.
         VerificationFailed: the graph is not what the network is; nothing is written.
     """
-    configuration = run.configuration
-    network = run.best_network()
-    model = to_onnx.convert(network, to_onnx.spec_of(network, configuration))
-    content = model.SerializeToString()
-    locations = VERIFIED_LOCATIONS if configuration.locations else (0,)
-    comparisons = verification.verify(content, network, locations)
+    best = max(runs, key=lambda run: run.best_quality or NOTHING)
+    configuration = best.configuration
+    if any(run.configuration != configuration for run in runs):
+        raise ValueError(f"the runs of {configuration.name} are not of one configuration")
+    networks = [run.best_network() for run in runs]
+    models = [to_onnx.convert(each, to_onnx.spec_of(each, configuration)) for each in networks]
+    contents = [model.SerializeToString() for model in models]
+    chosen = runs.index(best)
+    comparisons = verification.verify(
+        contents[chosen], networks[chosen], _verified_locations(configuration)
+    )
     print(verification.table(comparisons))
-    runner = OnnxRunner(content)
-    results = [
-        evaluation.evaluate(
-            runner, TASKS[configuration.task], trial, Purpose.EVALUATION, EVALUATION_SEED
-        )
-        for trial in configuration.evaluation
-    ]
-    print(evaluation.table(results))
+    results = []
+    for run, content in zip(runs, contents, strict=True):
+        results.append(_evaluate(content, configuration))
+        shipped = " (shipped: best in validation)" if run is best else ""
+        print(f"seed {run.seed}{shipped}")
+        print(evaluation.table(results[-1]), flush=True)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / MODEL_NAME).write_bytes(content)
-    curve.write_csv(folder / CURVE_NAME, run.curve)
-    curve.write_png(folder / PICTURE_NAME, run.curve, f"{configuration.name}, seed {run.seed}")
-    card = describe(run, seeds, content, len(model.graph.node), comparisons, results)
-    (folder / CARD_NAME).write_text(json.dumps(card, indent=2) + "\n")
-    return folder
-
-
-def describe(
-    run: Run,
-    seeds: Sequence[int],
-    content: bytes,
-    nodes: int,
-    comparisons: Sequence[Comparison],
-    results: Sequence[Result],
-) -> dict[str, Any]:
-    """The card: everything needed to judge a model, and to train it again."""
-    configuration = asdict(run.configuration)
-    return {
-        "task": configuration.pop("task"),
-        "architecture": configuration.pop("architecture"),
-        "content_hash": content_hash(content),
-        "parameters": sum(parameter.numel() for parameter in run.network.parameters()),
-        "graph_nodes": nodes,
-        "configuration": {
-            "optimiser": "adam",
-            **configuration,
-            "validation": [trial._asdict() for trial in run.configuration.validation],
-            "evaluation": [trial._asdict() for trial in run.configuration.evaluation],
-        },
-        "training": _training(run, seeds),
-        "evaluation": {
-            "runtime": "onnxruntime",
-            "seed": EVALUATION_SEED,
-            "results": [result._asdict() for result in results],
-        },
+    (folder / MODEL_NAME).write_bytes(contents[chosen])
+    curves = {run.seed: run.curve for run in runs}
+    curve.write_csv(folder / CURVE_NAME, curves)
+    curve.write_png(folder / PICTURE_NAME, curves, best.seed, configuration.name)
+    described = {
+        "task": configuration.task,
+        "architecture": configuration.architecture,
+        "content_hash": content_hash(contents[chosen]),
+        "parameters": sum(parameter.numel() for parameter in networks[chosen].parameters()),
+        "graph_nodes": len(models[chosen].graph.node),
+        "configuration": _configuration(configuration),
+        "shipped_seed": best.seed,
+        "seeds": [_seed(run, found) for run, found in zip(runs, results, strict=True)],
+        "evaluation": {"runtime": "onnxruntime", "seed": EVALUATION_SEED},
         "verification": {
             "against": "PyTorch",
             "allowed_difference": verification.LARGEST_DIFFERENCE,
@@ -103,23 +90,71 @@ def describe(
             "onnxruntime": verification.RUNTIME_VERSION,
             **{package: version(package) for package in PACKAGES},
         },
+        "machine": platform.machine(),
+    }
+    (folder / CARD_NAME).write_text(json.dumps(described, indent=2) + "\n")
+    return folder
+
+
+def _verified_locations(configuration: Configuration) -> tuple[int, ...]:
+    """Memory sizes to verify a model at: any will do, unless its own is the only one."""
+    if not configuration.default_locations:
+        return (0,)
+    if configuration.initial_memory == "learned":
+        return (configuration.default_locations,)
+    return VERIFIED_LOCATIONS
+
+
+def _evaluate(content: bytes, configuration: Configuration) -> list[Result]:
+    """All trials of evaluation, through onnxruntime."""
+    runner = OnnxRunner(content)
+    task = TASKS[configuration.task]
+    return [
+        evaluation.evaluate(runner, task, trial, Purpose.EVALUATION, EVALUATION_SEED)
+        for trial in configuration.evaluation
+    ]
+
+
+def _configuration(configuration: Configuration) -> dict[str, Any]:
+    """All settings, and the table that they are from."""
+    tables = {"ours": CONFIGURATIONS, "paper": PAPER}
+    sources = [name for name, rows in tables.items() if configuration in rows.values()]
+    values = asdict(configuration)
+    return {
+        "table": sources[0] if sources else "changed by --set",
+        **{name: value for name, value in values.items() if name not in ("task", "architecture")},
+        "validation": [trial._asdict() for trial in configuration.validation],
+        "evaluation": [trial._asdict() for trial in configuration.evaluation],
     }
 
 
-def _training(run: Run, seeds: Sequence[int]) -> dict[str, Any]:
-    """What the training cost, and which part of it was kept."""
+def _seed(run: Run, results: Sequence[Result]) -> dict[str, Any]:
+    """What the training of one seed cost, what was kept of it, and how good that is."""
     solved = (point.sequences for point in run.curve if point.wrong_bits == 0)
+    quality = run.best_quality or NOTHING
     return {
         "seed": run.seed,
-        "seeds_trained": list(seeds),
+        "finished": run.finished,
         "sequences": run.sequences,
         "best_at_sequences": run.best_update * run.configuration.batch,
         "first_point_without_wrong_bits_at_sequences": next(solved, None),
         "restarts_after_values_not_finite": run.restarts,
         "seconds": round(run.seconds, 1),
         "sequences_per_second": round(run.sequences / run.seconds, 1) if run.seconds else None,
-        "machine": platform.machine(),
+        "validation": {"trials_passed": quality.passed, "bits": -quality.negative_bits},
+        "results": [
+            {name: value for name, value in result._asdict().items() if value is not None}
+            for result in results
+        ],
     }
+
+
+def shipped(described: dict[str, Any]) -> dict[str, Any]:
+    """The entry of a card's seed that the model is of."""
+    entry: dict[str, Any] = next(
+        each for each in described["seeds"] if each["seed"] == described["shipped_seed"]
+    )
+    return entry
 
 
 def content_hash(content: bytes) -> str:
@@ -127,9 +162,10 @@ def content_hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def seeds_trained(run_folder: Path) -> list[int]:
-    """All seeds that were trained beside this run, its own among them."""
-    return sorted({int(folder.name.split("-")[1]) for folder in run_folder.parent.glob("seed-*")})
+def read(folder: Path) -> dict[str, Any]:
+    """The card in a model's folder."""
+    described: dict[str, Any] = json.loads((folder / CARD_NAME).read_text())
+    return described
 
 
 def load(folder: Path) -> Network:
@@ -139,16 +175,19 @@ def load(folder: Path) -> Network:
     Raises:
         ValueError: the file is not the one that the card describes.
     """
-    card = json.loads((folder / CARD_NAME).read_text())
+    described = read(folder)
     content = (folder / MODEL_NAME).read_bytes()
-    if content_hash(content) != card["content_hash"]:
+    if content_hash(content) != described["content_hash"]:
         raise ValueError(f"{folder / MODEL_NAME} is not the file that the card describes")
-    return to_onnx.load(onnx.load_from_string(content), configuration_on(card))
+    return to_onnx.load(onnx.load_from_string(content), configuration_on(described))
 
 
-def configuration_on(card: dict[str, Any]) -> Configuration:
-    """The configuration with a card's numbers."""
-    base = CONFIGURATIONS[f"{card['task']}-{card['architecture']}"]
-    numbers = {name: str(value) for name, value in card["configuration"].items()
-               if isinstance(value, int | float)}  # fmt: skip
-    return base.with_settings(numbers)
+def configuration_on(described: dict[str, Any]) -> Configuration:
+    """The configuration with a card's settings."""
+    base = CONFIGURATIONS[f"{described['task']}-{described['architecture']}"]
+    settings = {
+        name: str(value)
+        for name, value in described["configuration"].items()
+        if name != "table" and isinstance(value, SETTING)
+    }
+    return base.with_settings(settings)

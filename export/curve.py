@@ -1,10 +1,11 @@
-"""The training curve: as numbers to compute with, as a picture to look at."""
+"""The training curves: as numbers to compute with, as a picture to look at."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import get_type_hints
 
 from matplotlib.figure import Figure
 
@@ -13,36 +14,68 @@ from export.training import Point
 LOWEST_SHOWN = 1e-3
 """The logarithmic axis starts here; a zero is drawn on it."""
 
+Curves = Mapping[int, Sequence[Point]]
+"""The points of every seed."""
 
-def write_csv(path: Path, curve: Sequence[Point]) -> None:
-    """Write one row for each point, the names above."""
+
+def write_csv(path: Path, curves: Curves) -> None:
+    """Write one row for each point, its seed first, the names above."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(Point._fields)
-        writer.writerows([f"{value:.6g}" if isinstance(value, float) else value for value in point]
-                         for point in curve)  # fmt: skip
+        writer.writerow(("seed", *Point._fields))
+        for seed, points in curves.items():
+            writer.writerows(
+                [seed, *(f"{value:.6g}" if isinstance(value, float) else value for value in point)]
+                for point in points
+            )
 
 
-def write_png(path: Path, curve: Sequence[Point], title: str) -> None:
-    """Draw bits and wrong bits per sequence against the sequences trained on."""
+def read_csv(path: Path) -> dict[int, list[Point]]:
+    """Read what `write_csv` wrote."""
+    kinds = get_type_hints(Point)
+    curves: dict[int, list[Point]] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            point = Point(*(kinds[name](row[name]) for name in Point._fields))
+            curves.setdefault(int(row["seed"]), []).append(point)
+    return curves
+
+
+def write_png(path: Path, curves: Curves, shipped: int, title: str) -> None:
+    """Draw bits and wrong bits per sequence against the sequences; other seeds are thin."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    sequences = [point.sequences for point in curve]
-    for label, values, colour in (
-        ("cross-entropy, bits per sequence", [p.bits_per_sequence for p in curve], "tab:blue"),
-        (
-            f"wrong bits per sequence (none: drawn at {LOWEST_SHOWN:g})",
-            [p.wrong_bits for p in curve],
-            "tab:red",
-        ),
-    ):
-        shown = [max(value, LOWEST_SHOWN) for value in values]
-        axes.plot(sequences, shown, label=label, color=colour, linewidth=1.2)
+    for seed, points in curves.items():
+        strong = seed == shipped
+        sequences = [point.sequences / 1000 for point in points]
+        for label, values, colour in (
+            ("cross-entropy, bits per sequence", [p.bits_per_sequence for p in points], "tab:blue"),
+            (
+                f"wrong bits per sequence (none: drawn at {LOWEST_SHOWN:g})",
+                [p.wrong_bits for p in points],
+                "tab:red",
+            ),
+        ):
+            axes.plot(
+                sequences,
+                [max(value, LOWEST_SHOWN) for value in values],
+                label=label if strong else None,
+                color=colour,
+                linewidth=1.4 if strong else 0.6,
+                alpha=1.0 if strong else 0.4,
+                zorder=3 if strong else 2,
+            )
     axes.set_yscale("log")
-    axes.set_ylim(bottom=LOWEST_SHOWN / 1.5)
+    lowest = min(
+        max(min(p.bits_per_sequence, p.wrong_bits), LOWEST_SHOWN)
+        for points in curves.values()
+        for p in points
+    )
+    axes.set_ylim(bottom=lowest / 1.5)
     axes.set_xlim(left=0)
-    axes.set_xlabel("sequences")
-    axes.set_title(title)
+    axes.set_xlabel("thousand sequences")
+    others = f"; thin: {len(curves) - 1} other seeds" if len(curves) > 1 else ""
+    axes.set_title(f"{title}, seed {shipped}{others}")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     figure.savefig(path, dpi=120, metadata={"Software": None})

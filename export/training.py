@@ -341,6 +341,11 @@ def _optimiser(configuration: Configuration, network: Network) -> torch.optim.Op
     raise ValueError(f"optimiser {configuration.optimiser!r} is not adam or rmsprop")
 
 
+def folder_of(runs: Path, name: str, seed: int, *, paper: bool = False) -> Path:
+    """Where the checkpoint of a training is kept."""
+    return runs / (f"{name}-paper" if paper else name) / f"seed-{seed}"
+
+
 def can_compile() -> bool:
     """Whether there is a C++ compiler, which `torch.compile` needs."""
     return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from export import __main__ as command_line
-from export import card, configurations, verification
+from export import card, configurations, curve, sweep, verification
 from export.training import Run
 from tests.export.conftest import tiny
 
@@ -45,11 +46,11 @@ def test_train_export_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [row[:3] for row in rows[1:]] == [["2", "16", "4"], ["3", "16", "4"]]
     described = json.loads((folder / "card.json").read_text())
-    result = described["evaluation"]["results"][0]
-    assert f"{result['bits_per_sequence']:.6f}" == rows[2][3]
-    assert tuple(
-        described["training"][name] for name in ("seed", "seeds_trained", "sequences")
-    ) == (2, [2], 16)
+    (seed,) = described["seeds"]
+    assert f"{seed['results'][0]['bits_per_sequence']:.6f}" == rows[2][3]
+    assert (described["shipped_seed"], seed["seed"], seed["sequences"]) == (2, 2, 16)
+    assert command_line.main(["evaluate", str(folder)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "as on the card"
     loaded, best = card.load(folder).state_dict(), Run.load(run_folder).best
     assert all(torch.equal(value, best[name]) for name, value in loaded.items())
     (folder / "model.onnx").write_bytes(b"another")
@@ -93,3 +94,131 @@ def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixtur
         command_line.main([*command, "--help"])
 
     assert "usage: python -m export" in capsys.readouterr().out
+
+
+def test_export_ships_the_seed_that_is_best_in_validation(tmp_path: Path) -> None:
+    """The card and the curves tell of every seed; the model is of the best one."""
+    for seed in ("1", "2", "3"):
+        run = [*TRAIN, str(tmp_path)]
+        run[run.index("--seed") + 1] = seed
+        assert command_line.main(run) == 0
+    folder = tmp_path / "copy-ntm-ff"
+    assert command_line.main(["export", str(folder), "--models", str(tmp_path / "m")]) == 0
+
+    runs = {seed: Run.load(folder / f"seed-{seed}") for seed in (1, 2, 3)}
+    best = max(runs.values(), key=lambda run: run.best_quality or (-1, 0.0))
+    described = card.read(tmp_path / "m" / "copy-ntm-ff")
+    assert described["shipped_seed"] == best.seed
+    assert [each["seed"] for each in described["seeds"]] == [1, 2, 3]
+    assert card.shipped(described)["validation"]["bits"] == min(
+        each["validation"]["bits"] for each in described["seeds"]
+    )
+    assert all(each["finished"] and len(each["results"]) == 1 for each in described["seeds"])
+    assert described["configuration"]["table"] == "ours"
+    curves = curve.read_csv(tmp_path / "m" / "copy-ntm-ff" / "curve.csv")
+    assert {seed: len(points) for seed, points in curves.items()} == {1: 2, 2: 2, 3: 2}
+    assert curves[2][1].sequences == 16
+    assert curves[2][1].bits_per_sequence == pytest.approx(
+        runs[2].curve[1].bits_per_sequence, rel=1e-5
+    )
+
+
+def test_runs_of_unlike_configurations_are_not_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Seeds trained with other settings are refused, and nothing is written."""
+    command_line.main([*TRAIN, str(tmp_path)])
+    other = [*TRAIN, str(tmp_path), "--set", "learning_rate=0.5"]
+    other[other.index("--seed") + 1] = "3"
+    command_line.main(other)
+
+    arguments = ["export", str(tmp_path / "copy-ntm-ff"), "--models", str(tmp_path / "m")]
+    assert command_line.main(arguments) == 1
+    assert "not of one configuration" in capsys.readouterr().err
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_folder_without_runs_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exporting an empty folder says what was looked for."""
+    assert command_line.main(["export", str(tmp_path)]) == 1
+    assert "no checkpoint and no folder seed-*" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "clip_norm"], "'clip_norm' is not NAME=VALUE"),
+        (["--set", "task=copy"], "'task' is not a setting"),
+        (["--set", "colour=red"], "'colour' is not a setting"),
+        (["--set", "batch=many"], "many"),
+        (["--set", "initial_memory=random"], "constant, positional or learned"),
+        (["--set", "optimiser=sgd"], "'sgd' is not adam or rmsprop"),
+    ],
+)
+def test_settings_that_are_none_are_refused(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A setting that does not exist, may not change or cannot be read is named."""
+    assert command_line.main([*TRAIN, str(tmp_path), *arguments]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_the_papers_settings_train_beside_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--paper takes the other table and another folder, and its optimiser resumes."""
+    row = replace(configurations.PAPER["copy-ntm-ff"], updates=2, report_every=1, validation=())
+    monkeypatch.setitem(configurations.PAPER, "copy-ntm-ff", row)
+    assert command_line.main([*TRAIN, str(tmp_path), "--paper"]) == 0
+
+    run = Run.load(tmp_path / "copy-ntm-ff-paper" / "seed-2")
+    assert (run.update, run.configuration.optimiser) == (2, "rmsprop")
+    assert run.configuration.initial_memory == "learned"
+
+
+def test_a_size_of_another_task_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two numbers for a task whose sizes have one are refused with their name."""
+    command_line.main([*TRAIN, str(tmp_path)])
+    command_line.main(["export", str(tmp_path / "copy-ntm-ff"), "--models", str(tmp_path / "m")])
+
+    folder = tmp_path / "m" / "copy-ntm-ff"
+    assert command_line.main(["evaluate", str(folder), "--sizes", "2x3"]) == 1
+    assert "a size of this task is length" in capsys.readouterr().err
+
+
+def test_a_sweep_skips_what_is_finished_and_survives_what_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of three trainings one was finished before, one fails and one is made all the same."""
+    command_line.main([*TRAIN, str(tmp_path)])
+
+    def train(name: str, seed: int, runs: Path) -> int:
+        if seed == 7:
+            return -9
+        arguments = [*TRAIN, str(runs)]
+        arguments[arguments.index("--seed") + 1] = str(seed)
+        return command_line.main(arguments)
+
+    monkeypatch.setattr(sweep, "_train", train)
+    arguments = ["sweep", "copy-ntm-ff", "--seeds", "2", "7", "3", "--runs", str(tmp_path)]
+    assert command_line.main(arguments) == 1
+
+    out = capsys.readouterr()
+    rows = [line.split() for line in out.out.splitlines() if line.startswith("copy-ntm-ff  ")]
+    assert [row[1] for row in rows] == ["2", "7", "3"]
+    assert [" ".join(row[7:]) for row in rows] == [
+        "finished before",
+        "failed: killed by signal 9",
+        "finished",
+    ]
+    assert "1 of 3 trainings failed" in out.err
+
+
+def test_a_sweep_trains_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """A training that cannot start is reported by its exit status."""
+    (tmp_path / "runs").write_text("a file where a folder should be")
+    (outcome,) = sweep.sweep(["copy-ntm-ff"], [1], tmp_path / "runs")
+
+    assert (outcome.status, outcome.finished, outcome.run) == (1, False, None)

@@ -75,10 +75,10 @@ def test_a_learned_memory_is_a_parameter_that_gets_a_gradient() -> None:
     learned = network.get_parameter("initial_memory")
     state = network.initial_state(2, 7)
     logits, _, _ = network(torch.ones(2, 5), state)
-    logits.sum().backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+    logits.sum().backward()
 
     assert learned.shape == (4, 7)
-    assert torch.equal(state.memory[1], learned)  # type: ignore[union-attr]  # an NTM's state
+    assert torch.equal(state[0][1], learned)
     assert learned.grad is not None
     assert learned.grad.abs().max() > 0
 

@@ -183,7 +183,7 @@ def test_ngrams_follow_a_table_of_their_own() -> None:
     """After one context, the rate of ones over sequences has mean 1/2 and variance 1/8."""
     batch = ngrams(np.random.default_rng(1), 400, (3000,))
     bits = batch.inputs[:, :, 0].astype(int)
-    context = sum(bits[shift : shift - 6] << (4 - shift) for shift in range(5))
+    context = np.stack([bits[shift : shift - 6] << (4 - shift) for shift in range(5)]).sum(0)
     rates = []
     for sequence in range(400):
         after = bits[5:-1, sequence][context[:, sequence] == 9]

@@ -1,0 +1,320 @@
+"""The report: all models against the paper and against each other, from their folders alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+from export import card, curve, figures
+from export.network import ARCHITECTURES
+from export.tasks import TASKS, Size, size_text
+
+REPORT_NAME = "REPORT.md"
+PICTURES = "report"
+
+TITLES = {"ntm-ff": "NTM, feedforward", "ntm-lstm": "NTM, LSTM", "lstm": "LSTM"}
+"""The architectures as the report names them, in the order of its columns."""
+
+NTMS = ("ntm-ff", "ntm-lstm")
+
+Card = Mapping[str, Any]
+
+
+class Measure(NamedTuple):
+    """A row of the comparison with the paper."""
+
+    task: str
+    title: str
+    size: Size
+    field: str
+    """Of a result: bits_per_sequence, wrong_bits, exact_match_rate or excess_bits."""
+    paper: str
+    """What the paper says, and where; ~ marks a value read off a figure."""
+    goal: float | None = None
+    """The most that is good enough; of a rate the least."""
+    locations: int | None = None
+    """Memory size, where the card has the size at several."""
+
+
+BITS, WRONG, EXACT, EXCESS = (
+    "bits_per_sequence", "wrong_bits", "exact_match_rate", "excess_bits",
+)  # fmt: skip
+
+MEASURES = (
+    Measure("copy", "wrong bits in 1,000 sequences, length 20", (20,), WRONG, "~0 (fig. 4)", 0),
+    Measure(
+        "copy",
+        "wrong bits in 1,000 sequences, length 120",
+        (120,),
+        WRONG,
+        "a few, and one vector twice (fig. 4); LSTM fails beyond 20 (fig. 5)",
+        0,
+    ),
+    Measure("copy", "exact, length 1,000, N = 1,024", (1000,), EXACT, "not tried", 0.99),
+    Measure("copy", "bits, length 20", (20,), BITS, "~0; LSTM ~2 (fig. 3)"),
+    Measure("copy", "bits, length 120", (120,), BITS, "not given"),
+    Measure(
+        "repeat-copy", "bits, 10 vectors 10 times", (10, 10), BITS, "~0, all three (fig. 7)", 0.1
+    ),
+    Measure("repeat-copy", "bits, 20 vectors 10 times", (20, 10), BITS, "almost perfect (fig. 8)"),
+    Measure(
+        "repeat-copy", "bits, 10 vectors 20 times", (10, 20), BITS, "cannot count past 11 (fig. 8)"
+    ),
+    Measure("associative-recall", "bits, 2 items", (2,), BITS, "~0; LSTM 1-2 (fig. 10)", 0.1),
+    Measure("associative-recall", "bits, 4 items", (4,), BITS, "~0; LSTM 1-2 (fig. 10)", 0.1),
+    Measure("associative-recall", "bits, 6 items", (6,), BITS, "~0; LSTM 1-2 (fig. 10)", 0.1),
+    Measure("associative-recall", "bits, 12 items", (12,), BITS, "~0; LSTM ~35 (fig. 11)"),
+    Measure("associative-recall", "bits, 15 items", (15,), BITS, "FF below 1 (fig. 11)", 0.2),
+    Measure(
+        "associative-recall", "bits, 20 items", (20,), BITS, "FF ~7, NTM with LSTM ~8 (fig. 11)", 1
+    ),
+    Measure(
+        "ngrams",
+        "bits above the optimum, 200 bits",
+        (200,),
+        EXCESS,
+        "~1-2; LSTM ~5-6 (fig. 13)",
+        1.0,
+    ),
+    Measure("priority-sort", "bits, 20 items", (20,), BITS, "~10-20; LSTM ~50 (fig. 18)", 10),
+    Measure("priority-sort", "bits, 10 items", (10,), BITS, "not tried"),
+    Measure("priority-sort", "bits, 25 items", (25,), BITS, "not tried"),
+)
+
+OUT_OF_RANGE: Mapping[str, Size] = {
+    "copy": (120,), "repeat-copy": (20, 10), "associative-recall": (20,), "priority-sort": (25,),
+}  # fmt: skip
+"""The size beyond training by which networks are compared."""
+
+
+def write(models: Path) -> Path:
+    """
+    Write REPORT.md and its pictures into the folder of all models; returns the report's path.
+
+    A model without a folder is said to be missing.
+    """
+    cards: dict[str, Card] = {
+        name: card.read(models / name)
+        for name in (f"{task}-{arch}" for task in TASKS for arch in ARCHITECTURES)
+        if (models / name / card.CARD_NAME).exists()
+    }
+    pictures = models / PICTURES
+    pictures.mkdir(exist_ok=True)
+    drawn = _draw(models, cards, pictures)
+    parts = [
+        "# Report\n\nWritten by `python -m export report` from the cards and training curves in "
+        "this folder. Every number was measured through onnxruntime on sequences that no training "
+        "saw. *Bits* are the cross-entropy of a whole sequence, the paper's measure; *wrong bits* "
+        "are outputs on the wrong side of 0.5. The paper is Graves, Wayne, Danihelka 2014 "
+        "(arXiv 1410.5401); its values marked ~ are read off its figures.",
+        "## Against the paper\n\n" + _against_the_paper(cards),
+        "## NTMs against LSTMs\n\n" + _against_lstms(cards),
+        "## Seeds\n\n" + _seeds(cards),
+        "## Pictures\n\n"
+        + "\n\n".join(f"{text}\n\n![{text}]({PICTURES}/{name})" for name, text in drawn.items()),
+    ]
+    path = models / REPORT_NAME
+    path.write_text("\n\n".join(parts) + "\n")
+    return path
+
+
+def result_of(entry: Card, size: Size, locations: int | None = None) -> Card | None:
+    """The result of one seed at a size, or None."""
+    for result in entry["results"]:
+        if tuple(result["size"]) == size and locations in (None, result["locations"]):
+            found: Card = result
+            return found
+    return None
+
+
+def _value(cards: Mapping[str, Card], name: str, size: Size, field: str) -> float | None:
+    """What the shipped network of a model reached, if there is one."""
+    result = result_of(card.shipped(dict(cards[name])), size) if name in cards else None
+    return None if result is None else result.get(field)
+
+
+def _against_the_paper(cards: Mapping[str, Card]) -> str:
+    rows = []
+    for each in MEASURES:
+        values = {
+            arch: _value(cards, f"{each.task}-{arch}", each.size, each.field) for arch in TITLES
+        }
+        ours = [value for arch in NTMS if (value := values[arch]) is not None]
+        rows.append(
+            [
+                each.task,
+                each.title,
+                *(_number(values[arch], each.field) for arch in TITLES),
+                each.paper,
+                _goal(each),
+                _met(each, ours),
+            ]
+        )
+    heads = ["task", "measure", *TITLES.values(), "the paper's", "goal", "met by an NTM"]
+    missing = [name for name in (f"{t}-{a}" for t in TASKS for a in TITLES) if name not in cards]
+    note = f"\n\nMissing models: {', '.join(missing)}." if missing else ""
+    return _table(heads, rows) + note
+
+
+def _goal(measure: Measure) -> str:
+    if measure.goal is None:
+        return ""
+    if measure.field == EXACT:
+        return f">= {measure.goal:.0%}"
+    return f"<= {measure.goal:g}" if measure.goal else "0"
+
+
+def _met(measure: Measure, values: Sequence[float]) -> str:
+    if measure.goal is None:
+        return ""
+    if not values:
+        return "-"
+    met = max(values) >= measure.goal if measure.field == EXACT else min(values) <= measure.goal
+    return "yes" if met else "**no**"
+
+
+def _number(value: float | None, field: str) -> str:
+    if value is None:
+        return "-"
+    if field == EXACT:
+        return f"{value:.1%}"
+    if field == WRONG:
+        return f"{value:,}"
+    return f"{value:.3f}" if value < 10 else f"{value:.1f}"
+
+
+def _against_lstms(cards: Mapping[str, Card]) -> str:
+    """The best NTM and the baseline of every task, in range and beyond."""
+    rows = []
+    for task, row in TASKS.items():
+        for where, size in (("in range", row.largest), ("beyond", OUT_OF_RANGE.get(task))):
+            if size is None:
+                continue
+            field = EXCESS if row.optimum else BITS
+            ntms = [_value(cards, f"{task}-{arch}", size, field) for arch in NTMS]
+            best = min((value for value in ntms if value is not None), default=None)
+            lstm = _value(cards, f"{task}-lstm", size, field)
+            known = best is not None and lstm is not None
+            rows.append(
+                [
+                    task,
+                    f"{where}, {size_text(size)}",
+                    _number(best, field),
+                    _number(lstm, field),
+                    "-" if not known else "NTM" if best < lstm else "LSTM",  # type: ignore[operator]  # both known
+                ]
+            )
+    heads = ["task", "size", "best NTM", "LSTM", "better"]
+    return (
+        "Bits per sequence, less those of the optimal predictor for N-grams. All architectures "
+        "of a task were trained on sequences of the same law.\n\n" + _table(heads, rows)
+    )
+
+
+def _seeds(cards: Mapping[str, Card]) -> str:
+    """How far the seeds of a model lie apart, and what they cost."""
+    rows = []
+    for name, each in cards.items():
+        task, seeds = TASKS[each["task"]], each["seeds"]
+        field = EXCESS if task.optimum else BITS
+        beyond = OUT_OF_RANGE.get(each["task"])
+        seconds = sum(seed["seconds"] for seed in seeds)
+        first = [seed["first_point_without_wrong_bits_at_sequences"] for seed in seeds]
+        solved = sorted(count for count in first if count is not None)
+        rows.append(
+            [
+                name,
+                str(len(seeds)),
+                _spread(seeds, task.largest, field),
+                _spread(seeds, beyond, field) if beyond else "",
+                f"{len(solved)} of {len(seeds)}" + (f", {median(solved):,.0f}" if solved else ""),
+                f"{seeds[0]['sequences']:,}",
+                f"{sum(seed['sequences'] for seed in seeds) / seconds:,.0f}" if seconds else "",
+                f"{seconds / 3600:.2f}",
+                str(sum(seed["restarts_after_values_not_finite"] for seed in seeds)),
+                str(each["configuration"]["table"]),
+            ]
+        )
+    hours = sum(seed["seconds"] for each in cards.values() for seed in each["seeds"]) / 3600
+    count = sum(len(each["seeds"]) for each in cards.values())
+    restarts = sum(
+        seed["restarts_after_values_not_finite"]
+        for each in cards.values()
+        for seed in each["seeds"]
+    )
+    heads = [
+        "model",
+        "seeds",
+        "bits in range: median / worst",
+        "beyond: median / worst",
+        "seeds without a wrong bit in a point of training, sequences until then (median)",
+        "sequences each",
+        "per second",
+        "hours",
+        "restarts",
+        "settings",
+    ]
+    return (
+        f"{count} trainings took {hours:.1f} hours of one core. {restarts} times a loss or "
+        "gradient was not finite and a training went back to its last checkpoint (restarts).\n\n"
+        + _table(heads, rows)
+    )
+
+
+def _spread(seeds: Sequence[Card], size: Size, field: str) -> str:
+    values = [result[field] for seed in seeds if (result := result_of(seed, size))]
+    if not values:
+        return "-"
+    return f"{_number(median(values), field)} / {_number(max(values), field)}"
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _draw(models: Path, cards: Mapping[str, Card], folder: Path) -> dict[str, str]:
+    """Draw every picture that there are models for: what each file shows."""
+    drawn = {}
+    for task in TASKS:
+        found = {arch: f"{task}-{arch}" for arch in TITLES if f"{task}-{arch}" in cards}
+        if not found:
+            continue
+        curves = {
+            arch: (
+                cards[name]["shipped_seed"],
+                curve.read_csv(models / name / card.CURVE_NAME),
+            )
+            for arch, name in found.items()
+        }
+        optimum = _optimum(cards[next(iter(found.values()))])
+        figures.learning(folder / f"learning-{task}.png", task, curves, optimum)
+        drawn[f"learning-{task}.png"] = f"Learning curves, {task}"
+        examples = figures.EXAMPLES.get(task)
+        if examples:
+            networks = {arch: models / name / card.MODEL_NAME for arch, name in found.items()}
+            figures.examples(folder / f"examples-{task}.png", task, networks, examples)
+            drawn[f"examples-{task}.png"] = f"One sequence of each size, {task}"
+    recall = {
+        arch: _bits_by_items(card.shipped(dict(cards[name])))
+        for arch in TITLES
+        if (name := f"associative-recall-{arch}") in cards
+    }
+    if recall:
+        figures.by_items(folder / "items.png", recall)
+        drawn["items.png"] = "Associative recall by number of items"
+    return drawn
+
+
+def _optimum(described: Card) -> float | None:
+    """What the best predictor pays for the sequences of a card's first trial, if known."""
+    result = card.shipped(dict(described))["results"][0]
+    if EXCESS not in result:
+        return None
+    return float(result[BITS] - result[EXCESS])
+
+
+def _bits_by_items(entry: Card) -> list[tuple[int, float]]:
+    return [(result["size"][0], result[BITS]) for result in entry["results"]]

@@ -1,0 +1,88 @@
+"""A list of trainings, one after another: none that fails stops the others."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from export.configurations import CONFIGURATIONS
+from export.training import CHECKPOINT_NAME, Run, folder_of
+
+
+class Outcome(NamedTuple):
+    """What became of one training."""
+
+    name: str
+    seed: int
+    status: int | None
+    """Exit status of its process; None if it was finished before."""
+    run: Run | None
+    """Its last checkpoint, if there is one."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether all its updates are made."""
+        return self.run is not None and self.run.finished
+
+
+def sweep(names: Sequence[str], seeds: Sequence[int], runs: Path) -> list[Outcome]:
+    """Train every configuration with every seed; what is finished already is not run again."""
+    started = time.monotonic()
+    outcomes = []
+    trainings = [(name, seed) for name in names for seed in seeds]
+    for number, (name, seed) in enumerate(trainings, 1):
+        minutes = (time.monotonic() - started) / 60
+        print(f"[{number} of {len(trainings)}, {minutes:.0f} min] {name}, seed {seed}", flush=True)
+        status = None
+        run = _checkpoint(runs, name, seed)
+        if run is None or not run.finished:
+            status = _train(name, seed, runs)
+            run = _checkpoint(runs, name, seed)
+        outcomes.append(Outcome(name, seed, status, run))
+        print(_state(outcomes[-1]), flush=True)
+    return outcomes
+
+
+def _train(name: str, seed: int, runs: Path) -> int:
+    """Train in a process of its own, whose crash or lack of memory ends nothing else."""
+    row = CONFIGURATIONS[name]
+    command = [sys.executable, "-m", "export", "train", row.task]
+    command += ["--architecture", row.architecture, "--seed", str(seed), "--runs", str(runs)]
+    return subprocess.run(command, check=False).returncode  # noqa: S603  # our own command
+
+
+def _checkpoint(runs: Path, name: str, seed: int) -> Run | None:
+    folder = folder_of(runs, name, seed)
+    return Run.load(folder) if (folder / CHECKPOINT_NAME).exists() else None
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """The outcomes as a text table, with the restarts over all of them."""
+    lines = [
+        f"{'training':<28} {'seed':>4} {'sequences':>10} {'restarts':>8} {'passed':>6} "
+        f"{'bits':>9} {'seconds':>8}  state"
+    ]
+    for outcome in outcomes:
+        run = outcome.run
+        quality = run.best_quality if run else None
+        lines.append(
+            f"{outcome.name:<28} {outcome.seed:>4} {run.sequences if run else 0:>10,} "
+            f"{run.restarts if run else 0:>8} {quality.passed if quality else '-':>6} "
+            f"{f'{-quality.negative_bits:.3f}' if quality else '-':>9} "
+            f"{run.seconds if run else 0:>8.0f}  {_state(outcome)}"
+        )
+    restarts = sum(outcome.run.restarts for outcome in outcomes if outcome.run)
+    lines.append(f"restarts after values that are not finite, over all: {restarts}")
+    return "\n".join(lines)
+
+
+def _state(outcome: Outcome) -> str:
+    if outcome.finished:
+        return "finished" if outcome.status is not None else "finished before"
+    if outcome.status is not None and outcome.status < 0:
+        return f"failed: killed by signal {-outcome.status}"
+    return f"failed: exit status {outcome.status}"
