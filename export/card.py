@@ -190,4 +190,5 @@ def configuration_on(described: dict[str, Any]) -> Configuration:
         for name, value in described["configuration"].items()
         if name != "table" and isinstance(value, SETTING)
     }
+    settings["locations"] = ",".join(map(str, described["configuration"]["locations"]))
     return base.with_settings(settings)

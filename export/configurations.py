@@ -18,7 +18,7 @@ class Trial(NamedTuple):
 
 
 SETTING = (int, float, str)
-"""Types of the fields that `with_settings` can replace."""
+"""Types of the fields that `with_settings` can replace, besides `locations`."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,12 @@ class Configuration:
     layers: int = 1
     read_heads: int = 1
     write_heads: int = 1
-    locations: int = 128
+    locations: tuple[int, ...] = (128,)
     """
-    In training. No sequence of training should leave many over: a head that wanders then meets
-    what it wrote, and learns not to, which is what longer sequences ask for.
+    N in training, one of these for each update.
+
+    With few more than a sequence fills, a head that wanders meets what it wrote, and learns not to,
+    which is what longer sequences ask for. With two sizes, no way of going round a ring of one.
     """
     default_locations: int = 128
     """Of a served session that asks for none; 0 for a baseline."""
@@ -70,6 +72,13 @@ class Configuration:
     batch: int = 32
     blank_rate: float = 0.0
     """Part of the vectors in training that are made zero: see the task."""
+    expected_targets: bool = False
+    """
+    Train towards the optimum's probabilities, where the task knows them, not towards bits drawn.
+
+    The optimum is the expectation of a target given all that went before. So the gradient has the
+    same expectation, without the noise of drawing the target.
+    """
     curriculum: int = 0
     """
     Sizes grow from the task's easiest to its largest in so many successful updates, those that
@@ -104,7 +113,7 @@ class Configuration:
             self.memory_width,
             self.gate_bias,
             self.initial_memory,
-            self.locations,
+            self.default_locations,
         )
 
     def with_settings(self, settings: dict[str, str]) -> Configuration:
@@ -114,12 +123,17 @@ class Configuration:
         Raises:
             ValueError: a name is not that of a setting here, or a number's text is none.
         """
-        values: dict[str, int | float | str] = {}
+        values: dict[str, int | float | str | tuple[int, ...]] = {}
         for name, text in settings.items():
+            if name == "locations":
+                values[name] = tuple(int(number) for number in text.split(","))
+                continue
             current = getattr(self, name, None)
             if name in ("task", "architecture", "name") or not isinstance(current, SETTING):
                 raise ValueError(f"{name!r} is not a setting of the configuration")
-            values[name] = type(current)(text)
+            if isinstance(current, bool) and text not in ("True", "False"):
+                raise ValueError(f"{name} is True or False, not {text!r}")
+            values[name] = text == "True" if isinstance(current, bool) else type(current)(text)
         return replace(self, **values)  # type: ignore[arg-type]  # their types were just checked
 
 
@@ -142,10 +156,10 @@ RECALL_VALIDATION = tuple(Trial((items,), 128, 128) for items in (6, 12, 15, 20)
 RECALL_EVALUATION = tuple(
     Trial((items,), 128, 1000) for items in (2, 3, 4, 5, 6, 8, 10, 12, 15, 20)
 )
-NGRAMS_VALIDATION = (Trial((200,), 64, 200),)
-NGRAMS_EVALUATION = (Trial((200,), 64, 2000),)
-SORT_VALIDATION = (Trial((20,), 128, 200),)
-SORT_EVALUATION = tuple(Trial((items,), 128, 1000) for items in (10, 20, 25))
+NGRAMS_VALIDATION = (Trial((200, 5), 64, 200),)
+NGRAMS_EVALUATION = (Trial((200, 5), 64, 2000),)
+SORT_VALIDATION = (Trial((20,), 64, 200),)
+SORT_EVALUATION = tuple(Trial((items,), 64, 1000) for items in (10, 20, 25))
 
 
 def _baseline(trials: tuple[Trial, ...]) -> tuple[Trial, ...]:
@@ -162,7 +176,7 @@ CONFIGURATIONS = {
             controller_size=100,
             learning_rate=0.01,
             clip_ratio=1.5,
-            locations=24,
+            locations=(24,),
             blank_rate=0.1,
             updates=3000,
             validation=COPY_VALIDATION,
@@ -174,7 +188,7 @@ CONFIGURATIONS = {
             controller_size=100,
             learning_rate=0.01,
             clip_ratio=1.5,
-            locations=24,
+            locations=(24,),
             blank_rate=0.1,
             updates=3000,
             validation=COPY_VALIDATION,
@@ -185,7 +199,7 @@ CONFIGURATIONS = {
             "lstm",
             controller_size=256,
             layers=3,
-            locations=0,
+            locations=(0,),
             default_locations=0,
             clip_ratio=1.5,
             blank_rate=0.1,
@@ -226,7 +240,7 @@ CONFIGURATIONS = {
             "lstm",
             controller_size=256,
             layers=3,
-            locations=0,
+            locations=(0,),
             default_locations=0,
             clip_ratio=4.0,
             batch=32,
@@ -241,7 +255,7 @@ CONFIGURATIONS = {
             controller_size=100,
             learning_rate=0.005,
             clip_ratio=1.5,
-            locations=32,
+            locations=(32,),
             updates=3000,
             validation=RECALL_VALIDATION,
             evaluation=RECALL_EVALUATION,
@@ -264,7 +278,7 @@ CONFIGURATIONS = {
             "lstm",
             controller_size=256,
             layers=3,
-            locations=0,
+            locations=(0,),
             default_locations=0,
             clip_ratio=1.5,
             updates=3000,
@@ -277,7 +291,7 @@ CONFIGURATIONS = {
             controller_size=100,
             initial_memory="positional",
             gate_bias=1.0,
-            locations=64,
+            locations=(64,),
             default_locations=64,
             learning_rate=0.005,
             clip_ratio=3.0,
@@ -292,7 +306,7 @@ CONFIGURATIONS = {
             controller_size=100,
             initial_memory="positional",
             gate_bias=1.0,
-            locations=64,
+            locations=(64,),
             default_locations=64,
             learning_rate=0.005,
             clip_ratio=3.0,
@@ -306,7 +320,7 @@ CONFIGURATIONS = {
             "lstm",
             controller_size=128,
             layers=3,
-            locations=0,
+            locations=(0,),
             default_locations=0,
             clip_ratio=3.0,
             batch=16,
@@ -322,7 +336,8 @@ CONFIGURATIONS = {
             write_heads=4,
             initial_memory="positional",
             gate_bias=0.0,
-            locations=64,
+            locations=(64,),
+            default_locations=64,
             learning_rate=0.004,
             clip_ratio=1.5,
             curriculum=3000,
@@ -340,7 +355,8 @@ CONFIGURATIONS = {
             write_heads=4,
             initial_memory="positional",
             gate_bias=0.0,
-            locations=64,
+            locations=(64,),
+            default_locations=64,
             learning_rate=0.004,
             clip_ratio=1.5,
             curriculum=3000,
@@ -355,7 +371,7 @@ CONFIGURATIONS = {
             "lstm",
             controller_size=128,
             layers=3,
-            locations=0,
+            locations=(0,),
             default_locations=0,
             clip_ratio=1.5,
             curriculum=3000,
@@ -380,7 +396,7 @@ def _paper(
         layers,
         heads,
         heads,
-        locations=0 if architecture == "lstm" else 128,
+        locations=(0 if architecture == "lstm" else 128,),
         default_locations=0 if architecture == "lstm" else 128,
         initial_memory="learned",
         gate_bias=0.0,
@@ -392,8 +408,8 @@ def _paper(
         batch=1,
         updates=1_000_000,
         report_every=2000,
-        validation=tuple(trial for trial in ours.validation if trial.locations in (0, 128)),
-        evaluation=tuple(trial for trial in ours.evaluation if trial.locations in (0, 128)),
+        validation=tuple(trial for trial in ours.validation if trial.locations <= 128),
+        evaluation=tuple(trial for trial in ours.evaluation if trial.locations <= 128),
     )
 
 

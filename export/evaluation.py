@@ -102,8 +102,8 @@ def evaluate(runner: Runner[S], task: Task, trial: Trial, purpose: Purpose, seed
     for start in range(0, trial.sequences, SEQUENCES_AT_ONCE):
         count = min(SEQUENCES_AT_ONCE, trial.sequences - start)
         batch = task.generate(generator, count, trial.size)
-        if task.optimum:
-            best.append(score(task.optimum(batch), batch.targets, batch.mask).bits)
+        if batch.optimum is not None:
+            best.append(score(batch.optimum, batch.targets, batch.mask).bits)
         scores.append(score(outputs(runner, batch, trial.locations), batch.targets, batch.mask))
     wrong = np.concatenate([each.wrong for each in scores])
     bits = np.concatenate([each.bits for each in scores])

@@ -6,7 +6,6 @@ stated at each generator.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple, Protocol
@@ -56,6 +55,8 @@ class Batch(NamedTuple):
     """[T, B, output width], 0 or 1; zeros where the mask is 0."""
     mask: Float32
     """[T, B]: 1 in the steps whose output counts, else 0."""
+    optimum: Float32 | None = None
+    """[T, B, output width]: the best probabilities that a predictor could give, where known."""
 
 
 class Generate(Protocol):
@@ -80,8 +81,6 @@ class Task:
     easiest: Size
     """Where a curriculum starts."""
     generate: Generate
-    optimum: Callable[[Batch], Float32] | None = None
-    """The best probabilities [T, B, Y] that any predictor could give, where they are known."""
 
     def draw(
         self,
@@ -201,39 +200,35 @@ def ngrams(
     generator: np.random.Generator, batch: int, size: Size, blank_rate: float = 0.0
 ) -> Batch:
     """
-    Predict the next bit of a source whose law is new in every sequence; size (bits,).
+    Predict the next bit of a source whose law is new in every sequence; size (bits, context).
 
-    Each sequence has its own table: for each of the 32 contexts of five bits, the probability that
-    a 1 follows, from Beta(1/2, 1/2). The first five bits are fair. At each step the input is one
-    bit and the target is the next: T = bits, of bits + 1 drawn. There are no vectors to blank.
+    Each sequence has its own table: for each of the 2**context contexts (of so many bits; in the
+    paper five), the probability that a 1 follows, from Beta(1/2, 1/2). The first `context` bits are
+    fair. At each step the input is one bit and the target is the next: T = bits, of bits + 1
+    drawn. There are no vectors to blank.
+
+    The optimum is that of equation 10: P(1 | N1, N0, context) = (N1 + 1/2) / (N1 + N0 + 1), and
+    1/2 without a context.
     """
-    (bits,) = size
-    table = generator.beta(0.5, 0.5, (batch, 2**CONTEXT_BITS))
+    bits, context_bits = size
+    every = np.arange(batch)
+    table = generator.beta(0.5, 0.5, (batch, 2**context_bits))
     luck = generator.random((bits + 1, batch))
-    sequence = np.zeros((bits + 1, batch), np.float32)
-    sequence[:CONTEXT_BITS] = luck[:CONTEXT_BITS] < 0.5
-    for step in range(CONTEXT_BITS, bits + 1):
-        sequence[step] = luck[step] < table[np.arange(batch), _context(sequence, step)]
-    mask = np.ones((bits, batch), np.float32)
-    return Batch(sequence[:-1, :, None], sequence[1:, :, None], mask)
-
-
-def ngrams_optimum(batch: Batch) -> Float32:
-    """
-    Equation 10: P(1 | N1, N0, context) = (N1 + 1/2) / (N1 + N0 + 1), and 1/2 without a context.
-
-    Returns [T, B, 1], the probabilities for the targets of an `ngrams` batch.
-    """
-    inputs, targets = batch.inputs[:, :, 0], batch.targets[:, :, 0]
-    steps, sequences = inputs.shape
-    every = np.arange(sequences)
-    counts = np.full((sequences, 2**CONTEXT_BITS, 2), 0.5)
-    best = np.full((steps, sequences, 1), 0.5, np.float32)
-    for step in range(CONTEXT_BITS - 1, steps):
-        seen = counts[every, _context(inputs, step + 1)]
-        best[step, :, 0] = seen[:, 1] / seen.sum(1)
-        counts[every, _context(inputs, step + 1), targets[step].astype(int)] += 1
-    return best
+    sequence = np.zeros((bits + 1, batch), np.int64)
+    counts = np.full((batch, 2**context_bits, 2), 0.5)
+    optimum = np.full((bits, batch, 1), 0.5, np.float32)
+    context = np.zeros(batch, np.int64)
+    for step in range(bits + 1):
+        if step < context_bits:
+            sequence[step] = luck[step] < 0.5
+        else:
+            sequence[step] = luck[step] < table[every, context]
+            seen = counts[every, context]
+            optimum[step - 1, :, 0] = seen[:, 1] / seen.sum(1)
+            counts[every, context, sequence[step]] += 1
+        context = (2 * context + sequence[step]) % 2**context_bits
+    shown = sequence.astype(np.float32)[:, :, None]
+    return Batch(shown[:-1], shown[1:], np.ones((bits, batch), np.float32), optimum)
 
 
 def priority_sort(
@@ -295,14 +290,6 @@ def _repeats_of(shown: Float32, asked: npt.NDArray[np.int64]) -> npt.NDArray[np.
     return same
 
 
-def _context(sequence: Float32, step: int) -> npt.NDArray[np.int64]:
-    """[B]: the five bits before `step` of `sequence` [T, B], as a number, the oldest bit first."""
-    recent = sequence[step - CONTEXT_BITS : step].astype(np.int64)
-    weights = 2 ** np.arange(CONTEXT_BITS)[::-1]
-    number: npt.NDArray[np.int64] = (recent * weights[:, None]).sum(0)
-    return number
-
-
 TASKS = {
     "copy": Task(COPY_BITS + 1, COPY_BITS, ("length",), (1,), (20,), (1,), copy),
     "repeat-copy": Task(
@@ -317,6 +304,8 @@ TASKS = {
     "associative-recall": Task(
         ITEM_BITS + 2, ITEM_BITS, ("items",), (2,), (6,), (2,), associative_recall
     ),
-    "ngrams": Task(1, 1, ("bits",), (200,), (200,), (50,), ngrams, ngrams_optimum),
+    "ngrams": Task(
+        1, 1, ("bits", "context"), (200, CONTEXT_BITS), (200, CONTEXT_BITS), (100, 1), ngrams
+    ),
     "priority-sort": Task(SORT_BITS + 2, SORT_BITS, ("items",), (20,), (20,), (2,), priority_sort),
 }

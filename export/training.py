@@ -28,7 +28,7 @@ from export.configurations import Configuration, Trial
 from export.evaluation import TorchRunner, evaluate, score
 from export.network import Network, State, build
 from export.rmsprop import RmsProp
-from export.tasks import TASKS, Batch, Purpose, generator_for
+from export.tasks import TASKS, Float32, Purpose, generator_for
 
 MOST_RESTARTS = 3
 
@@ -246,9 +246,13 @@ def update(run: Run, chunk: Chunk) -> tuple[float, float]:
     generator = generator_for(Purpose.TRAINING, run.seed, run.update)
     task = TASKS[configuration.task]
     batch = task.draw(generator, configuration.batch, configuration.blank_rate, run.progress)
-    logits = unroll(chunk, run.network.initial_state(configuration.batch, configuration.locations),
-                    torch.from_numpy(batch.inputs))  # fmt: skip
-    loss = mean_cross_entropy(logits, batch)
+    locations = int(generator.choice(configuration.locations))
+    state = run.network.initial_state(configuration.batch, locations)
+    logits = unroll(chunk, state, torch.from_numpy(batch.inputs))
+    targets = batch.targets
+    if configuration.expected_targets and batch.optimum is not None:
+        targets = batch.optimum
+    loss = mean_cross_entropy(logits, targets, batch.mask)
     run.optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
     # Looked at before clipping, which would make an infinite component pass for a large one.
@@ -297,11 +301,15 @@ def unroll(chunk: Chunk, state: State, inputs: Tensor) -> Tensor:
     return torch.cat(rows)[:steps]
 
 
-def mean_cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
-    """The cost of a target bit in nats, over all bits that count; `logits` [T, B, Y]."""
-    counts = torch.from_numpy(batch.mask)[:, :, None].expand_as(logits)
-    targets = torch.from_numpy(batch.targets)
-    return binary_cross_entropy_with_logits(logits, targets, counts, reduction="sum") / counts.sum()
+def mean_cross_entropy(logits: Tensor, targets: Float32, mask: Float32) -> Tensor:
+    """
+    The cost of a target bit in nats, over all that count: `logits`, `targets` [T, B, Y], `mask`.
+
+    Targets may be probabilities, then it is the expected cost.
+    """
+    counts = torch.from_numpy(mask)[:, :, None].expand_as(logits)
+    wanted = torch.from_numpy(targets)
+    return binary_cross_entropy_with_logits(logits, wanted, counts, reduction="sum") / counts.sum()
 
 
 def validate(network: Network, configuration: Configuration, seed: int) -> Quality:
@@ -360,4 +368,4 @@ def _plain(configuration: Configuration) -> dict[str, Any]:
 def _configuration(values: dict[str, Any]) -> Configuration:
     """The configuration that a checkpoint holds."""
     trials = {name: tuple(Trial(*trial) for trial in values[name]) for name in TRIALS}
-    return Configuration(**{**values, **trials})
+    return Configuration(**{**values, **trials, "locations": tuple(values["locations"])})

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
+from service.catalogue import Model
 from service.engine import SessionView
 from service.errors import InvalidRequest
 from service.pb import ntm_pb2
-from service.runtime import Network
 from service.spec import LOCATIONS, Dimension, Float32, ModelSpec
 from service.work import Chunk, ChunkOutcome, TraceRows
 
@@ -64,12 +64,12 @@ def session(view: SessionView) -> ntm_pb2.Session:
     )
 
 
-def model(name: str, network: Network) -> ntm_pb2.Model:
+def model(model: Model, provider: str) -> ntm_pb2.Model:
     """A model's description."""
-    spec = network.spec
+    spec = model.spec
     return ntm_pb2.Model(
-        name=name,
-        content_hash=network.content_hash,
+        name=model.name,
+        content_hash=model.content_hash,
         task=spec.task,
         architecture=spec.architecture,
         input_width=spec.input_width,
@@ -86,7 +86,7 @@ def model(name: str, network: Network) -> ntm_pb2.Model:
         write_heads=spec.write_heads,
         default_locations=spec.default_locations,
         fixed_locations=spec.fixed_locations,
-        provider=network.provider,
+        provider=provider,
     )
 
 

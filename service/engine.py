@@ -13,7 +13,6 @@ import numpy.typing as npt
 from service.admission import Admission
 from service.errors import (
     Draining,
-    ModelUnknown,
     NtmError,
     SessionDeleted,
     SessionExpired,
@@ -58,7 +57,7 @@ class Engine:
     """
     Holds every session and steps those that have work.
 
-    Belongs to one thread (`worker.Worker`'s), but for `networks` and `network`, which never change.
+    Belongs to one thread (`worker.Worker`'s).
     No method blocks but `turn`, for a few ticks.
     """
 
@@ -70,9 +69,9 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """Serve the networks by name; the clocks give seconds."""
+        """Serve the networks by name, to which more may be added; the clocks give seconds."""
         self.draining = False
-        self.networks = networks
+        self._networks = networks
         self._admission = Admission(settings)
         self._metrics = metrics
         self._clock = clock
@@ -94,27 +93,17 @@ class Engine:
         deadline = self._sessions.next_deadline_seconds()
         return None if deadline is None else max(0.0, deadline - self._clock())
 
-    def network(self, model: str) -> Network:
-        """The network of that name. Raises ModelUnknown."""
-        network = self.networks.get(model)
-        if network is None:
-            raise ModelUnknown(
-                f"model {model[:128]!r} is not served here; ListModels tells which are",
-                model=model[:128],
-            )
-        return network
-
     def open(
         self, model: str, locations: int, idle_timeout_seconds: float | None, owner: str
     ) -> SessionView:
         """
-        Open a session; 0 locations and no timeout mean the defaults.
+        Open a session of a loaded network; 0 locations and no timeout mean the defaults.
 
         Raises:
-            ModelUnknown, InvalidRequest, CapacityExceeded, Draining: nothing was changed.
+            InvalidRequest, CapacityExceeded, Draining: nothing was changed.
         """
         self._refuse_if_draining()
-        network = self.network(model)
+        network = self._networks[model]
         locations = self._admission.locations(network.spec, locations)
         timeout = self._admission.idle_timeout_seconds(idle_timeout_seconds)
         new_bytes = network.spec.state_bytes(locations)

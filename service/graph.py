@@ -99,6 +99,14 @@ def rows_graph(spec: ModelSpec, like: onnx.ModelProto, *, write: bool) -> bytes:
     return _model(graph, like)
 
 
+def identity() -> bytes:
+    """The smallest graph that a device can run: y = x."""
+    x, y = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "identity", [x], [y])
+    like = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return _model(graph, like)
+
+
 def _model(graph: onnx.GraphProto, like: onnx.ModelProto) -> bytes:
     model = helper.make_model(graph, opset_imports=like.opset_import)
     model.ir_version = like.ir_version

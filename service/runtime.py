@@ -53,7 +53,7 @@ class Network:
             RuntimeError: `cuda` was asked for and CUDA does not work here.
         """
         proto, self.spec = graph.parse(model)
-        self.content_hash = hashlib.sha256(model).hexdigest()
+        self.content_hash = content_hash(model)
         self._step = _load(graph.slab_graph(proto, self.spec), device, threads)
         self.provider: str = self._step.get_providers()[0]
         self._device = "cuda" if self.provider == _PROVIDERS["cuda"] else "cpu"
@@ -159,6 +159,23 @@ class BoundStep:
     def run(self) -> None:
         """Step the rows: updates the slab's rows, `output` and `traces` in place."""
         self._session.run_with_iobinding(self._binding)
+
+
+def content_hash(model: bytes) -> str:
+    """What names a model's exact content: SHA-256 of its file, in hexadecimal."""
+    return hashlib.sha256(model).hexdigest()
+
+
+def provider(device: str) -> str:
+    """
+    The execution provider that networks on that device will run on.
+
+    Raises:
+        RuntimeError: `cuda` was asked for and CUDA does not work here.
+    """
+    session = _load(graph.identity(), device, threads=1)
+    name: str = session.get_providers()[0]
+    return name
 
 
 def _wrap(array: npt.NDArray[Any]) -> onnxruntime.OrtValue:

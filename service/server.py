@@ -12,7 +12,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
-from service import __version__, catalogue
+from service import __version__
+from service.catalogue import Catalogue
 from service.engine import Engine
 from service.interceptors import UnaryInterceptor
 from service.metrics import Metrics
@@ -46,7 +47,7 @@ class Server:
 
     async def start(self) -> None:
         """
-        Open the ports, load the models, then report SERVING.
+        Open the ports, load the models that the settings name, then report SERVING.
 
         Raises:
             OSError, RuntimeError: a port is taken, or the device does not work.
@@ -59,11 +60,13 @@ class Server:
         self._monitoring = Monitoring(
             settings.metrics_host, settings.metrics_port, self.registry, lambda: self._serving
         )
-        networks = await asyncio.to_thread(catalogue.load, settings, self.metrics)
-        self._engine = Engine(networks, settings, self.metrics)
+        catalogue = await asyncio.to_thread(Catalogue, settings, self.metrics)
+        for name in catalogue.named:
+            await catalogue.load(name)
+        self._engine = Engine(catalogue.networks, settings, self.metrics)
         self.worker = Worker(self._engine)
         self.worker.start()
-        self._servicer = NtmServicer(self._engine, self.worker, settings, self.metrics)
+        self._servicer = NtmServicer(catalogue, self._engine, self.worker, settings, self.metrics)
         self._open_port()
         await self._grpc.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
@@ -72,7 +75,7 @@ class Server:
             extra={
                 "address": f"{settings.host}:{self.port}",
                 "monitoring": f"{settings.metrics_host}:{self.metrics_port}",
-                "models": sorted(networks),
+                "models": sorted(catalogue.models),
             },
         )
 

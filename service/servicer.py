@@ -8,6 +8,7 @@ import grpc
 import grpc.aio
 
 from service import codec
+from service.catalogue import Catalogue
 from service.engine import Engine
 from service.errors import InvalidRequest, NoMemory
 from service.metrics import Metrics
@@ -26,12 +27,18 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
     """Implements proto/ntm/v1/ntm.proto, whose comments say what each RPC promises."""
 
     def __init__(
-        self, engine: Engine, worker: Worker, settings: Settings, metrics: Metrics
+        self,
+        catalogue: Catalogue,
+        engine: Engine,
+        worker: Worker,
+        settings: Settings,
+        metrics: Metrics,
     ) -> None:
-        """Serve the engine that the worker runs."""
+        """Serve the catalogue's models with the engine that the worker runs."""
+        self._catalogue = catalogue
         self._engine = engine
         self._worker = worker
-        self._steps = Steps(engine, worker, metrics)
+        self._steps = Steps(catalogue, engine, worker, metrics)
         self._settings = settings
         self._metrics = metrics
         self._streams: set[Stream] = set()
@@ -45,17 +52,18 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
         self, request: ntm_pb2.ListModelsRequest, context: Context
     ) -> ntm_pb2.ListModelsResponse:
         """See the proto."""
-        networks = sorted(self._engine.networks.items())
+        provider = self._catalogue.provider
+        models = sorted(self._catalogue.models.items())
         return ntm_pb2.ListModelsResponse(
-            models=[codec.model(name, network) for name, network in networks]
+            models=[codec.model(model, provider) for _, model in models]
         )
 
     async def GetModel(  # noqa: N802
         self, request: ntm_pb2.GetModelRequest, context: Context
     ) -> ntm_pb2.GetModelResponse:
         """See the proto."""
-        network = self._engine.network(request.name)
-        return ntm_pb2.GetModelResponse(model=codec.model(request.name, network))
+        model = self._catalogue.model(request.name)
+        return ntm_pb2.GetModelResponse(model=codec.model(model, self._catalogue.provider))
 
     async def CreateSession(  # noqa: N802
         self, request: ntm_pb2.CreateSessionRequest, context: Context
@@ -104,7 +112,7 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
     ) -> ntm_pb2.ReadMemoryResponse:
         """See the proto."""
         view, state = await self._steps.operate(request.session_id, self._engine.read)
-        spec = self._engine.network(view.model).spec
+        spec = self._catalogue.model(view.model).spec
         if not spec.has_memory:
             raise NoMemory(f"model {view.model!r} has no memory to read")
         response = codec.memory(view, spec, state)

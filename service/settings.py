@@ -30,7 +30,11 @@ class Settings:
     """Everything that can be set: by flag, else by variable, else the default."""
 
     models_dir: Path = _setting(Path("models"), "folder with one folder for each model")
-    models: str = _setting("", "comma-separated names of the models to serve; empty for all")
+    models: str = _setting(
+        "",
+        "comma-separated names of the models to serve, loaded at start; empty for all, each loaded "
+        "at its first session",
+    )
     device: str = _setting(
         "auto",
         "where networks run; cuda fails at start where CUDA does not work",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from service import codec
+from service.catalogue import Catalogue
 from service.engine import Engine
 from service.metrics import Metrics
 from service.pb import ntm_pb2
@@ -18,15 +19,19 @@ from service.worker import Worker
 class Steps:
     """Decodes what reaches the engine and encodes what comes back, counting bytes."""
 
-    def __init__(self, engine: Engine, worker: Worker, metrics: Metrics) -> None:
+    def __init__(
+        self, catalogue: Catalogue, engine: Engine, worker: Worker, metrics: Metrics
+    ) -> None:
         """Reach the engine through its worker."""
+        self._catalogue = catalogue
         self._engine = engine
         self._worker = worker
         self._metrics = metrics
 
     async def open(self, request: ntm_pb2.CreateSessionRequest, owner: str) -> ntm_pb2.Session:
-        """Open a session."""
+        """Open a session; the first of a model waits until its network is loaded."""
         timeout = codec.idle_timeout_seconds(request)
+        await self._catalogue.load(request.model)
         view = await self._worker.call(
             self._engine.open, request.model, request.locations, timeout, owner
         )

@@ -23,7 +23,7 @@ def tiny(architecture: str, **fields: int) -> Configuration:
         layers=2,
         read_heads=2,
         write_heads=2,
-        locations=24,
+        locations=(24,),
         default_locations=0 if architecture == "lstm" else 24,
         memory_width=6,
         batch=4,

@@ -13,7 +13,6 @@ from export.tasks import (
     copy,
     generator_for,
     ngrams,
-    ngrams_optimum,
     normalised_count,
     priority_sort,
     repeat_copy,
@@ -172,7 +171,7 @@ def test_no_other_item_equals_the_one_asked_for_even_when_vectors_are_rare() -> 
 
 def test_ngrams_want_the_next_bit_at_every_step() -> None:
     """Each target is the next input, and every step counts."""
-    batch = ngrams(np.random.default_rng(1), 3, (200,))
+    batch = ngrams(np.random.default_rng(1), 3, (200, 5))
 
     assert batch.inputs.shape == batch.targets.shape == (200, 3, 1)
     np.testing.assert_array_equal(batch.targets[:-1], batch.inputs[1:])
@@ -181,7 +180,7 @@ def test_ngrams_want_the_next_bit_at_every_step() -> None:
 
 def test_ngrams_follow_a_table_of_their_own() -> None:
     """After one context, the rate of ones over sequences has mean 1/2 and variance 1/8."""
-    batch = ngrams(np.random.default_rng(1), 400, (3000,))
+    batch = ngrams(np.random.default_rng(1), 400, (3000, 5))
     bits = batch.inputs[:, :, 0].astype(int)
     context = np.stack([bits[shift : shift - 6] << (4 - shift) for shift in range(5)]).sum(0)
     rates = []
@@ -198,15 +197,16 @@ def test_ngrams_follow_a_table_of_their_own() -> None:
 
 def test_the_first_five_bits_are_fair() -> None:
     """Before there is a context, ones are as likely as zeros."""
-    first = ngrams(np.random.default_rng(1), 4000, (6,)).inputs[:5, :, 0]
+    first = ngrams(np.random.default_rng(1), 4000, (6, 5)).inputs[:5, :, 0]
 
     assert first.mean(1) == pytest.approx([0.5] * 5, abs=0.03)
 
 
 def test_the_optimum_is_equation_10() -> None:
     """The best prediction is (N1 + 1/2) / (N1 + N0 + 1), counted here with a dictionary."""
-    batch = ngrams(np.random.default_rng(2), 3, (200,))
-    best = ngrams_optimum(batch)
+    batch = ngrams(np.random.default_rng(2), 3, (200, 5))
+    best = batch.optimum
+    assert best is not None
     for sequence in range(3):
         bits = [int(bit) for bit in batch.inputs[:, sequence, 0]]
         bits.append(int(batch.targets[-1, sequence, 0]))
@@ -222,8 +222,9 @@ def test_the_optimum_is_equation_10() -> None:
 
 def test_the_optimum_costs_what_it_was_computed_to_cost() -> None:
     """Over 3,000 sequences, 200 predictions cost about 132.6 bits (standard error 0.7)."""
-    batch = ngrams(np.random.default_rng(3), 3000, (200,))
-    cost = score(ngrams_optimum(batch), batch.targets, batch.mask).bits
+    batch = ngrams(np.random.default_rng(3), 3000, (200, 5))
+    assert batch.optimum is not None
+    cost = score(batch.optimum, batch.targets, batch.mask).bits
 
     # 132.98 with five bits of 1 each (20,000 sequences); here four, and one more of the others.
     assert cost.mean() == pytest.approx(132.6, abs=2.0)

@@ -12,7 +12,6 @@ from service.errors import (
     CapacityExceeded,
     Draining,
     InvalidRequest,
-    ModelUnknown,
     SessionDeleted,
     SessionExpired,
     SessionFailed,
@@ -339,12 +338,6 @@ def test_a_newcomer_waits_for_one_burst_at_most(network: Network, clock: Clock) 
     newcomer = chunk(short, [[1, 1]])
     submitted(ledgers, newcomer)
     assert ledgers.turn() == [newcomer]
-
-
-def test_an_unknown_model_is_named_in_the_error(ledgers: Engine) -> None:
-    """Opening a session of a model that is not served says so."""
-    with pytest.raises(ModelUnknown, match="'nothing' is not served"):
-        ledgers.open("nothing", 0, None, "")
 
 
 def test_the_sessions_of_one_owner_are_listed_in_order(ledgers: Engine) -> None:
