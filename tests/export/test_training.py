@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from export import training
-from export.network import ARCHITECTURES
+from export.evaluation import score
+from export.network import ARCHITECTURES, LstmState, State
+from export.tasks import TASKS, Purpose, generator_for
 from export.training import MOST_RESTARTS, NotFinite, Quality, Run
 from tests.export.conftest import tiny
 
@@ -134,3 +137,117 @@ def test_the_learning_rate_falls_to_zero_in_the_second_half() -> None:
         rates.append(run.learning_rate())
 
     assert rates == pytest.approx([1, 1, 0.5, 0.02])
+
+
+def test_a_decay_of_zero_keeps_the_learning_rate() -> None:
+    """To the last update, as the paper's settings do."""
+    run = Run.new(replace(tiny("ntm-ff", updates=100), learning_rate=1.0, decay=0.0), 1)
+    run.update = 99
+
+    assert run.learning_rate() == 1.0
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimiser": "rmsprop", "learning_rate": 1e-3, "clip_norm": 0.0, "clip_value": 10.0},
+        {"clip_ratio": 1.5, "curriculum": 5, "curriculum_cost": 100.0},
+        {"locations": (8, 16), "initial_memory": "positional", "memory_width": 12},
+    ],
+    ids=["paper", "curriculum", "two sizes"],
+)
+def test_whatever_the_settings_a_run_resumes_exactly(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """Moments, progress, the typical gradient and the draw of N are as in an uncut run."""
+    configuration = replace(tiny("ntm-ff", updates=4, report_every=2), **settings)
+    whole = training.train(Run.new(configuration, 3), tmp_path / "whole", compiled=False)
+    cut = Run.new(configuration, 3)
+    training.train_to_next_point(cut, training.chunk_of(cut.network, compiled=False))
+    cut.save(tmp_path / "cut")
+    resumed = training.train(Run.load(tmp_path / "cut"), tmp_path / "cut", compiled=False)
+
+    assert (whole.progress, whole.typical_norm) == (resumed.progress, resumed.typical_norm)
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[name]), name
+
+
+def with_gradient(run: Run, value: float) -> float:
+    """Give every parameter that gradient, shorten it, and return its length."""
+    for parameter in run.network.parameters():
+        parameter.grad = torch.full_like(parameter, value)
+    training.shorten(run)
+    gradients = (each.grad for each in run.network.parameters() if each.grad is not None)
+    return float(torch.nn.utils.get_total_norm(gradients))
+
+
+def test_a_gradient_longer_than_is_typical_is_shortened() -> None:
+    """At a ratio of 2: the typical passes, a thousand times that is cut to twice the typical."""
+    run = Run.new(replace(tiny("ntm-ff"), clip_norm=0.0, clip_ratio=2.0), 1)
+    typical = with_gradient(run, 1e-3)
+
+    assert run.typical_norm == pytest.approx(typical)
+    assert with_gradient(run, 1e-3) == pytest.approx(typical)
+    assert with_gradient(run, 1.0) == pytest.approx(2 * typical, rel=1e-4)
+    # What passed was twice the mean, which so grows by a fiftieth.
+    assert run.typical_norm == pytest.approx(1.02 * typical, rel=1e-4)
+
+
+def test_a_gradient_longer_than_the_norm_is_shortened_to_it() -> None:
+    """With a fixed limit; and without any limit nothing is shortened."""
+    limited = Run.new(replace(tiny("ntm-ff"), clip_norm=0.5), 1)
+    free = Run.new(replace(tiny("ntm-ff"), clip_norm=0.0), 1)
+
+    assert with_gradient(limited, 1.0) == pytest.approx(0.5, rel=1e-4)
+    assert with_gradient(free, 1.0) > 10
+
+
+@pytest.mark.parametrize(("cost", "progress"), [(100.0, 0.25), (0.0, 0.0)])
+def test_a_curriculum_goes_on_by_successes_only(cost: float, progress: float) -> None:
+    """One update of four that are wanted, when its cost is low enough, and none when it is not."""
+    run = Run.new(replace(tiny("ntm-ff"), curriculum=4, curriculum_cost=cost), 1)
+    training.update(run, training.chunk_of(run.network, compiled=False))
+
+    assert run.progress == progress
+
+
+def test_expected_targets_are_the_optimum() -> None:
+    """The gradient is that towards the optimum; the bits told are those of the bits drawn."""
+    configuration = replace(
+        tiny("ntm-ff"), task="ngrams", expected_targets=True, clip_norm=0.0, batch=2
+    )
+    run = Run.new(configuration, 1)
+    chunk = training.chunk_of(run.network, compiled=False)
+    batch = TASKS["ngrams"].draw(generator_for(Purpose.TRAINING, 1, 0), 2)
+    state = run.network.initial_state(2, 24)
+    logits = training.unroll(chunk, state, torch.from_numpy(batch.inputs))
+    assert batch.optimum is not None
+    training.mean_cross_entropy(logits, batch.optimum, batch.mask).backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+    expected = [each.grad.clone() for each in run.network.parameters() if each.grad is not None]
+    bits, _ = training.update(run, chunk)
+
+    found = [each.grad for each in run.network.parameters() if each.grad is not None]
+    assert len(found) == len(expected) > 4
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+    probabilities = torch.sigmoid(logits.detach()).numpy()
+    assert bits == pytest.approx(
+        score(probabilities, batch.targets, batch.mask).bits.mean(), rel=1e-4
+    )
+
+
+def test_every_update_draws_its_number_of_locations() -> None:
+    """Of two sizes both come up, and no other."""
+    run = Run.new(replace(tiny("ntm-ff"), locations=(5, 9)), 1)
+    chunk = training.chunk_of(run.network, compiled=False)
+    seen = set()
+
+    def watched(inputs: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+        assert not isinstance(state, LstmState)
+        seen.add(state.memory.shape[-1])
+        return chunk(inputs, state)
+
+    for _ in range(12):
+        training.update(run, watched)
+
+    assert seen == {5, 9}
