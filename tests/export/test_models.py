@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from export import card, curve, evaluation
 from export.configurations import CONFIGURATIONS, Trial
+from export.evaluation import TorchRunner, outputs
 from export.tasks import TASKS, Purpose, Size
 from export.verification import OnnxRunner
 from service.spec import ModelSpec
@@ -66,6 +68,18 @@ def test_the_file_tells_the_server_its_task(name: str) -> None:
         TASKS[row.task].output_width,
     )
     assert spec.default_locations == row.default_locations
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_the_file_computes_what_its_network_computes(name: str) -> None:
+    """Some sequences of its task come out of onnxruntime as out of PyTorch."""
+    row = CONFIGURATIONS[name]
+    batch = TASKS[row.task].draw(np.random.default_rng(1), 3)
+    expected = outputs(TorchRunner(card.load(MODELS / name)), batch, row.default_locations)
+    runner = OnnxRunner((MODELS / name / card.MODEL_NAME).read_bytes())
+
+    found = outputs(runner, batch, row.default_locations)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -9,11 +11,11 @@ import torch
 
 from export import to_onnx, verification
 from export.evaluation import TorchRunner, outputs
-from export.network import Ntm
+from export.network import Ntm, build
 from export.tasks import copy
 from export.verification import OnnxRunner, VerificationFailed
 from service.spec import ModelSpec
-from tests.export.conftest import Exported
+from tests.export.conftest import Exported, tiny
 
 
 def test_the_metadata_hold_the_spec(exported: Exported) -> None:
@@ -23,17 +25,8 @@ def test_the_metadata_hold_the_spec(exported: Exported) -> None:
     assert isinstance(spec, ModelSpec)
     assert (spec.task, spec.architecture) == ("copy", exported.configuration.architecture)
     assert (spec.input, spec.input_width, spec.output, spec.output_width) == ("x", 9, "y", 8)
-    memory = isinstance(exported.network, Ntm)
-    assert (
-        (2, 2, 24)
-        if memory
-        else (
-            spec.read_heads,
-            spec.write_heads,
-            spec.default_locations,
-        )
-        == (0, 0, 0)
-    )
+    expected = (2, 2, 24) if isinstance(exported.network, Ntm) else (0, 0, 0)
+    assert (spec.read_heads, spec.write_heads, spec.default_locations) == expected
 
 
 @pytest.mark.parametrize("locations", [1, 40])
@@ -148,3 +141,23 @@ def test_the_graph_is_small_and_standard(exported: Exported) -> None:
     assert not kinds & {"Cast", "Expand", "Shape", "Where", "Identity", "ConstantOfShape"}
     assert (exported.model.opset_import[0].version, exported.model.ir_version) == (18, 10)
     assert len(exported.model.graph.node) < 80 + 10 * exported.configuration.layers
+
+
+@pytest.mark.parametrize(
+    ("initial_memory", "architecture"), [("positional", "ntm-ff"), ("learned", "ntm-lstm")]
+)
+def test_a_memory_that_starts_otherwise_survives_the_export(
+    initial_memory: str, architecture: str
+) -> None:
+    """Spec, file and PyTorch agree on it; a learned one fixes the locations."""
+    configuration = replace(tiny(architecture), initial_memory=initial_memory, memory_width=12)
+    network = build(architecture, configuration.sizes, seed=5)
+    spec = to_onnx.spec_of(network, configuration)
+    content = to_onnx.convert(network, spec).SerializeToString()
+    locations = 24 if initial_memory == "learned" else 31
+
+    assert spec.fixed_locations == (initial_memory == "learned")
+    verification.verify(content, network, (locations,))
+    loaded = to_onnx.load(onnx.load_from_string(content), configuration)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name]), name

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import ModelInvalid
-from service.spec import Initial, ModelSpec, StateTensor
+from service.spec import BLANK, Initial, ModelSpec, StateTensor
 from tests.tiny_models import LEDGER
 
 
@@ -37,6 +37,28 @@ def test_initial_values_follow_their_rules() -> None:
     assert total.initial_value(3).tolist() == [0, 0]
     assert constant.initial_value(3).tolist() == [[0.5] * 3] * 2
     assert weighting.initial_value(3).tolist() == [[1, 0, 0]] * 2
+
+
+def test_a_positional_memory_marks_each_location() -> None:
+    """Sine and cosine of its index over each wavelength, an eighth of a turn on; the rest faint."""
+    memory = replace(LEDGER.state[1], shape=(5, "N"), initial=Initial("positional", (4.0, 16.0)))
+    value = memory.initial_value(20)
+    half = np.sqrt(0.5)
+
+    assert value.shape == (5, 20)
+    turn = [[half, half], [half, -half], [-half, -half], [-half, half], [half, half]]
+    np.testing.assert_allclose(value[:2, :5].T, turn, atol=1e-6)
+    assert value[2, 14] == pytest.approx(np.sin(2 * np.pi * 14 / 16 + np.pi / 4), abs=1e-6)
+    assert value[3, 14] == pytest.approx(np.cos(2 * np.pi * 14 / 16 + np.pi / 4), abs=1e-6)
+    assert value[4].tolist() == [np.float32(BLANK)] * 20
+
+
+def test_a_positional_spec_is_read_back_unchanged() -> None:
+    """Its wavelengths are its values."""
+    memory = replace(LEDGER.state[1], initial=Initial("positional", (4.0,)))
+    spec = replace(LEDGER, state=(LEDGER.state[0], memory, LEDGER.state[2]))
+
+    assert ModelSpec.from_json(spec.to_json()) == spec
 
 
 def test_state_bytes_grow_with_the_locations() -> None:
@@ -78,6 +100,16 @@ def state(**fields: Any) -> str:
         (state(initial={"rule": "constant", "values": []}), "starts by 'constant' with 0 values"),
         (state(initial={"rule": "constant", "values": [float("nan")]}), "not finite"),
         (state(initial={"rule": "values", "values": [0.0] * 16}), "locations are fixed"),
+        (
+            state(initial={"rule": "positional", "values": [4.0, 8.0]}),
+            "cannot start positional with 2 wavelengths",
+        ),
+        (
+            state(shape=["N", 2], initial={"rule": "positional", "values": [4.0]}),
+            "cannot start positional with 1 wavelengths",
+        ),
+        (state(initial={"rule": "positional", "values": []}), r"has the wavelengths \(\)"),
+        (state(initial={"rule": "positional", "values": [-4.0]}), r"wavelengths \(-4.0,\)"),
     ],
 )
 def test_a_wrong_spec_is_refused_with_its_fault(text: str, message: str) -> None:
