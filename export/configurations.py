@@ -137,7 +137,7 @@ class Configuration:
         return replace(self, **values)  # type: ignore[arg-type]  # their types were just checked
 
 
-COPY_VALIDATION = (Trial((20,), 128, 64), Trial((120,), 128, 32), Trial((1000,), 1024, 16))
+COPY_VALIDATION = (Trial((20,), 128, 64), Trial((120,), 128, 32), Trial((1000,), 1024, 4))
 COPY_EVALUATION = (
     *(Trial((length,), 128, 1000) for length in (10, 20, 30, 50, 120)),
     Trial((1000,), 1024, 100),
@@ -178,6 +178,7 @@ CONFIGURATIONS = {
             clip_ratio=1.5,
             locations=(24, 128),
             blank_rate=0.1,
+            report_every=200,
             updates=3000,
             validation=COPY_VALIDATION,
             evaluation=COPY_EVALUATION,
@@ -190,6 +191,7 @@ CONFIGURATIONS = {
             clip_ratio=1.5,
             locations=(24, 128),
             blank_rate=0.1,
+            report_every=200,
             updates=3000,
             validation=COPY_VALIDATION,
             evaluation=COPY_EVALUATION,
@@ -218,7 +220,8 @@ CONFIGURATIONS = {
             learning_rate=0.005,
             clip_ratio=4.0,
             batch=16,
-            updates=16000,
+            locations=(24, 128),
+            updates=12000,
             report_every=400,
             validation=REPEAT_VALIDATION,
             evaluation=REPEAT_EVALUATION,
