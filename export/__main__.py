@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from client import Client, NtmClientError
 from export import card, evaluation, sweep, training
 from export import report as report_file
 from export.configurations import CONFIGURATIONS, PAPER, Configuration, Trial
 from export.evaluation import Result
 from export.network import ARCHITECTURES
+from export.served import ServedModel
 from export.tasks import TASKS, Purpose, Size, size_text
 from export.training import Run
 from export.verification import OnnxRunner
@@ -25,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         options.run(options)
-    except (ValueError, FileNotFoundError, ArithmeticError) as error:
+    except (ValueError, FileNotFoundError, ArithmeticError, NtmClientError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -112,7 +115,8 @@ def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     command = commands.add_parser(
         "evaluate",
         help="measure an exported model",
-        description="Run an exported model on fresh sequences, through onnxruntime.",
+        description="Run an exported model on fresh sequences, through onnxruntime or through a "
+        "server. With the default trials the result is compared with the model's card.",
     )
     command.add_argument("model", type=Path, help="folder of the model, such as models/NAME")
     command.add_argument(
@@ -128,6 +132,11 @@ def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     command.add_argument("--sequences", type=int, default=200, help="of each length (default: 200)")
     command.add_argument("--seed", type=int, default=0, help="of the sequences (default: 0)")
     command.add_argument("--threads", type=int, default=1, help="of onnxruntime (default: 1)")
+    command.add_argument(
+        "--server",
+        metavar="HOST:PORT",
+        help="stream the sequences through this server instead, which serves the same model",
+    )
     command.set_defaults(run=evaluate)
 
 
@@ -153,10 +162,12 @@ def evaluate(options: argparse.Namespace) -> None:
     """Print the measures of a model over all sizes and memory sizes, or over its card's trials."""
     model = (options.model / card.MODEL_NAME).read_bytes()
     runner = OnnxRunner(model, options.threads)
+    answers = evaluation.answers_of(runner)
     task = TASKS[runner.spec.task]
+    described = card.read(options.model)
     on_card = {
         Trial(tuple(each["size"]), each["locations"], each["sequences"]): each
-        for each in card.shipped(card.read(options.model))["results"]
+        for each in card.shipped(described)["results"]
     }
     trials = list(on_card)
     if options.sizes:
@@ -165,10 +176,14 @@ def evaluate(options: argparse.Namespace) -> None:
     for trial in trials:
         if len(trial.size) != len(task.size_names):
             raise ValueError(f"a size of this task is {' x '.join(task.size_names)}")
-    results = [
-        evaluation.evaluate(runner, task, trial, Purpose.EVALUATION, options.seed)
-        for trial in trials
-    ]
+    with ExitStack() as stack:
+        if options.server:
+            client = stack.enter_context(Client(options.server))
+            answers = _served(client, options.model.resolve().name, described["content_hash"])
+        results = [
+            evaluation.evaluate(answers, task, trial, Purpose.EVALUATION, options.seed)
+            for trial in trials
+        ]
     print(evaluation.table(results))
     if not options.sizes and options.seed == card.EVALUATION_SEED:
         differ = [
@@ -177,6 +192,14 @@ def evaluate(options: argparse.Namespace) -> None:
             if not agrees(result, on_card[trial])
         ]
         print(f"differs from the card at {', '.join(differ)}" if differ else "as on the card")
+
+
+def _served(client: Client, name: str, content_hash: str) -> ServedModel:
+    """The server's model of that name. Raises ValueError if it is another than the card's."""
+    found = client.model(name).content_hash
+    if found != content_hash:
+        raise ValueError(f"{client.target} serves another {name}: {found}, not {content_hash}")
+    return ServedModel(client, name)
 
 
 def agrees(result: Result, on_card: Mapping[str, Any]) -> bool:

@@ -107,10 +107,10 @@ def _verified_locations(configuration: Configuration) -> tuple[int, ...]:
 
 def _evaluate(content: bytes, configuration: Configuration) -> list[Result]:
     """All trials of evaluation, through onnxruntime."""
-    runner = OnnxRunner(content)
+    answers = evaluation.answers_of(OnnxRunner(content))
     task = TASKS[configuration.task]
     return [
-        evaluation.evaluate(runner, task, trial, Purpose.EVALUATION, EVALUATION_SEED)
+        evaluation.evaluate(answers, task, trial, Purpose.EVALUATION, EVALUATION_SEED)
         for trial in configuration.evaluation
     ]
 

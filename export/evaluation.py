@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -19,6 +19,9 @@ SEQUENCES_AT_ONCE = 40
 """A larger batch at 1,024 locations leaves the processor's cache and is slower."""
 
 S = TypeVar("S")
+
+Answers = Callable[[Batch, int], Float32]
+"""Runs whole sequences from the initial state at so many locations: probabilities [T, B, Y]."""
 
 
 class Runner(Protocol[S]):
@@ -94,7 +97,12 @@ def outputs(runner: Runner[S], batch: Batch, locations: int) -> Float32:
     return np.stack(rows)
 
 
-def evaluate(runner: Runner[S], task: Task, trial: Trial, purpose: Purpose, seed: int) -> Result:
+def answers_of(runner: Runner[S]) -> Answers:
+    """What a runner answers."""
+    return lambda batch, locations: outputs(runner, batch, locations)
+
+
+def evaluate(answers: Answers, task: Task, trial: Trial, purpose: Purpose, seed: int) -> Result:
     """Run a trial on sequences that depend only on the trial, the purpose and the seed."""
     generator = generator_for(purpose, seed, *trial.size)
     scores = []
@@ -104,7 +112,7 @@ def evaluate(runner: Runner[S], task: Task, trial: Trial, purpose: Purpose, seed
         batch = task.generate(generator, count, trial.size)
         if batch.optimum is not None:
             best.append(score(batch.optimum, batch.targets, batch.mask).bits)
-        scores.append(score(outputs(runner, batch, trial.locations), batch.targets, batch.mask))
+        scores.append(score(answers(batch, trial.locations), batch.targets, batch.mask))
     wrong = np.concatenate([each.wrong for each in scores])
     bits = np.concatenate([each.bits for each in scores])
     excess = bits - np.concatenate(best) if best else None

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, pad
 
 from export.configurations import Configuration, Trial
-from export.evaluation import TorchRunner, evaluate, score
+from export.evaluation import TorchRunner, answers_of, evaluate, score
 from export.network import Network, State, build
 from export.rmsprop import RmsProp
 from export.tasks import TASKS, Float32, Purpose, generator_for
@@ -315,9 +315,10 @@ def mean_cross_entropy(logits: Tensor, targets: Float32, mask: Float32) -> Tenso
 def validate(network: Network, configuration: Configuration, seed: int) -> Quality:
     """Run the trials of validation up to the first that does not pass."""
     task = TASKS[configuration.task]
+    answers = answers_of(TorchRunner(network))
     passed, bits = 0, 0.0
     for trial in configuration.validation:
-        result = evaluate(TorchRunner(network), task, trial, Purpose.VALIDATION, seed)
+        result = evaluate(answers, task, trial, Purpose.VALIDATION, seed)
         bits = result.bits_per_sequence
         if result.wrong_bits:
             break

@@ -18,7 +18,7 @@ PACKAGES = ("service", "client", "export", "bench")
 MAY_IMPORT = {
     "service": ("service",),
     "client": ("client", "service.pb"),
-    "export": ("export", "service.spec", "service.errors"),
+    "export": ("export", "client", "service.spec", "service.errors"),
     "bench": ("bench", "service"),
 }
 """What each package may import of this project."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from export.configurations import Trial
-from export.evaluation import evaluate, score, table
+from export.evaluation import answers_of, evaluate, score, table
 from export.tasks import TASKS, Float32, Purpose
 
 
@@ -49,7 +49,9 @@ def test_a_certain_error_costs_a_finite_price() -> None:
 
 def test_a_trial_sums_up_all_its_sequences() -> None:
     """Bits are a mean, wrong bits a total, and exactness a share, over all batches of the trial."""
-    result = evaluate(Scripted(), TASKS["copy"], Trial((3,), 9, 50), Purpose.EVALUATION, 1)
+    result = evaluate(
+        answers_of(Scripted()), TASKS["copy"], Trial((3,), 9, 50), Purpose.EVALUATION, 1
+    )
 
     # 50 sequences run as 40 and 10: one wrong bit in each of the two batches.
     assert result.wrong_bits == 2
@@ -61,7 +63,9 @@ def test_a_trial_sums_up_all_its_sequences() -> None:
 
 def test_the_table_shows_every_result() -> None:
     """A printed result has its length, memory size, sequences and measures."""
-    result = evaluate(Scripted(), TASKS["copy"], Trial((3,), 9, 40), Purpose.EVALUATION, 1)
+    result = evaluate(
+        answers_of(Scripted()), TASKS["copy"], Trial((3,), 9, 40), Purpose.EVALUATION, 1
+    )
 
     assert ["3", "9", "40", f"{result.bits_per_sequence:.6f}", "1", "97.5%"] == table(
         [result]

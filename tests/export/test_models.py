@@ -98,7 +98,8 @@ def test_a_shipped_model_does_its_task(name: str, size: Size, most_bits: float) 
     runner = OnnxRunner((MODELS / name / card.MODEL_NAME).read_bytes())
     trial = Trial(size, row.default_locations, 20)
 
-    result = evaluation.evaluate(runner, TASKS[row.task], trial, Purpose.EVALUATION, seed=77)
+    answers = evaluation.answers_of(runner)
+    result = evaluation.evaluate(answers, TASKS[row.task], trial, Purpose.EVALUATION, seed=77)
 
     assert result.bits_per_sequence < most_bits
 

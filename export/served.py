@@ -1,0 +1,32 @@
+"""A served model's answers, asked for over gRPC as any client asks."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from client import Client
+from export.tasks import Batch, Float32
+
+SESSIONS_AT_ONCE = 8
+
+
+class ServedModel:
+    """Answers with the outputs of sessions, one for each sequence; see `evaluation.Answers`."""
+
+    def __init__(self, client: Client, name: str) -> None:
+        """Ask a server for its model of that name."""
+        self._client = client
+        self._name = name
+
+    def __call__(self, batch: Batch, locations: int) -> Float32:
+        """Stream whole sequences: probabilities [T, B, Y]."""
+        sequences = batch.inputs.transpose(1, 0, 2)
+        with ThreadPoolExecutor(SESSIONS_AT_ONCE) as pool:
+            answers = pool.map(lambda inputs: self._answer(inputs, locations), sequences)
+            return np.stack(list(answers), axis=1)
+
+    def _answer(self, inputs: Float32, locations: int) -> Float32:
+        with self._client.create_session(self._name, locations or None) as session:
+            return session.step(inputs).outputs
