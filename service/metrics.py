@@ -24,7 +24,7 @@ class Metrics:
         )
         self.model = Gauge(
             "ntm_model_info",
-            "Always 1 for each model served; its content hash and provider as labels.",
+            "Always 1 for each model loaded; its content hash and provider as labels.",
             ["model", "content_hash", "provider"],
             registry=registry,
         )
