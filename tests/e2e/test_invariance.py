@@ -71,6 +71,21 @@ def test_batched_equals_alone_whatever_the_batch(shipped: Network, data: st.Data
         assert work.outcome.outputs.tobytes() == alone.tobytes()
 
 
+@pytest.mark.parametrize("model", sorted(path.parent.name for path in MODELS.glob("*/*.onnx")))
+def test_every_model_gives_in_a_batch_what_it_gives_alone(model: str) -> None:
+    """Thirty-nine sessions of unlike lengths, stepped together, each bit for bit as alone."""
+    network = Network((MODELS / model / "model.onnx").read_bytes(), "cpu")
+    generator = np.random.default_rng(3)
+    shape = (9, network.spec.input_width)
+    inputs = [generator.integers(0, 2, shape).astype(np.float32)[: 1 + n % 9] for n in range(39)]
+    engine = driving.engine(network, Clock())
+    works = [driving.chunk(driving.opened(engine, 0), each) for each in inputs]
+    driving.stepped(engine, *works)
+    for work, each in zip(works, inputs, strict=True):
+        assert work.outcome is not None
+        assert work.outcome.outputs.tobytes() == stepped_alone(network, each, 0).tobytes()
+
+
 @pytest.mark.slow
 async def test_64_streaming_sessions_equal_the_same_sessions_alone(serve: Serve) -> None:
     """Different models, lengths, memory sizes and chunks, all at once, bit for bit."""
