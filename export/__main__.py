@@ -14,7 +14,8 @@ import torch
 from client import Client, NtmClientError
 from export import card, evaluation, sweep, training
 from export import report as report_file
-from export.configurations import CONFIGURATIONS, PAPER, Configuration, Trial
+from export.configuration import Configuration, Trial
+from export.configurations import CONFIGURATIONS, PAPER
 from export.evaluation import Result
 from export.network import ARCHITECTURES
 from export.served import ServedModel
@@ -70,9 +71,6 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     command.add_argument(
         "--runs", type=Path, default=Path("runs"), help="where checkpoints go (default: runs)"
-    )
-    command.add_argument(
-        "--eager", action="store_true", help="do not compile the step, although a compiler exists"
     )
     command.add_argument("--threads", type=int, default=1, help="of PyTorch (default: 1)")
     command.set_defaults(run=train)
@@ -248,15 +246,13 @@ def train(options: argparse.Namespace) -> None:
         print(f"going on from {run.sequences:,} sequences")
     else:
         run = Run.new(configuration, options.seed)
-    compiled = not options.eager and training.can_compile()
     parameters = sum(parameter.numel() for parameter in run.network.parameters())
     print(
         f"{configuration.name}: seed {options.seed}, {parameters:,} parameters, "
-        f"{configuration.updates * configuration.batch:,} sequences, "
-        f"{'compiled' if compiled else 'eager'} step"
+        f"{configuration.updates * configuration.batch:,} sequences"
     )
     print(f"{'sequences':>10} {'bits/seq':>10} {'wrong bits':>10} {'seq/s':>7}  validation")
-    run = training.train(run, folder, compiled=compiled, report=report)
+    run = training.train(run, folder, report)
     print(f"best after {run.best_update * configuration.batch:,} sequences; {folder}")
 
 

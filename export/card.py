@@ -14,7 +14,8 @@ from typing import Any
 import onnx
 
 from export import curve, evaluation, to_onnx, verification
-from export.configurations import CONFIGURATIONS, PAPER, SETTING, Configuration
+from export.configuration import SETTING, Configuration
+from export.configurations import CONFIGURATIONS, PAPER
 from export.evaluation import Result
 from export.network import Network
 from export.tasks import TASKS, Purpose

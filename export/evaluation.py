@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 import torch
 
-from export.configurations import Trial
+from export.configuration import Trial
 from export.network import Network, State
 from export.tasks import Batch, Float32, Purpose, Size, Task, generator_for, size_text
 

@@ -8,7 +8,7 @@ each of the controller's L layers. No parameter depends on N, but for a learned 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -161,6 +161,10 @@ class FeedforwardController(nn.Module):
             Affine(size if layer else inputs, size, generator) for layer in range(layers)
         )
 
+    def products(self) -> list[Affine]:
+        """The product of each layer, the input's first."""
+        return cast("list[Affine]", list(self.layers))
+
     def initial_state(self, batch: int) -> tuple[Tensor, ...]:
         """Nothing."""
         return ()
@@ -185,6 +189,10 @@ class LstmController(nn.Module):
         )
         self.initial_hidden = nn.Parameter(torch.zeros(layers, size))
         self.initial_cell = nn.Parameter(torch.zeros(layers, size))
+
+    def products(self) -> list[Affine]:
+        """The product of each layer, the input's first."""
+        return [cast(LstmLayer, layer).gates for layer in self.layers]
 
     def initial_state(self, batch: int) -> tuple[Tensor, ...]:
         """Hidden and cell, each [B, L, C]."""

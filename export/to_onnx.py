@@ -20,7 +20,7 @@ from onnxscript import FLOAT
 from onnxscript import opset18 as op
 from torch import Tensor, nn
 
-from export.configurations import Configuration
+from export.configuration import Configuration
 from export.network import SHIFTS, Network, Ntm, State, Trace, build
 from service.spec import (
     METADATA_KEY,

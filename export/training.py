@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -22,13 +21,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, pad
+from torch.nn.functional import binary_cross_entropy_with_logits
 
-from export.configurations import Configuration, Trial
+from export.configuration import Configuration, Trial
 from export.evaluation import TorchRunner, answers_of, evaluate, score
-from export.network import Network, State, build
+from export.network import Network, build
 from export.rmsprop import RmsProp
 from export.tasks import TASKS, Float32, Purpose, generator_for
+from export.unrolled import Arena, logits_of
 
 MOST_RESTARTS = 3
 
@@ -39,15 +39,6 @@ CHECKPOINT_NAME = "checkpoint.pt"
 
 TRIALS = ("validation", "evaluation")
 """The fields of a configuration that hold trials."""
-
-STEPS_COMPILED = 5
-"""
-Steps in one compiled graph. More take ever longer to compile; one alone pays the cost of a call
-for every step: measured 1.37 against 1.13 ms a step, LSTM controller, batch 32, one core.
-"""
-
-Chunk = Callable[[Tensor, State], tuple[Tensor, State]]
-"""`STEPS_COMPILED` steps: inputs [K, B, X] and a state -> logits [K, B, Y], the next state."""
 
 
 class NotFinite(ArithmeticError):
@@ -82,7 +73,7 @@ class Point(NamedTuple):
 
 @dataclass
 class Run:
-    """Everything about a training run that changes; a checkpoint is all of it."""
+    """Everything about a training run that changes; a checkpoint is all of it but the arena."""
 
     configuration: Configuration
     seed: int
@@ -100,6 +91,8 @@ class Run:
     progress: float = 0.0
     """Through the curriculum, from 0 to 1."""
     best_update: int = 0
+    arena: Arena = field(default_factory=Arena)
+    """Where an update keeps what its steps compute."""
 
     @classmethod
     def new(cls, configuration: Configuration, seed: int) -> Run:
@@ -173,9 +166,7 @@ class Run:
         return run
 
 
-def train(
-    run: Run, folder: Path, *, compiled: bool, report: Callable[[Run], None] = lambda run: None
-) -> Run:
+def train(run: Run, folder: Path, report: Callable[[Run], None] = lambda run: None) -> Run:
     """
     Make the updates that remain, with a checkpoint in `folder` at every point of the curve.
 
@@ -186,14 +177,12 @@ def train(
     """
     if run.update == 0:
         run.save(folder)
-    chunk = chunk_of(run.network, compiled=compiled)
     while not run.finished:
         try:
-            train_to_next_point(run, chunk)
+            train_to_next_point(run)
         except NotFinite as error:
             print(f"{error}; back to the last checkpoint, with half the learning rate")
             run = restart(run, folder)
-            chunk = chunk_of(run.network, compiled=compiled)
             continue
         run.save(folder)
         report(run)
@@ -215,14 +204,14 @@ def restart(run: Run, folder: Path) -> Run:
     return before
 
 
-def train_to_next_point(run: Run, chunk: Chunk) -> None:
+def train_to_next_point(run: Run) -> None:
     """Make `report_every` updates, then validate: one more point of the curve."""
     started = time.monotonic()
     bits = wrong = 0.0
     first = run.update
     last = min(first + run.configuration.report_every, run.configuration.updates)
     while run.update < last:
-        update_bits, update_wrong = update(run, chunk)
+        update_bits, update_wrong = update(run)
         bits += update_bits / (last - first)
         wrong += update_wrong / (last - first)
     quality = validate(run.network, run.configuration, run.seed)
@@ -235,7 +224,7 @@ def train_to_next_point(run: Run, chunk: Chunk) -> None:
     )
 
 
-def update(run: Run, chunk: Chunk) -> tuple[float, float]:
+def update(run: Run) -> tuple[float, float]:
     """
     Make one update of the parameters; returns bits and wrong bits per sequence.
 
@@ -248,7 +237,7 @@ def update(run: Run, chunk: Chunk) -> tuple[float, float]:
     batch = task.draw(generator, configuration.batch, configuration.blank_rate, run.progress)
     locations = int(generator.choice(configuration.locations))
     state = run.network.initial_state(configuration.batch, locations)
-    logits = unroll(chunk, state, torch.from_numpy(batch.inputs))
+    logits = logits_of(run.network, torch.from_numpy(batch.inputs), state, run.arena)
     targets = batch.targets
     if configuration.expected_targets and batch.optimum is not None:
         targets = batch.optimum
@@ -289,18 +278,6 @@ def shorten(run: Run) -> None:
     run.typical_norm += weight * (passed - run.typical_norm)
 
 
-def unroll(chunk: Chunk, state: State, inputs: Tensor) -> Tensor:
-    """Run `inputs` [T, B, X] from a state: logits [T, B, Y]."""
-    steps = len(inputs)
-    # Steps of silence fill the last chunk; nothing depends on them.
-    inputs = pad(inputs, (0, 0, 0, 0, 0, -steps % STEPS_COMPILED))
-    rows = []
-    for piece in torch.split(inputs, STEPS_COMPILED):
-        logits, state = chunk(piece, state)
-        rows.append(logits)
-    return torch.cat(rows)[:steps]
-
-
 def mean_cross_entropy(logits: Tensor, targets: Float32, mask: Float32) -> Tensor:
     """
     The cost of a target bit in nats, over all that count: `logits`, `targets` [T, B, Y], `mask`.
@@ -326,20 +303,6 @@ def validate(network: Network, configuration: Configuration, seed: int) -> Quali
     return Quality(passed, -bits)
 
 
-def chunk_of(network: Network, *, compiled: bool) -> Chunk:
-    """Some steps of the network, without the traces, which training has no use for."""
-
-    def chunk(inputs: Tensor, state: State) -> tuple[Tensor, State]:
-        rows = []
-        for x in inputs.unbind():
-            logits, state, _ = network(x, state)
-            rows.append(logits)
-        return torch.stack(rows), state
-
-    # Not the whole sequence: compiling it takes minutes for each length.
-    return torch.compile(chunk, dynamic=False) if compiled else chunk
-
-
 def _optimiser(configuration: Configuration, network: Network) -> torch.optim.Optimizer:
     """The configured optimiser."""
     rate = configuration.learning_rate
@@ -353,11 +316,6 @@ def _optimiser(configuration: Configuration, network: Network) -> torch.optim.Op
 def folder_of(runs: Path, name: str, seed: int, *, paper: bool = False) -> Path:
     """Where the checkpoint of a training is kept."""
     return runs / (f"{name}-paper" if paper else name) / f"seed-{seed}"
-
-
-def can_compile() -> bool:
-    """Whether there is a C++ compiler, which `torch.compile` needs."""
-    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))
 
 
 def _plain(configuration: Configuration) -> dict[str, Any]:

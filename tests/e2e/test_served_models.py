@@ -10,7 +10,8 @@ import pytest
 from client import Client
 from export import __main__ as command_line
 from export import card, evaluation
-from export.configurations import CONFIGURATIONS, Trial
+from export.configuration import Trial
+from export.configurations import CONFIGURATIONS
 from export.served import ServedModel
 from export.tasks import TASKS, Purpose
 from export.verification import OnnxRunner

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from export import to_onnx
-from export.configurations import Configuration, Trial
+from export.configuration import Configuration, Trial
 from export.network import ARCHITECTURES, Network, build
 
 

@@ -27,7 +27,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-TRAIN = ("train", "copy", "--architecture", "ntm-ff", "--seed", "2", "--eager", "--runs")
+TRAIN = ("train", "copy", "--architecture", "ntm-ff", "--seed", "2", "--runs")
 
 
 def test_train_export_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

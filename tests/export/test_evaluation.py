@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export.configurations import Trial
+from export.configuration import Trial
 from export.evaluation import answers_of, evaluate, score, table
 from export.tasks import TASKS, Float32, Purpose
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from export import card, curve, evaluation
-from export.configurations import CONFIGURATIONS, Trial
+from export.configuration import Trial
+from export.configurations import CONFIGURATIONS
 from export.evaluation import TorchRunner, outputs
 from export.tasks import TASKS, Purpose, Size
 from export.verification import OnnxRunner

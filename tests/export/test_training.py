@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from export import training
 from export.evaluation import score
-from export.network import ARCHITECTURES, LstmState, State
+from export.network import ARCHITECTURES, LstmState, Network, State
 from export.tasks import TASKS, Purpose, generator_for
 from export.training import MOST_RESTARTS, NotFinite, Quality, Run
+from export.unrolled import Arena, logits_of
 from tests.export.conftest import tiny
 
 
@@ -22,7 +24,7 @@ def test_training_lowers_the_cost(tmp_path: Path) -> None:
     configuration = replace(
         tiny("ntm-lstm", updates=60, report_every=20), learning_rate=2e-2, batch=16
     )
-    run = training.train(Run.new(configuration, seed=1), tmp_path, compiled=False)
+    run = training.train(Run.new(configuration, seed=1), tmp_path)
 
     costs = [point.bits_per_sequence for point in run.curve]
     assert len(costs) == 3
@@ -33,13 +35,12 @@ def test_training_lowers_the_cost(tmp_path: Path) -> None:
 def test_an_interrupted_run_resumes_exactly(architecture: str, tmp_path: Path) -> None:
     """A run cut after a checkpoint ends with the parameters of an uncut one, bit for bit."""
     configuration = tiny(architecture, updates=6, report_every=2)
-    whole = training.train(Run.new(configuration, 3), tmp_path / "whole", compiled=False)
+    whole = training.train(Run.new(configuration, 3), tmp_path / "whole")
     cut = Run.new(configuration, 3)
-    chunk = training.chunk_of(cut.network, compiled=False)
-    training.train_to_next_point(cut, chunk)
+    training.train_to_next_point(cut)
     cut.save(tmp_path / "cut")
-    training.update(cut, chunk)  # lost: made after the last checkpoint
-    resumed = training.train(Run.load(tmp_path / "cut"), tmp_path / "cut", compiled=False)
+    training.update(cut)  # lost: made after the last checkpoint
+    resumed = training.train(Run.load(tmp_path / "cut"), tmp_path / "cut")
 
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, resumed.network.state_dict()[name]), name
@@ -49,7 +50,7 @@ def test_an_interrupted_run_resumes_exactly(architecture: str, tmp_path: Path) -
 
 def test_a_checkpoint_holds_the_whole_run(tmp_path: Path) -> None:
     """Configuration, seed, counters, curve and best network come back from a checkpoint."""
-    run = training.train(Run.new(tiny("ntm-ff"), 4), tmp_path, compiled=False)
+    run = training.train(Run.new(tiny("ntm-ff"), 4), tmp_path)
     loaded = Run.load(tmp_path)
 
     assert (run.configuration, run.seed, run.update) == (
@@ -69,7 +70,7 @@ def test_the_best_network_is_kept(tmp_path: Path) -> None:
     run = Run.new(tiny("ntm-ff"), 4)
     run.best = {name: value.clone() for name, value in run.network.state_dict().items()}
     run.best_quality = Quality(passed=1, negative_bits=0.0)
-    training.train(run, tmp_path, compiled=False)
+    training.train(run, tmp_path)
 
     assert run.best_update == 0
     fresh = Run.new(tiny("ntm-ff"), 4).network
@@ -90,7 +91,7 @@ def test_values_not_finite_are_reported_and_change_nothing() -> None:
     before = {name: value.clone() for name, value in run.network.state_dict().items()}
 
     with pytest.raises(NotFinite, match="update 0 of seed 9"):
-        training.update(run, training.chunk_of(run.network, compiled=False))
+        training.update(run)
 
     for name, value in run.network.state_dict().items():
         torch.testing.assert_close(value, before[name], equal_nan=True)
@@ -102,14 +103,14 @@ def test_a_restart_goes_back_with_half_the_learning_rate(
     """After one NaN a run finishes from its last checkpoint, at half the rate, counted once."""
     update, failures = training.update, [3]
 
-    def fail_once(run: Run, chunk: training.Chunk) -> tuple[float, float]:
+    def fail_once(run: Run) -> tuple[float, float]:
         if run.update in failures:
             failures.remove(run.update)
             raise NotFinite("loss nan in update 3 of seed 1")
-        return update(run, chunk)
+        return update(run)
 
     monkeypatch.setattr(training, "update", fail_once)
-    run = training.train(Run.new(tiny("ntm-ff"), 1), tmp_path, compiled=False)
+    run = training.train(Run.new(tiny("ntm-ff"), 1), tmp_path)
 
     assert (run.update, run.restarts) == (4, 1)
     assert Run.load(tmp_path).restarts == 1
@@ -120,13 +121,13 @@ def test_a_restart_goes_back_with_half_the_learning_rate(
 def test_restarts_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that fails every time gives up instead of going on for ever."""
 
-    def fail(run: Run, chunk: training.Chunk) -> tuple[float, float]:
+    def fail(run: Run) -> tuple[float, float]:
         raise NotFinite("loss nan")
 
     monkeypatch.setattr(training, "update", fail)
 
     with pytest.raises(NotFinite, match=f"after {MOST_RESTARTS} restarts"):
-        training.train(Run.new(tiny("ntm-ff"), 1), tmp_path, compiled=False)
+        training.train(Run.new(tiny("ntm-ff"), 1), tmp_path)
 
 
 def test_the_learning_rate_falls_to_zero_in_the_second_half() -> None:
@@ -161,11 +162,11 @@ def test_whatever_the_settings_a_run_resumes_exactly(
 ) -> None:
     """Moments, progress, the typical gradient and the draw of N are as in an uncut run."""
     configuration = replace(tiny("ntm-ff", updates=4, report_every=2), **settings)
-    whole = training.train(Run.new(configuration, 3), tmp_path / "whole", compiled=False)
+    whole = training.train(Run.new(configuration, 3), tmp_path / "whole")
     cut = Run.new(configuration, 3)
-    training.train_to_next_point(cut, training.chunk_of(cut.network, compiled=False))
+    training.train_to_next_point(cut)
     cut.save(tmp_path / "cut")
-    resumed = training.train(Run.load(tmp_path / "cut"), tmp_path / "cut", compiled=False)
+    resumed = training.train(Run.load(tmp_path / "cut"), tmp_path / "cut")
 
     assert (whole.progress, whole.typical_norm) == (resumed.progress, resumed.typical_norm)
     for name, value in whole.network.state_dict().items():
@@ -206,7 +207,7 @@ def test_a_gradient_longer_than_the_norm_is_shortened_to_it() -> None:
 def test_a_curriculum_goes_on_by_successes_only(cost: float, progress: float) -> None:
     """One update of four that are wanted, when its cost is low enough, and none when it is not."""
     run = Run.new(replace(tiny("ntm-ff"), curriculum=4, curriculum_cost=cost), 1)
-    training.update(run, training.chunk_of(run.network, compiled=False))
+    training.update(run)
 
     assert run.progress == progress
 
@@ -217,14 +218,13 @@ def test_expected_targets_are_the_optimum() -> None:
         tiny("ntm-ff"), task="ngrams", expected_targets=True, clip_norm=0.0, batch=2
     )
     run = Run.new(configuration, 1)
-    chunk = training.chunk_of(run.network, compiled=False)
     batch = TASKS["ngrams"].draw(generator_for(Purpose.TRAINING, 1, 0), 2)
     state = run.network.initial_state(2, 24)
-    logits = training.unroll(chunk, state, torch.from_numpy(batch.inputs))
+    logits = logits_of(run.network, torch.from_numpy(batch.inputs), state, Arena())
     assert batch.optimum is not None
     training.mean_cross_entropy(logits, batch.optimum, batch.mask).backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
     expected = [each.grad.clone() for each in run.network.parameters() if each.grad is not None]
-    bits, _ = training.update(run, chunk)
+    bits, _ = training.update(run)
 
     found = [each.grad for each in run.network.parameters() if each.grad is not None]
     assert len(found) == len(expected) > 4
@@ -236,18 +236,18 @@ def test_expected_targets_are_the_optimum() -> None:
     )
 
 
-def test_every_update_draws_its_number_of_locations() -> None:
+def test_every_update_draws_its_number_of_locations(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two sizes both come up, and no other."""
     run = Run.new(replace(tiny("ntm-ff"), locations=(5, 9)), 1)
-    chunk = training.chunk_of(run.network, compiled=False)
     seen = set()
 
-    def watched(inputs: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+    def watched(network: Network, inputs: Tensor, state: State, arena: Arena) -> Tensor:
         assert not isinstance(state, LstmState)
         seen.add(state.memory.shape[-1])
-        return chunk(inputs, state)
+        return logits_of(network, inputs, state, arena)
 
+    monkeypatch.setattr(training, "logits_of", watched)
     for _ in range(12):
-        training.update(run, watched)
+        training.update(run)
 
     assert seen == {5, 9}

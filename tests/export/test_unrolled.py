@@ -1,0 +1,116 @@
+"""Unrolled training: values and gradients of the network's own steps, whatever its shape."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from export import kernels
+from export.network import ARCHITECTURES, Network, Sizes, State, build
+from export.unrolled import Arena, logits_of
+
+STEPS, BATCH = 9, 3
+
+Gradients = dict[str, Tensor]
+
+
+def network_of(architecture: str, layers: int, reads: int, writes: int, memory: str) -> Network:
+    """A network whose parameters are far from where training starts."""
+    sizes = Sizes(5, 4, 11, layers, reads, writes, 10, -1.0, memory, locations=7)
+    network = build(architecture, sizes, seed=3)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.4)
+    return network
+
+
+def stepped(network: Network, inputs: Tensor, state: State) -> Tensor:
+    """The logits of the network's own steps."""
+    rows = []
+    for x in inputs:
+        logits, state, _ = network(x, state)
+        rows.append(logits)
+    return torch.stack(rows)
+
+
+def gradients(network: Network, logits: Tensor) -> Gradients:
+    """Of every parameter, from a gradient of the logits that differs in each."""
+    network.zero_grad()
+    generator = torch.Generator().manual_seed(2)
+    (logits * torch.randn(logits.shape, generator=generator)).sum().backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+    found = {name: each.grad for name, each in network.named_parameters() if each.grad is not None}
+    assert len(found) == len(list(network.parameters()))
+    return found
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("layers", "reads", "writes", "memory"),
+    [(1, 1, 1, "constant"), (2, 3, 2, "positional"), (1, 1, 3, "learned")],
+    ids=["one head", "two layers and five heads", "learned memory"],
+)
+def test_logits_and_gradients_are_those_of_the_steps(
+    architecture: str, layers: int, reads: int, writes: int, memory: str
+) -> None:
+    """For every parameter, the learned start of the state included; and again in used memory."""
+    network = network_of(architecture, layers, reads, writes, memory)
+    inputs = torch.randn(STEPS, BATCH, 5, generator=torch.Generator().manual_seed(4))
+    expected = stepped(network, inputs, network.initial_state(BATCH, 7))
+    expected_gradients = gradients(network, expected)
+    arena = Arena()
+    for _ in range(3):
+        logits = logits_of(network, inputs, network.initial_state(BATCH, 7), arena)
+        found = gradients(network, logits)
+
+        torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+        for name, gradient in expected_gradients.items():
+            scale = float(gradient.abs().max())
+            torch.testing.assert_close(found[name] / scale, gradient / scale, rtol=0, atol=1e-4)
+
+
+def test_parameters_beyond_their_limit_get_no_gradient() -> None:
+    """Heads cut off at the limit are the steps' own, values and gradients."""
+    network = network_of("ntm-ff", 1, 1, 1, "positional")
+    with torch.no_grad():
+        network.get_parameter("heads.layer.bias").mul_(40)
+    inputs = torch.randn(STEPS, BATCH, 5, generator=torch.Generator().manual_seed(4))
+    expected = stepped(network, inputs, network.initial_state(BATCH, 7))
+    expected_gradient = gradients(network, expected)["heads.layer.bias"]
+    logits = logits_of(network, inputs, network.initial_state(BATCH, 7), Arena())
+
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+    found = gradients(network, logits)["heads.layer.bias"]
+    beyond = expected_gradient == 0
+    assert 0 < beyond.sum() < len(beyond)
+    assert torch.equal(found == 0, beyond)
+
+
+def test_a_nan_stays_one() -> None:
+    """An input that is no number makes its own logits none, from that step on, and no others."""
+    network = network_of("ntm-lstm", 1, 1, 1, "constant")
+    inputs = torch.zeros(STEPS, BATCH, 5)
+    inputs[4, 1] = float("nan")
+    logits = logits_of(network, inputs, network.initial_state(BATCH, 7), Arena())
+
+    assert logits[:4].isfinite().all()
+    assert logits[4:, 1].isnan().all()
+    assert logits[:, [0, 2]].isfinite().all()
+
+
+def test_exponentials_and_logarithms_are_exact_to_the_rounding() -> None:
+    """Over all that a softmax and a weighting can hold; below the smallest, next to nothing."""
+    x = np.linspace(-87, 0, 10_001, dtype=np.float32)
+    exponentials = x.copy()
+    kernels.exp(exponentials, np.empty(x.size, np.int32))
+    y = np.logspace(-12, 0.01, 10_001, dtype=np.float32)
+    logarithms = np.empty_like(y)
+    kernels.log(y, logarithms, np.empty(y.size, np.int32))
+    tiny = np.array([-1e4, -np.inf], np.float32)
+    kernels.exp(tiny, np.empty(2, np.int32))
+
+    np.testing.assert_allclose(exponentials, np.exp(x.astype(np.float64)), rtol=1e-5)
+    np.testing.assert_allclose(logarithms, np.log(y.astype(np.float64)), rtol=2e-7, atol=2e-7)
+    assert (tiny < 1e-37).all()
