@@ -55,17 +55,20 @@ class Configuration:
     learning_rate: float = 1e-3
     decay: float = 0.5
     """In this last part of the updates the learning rate falls in a line to zero."""
-    adam_epsilon: float = 1e-8
-    """Adam divides by the root of the mean squared gradient plus this."""
-    clip_norm: float = 0.2
-    """Longest gradient that passes unshortened; 0 shortens none."""
-    clip_ratio: float = 0.0
+    adam_epsilon: float = 1e-5
     """
-    Longest gradient that passes unshortened, over the typical one (a running mean of what passed);
-    0 shortens none. It replaces `clip_norm` after the first update.
+    Adam divides by the root of the mean squared gradient plus this.
 
-    Once a task is learned, gradients are tiny but for rare sequences. Adam divides by the typical
-    size, so that one of those would move every parameter by several learning rates.
+    Once a task is learned, gradients are tiny but for those of rare sequences. Divided by their
+    typical size alone, those would move every parameter by several learning rates. The paper's
+    RMSProp has such a floor as well.
+    """
+    clip_norm: float = 0.05
+    """
+    Longest gradient that passes unshortened; 0 shortens none.
+
+    Sharp heads make the lengths of gradients differ by orders of magnitude, so that a few batches
+    would decide. With this limit most batches count alike until the task is learned.
     """
     clip_value: float = 0.0
     """Largest component of a gradient that passes unclipped; 0 clips none."""
