@@ -236,7 +236,6 @@ CONFIGURATIONS = {
             default_locations=64,
             learning_rate=0.003,
             decay=0.6,
-            adam_epsilon=1e-6,
             curriculum=3000,
             batch=16,
             updates=60000,

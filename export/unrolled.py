@@ -1,8 +1,8 @@
 """
 A network over whole sequences, for training: the same function as its steps one after another.
 
-PyTorch makes the matrix products, `kernels.py` what is between them. The gradient takes the same
-way back; what the parameters of a product get is summed over all steps in one product more.
+PyTorch makes the matrix products, `kernels.py` and `access.py` what is between them. The gradient
+takes the same way back; what a product's parameters get is summed over all steps in one more.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from export import kernels
-from export.kernels import Array, Memory
+from export import access, kernels
+from export.access import Memory
+from export.kernels import Array
 from export.network import LstmController, Network, Ntm, State
 
 
@@ -166,7 +167,7 @@ class _Tape:
         if self.layout.read_heads:
             parameters = torch.from_numpy(self.memory.parameters[t])
             torch.addmm(biases[-1], self.above[-1][t], self.weights[-1], out=parameters)
-            kernels.access(
+            access.access(
                 t,
                 self.layout.read_heads,
                 self.memory,
@@ -193,7 +194,7 @@ class _Tape:
                     d_features[t, :, self.size :] + d_seen[0][:, self.input_width : self.lower[0]]
                 )
                 d_heads = d_products[-1][t]
-                kernels.access_back(
+                access.access_back(
                     t, read_heads, self.memory, d_read.numpy(),
                     d_memory, d_weighting, d_heads.numpy(),
                 )  # fmt: skip
