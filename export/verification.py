@@ -1,10 +1,11 @@
 """
 Export proves itself: the file is run beside PyTorch, step for step, before it is written.
 
-Each runtime carries its own state from step to step, as in service, through sequences of the task,
-and all outputs must agree. The state is compared apart, a step at a time, both runtimes starting
-from the same one: carried over hundreds of steps, it also shows how far the network itself
-magnifies a rounding, such as that of a head which nothing depends on any more.
+Each runtime carries its own state from step to step, as in service, through the longest sequences
+of training, and all outputs must agree. Over sequences of 1,000 steps, everything must agree that a
+single step computes, both runtimes starting it from the same state. How far the two then lie apart
+after so many steps is told, not limited: where a network has lost its way, beyond the lengths that
+it can do, it magnifies a rounding until nothing is left of it.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ class Comparison(NamedTuple):
     batch: int
     locations: int
     steps: int
+    in_range: bool
+    """Whether the sequences are of a size trained on, at the locations that are served."""
     output_difference: float
     """Of all outputs, each runtime carrying its own state through all steps."""
     step_difference: float
@@ -61,7 +64,9 @@ class Comparison(NamedTuple):
 
     @property
     def limited(self) -> float:
-        """The larger of the two differences that decide."""
+        """The difference that decides; the larger of two in range."""
+        if not self.in_range:
+            return self.step_difference
         # np.maximum keeps a NaN, which max would lose.
         return float(np.maximum(self.output_difference, self.step_difference))
 
@@ -115,6 +120,8 @@ def verify(
     """
     Compare a serialised model with the network that it was made from.
 
+    In range at the model's own memory size, then over `steps` steps at every one of `locations`.
+
     Raises:
         VerificationFailed: they differ by more than `LARGEST_DIFFERENCE`, or the graph does not
             keep to its spec.
@@ -125,9 +132,10 @@ def verify(
     ]
     runs.append(("onnx reference", _Reference(model), REFERENCE_BATCH))
     spec = spec_in(onnx.load_from_string(model))
+    chains = [(spec.default_locations, 0), *((count, steps) for count in locations)]
     comparisons = [
-        _compare(name, runner, network, spec, batch, count, steps)
-        for count in locations
+        _compare(name, runner, network, spec, batch, count, least)
+        for count, least in chains
         for name, runner, batch in runs
     ]
     for comparison in comparisons:
@@ -154,6 +162,7 @@ def _compare(
         torch_state = network.initial_state(batch, locations)
     state = initial_state(spec, batch, locations)
     inputs = _sequences(spec.task, batch, steps)
+    in_range = not steps
     output = step = drift = 0.0
     for x in inputs:
         same_start = type(torch_state)(*(torch.from_numpy(state[name]) for name in state))
@@ -168,7 +177,7 @@ def _compare(
             [(found[name] - value) / np.maximum(np.float32(1), np.abs(value))
              for name, value in expected_here.items()],
         )  # fmt: skip
-    return Comparison(name, batch, locations, len(inputs), output, step, drift)
+    return Comparison(name, batch, locations, len(inputs), in_range, output, step, drift)
 
 
 def _torch_step(
@@ -188,10 +197,10 @@ def _largest(so_far: float, differences: Sequence[npt.NDArray[np.floating[Any]]]
 
 def table(comparisons: Sequence[Comparison]) -> str:
     """The comparisons as a text table."""
-    heads = ("runtime", "batch", "N", "steps", "outputs", "a step", "state drift")
-    lines = ["{:>15} {:>5} {:>5} {:>6} {:>9} {:>9} {:>11}".format(*heads)]
+    heads = ("runtime", "batch", "N", "steps", "in range", "outputs", "a step", "state drift")
+    lines = ["{:>15} {:>5} {:>5} {:>6} {:>8} {:>9} {:>9} {:>11}".format(*heads)]
     lines += [
-        "{:>15} {:>5} {:>5} {:>6} {:>9.1e} {:>9.1e} {:>11.1e}".format(*comparison)
+        "{:>15} {:>5} {:>5} {:>6} {!s:>8} {:>9.1e} {:>9.1e} {:>11.1e}".format(*comparison)
         for comparison in comparisons
     ]
     return "\n".join(lines)
@@ -243,9 +252,11 @@ def _ancestors(value: str, sources: Mapping[str, onnx.NodeProto]) -> set[str]:
 
 
 def _sequences(task: str, batch: int, steps: int) -> Float32:
-    """The shortest of the task's sequences [T, B, X] with at least so many steps."""
+    """The shortest sequences [T, B, X] of so many steps or more; for 0 the longest of training."""
     generator = generator_for(Purpose.VERIFICATION, 0, batch)
     chosen = TASKS[task]
+    if not steps:
+        return chosen.generate(generator, batch, chosen.largest).inputs
 
     def size(length: int) -> Size:
         # Only the first number of a size grows; what else there is stays at its largest.
