@@ -14,9 +14,9 @@ from service.settings import Settings, variable
 ROOT = Path(__file__).parent.parent
 
 
-def rows(heading: str) -> list[list[str]]:
-    """The cells of the table below a heading of the README, without its head."""
-    section = (ROOT / "README.md").read_text().split(f"\n### {heading}\n")[1]
+def rows(heading: str, file: str = "README.md") -> list[list[str]]:
+    """The cells of the table below a heading, without its head."""
+    section = re.split(rf"\n#+ {heading}\n", (ROOT / file).read_text())[1]
     table = re.findall(r"^\|(.*)\|$", section.split("\n#")[0], re.MULTILINE)
     return [[cell.strip().strip("`") for cell in row.split("|")] for row in table[2:]]
 
@@ -44,6 +44,15 @@ def test_the_metrics_table_is_complete_and_true() -> None:
         for metric in registry.collect()
     ]
     assert [[name, kind, what] for name, kind, _, what in rows("Metrics")] == expected
+
+
+def test_the_models_table_is_the_reports() -> None:
+    """What it says of a measure is what the report says, for every task."""
+    reported = {tuple(row[:6]) for row in rows("Against the paper", "models/REPORT.md")}
+    shown = [tuple(row) for row in rows("Models")]
+
+    assert [row for row in shown if row not in reported] == []
+    assert {row[0] for row in shown} == {row[0] for row in reported}
 
 
 def test_the_changelog_has_the_next_version_on_top() -> None:
