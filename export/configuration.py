@@ -70,6 +70,14 @@ class Configuration:
     Sharp heads make the lengths of gradients differ by orders of magnitude, so that a few batches
     would decide. With this limit most batches count alike until the task is learned.
     """
+    clip_ratio: float = 0.0
+    """
+    Longest gradient that passes unshortened, over the typical one (a running mean of what passed);
+    0 leaves it at `clip_norm`, which it replaces after the first update.
+
+    It follows gradients over any range of lengths, but what a learned task still gets wrong then
+    counts no more than what it gets right: mistakes that are rare stay.
+    """
     clip_value: float = 0.0
     """Largest component of a gradient that passes unclipped; 0 clips none."""
     batch: int = 32

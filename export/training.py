@@ -32,6 +32,9 @@ from export.unrolled import Arena, logits_of
 
 MOST_RESTARTS = 3
 
+NORM_WEIGHT = 0.02
+"""Of the last gradient in the running mean of lengths."""
+
 CHECKPOINT_NAME = "checkpoint.pt"
 
 TRIALS = ("validation", "evaluation")
@@ -83,6 +86,8 @@ class Run:
     best: dict[str, Tensor] = field(default_factory=dict)
     """The parameters of the best network so far."""
     best_quality: Quality | None = None
+    typical_norm: float = 0.0
+    """Running mean of the length of the gradients, as shortened."""
     progress: float = 0.0
     """Through the curriculum, from 0 to 1."""
     best_update: int = 0
@@ -137,6 +142,7 @@ class Run:
                 "best": self.best,
                 "best_quality": self.best_quality and tuple(self.best_quality),
                 "best_update": self.best_update,
+                "typical_norm": self.typical_norm,
                 "progress": self.progress,
             },
             part,
@@ -150,7 +156,10 @@ class Run:
         run = cls.new(_configuration(saved["configuration"]), saved["seed"])
         run.network.load_state_dict(saved["network"])
         run.optimiser.load_state_dict(saved["optimiser"])
-        for name in ("update", "restarts", "seconds", "best", "best_update", "progress"):
+        for name in (
+            *("update", "restarts", "seconds", "best", "best_update"),
+            *("typical_norm", "progress"),
+        ):
             setattr(run, name, saved[name])
         run.curve = [Point(*point) for point in saved["curve"]]
         run.best_quality = saved["best_quality"] and Quality(*saved["best_quality"])
@@ -246,8 +255,7 @@ def update(run: Run) -> tuple[float, float]:
         )
     if configuration.clip_value:
         torch.nn.utils.clip_grad_value_(run.network.parameters(), configuration.clip_value)
-    if configuration.clip_norm:
-        torch.nn.utils.clip_grad_norm_(run.network.parameters(), configuration.clip_norm)
+    shorten(run)
     for group in run.optimiser.param_groups:
         group["lr"] = run.learning_rate()
     run.optimiser.step()
@@ -256,6 +264,18 @@ def update(run: Run) -> tuple[float, float]:
         run.progress = min(1.0, run.progress + 1 / configuration.curriculum)
     scores = score(torch.sigmoid(logits.detach()).numpy(), batch.targets, batch.mask)
     return float(scores.bits.mean()), float(scores.wrong.mean())
+
+
+def shorten(run: Run) -> None:
+    """Shorten the gradient in place if it is too long; keeps `run.typical_norm`."""
+    configuration = run.configuration
+    limit = configuration.clip_norm or math.inf
+    if configuration.clip_ratio and run.typical_norm:
+        limit = configuration.clip_ratio * run.typical_norm
+    norm = torch.nn.utils.clip_grad_norm_(run.network.parameters(), limit)
+    passed = min(float(norm), limit)
+    weight = NORM_WEIGHT if run.typical_norm else 1.0
+    run.typical_norm += weight * (passed - run.typical_norm)
 
 
 def mean_cross_entropy(logits: Tensor, targets: Float32, mask: Float32) -> Tensor:

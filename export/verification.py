@@ -6,12 +6,17 @@ of training, and all outputs must agree. Over sequences of 1,000 steps, everythi
 single step computes, both runtimes starting it from the same state. How far the two then lie apart
 after so many steps is told, not limited: where a network has lost its way, beyond the lengths that
 it can do, it magnifies a rounding until nothing is left of it.
+
+To agree is to differ by no more than `LARGEST_DIFFERENCE`. A network with very sharp heads is not
+that exact itself: then by no more than `ROUNDINGS` times what PyTorch in single precision differs
+from PyTorch in double precision.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,18 +32,27 @@ from export.to_onnx import ServedStep, output_names, spec_in
 from service.spec import ModelSpec
 
 LARGEST_DIFFERENCE = 1e-5
-"""A model that differs by more is not written."""
+"""A model that differs by more is not written, unless PyTorch's own rounding is as large."""
+
+ROUNDINGS = 10
+"""How many times that rounding a difference may be."""
 
 RUNTIME_VERSION: str = onnxruntime.__version__
 
 STEPS = 1000
-"""Each comparison makes at least so many steps in a row."""
+"""The long comparisons make at least so many steps in a row."""
 
 BATCHES = (1, 7, 8, 64)
 """Batch sizes compared on onnxruntime: full vectors of the processor, and odd ends."""
 
+LONG_BATCH = 7
+"""Of them the one for the long comparisons."""
+
 REFERENCE_BATCH = 2
 """Batch size compared on onnx's reference evaluator, which is slow."""
+
+
+Values = npt.NDArray[np.floating[Any]]
 
 
 class VerificationFailed(ArithmeticError):
@@ -56,19 +70,24 @@ class Comparison(NamedTuple):
     """Whether the sequences are of a size trained on, at the locations that are served."""
     output_difference: float
     """Of all outputs, each runtime carrying its own state through all steps."""
+    output_rounding: float
+    """The same of PyTorch in single from PyTorch in double precision."""
     step_difference: float
     """Of all outputs, states and traces after one step from the same state, for every step.
     Relative where a value is beyond 1, such as an LSTM's cell."""
+    step_rounding: float
+    """The same of PyTorch in single from PyTorch in double precision."""
     state_drift: float
     """Of all states, carried as for the outputs; not limited."""
 
     @property
-    def limited(self) -> float:
-        """The difference that decides; the larger of two in range."""
-        if not self.in_range:
-            return self.step_difference
-        # np.maximum keeps a NaN, which max would lose.
-        return float(np.maximum(self.output_difference, self.step_difference))
+    def agrees(self) -> bool:
+        """Whether the differences that decide are within their limits."""
+        # Written so that a difference which is not a number fails.
+        a_step = self.step_difference <= allowed(self.step_rounding)
+        return a_step and (
+            not self.in_range or self.output_difference <= allowed(self.output_rounding)
+        )
 
 
 class OnnxRunner:
@@ -106,7 +125,9 @@ class _Reference:
         self._evaluator = ReferenceEvaluator(onnx.load_from_string(model))
 
     def everything(self, feeds: Mapping[str, Float32]) -> dict[str, Float32]:
-        values: Any = self._evaluator.run(None, dict(feeds))
+        # Its sigmoid computes both of two formulas, of which one overflows, and takes the other.
+        with np.errstate(over="ignore", invalid="ignore"):
+            values: Any = self._evaluator.run(None, dict(feeds))
         return dict(zip(self._evaluator.output_names, values, strict=True))
 
 
@@ -120,7 +141,8 @@ def verify(
     """
     Compare a serialised model with the network that it was made from.
 
-    In range at the model's own memory size, then over `steps` steps at every one of `locations`.
+    In range at the model's own memory size and every batch size, then over `steps` steps at every
+    one of `locations`.
 
     Raises:
         VerificationFailed: they differ by more than `LARGEST_DIFFERENCE`, or the graph does not
@@ -137,16 +159,23 @@ def verify(
         _compare(name, runner, network, spec, batch, count, least)
         for count, least in chains
         for name, runner, batch in runs
+        if not least or batch in (LONG_BATCH, REFERENCE_BATCH)
     ]
     for comparison in comparisons:
-        # Written so that a difference which is not a number fails.
-        if not comparison.limited <= LARGEST_DIFFERENCE:
+        if not comparison.agrees:
             raise VerificationFailed(
-                f"{comparison.runtime} differs from PyTorch by {comparison.limited:.3g} at batch "
-                f"{comparison.batch} and {comparison.locations} locations; "
-                f"{LARGEST_DIFFERENCE:.0e} is allowed"
+                f"{comparison.runtime} differs from PyTorch at batch {comparison.batch} and "
+                f"{comparison.locations} locations: outputs by {comparison.output_difference:.3g}, "
+                f"a step by {comparison.step_difference:.3g}; "
+                f"{allowed(comparison.output_rounding):.1g} and "
+                f"{allowed(comparison.step_rounding):.1g} are allowed"
             )
     return comparisons
+
+
+def allowed(rounding: float) -> float:
+    """The largest difference, given PyTorch's own rounding."""
+    return max(LARGEST_DIFFERENCE, ROUNDINGS * rounding)
 
 
 def _compare(
@@ -158,51 +187,61 @@ def _compare(
     locations: int,
     steps: int,
 ) -> Comparison:
+    precise = deepcopy(network).double()
     with torch.no_grad():
         torch_state = network.initial_state(batch, locations)
+        precise_state = precise.initial_state(batch, locations)
     state = initial_state(spec, batch, locations)
     inputs = _sequences(spec.task, batch, steps)
-    in_range = not steps
-    output = step = drift = 0.0
+    output = output_rounding = step = step_rounding = drift = 0.0
     for x in inputs:
         same_start = type(torch_state)(*(torch.from_numpy(state[name]) for name in state))
+        same_precise = type(torch_state)(*(value.double() for value in same_start))
+        here, _ = _torch_step(network, spec, x, same_start)
+        precise_here, _ = _torch_step(precise, spec, x, same_precise)
         expected, torch_state = _torch_step(network, spec, x, torch_state)
-        expected_here, _ = _torch_step(network, spec, x, same_start)
+        precise_expected, precise_state = _torch_step(precise, spec, x, precise_state)
         found = runner.everything({spec.input: x, **state})
         state = {tensor.input: found[tensor.output] for tensor in spec.state}
-        output = _largest(output, [found[spec.output] - expected[spec.output]])
+        y = spec.output
+        output = _largest(output, [found[y] - expected[y]])
+        output_rounding = _largest(output_rounding, [expected[y] - precise_expected[y]])
         drift = _largest(drift, [found[each.output] - expected[each.output] for each in spec.state])
-        step = _largest(
-            step,
-            [(found[name] - value) / np.maximum(np.float32(1), np.abs(value))
-             for name, value in expected_here.items()],
-        )  # fmt: skip
-    return Comparison(name, batch, locations, len(inputs), in_range, output, step, drift)
+        step = _largest(step, _relative(found, here))
+        step_rounding = _largest(step_rounding, _relative(here, precise_here))
+    differences = (output, output_rounding, step, step_rounding, drift)
+    return Comparison(name, batch, locations, len(inputs), not steps, *differences)
+
+
+def _relative(found: Mapping[str, Values], expected: Mapping[str, Values]) -> list[Values]:
+    """How far each value is from the expected one, relative where that is beyond 1."""
+    return [
+        (found[name] - value) / np.maximum(1, np.abs(value)) for name, value in expected.items()
+    ]
 
 
 def _torch_step(
     network: Network, spec: ModelSpec, x: Float32, state: State
-) -> tuple[dict[str, Float32], State]:
+) -> tuple[dict[str, Values], State]:
     """One step in PyTorch: everything that the graph outputs, by name, and the next state."""
     with torch.no_grad():
-        values = ServedStep(network)(torch.from_numpy(x), state)
+        values = ServedStep(network)(torch.from_numpy(x).to(state[0]), state)
     named = {name: value.numpy() for name, value in zip(output_names(spec), values, strict=True)}
     return named, type(state)._make(values[1 : 1 + len(state)])
 
 
-def _largest(so_far: float, differences: Sequence[npt.NDArray[np.floating[Any]]]) -> float:
+def _largest(so_far: float, differences: Sequence[Values]) -> float:
     """The largest magnitude; NaN if there is one."""
     return float(np.max([so_far, *(np.abs(difference).max() for difference in differences)]))
 
 
 def table(comparisons: Sequence[Comparison]) -> str:
     """The comparisons as a text table."""
-    heads = ("runtime", "batch", "N", "steps", "in range", "outputs", "a step", "state drift")
-    lines = ["{:>15} {:>5} {:>5} {:>6} {:>8} {:>9} {:>9} {:>11}".format(*heads)]
-    lines += [
-        "{:>15} {:>5} {:>5} {:>6} {!s:>8} {:>9.1e} {:>9.1e} {:>11.1e}".format(*comparison)
-        for comparison in comparisons
-    ]
+    heads = ("runtime", "batch", "N", "steps", "in range", "outputs", "(PyTorch)", "a step",
+             "(PyTorch)", "state drift")  # fmt: skip
+    row = "{:>15} {:>5} {:>5} {:>6} {!s:>8} {:>9{f}} {:>9{f}} {:>9{f}} {:>9{f}} {:>11{f}}"
+    lines = [row.format(*heads, f="")]
+    lines += [row.format(*comparison, f=".1e") for comparison in comparisons]
     return "\n".join(lines)
 
 

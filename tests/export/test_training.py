@@ -152,7 +152,7 @@ def test_a_decay_of_zero_keeps_the_learning_rate() -> None:
     "settings",
     [
         {"optimiser": "rmsprop", "learning_rate": 1e-3, "clip_norm": 0.0, "clip_value": 10.0},
-        {"curriculum": 5, "curriculum_cost": 100.0},
+        {"clip_ratio": 1.5, "curriculum": 5, "curriculum_cost": 100.0},
         {"locations": (8, 16), "initial_memory": "positional", "memory_width": 12},
     ],
     ids=["paper", "curriculum", "two sizes"],
@@ -160,7 +160,7 @@ def test_a_decay_of_zero_keeps_the_learning_rate() -> None:
 def test_whatever_the_settings_a_run_resumes_exactly(
     settings: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Moments, progress and the draw of N are as in an uncut run."""
+    """Moments, progress, the typical gradient and the draw of N are as in an uncut run."""
     configuration = replace(tiny("ntm-ff", updates=4, report_every=2), **settings)
     whole = training.train(Run.new(configuration, 3), tmp_path / "whole")
     cut = Run.new(configuration, 3)
@@ -168,9 +168,30 @@ def test_whatever_the_settings_a_run_resumes_exactly(
     cut.save(tmp_path / "cut")
     resumed = training.train(Run.load(tmp_path / "cut"), tmp_path / "cut")
 
-    assert whole.progress == resumed.progress
+    assert (whole.progress, whole.typical_norm) == (resumed.progress, resumed.typical_norm)
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, resumed.network.state_dict()[name]), name
+
+
+def with_gradient(run: Run, value: float) -> float:
+    """Give every parameter that gradient, shorten it, and return its length."""
+    for parameter in run.network.parameters():
+        parameter.grad = torch.full_like(parameter, value)
+    training.shorten(run)
+    gradients = (each.grad for each in run.network.parameters() if each.grad is not None)
+    return float(torch.nn.utils.get_total_norm(gradients))
+
+
+def test_a_gradient_longer_than_is_typical_is_shortened() -> None:
+    """At a ratio of 2: the typical passes, a thousand times that is cut to twice the typical."""
+    run = Run.new(replace(tiny("ntm-ff"), clip_norm=0.0, clip_ratio=2.0), 1)
+    typical = with_gradient(run, 1e-3)
+
+    assert run.typical_norm == pytest.approx(typical)
+    assert with_gradient(run, 1e-3) == pytest.approx(typical)
+    assert with_gradient(run, 1.0) == pytest.approx(2 * typical, rel=1e-4)
+    # What passed was twice the mean, which so grows by a fiftieth.
+    assert run.typical_norm == pytest.approx(1.02 * typical, rel=1e-4)
 
 
 @pytest.mark.parametrize(("limit", "length"), [(0.05, 0.05), (0.0, None)])
