@@ -97,6 +97,11 @@ class Configuration:
     """
     curriculum_cost: float = 0.4
     """Bits for each target bit; guessing costs one."""
+    relapse_bits: float = 0.0
+    """
+    Go back, with half the learning rate, where the first trial of validation costs more than this
+    and much more than at best; 0 never does.
+    """
     updates: int = 6000
     report_every: int = 100
     """Updates between two points of the curve, each with a validation and a checkpoint."""

@@ -238,6 +238,7 @@ CONFIGURATIONS = {
             learning_rate=0.003,
             decay=0.52,
             adam_epsilon=1e-6,
+            relapse_bits=64.0,
             curriculum=3000,
             batch=16,
             updates=50000,

@@ -237,15 +237,15 @@ def _seeds(cards: Mapping[str, Card]) -> str:
                 f"{sum(seed['sequences'] for seed in seeds) / seconds:,.0f}" if seconds else "",
                 f"{seconds / 3600:.2f}",
                 str(sum(seed["restarts_after_values_not_finite"] for seed in seeds)),
+                str(sum(seed["relapses"] for seed in seeds)),
                 str(each["configuration"]["table"]),
             ]
         )
     hours = sum(seed["seconds"] for each in cards.values() for seed in each["seeds"]) / 3600
     count = sum(len(each["seeds"]) for each in cards.values())
-    restarts = sum(
-        seed["restarts_after_values_not_finite"]
-        for each in cards.values()
-        for seed in each["seeds"]
+    restarts, relapses = (
+        sum(seed[name] for each in cards.values() for seed in each["seeds"])
+        for name in ("restarts_after_values_not_finite", "relapses")
     )
     heads = [
         "model",
@@ -257,12 +257,14 @@ def _seeds(cards: Mapping[str, Card]) -> str:
         "per second",
         "hours",
         "restarts",
+        "relapses",
         "settings",
     ]
     return (
         f"{count} trainings took {hours:.1f} hours of one core. {restarts} times a loss or "
-        "gradient was not finite and a training went back to its last checkpoint (restarts).\n\n"
-        + _table(heads, rows)
+        f"gradient was not finite (restarts) and {relapses} times a network lost its task "
+        "(relapses); the training then went back to its last checkpoint, to go on at half the "
+        "learning rate.\n\n" + _table(heads, rows)
     )
 
 

@@ -6,7 +6,8 @@ update's number. So a checkpoint needs no generator's state, and a run that was 
 the same updates, bit for bit, as one that was not.
 
 A loss or gradient that is not finite stops the run. It goes back to its last checkpoint and on
-with half the learning rate, at most `MOST_RESTARTS` times; the card counts them.
+with half the learning rate, at most `MOST_RESTARTS` times. Where the configuration says so, it does
+the same when the network has lost its task (a relapse). The card counts both.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ from export.tasks import TASKS, Float32, Purpose, generator_for
 from export.unrolled import Arena, logits_of
 
 MOST_RESTARTS = 3
+
+MUCH_WORSE = 4
+"""Times the bits of the best network that are a relapse, if they are many."""
 
 NORM_WEIGHT = 0.02
 """Of the last gradient in the running mean of lengths."""
@@ -81,6 +85,8 @@ class Run:
     optimiser: torch.optim.Optimizer
     update: int = 0
     restarts: int = 0
+    """After values that were not finite."""
+    relapses: int = 0
     seconds: float = 0.0
     curve: list[Point] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
@@ -117,7 +123,7 @@ class Run:
         configuration = self.configuration
         remaining = 1 - self.update / configuration.updates
         decayed = min(1.0, remaining / configuration.decay) if configuration.decay else 1.0
-        return configuration.learning_rate * decayed * 0.5**self.restarts
+        return configuration.learning_rate * decayed * 0.5 ** (self.restarts + self.relapses)
 
     def best_network(self) -> Network:
         """A network with the best parameters so far."""
@@ -137,6 +143,7 @@ class Run:
                 "optimiser": self.optimiser.state_dict(),
                 "update": self.update,
                 "restarts": self.restarts,
+                "relapses": self.relapses,
                 "seconds": self.seconds,
                 "curve": [tuple(point) for point in self.curve],
                 "best": self.best,
@@ -157,7 +164,7 @@ class Run:
         run.network.load_state_dict(saved["network"])
         run.optimiser.load_state_dict(saved["optimiser"])
         for name in (
-            *("update", "restarts", "seconds", "best", "best_update"),
+            *("update", "restarts", "relapses", "seconds", "best", "best_update"),
             *("typical_norm", "progress"),
         ):
             setattr(run, name, saved[name])
@@ -170,7 +177,7 @@ def train(run: Run, folder: Path, report: Callable[[Run], None] = lambda run: No
     """
     Make the updates that remain, with a checkpoint in `folder` at every point of the curve.
 
-    Returns the run; it is another object after a restart.
+    Returns the run; it is another object after it went back.
 
     Raises:
         NotFinite: the loss or a gradient was not finite once more than `MOST_RESTARTS` times.
@@ -181,25 +188,38 @@ def train(run: Run, folder: Path, report: Callable[[Run], None] = lambda run: No
         try:
             train_to_next_point(run)
         except NotFinite as error:
-            print(f"{error}; back to the last checkpoint, with half the learning rate")
-            run = restart(run, folder)
+            if run.restarts == MOST_RESTARTS:
+                message = f"seed {run.seed} fails after {run.restarts} restarts"
+                raise NotFinite(message) from error
+            run = _went_back(run, folder, f"{error}", restarts=run.restarts + 1)
+            continue
+        if has_relapsed(run) and run.relapses < MOST_RESTARTS:
+            bits = run.curve[-1].validation_bits
+            message = f"the task is lost in update {run.update}: {bits:.1f} bits"
+            run = _went_back(run, folder, message, relapses=run.relapses + 1)
             continue
         run.save(folder)
         report(run)
     return run
 
 
-def restart(run: Run, folder: Path) -> Run:
-    """
-    Go back to the last checkpoint of `run` with half the learning rate.
+def has_relapsed(run: Run) -> bool:
+    """Whether the last point's network fails at what a network before it was good at."""
+    point, best = run.curve[-1], run.best_quality
+    limit = run.configuration.relapse_bits
+    if not limit or point.trials_passed or best is None:
+        return False
+    # The first trial's, as are the point's, if it did not pass.
+    best_bits = 0.0 if best.passed else -best.negative_bits
+    return point.validation_bits > max(limit, MUCH_WORSE * best_bits)
 
-    Raises:
-        NotFinite: there were too many restarts.
-    """
-    if run.restarts == MOST_RESTARTS:
-        raise NotFinite(f"seed {run.seed} fails after {run.restarts} restarts")
+
+def _went_back(run: Run, folder: Path, message: str, **count: int) -> Run:
+    """The run's last checkpoint, with one restart or relapse more, and so half the rate."""
+    print(f"{message}; back to the last checkpoint, with half the learning rate", flush=True)
+    counts = {"restarts": run.restarts, "relapses": run.relapses, **count}
     before = Run.load(folder)
-    before.restarts = run.restarts + 1
+    before.restarts, before.relapses = counts["restarts"], counts["relapses"]
     before.save(folder)
     return before
 

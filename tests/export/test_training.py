@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from export import training
+from export.configuration import Configuration
 from export.evaluation import score
 from export.network import ARCHITECTURES, LstmState, Network, State
 from export.tasks import TASKS, Purpose, generator_for
-from export.training import MOST_RESTARTS, NotFinite, Quality, Run
+from export.training import MOST_RESTARTS, NotFinite, Point, Quality, Run
 from export.unrolled import Arena, logits_of
 from tests.export.conftest import tiny
 
@@ -128,6 +129,51 @@ def test_restarts_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     with pytest.raises(NotFinite, match=f"after {MOST_RESTARTS} restarts"):
         training.train(Run.new(tiny("ntm-ff"), 1), tmp_path)
+
+
+def test_a_relapse_goes_back_with_half_the_learning_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network that lost its task is given up for its last checkpoint, counted once."""
+    validate, lost = training.validate, [4]
+
+    def lose_once(network: Network, configuration: Configuration, seed: int) -> Quality:
+        lost[0] -= 1
+        return Quality(0, -900.0) if not lost[0] else validate(network, configuration, seed)
+
+    monkeypatch.setattr(training, "validate", lose_once)
+    configuration = replace(tiny("ntm-ff", updates=10), relapse_bits=100.0)
+    run = training.train(Run.new(configuration, 1), tmp_path)
+
+    assert (run.update, run.restarts, run.relapses) == (10, 0, 1)
+    assert [point.sequences for point in run.curve] == [8, 16, 24, 32, 40]
+    assert all(point.validation_bits < 100 for point in run.curve)
+    run.update = 0
+    assert run.learning_rate() == configuration.learning_rate / 2
+
+
+@pytest.mark.parametrize(
+    ("bits", "passed", "best", "relapsed"),
+    [
+        (101.0, 0, Quality(0, -20.0), True),
+        (99.0, 0, Quality(0, -20.0), False),
+        (101.0, 0, Quality(0, -26.0), False),
+        (101.0, 0, Quality(1, -500.0), True),
+        (101.0, 1, Quality(1, -20.0), False),
+        (101.0, 0, None, False),
+    ],
+)
+def test_a_relapse_costs_many_bits_and_much_more_than_before(
+    bits: float, passed: int, best: Quality | None, relapsed: bool
+) -> None:
+    """In the first trial: beyond the limit and four times the best; without a limit never."""
+    configuration = replace(tiny("ntm-ff"), relapse_bits=100.0)
+    for each, expected in ((configuration, relapsed), (tiny("ntm-ff"), False)):
+        run = Run.new(each, 1)
+        run.curve.append(Point(8, 1.0, 1.0, passed, bits, 1.0))
+        run.best_quality = best
+
+        assert training.has_relapsed(run) == expected
 
 
 def test_the_learning_rate_falls_to_zero_in_the_second_half() -> None:
