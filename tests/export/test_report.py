@@ -102,7 +102,7 @@ def test_ntms_stand_against_lstms(recall: str) -> None:
 
 
 def test_seeds_are_told_by_median_and_worst(recall: str) -> None:
-    """With what they cost: three of half an hour each, restarted 0, 1 and 2 times, relapsed twice as often."""
+    """With what they cost: three of half an hour each, 0, 1 and 2 restarts, twice the relapses."""
     cells = row(recall, "associative-recall-ntm-lstm")
 
     assert cells[1:4] == ["3", "0.150 / 0.250", "3.000 / 3.000"]
