@@ -182,6 +182,9 @@ def train(run: Run, folder: Path, report: Callable[[Run], None] = lambda run: No
     Raises:
         NotFinite: the loss or a gradient was not finite once more than `MOST_RESTARTS` times.
     """
+    # Sharp weightings are full of numbers too small for full precision, on which processors are
+    # slow: an update of a trained sorter took 93 ms with them and takes 25 ms with zeros instead.
+    torch.set_flush_denormal(True)
     if run.update == 0:
         run.save(folder)
     while not run.finished:
