@@ -89,7 +89,7 @@ CONFIGURATIONS = {
             blank_rate=0.1,
             updates=20000,
             report_every=400,
-            validation=REPEAT_VALIDATION,
+            validation=REPEAT_VALIDATION[:1],  # the best in range, not the least bad beyond
             evaluation=REPEAT_EVALUATION,
         ),
         Configuration(
