@@ -212,7 +212,8 @@ def _against_lstms(cards: Mapping[str, Card]) -> str:
     heads = ["task", "size", "best NTM", "LSTM", "better"]
     return (
         "Bits per sequence, less those of the optimal predictor for N-grams. All architectures "
-        "of a task were trained on sequences of the same law.\n\n" + _table(heads, rows)
+        "of a task were trained on sequences of the same law; on how many is told below. The "
+        "paper's were trained on up to a million.\n\n" + _table(heads, rows)
     )
 
 
