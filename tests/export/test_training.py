@@ -293,6 +293,24 @@ def test_expected_targets_are_the_optimum() -> None:
     )
 
 
+def test_denormals_are_zeros_in_training_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They slow down sharp heads; what runs afterwards in the same process gets them back."""
+    seen = []
+
+    def halve_the_smallest() -> float:
+        return float(torch.full((8,), 2.0**-126) @ torch.full((8,), 2.0**-3) / 2)
+
+    def look(network: Network, configuration: Configuration, seed: int) -> Quality:
+        seen.append(halve_the_smallest())
+        return Quality(0, 0.0)
+
+    monkeypatch.setattr(training, "validate", look)
+    training.train_to_next_point(Run.new(tiny("ntm-ff"), 1))
+
+    assert seen == [0.0]
+    assert halve_the_smallest() == 2.0**-127
+
+
 def test_every_update_draws_its_number_of_locations(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two sizes both come up, and no other."""
     run = Run.new(replace(tiny("ntm-ff"), locations=(5, 9)), 1)
