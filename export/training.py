@@ -34,6 +34,8 @@ from export.unrolled import Arena, logits_of
 
 MOST_RESTARTS = 3
 
+WENT_BACK = "back to the last checkpoint, with half the learning rate"
+
 MUCH_WORSE = 4
 """Times the bits of the best network that are a relapse, if they are many."""
 
@@ -192,12 +194,15 @@ def train(run: Run, folder: Path, report: Callable[[Run], None] = lambda run: No
             if run.restarts == MOST_RESTARTS:
                 message = f"seed {run.seed} fails after {run.restarts} restarts"
                 raise NotFinite(message) from error
-            run = _went_back(run, folder, f"{error}", restarts=run.restarts + 1)
+            print(f"{error}; {WENT_BACK}", flush=True)
+            run = _last_checkpoint(folder, run.restarts + 1, run.relapses)
             continue
         if has_relapsed(run) and run.relapses < MOST_RESTARTS:
             bits = run.curve[-1].validation_bits
-            message = f"the task is lost in update {run.update}: {bits:.1f} bits"
-            run = _went_back(run, folder, message, relapses=run.relapses + 1)
+            print(
+                f"the task is lost in update {run.update}: {bits:.1f} bits; {WENT_BACK}", flush=True
+            )
+            run = _last_checkpoint(folder, run.restarts, run.relapses + 1)
             continue
         run.save(folder)
         report(run)
@@ -215,14 +220,12 @@ def has_relapsed(run: Run) -> bool:
     return point.validation_bits > max(limit, MUCH_WORSE * best_bits)
 
 
-def _went_back(run: Run, folder: Path, message: str, **count: int) -> Run:
-    """The run's last checkpoint, with one restart or relapse more, and so half the rate."""
-    print(f"{message}; back to the last checkpoint, with half the learning rate", flush=True)
-    counts = {"restarts": run.restarts, "relapses": run.relapses, **count}
-    before = Run.load(folder)
-    before.restarts, before.relapses = counts["restarts"], counts["relapses"]
-    before.save(folder)
-    return before
+def _last_checkpoint(folder: Path, restarts: int, relapses: int) -> Run:
+    """The run as it was saved last, with these counts, which decide its learning rate."""
+    run = Run.load(folder)
+    run.restarts, run.relapses = restarts, relapses
+    run.save(folder)
+    return run
 
 
 @contextmanager
