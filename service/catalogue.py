@@ -12,7 +12,7 @@ from pathlib import Path
 from service import graph, runtime
 from service.errors import ModelInvalid, ModelUnknown
 from service.metrics import Metrics
-from service.runtime import BATCH_MULTIPLE, Network
+from service.runtime import Network
 from service.settings import Settings
 from service.slab import Slab
 from service.spec import ModelSpec
@@ -96,7 +96,10 @@ class Catalogue:
         started = time.perf_counter()
         try:
             network = Network(
-                model.path.read_bytes(), self._settings.device, self._settings.threads
+                model.path.read_bytes(),
+                self._settings.device,
+                self._settings.threads,
+                self._settings.max_burst,
             )
             if network.content_hash != model.content_hash:
                 raise ModelInvalid(f"{model.path} has changed since the server started")
@@ -149,7 +152,9 @@ def _warm_up(network: Network, max_batch: int) -> None:
     """Run every batch size once, so that no client pays for onnxruntime's first run of a shape."""
     slab = Slab(network, network.spec.default_locations)
     slot = slab.acquire()
-    for rows in range(BATCH_MULTIPLE, max_batch + BATCH_MULTIPLE, BATCH_MULTIPLE):
-        bound = slab.bind(rows, frozenset())
-        bound.slots[:] = slot
-        bound.run()
+    multiple = network.batch_multiple
+    for rows in range(multiple, max_batch + multiple, multiple):
+        for ticks in network.bursts:
+            bound = slab.bind(rows, frozenset(), ticks)
+            bound.slots[:] = slot
+            bound.run()

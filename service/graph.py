@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import helper
+from onnx import compose, helper, numpy_helper
 
 from service.errors import ModelInvalid
 from service.spec import METADATA_KEY, ModelSpec, StateTensor
@@ -14,8 +15,19 @@ from service.spec import METADATA_KEY, ModelSpec, StateTensor
 SLOTS = "slots"
 """Graph input: the slot of each row of the batch, int64 [B]."""
 
+PACKET = 4
+"""Elements that onnxruntime's kernels on a CPU compute at once, other than by MLAS."""
+
+_APPROXIMATED = {"Celu", "Cos", "Elu", "Exp", "Log", "Mish", "Pow", "Selu", "Sin", "Softplus"}
+"""Operators whose last elements, those short of a packet, come out of other formulas."""
+
 _INDICES = "slots.indices"
 _AXIS = "slots.axis"
+
+
+def tick_name(name: str, tick: int) -> str:
+    """Graph name, in a slab graph, of what the step graph calls `name`, in one of its ticks."""
+    return f"{tick}/{name}"
 
 
 def slab_name(name: str) -> str:
@@ -47,28 +59,60 @@ def parse(model: bytes) -> tuple[onnx.ModelProto, ModelSpec]:
     return proto, spec
 
 
-def slab_graph(proto: onnx.ModelProto, spec: ModelSpec) -> bytes:
+def slab_graph(proto: onnx.ModelProto, spec: ModelSpec, ticks: int, *, traced: bool) -> bytes:
     """
-    The step graph over slabs: rows are gathered, stepped and scattered back.
+    The step graph over slabs: rows are gathered, stepped `ticks` times, and scattered back.
 
-    Inputs: the model's input [B, X], `SLOTS` [B], and each state tensor's slab [capacity, ...].
-    Outputs: the model's outputs and traces [B, ...], and each `StateTensor.output`'s slab. When a
-    slab output is bound to its input's buffer, onnxruntime updates the rows in place.
+    Inputs: for each tick the model's input [B, X]; `SLOTS` [B]; each state tensor's slab
+    [capacity, ...]. Outputs: for each tick the model's output and, if `traced`, its traces
+    [B, ...]; each `StateTensor.output`'s slab. When a slab output is bound to its input's buffer,
+    onnxruntime updates the rows in place.
     """
-    graph = onnx.GraphProto()
-    graph.CopyFrom(proto.graph)
-    gather, scatter = _gather_nodes(spec), _scatter_nodes(spec)
-    nodes = [*gather, *graph.node, *scatter]
-    del graph.node[:], graph.input[:], graph.output[:]
-    graph.node.extend(nodes)
-    graph.initializer.append(_axis())
-    graph.input.extend(value for value in proto.graph.input if value.name == spec.input)
+    step = simplified(proto.graph)
+    graph = onnx.GraphProto(name="steps over slabs", initializer=[*step.initializer, _axis()])
     graph.input.extend([_slots(), *_slabs(spec)])
-    states = {tensor.output for tensor in spec.state}
-    traces = {trace.output for trace in spec.traces}
-    graph.output.extend(value for value in proto.graph.output if value.name not in states - traces)
+    graph.node.extend(_gather_nodes(spec))
+    outputs = {spec.output, *(trace.output for trace in spec.traces if traced)}
+    state = {tensor.input: tensor.input for tensor in spec.state}
+    for tick in range(ticks):
+        names = {spec.input: tick_name(spec.input, tick), **state}
+        made = compose.add_prefix_graph(
+            step,
+            tick_name("", tick),
+            rename_inputs=False,
+            rename_initializers=False,
+            name_map=names,
+        )
+        graph.node.extend(made.node)
+        graph.input.extend(each for each in made.input if each.name == names[spec.input])
+        kept = {tick_name(name, tick) for name in outputs}
+        graph.output.extend(each for each in made.output if each.name in kept)
+        state = {tensor.input: tick_name(tensor.output, tick) for tensor in spec.state}
+    graph.node.extend(_scatter_nodes(spec, state))
     graph.output.extend(_slabs(spec, output=True))
     return _model(graph, proto)
+
+
+def batch_multiple(proto: onnx.ModelProto) -> int:
+    """
+    What batches must be a multiple of, on a CPU, for a row not to depend on those beside it.
+
+    A kernel that takes elements by packets treats the last ones of a tensor apart, and which row's
+    they are depends on the batch; so the rows together must fill whole packets. A batch of one is
+    never used: onnxruntime drops axes of length one, and then sums in another order.
+    """
+    graph = onnx.shape_inference.infer_shapes(proto).graph
+    shapes = {
+        value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        for value in [*graph.value_info, *graph.output]
+    }
+    for node in proto.graph.node:
+        if node.op_type in _APPROXIMATED:
+            # 0 stands for the locations, of which there may be an odd number.
+            sizes = [size or 1 for size in shapes.get(node.output[0], [1])[1:]]
+            if math.prod(sizes) % 2:
+                return PACKET
+    return PACKET // 2
 
 
 def rows_graph(spec: ModelSpec, like: onnx.ModelProto, *, write: bool) -> bytes:
@@ -89,7 +133,7 @@ def rows_graph(spec: ModelSpec, like: onnx.ModelProto, *, write: bool) -> bytes:
     graph = onnx.GraphProto(name="write rows" if write else "read rows")
     graph.input.extend([_slots(), *_slabs(spec)])
     if write:
-        graph.node.extend(_scatter_nodes(spec))
+        graph.node.extend(_scatter_nodes(spec, {t.input: t.output for t in spec.state}))
         graph.initializer.append(_axis())
         graph.input.extend(rows)
         graph.output.extend(_slabs(spec, output=True))
@@ -122,16 +166,49 @@ def _gather_nodes(spec: ModelSpec) -> list[onnx.NodeProto]:
     ]
 
 
-def _scatter_nodes(spec: ModelSpec) -> list[onnx.NodeProto]:
+def _scatter_nodes(spec: ModelSpec, rows: Mapping[str, str]) -> list[onnx.NodeProto]:
+    """Write the rows, named by `StateTensor.input`, into the slabs."""
     scatters = [
         helper.make_node(
             "ScatterND",
-            [slab_name(tensor.input), _INDICES, tensor.output],
+            [slab_name(tensor.input), _INDICES, rows[tensor.input]],
             [slab_name(tensor.output)],
         )
         for tensor in spec.state
     ]
     return [helper.make_node("Unsqueeze", [SLOTS, _AXIS], [_INDICES]), *scatters]
+
+
+def simplified(graph: onnx.GraphProto) -> onnx.GraphProto:
+    """
+    The same graph in cheaper operators: x * x for x ** 2, nothing for a split into one part.
+
+    Both come out of PyTorch's exporter, and onnxruntime leaves them as they are.
+    """
+    simple = onnx.GraphProto()
+    simple.CopyFrom(graph)
+    squares = {
+        tensor.name
+        for tensor in graph.initializer
+        if not tensor.dims and numpy_helper.to_array(tensor) == 2
+    }
+    outputs = {value.name for value in graph.output}
+    same: dict[str, str] = {}
+    del simple.node[:]
+    for node in graph.node:
+        inputs = [same.get(name, name) for name in node.input]
+        if node.op_type == "Split" and len(node.output) == 1 and node.output[0] not in outputs:
+            same[node.output[0]] = inputs[0]
+            continue
+        copy = simple.node.add()
+        copy.CopyFrom(node)
+        copy.input[:] = inputs
+        if node.op_type == "Pow" and node.input[1] in squares:
+            copy.op_type, copy.input[:] = "Mul", [inputs[0]] * 2
+    used = {name for node in simple.node for name in node.input}
+    del simple.initializer[:]
+    simple.initializer.extend(each for each in graph.initializer if each.name in used)
+    return simple
 
 
 def _axis() -> onnx.TensorProto:

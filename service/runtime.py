@@ -22,13 +22,8 @@ from service.spec import Float32, ModelSpec
 
 log = logging.getLogger(__name__)
 
-BATCH_MULTIPLE = 8
-"""
-Batches are padded to a multiple of this, so that a row's result does not depend on its neighbours.
-
-Vector instructions treat the last few elements of an array apart; with whole vectors only, each row
-comes out bit for bit as it would alone. Eight float32 fill a 256-bit register.
-"""
+CUDA_BATCH_MULTIPLE = 8
+"""On a GPU there are few batch sizes, since each new one costs memory and time to prepare."""
 
 Int64 = npt.NDArray[np.int64]
 Tensors = Mapping[str, onnxruntime.OrtValue]
@@ -40,13 +35,16 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 class Network:
     """One model, loaded: runs steps over slabs that it allocates."""
 
-    def __init__(self, model: bytes, device: str = "auto", threads: int = 1) -> None:
+    def __init__(
+        self, model: bytes, device: str = "auto", threads: int = 1, max_burst: int = 8
+    ) -> None:
         """
         Load a step graph from the bytes of its ONNX file.
 
         Args:
             device: `cpu`, `cuda`, or `auto` for CUDA where it works.
             threads: onnxruntime threads inside one run.
+            max_burst: most ticks that one run is to make.
 
         Raises:
             ModelInvalid: the bytes break the contract of `service.spec`.
@@ -54,12 +52,27 @@ class Network:
         """
         proto, self.spec = graph.parse(model)
         self.content_hash = content_hash(model)
-        self._step = _load(graph.slab_graph(proto, self.spec), device, threads)
-        self.provider: str = self._step.get_providers()[0]
+        self.bursts = [2**power for power in range(max_burst.bit_length())]
+        """How many ticks a run can make."""
+        self._steps = {
+            (ticks, traced): _load(
+                graph.slab_graph(proto, self.spec, ticks, traced=traced), device, threads
+            )
+            for ticks in self.bursts
+            for traced in (False, True)
+        }
+        step = self._steps[1, True]
+        self.provider: str = step.get_providers()[0]
         self._device = "cuda" if self.provider == _PROVIDERS["cuda"] else "cpu"
+        self.on_cpu = self._device == "cpu"
+        self.batch_multiple = graph.batch_multiple(proto) if self.on_cpu else CUDA_BATCH_MULTIPLE
+        """Batches are of a multiple of this, so that no row's result depends on its neighbours."""
         self._read = _load(graph.rows_graph(self.spec, proto, write=False), self._device, threads)
         self._write = _load(graph.rows_graph(self.spec, proto, write=True), self._device, threads)
-        self._output_shapes = {value.name: value.shape for value in self._step.get_outputs()}
+        self._output_shapes = {
+            value.name.removeprefix(graph.tick_name("", 0)): value.shape
+            for value in step.get_outputs()
+        }
         _check_shapes(self.spec, self._output_shapes)
 
     def allocate(self, capacity: int, locations: int) -> Tensors:
@@ -91,14 +104,17 @@ class Network:
         self._write.run_with_iobinding(binding)
 
     def bind(
-        self, tensors: Tensors, batch: int, locations: int, traced: frozenset[str]
-    ) -> BoundStep:
+        self, tensors: Tensors, batch: int, locations: int, traced: frozenset[str], ticks: int
+    ) -> BoundRun:
         """
-        Prepare runs of that many rows, with the graph outputs `traced` besides the model's output.
+        Prepare runs of that many rows and ticks, one of `bursts`.
 
-        The result keeps the tensors alive.
+        They give the graph outputs `traced` besides the model's output. The result keeps the
+        tensors alive.
         """
-        return BoundStep(self._step, self.spec, tensors, batch, self._shapes(locations, traced))
+        session = self._steps[ticks, bool(traced)]
+        shapes = self._shapes(locations, traced)
+        return BoundRun(session, self.spec, tensors, (ticks, batch), shapes)
 
     def _shapes(self, locations: int, traced: frozenset[str]) -> dict[str, tuple[int, int]]:
         """Shapes [heads, width] of the traced graph outputs."""
@@ -118,9 +134,9 @@ class Network:
         return binding
 
 
-class BoundStep:
+class BoundRun:
     """
-    Buffers for a batch of one size, bound to a slab once and run many times.
+    Buffers for some ticks of a batch of one size, bound to a slab once and run many times.
 
     Fill `inputs` and `slots`, call `run`, read `output` and `traces`; rows beyond the batch's own
     must repeat one of its rows, which then is stepped once all the same.
@@ -131,33 +147,37 @@ class BoundStep:
         session: onnxruntime.InferenceSession,
         spec: ModelSpec,
         tensors: Tensors,
-        batch: int,
+        shape: tuple[int, int],
         traced: Mapping[str, tuple[int, int]],
     ) -> None:
-        """Allocate the buffers; `traced` has [heads, width] of each graph output to trace."""
+        """Allocate for `shape` [ticks, batch]; `traced` has [heads, width] of each output."""
         self._session = session
         self._binding = session.io_binding()
-        self.inputs: Float32 = np.zeros((batch, spec.input_width), np.float32)
-        """[batch, X]."""
+        ticks, batch = shape
+        self.inputs: Float32 = np.zeros((*shape, spec.input_width), np.float32)
+        """[ticks, batch, X]."""
         self.slots: Int64 = np.zeros(batch, np.int64)
         """[batch]."""
-        self.output: Float32 = np.zeros((batch, spec.output_width), np.float32)
-        """[batch, Y]; overwritten by each run."""
+        self.output: Float32 = np.zeros((*shape, spec.output_width), np.float32)
+        """[ticks, batch, Y]; overwritten by each run."""
         self.traces: dict[str, Float32] = {
-            name: np.zeros((batch, *shape), np.float32) for name, shape in traced.items()
+            name: np.zeros((*shape, *widths), np.float32) for name, widths in traced.items()
         }
-        """By graph output, [batch, heads, width]; overwritten by each run."""
-        for name, array in ((spec.input, self.inputs), (graph.SLOTS, self.slots)):
-            self._binding.bind_ortvalue_input(name, _wrap(array))
-        for name, array in ((spec.output, self.output), *self.traces.items()):
-            self._binding.bind_ortvalue_output(name, _wrap(array))
+        """By graph output, [ticks, batch, heads, width]; overwritten by each run."""
+        self._binding.bind_ortvalue_input(graph.SLOTS, _wrap(self.slots))
+        for tick in range(ticks):
+            name = graph.tick_name(spec.input, tick)
+            self._binding.bind_ortvalue_input(name, _wrap(self.inputs[tick]))
+            for name, array in ((spec.output, self.output), *self.traces.items()):
+                value = _wrap(array[tick])
+                self._binding.bind_ortvalue_output(graph.tick_name(name, tick), value)
         for tensor in spec.state:
             slab = tensors[tensor.name]
             self._binding.bind_ortvalue_input(graph.slab_name(tensor.input), slab)
             self._binding.bind_ortvalue_output(graph.slab_name(tensor.output), slab)
 
     def run(self) -> None:
-        """Step the rows: updates the slab's rows, `output` and `traces` in place."""
+        """Make the ticks: updates the slab's rows, `output` and `traces` in place."""
         self._session.run_with_iobinding(self._binding)
 
 

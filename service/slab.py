@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from service.runtime import BATCH_MULTIPLE, BoundStep, Network
+from service.runtime import BoundRun, Network
 from service.spec import Float32
 
 _FIRST_CAPACITY = 8
-_MOST_BINDINGS = 64
+MOST_BINDINGS = 256
+"""Kinds of runs that buffers are kept for: batch sizes times ticks times what is traced."""
+
 _ROWS_MOVED = 256
 
 
@@ -30,7 +32,7 @@ class Slab:
         self._tensors = network.allocate(self.capacity, locations)
         self._free = list(reversed(range(self.capacity)))
         self._used: set[int] = set()
-        self._bindings: dict[tuple[int, frozenset[str]], BoundStep] = {}
+        self._bindings: dict[tuple[int, frozenset[str], int], BoundRun] = {}
 
     @property
     def used(self) -> int:
@@ -60,19 +62,20 @@ class Slab:
         rows = self.network.read_rows(self._tensors, [slot])
         return {name: row[0] for name, row in rows.items()}
 
-    def bind(self, rows: int, traced: frozenset[str]) -> BoundStep:
+    def bind(self, rows: int, traced: frozenset[str], ticks: int = 1) -> BoundRun:
         """
-        Buffers for a tick of at least that many rows; the same ones for the same request.
+        Buffers for so many ticks of at least that many rows; the same ones for the same request.
 
         They are good until the next `acquire`, which may move the slab.
         """
-        batch = -(-rows // BATCH_MULTIPLE) * BATCH_MULTIPLE
-        key = (batch, traced)
+        multiple = self.network.batch_multiple
+        batch = -(-rows // multiple) * multiple
+        key = (batch, traced, ticks)
         bound = self._bindings.get(key)
         if bound is None:
-            if len(self._bindings) >= _MOST_BINDINGS:
+            if len(self._bindings) >= MOST_BINDINGS:
                 self._bindings.clear()
-            bound = self.network.bind(self._tensors, batch, self.locations, traced)
+            bound = self.network.bind(self._tensors, batch, self.locations, traced, ticks)
             self._bindings[key] = bound
         return bound
 

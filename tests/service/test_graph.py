@@ -13,9 +13,15 @@ from service.errors import ModelInvalid
 from tests.tiny_models import LEDGER, ledger, ledger_nodes
 
 
+def slab_graph(ticks: int, *, traced: bool = False) -> onnx.ModelProto:
+    """The ledger's graph over slabs."""
+    proto, spec = graph.parse(ledger())
+    return onnx.load_model_from_string(graph.slab_graph(proto, spec, ticks, traced=traced))
+
+
 def test_state_is_paired_by_name_not_by_order() -> None:
     """Names that sort differently as inputs and outputs still meet in each state's own slab."""
-    proto = onnx.load_model_from_string(graph.slab_graph(*graph.parse(ledger())))
+    proto = slab_graph(ticks=1)
     scatters = {
         node.output[0]: (node.input[0], node.input[2])
         for node in proto.graph.node
@@ -25,17 +31,54 @@ def test_state_is_paired_by_name_not_by_order() -> None:
         tensor.input for tensor in sorted(LEDGER.state, key=lambda tensor: tensor.output)
     ]
     assert scatters == {
-        "b_total.slab": ("z_total.slab", "b_total"),
-        "c_memory.slab": ("memory.slab", "c_memory"),
-        "a_weighting.slab": ("weighting.slab", "a_weighting"),
+        "b_total.slab": ("z_total.slab", "0/b_total"),
+        "c_memory.slab": ("memory.slab", "0/c_memory"),
+        "a_weighting.slab": ("weighting.slab", "0/a_weighting"),
     }
 
 
-def test_state_that_is_not_traced_is_no_output_of_its_own() -> None:
-    """Rows of state leave the graph only as slabs, unless a trace wants them."""
-    proto = onnx.load_model_from_string(graph.slab_graph(*graph.parse(ledger())))
-    names = [value.name for value in proto.graph.output]
-    assert names == ["y", "add", "a_weighting", "b_total.slab", "c_memory.slab", "a_weighting.slab"]
+def test_each_tick_has_its_input_and_output_and_the_state_is_written_once() -> None:
+    """Traces are outputs if they are wanted; rows of state leave the graph only as slabs."""
+    slabs = ["b_total.slab", "c_memory.slab", "a_weighting.slab"]
+    plain, traced = slab_graph(ticks=2), slab_graph(ticks=2, traced=True)
+    inputs = ["slots", "z_total.slab", "memory.slab", "weighting.slab", "0/x", "1/x"]
+    assert [value.name for value in plain.graph.input] == inputs
+    assert [value.name for value in plain.graph.output] == ["0/y", "1/y", *slabs]
+    ticks = [f"{tick}/{name}" for tick in (0, 1) for name in ("y", "add", "a_weighting")]
+    assert [value.name for value in traced.graph.output] == [*ticks, *slabs]
+    scattered = [node.input[2] for node in plain.graph.node if node.op_type == "ScatterND"]
+    assert scattered == ["1/b_total", "1/c_memory", "1/a_weighting"]
+
+
+def test_a_step_is_simplified_without_changing_what_it_computes() -> None:
+    """A square becomes a product and a split into one part nothing; other powers stay."""
+    nodes = [
+        helper.make_node("Split", ["x"], ["whole"], num_outputs=1, axis=0),
+        helper.make_node("Pow", ["whole", "two"], ["square"]),
+        helper.make_node("Pow", ["square", "three"], ["y"]),
+    ]
+    value = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [2])
+    output = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [2])
+    powers = [
+        helper.make_tensor(name, onnx.TensorProto.FLOAT, [], [power])
+        for name, power in (("two", 2.0), ("three", 3.0))
+    ]
+    simple = graph.simplified(helper.make_graph(nodes, "powers", [value], [output], powers))
+    found = [(node.op_type, list(node.input)) for node in simple.node]
+    assert found == [("Mul", ["x", "x"]), ("Pow", ["square", "three"])]
+    assert [tensor.name for tensor in simple.initializer] == ["three"]
+
+
+@pytest.mark.parametrize(("heads", "multiple"), [(2, 2), (3, 4), (4, 2)])
+def test_rows_together_fill_whole_packets(heads: int, multiple: int) -> None:
+    """An odd number of approximated elements a row takes four rows, an even one two."""
+    node = helper.make_node("Softplus", ["x"], ["y"])
+    values = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["B", heads, 1])
+        for name in ("x", "y")
+    ]
+    model = helper.make_model(helper.make_graph([node], "heads", values[:1], values[1:]))
+    assert graph.batch_multiple(model) == multiple
 
 
 def test_garbage_is_refused() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from service.runtime import Network
-from service.slab import Slab
+from service.slab import MOST_BINDINGS, Slab
 
 
 def step(slab: Slab, slot: int, value: float) -> None:
@@ -53,19 +53,20 @@ def test_a_slot_cannot_be_given_back_twice(network: Network) -> None:
     slab.check_integrity()
 
 
-def test_batches_are_padded_to_whole_vectors(network: Network) -> None:
-    """Buffers come in multiples of eight rows, and the same ones for the same size."""
+def test_batches_are_padded_to_whole_packets(network: Network) -> None:
+    """Buffers come in multiples of what the network needs, and the same ones for the same size."""
     slab = Slab(network, 5)
-    assert slab.bind(1, frozenset()) is slab.bind(8, frozenset())
-    assert slab.bind(9, frozenset()).inputs.shape == (16, 2)
+    assert network.batch_multiple == 4
+    assert slab.bind(1, frozenset()) is slab.bind(4, frozenset())
+    assert slab.bind(9, frozenset(), 8).inputs.shape == (8, 12, 2)
 
 
 def test_many_kinds_of_binding_take_a_bounded_memory(network: Network) -> None:
     """Asking for ever new combinations forgets old buffers rather than keep them all."""
     slab = Slab(network, 5)
-    for rows in range(8, 8 * 200, 8):
+    for rows in range(2, 2 * 3 * MOST_BINDINGS, 2):
         slab.bind(rows, frozenset())
-    assert len(slab._bindings) <= 64
+    assert len(slab._bindings) <= MOST_BINDINGS
 
 
 def test_integrity_names_the_counts(network: Network) -> None:
