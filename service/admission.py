@@ -17,6 +17,10 @@ _ENVELOPE_BYTES = 16_384
 """What a message may need besides the outputs and traces: names, numbers, lengths."""
 
 
+_SMALL_REPLY_BYTES = 32_768
+"""Outputs that fit into a message of any size that can be set."""
+
+
 class Admission:
     """Checks requests against the settings."""
 
@@ -70,18 +74,21 @@ class Admission:
             )
 
     def chunk(self, session: Session, chunk: Chunk) -> None:
-        """Shape the chunk's inputs to [steps, X], or refuse it."""
+        """Shape the chunk's inputs to [steps, X] and count its steps, or refuse it."""
         spec = session.slab.network.spec
         chunk.inputs = self._shaped(chunk.inputs, spec.input_width)
-        self._check_reply_size(chunk, spec, session.locations)
+        steps = len(chunk.inputs)
         settings = self._settings
-        if session.waiting_steps + chunk.steps > settings.max_waiting_steps:
+        if chunk.selection or 4 * spec.output_width * steps > _SMALL_REPLY_BYTES:
+            self._check_reply_size(steps, chunk, spec, session.locations)
+        if session.waiting_steps + steps > settings.max_waiting_steps:
             raise CapacityExceeded(
-                f"{session.waiting_steps} steps of session {session.id!r} wait; with {chunk.steps} "
+                f"{session.waiting_steps} steps of session {session.id!r} wait; with {steps} "
                 f"more they exceed the {settings.max_waiting_steps} allowed; await some replies",
                 retry_delay_seconds=settings.retry_delay_seconds,
                 limit="max_waiting_steps",
             )
+        chunk.remaining = steps
 
     def _shaped(self, values: Float32, width: int) -> Float32:
         """The input values as [steps, width]; every one is finite and not too large."""
@@ -93,6 +100,14 @@ class Admission:
         inputs = values.reshape(-1, width)
         if len(inputs) > most:
             raise InvalidRequest(f"a chunk of {len(inputs)} steps; the limit is {most}; split it")
+        # Quick, and false for NaN; where the sum of squares is larger, a value may be so or not.
+        wide = values.astype(np.float64)
+        if not wide.dot(wide) <= magnitude:
+            self._check_values(inputs)
+        return inputs
+
+    def _check_values(self, inputs: Float32) -> None:
+        magnitude = self._settings.max_input_magnitude
         allowed = np.abs(inputs) <= magnitude  # false for NaN as well
         if not allowed.all():
             step, channel = np.argwhere(~allowed)[0]
@@ -100,9 +115,8 @@ class Admission:
                 f"input {inputs[step, channel]} at step {step} of the chunk, channel {channel}: "
                 f"values must be finite, of magnitude at most {magnitude:g}"
             )
-        return inputs
 
-    def _check_reply_size(self, chunk: Chunk, spec: ModelSpec, locations: int) -> None:
+    def _check_reply_size(self, steps: int, chunk: Chunk, spec: ModelSpec, locations: int) -> None:
         step_bytes = 4 * spec.output_width
         for name in chunk.selection:
             tensor = spec.trace(name)
@@ -113,9 +127,9 @@ class Admission:
             step_bytes += 4 * tensor.heads * width * (2 if sparse else 1)
         size = self._settings.max_message_bytes
         most = (size - _ENVELOPE_BYTES) // step_bytes
-        if chunk.steps > most:
+        if steps > most:
             raise InvalidRequest(
-                f"a reply for {chunk.steps} steps of {step_bytes} bytes each would exceed the "
+                f"a reply for {steps} steps of {step_bytes} bytes each would exceed the "
                 f"message size of {size} bytes; send at most {most} steps in a chunk, or select "
                 "fewer traces or a top_k"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -14,6 +15,7 @@ from service.spec import LOCATIONS, Dimension, Float32, ModelSpec
 from service.work import Chunk, ChunkOutcome, TraceRows
 
 _FLOAT = np.dtype("<f4")
+_IS_LITTLE_ENDIAN = sys.byteorder == "little"
 
 
 def chunk(message: ntm_pb2.Chunk) -> Chunk:
@@ -22,15 +24,17 @@ def chunk(message: ntm_pb2.Chunk) -> Chunk:
 
     It has an error already if the inputs are no float32 values.
     """
-    size = len(message.inputs)
+    inputs = message.inputs
+    size = len(inputs)
     whole = size % _FLOAT.itemsize == 0
     decoded = Chunk(
         message.session_id,
-        np.frombuffer(message.inputs if whole else b"", _FLOAT),
+        np.frombuffer(inputs if whole else b"", _FLOAT),
         message.first_step if message.HasField("first_step") else None,
-        tuple(message.traces.names),
-        message.traces.top_k,
     )
+    if message.HasField("traces"):
+        decoded.selection = tuple(message.traces.names)
+        decoded.top_k = message.traces.top_k
     if not whole:
         decoded.error = InvalidRequest(
             f"inputs are {size} bytes, which is no whole number of float32 values"
@@ -38,15 +42,19 @@ def chunk(message: ntm_pb2.Chunk) -> Chunk:
     return decoded
 
 
-def reply(session_id: str, outcome: ChunkOutcome) -> ntm_pb2.Reply:
-    """A chunk's outputs and traces."""
-    return ntm_pb2.Reply(
-        session_id=session_id,
-        first_step=outcome.first_step,
-        next_step=outcome.first_step + len(outcome.outputs),
-        outputs=_bytes(outcome.outputs),
-        traces=[_trace(rows) for rows in outcome.traces],
-    )
+def write_reply(chunk: Chunk, message: ntm_pb2.Reply) -> int:
+    """Write a finished chunk's outputs and traces into a message; how many bytes they are."""
+    outcome: ChunkOutcome = chunk.outcome
+    message.session_id = chunk.session_id
+    message.first_step = outcome.first_step
+    message.next_step = outcome.first_step + len(outcome.outputs)
+    message.outputs = outputs = _bytes(outcome.outputs)
+    size = len(outputs)
+    for rows in outcome.traces:
+        trace = _trace(rows)
+        size += len(trace.values) + len(trace.locations)
+        message.traces.append(trace)
+    return size
 
 
 def session(view: SessionView) -> ntm_pb2.Session:
@@ -126,7 +134,7 @@ def _trace(rows: TraceRows) -> ntm_pb2.Trace:
 
 
 def _bytes(values: Float32) -> bytes:
-    return values.astype(_FLOAT, copy=False).tobytes()
+    return (values if _IS_LITTLE_ENDIAN else values.astype(_FLOAT)).tobytes()
 
 
 def _size(size: Dimension) -> int:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from service.admission import Admission
 from service.errors import (
@@ -19,13 +19,14 @@ from service.errors import (
     SessionFailed,
     StepIndexMismatch,
 )
-from service.metrics import Metrics
+from service.metrics import Metrics, ModelMetrics
 from service.runtime import Network
-from service.scheduler import Batch, Scheduler
+from service.scheduler import Scheduler
 from service.sessions import Session, SessionTable, new_session_id
 from service.settings import Settings
 from service.slab import Slab
 from service.spec import Float32
+from service.turn import Turn
 from service.work import Chunk, Operation, Work
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,10 @@ _REASONS: dict[type[NtmError], str] = {
     SessionExpired: "expired",
     SessionFailed: "failed",
 }
+
+
+SHORT_TURN_BYTES = 384 << 10
+"""A turn that steps no more state than this takes no longer than to wake a thread for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +62,8 @@ class Engine:
     """
     Holds every session and steps those that have work.
 
-    Belongs to one thread (`worker.Worker`'s).
-    No method blocks but `turn`, for a few ticks.
+    Belongs to one thread (the event loop's), and waits for nothing: what takes long is a turn's
+    run, which another thread may do between `schedule` and `commit`.
     """
 
     def __init__(
@@ -78,6 +83,7 @@ class Engine:
         self._wall_clock = wall_clock
         self._sessions = SessionTable()
         self._scheduler = Scheduler(settings.max_batch, settings.max_burst)
+        self._counted: dict[str, ModelMetrics] = {}
         self._slabs: dict[tuple[str, int], Slab] = {}
         self._state_bytes = 0
         self._opened = 0
@@ -102,7 +108,8 @@ class Engine:
         Raises:
             InvalidRequest, CapacityExceeded, Draining: nothing was changed.
         """
-        self._refuse_if_draining()
+        if self.draining:
+            raise _draining()
         network = self._networks[model]
         locations = self._admission.locations(network.spec, locations)
         timeout = self._admission.idle_timeout_seconds(idle_timeout_seconds)
@@ -175,11 +182,12 @@ class Engine:
             self._finished.append(work)
             return
         try:
-            self._refuse_if_draining()
+            if self.draining:
+                raise _draining()
             if isinstance(work, Chunk) and work.error is None:
                 self._admission.chunk(session, work)
                 work.submitted_seconds = self._clock()
-                session.waiting_steps += work.steps
+                session.waiting_steps += work.remaining
         except NtmError as error:
             work.error = error
         session.waiting.append(work)
@@ -192,15 +200,68 @@ class Engine:
             self._close(session, SessionExpired)
 
     def turn(self) -> list[Work]:
-        """Step one batch for a few ticks; the work finished since the last turn."""
+        """Schedule, run and commit one batch; the work finished since it was last asked for."""
+        turn = self.schedule()
+        if turn is not None:
+            turn.run()
+            self.commit(turn)
+        return self.finished()
+
+    def schedule(self) -> Turn | None:
+        """
+        Take the batch that steps next, ready to run; None when nobody waits.
+
+        Until it is committed, work may be submitted and sessions may expire, and nothing else.
+        """
         batch = self._scheduler.next()
-        if batch is not None:
-            try:
-                outputs, traces = self._run(batch)
-            except Exception:
-                self._fail(batch)
-            else:
-                self._commit(batch, outputs, traces)
+        if batch is None:
+            return None
+        rows, ticks = len(batch.sessions), batch.ticks
+        chunks = [session.chunk for session in batch.sessions]
+        now = self._clock()
+        waited = [now - chunk.submitted_seconds for chunk in chunks if not chunk.done]
+        self._count(batch.sessions[0]).queue_seconds.observe(waited)
+        traced = [tensor.output for chunk in chunks if chunk.traces for tensor, _ in chunk.traces]
+        bound = batch.slab.bind(rows, frozenset(traced), ticks)
+        stepped_bytes = rows * ticks * batch.slab.slot_bytes
+        short = stepped_bytes <= SHORT_TURN_BYTES and batch.slab.network.on_cpu
+        return Turn(batch.sessions, bound, ticks, short=short)
+
+    def commit(self, turn: Turn) -> None:
+        """Let the sessions take over the results of a run; finish chunks; queue who has more."""
+        if turn.failed:
+            self._fail(turn.sessions)
+            return
+        now, ticks = self._clock(), turn.ticks
+        unsound = _unsound(turn.outputs)
+        seconds, traced = [], 0
+        for row, session in enumerate(turn.sessions):
+            if row in unsound:
+                self._close(session, SessionFailed)
+                continue
+            chunk = session.chunk
+            chunk.advance(turn.outputs[:, row], turn.traces, row)
+            session.next_step += ticks
+            session.waiting_steps -= ticks
+            session.used_seconds = now
+            if chunk.traces:
+                traced += ticks
+            if not chunk.remaining:
+                chunk.finish()
+                seconds.append(now - chunk.submitted_seconds)
+                self._finished.append(session.waiting.popleft())
+            self._settle(session)
+        metrics = self._count(turn.sessions[0])
+        metrics.chunk_seconds.observe(seconds)
+        metrics.ticks.inc(ticks)
+        metrics.steps.inc(ticks * len(turn.sessions))
+        metrics.traced_steps.inc(traced)
+        metrics.padding_rows.inc(ticks * turn.padding)
+        metrics.batch_rows.observe([len(turn.sessions)])
+        metrics.tick_seconds.observe([turn.seconds / ticks])
+
+    def finished(self) -> list[Work]:
+        """Hand out the work finished since it was last asked for, in the order of finishing."""
         finished, self._finished = self._finished, []
         return finished
 
@@ -217,61 +278,10 @@ class Engine:
                 f"state bytes {held}, counted {self._state_bytes}"
             )
 
-    def _run(self, batch: Batch) -> tuple[Float32, dict[str, Float32]]:
-        """Run the batch's ticks: outputs [ticks, rows, Y], traces [ticks, rows, heads, width]."""
-        chunks = [session.chunk for session in batch.sessions]
-        traced = frozenset(tensor.output for chunk in chunks for tensor, _ in chunk.traces)
-        rows, ticks = len(chunks), batch.ticks
-        bound = batch.slab.bind(rows, traced)
-        inputs = np.empty((ticks, *bound.inputs.shape), np.float32)
-        for row, chunk in enumerate(chunks):
-            inputs[:, row] = chunk.inputs[chunk.done : chunk.done + ticks]
-        inputs[:, rows:] = inputs[:, rows - 1 : rows]
-        bound.slots[:rows] = [session.slot for session in batch.sessions]
-        bound.slots[rows:] = bound.slots[rows - 1]
-        outputs = np.empty((ticks, *bound.output.shape), np.float32)
-        traces = {
-            name: np.empty((ticks, *array.shape), np.float32)
-            for name, array in bound.traces.items()
-        }
-        started = time.perf_counter()
-        for tick in range(ticks):
-            bound.inputs[:] = inputs[tick]
-            bound.run()
-            outputs[tick] = bound.output
-            for name, array in bound.traces.items():
-                traces[name][tick] = array
-        self._count_ticks(batch, len(bound.slots), time.perf_counter() - started)
-        return outputs, traces
-
-    def _commit(self, batch: Batch, outputs: Float32, traces: dict[str, Float32]) -> None:
-        """Let the sessions take over their results; finish chunks; queue who has more."""
-        now = self._clock()
-        sound: npt.NDArray[np.bool_] = np.asarray(np.isfinite(outputs).all(axis=(0, 2)))
-        metrics = self._metrics
-        for row, session in enumerate(batch.sessions):
-            if not sound[row]:
-                self._close(session, SessionFailed)
-                continue
-            chunk = session.chunk
-            chunk.advance(outputs[:, row], {name: array[:, row] for name, array in traces.items()})
-            session.next_step += batch.ticks
-            session.waiting_steps -= batch.ticks
-            session.used_seconds = now
-            if chunk.traces:
-                metrics.traced_steps.labels(session.model).inc(batch.ticks)
-            if not chunk.remaining:
-                chunk.finish()
-                assert chunk.submitted_seconds is not None, "admitted"
-                metrics.chunk_seconds.labels(session.model).observe(now - chunk.submitted_seconds)
-                self._finished.append(session.waiting.popleft())
-            self._settle(session)
-
-    def _fail(self, batch: Batch) -> None:
+    def _fail(self, sessions: list[Session]) -> None:
         """Close the sessions of a run that failed: some of their rows may have been written."""
-        log.exception("run failed", extra={"sessions": len(batch.sessions)})
-        self._metrics.failed_runs.labels(batch.sessions[0].model).inc()
-        for session in batch.sessions:
+        self._metrics.failed_runs.labels(sessions[0].model).inc()
+        for session in sessions:
             self._close(session, SessionFailed)
 
     def _settle(self, session: Session) -> None:
@@ -280,12 +290,13 @@ class Engine:
             work = session.waiting[0]
             dropped = work.cancelled or work.error is not None
             if isinstance(work, Chunk) and not dropped and self._begun(session, work):
+                session.chunk = work
                 self._scheduler.add(session)
                 return
             session.waiting.popleft()
             # Before the operation: closing the session finishes the work behind it.
             self._finished.append(work)
-            if isinstance(work, Chunk) and work.submitted_seconds is not None:
+            if isinstance(work, Chunk):
                 session.waiting_steps -= work.remaining
             elif isinstance(work, Operation) and not dropped:
                 self._operate(session, work)
@@ -303,9 +314,6 @@ class Engine:
             )
             return False
         chunk.begin(session)
-        assert chunk.submitted_seconds is not None, "admitted"
-        waited = self._clock() - chunk.submitted_seconds
-        self._metrics.queue_seconds.labels(session.model).observe(waited)
         return True
 
     def _operate(self, session: Session, operation: Operation) -> None:
@@ -334,23 +342,17 @@ class Engine:
         lived = self._wall_clock() - session.created_unix_seconds
         self._metrics.session_lifetime_seconds.labels(model).observe(lived)
 
-    def _refuse_if_draining(self) -> None:
-        if self.draining:
-            raise Draining("this server is stopping; connect to another replica")
-
     def _count_state(self, session: Session, sign: int) -> None:
         self._state_bytes += sign * session.slab.slot_bytes
         self._metrics.sessions.labels(session.model).inc(sign)
         self._metrics.state_bytes.labels(session.model).inc(sign * session.slab.slot_bytes)
 
-    def _count_ticks(self, batch: Batch, batch_rows: int, seconds: float) -> None:
-        metrics, model = self._metrics, batch.sessions[0].model
-        rows, ticks = len(batch.sessions), batch.ticks
-        metrics.ticks.labels(model).inc(ticks)
-        metrics.steps.labels(model).inc(rows * ticks)
-        metrics.padding_rows.labels(model).inc((batch_rows - rows) * ticks)
-        metrics.batch_rows.labels(model).observe(rows)
-        metrics.tick_seconds.labels(model).observe(seconds / ticks)
+    def _count(self, session: Session) -> ModelMetrics:
+        """What is counted of the session's model with every turn."""
+        counted = self._counted.get(session.model)
+        if counted is None:
+            counted = self._counted[session.model] = ModelMetrics(self._metrics, session.model)
+        return counted
 
     def _view(self, session: Session) -> SessionView:
         left = session.deadline_seconds - self._clock()
@@ -366,3 +368,14 @@ class Engine:
             created_unix_seconds=session.created_unix_seconds,
             expires_unix_seconds=self._wall_clock() + left,
         )
+
+
+def _draining() -> Draining:
+    return Draining("this server is stopping; connect to another replica")
+
+
+def _unsound(outputs: Float32) -> set[int]:
+    """Which rows of outputs [ticks, batch, Y] hold a value that is not finite."""
+    if math.isfinite(outputs.sum()):
+        return set()  # the quick way, which is nearly always the end of it
+    return set(np.flatnonzero(~np.isfinite(outputs).all(axis=(0, 2))).tolist())

@@ -2,12 +2,66 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 # Steps take from 50 microseconds to 10 milliseconds; the geometric buckets go on to one minute for
 # waits under overload.
 SECONDS = tuple(round(50e-6 * 1.8**power, 7) for power in range(25))
 ROWS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 256, 512, 1024, 4096)
+
+
+class Observations:
+    """What a `BatchHistogram` has counted of one model."""
+
+    def __init__(self, buckets: Sequence[float]) -> None:
+        """Nothing yet."""
+        self._buckets = buckets
+        self.counts = [0] * (len(buckets) + 1)
+        self.sum = 0.0
+
+    def observe(self, values: Sequence[float]) -> None:
+        """Count every value. Only one thread at a time may do so."""
+        for value in values:
+            self.counts[bisect_left(self._buckets, value)] += 1
+        self.sum += sum(values)
+
+
+class BatchHistogram(Collector):
+    """
+    A histogram by model that takes many values at a time.
+
+    Prometheus's own takes them one by one, under locks: for two values a step it would need a third
+    of the time that the network needs for the step.
+    """
+
+    def __init__(
+        self, name: str, documentation: str, buckets: Sequence[float], registry: CollectorRegistry
+    ) -> None:
+        """Register the metric."""
+        self._name = name
+        self._documentation = documentation
+        self._buckets = buckets
+        self._models: dict[str, Observations] = {}
+        registry.register(self)
+
+    def labels(self, model: str) -> Observations:
+        """What is counted of a model."""
+        return self._models.setdefault(model, Observations(self._buckets))
+
+    def collect(self) -> Iterator[Metric]:
+        """The metric as it is now."""
+        family = HistogramMetricFamily(self._name, self._documentation, labels=["model"])
+        bounds = [*map(repr, map(float, self._buckets)), "+Inf"]
+        for model, seen in list(self._models.items()):
+            cumulative = list(zip(bounds, accumulate(seen.counts), strict=True))
+            family.add_metric([model], cumulative, seen.sum)
+        yield family
 
 
 class Metrics:
@@ -98,19 +152,11 @@ class Metrics:
         self.ticks = Counter(
             "ntm_ticks_total", "Runs of the network over a batch.", ["model"], registry=registry
         )
-        self.tick_seconds = Histogram(
-            "ntm_tick_seconds",
-            "Time of one run of the network over a batch.",
-            ["model"],
-            buckets=SECONDS,
-            registry=registry,
+        self.tick_seconds = BatchHistogram(
+            "ntm_tick_seconds", "Time of one run of the network over a batch.", SECONDS, registry
         )
-        self.batch_rows = Histogram(
-            "ntm_batch_rows",
-            "Sessions stepped in one tick.",
-            ["model"],
-            buckets=ROWS,
-            registry=registry,
+        self.batch_rows = BatchHistogram(
+            "ntm_batch_rows", "Sessions stepped in one tick.", ROWS, registry
         )
         self.padding_rows = Counter(
             "ntm_padding_rows_total",
@@ -118,19 +164,14 @@ class Metrics:
             ["model"],
             registry=registry,
         )
-        self.queue_seconds = Histogram(
+        self.queue_seconds = BatchHistogram(
             "ntm_chunk_queue_seconds",
             "Time from a chunk's arrival to its first tick.",
-            ["model"],
-            buckets=SECONDS,
-            registry=registry,
+            SECONDS,
+            registry,
         )
-        self.chunk_seconds = Histogram(
-            "ntm_chunk_seconds",
-            "Time from a chunk's arrival to its last tick.",
-            ["model"],
-            buckets=SECONDS,
-            registry=registry,
+        self.chunk_seconds = BatchHistogram(
+            "ntm_chunk_seconds", "Time from a chunk's arrival to its last tick.", SECONDS, registry
         )
         self.failed_runs = Counter(
             "ntm_failed_runs_total",
@@ -138,3 +179,18 @@ class Metrics:
             ["model"],
             registry=registry,
         )
+
+
+class ModelMetrics:
+    """The collectors that every turn counts in, looked up for one model once."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        """Look them up."""
+        self.steps = metrics.steps.labels(model)
+        self.traced_steps = metrics.traced_steps.labels(model)
+        self.ticks = metrics.ticks.labels(model)
+        self.tick_seconds = metrics.tick_seconds.labels(model)
+        self.batch_rows = metrics.batch_rows.labels(model)
+        self.padding_rows = metrics.padding_rows.labels(model)
+        self.queue_seconds = metrics.queue_seconds.labels(model)
+        self.chunk_seconds = metrics.chunk_seconds.labels(model)

@@ -24,7 +24,8 @@ class Scheduler:
 
     Each turn goes to the slab whose first session has waited longest, and takes the oldest of that
     slab. A session that still has steps afterwards goes to the end of the queue, so that with more
-    sessions than a batch holds all advance at the same rate.
+    sessions than a batch holds all advance at the same rate. Ticks are a power of two, for a
+    network has a graph for each such number.
     """
 
     def __init__(self, max_batch: int, max_burst: int) -> None:
@@ -42,7 +43,10 @@ class Scheduler:
         """Put a session at the end of the queue; it must not be in it."""
         self._tickets += 1
         session.ticket = self._tickets
-        self._queues.setdefault(session.slab, {})[session] = None
+        queue = self._queues.get(session.slab)
+        if queue is None:
+            queue = self._queues[session.slab] = {}
+        queue[session] = None
 
     def remove(self, session: Session) -> None:
         """Take a session out of the queue if it is in it."""
@@ -58,10 +62,12 @@ class Scheduler:
             return None
         slab = min(self._queues, key=lambda slab: next(iter(self._queues[slab])).ticket)
         queue = self._queues[slab]
-        sessions = list(islice(queue, self._max_batch))
-        for session in sessions:
-            del queue[session]
-        if not queue:
+        if len(queue) <= self._max_batch:
+            sessions = list(queue)
             del self._queues[slab]
-        ticks = min(self._max_burst, *(session.chunk.remaining for session in sessions))
-        return Batch(slab, sessions, ticks)
+        else:
+            sessions = list(islice(queue, self._max_batch))
+            for session in sessions:
+                del queue[session]
+        most = min(self._max_burst, *[session.chunk.remaining for session in sessions])
+        return Batch(slab, sessions, 1 << most.bit_length() - 1)

@@ -127,9 +127,7 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
         self, request: ntm_pb2.StepRequest, context: Context
     ) -> ntm_pb2.StepResponse:
         """See the proto."""
-        chunk = self._steps.chunk(request.chunk)
-        outcome = await self._steps.submit(chunk)
-        return ntm_pb2.StepResponse(reply=self._steps.reply(chunk, outcome))
+        return await self._steps.step(request.chunk)
 
     async def StreamSteps(self, request_iterator: object, context: Context) -> None:  # noqa: N802
         """See the proto."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from service import codec
@@ -12,7 +12,7 @@ from service.engine import Engine
 from service.metrics import Metrics
 from service.pb import ntm_pb2
 from service.sessions import Session
-from service.work import Chunk, ChunkOutcome, Operation
+from service.work import Operation, Work
 from service.worker import Worker
 
 
@@ -37,28 +37,23 @@ class Steps:
         )
         return codec.session(view)
 
-    def chunk(self, message: ntm_pb2.Chunk) -> Chunk:
-        """The chunk of a message; it may have an error already."""
+    async def step(self, message: ntm_pb2.Chunk) -> ntm_pb2.StepResponse:
+        """Make the steps of a chunk."""
         self._metrics.received_bytes.inc(len(message.inputs))
-        return codec.chunk(message)
+        chunk = codec.chunk(message)
+        await self._worker.ask(chunk)
+        response = ntm_pb2.StepResponse()
+        self._metrics.sent_bytes.inc(codec.write_reply(chunk, response.reply))
+        return response
 
-    def submit(self, chunk: Chunk) -> asyncio.Future[Any]:
-        """Queue a chunk; the future gets its `ChunkOutcome` or its error."""
-        return self._worker.submit(chunk)
+    def submit(self, works: Sequence[Work]) -> None:
+        """Queue work; its `answered` is called when it is finished."""
+        self._worker.submit(works)
 
-    def reply(self, chunk: Chunk, outcome: ChunkOutcome) -> ntm_pb2.Reply:
-        """The answer to a chunk."""
-        message = codec.reply(chunk.session_id, outcome)
-        sent = len(message.outputs) + sum(
-            len(trace.values) + len(trace.locations) for trace in message.traces
-        )
-        self._metrics.sent_bytes.inc(sent)
-        return message
+    def closing(self, session_id: str) -> Operation:
+        """The closing of a session, as work that waits for the session's chunks."""
+        return Operation(session_id, self._engine.close)
 
     def operate(self, session_id: str, action: Callable[[Session], Any]) -> asyncio.Future[Any]:
         """Queue an operation behind the session's chunks; the future gets its result."""
-        return self._worker.submit(Operation(session_id, action))
-
-    def close(self, session_id: str) -> asyncio.Future[Any]:
-        """Queue the closing of a session behind its chunks."""
-        return self.operate(session_id, self._engine.close)
+        return self._worker.ask(Operation(session_id, action))

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import grpc
 import grpc.aio
 
-from service import status
+from service import codec, status
 from service.errors import Draining, InvalidRequest
 from service.metrics import Metrics
 from service.pb import ntm_pb2
 from service.settings import Settings
 from service.steps import Steps
-from service.work import Chunk
+from service.work import Chunk, Work
 
 _MOST_OUTCOMES = 1024
 """Outcomes in one message."""
+
+_ENVELOPE_BYTES = 128
+"""What an outcome may take in a message besides its outputs and traces, or its error."""
 
 
 class Stream:
@@ -44,8 +48,9 @@ class Stream:
         self._owner = owner
         self._settings = settings
         self._metrics = metrics
-        self._pending: set[asyncio.Future[Any]] = set()
-        self._outcomes: deque[ntm_pb2.Outcome] = deque()
+        self._pending: set[Work] = set()
+        self._opening: set[asyncio.Task[ntm_pb2.Session]] = set()
+        self._ready: deque[Work | ntm_pb2.Outcome] = deque()
         self._unanswered = 0
         self._changed = asyncio.Event()
         self._answered = asyncio.Event()
@@ -73,10 +78,10 @@ class Stream:
             else:
                 writer.result()
         finally:
-            for task in tasks:
+            for task in (*tasks, *self._opening):
                 task.cancel()
-            for future in self._pending:
-                future.cancel()
+            for work in self._pending:
+                work.cancelled = True
 
     async def _abort(self, error: Draining) -> None:
         self._metrics.errors.labels(error.reason).inc()
@@ -92,80 +97,112 @@ class Stream:
             waiting.cancel()
 
     async def _read(self) -> None:
-        while True:
-            request = await self._context.read()
-            if not isinstance(request, ntm_pb2.StreamStepsRequest):
-                return  # the end of the stream
-            for operation in request.operations:
-                while self._unanswered >= self._settings.max_stream_operations:
+        most = self._settings.max_stream_operations
+        while isinstance(request := await self._context.read(), ntm_pb2.StreamStepsRequest):
+            operations = request.operations
+            first = 0
+            while first < len(operations):
+                while self._unanswered >= most:
                     self._answered.clear()
                     await self._answered.wait()
-                self._unanswered += 1
-                self._start(operation)
+                taken = operations[first : first + most - self._unanswered]
+                first += len(taken)
+                self._unanswered += len(taken)
+                self._start(taken)
 
-    def _start(self, operation: ntm_pb2.Operation) -> None:
-        kind = operation.WhichOneof("kind") or "none"
-        self._metrics.operations.labels(kind).inc()
-        chunk: Chunk | None = None
-        future: asyncio.Future[Any]
-        if kind == "step":
-            chunk = self._steps.chunk(operation.step)
-            future = self._steps.submit(chunk)
-        elif kind == "open":
-            future = asyncio.ensure_future(self._steps.open(operation.open, self._owner))
-        elif kind == "close":
-            future = self._steps.close(operation.close)
+    def _start(self, operations: Sequence[ntm_pb2.Operation]) -> None:
+        """Begin operations that came together; all chunks enter the engine's queue at once."""
+        works: list[Work] = []
+        steps = received = 0
+        for operation in operations:
+            kind = operation.WhichOneof("kind")
+            work: Work
+            if kind == "step":
+                work = chunk = codec.chunk(operation.step)
+                steps += 1
+                received += chunk.inputs.nbytes
+            else:
+                self._metrics.operations.labels(kind or "none").inc()
+                if kind != "close":
+                    self._start_alone(operation, kind)
+                    continue
+                work = self._steps.closing(operation.close)
+            work.tag = operation.tag
+            work.answered = self._finish
+            works.append(work)
+        self._pending.update(works)
+        self._steps.submit(works)
+        self._metrics.received_bytes.inc(received)
+        self._metrics.operations.labels("step").inc(steps)
+
+    def _start_alone(self, operation: ntm_pb2.Operation, kind: str | None) -> None:
+        if kind == "open":
+            opening = asyncio.ensure_future(self._steps.open(operation.open, self._owner))
+            self._opening.add(opening)
+            opening.add_done_callback(partial(self._opened, operation.tag))
         else:
             error = InvalidRequest("the operation asks for nothing; set open, step or close")
             self._put(self._failure(operation.tag, error))
-            return
-        self._pending.add(future)
-        future.add_done_callback(partial(self._finish, operation, chunk))
 
-    def _finish(
-        self, operation: ntm_pb2.Operation, chunk: Chunk | None, future: asyncio.Future[Any]
-    ) -> None:
-        self._pending.discard(future)
-        if future.cancelled():
+    def _opened(self, tag: int, opening: asyncio.Task[ntm_pb2.Session]) -> None:
+        self._opening.discard(opening)
+        if opening.cancelled():
             return  # the stream is gone
-        outcome = ntm_pb2.Outcome(tag=operation.tag)
-        error = future.exception()
-        if error is not None:
-            outcome = self._failure(operation.tag, error)
-        elif chunk is not None:
-            outcome.reply.CopyFrom(self._steps.reply(chunk, future.result()))
-        elif operation.WhichOneof("kind") == "open":
-            outcome.opened.CopyFrom(future.result())
+        error = opening.exception()
+        if error is None:
+            self._put(ntm_pb2.Outcome(tag=tag, opened=opening.result()))
         else:
-            outcome.closed = operation.close
-        self._put(outcome)
+            self._put(self._failure(tag, error))
+
+    def _finish(self, work: Work) -> None:
+        self._pending.discard(work)
+        self._put(work if work.error is None else self._failure(work.tag, work.error))
 
     def _failure(self, tag: int, error: BaseException) -> ntm_pb2.Outcome:
         known = status.known(error)
         self._metrics.errors.labels(known.reason).inc()
         return ntm_pb2.Outcome(tag=tag, error=status.message(known))
 
-    def _put(self, outcome: ntm_pb2.Outcome) -> None:
-        self._outcomes.append(outcome)
+    def _put(self, outcome: Work | ntm_pb2.Outcome) -> None:
+        self._ready.append(outcome)
         self._changed.set()
 
     async def _write(self) -> None:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            while self._outcomes:
-                outcomes = self._next_outcomes()
-                await self._context.write(ntm_pb2.StreamStepsResponse(outcomes=outcomes))
-                self._unanswered -= len(outcomes)
+            while self._ready:
+                response = self._response()
+                await self._context.write(response)
+                self._unanswered -= len(response.outcomes)
                 self._answered.set()
 
-    def _next_outcomes(self) -> list[ntm_pb2.Outcome]:
-        """Take the outcomes that fit into one message: at least one."""
-        taken = [self._outcomes.popleft()]
-        room = self._settings.max_message_bytes - taken[0].ByteSize() - 8
-        while self._outcomes and len(taken) < _MOST_OUTCOMES:
-            room -= self._outcomes[0].ByteSize() + 8  # its tag and length in the message
-            if room < 0:
+    def _response(self) -> ntm_pb2.StreamStepsResponse:
+        """A message of the outcomes that are ready and fit into one: at least one."""
+        response = ntm_pb2.StreamStepsResponse()
+        outcomes = response.outcomes
+        room = self._settings.max_message_bytes
+        sent = 0
+        while self._ready and len(outcomes) < _MOST_OUTCOMES:
+            ready = self._ready[0]
+            room -= _size(ready)
+            if room < 0 and outcomes:
                 break
-            taken.append(self._outcomes.popleft())
-        return taken
+            self._ready.popleft()
+            if isinstance(ready, ntm_pb2.Outcome):
+                outcomes.append(ready)
+                continue
+            outcome = outcomes.add(tag=ready.tag)
+            if isinstance(ready, Chunk):
+                sent += codec.write_reply(ready, outcome.reply)
+            else:
+                outcome.closed = ready.session_id
+        self._metrics.sent_bytes.inc(sent)
+        return response
+
+
+def _size(outcome: Work | ntm_pb2.Outcome) -> int:
+    """Bytes of an outcome in a message, at most."""
+    if isinstance(outcome, ntm_pb2.Outcome):
+        return outcome.ByteSize() + _ENVELOPE_BYTES
+    return _ENVELOPE_BYTES + (outcome.outcome.nbytes if isinstance(outcome, Chunk) else 0)

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from service.errors import NtmError
 from service.spec import Float32, TraceTensor
 
 if TYPE_CHECKING:
     from service.sessions import Session
 
 
-@dataclass(eq=False, slots=True)
+def _nobody(_: object) -> None:
+    """Is told of work that nobody waits for."""
+
+
+# Without slots: what most work never changes stays in the class, and costs nothing to set up.
+@dataclass(eq=False)
 class Work:
     """Something asked of one session. Finished once it has an outcome or an error."""
 
     session_id: str
+    tag: int = field(default=0, init=False)
+    """For whoever asked: told from other work of his by it."""
+    answered: Callable[[Any], object] = field(default=staticmethod(_nobody), init=False)
+    """Called on the event loop with the work itself when it is finished."""
     cancelled: bool = field(default=False, init=False)
     """Set when nobody waits for the outcome any more; waiting work is then dropped."""
     outcome: Any = field(default=None, init=False)
-    error: NtmError | None = field(default=None, init=False)
+    error: BaseException | None = field(default=None, init=False)
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False)
 class Operation(Work):
     """Something done to a session in one go, after all that waits before it."""
 
@@ -43,17 +51,27 @@ class TraceRows:
     values: Float32
     locations: npt.NDArray[np.uint32] | None
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the values and the locations."""
+        return self.values.nbytes * (1 if self.locations is None else 2)
 
-@dataclass(frozen=True, slots=True)
-class ChunkOutcome:
+
+class ChunkOutcome(NamedTuple):
     """The outputs of a chunk's steps, [steps, Y], and what was traced."""
 
     first_step: int
     outputs: Float32
     traces: tuple[TraceRows, ...]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the outputs and the traces."""
+        traced = sum(rows.nbytes for rows in self.traces) if self.traces else 0
+        return self.outputs.nbytes + traced
 
-@dataclass(eq=False, slots=True)
+
+@dataclass(eq=False)
 class Chunk(Work):
     """Consecutive steps of one session."""
 
@@ -64,61 +82,64 @@ class Chunk(Work):
     selection: tuple[str, ...] = ()
     """Names of the traces wanted."""
     top_k: int = 0
-    submitted_seconds: float | None = field(default=None, init=False)
-    """When it was admitted, by the engine's clock; None if it was refused."""
+    submitted_seconds: float = field(default=0.0, init=False)
+    """When it was admitted, by the engine's clock."""
+    remaining: int = field(default=0, init=False)
+    """Steps not yet made, from its admission on."""
     done: int = field(default=0, init=False)
     """Steps made so far."""
     outputs: Float32 = field(init=False)
-    """[steps, Y]; the first `done` rows are filled. Allocated by `begin`."""
-    traces: list[tuple[TraceTensor, TraceRows]] = field(default_factory=list, init=False)
-
-    @property
-    def steps(self) -> int:
-        """How many steps it has."""
-        return len(self.inputs)
-
-    @property
-    def remaining(self) -> int:
-        """Steps not yet made."""
-        return len(self.inputs) - self.done
+    """[steps, Y]; the first `done` rows are filled."""
+    traces: Sequence[tuple[TraceTensor, TraceRows]] = field(default=(), init=False)
+    """Allocated by `begin`, filled like the outputs."""
 
     def begin(self, session: Session) -> None:
-        """Allocate the buffers and note the index of the first step."""
-        spec = session.slab.network.spec
+        """Note the index of the first step, and allocate what is to be traced."""
         self.first_step = session.next_step
-        self.outputs = np.empty((self.steps, spec.output_width), np.float32)
-        for name in self.selection:
-            tensor = spec.trace(name)
-            assert tensor is not None, "selections are checked when a chunk is submitted"
-            width, sparse = trace_width(tensor, session.locations, self.top_k)
-            shape = (self.steps, tensor.heads, width)
-            locations = np.empty(shape, np.uint32) if sparse else None
-            self.traces.append((tensor, TraceRows(name, np.empty(shape, np.float32), locations)))
+        if self.selection:
+            self.traces = [self._traced(name, session) for name in self.selection]
 
-    def advance(self, outputs: Float32, traces: dict[str, Float32]) -> None:
+    def advance(self, outputs: Float32, traces: Mapping[str, Float32], row: int) -> None:
         """
         Take over the results of the next ticks.
 
         Args:
-            outputs: [ticks, Y].
-            traces: by graph output, [ticks, all heads, width].
+            outputs: [ticks, Y]; kept if they are all that the chunk has, else copied.
+            traces: by graph output, [ticks, batch, all heads, width]; copied.
+            row: the chunk's in the batch.
         """
-        made = slice(self.done, self.done + len(outputs))
-        self.outputs[made] = outputs
+        ticks = len(outputs)
+        if ticks == len(self.inputs):
+            self.outputs = outputs
+        else:
+            if not self.done:
+                self.outputs = np.empty((len(self.inputs), outputs.shape[1]), np.float32)
+            self.outputs[self.done : self.done + ticks] = outputs
         for tensor, rows in self.traces:
+            made = slice(self.done, self.done + ticks)
             heads = slice(tensor.first_head, tensor.first_head + tensor.heads)
-            values = traces[tensor.output][:, heads]
+            values = traces[tensor.output][:, row, heads]
             if rows.locations is None:
                 rows.values[made] = values
             else:
                 rows.locations[made] = _largest(values, rows.values.shape[-1])
                 rows.values[made] = np.take_along_axis(values, rows.locations[made], axis=-1)
-        self.done += len(outputs)
+        self.done += ticks
+        self.remaining -= ticks
+
+    def _traced(self, name: str, session: Session) -> tuple[TraceTensor, TraceRows]:
+        """A trace and the rows to fill of it."""
+        tensor = session.slab.network.spec.trace(name)
+        assert tensor is not None, "selections are checked when a chunk is submitted"
+        width, sparse = trace_width(tensor, session.locations, self.top_k)
+        shape = (len(self.inputs), tensor.heads, width)
+        locations = np.empty(shape, np.uint32) if sparse else None
+        return tensor, TraceRows(name, np.empty(shape, np.float32), locations)
 
     def finish(self) -> None:
         """Set the outcome; every step has been made."""
         assert self.first_step is not None, "begun"
-        traces = tuple(rows for _, rows in self.traces)
+        traces = tuple(rows for _, rows in self.traces) if self.traces else ()
         self.outcome = ChunkOutcome(self.first_step, self.outputs, traces)
 
 

@@ -1,50 +1,52 @@
-"""The worker: one thread that runs the engine, and the event loop's way to talk to it."""
+"""The worker: turns the engine on the event loop, and runs networks on a thread beside it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import threading
-import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from service.engine import Engine
-from service.errors import Draining, NtmError
+from service.errors import Draining
+from service.turn import Turn
 from service.work import Work
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Call = Callable[[], Any]
-Answer = tuple[asyncio.Future[Any], Any, BaseException | None]
+Call = tuple[Callable[[], Any], "asyncio.Future[Any]"]
 
 
 class Worker:
     """
-    Runs an engine on a thread of its own, so that the event loop never waits for a network's run.
+    Turns an engine, so that the event loop never waits long for a network's run.
 
-    Calls and work enter through one queue, in order. After each turn of the engine everything that
-    is finished goes back to the event loop in one wake-up.
+    The engine belongs to the event loop; only a turn's run is made on the worker's own thread,
+    and onnxruntime holds no lock of the interpreter meanwhile. A run so short that it takes no
+    longer than to wake the thread is made in place, once all that has arrived together is
+    scheduled.
     """
 
     def __init__(self, engine: Engine) -> None:
-        """
-        Prepare, inside the event loop that gets the answers.
-
-        From `start` on the engine belongs to the thread.
-        """
+        """Prepare, inside the event loop that the engine is to belong to."""
         self._engine = engine
-        self._inbox: deque[tuple[Work | Call, asyncio.Future[Any]]] = deque()
-        self._wake = threading.Event()
-        self._stopping = False
-        self._futures: dict[Work, asyncio.Future[Any]] = {}
-        self._answers: list[Answer] = []
         self._loop = asyncio.get_running_loop()
+        self._turns: SimpleQueue[Turn | None] = SimpleQueue()
+        self._running: Turn | None = None
+        self._is_due = False
+        self._calls: deque[Call] = deque()
+        self._expiry: asyncio.TimerHandle | None = None
+        self._stopping = False
+        self._pending: set[Work] = set()
+        self._nothing_pending = asyncio.Event()
+        self._nothing_pending.set()
         self.crashed: asyncio.Future[None] = self._loop.create_future()
         """Done when the engine has failed in a way that it cannot recover from."""
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="runs", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
@@ -52,100 +54,174 @@ class Worker:
 
     async def call(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run `function(*arguments)`, a method of the engine, between two turns."""
-        result: T = await self._enter(lambda: function(*arguments))
-        return result
+        if self._stopping:
+            raise _stopped()
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._calls.append((lambda: function(*arguments), future))
+        if not self._running:
+            self._perform_calls()
+        return await future
 
-    def submit(self, work: Work) -> asyncio.Future[Any]:
+    def submit(self, works: Sequence[Work]) -> None:
+        """Hand over work, whose `answered` is called when it has its outcome or its error."""
+        if self._stopping:
+            for work in works:
+                work.error = _stopped()
+                self._loop.call_soon(work.answered, work)
+            return
+        self._pending.update(works)
+        self._nothing_pending.clear()
+        for work in works:
+            self._engine.submit(work)
+        self._advance_soon()
+
+    def ask(self, work: Work) -> asyncio.Future[Any]:
         """
-        Hand work to the engine; the future gets its outcome or its error.
+        Hand over work; the future gets its outcome or its error.
 
         Cancelling the future drops the work if it waits, or stops it after the turn under way.
         """
-        future = self._enter(work)
+        future: asyncio.Future[Any] = self._loop.create_future()
+        work.answered = lambda done: _settle(future, done.outcome, done.error)
         future.add_done_callback(lambda done: setattr(work, "cancelled", done.cancelled()))
+        self.submit([work])
         return future
 
     async def drain(self, seconds: float) -> bool:
         """Refuse new work, wait that long for the work there is; whether all was finished."""
-        await self.call(setattr, self._engine, "draining", True)
-        deadline = time.monotonic() + seconds
-        while pending := await self.call(lambda: list(self._futures.values())):
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return False
-            await asyncio.wait(pending, timeout=left)
+        self._engine.draining = True
+        try:
+            await asyncio.wait_for(self._nothing_pending.wait(), seconds)
+        except TimeoutError:
+            return False
         return True
 
     async def stop(self) -> None:
-        """End the thread after the turn under way. Work still waiting fails as cancelled."""
+        """End the thread after the run under way. Work still waiting fails."""
         self._stopping = True
-        self._wake.set()
+        self._turns.put(None)
         await asyncio.to_thread(self._thread.join)
-        unanswered = [future for _, future in self._inbox]
-        for future in [*self._futures.values(), *unanswered]:
-            future.cancel()
-
-    def _enter(self, item: Work | Call) -> asyncio.Future[Any]:
-        future: asyncio.Future[Any] = self._loop.create_future()
-        if self._stopping:
-            future.set_exception(Draining("this server has stopped; connect to another replica"))
-            return future
-        self._inbox.append((item, future))
-        self._wake.set()
-        return future
+        if self._expiry:
+            self._expiry.cancel()
+        self._fail_all(_stopped())
 
     def _run(self) -> None:
-        try:
-            while not self._stopping:
-                self._wake.clear()
-                self._turn()
-                if not self._engine.busy and not self._inbox:
-                    self._wake.wait(self._engine.seconds_to_deadline())
-        except Exception as error:
-            log.critical("the engine failed", exc_info=True)
-            self._stopping = True
-            unanswered = [*self._futures.values(), *(future for _, future in self._inbox)]
-            self._answers += [(future, None, error) for future in [*unanswered, self.crashed]]
-            self._deliver()
-
-    def _turn(self) -> None:
-        self._receive()
-        for work in self._engine.turn():
-            self._answers.append((self._futures.pop(work), work.outcome, work.error))
-        self._engine.expire()
-        self._deliver()
-
-    def _receive(self) -> None:
-        """Take in what came since the last turn."""
-        for _ in range(len(self._inbox)):
-            item, future = self._inbox.popleft()
-            if isinstance(item, Work):
-                self._engine.submit(item)
-                self._futures[item] = future
-                continue
+        """On the worker's thread: run turns until told to end."""
+        while (turn := self._turns.get()) is not None:
+            turn.run()
             try:
-                self._answers.append((future, item(), None))
-            except NtmError as error:
-                self._answers.append((future, None, error))
-            except Exception as error:
-                log.exception("engine call failed")
-                self._answers.append((future, None, error))
-
-    def _deliver(self) -> None:
-        """Wake the event loop once for all that was answered."""
-        if self._answers:
-            answers, self._answers = self._answers, []
-            try:
-                self._loop.call_soon_threadsafe(_resolve, answers)
+                self._loop.call_soon_threadsafe(self._ran, turn)
             except RuntimeError:
-                self._stopping = True  # the loop has closed: nobody is left to answer
+                return  # the loop has closed: nobody is left to answer
 
+    def _ran(self, turn: Turn) -> None:
+        self._running = None
+        if self._stopping:
+            return
+        try:
+            self._engine.commit(turn)
+        except Exception as error:
+            self._crash(error)
+            return
+        self._perform_calls()
+        self._advance()
 
-def _resolve(answers: list[Answer]) -> None:
-    for future, outcome, error in answers:
-        if future.done():
-            continue  # cancelled while the engine worked on it
-        if error is not None:
-            future.set_exception(error)
+    def _perform_calls(self) -> None:
+        """Do what is to be done between two turns."""
+        while self._calls:
+            call, future = self._calls.popleft()
+            if future.done():
+                continue  # nobody waits any more
+            try:
+                future.set_result(call())
+            except Exception as error:
+                future.set_exception(error)
+        self._advance_soon()
+        self._expire_in_time()
+
+    def _advance_soon(self) -> None:
+        """Advance once all that has arrived together is scheduled."""
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._advance)
+
+    def _advance(self) -> None:
+        """Begin a turn, or make it if it is short; answer what is finished."""
+        self._is_due = False
+        if self._stopping:
+            return
+        try:
+            if not self._running:
+                self._begin()
+            finished = self._engine.finished()
+        except Exception as error:
+            self._crash(error)
+            return
+        self._answer(finished)
+        if self._engine.busy and not self._running:
+            self._advance_soon()
+
+    def _begin(self) -> None:
+        turn = self._engine.schedule()
+        if turn is None:
+            return
+        if turn.short:
+            turn.run()
+            self._engine.commit(turn)
         else:
-            future.set_result(outcome)
+            self._running = turn
+            self._turns.put(turn)
+
+    def _answer(self, finished: Sequence[Work]) -> None:
+        for work in finished:
+            self._pending.discard(work)
+            work.answered(work)
+        if not self._pending:
+            self._nothing_pending.set()
+
+    def _expire_in_time(self) -> None:
+        """See to it that sessions expire when their time comes, the next one above all."""
+        seconds = self._engine.seconds_to_deadline()
+        if seconds is None or self._stopping:
+            return
+        when = self._loop.time() + seconds
+        if self._expiry is None or when < self._expiry.when():
+            if self._expiry:
+                self._expiry.cancel()
+            self._expiry = self._loop.call_at(when, self._expire)
+
+    def _expire(self) -> None:
+        self._expiry = None
+        try:
+            self._engine.expire()
+        except Exception as error:
+            self._crash(error)
+            return
+        self._expire_in_time()
+
+    def _crash(self, error: Exception) -> None:
+        log.critical("the engine failed", exc_info=error)
+        self._stopping = True
+        self._fail_all(error)
+        _settle(self.crashed, None, error)
+
+    def _fail_all(self, error: BaseException) -> None:
+        for work in self._pending:
+            work.error = error
+        self._answer(list(self._pending))
+        for _, future in self._calls:
+            _settle(future, None, error)
+        self._calls.clear()
+
+
+def _stopped() -> Draining:
+    return Draining("this server has stopped; connect to another replica")
+
+
+def _settle(future: asyncio.Future[Any], outcome: Any, error: BaseException | None) -> None:
+    if future.done():
+        return  # cancelled meanwhile
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(outcome)

@@ -112,7 +112,7 @@ def test_an_unknown_trace_is_refused_with_the_known_ones(ledgers: Engine) -> Non
     """So that a typo can be seen."""
     work = chunk(opened(ledgers), [[0, 0]], selection=("weightings",))
     ledgers.submit(work)
-    assert work.error is not None
+    assert isinstance(work.error, InvalidRequest)
     assert "has: read_weighting, write_weighting, add_vector" in work.error.message
 
 
@@ -127,7 +127,7 @@ def test_a_reply_too_large_for_a_message_is_refused_with_the_steps_that_fit(
     sparse = chunk(session, [[0, 0]] * 4, selection=("read_weighting",), top_k=5)
     for work in (dense, fits, sparse):
         ledgers.submit(work)
-    assert dense.error is not None
+    assert isinstance(dense.error, InvalidRequest)
     assert "send at most 3 steps in a chunk" in dense.error.message
     assert fits.error is None
     assert sparse.error is None

@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 from service.errors import NtmError, SessionDeleted, SessionExpired, StepIndexMismatch
 from service.runtime import Network
 from service.spec import Float32
+from service.turn import Turn
 from service.work import Chunk, Operation, Work
 from tests.conftest import Clock
 from tests.service import driving
@@ -61,12 +62,14 @@ class Interleavings(RuleBasedStateMachine):
         """Start an engine that runs one to four ticks a turn."""
         self.clock = Clock()
         self.engine = driving.engine(self.network, self.clock, max_batch=8, max_burst=burst)
+        self.under_way: Turn | None = None
         self.opened = 0
         self.all: list[Expected] = []
 
     @rule(target=sessions, locations=st.sampled_from([3, 5, 8]))
     def open(self, locations: int) -> Expected:
         """Open a session."""
+        self.end()
         self.opened += 1
         session_id = driving.opened(self.engine, locations, TIMEOUT_SECONDS)
         expected = Expected(session_id, self.opened)
@@ -104,6 +107,7 @@ class Interleavings(RuleBasedStateMachine):
     @rule(session=consumes(sessions))
     def delete(self, session: Expected) -> None:
         """Delete a session."""
+        self.end()
         if session.gone is None:
             self.engine.delete(session.id)
             session.gone = SessionDeleted
@@ -113,6 +117,7 @@ class Interleavings(RuleBasedStateMachine):
         """Let time pass; sessions expire unless they have work."""
         self.clock.seconds += seconds
         self.engine.expire()
+        self.check(self.engine.finished())
         for session in self.all:
             if session.gone is None:
                 try:
@@ -124,12 +129,31 @@ class Interleavings(RuleBasedStateMachine):
     @rule(turns=st.integers(1, 4))
     def turn(self, turns: int) -> None:
         """Run some turns and check all that they finish."""
+        self.end()
         for _ in range(turns):
             self.check(self.engine.turn())
+
+    @rule(run=st.booleans())
+    def begin(self, run: bool) -> None:
+        """Begin a turn and leave it under way, before or after its run."""
+        self.end()
+        self.under_way = self.engine.schedule()
+        if self.under_way and run:
+            self.under_way.run()
+
+    def end(self) -> None:
+        """Run the turn under way, if it has not been run, and commit it."""
+        turn, self.under_way = self.under_way, None
+        if turn:
+            if not hasattr(turn, "outputs"):
+                turn.run()
+            self.engine.commit(turn)
+        self.check(self.engine.finished())
 
     @rule(target=sessions)
     def finish(self) -> MultipleResults[Expected]:
         """Run until nothing is left; then no work may be pending."""
+        self.end()
         while self.engine.busy:
             self.check(self.engine.turn())
         for session in self.all:
@@ -158,7 +182,7 @@ class Interleavings(RuleBasedStateMachine):
                 else:
                     assert type(work.error) is session.gone
             elif isinstance(work, Chunk):
-                first, steps = work.outcome.first_step, work.steps
+                first, steps = work.outcome.first_step, len(work.inputs)
                 sums = np.cumsum(inputs(session.seed, 0, first + steps), axis=0)[first:]
                 np.testing.assert_array_equal(sums, work.outcome.outputs)
 

@@ -12,12 +12,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from service.engine import Engine
-from service.errors import Draining, SessionExpired, SessionUnknown
+from service.errors import Draining, SessionDeleted, SessionExpired, SessionUnknown
 from service.metrics import Metrics
 from service.runtime import Network
-from service.sessions import Session
 from service.settings import Settings
-from service.work import Operation
+from service.turn import Turn
 from service.worker import Worker
 from tests.conftest import Clock
 from tests.service.driving import OWNER, chunk, engine
@@ -46,80 +45,144 @@ async def fixture(network: Network) -> AsyncIterator[Fixture]:
 
 
 class Gate:
-    """An operation that holds the engine's thread until it is let go."""
+    """Holds every run of a network until it is opened, and notes the threads that ran."""
 
-    def __init__(self) -> None:
-        """Closed."""
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Closed; every turn counts as long from now on, so that the worker's thread runs it."""
         self.entered = threading.Event()
         self.opened = threading.Event()
+        self.threads: set[str] = set()
+        run = Turn.run
 
-    def __call__(self, _: Session) -> str:
-        """Wait for the opening."""
-        self.entered.set()
-        assert self.opened.wait(10)
-        return "through"
+        def held(turn: Turn) -> None:
+            self.threads.add(threading.current_thread().name)
+            self.entered.set()
+            assert self.opened.wait(10)
+            run(turn)
+
+        monkeypatch.setattr(Turn, "run", held)
+        monkeypatch.setattr("service.engine.SHORT_TURN_BYTES", -1)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
+    """A closed gate."""
+    return Gate(monkeypatch)
 
 
 async def test_calls_and_work_come_back(fixture: Fixture) -> None:
     """A call gives its result, work its outcome, and errors are raised where they are awaited."""
     session = await fixture.opened()
-    outcome = await fixture.worker.submit(chunk(session, [[1, 2], [3, 4]]))
+    outcome = await fixture.worker.ask(chunk(session, [[1, 2], [3, 4]]))
     assert outcome.outputs.tolist() == [[1, 2], [4, 6]]
     with pytest.raises(SessionUnknown):
         await fixture.worker.call(fixture.engine.describe, "nobody")
     with pytest.raises(SessionUnknown):
-        await fixture.worker.submit(chunk("nobody", [[1, 2]]))
+        await fixture.worker.ask(chunk("nobody", [[1, 2]]))
 
 
-async def test_the_event_loop_runs_while_the_engine_works(fixture: Fixture) -> None:
-    """A long operation blocks the engine's thread and nothing else."""
-    gate = Gate()
-    blocked = fixture.worker.submit(Operation(await fixture.opened(), gate))
+async def test_the_event_loop_runs_while_a_network_does(fixture: Fixture, gate: Gate) -> None:
+    """A long run holds up neither the event loop nor what is submitted meanwhile."""
+    sessions = [await fixture.opened() for _ in range(2)]
+    first = fixture.worker.ask(chunk(sessions[0], [[1, 1]]))
     await asyncio.to_thread(gate.entered.wait)
-    assert not blocked.done()
+    second = fixture.worker.ask(chunk(sessions[1], [[2, 2]]))
+    await asyncio.sleep(0)
+    assert (first.done(), second.done()) == (False, False)
     gate.opened.set()
-    assert await blocked == "through"
+    assert (await first).outputs.tolist() == [[1, 1]]
+    assert (await second).outputs.tolist() == [[2, 2]]
+    assert gate.threads == {"runs"}
 
 
-async def test_a_cancelled_chunk_leaves_no_other_pending(fixture: Fixture) -> None:
-    """Of three chunks that run together the second is cancelled; the others get their results."""
-    gate = Gate()
-    sessions = [await fixture.opened() for _ in range(4)]
-    holder = fixture.worker.submit(Operation(sessions[3], gate))
+async def test_a_short_run_is_made_in_place(
+    fixture: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lone step wakes no other thread."""
+    threads = []
+    run = Turn.run
+
+    def noted(turn: Turn) -> None:
+        threads.append(threading.current_thread())
+        run(turn)
+
+    monkeypatch.setattr(Turn, "run", noted)
+    await fixture.worker.ask(chunk(await fixture.opened(), [[1, 1]]))
+    assert threads == [threading.main_thread()]
+
+
+async def test_what_arrives_together_is_stepped_together(
+    fixture: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks submitted one after another before the event loop goes on share one run."""
+    batches = []
+    run = Turn.run
+
+    def noted(turn: Turn) -> None:
+        batches.append(len(turn.sessions))
+        run(turn)
+
+    monkeypatch.setattr(Turn, "run", noted)
+    sessions = [await fixture.opened() for _ in range(5)]
+    await asyncio.gather(*(fixture.worker.ask(chunk(each, [[1, 1]])) for each in sessions))
+    assert batches == [5]
+
+
+async def test_a_call_waits_for_the_run_under_way(fixture: Fixture, gate: Gate) -> None:
+    """Nothing is opened or closed beside a run; a call whose caller has gone is not made."""
+    session = await fixture.opened()
+    stepped = fixture.worker.ask(chunk(session, [[1, 1]]))
     await asyncio.to_thread(gate.entered.wait)
-    futures = [fixture.worker.submit(chunk(session, [[1, 1]])) for session in sessions[:3]]
+    deleted = asyncio.create_task(fixture.worker.call(fixture.engine.delete, session))
+    abandoned = asyncio.create_task(fixture.opened())
+    await asyncio.sleep(0)
+    abandoned.cancel()
+    await asyncio.sleep(0)
+    assert not deleted.done()
+    assert fixture.engine.describe(session).next_step == 0
+    gate.opened.set()
+    assert (await stepped).outputs.tolist() == [[1, 1]]
+    await deleted
+    with pytest.raises(SessionDeleted):
+        fixture.engine.describe(session)
+    assert fixture.engine._opened == 1
+
+
+async def test_a_cancelled_chunk_leaves_no_other_pending(fixture: Fixture, gate: Gate) -> None:
+    """Of three chunks that run together the second is cancelled; the others get their results."""
+    sessions = [await fixture.opened() for _ in range(4)]
+    holder = fixture.worker.ask(chunk(sessions[3], [[1, 1]]))
+    await asyncio.to_thread(gate.entered.wait)
+    futures = [fixture.worker.ask(chunk(session, [[1, 1]] * 2)) for session in sessions[:3]]
     futures[1].cancel()
-    await asyncio.sleep(0)  # lets the cancellation be noted, before the engine goes on
     gate.opened.set()
     await holder
     first, third = await asyncio.wait_for(asyncio.gather(futures[0], futures[2]), 10)
-    assert first.outputs.tolist() == third.outputs.tolist() == [[1, 1]]
-    assert (await fixture.worker.call(fixture.engine.describe, sessions[1])).next_step == 0
-    assert fixture.worker._futures == {}
+    assert first.outputs.tolist() == third.outputs.tolist() == [[1, 1], [2, 2]]
+    assert (await fixture.worker.call(fixture.engine.describe, sessions[1])).next_step < 2
+    assert fixture.worker._pending == set()
 
 
 async def test_draining_waits_for_the_work_there_is(fixture: Fixture) -> None:
     """Work under way is finished, new work is refused."""
     session = await fixture.opened()
-    work = fixture.worker.submit(chunk(session, [[1, 1]] * 50))
+    work = fixture.worker.ask(chunk(session, [[1, 1]] * 50))
     assert await fixture.worker.drain(10)
     assert (await work).outputs[-1].tolist() == [50, 50]
     with pytest.raises(Draining):
         await fixture.opened()
 
 
-async def test_draining_gives_up_at_its_deadline(fixture: Fixture) -> None:
+async def test_draining_gives_up_at_its_deadline(fixture: Fixture, gate: Gate) -> None:
     """Work that outlasts the time given is reported, and `stop` leaves nobody waiting for it."""
-    gate = Gate()
     session = await fixture.opened()
-    blocked = fixture.worker.submit(Operation(session, gate))
-    behind = fixture.worker.submit(chunk(session, [[1, 1]]))
-    drained = asyncio.create_task(fixture.worker.drain(0.0))
+    blocked = fixture.worker.ask(chunk(session, [[1, 1]]))
+    behind = fixture.worker.ask(chunk(session, [[1, 1]]))
     await asyncio.to_thread(gate.entered.wait)
+    assert not await fixture.worker.drain(0.0)
     gate.opened.set()
-    assert await drained in (True, False)
     await fixture.worker.stop()
-    assert {blocked.done(), behind.done()} == {True}
+    assert {type(each.exception()) for each in (blocked, behind)} == {Draining}
 
 
 async def test_after_stopping_everything_is_refused(network: Network) -> None:
@@ -140,10 +203,10 @@ async def test_an_engine_that_breaks_answers_everybody(
     def broken(_: Engine) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(Engine, "turn", broken)
+    monkeypatch.setattr(Engine, "schedule", broken)
     with caplog.at_level(logging.CRITICAL):
         with pytest.raises(ZeroDivisionError):
-            await asyncio.wait_for(fixture.worker.submit(chunk(session, [[1, 1]])), 10)
+            await asyncio.wait_for(fixture.worker.ask(chunk(session, [[1, 1]])), 10)
         with pytest.raises(ZeroDivisionError):
             await asyncio.wait_for(fixture.worker.crashed, 10)
     assert "the engine failed" in caplog.text
