@@ -119,11 +119,14 @@ class Worker:
         if self._stopping:
             return
         try:
+            if not self._calls:
+                self._begin()  # so that the next run goes on while this one's results are told
             self._engine.commit(turn)
         except Exception as error:
             self._crash(error)
             return
-        self._perform_calls()
+        if not self._running:
+            self._perform_calls()
         self._advance()
 
     def _perform_calls(self) -> None:
