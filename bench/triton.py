@@ -48,7 +48,7 @@ def peer_triton(options: Options) -> list[Row]:
     if options.device == "cuda":
         raise Unavailable("Triton is measured on the CPU only")
     environment = triton_environment.ready()
-    inputs = _write_sequences(FOLDER / "inputs.json")
+    inputs = write_sequences(FOLDER / "inputs.json")
     with _triton(environment) as peer, processes.server(MODEL) as ours:
         _check(environment, peer, inputs)
 
@@ -122,8 +122,8 @@ async def _many_streams(address: str) -> float:
     )
 
 
-def _write_sequences(path: Path) -> Path:
-    """Copy sequences as perf_analyzer reads them, of lengths that keep them out of step."""
+def write_sequences(path: Path) -> Path:
+    """Write copy sequences as perf_analyzer reads them, of lengths that keep them out of step."""
     generator = np.random.default_rng(0)
     sequences = []
     for vectors in range(16, MOST_VECTORS + 1):
@@ -165,8 +165,15 @@ def _triton(environment: Environment) -> Iterator[str]:
             _await_start(process, log)
             yield address
         finally:
-            process.terminate()
-            process.wait(timeout=30)
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=30)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def _command(environment: Environment, address: str) -> list[str]:
@@ -180,7 +187,8 @@ def _command(environment: Environment, address: str) -> list[str]:
         "--allow-http=false",
         "--allow-metrics=false",
         "--disable-auto-complete-config",
-        # With the default of 8, 64 streams made this release crash in every second run.
+        "--exit-timeout-secs=10",
+        # With the default of 8, 64 streams make this release crash about every second time.
         "--grpc-infer-allocation-pool-size=1024",
     ]
 
@@ -213,7 +221,7 @@ def _await_start(process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while "Started GRPCInferenceService" not in log.read_text():
         if process.poll() is not None or time.monotonic() > deadline:
-            raise Unavailable(f"Triton did not start; {log} says why")
+            raise Unavailable(f"Triton did not start; {log.relative_to(processes.ROOT)} says why")
         time.sleep(0.1)
 
 

@@ -128,8 +128,8 @@ def _glibc() -> tuple[int, ...]:
 
 def _install_newer_libraries(apt: Path, target: Path) -> None:
     """Unpack a newer Debian's libraries beside this one's, from the same mirror."""
-    system = platform.freedesktop_os_release()
-    if system["ID"] != "debian" or not shutil.which("apt-get"):
+    suite = _debian_suite()
+    if not suite or not shutil.which("apt-get"):
         wanted = ".".join(str(part) for part in GLIBC)
         raise Unavailable(f"perf_analyzer needs glibc {wanted}, or Debian's apt to get it with")
     for folder in ("state/lists/partial", "cache/archives/partial", "packages"):
@@ -138,7 +138,7 @@ def _install_newer_libraries(apt: Path, target: Path) -> None:
     source = apt / "sources.list"
     state = {"Dir::State": apt / "state", "Dir::State::Status": apt / "status"}
     printed = _apt(state, apt, "update", "--print-uris")
-    source.write_text(f"deb {_mirror(printed, system['VERSION_CODENAME'])} {NEWER_SUITE} main\n")
+    source.write_text(f"deb {mirror(printed, suite)} {NEWER_SUITE} main\n")
     own = state | {
         "Dir::Cache": apt / "cache",
         "Dir::Etc::SourceList": source,
@@ -152,7 +152,16 @@ def _install_newer_libraries(apt: Path, target: Path) -> None:
     shutil.rmtree(apt)
 
 
-def _mirror(printed: str, suite: str) -> str:
+def _debian_suite() -> str | None:
+    """Which Debian this is, if it is one."""
+    try:
+        system = platform.freedesktop_os_release()
+    except OSError:
+        return None
+    return system.get("VERSION_CODENAME") if system.get("ID") == "debian" else None
+
+
+def mirror(printed: str, suite: str) -> str:
     """Where this machine takes a suite from, by what `apt-get update --print-uris` printed."""
     found = re.search(rf"^'(.+)/dists/{re.escape(suite)}/InRelease'", printed, re.MULTILINE)
     if not found:
