@@ -8,6 +8,18 @@ from statistics import median
 
 
 @dataclass(frozen=True)
+class Options:
+    """How benchmarks are run."""
+
+    rounds: int
+    device: str
+
+
+class Unavailable(Exception):
+    """A benchmark cannot run on this machine; the message says why."""
+
+
+@dataclass(frozen=True)
 class Row:
     """One line of the table."""
 

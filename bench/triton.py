@@ -1,0 +1,232 @@
+"""The peer: Triton 2.51, whose sequence batcher steps the same network on the same onnxruntime."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sysconfig
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from bench import load, perf_analyzer, processes, triton_environment
+from bench.row import Options, Row, Unavailable, alternated
+from bench.triton_environment import FOLDER, Environment
+from service.catalogue import MODEL_FILE
+
+MODEL = "copy-ntm-lstm"
+GRAPH = processes.ROOT / "models" / MODEL / MODEL_FILE
+WIDTH = 9
+SESSIONS = 64
+SECONDS = 2.0
+START_SECONDS = 60
+MOST_VECTORS = 24
+"""Of the copy sequences that Triton gets: from 16 vectors, with a delimiter and as many answers."""
+
+TRITON = f"Triton, {SESSIONS} sequences, "
+WORKLOADS = {
+    "peer-triton": (f"{SESSIONS} sessions, one step a message, a stream each", 2.0),
+    "peer-triton-multiplexed": (
+        f"{SESSIONS} sessions on one stream, one step each a message",
+        12.0,
+    ),
+    "peer-triton-chunked": (f"{SESSIONS} sessions on one stream, chunks of 32", 25.0),
+}
+"""Of our server, by row: the workload, and the goal for its throughput over Triton's best."""
+
+
+def peer_triton(options: Options) -> list[Row]:
+    """Our server's throughput in three workloads against Triton's at as many sequences."""
+    if options.device == "cuda":
+        raise Unavailable("Triton is measured on the CPU only")
+    environment = triton_environment.ready()
+    inputs = write_sequences(FOLDER / "inputs.json")
+    with _triton(environment) as peer, processes.server(MODEL) as ours:
+        _check(environment, peer, inputs)
+
+        def measured(sequences: int) -> perf_analyzer.Measured:
+            command = environment.perf_analyzer
+            return perf_analyzer.measure(command, peer, MODEL, inputs, sequences)
+
+        samples = _alternated(options.rounds, lambda: measured(SESSIONS), ours)
+        for sequences in (1, 16):
+            samples |= _samples(f"Triton, {sequences} sequences, ", [measured(sequences)])
+    return _rows(samples)
+
+
+BENCHMARKS: dict[str, Callable[[Options], list[Row]]] = {"peer-triton": peer_triton}
+
+
+def _alternated(
+    rounds: int, triton: Callable[[], perf_analyzer.Measured], ours: str
+) -> dict[str, list[float]]:
+    """All values of each row by its name, and all of Triton's by names that tell what they are."""
+    measured: list[perf_analyzer.Measured] = []
+
+    def triton_steps_a_second() -> float:
+        measured.append(triton())
+        return measured[-1].steps_a_second
+
+    samples = alternated(
+        rounds,
+        {
+            TRITON: triton_steps_a_second,
+            "peer-triton": lambda: asyncio.run(_many_streams(ours)),
+            "peer-triton-multiplexed": lambda: asyncio.run(
+                load.steps_a_second(ours, MODEL, WIDTH, SESSIONS, 1, SECONDS)
+            ),
+            "peer-triton-chunked": lambda: asyncio.run(
+                load.steps_a_second(ours, MODEL, WIDTH, SESSIONS, 32, SECONDS)
+            ),
+        },
+    )
+    del samples[TRITON]
+    return samples | _samples(TRITON, measured[1:])
+
+
+def _samples(prefix: str, measured: list[perf_analyzer.Measured]) -> dict[str, list[float]]:
+    return {
+        prefix + "steps/s": [one.steps_a_second for one in measured],
+        prefix + "p50, us": [one.p50_microseconds for one in measured],
+        prefix + "p99, us": [one.p99_microseconds for one in measured],
+    }
+
+
+def _rows(samples: dict[str, list[float]]) -> list[Row]:
+    """The rows; the first has all that was measured of Triton, the others its best throughput."""
+    best = {name: values for name, values in samples.items() if name == TRITON + "steps/s"}
+    details = {name: values for name, values in samples.items() if name not in WORKLOADS}
+    rows: list[Row] = []
+    for name, (workload, goal) in WORKLOADS.items():
+        served = {"served, steps/s": samples[name]}
+        ratio = median(samples[name]) / median(best[TRITON + "steps/s"])
+        peer = best if rows else details
+        rows.append(Row(name, f"{workload} / Triton", ratio, goal, True, served | peer))
+    return rows
+
+
+async def _many_streams(address: str) -> float:
+    """Throughput of sessions that have a stream each and send one step a message."""
+    return sum(
+        await asyncio.gather(
+            *(load.steps_a_second(address, MODEL, WIDTH, 1, 1, SECONDS) for _ in range(SESSIONS))
+        )
+    )
+
+
+def write_sequences(path: Path) -> Path:
+    """Write copy sequences as perf_analyzer reads them, of lengths that keep them out of step."""
+    generator = np.random.default_rng(0)
+    sequences = []
+    for vectors in range(16, MOST_VECTORS + 1):
+        steps = np.zeros((2 * vectors + 1, WIDTH))
+        steps[:vectors, : WIDTH - 1] = generator.integers(0, 2, (vectors, WIDTH - 1))
+        steps[vectors, WIDTH - 1] = 1
+        sequences.append([{"x": step.tolist()} for step in steps])
+    path.write_text(json.dumps({"data": sequences}))
+    return path
+
+
+def _check(environment: Environment, address: str, inputs: Path) -> None:
+    """Refuse to measure a Triton whose outputs are not the network's."""
+    done = subprocess.run(
+        [environment.python, "-m", "bench.triton_check", address, MODEL, GRAPH, inputs],
+        cwd=processes.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+
+
+@contextmanager
+def _triton(environment: Environment) -> Iterator[str]:
+    """The address of a Triton that serves the model."""
+    address, log = f"127.0.0.1:{_free_port()}", FOLDER / "server.log"
+    with (
+        log.open("w") as output,
+        subprocess.Popen(
+            _command(environment, address),
+            env=_variables(environment),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        ) as process,
+    ):
+        try:
+            _await_start(process, log)
+            yield address
+        finally:
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def _command(environment: Environment, address: str) -> list[str]:
+    host, port = address.split(":")
+    return [
+        str(environment.triton / "bin" / "tritonserver"),
+        f"--model-repository={_write_repository()}",
+        f"--backend-directory={environment.triton / 'backends'}",
+        f"--grpc-address={host}",
+        f"--grpc-port={port}",
+        "--allow-http=false",
+        "--allow-metrics=false",
+        "--disable-auto-complete-config",
+        "--exit-timeout-secs=10",
+        # With the default of 8, 64 streams make this release crash about every second time.
+        "--grpc-infer-allocation-pool-size=1024",
+    ]
+
+
+def _variables(environment: Environment) -> dict[str, str]:
+    """The process's environment: Python models find their packages by PATH, and our spec."""
+    libraries = [environment.packages / "nvidia_pytriton.libs", sysconfig.get_config_var("LIBDIR")]
+    return {
+        **os.environ,
+        "PATH": f"{environment.python.parent}:{os.environ['PATH']}",
+        "LD_LIBRARY_PATH": ":".join(str(folder) for folder in libraries),
+        "PYTHONPATH": str(processes.ROOT),
+        "ORT_DISABLE_TELEMETRY": "1",
+    }
+
+
+def _write_repository() -> Path:
+    """Triton's model repository, with one version of one model."""
+    repository = FOLDER / "models"
+    version = repository / MODEL / "1"
+    version.mkdir(parents=True, exist_ok=True)
+    source = processes.ROOT / "bench"
+    shutil.copy(source / "triton_model.pbtxt", repository / MODEL / "config.pbtxt")
+    shutil.copy(source / "triton_model.py", version / "model.py")
+    shutil.copy(GRAPH, version / MODEL_FILE)
+    return repository
+
+
+def _await_start(process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while "Started GRPCInferenceService" not in log.read_text():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise Unavailable(f"Triton did not start; {log.relative_to(processes.ROOT)} says why")
+        time.sleep(0.1)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
