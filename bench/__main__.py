@@ -1,13 +1,12 @@
-"""`python -m bench [NAME ...]`: print a table of ratios and write them as JSON."""
+"""`python -m bench [NAME ...]`: print a table of ratios, write them as JSON and as a picture."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -16,86 +15,111 @@ import grpc
 import numpy
 import onnxruntime
 
-from bench import load, processes
-from bench.row import Row, alternated
-from service.catalogue import MODEL_FILE
-from service.runtime import Network
+from bench import graphs, plot, processes, serving, triton
+from bench.row import ROOT, Options, Row, Unavailable
 
-MODEL = "copy-ntm-lstm"
-ROUNDS = 5
-
-
-def step_latency() -> Row:
-    """One session, one step at a time: against the transport plus the network's run."""
-    network = _network()
-    width = network.spec.input_width
-    with processes.server(MODEL) as server, processes.echo() as echo:
-        samples = alternated(
-            ROUNDS,
-            {
-                "step, us": lambda: asyncio.run(
-                    load.round_trip_microseconds(server, MODEL, width, 500)
-                ),
-                "echo, us": lambda: asyncio.run(load.echo_microseconds(echo, width, 500)),
-                "bare run, us": lambda: 1e6 / load.bare_steps_a_second(network, 1, 2000),
-            },
-        )
-    step, echoed, bare = (median(values) for values in samples.values())
-    workload = "p50, one session, one step a message / (echo + bare run of 8 rows)"
-    return Row("step-latency", workload, step / (echoed + bare), 1.25, False, samples)
+BENCHMARKS: dict[str, Callable[[Options], Row | list[Row]]] = {
+    **serving.BENCHMARKS,
+    **graphs.BENCHMARKS,
+    **triton.BENCHMARKS,
+}
 
 
-def chunked() -> Row:
-    """Many sessions with chunks: against onnxruntime alone on the same graph and batch."""
-    network = _network()
-    width = network.spec.input_width
-    with processes.server(MODEL) as server:
-        samples = alternated(
-            ROUNDS,
-            {
-                "served, steps/s": lambda: asyncio.run(
-                    load.steps_a_second(server, MODEL, width, 64, 32, 2.0)
-                ),
-                "bare loop, steps/s": lambda: load.bare_steps_a_second(network, 64, 2000),
-            },
-        )
-    served, bare = (median(values) for values in samples.values())
-    workload = "64 sessions on one stream, chunks of 32 / bare loop, batch 64"
-    return Row("chunked", workload, served / bare, 0.9, True, samples)
-
-
-BENCHMARKS: dict[str, Callable[[], Row]] = {"step-latency": step_latency, "chunked": chunked}
-
-
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmarks named, or all."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
-    parser.add_argument("--json", type=Path, default=Path("build/bench.json"), metavar="PATH")
-    chosen = parser.parse_args()
+    chosen = _parser().parse_args(arguments)
     unknown = set(chosen.names) - set(BENCHMARKS)
     if unknown:
-        parser.error(f"no benchmark {sorted(unknown)}; there are {sorted(BENCHMARKS)}")
-    rows = []
-    for name in chosen.names or BENCHMARKS:
-        rows.append(BENCHMARKS[name]())
-        print(rows[-1].text(), flush=True)
-    versions = {
+        print(f"no benchmark {sorted(unknown)}; there are {list(BENCHMARKS)}", file=sys.stderr)
+        return 2
+    options = Options(chosen.rounds, chosen.device, chosen.checkout)
+    if chosen.list:
+        print("\n".join(BENCHMARKS))
+        return 0
+    versions = _versions(options)
+    if chosen.open_loop:
+        measured = _open_loop(options, chosen.open_loop)
+        write_json(chosen.json, versions, [], {"open loop": measured})
+        return 0
+    rows = _measured(chosen.names or list(BENCHMARKS), options)
+    write_json(chosen.json, versions, rows, {})
+    told = ", ".join(f"{key} {value}" for key, value in versions.items())
+    if rows:
+        plot.draw(rows, chosen.plot, told)
+    print(f"{chosen.json}, {chosen.plot}: {told}")
+    return 0
+
+
+def write_json(
+    path: Path, versions: Mapping[str, str], rows: Sequence[Row], more: Mapping[str, object]
+) -> None:
+    """Write what was measured, each value of each round."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    results = [{**asdict(row), "reached": row.reached} for row in rows]
+    path.write_text(json.dumps({"versions": versions, "rows": results, **more}, indent=2) + "\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument("--list", action="store_true", help="only list the benchmarks")
+    parser.add_argument("--rounds", type=int, default=Options.rounds, help="default: %(default)s")
+    parser.add_argument("--device", default=Options.device, choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--json", type=Path, default=Path("build/bench.json"), metavar="PATH")
+    parser.add_argument("--plot", type=Path, default=Path("build/bench.png"), metavar="PATH")
+    parser.add_argument(
+        "--checkout",
+        type=Path,
+        default=ROOT,
+        metavar="PATH",
+        help="measure the server of this checkout of the project; networks and loads are ours",
+    )
+    parser.add_argument(
+        "--open-loop",
+        type=float,
+        metavar="RATE",
+        help="instead of the table: quantiles of the time of a step, 64 sessions making RATE steps "
+        "a second whether the server keeps up or not, counted from when each was due",
+    )
+    return parser
+
+
+def _measured(names: Sequence[str], options: Options) -> list[Row]:
+    rows: list[Row] = []
+    for name in names:
+        try:
+            measured = BENCHMARKS[name](options)
+        except Unavailable as why:
+            print(f"{name:24}not run: {why}", flush=True)
+            continue
+        new = measured if isinstance(measured, list) else [measured]
+        rows += new
+        print("\n".join(row.text() for row in new), flush=True)
+    return rows
+
+
+def _open_loop(options: Options, rate: float) -> dict[str, float]:
+    with processes.server(options) as served, processes.load() as load:
+        rounds = [
+            load("open_loop", address=served.address, sessions=64, rate=rate, seconds=5)
+            for _ in range(options.rounds)
+        ]
+    measured = {name: median(each[name] for each in rounds) for name in rounds[0]}
+    print(f"open loop, 64 sessions, {rate:g} steps/s asked for, medians of {options.rounds} rounds")
+    for name, value in measured.items():
+        print(f"    {name:44}{value:12.1f}")
+    return measured
+
+
+def _versions(options: Options) -> dict[str, str]:
+    return {
         "python": platform.python_version(),
         "grpcio": grpc.__version__,
         "numpy": numpy.__version__,
         "onnxruntime": onnxruntime.__version__,
         "machine": f"{platform.machine()}, {processes.cores()} cores",
+        "device": options.device,
     }
-    chosen.json.parent.mkdir(parents=True, exist_ok=True)
-    results = [{**asdict(row), "reached": row.reached} for row in rows]
-    chosen.json.write_text(json.dumps({"versions": versions, "rows": results}, indent=2) + "\n")
-    print(f"{chosen.json}: " + ", ".join(f"{key} {value}" for key, value in versions.items()))
-    return 0
-
-
-def _network() -> Network:
-    return Network((processes.ROOT / "models" / MODEL / MODEL_FILE).read_bytes(), "cpu")
 
 
 if __name__ == "__main__":

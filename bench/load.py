@@ -1,92 +1,305 @@
-"""The load generator: closed loops over one stream, on the bare stubs to cost little itself."""
+"""
+The load generator, `python -m bench.load`: work as lines of JSON in, what was measured out.
+
+It shares the machine with the server, so it costs as little as it can: messages are serialised
+once and sent as bytes. Towards the echo it does what it does towards the server, message for
+message: write bytes, read bytes, parse them, look at what they are.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import json
+import random
+import sys
 import time
-from statistics import median
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 import grpc.aio
 import numpy as np
 
-from bench.echo import METHOD
+from bench.echo import METHOD as ECHO
+from bench.quantiles import quantiles
 from service.pb import ntm_pb2 as pb
-from service.pb import ntm_pb2_grpc
-from service.runtime import Network
-from service.slab import Slab
+
+STEPS = "/ntm.v1.NtmService/StreamSteps"
+INPUT_WIDTH, BITS = 9, 8
+"""A step of the copy task: eight random bits, and a ninth channel for the delimiter."""
+
+OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+WARM_UP_SECONDS = 0.5
+MODEL = "copy-ntm-lstm"
+
+live: list[Any] = []
+"""Channels whose sessions are to stay open until this process ends."""
 
 
-async def round_trip_microseconds(address: str, model: str, width: int, count: int) -> float:
-    """Median time of one step of one session, one step a message."""
-    async with grpc.aio.insecure_channel(address) as channel:
-        call = ntm_pb2_grpc.NtmServiceStub(channel).StreamSteps()
-        (session,) = await _open(call, model, 1)
-        request = pb.StreamStepsRequest(operations=[_step(session, width, 1)])
-        return await _median_microseconds(call, request, count)
+async def round_trips(address: str, count: int) -> dict[str, float]:
+    """Quantiles of the time of one step of one session, one step a message."""
+    async with _channel(address) as channel, _sessions(channel, 1) as (session,):
+        call = channel.stream_stream(STEPS)()
+        return await _timed(STEPS, call, _message([_step(session)]), count)
 
 
-async def echo_microseconds(address: str, width: int, count: int) -> float:
-    """Median time of an echo of a message as large as a step's."""
-    request = pb.StreamStepsRequest(operations=[_step("0" * 32, width, 1)]).SerializeToString()
-    async with grpc.aio.insecure_channel(address) as channel:
-        return await _median_microseconds(channel.stream_stream(METHOD)(), request, count)
+async def echo_round_trips(address: str, count: int) -> dict[str, float]:
+    """The same of an echo of the same message."""
+    async with _channel(address) as channel:
+        call = channel.stream_stream(ECHO)()
+        return await _timed(ECHO, call, _message([_step("0" * 32)]), count)
 
 
-async def steps_a_second(
-    address: str, model: str, width: int, sessions: int, steps: int, seconds: float
-) -> float:
-    """Throughput of sessions on one stream, each sending its next chunk when it gets a reply."""
-    async with grpc.aio.insecure_channel(address) as channel:
-        call = ntm_pb2_grpc.NtmServiceStub(channel).StreamSteps()
-        chunks = [
-            _step(one, width, steps, tag)
-            for tag, one in enumerate(await _open(call, model, sessions))
-        ]
-        await call.write(pb.StreamStepsRequest(operations=chunks))
-        started, done = time.perf_counter(), 0
-        while time.perf_counter() - started < seconds:
-            outcomes = (await call.read()).outcomes
+async def streams(address: str, sessions: int, seconds: float) -> dict[str, float]:
+    """Throughput of sessions with a stream each, one step a message, on one connection."""
+    async with _channel(address) as channel, _sessions(channel, sessions) as opened:
+        return await _streamed(channel, STEPS, opened, seconds)
+
+
+async def echo_streams(address: str, sessions: int, seconds: float) -> dict[str, float]:
+    """The same of an echo of the same messages."""
+    async with _channel(address) as channel:
+        return await _streamed(channel, ECHO, ["0" * 32] * sessions, seconds)
+
+
+async def multiplexed(
+    address: str,
+    sessions: int,
+    steps: int,
+    seconds: float,
+    locations: int = 0,
+    traces: tuple[str, ...] = (),
+) -> dict[str, float]:
+    """
+    Throughput of sessions on one stream, each with chunks of so many steps.
+
+    The first message has a chunk for every session; each next one has a chunk for every session
+    that the last reply had an outcome for.
+    """
+    async with _channel(address) as channel, _sessions(channel, sessions, locations) as opened:
+        chunks = [_message([_step(one, steps, tag, traces)]) for tag, one in enumerate(opened)]
+        call = channel.stream_stream(STEPS)()
+        await call.write(b"".join(chunks))  # messages joined are one message of all operations
+        begun = started = time.perf_counter()
+        done = 0
+        while (now := time.perf_counter()) - begun < WARM_UP_SECONDS + seconds:
+            if started == begun and now - begun > WARM_UP_SECONDS:
+                started, done = now, 0
+            outcomes = _replies(await call.read())
             done += steps * len(outcomes)
-            await call.write(
-                pb.StreamStepsRequest(operations=[chunks[outcome.tag] for outcome in outcomes])
-            )
-        return done / (time.perf_counter() - started)
+            await call.write(b"".join([chunks[outcome.tag] for outcome in outcomes]))
+        seconds = time.perf_counter() - started
+        call.cancel()
+        return {"steps/s": done / seconds, "steps": done}
 
 
-def bare_steps_a_second(network: Network, sessions: int, ticks: int) -> float:
-    """Throughput of onnxruntime alone, on the same graph and batch, in this process."""
-    slab = Slab(network, network.spec.default_locations)
-    slots = [slab.acquire() for _ in range(sessions)]
-    bound = slab.bind(sessions, frozenset())
-    bound.slots[:] = (slots * len(bound.slots))[: len(bound.slots)]
-    bound.inputs[:] = np.random.default_rng(0).integers(0, 2, bound.inputs.shape)
-    bound.run()
-    started = time.perf_counter()
-    for _ in range(ticks):
-        bound.run()
-    return sessions * ticks / (time.perf_counter() - started)
+async def open_idle(address: str, sessions: int) -> dict[str, float]:
+    """Open sessions that stay open, make one step of each, and tell the bytes of their state."""
+    channel = _channel(address)
+    live.append(channel)
+    opened = await _open(channel, sessions)
+    call = channel.stream_stream(STEPS)()
+    live.append(call)
+    for first in range(0, sessions, 64):
+        some = opened[first : first + 64]
+        await call.write(_message([_step(session) for session in some]))
+        answered = 0
+        while answered < len(some):
+            answered += len(_replies(await call.read()))
+    get = channel.unary_unary(
+        "/ntm.v1.NtmService/GetSession", pb.GetSessionRequest.SerializeToString,
+        pb.GetSessionResponse.FromString,
+    )  # fmt: skip
+    described = await get(pb.GetSessionRequest(session_id=opened[0]))
+    return {"state bytes": described.session.state_bytes}
 
 
-async def _open(call: Any, model: str, count: int) -> list[str]:
-    opening = pb.Operation(open=pb.CreateSessionRequest(model=model))
-    await call.write(pb.StreamStepsRequest(operations=[opening] * count))
+async def once_a_second(
+    address: str, sessions: int, seconds: float, others: int, chunk: int
+) -> dict[str, float]:
+    """
+    Quantiles of the step time of sessions that each step once a second, at different moments.
+
+    Meanwhile `others` sessions stream chunks as fast as they can, on one stream.
+    """
+    async with _channel(address) as channel, _sessions(channel, sessions) as opened:
+        busy = []
+        if others:
+            busy = [asyncio.create_task(multiplexed(address, others, chunk, seconds + 2))]
+            await asyncio.sleep(1)
+        times: list[float] = []
+
+        async def steps(session: str, start: float) -> None:
+            call, message = channel.stream_stream(STEPS)(), _message([_step(session)])
+            for number in range(int(seconds)):
+                await asyncio.sleep(start + number - time.perf_counter())
+                sent = time.perf_counter()
+                await call.write(message)
+                _replies(await call.read())
+                times.append(time.perf_counter() - sent)
+
+        start = time.perf_counter() + 0.1
+        starts = (start + index / sessions for index in range(sessions))
+        await asyncio.gather(*map(steps, opened, starts))
+        await asyncio.gather(*busy)
+        return quantiles(times)
+
+
+async def open_loop(address: str, sessions: int, rate: float, seconds: float) -> dict[str, float]:
+    """
+    Quantiles of step time at a rate of steps that no slowness of the server reduces.
+
+    Each step's time counts from the moment it was to be sent at, not from when it was sent: a
+    server that stalls is charged with all the steps that should have been made meanwhile
+    (coordinated omission). Sessions have a stream each and step at random moments.
+    """
+    async with _channel(address) as channel:
+        opened = await _open(channel, sessions)
+        times: list[float] = []
+        generator = random.Random(0)  # noqa: S311 - no secret
+
+        async def one(session: str) -> None:
+            call, message = channel.stream_stream(STEPS)(), _message([_step(session)])
+            due: list[float] = []
+            answered = asyncio.create_task(receive(call, due))
+            moment = time.perf_counter()
+            end = moment + seconds
+            while (moment := moment + generator.expovariate(rate / sessions)) < end:
+                await asyncio.sleep(max(0.0, moment - time.perf_counter()))
+                due.append(moment)
+                await call.write(message)
+            await call.done_writing()
+            await answered
+
+        async def receive(call: Any, due: list[float]) -> None:
+            number = 0
+            while (reply := await call.read()) is not grpc.aio.EOF:
+                for _ in _replies(reply):
+                    times.append(time.perf_counter() - due[number])
+                    number += 1
+
+        await asyncio.gather(*map(one, opened))
+        return {**quantiles(times), "steps/s": len(times) / seconds}
+
+
+async def _streamed(
+    channel: grpc.aio.Channel, method: str, sessions: list[str], seconds: float
+) -> dict[str, float]:
+    end = time.perf_counter() + WARM_UP_SECONDS + seconds
+    done = 0
+
+    async def one(session: str) -> None:
+        nonlocal done
+        call, message = channel.stream_stream(method)(), _message([_step(session)])
+        while time.perf_counter() < end:
+            await call.write(message)
+            _look_at(method, await call.read())
+            done += 1
+
+    tasks = [asyncio.create_task(one(session)) for session in sessions]
+    await asyncio.sleep(WARM_UP_SECONDS)
+    warm, started = done, time.perf_counter()
+    await asyncio.gather(*tasks)
+    made = done - warm
+    return {"steps/s": made / (time.perf_counter() - started), "steps": made}
+
+
+async def _timed(method: str, call: Any, message: bytes, count: int) -> dict[str, float]:
+    times = []
+    for _ in range(count + count // 4):
+        started = time.perf_counter()
+        await call.write(message)
+        reply = await call.read()
+        times.append(time.perf_counter() - started)
+        _look_at(method, reply)
+    return quantiles(times[count // 4 :])
+
+
+def _look_at(method: str, message: bytes) -> None:
+    """Parse an answer, and see that it is what it should be."""
+    if method == ECHO:
+        assert len(pb.StreamStepsRequest.FromString(message).operations) == 1
+    else:
+        assert len(_replies(message)) == 1
+
+
+def _replies(message: bytes) -> list[pb.Outcome]:
+    outcomes = list(pb.StreamStepsResponse.FromString(message).outcomes)
+    for outcome in outcomes:
+        if outcome.WhichOneof("kind") != "reply":
+            raise RuntimeError(f"a step failed: {outcome}")
+    return outcomes
+
+
+@asynccontextmanager
+async def _sessions(
+    channel: grpc.aio.Channel, count: int, locations: int = 0
+) -> AsyncIterator[list[str]]:
+    """Open sessions, and close them in the end."""
+    sessions = await _open(channel, count, locations)
+    yield sessions
+    call = channel.stream_stream(STEPS)()
+    await call.write(_message([pb.Operation(close=session) for session in sessions]))
+    while count:
+        count -= len(pb.StreamStepsResponse.FromString(await call.read()).outcomes)
+
+
+async def _open(channel: grpc.aio.Channel, count: int, locations: int = 0) -> list[str]:
+    call = channel.stream_stream(STEPS)()
+    request = pb.CreateSessionRequest(model=MODEL, locations=locations)
     sessions: list[str] = []
     while len(sessions) < count:
-        sessions += [outcome.opened.id for outcome in (await call.read()).outcomes]
+        some = min(256, count - len(sessions))
+        await call.write(_message([pb.Operation(open=request)] * some))
+        while some:
+            outcomes = pb.StreamStepsResponse.FromString(await call.read()).outcomes
+            sessions += [outcome.opened.id for outcome in outcomes]
+            some -= len(outcomes)
+    if not all(sessions):
+        raise RuntimeError("the server opened fewer sessions than it was asked for")
     return sessions
 
 
-def _step(session: str, width: int, steps: int, tag: int = 0) -> pb.Operation:
-    inputs = np.random.default_rng(0).integers(0, 2, (steps, width)).astype("<f4")
-    return pb.Operation(tag=tag, step=pb.Chunk(session_id=session, inputs=inputs.tobytes()))
+def _channel(address: str) -> grpc.aio.Channel:
+    return grpc.aio.insecure_channel(address, options=OPTIONS)
 
 
-async def _median_microseconds(call: Any, request: object, count: int) -> float:
-    times = []
-    for _ in range(count):
-        started = time.perf_counter()
-        await call.write(request)
-        await call.read()
-        times.append(time.perf_counter() - started)
-    return 1e6 * median(times)
+def _message(operations: list[pb.Operation]) -> bytes:
+    return pb.StreamStepsRequest(operations=operations).SerializeToString()
+
+
+def _step(session: str, steps: int = 1, tag: int = 0, traces: tuple[str, ...] = ()) -> pb.Operation:
+    inputs = np.zeros((steps, INPUT_WIDTH), "<f4")
+    inputs[:, :BITS] = np.random.default_rng(tag).integers(0, 2, (steps, BITS))
+    chunk = pb.Chunk(session_id=session, inputs=inputs.tobytes())
+    if traces:
+        chunk.traces.names.extend(traces)
+    return pb.Operation(tag=tag, step=chunk)
+
+
+WORK: dict[str, Callable[..., Awaitable[dict[str, float]]]] = {
+    work.__name__: work
+    for work in (
+        round_trips,
+        echo_round_trips,
+        streams,
+        echo_streams,
+        multiplexed,
+        open_idle,
+        once_a_second,
+        open_loop,
+    )
+}
+
+
+async def _main() -> None:
+    loop = asyncio.get_running_loop()
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        asked = json.loads(line)
+        measured = await WORK[asked.pop("work")](**asked)
+        print(json.dumps(measured), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(_main())

@@ -1,4 +1,4 @@
-"""The processes under test, each apart from the load generator."""
+"""The processes under test, and the load generator's, each apart from the others."""
 
 from __future__ import annotations
 
@@ -9,19 +9,62 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).parent.parent
+from bench.row import ROOT, Options
+
+MODEL = "copy-ntm-lstm"
+"""The model that is served in every benchmark."""
+
+
+class Served:
+    """A server in a process of its own."""
+
+    def __init__(self, address: str, pid: int) -> None:
+        """It listens there and is that process."""
+        self.address = address
+        self._pid = pid
+
+    def cpu_seconds(self) -> float:
+        """Processor time that it has taken so far, in user and kernel mode."""
+        fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def resident_bytes(self) -> int:
+        """Memory that it has in RAM."""
+        pages = int(Path(f"/proc/{self._pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+class Load:
+    """A load generator in a process of its own: `bench.load`."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        """Talk to it by lines of JSON."""
+        self._process = process
+
+    def __call__(self, work: str, **arguments: Any) -> dict[str, float]:
+        """Let it do some work, a coroutine of `bench.load`; what it measured."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps({"work": work, **arguments}), file=self._process.stdin, flush=True)
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"the load generator failed in {work} with {arguments}")
+        measured: dict[str, float] = json.loads(answer)
+        return measured
 
 
 @contextmanager
-def server(model: str) -> Iterator[str]:
-    """The address of a server of that model, as a user would start it."""
-    flags = ["--port=0", "--metrics-port=0", f"--models={model}", "--device=cpu"]
-    with _started("service", *flags) as process:
+def server(options: Options, *flags: str) -> Iterator[Served]:
+    """A server of the model, started as a user would, with more flags if there are any."""
+    flags = ("--port=0", "--metrics-port=0", f"--models={MODEL}", *flags)
+    command = ("service", f"--device={options.device}", *flags)
+    with _started(*command, folder=options.checkout, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if '"serving"' in line:
-                yield json.loads(line)["address"]
+                yield Served(json.loads(line)["address"], process.pid)
                 return
     raise RuntimeError("the server did not start")
 
@@ -35,13 +78,27 @@ def echo() -> Iterator[str]:
 
 
 @contextmanager
-def _started(module: str, *flags: str) -> Iterator[subprocess.Popen[str]]:
+def load() -> Iterator[Load]:
+    """A load generator."""
+    with _started("bench.load", stdin=subprocess.PIPE) as process:
+        yield Load(process)
+
+
+@contextmanager
+def _started(
+    module: str,
+    *flags: str,
+    folder: Path = ROOT,
+    stdin: int = subprocess.DEVNULL,
+    stderr: int | None = None,
+) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
         [sys.executable, "-m", module, *flags],
-        cwd=ROOT,
+        cwd=folder,
         env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},
+        stdin=stdin,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
     ) as process:
         try:

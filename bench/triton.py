@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shutil
@@ -14,16 +13,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 
-from bench import load, perf_analyzer, processes, triton_environment
-from bench.row import Options, Row, Unavailable, alternated
+from bench import perf_analyzer, processes, triton_environment
+from bench.processes import MODEL, Load
+from bench.row import ROOT, Options, Row, Unavailable, alternated
 from bench.triton_environment import FOLDER, Environment
 from service.catalogue import MODEL_FILE
 
-MODEL = "copy-ntm-lstm"
-GRAPH = processes.ROOT / "models" / MODEL / MODEL_FILE
+GRAPH = ROOT / "models" / MODEL / MODEL_FILE
 WIDTH = 9
 SESSIONS = 64
 SECONDS = 2.0
@@ -49,14 +49,18 @@ def peer_triton(options: Options) -> list[Row]:
         raise Unavailable("Triton is measured on the CPU only")
     environment = triton_environment.ready()
     inputs = write_sequences(FOLDER / "inputs.json")
-    with _triton(environment) as peer, processes.server(MODEL) as ours:
+    with (
+        _triton(environment) as peer,
+        processes.server(options) as ours,
+        processes.load() as load,
+    ):
         _check(environment, peer, inputs)
 
         def measured(sequences: int) -> perf_analyzer.Measured:
             command = environment.perf_analyzer
             return perf_analyzer.measure(command, peer, MODEL, inputs, sequences)
 
-        samples = _alternated(options.rounds, lambda: measured(SESSIONS), ours)
+        samples = _alternated(options.rounds, lambda: measured(SESSIONS), ours.address, load)
         for sequences in (1, 16):
             samples |= _samples(f"Triton, {sequences} sequences, ", [measured(sequences)])
     return _rows(samples)
@@ -66,7 +70,7 @@ BENCHMARKS: dict[str, Callable[[Options], list[Row]]] = {"peer-triton": peer_tri
 
 
 def _alternated(
-    rounds: int, triton: Callable[[], perf_analyzer.Measured], ours: str
+    rounds: int, triton: Callable[[], perf_analyzer.Measured], ours: str, load: Load
 ) -> dict[str, list[float]]:
     """All values of each row by its name, and all of Triton's by names that tell what they are."""
     measured: list[perf_analyzer.Measured] = []
@@ -75,17 +79,14 @@ def _alternated(
         measured.append(triton())
         return measured[-1].steps_a_second
 
+    ours_with: dict[str, Any] = {"address": ours, "sessions": SESSIONS, "seconds": SECONDS}
     samples = alternated(
         rounds,
         {
             TRITON: triton_steps_a_second,
-            "peer-triton": lambda: asyncio.run(_many_streams(ours)),
-            "peer-triton-multiplexed": lambda: asyncio.run(
-                load.steps_a_second(ours, MODEL, WIDTH, SESSIONS, 1, SECONDS)
-            ),
-            "peer-triton-chunked": lambda: asyncio.run(
-                load.steps_a_second(ours, MODEL, WIDTH, SESSIONS, 32, SECONDS)
-            ),
+            "peer-triton": lambda: load("streams", **ours_with)["steps/s"],
+            "peer-triton-multiplexed": lambda: load("multiplexed", steps=1, **ours_with)["steps/s"],
+            "peer-triton-chunked": lambda: load("multiplexed", steps=32, **ours_with)["steps/s"],
         },
     )
     del samples[TRITON]
@@ -113,15 +114,6 @@ def _rows(samples: dict[str, list[float]]) -> list[Row]:
     return rows
 
 
-async def _many_streams(address: str) -> float:
-    """Throughput of sessions that have a stream each and send one step a message."""
-    return sum(
-        await asyncio.gather(
-            *(load.steps_a_second(address, MODEL, WIDTH, 1, 1, SECONDS) for _ in range(SESSIONS))
-        )
-    )
-
-
 def write_sequences(path: Path) -> Path:
     """Write copy sequences as perf_analyzer reads them, of lengths that keep them out of step."""
     generator = np.random.default_rng(0)
@@ -139,7 +131,7 @@ def _check(environment: Environment, address: str, inputs: Path) -> None:
     """Refuse to measure a Triton whose outputs are not the network's."""
     done = subprocess.run(
         [environment.python, "-m", "bench.triton_check", address, MODEL, GRAPH, inputs],
-        cwd=processes.ROOT,
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
@@ -200,7 +192,7 @@ def _variables(environment: Environment) -> dict[str, str]:
         **os.environ,
         "PATH": f"{environment.python.parent}:{os.environ['PATH']}",
         "LD_LIBRARY_PATH": ":".join(str(folder) for folder in libraries),
-        "PYTHONPATH": str(processes.ROOT),
+        "PYTHONPATH": str(ROOT),
         "ORT_DISABLE_TELEMETRY": "1",
     }
 
@@ -210,7 +202,7 @@ def _write_repository() -> Path:
     repository = FOLDER / "models"
     version = repository / MODEL / "1"
     version.mkdir(parents=True, exist_ok=True)
-    source = processes.ROOT / "bench"
+    source = ROOT / "bench"
     shutil.copy(source / "triton_model.pbtxt", repository / MODEL / "config.pbtxt")
     shutil.copy(source / "triton_model.py", version / "model.py")
     shutil.copy(GRAPH, version / MODEL_FILE)
@@ -221,7 +213,7 @@ def _await_start(process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while "Started GRPCInferenceService" not in log.read_text():
         if process.poll() is not None or time.monotonic() > deadline:
-            raise Unavailable(f"Triton did not start; {log.relative_to(processes.ROOT)} says why")
+            raise Unavailable(f"Triton did not start; {log.relative_to(ROOT)} says why")
         time.sleep(0.1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import sys
 
 import grpc.aio
 import onnxruntime
@@ -24,6 +25,9 @@ from service.settings import Settings
 from service.worker import Worker
 
 log = logging.getLogger(__name__)
+
+SWITCH_SECONDS = 50e-6
+"""How long a thread may keep the interpreter's lock when another wants it; Python's own is 5 ms."""
 
 SERVICE_NAME = ntm_pb2.DESCRIPTOR.services_by_name["NtmService"].full_name
 
@@ -54,6 +58,8 @@ class Server:
             ModelInvalid: a model is missing or breaks the contract.
         """
         settings = self._settings
+        # A run that ends has to get the interpreter's lock from an event loop that seldom lets go.
+        sys.setswitchinterval(SWITCH_SECONDS)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)

@@ -52,9 +52,12 @@ class Settings:
         minimum=1,
         maximum=256,
     )
-    max_batch: int = _setting(64, "sessions stepped in one tick", minimum=8, maximum=4096)
+    max_batch: int = _setting(32, "sessions stepped in one tick", minimum=8, maximum=4096)
     max_burst: int = _setting(
-        8, "ticks run back to back before newcomers are looked at", minimum=1, maximum=1024
+        8,
+        "ticks made in one run before newcomers are looked at; rounded down to a power of two",
+        minimum=1,
+        maximum=16,
     )
     max_calls: int = _setting(
         4_096, "calls under way at once, streams included; gRPC refuses more", minimum=1

@@ -19,7 +19,8 @@ MAY_IMPORT = {
     "service": ("service",),
     "client": ("client", "service.pb"),
     "export": ("export", "client", "service.spec", "service.errors"),
-    "bench": ("bench", "service"),
+    # Its peers take the parameters of models, and train as the trainer does.
+    "bench": ("bench", "service", "export"),
 }
 """What each package may import of this project."""
 

@@ -1,0 +1,238 @@
+"""Rows about the network's step: the graph that is served against other ways to compute it."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import torch
+from prometheus_client import CollectorRegistry
+
+from bench.fused import FusedStep
+from bench.literal import CELLS, WIDTH, LiteralStep
+from bench.processes import MODEL
+from bench.row import ROOT, Options, Row, Unavailable, alternated
+from bench.serving import bare_steps_a_second, load_network
+from export import to_onnx
+from export.card import load as load_from_card
+from export.to_onnx import ServedStep
+from service.catalogue import MODEL_FILE
+from service.engine import Engine
+from service.metrics import Metrics
+from service.runtime import Network
+from service.settings import Settings
+from service.slab import Slab
+from service.work import Chunk
+
+BATCH, LOCATIONS, CHUNK, INPUT_WIDTH = 64, 128, 32, 9
+SECONDS = 1.0
+AGREEMENT = 1e-4
+"""How far a peer's outputs may be from the served graph's over a copy sequence."""
+
+Array = npt.NDArray[np.float32]
+Step = Callable[[Array], Array]
+"""One step of a batch that carries its own state: [B, X] -> [B, Y]."""
+
+
+def graph(options: Options) -> Row:
+    """The graph that is served, against one exported from the equations as they are written."""
+    network = _network_on_cpu(options)
+    literal = literal_step()
+    check(literal, network)
+    samples = alternated(
+        options.rounds,
+        {
+            "served graph, steps/s": lambda: bare_steps_a_second(network, BATCH, SECONDS),
+            "literal graph, steps/s": lambda: steps_a_second(literal),
+        },
+    )
+    served, other = (median(values) for values in samples.values())
+    workload = f"batch {BATCH}, one thread, the graph that is served / the paper's equations"
+    return Row("graph", workload, served / other, 2.5, True, samples)
+
+
+def kernel(options: Options) -> Row:
+    """The graph that is served, against a step fused by hand."""
+    network = _network_on_cpu(options)
+    fused = FusedStep(_parameters(), BATCH, LOCATIONS)
+    check(fused, network)
+    samples = alternated(
+        options.rounds,
+        {
+            "served graph, us a step": lambda: 1e6 / bare_steps_a_second(network, BATCH, SECONDS),
+            "fused kernel, us a step": lambda: 1e6 / steps_a_second(fused),
+        },
+    )
+    served, other = (median(values) for values in samples.values())
+    workload = f"time a step, batch {BATCH}, the graph that is served / numba and BLAS"
+    return Row("kernel", workload, served / other, 3, False, samples)
+
+
+def peer_torch(options: Options) -> Row:
+    """The server's engine, against PyTorch's eager step of the same network."""
+    network = load_network(options)
+    eager = eager_step()
+    check(eager, _network_on_cpu(options))
+    samples = alternated(
+        options.rounds,
+        {
+            "engine, steps/s": lambda: engine_steps_a_second(network),
+            "PyTorch, steps/s": lambda: steps_a_second(eager),
+        },
+    )
+    served, other = (median(values) for values in samples.values())
+    workload = f"{BATCH} sessions, the engine with chunks of {CHUNK} / PyTorch eager, one thread"
+    return Row("peer-torch", workload, served / other, 3, True, samples)
+
+
+BENCHMARKS: dict[str, Callable[[Options], Row]] = {
+    "graph": graph,
+    "kernel": kernel,
+    "peer-torch": peer_torch,
+}
+
+
+def literal_step() -> Step:
+    """
+    The literal graph on onnxruntime, one thread.
+
+    Nothing is gathered or scattered: the state of the whole batch lies in two sets of buffers, one
+    of which each run reads and the other it writes.
+    """
+    parameters = {name: torch.from_numpy(value) for name, value in _parameters().items()}
+    cells = [
+        parameters[f"controller.initial_{name}"].repeat(BATCH, 1) for name in ("hidden", "cell")
+    ]
+    weighting = torch.zeros(BATCH, LOCATIONS)
+    weighting[:, 0] = 1
+    memory = torch.full((BATCH, LOCATIONS, WIDTH), 1e-6)
+    state = (memory, weighting, weighting.clone(), torch.zeros(BATCH, WIDTH), *cells)
+    assert state[4].shape == (BATCH, CELLS)
+    x = torch.zeros(BATCH, INPUT_WIDTH)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's about itself
+        program = torch.onnx.export(
+            LiteralStep(parameters).eval(), (x, state), dynamo=True, opset_version=18, verbose=False
+        )
+    assert program is not None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(
+        program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return _PingPong(session, [tensor.numpy() for tensor in state])
+
+
+def eager_step() -> Step:
+    """The network that the model was made from, in PyTorch, one thread."""
+    torch.set_num_threads(1)
+    served = ServedStep(load_from_card(ROOT / "models" / MODEL)).eval()
+    with torch.no_grad():
+        state = served.network.initial_state(BATCH, LOCATIONS)
+
+    def step(x: Array) -> Array:
+        nonlocal state
+        with torch.inference_mode():
+            y, *after = served(torch.from_numpy(x), state)
+        state = type(state)(*after[: len(state)])
+        outputs: Array = y.numpy()
+        return outputs
+
+    return step
+
+
+def engine_steps_a_second(network: Network) -> float:
+    """Throughput of the server's engine, without transport."""
+    engine = Engine({MODEL: network}, Settings(), Metrics(CollectorRegistry()))
+    sessions = [engine.open(MODEL, LOCATIONS, None, "").id for _ in range(BATCH)]
+    inputs = _copy_inputs(CHUNK)[:, 0].reshape(-1)
+    started, steps = time.perf_counter(), 0
+    while time.perf_counter() - started < SECONDS:
+        for session in sessions:
+            engine.submit(Chunk(session, inputs, None))
+        while engine.busy:
+            steps += CHUNK * sum(work.error is None for work in engine.turn())
+    return steps / (time.perf_counter() - started)
+
+
+def steps_a_second(step: Step) -> float:
+    """Session-steps a second of a step of a whole batch."""
+    inputs = _copy_inputs(CHUNK)
+    step(inputs[0])
+    started, ticks = time.perf_counter(), 0
+    while time.perf_counter() - started < SECONDS:
+        step(inputs[ticks % CHUNK])
+        ticks += 1
+    return BATCH * ticks / (time.perf_counter() - started)
+
+
+def check(step: Step, network: Network) -> None:
+    """Refuse a peer that does not compute what is served, over a copy sequence of 20 vectors."""
+    slab = Slab(network, LOCATIONS)
+    slots = [slab.acquire() for _ in range(BATCH)]
+    bound = slab.bind(BATCH, frozenset())
+    bound.slots[:] = slots
+    for number, x in enumerate(_copy_inputs(41, length=20)):
+        bound.inputs[:] = x
+        bound.run()
+        difference = float(np.abs(bound.output[0] - step(x)).max())
+        if not difference <= AGREEMENT:
+            raise ArithmeticError(f"the peer differs by {difference:.2g} at step {number}")
+
+
+class _PingPong:
+    """Runs a graph whose inputs are x and the state, and whose outputs are y and the state."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, state: list[Array]) -> None:
+        inputs = [value.name for value in session.get_inputs()]
+        outputs = [value.name for value in session.get_outputs()]
+        self._session = session
+        self._x = np.zeros((BATCH, INPUT_WIDTH), np.float32)
+        self._y = np.zeros(session.get_outputs()[0].shape, np.float32)
+        buffers = [[value.copy() for value in state], [value.copy() for value in state]]
+        self._bindings = []
+        for here in (0, 1):
+            binding = session.io_binding()
+            for name, array in zip(inputs, [self._x, *buffers[here]], strict=True):
+                binding.bind_ortvalue_input(name, _wrap(array))
+            for name, array in zip(outputs, [self._y, *buffers[1 - here]], strict=True):
+                binding.bind_ortvalue_output(name, _wrap(array))
+            self._bindings.append(binding)
+
+    def __call__(self, x: Array) -> Array:
+        self._x[:] = x
+        self._session.run_with_iobinding(self._bindings[0])
+        self._bindings.reverse()
+        return self._y
+
+
+def _wrap(array: Array) -> Any:
+    return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+
+
+def _copy_inputs(steps: int, length: int | None = None) -> Array:
+    """Steps of the copy task, [steps, B, X]: vectors, then a delimiter and blanks if told."""
+    inputs = np.zeros((steps, BATCH, INPUT_WIDTH), np.float32)
+    vectors = steps if length is None else length
+    inputs[:vectors, :, :-1] = np.random.default_rng(0).integers(0, 2, (vectors, BATCH, 8))
+    if length is not None:
+        inputs[length, :, -1] = 1
+    return inputs
+
+
+def _parameters() -> dict[str, Array]:
+    model = onnx.load(ROOT / "models" / MODEL / MODEL_FILE)
+    return {name: value.numpy() for name, value in to_onnx.parameters_in(model).items()}
+
+
+def _network_on_cpu(options: Options) -> Network:
+    if options.device == "cuda":
+        raise Unavailable("its peer runs on the CPU only")
+    return load_network(Options(device="cpu"))

@@ -1,0 +1,271 @@
+"""Rows about the server: against the transport alone, the network alone, and itself elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from statistics import median
+
+import numpy as np
+
+from bench import processes
+from bench.processes import MODEL, Load, Served
+from bench.row import ROOT, Measure, Options, Row, alternated
+from service.catalogue import MODEL_FILE
+from service.runtime import Network
+from service.slab import Slab
+
+SESSIONS = 64
+CHUNK = 32
+SECONDS = 2.0
+"""How long each measurement of throughput takes, after its warm-up."""
+
+WEIGHTINGS = ["read_weighting", "write_weighting"]
+
+
+def step_latency(options: Options) -> Row:
+    """One session, one step at a time: against the transport plus the network's run."""
+    network = load_network(options)
+    with _server_and_load(options) as (served, load), processes.echo() as echo:
+        samples = alternated(
+            options.rounds,
+            {
+                "step, ": lambda: load("round_trips", address=served.address, count=500),
+                "echo, ": lambda: load("echo_round_trips", address=echo, count=500),
+                "bare run, us": lambda: 1e6 / bare_steps_a_second(network, 1),
+            },
+        )
+    step, echoed = median(samples["step, p50, us"]), median(samples["echo, p50, us"])
+    ratio = step / (echoed + median(samples["bare run, us"]))
+    workload = "p50, one session, one step a message / (echo + bare onnxruntime run)"
+    kept = {name: values for name, values in samples.items() if "p90" not in name}
+    return Row("step-latency", workload, ratio, 1.25, False, kept)
+
+
+def step_throughput(options: Options) -> Row:
+    """Many sessions with a stream each: against the transport."""
+    with _server_and_load(options) as (served, load), processes.echo() as echo:
+        samples = alternated(
+            options.rounds,
+            {
+                "served, ": _streams(served, load),
+                "echo, ": lambda: load(
+                    "echo_streams", address=echo, sessions=SESSIONS, seconds=SECONDS
+                ),
+            },
+        )
+    workload = f"{SESSIONS} sessions, a stream each, one step a message / echo"
+    return _throughput("step-throughput", workload, 0.9, samples, "served, ", "echo, ")
+
+
+def multiplexed(options: Options) -> Row:
+    """Many sessions on one stream, against a stream each."""
+    with _server_and_load(options) as (served, load):
+        samples = alternated(
+            options.rounds,
+            {"one stream, ": _multiplexed(served, load), "a stream each, ": _streams(served, load)},
+        )
+    workload = f"{SESSIONS} sessions on one stream, one step each a message / a stream each"
+    return _throughput("multiplexed", workload, 8, samples, "one stream, ", "a stream each, ")
+
+
+def chunked(options: Options) -> Row:
+    """Many sessions with chunks: against onnxruntime alone on the same graph and batch."""
+    network = load_network(options)
+    with _server_and_load(options) as (served, load):
+        samples = alternated(
+            options.rounds,
+            {
+                "served, ": _multiplexed(served, load, CHUNK),
+                "bare loop, steps/s": lambda: bare_steps_a_second(network, SESSIONS),
+            },
+        )
+    workload = f"{SESSIONS} sessions on one stream, chunks of {CHUNK} / bare loop, batch {SESSIONS}"
+    return _throughput("chunked", workload, 0.9, samples, "served, ", "bare loop, ")
+
+
+def traces(options: Options) -> Row:
+    """All weightings of every step, against none."""
+    with _server_and_load(options) as (served, load):
+        samples = alternated(
+            options.rounds,
+            {
+                "traced, ": _multiplexed(served, load, CHUNK, traces=WEIGHTINGS),
+                "untraced, ": _multiplexed(served, load, CHUNK),
+            },
+        )
+    workload = f"{SESSIONS} sessions, chunks of {CHUNK}, all weightings traced / none"
+    return _throughput("traces", workload, 0.7, samples, "traced, ", "untraced, ")
+
+
+def sessions(options: Options) -> Row:
+    """Ten thousand live sessions, few of them active, against only those few."""
+    live = 10_000
+    flags = ("--max-sessions=20000",)
+    with (
+        _server_and_load(options, *flags) as (crowded, load),
+        processes.server(options, *flags) as empty,
+    ):
+        load("open_idle", address=crowded.address, sessions=live - SESSIONS)
+        samples = alternated(
+            options.rounds,
+            {
+                "10,000 live, ": _multiplexed(crowded, load, CHUNK),
+                "64 live, ": _multiplexed(empty, load, CHUNK),
+            },
+        )
+    ratio = median(samples["64 live, steps/s"]) / median(samples["10,000 live, steps/s"])
+    workload = f"time a step of {SESSIONS} active sessions, {live:,} live / {SESSIONS} live"
+    return Row("sessions", workload, ratio, 1.1, False, _kept(samples))
+
+
+def memory(options: Options) -> Row:
+    """Resident memory of the server for each session more, against the bytes of its state."""
+    samples: dict[str, list[float]] = {"bytes a session": [], "state, bytes": []}
+    for _ in range(options.rounds):
+        with _server_and_load(options, "--max-sessions=20000") as (served, load):
+            counts, resident = [], []
+            for _ in range(5):
+                state = load("open_idle", address=served.address, sessions=2000)
+                counts.append(2000 * (len(counts) + 1))
+                resident.append(served.resident_bytes())
+            samples["bytes a session"].append(float(np.polyfit(counts, resident, 1)[0]))
+            samples["state, bytes"].append(state["state bytes"])
+    ratio = median(samples["bytes a session"]) / median(samples["state, bytes"])
+    workload = "resident bytes, slope of a line through 2,000 to 10,000 sessions / state bytes"
+    return Row("memory", workload, ratio, 1.3, False, samples)
+
+
+def long_memory(options: Options) -> Row:
+    """A memory of many locations against one of few."""
+    with _server_and_load(options) as (served, load):
+        samples = alternated(
+            options.rounds,
+            {
+                "N = 4,096, ": _multiplexed(served, load, CHUNK, locations=4096),
+                "N = 128, ": _multiplexed(served, load, CHUNK, locations=128),
+            },
+        )
+    ratio = median(samples["N = 128, steps/s"]) / median(samples["N = 4,096, steps/s"])
+    workload = f"time a step, {SESSIONS} sessions, chunks of {CHUNK}, N = 4,096 / N = 128"
+    return Row("long-memory", workload, ratio, 32, False, _kept(samples))
+
+
+def fairness(options: Options) -> Row:
+    """Sessions that step once a second, among sessions that stream, against those alone."""
+    slow, others, chunk = 16, 63, 1024
+
+    def measured(served: Served, load: Load, streaming: int) -> Measure:
+        return lambda: load(
+            "once_a_second",
+            address=served.address,
+            sessions=slow,
+            seconds=10,
+            others=streaming,
+            chunk=chunk,
+        )
+
+    with _server_and_load(options) as (served, load):
+        samples = alternated(
+            min(options.rounds, 3),
+            {
+                "among others, ": measured(served, load, others),
+                "alone, ": measured(served, load, 0),
+            },
+        )
+    ratio = median(samples["among others, p99, us"]) / median(samples["alone, p99, us"])
+    workload = f"p99 of {slow} sessions, a step a second, {others} streaming chunks of {chunk} / 0"
+    return Row("fairness", workload, ratio, 4, False, samples)
+
+
+BENCHMARKS: dict[str, Callable[[Options], Row]] = {
+    "step-latency": step_latency,
+    "step-throughput": step_throughput,
+    "multiplexed": multiplexed,
+    "chunked": chunked,
+    "traces": traces,
+    "sessions": sessions,
+    "memory": memory,
+    "long-memory": long_memory,
+    "fairness": fairness,
+}
+
+
+def load_network(options: Options) -> Network:
+    """The model's network, in this process."""
+    return Network((ROOT / "models" / MODEL / MODEL_FILE).read_bytes(), options.device)
+
+
+def bare_steps_a_second(network: Network, rows: int, seconds: float = 1.0) -> float:
+    """
+    Throughput of onnxruntime alone, on the graphs that are served, in this process.
+
+    A lone row is stepped once a run, as when it comes alone; more rows as many times a run as
+    the server does at most.
+    """
+    ticks = 1 if rows == 1 else network.bursts[-1]
+    slab = Slab(network, network.spec.default_locations)
+    slots = [slab.acquire() for _ in range(rows)]
+    bound = slab.bind(rows, frozenset(), ticks)
+    bound.slots[:] = (slots * len(bound.slots))[: len(bound.slots)]
+    bound.inputs[..., :8] = np.random.default_rng(0).integers(0, 2, bound.inputs[..., :8].shape)
+    for _ in range(20):
+        bound.run()
+    started, runs = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        bound.run()
+        runs += 1
+    return rows * ticks * runs / (time.perf_counter() - started)
+
+
+@contextmanager
+def _server_and_load(options: Options, *flags: str) -> Iterator[tuple[Served, Load]]:
+    with processes.server(options, *flags) as served, processes.load() as load:
+        yield served, load
+
+
+def _streams(served: Served, load: Load) -> Measure:
+    return lambda: _with_cpu(
+        served, lambda: load("streams", address=served.address, sessions=SESSIONS, seconds=SECONDS)
+    )
+
+
+def _multiplexed(
+    served: Served, load: Load, steps: int = 1, locations: int = 0, traces: list[str] | None = None
+) -> Measure:
+    return lambda: _with_cpu(
+        served,
+        lambda: load(
+            "multiplexed",
+            address=served.address,
+            sessions=SESSIONS,
+            steps=steps,
+            seconds=SECONDS,
+            locations=locations,
+            traces=traces or [],
+        ),
+    )
+
+
+def _with_cpu(served: Served, work: Callable[[], dict[str, float]]) -> Mapping[str, float]:
+    """What some work measured, with the processor time that each step cost the server."""
+    cpu, wall = served.cpu_seconds(), time.perf_counter()
+    measured = work()
+    cores = (served.cpu_seconds() - cpu) / (time.perf_counter() - wall)
+    return {
+        "steps/s": measured["steps/s"],
+        "server CPU, us a step": 1e6 * cores / measured["steps/s"],
+    }
+
+
+def _kept(samples: dict[str, list[float]]) -> dict[str, list[float]]:
+    return {name: values for name, values in samples.items() if not name.endswith(", steps")}
+
+
+def _throughput(
+    name: str, workload: str, goal: float, samples: dict[str, list[float]], one: str, other: str
+) -> Row:
+    """The row of a throughput divided by another."""
+    ratio = median(samples[f"{one}steps/s"]) / median(samples[f"{other}steps/s"])
+    return Row(name, workload, ratio, goal, True, _kept(samples))
