@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import hashlib
 import io
 import logging
@@ -16,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from service import graph
+from service import cuda, graph
 from service.errors import ModelInvalid
 from service.spec import Float32, ModelSpec
 
@@ -205,25 +204,22 @@ def _load(model: bytes, device: str, threads: int) -> onnxruntime.InferenceSessi
 @cache
 def _cuda_fault() -> str | None:
     """
-    Why CUDA cannot be used here, or None if its provider loads.
+    Why CUDA cannot be used here, or None; found out, and logged, once.
 
     onnxruntime lists the provider wherever it was built in, and where it cannot load falls back to
     the CPU with no more than a line on standard error.
     """
-    if _PROVIDERS["cuda"] not in onnxruntime.get_available_providers():
-        return f"onnxruntime {onnxruntime.__version__} has no CUDA provider (onnxruntime-gpu has)"
-    # CUDA and cuDNN where pip installs them, which the dynamic linker does not search.
-    with contextlib.redirect_stdout(io.StringIO()):
-        onnxruntime.preload_dlls()
-    folder = Path(onnxruntime.__file__).parent / "capi"
-    try:
-        for name in ("shared", "cuda"):
-            ctypes.CDLL(str(folder / f"libonnxruntime_providers_{name}.so"), ctypes.RTLD_GLOBAL)
-    except OSError as error:
-        fault = f"its provider does not load ({error}): it needs CUDA 13, cuDNN 9 and a driver"
+    if _PROVIDERS["cuda"] in onnxruntime.get_available_providers():
+        # CUDA and cuDNN where pip installs them, which the dynamic linker does not search.
+        with contextlib.redirect_stdout(io.StringIO()):
+            onnxruntime.preload_dlls()
+        folder = Path(onnxruntime.__file__).parent / "capi"
+        fault = cuda.why_not(onnxruntime.__version__, onnxruntime.cuda_version, folder)
+    else:
+        fault = f"onnxruntime {onnxruntime.__version__} has no CUDA provider (onnxruntime-gpu has)"
+    if fault:
         log.info("no CUDA", extra={"reason": fault})
-        return fault
-    return None
+    return fault
 
 
 def _check_shapes(spec: ModelSpec, shapes: Mapping[str, Sequence[int | str]]) -> None:

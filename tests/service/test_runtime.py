@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 
+from service import cuda, runtime
 from service.errors import ModelInvalid
 from service.runtime import Network
 from service.spec import Float32
@@ -92,6 +95,43 @@ def test_auto_tells_which_provider_really_runs() -> None:
     provider = Network(ledger(), "auto").provider
     assert provider in listed
     assert Network(ledger(), "cpu").provider == "CPUExecutionProvider"
+
+
+@pytest.fixture
+def broken_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """A machine with the CUDA provider but without a GPU; holds a line for each look at it."""
+    looks = list[str]()
+
+    def why_not(release: str, version: str, folder: Path) -> str:
+        looks.append(f"{release} {version} {folder.name}")
+        return "the cat took the GPU"
+
+    listed = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: listed)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+    monkeypatch.setattr(onnxruntime, "cuda_version", "13.0", raising=False)
+    monkeypatch.setattr(cuda, "why_not", why_not)
+    runtime._cuda_fault.cache_clear()
+    yield looks
+    runtime._cuda_fault.cache_clear()
+
+
+def test_auto_takes_the_cpu_where_cuda_cannot_be_used_and_logs_why_once(
+    broken_cuda: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """However many networks are loaded."""
+    caplog.set_level("INFO", "service.runtime")
+
+    assert [Network(ledger(), "auto").provider for _ in range(2)] == ["CPUExecutionProvider"] * 2
+    assert broken_cuda == [f"{onnxruntime.__version__} 13.0 capi"]
+    assert [vars(record)["reason"] for record in caplog.records] == ["the cat took the GPU"]
+
+
+@pytest.mark.usefixtures("broken_cuda")
+def test_cuda_is_refused_with_that_reason() -> None:
+    """Who asked for CUDA is told what to mend."""
+    with pytest.raises(RuntimeError, match="device is cuda, but the cat took the GPU; set the"):
+        runtime.provider("cuda")
 
 
 @pytest.mark.skipif(works_on_cuda(), reason="CUDA works on this machine")
