@@ -97,7 +97,8 @@ class Network:
 
         The result keeps the tensors alive.
         """
-        return BoundStep(self._step, self.spec, tensors, batch, self._shapes(locations, traced))
+        shapes = self._shapes(locations, traced)
+        return BoundStep(self._step, self.spec, tensors, batch, shapes, self._device)
 
     def _shapes(self, locations: int, traced: frozenset[str]) -> dict[str, tuple[int, int]]:
         """Shapes [heads, width] of the traced graph outputs."""
@@ -132,6 +133,7 @@ class BoundStep:
         tensors: Tensors,
         batch: int,
         traced: Mapping[str, tuple[int, int]],
+        device: str,
     ) -> None:
         """Allocate the buffers; `traced` has [heads, width] of each graph output to trace."""
         self._session = session
@@ -146,8 +148,13 @@ class BoundStep:
             name: np.zeros((batch, *shape), np.float32) for name, shape in traced.items()
         }
         """By graph output, [batch, heads, width]; overwritten by each run."""
+        self._copies: list[tuple[onnxruntime.OrtValue, npt.NDArray[Any]]] = []
         for name, array in ((spec.input, self.inputs), (graph.SLOTS, self.slots)):
-            self._binding.bind_ortvalue_input(name, _wrap(array))
+            value = onnxruntime.OrtValue.ortvalue_from_numpy(array, device)
+            self._binding.bind_ortvalue_input(name, value)
+            if device != "cpu":
+                # Binding the array itself would copy it to the device once, for all runs.
+                self._copies.append((value, array))
         for name, array in ((spec.output, self.output), *self.traces.items()):
             self._binding.bind_ortvalue_output(name, _wrap(array))
         for tensor in spec.state:
@@ -157,6 +164,8 @@ class BoundStep:
 
     def run(self) -> None:
         """Step the rows: updates the slab's rows, `output` and `traces` in place."""
+        for value, array in self._copies:
+            value.update_inplace(array)
         self._session.run_with_iobinding(self._binding)
 
 

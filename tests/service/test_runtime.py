@@ -84,6 +84,32 @@ def test_a_run_updates_the_slab_in_place(network: Network) -> None:
     assert before == {name: value.data_ptr() for name, value in tensors.items()}
 
 
+def test_every_run_on_a_device_gets_the_inputs_and_slots_of_that_run(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device has memory of its own, here a copy: what is written to an array must be brought."""
+    tensors = network.allocate(16, 8)
+    network.write_rows(
+        tensors,
+        range(16),
+        {t.name: np.zeros((16, *t.shape_at(8)), np.float32) for t in LEDGER.state},
+    )
+    on_the_cpu = onnxruntime.OrtValue.ortvalue_from_numpy
+    monkeypatch.setattr(
+        onnxruntime.OrtValue,
+        "ortvalue_from_numpy",
+        lambda array, device="cpu": on_the_cpu(array if device == "cpu" else array.copy()),
+    )
+    monkeypatch.setattr(network, "_device", "cuda")
+    bound = network.bind(tensors, 8, 8, frozenset())
+    for start, value in ((0, 3), (8, 5)):
+        bound.slots[:] = range(start, start + 8)
+        bound.inputs[:] = value
+        bound.run()
+    total = network.read_rows(tensors, range(16))["total"]
+    assert total.tolist() == [[3, 3]] * 8 + [[5, 5]] * 8
+
+
 def works_on_cuda() -> bool:
     """Whether CUDA works on this machine, asked of onnxruntime itself."""
     return Network(ledger(), "auto").provider == "CUDAExecutionProvider"
