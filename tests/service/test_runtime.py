@@ -160,6 +160,21 @@ def test_cuda_is_refused_with_that_reason() -> None:
         runtime.provider("cuda")
 
 
+def test_cuda_is_asked_for_whole_single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exported networks are verified to 1e-5, which TF32, CUDA's default, would not reach."""
+    asked = []
+
+    def refuse(*_: object, providers: list[tuple[str, dict[str, str]]]) -> None:
+        asked.extend(providers)
+        raise ValueError("not in this test")
+
+    monkeypatch.setattr(runtime, "_cuda_fault", lambda: None)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+    with pytest.raises(ModelInvalid, match="not in this test"):
+        runtime.provider("cuda")
+    assert asked == [("CUDAExecutionProvider", {"use_tf32": "0"}), ("CPUExecutionProvider", {})]
+
+
 @pytest.mark.skipif(works_on_cuda(), reason="CUDA works on this machine")
 def test_cuda_is_refused_with_the_reason_where_it_does_not_work() -> None:
     """No silent fall-back to the CPU."""
