@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import hashlib
 import io
 import logging
@@ -16,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from service import graph
+from service import cuda, graph
 from service.errors import ModelInvalid
 from service.spec import Float32, ModelSpec
 
@@ -30,6 +29,12 @@ Tensors = Mapping[str, onnxruntime.OrtValue]
 """The slab tensors by `StateTensor.name`, each [capacity, ...], on the network's device."""
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+_OPTIONS: dict[str, dict[str, str]] = {"cpu": {}, "cuda": {"use_tf32": "0"}}
+"""
+Of each provider. CUDA would by default round the factors of matrix products to 10 bits (TF32), and
+a network's answers then differ from its card's by more than `export` lets a file differ.
+"""
 
 
 class Network:
@@ -114,7 +119,7 @@ class Network:
         """
         session = self._steps[ticks, bool(traced)]
         shapes = self._shapes(locations, traced)
-        return BoundRun(session, self.spec, tensors, (ticks, batch), shapes)
+        return BoundRun(session, self.spec, tensors, (ticks, batch), shapes, self._device)
 
     def _shapes(self, locations: int, traced: frozenset[str]) -> dict[str, tuple[int, int]]:
         """Shapes [heads, width] of the traced graph outputs."""
@@ -149,6 +154,7 @@ class BoundRun:
         tensors: Tensors,
         shape: tuple[int, int],
         traced: Mapping[str, tuple[int, int]],
+        device: str,
     ) -> None:
         """Allocate for `shape` [ticks, batch]; `traced` has [heads, width] of each output."""
         self._session = session
@@ -164,10 +170,10 @@ class BoundRun:
             name: np.zeros((*shape, *widths), np.float32) for name, widths in traced.items()
         }
         """By graph output, [ticks, batch, heads, width]; overwritten by each run."""
-        self._binding.bind_ortvalue_input(graph.SLOTS, _wrap(self.slots))
+        self._copies: list[tuple[onnxruntime.OrtValue, npt.NDArray[Any]]] = []
+        self._bind_input(graph.SLOTS, self.slots, device)
         for tick in range(ticks):
-            name = graph.tick_name(spec.input, tick)
-            self._binding.bind_ortvalue_input(name, _wrap(self.inputs[tick]))
+            self._bind_input(graph.tick_name(spec.input, tick), self.inputs[tick], device)
             for name, array in ((spec.output, self.output), *self.traces.items()):
                 value = _wrap(array[tick])
                 self._binding.bind_ortvalue_output(graph.tick_name(name, tick), value)
@@ -178,7 +184,16 @@ class BoundRun:
 
     def run(self) -> None:
         """Make the ticks: updates the slab's rows, `output` and `traces` in place."""
+        for value, array in self._copies:
+            value.update_inplace(array)
         self._session.run_with_iobinding(self._binding)
+
+    def _bind_input(self, name: str, array: npt.NDArray[Any], device: str) -> None:
+        value = onnxruntime.OrtValue.ortvalue_from_numpy(array, device)
+        self._binding.bind_ortvalue_input(name, value)
+        if device != "cpu":
+            # Binding the array itself would copy it to the device once, for all runs.
+            self._copies.append((value, array))
 
 
 def content_hash(model: bytes) -> str:
@@ -213,7 +228,7 @@ def _load(model: bytes, device: str, threads: int) -> onnxruntime.InferenceSessi
     options.inter_op_num_threads = 1
     try:
         session = onnxruntime.InferenceSession(
-            model, options, providers=[_PROVIDERS[name] for name in names]
+            model, options, providers=[(_PROVIDERS[name], _OPTIONS[name]) for name in names]
         )
     except Exception as error:  # onnxruntime's errors share no other base class
         raise ModelInvalid(f"onnxruntime cannot load the model: {error}") from error
@@ -225,25 +240,22 @@ def _load(model: bytes, device: str, threads: int) -> onnxruntime.InferenceSessi
 @cache
 def _cuda_fault() -> str | None:
     """
-    Why CUDA cannot be used here, or None if its provider loads.
+    Why CUDA cannot be used here, or None; found out, and logged, once.
 
     onnxruntime lists the provider wherever it was built in, and where it cannot load falls back to
     the CPU with no more than a line on standard error.
     """
-    if _PROVIDERS["cuda"] not in onnxruntime.get_available_providers():
-        return f"onnxruntime {onnxruntime.__version__} has no CUDA provider (onnxruntime-gpu has)"
-    # CUDA and cuDNN where pip installs them, which the dynamic linker does not search.
-    with contextlib.redirect_stdout(io.StringIO()):
-        onnxruntime.preload_dlls()
-    folder = Path(onnxruntime.__file__).parent / "capi"
-    try:
-        for name in ("shared", "cuda"):
-            ctypes.CDLL(str(folder / f"libonnxruntime_providers_{name}.so"), ctypes.RTLD_GLOBAL)
-    except OSError as error:
-        fault = f"its provider does not load ({error}): it needs CUDA 13, cuDNN 9 and a driver"
+    if _PROVIDERS["cuda"] in onnxruntime.get_available_providers():
+        # CUDA and cuDNN where pip installs them, which the dynamic linker does not search.
+        with contextlib.redirect_stdout(io.StringIO()):
+            onnxruntime.preload_dlls()
+        folder = Path(onnxruntime.__file__).parent / "capi"
+        fault = cuda.why_not(onnxruntime.__version__, onnxruntime.cuda_version, folder)
+    else:
+        fault = f"onnxruntime {onnxruntime.__version__} has no CUDA provider (onnxruntime-gpu has)"
+    if fault:
         log.info("no CUDA", extra={"reason": fault})
-        return fault
-    return None
+    return fault
 
 
 def _check_shapes(spec: ModelSpec, shapes: Mapping[str, Sequence[int | str]]) -> None:

@@ -25,6 +25,7 @@ MAY_IMPORT = {
 """What each package may import of this project."""
 
 OWNERS = {
+    "ctypes": {"service/cuda.py"},  # no third party, but the way to libraries that are
     "grpc": {
         "service/interceptors.py",
         "service/probe.py",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 
+from service import cuda, runtime
 from service.errors import ModelInvalid
 from service.runtime import Network
 from service.spec import Float32
@@ -84,6 +87,32 @@ def test_a_run_updates_the_slab_in_place(network: Network) -> None:
     assert before == {name: value.data_ptr() for name, value in tensors.items()}
 
 
+def test_every_run_on_a_device_gets_the_inputs_and_slots_of_that_run(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device has memory of its own, here a copy: what is written to an array must be brought."""
+    tensors = network.allocate(16, 8)
+    network.write_rows(
+        tensors,
+        range(16),
+        {t.name: np.zeros((16, *t.shape_at(8)), np.float32) for t in LEDGER.state},
+    )
+    on_the_cpu = onnxruntime.OrtValue.ortvalue_from_numpy
+    monkeypatch.setattr(
+        onnxruntime.OrtValue,
+        "ortvalue_from_numpy",
+        lambda array, device="cpu": on_the_cpu(array if device == "cpu" else array.copy()),
+    )
+    monkeypatch.setattr(network, "_device", "cuda")
+    bound = network.bind(tensors, 8, 8, frozenset(), 1)
+    for start, value in ((0, 3), (8, 5)):
+        bound.slots[:] = range(start, start + 8)
+        bound.inputs[:] = value
+        bound.run()
+    total = network.read_rows(tensors, range(16))["total"]
+    assert total.tolist() == [[3, 3]] * 8 + [[5, 5]] * 8
+
+
 def works_on_cuda() -> bool:
     """Whether CUDA works on this machine, asked of onnxruntime itself."""
     return Network(ledger(), "auto").provider == "CUDAExecutionProvider"
@@ -95,6 +124,58 @@ def test_auto_tells_which_provider_really_runs() -> None:
     provider = Network(ledger(), "auto").provider
     assert provider in listed
     assert Network(ledger(), "cpu").provider == "CPUExecutionProvider"
+
+
+@pytest.fixture
+def broken_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """A machine with the CUDA provider but without a GPU; holds a line for each look at it."""
+    looks = list[str]()
+
+    def why_not(release: str, version: str, folder: Path) -> str:
+        looks.append(f"{release} {version} {folder.name}")
+        return "the cat took the GPU"
+
+    listed = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: listed)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+    monkeypatch.setattr(onnxruntime, "cuda_version", "13.0", raising=False)
+    monkeypatch.setattr(cuda, "why_not", why_not)
+    runtime._cuda_fault.cache_clear()
+    yield looks
+    runtime._cuda_fault.cache_clear()
+
+
+def test_auto_takes_the_cpu_where_cuda_cannot_be_used_and_logs_why_once(
+    broken_cuda: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """However many networks are loaded."""
+    caplog.set_level("INFO", "service.runtime")
+
+    assert [Network(ledger(), "auto").provider for _ in range(2)] == ["CPUExecutionProvider"] * 2
+    assert broken_cuda == [f"{onnxruntime.__version__} 13.0 capi"]
+    assert [vars(record)["reason"] for record in caplog.records] == ["the cat took the GPU"]
+
+
+@pytest.mark.usefixtures("broken_cuda")
+def test_cuda_is_refused_with_that_reason() -> None:
+    """Who asked for CUDA is told what to mend."""
+    with pytest.raises(RuntimeError, match="device is cuda, but the cat took the GPU; set the"):
+        runtime.provider("cuda")
+
+
+def test_cuda_is_asked_for_whole_single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exported networks are verified to 1e-5, which TF32, CUDA's default, would not reach."""
+    asked = []
+
+    def refuse(*_: object, providers: list[tuple[str, dict[str, str]]]) -> None:
+        asked.extend(providers)
+        raise ValueError("not in this test")
+
+    monkeypatch.setattr(runtime, "_cuda_fault", lambda: None)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+    with pytest.raises(ModelInvalid, match="not in this test"):
+        runtime.provider("cuda")
+    assert asked == [("CUDAExecutionProvider", {"use_tf32": "0"}), ("CPUExecutionProvider", {})]
 
 
 @pytest.mark.skipif(works_on_cuda(), reason="CUDA works on this machine")
