@@ -15,13 +15,14 @@ import grpc
 import numpy
 import onnxruntime
 
-from bench import graphs, plot, processes, serving, triton
+from bench import graphs, plot, processes, serving, training, triton
 from bench.row import ROOT, Options, Row, Unavailable
 
 BENCHMARKS: dict[str, Callable[[Options], Row | list[Row]]] = {
     **serving.BENCHMARKS,
     **graphs.BENCHMARKS,
     **triton.BENCHMARKS,
+    **training.BENCHMARKS,
 }
 
 

@@ -29,12 +29,16 @@ class Head(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         """Take the columns k, beta, g, s, gamma of all heads' product."""
         super().__init__()
-        names = ("key", "strength", "gate", "shift", "sharpening")
-        sizes = (WIDTH, 1, 1, 3, 1)
-        for name, part, offset in zip(
-            names, weight.split(sizes, 1), bias.split(sizes), strict=True
-        ):
-            self.add_module(name, _linear(part, offset))
+        sizes = [WIDTH, 1, 1, 3, 1]
+        products = [
+            _linear(*columns)
+            for columns in zip(torch.split(weight, sizes, 1), torch.split(bias, sizes), strict=True)
+        ]
+        self.key: nn.Linear = products[0]
+        self.strength: nn.Linear = products[1]
+        self.gate: nn.Linear = products[2]
+        self.shift: nn.Linear = products[3]
+        self.sharpening: nn.Linear = products[4]
 
     def forward(self, h: Tensor, memory: Tensor, previous: Tensor) -> Tensor:
         """The next weighting [B, N]: equations 5 to 9."""
@@ -66,15 +70,17 @@ class LiteralStep(nn.Module):
         inputs = gates.shape[0] - CELLS
         self.of_input = nn.ModuleList(
             _linear(part, offset)
-            for part, offset in zip(gates[:inputs].split(CELLS, 1), bias.split(CELLS), strict=True)
+            for part, offset in zip(
+                torch.split(gates[:inputs], CELLS, 1), torch.split(bias, CELLS), strict=True
+            )
         )
         self.of_hidden = nn.ModuleList(
-            _linear(part, torch.zeros(CELLS)) for part in gates[inputs:].split(CELLS, 1)
+            _linear(part, torch.zeros(CELLS)) for part in torch.split(gates[inputs:], CELLS, 1)
         )
         weight, bias = parameters["heads.layer.weight"], parameters["heads.layer.bias"]
         of_head = WIDTH + 6
-        sizes = (of_head, of_head, WIDTH, WIDTH)
-        weights, offsets = weight.split(sizes, 1), bias.split(sizes)
+        sizes = [of_head, of_head, WIDTH, WIDTH]
+        weights, offsets = torch.split(weight, sizes, 1), torch.split(bias, sizes)
         self.read_head = Head(weights[0], offsets[0])
         self.write_head = Head(weights[1], offsets[1])
         self.erase, self.add = _linear(weights[2], offsets[2]), _linear(weights[3], offsets[3])

@@ -125,7 +125,8 @@ def memory(options: Options) -> Row:
     samples: dict[str, list[float]] = {"bytes a session": [], "state, bytes": []}
     for _ in range(options.rounds):
         with _server_and_load(options, "--max-sessions=20000") as (served, load):
-            counts, resident = [], []
+            counts: list[int] = []
+            resident: list[int] = []
             for _ in range(5):
                 state = load("open_idle", address=served.address, sessions=2000)
                 counts.append(2000 * (len(counts) + 1))

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import onnxruntime
 
-from bench.processes import ROOT
-from bench.row import Unavailable
+from bench.row import ROOT, Unavailable
 
 FOLDER = ROOT / "build" / "triton"
 """Holds everything that this benchmark writes."""

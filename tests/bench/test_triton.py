@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import perf_analyzer, triton, triton_environment
+from bench import perf_analyzer, processes, triton, triton_environment
 from bench.row import Options, Unavailable
 from service.graph import parse
 from service.spec import Float32
@@ -113,7 +113,7 @@ def test_the_configuration_is_the_models() -> None:
     configuration = (BENCH / "triton_model.pbtxt").read_text()
 
     assert spec.input_width == triton.WIDTH
-    assert f'name: "{triton.MODEL}"' in configuration
+    assert f'name: "{processes.MODEL}"' in configuration
     for kind, name, width in (
         ("input", spec.input, spec.input_width),
         ("output", spec.output, spec.output_width),
