@@ -22,6 +22,9 @@ from service.work import Chunk, Work
 _MOST_OUTCOMES = 1024
 """Outcomes in one message."""
 
+_LARGE_MESSAGE_BYTES = 256 << 10
+"""A message takes no more outcomes once it is this large, so that others get their turn."""
+
 _ENVELOPE_BYTES = 128
 """What an outcome may take in a message besides its outputs and traces, or its error."""
 
@@ -181,7 +184,7 @@ class Stream:
         """A message of the outcomes that are ready and fit into one: at least one."""
         response = ntm_pb2.StreamStepsResponse()
         outcomes = response.outcomes
-        room = self._settings.max_message_bytes
+        room = min(_LARGE_MESSAGE_BYTES, self._settings.max_message_bytes)
         sent = 0
         while self._ready and len(outcomes) < _MOST_OUTCOMES:
             ready = self._ready[0]
