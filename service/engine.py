@@ -87,6 +87,7 @@ class Engine:
         self._slabs: dict[tuple[str, int], Slab] = {}
         self._state_bytes = 0
         self._opened = 0
+        self._other = False
         self._finished: list[Work] = []
 
     @property
@@ -211,7 +212,8 @@ class Engine:
         """
         Take the batch that steps next, ready to run; None when nobody waits.
 
-        Until it is committed, work may be submitted and sessions may expire, and nothing else.
+        Until it is committed, work may be submitted, sessions may expire, and one more batch may be
+        scheduled, and nothing else.
         """
         batch = self._scheduler.next()
         if batch is None:
@@ -222,7 +224,8 @@ class Engine:
         waited = [now - chunk.submitted_seconds for chunk in chunks if not chunk.done]
         self._count(batch.sessions[0]).queue_seconds.observe(waited)
         traced = [tensor.output for chunk in chunks if chunk.traces for tensor, _ in chunk.traces]
-        bound = batch.slab.bind(rows, frozenset(traced), ticks)
+        self._other = not self._other
+        bound = batch.slab.bind(rows, frozenset(traced), ticks, other=self._other)
         stepped_bytes = rows * ticks * batch.slab.slot_bytes
         short = stepped_bytes <= SHORT_TURN_BYTES and batch.slab.network.on_cpu
         return Turn(batch.sessions, bound, ticks, short=short)

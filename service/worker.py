@@ -17,6 +17,9 @@ from service.work import Work
 
 log = logging.getLogger(__name__)
 
+MOST_BEGUN = 2
+"""Turns scheduled and not committed: one that runs and one that is next."""
+
 T = TypeVar("T")
 Call = tuple[Callable[[], Any], "asyncio.Future[Any]"]
 
@@ -36,7 +39,7 @@ class Worker:
         self._engine = engine
         self._loop = asyncio.get_running_loop()
         self._turns: SimpleQueue[Turn | None] = SimpleQueue()
-        self._running: Turn | None = None
+        self._begun: set[Turn] = set()
         self._is_due = False
         self._calls: deque[Call] = deque()
         self._expiry: asyncio.TimerHandle | None = None
@@ -58,7 +61,7 @@ class Worker:
             raise _stopped()
         future: asyncio.Future[T] = self._loop.create_future()
         self._calls.append((lambda: function(*arguments), future))
-        if not self._running:
+        if not self._begun:
             self._perform_calls()
         return await future
 
@@ -115,17 +118,15 @@ class Worker:
                 return  # the loop has closed: nobody is left to answer
 
     def _ran(self, turn: Turn) -> None:
-        self._running = None
+        self._begun.discard(turn)
         if self._stopping:
             return
         try:
-            if not self._calls:
-                self._begin()  # so that the next run goes on while this one's results are told
             self._engine.commit(turn)
         except Exception as error:
             self._crash(error)
             return
-        if not self._running:
+        if self._calls and not self._begun:
             self._perform_calls()
         self._advance()
 
@@ -149,30 +150,31 @@ class Worker:
             self._loop.call_soon(self._advance)
 
     def _advance(self) -> None:
-        """Begin a turn, or make it if it is short; answer what is finished."""
+        """Begin turns, or make one if it is short; answer what is finished."""
         self._is_due = False
         if self._stopping:
             return
         try:
-            if not self._running:
-                self._begin()
+            self._begin()
             finished = self._engine.finished()
         except Exception as error:
             self._crash(error)
             return
         self._answer(finished)
-        if self._engine.busy and not self._running:
+        if self._engine.busy and not self._begun:
             self._advance_soon()
 
     def _begin(self) -> None:
-        turn = self._engine.schedule()
-        if turn is None:
-            return
-        if turn.short:
-            turn.run()
-            self._engine.commit(turn)
-        else:
-            self._running = turn
+        """Hand turns to the thread, one more than it runs, so that it never waits for the next."""
+        while len(self._begun) < MOST_BEGUN and not self._calls:
+            turn = self._engine.schedule()
+            if turn is None:
+                return
+            if turn.short and not self._begun:
+                turn.run()
+                self._engine.commit(turn)
+                return
+            self._begun.add(turn)
             self._turns.put(turn)
 
     def _answer(self, finished: Sequence[Work]) -> None:
