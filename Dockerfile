@@ -1,5 +1,5 @@
 # For CPU, by default; `make image-test` tests only that. For CUDA, which onnxruntime-gpu 1.31 wants as
-# CUDA 13 with cuDNN 9, either take the libraries from PyPI:
+# CUDA 13, either take the libraries from PyPI:
 #   --build-arg ONNXRUNTIME='onnxruntime-gpu[cuda,cudnn]'
 # or from a base of your own that has them, Python 3.11 or later and its venv module, such as one made
 # from a CUDA 13 image of the kind cudnn-runtime:

@@ -61,7 +61,7 @@ def graph(options: Options) -> Row:
 def kernel(options: Options) -> Row:
     """The graph that is served, against a step fused by hand."""
     network = _network_on_cpu(options)
-    fused = FusedStep(_parameters(), BATCH, LOCATIONS)
+    fused = FusedStep(parameters(), BATCH, LOCATIONS)
     check(fused, network)
     samples = alternated(
         options.rounds,
@@ -106,10 +106,8 @@ def literal_step() -> Step:
     Nothing is gathered or scattered: the state of the whole batch lies in two sets of buffers, one
     of which each run reads and the other it writes.
     """
-    parameters = {name: torch.from_numpy(value) for name, value in _parameters().items()}
-    cells = [
-        parameters[f"controller.initial_{name}"].repeat(BATCH, 1) for name in ("hidden", "cell")
-    ]
+    tensors = {name: torch.from_numpy(value) for name, value in parameters().items()}
+    cells = [tensors[f"controller.initial_{name}"].repeat(BATCH, 1) for name in ("hidden", "cell")]
     weighting = torch.zeros(BATCH, LOCATIONS)
     weighting[:, 0] = 1
     memory = torch.full((BATCH, LOCATIONS, WIDTH), 1e-6)
@@ -119,7 +117,7 @@ def literal_step() -> Step:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's about itself
         program = torch.onnx.export(
-            LiteralStep(parameters).eval(), (x, state), dynamo=True, opset_version=18, verbose=False
+            LiteralStep(tensors).eval(), (x, state), dynamo=True, opset_version=18, verbose=False
         )
     assert program is not None
     options = onnxruntime.SessionOptions()
@@ -148,13 +146,13 @@ def eager_step() -> Step:
     return step
 
 
-def engine_steps_a_second(network: Network) -> float:
+def engine_steps_a_second(network: Network, seconds: float = SECONDS) -> float:
     """Throughput of the server's engine, without transport."""
     engine = Engine({MODEL: network}, Settings(), Metrics(CollectorRegistry()))
     sessions = [engine.open(MODEL, LOCATIONS, None, "").id for _ in range(BATCH)]
     inputs = _copy_inputs(CHUNK)[:, 0].reshape(-1)
     started, steps = time.perf_counter(), 0
-    while time.perf_counter() - started < SECONDS:
+    while time.perf_counter() - started < seconds:
         for session in sessions:
             engine.submit(Chunk(session, inputs, None))
         while engine.busy:
@@ -227,7 +225,8 @@ def _copy_inputs(steps: int, length: int | None = None) -> Array:
     return inputs
 
 
-def _parameters() -> dict[str, Array]:
+def parameters() -> dict[str, Array]:
+    """The model's parameters by name."""
     model = onnx.load(ROOT / "models" / MODEL / MODEL_FILE)
     return {name: value.numpy() for name, value in to_onnx.parameters_in(model).items()}
 

@@ -70,11 +70,11 @@ def server(options: Options, *flags: str) -> Iterator[Served]:
 
 
 @contextmanager
-def echo() -> Iterator[str]:
-    """The address of a server that only sends back what it gets."""
+def echo() -> Iterator[Served]:
+    """A server that only sends back what it gets."""
     with _started("bench.echo") as process:
         assert process.stdout is not None
-        yield process.stdout.readline().strip()
+        yield Served(process.stdout.readline().strip(), process.pid)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def step_latency(options: Options) -> Row:
             options.rounds,
             {
                 "step, ": lambda: load("round_trips", address=served.address, count=500),
-                "echo, ": lambda: load("echo_round_trips", address=echo, count=500),
+                "echo, ": lambda: load("echo_round_trips", address=echo.address, count=500),
                 "bare run, us": lambda: 1e6 / bare_steps_a_second(network, 1),
             },
         )
@@ -50,9 +50,7 @@ def step_throughput(options: Options) -> Row:
             options.rounds,
             {
                 "served, ": _streams(served, load),
-                "echo, ": lambda: load(
-                    "echo_streams", address=echo, sessions=SESSIONS, seconds=SECONDS
-                ),
+                "echo, ": _streams(echo, load, "echo_streams"),
             },
         )
     workload = f"{SESSIONS} sessions, a stream each, one step a message / echo"
@@ -117,7 +115,7 @@ def sessions(options: Options) -> Row:
         )
     ratio = median(samples["64 live, steps/s"]) / median(samples["10,000 live, steps/s"])
     workload = f"time a step of {SESSIONS} active sessions, {live:,} live / {SESSIONS} live"
-    return Row("sessions", workload, ratio, 1.1, False, _kept(samples))
+    return Row("sessions", workload, ratio, 1.1, False, samples)
 
 
 def memory(options: Options) -> Row:
@@ -150,7 +148,7 @@ def long_memory(options: Options) -> Row:
         )
     ratio = median(samples["N = 128, steps/s"]) / median(samples["N = 4,096, steps/s"])
     workload = f"time a step, {SESSIONS} sessions, chunks of {CHUNK}, N = 4,096 / N = 128"
-    return Row("long-memory", workload, ratio, 32, False, _kept(samples))
+    return Row("long-memory", workload, ratio, 32, False, samples)
 
 
 def fairness(options: Options) -> Row:
@@ -226,9 +224,9 @@ def _server_and_load(options: Options, *flags: str) -> Iterator[tuple[Served, Lo
         yield served, load
 
 
-def _streams(served: Served, load: Load) -> Measure:
+def _streams(served: Served, load: Load, work: str = "streams") -> Measure:
     return lambda: _with_cpu(
-        served, lambda: load("streams", address=served.address, sessions=SESSIONS, seconds=SECONDS)
+        served, lambda: load(work, address=served.address, sessions=SESSIONS, seconds=SECONDS)
     )
 
 
@@ -260,13 +258,9 @@ def _with_cpu(served: Served, work: Callable[[], dict[str, float]]) -> Mapping[s
     }
 
 
-def _kept(samples: dict[str, list[float]]) -> dict[str, list[float]]:
-    return {name: values for name, values in samples.items() if not name.endswith(", steps")}
-
-
 def _throughput(
     name: str, workload: str, goal: float, samples: dict[str, list[float]], one: str, other: str
 ) -> Row:
     """The row of a throughput divided by another."""
     ratio = median(samples[f"{one}steps/s"]) / median(samples[f"{other}steps/s"])
-    return Row(name, workload, ratio, goal, True, _kept(samples))
+    return Row(name, workload, ratio, goal, True, samples)

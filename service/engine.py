@@ -293,7 +293,6 @@ class Engine:
             work = session.waiting[0]
             dropped = work.cancelled or work.error is not None
             if isinstance(work, Chunk) and not dropped and self._begun(session, work):
-                session.chunk = work
                 self._scheduler.add(session)
                 return
             session.waiting.popleft()

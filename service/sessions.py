@@ -40,8 +40,6 @@ class Session:
     next_step: int = 0
     waiting: deque[Work] = field(default_factory=deque)
     waiting_steps: int = 0
-    chunk: Chunk = field(init=False)
-    """The chunk being stepped, for a session that is scheduled: the first of its work."""
     ticket: int = 0
     """Its place in the scheduler's queue."""
 
@@ -54,6 +52,13 @@ class Session:
     def deadline_seconds(self) -> float:
         """When it expires unless used, by the engine's clock."""
         return self.used_seconds + self.idle_timeout_seconds
+
+    @property
+    def chunk(self) -> Chunk:
+        """The chunk being stepped: the first of its work, for a session that is scheduled."""
+        chunk = self.waiting[0]
+        assert isinstance(chunk, Chunk), "operations never stay at the head"
+        return chunk
 
 
 class SessionTable:

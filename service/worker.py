@@ -74,8 +74,12 @@ class Worker:
             return
         self._pending.update(works)
         self._nothing_pending.clear()
-        for work in works:
-            self._engine.submit(work)
+        try:
+            for work in works:
+                self._engine.submit(work)
+        except Exception as error:
+            self._crash(error)
+            return
         self._advance_soon()
 
     def ask(self, work: Work) -> asyncio.Future[Any]:

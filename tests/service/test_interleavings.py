@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +25,7 @@ from service.runtime import Network
 from service.spec import Float32
 from service.turn import Turn
 from service.work import Chunk, Operation, Work
+from service.worker import MOST_BEGUN
 from tests.conftest import Clock
 from tests.service import driving
 from tests.tiny_models import ledger
@@ -62,7 +64,7 @@ class Interleavings(RuleBasedStateMachine):
         """Start an engine that runs one to four ticks a turn."""
         self.clock = Clock()
         self.engine = driving.engine(self.network, self.clock, max_batch=8, max_burst=burst)
-        self.under_way: Turn | None = None
+        self.under_way: deque[Turn] = deque()
         self.opened = 0
         self.all: list[Expected] = []
 
@@ -133,21 +135,25 @@ class Interleavings(RuleBasedStateMachine):
         for _ in range(turns):
             self.check(self.engine.turn())
 
-    @rule(run=st.booleans())
-    def begin(self, run: bool) -> None:
-        """Begin a turn and leave it under way, before or after its run."""
-        self.end()
-        self.under_way = self.engine.schedule()
-        if self.under_way and run:
-            self.under_way.run()
+    @rule()
+    def begin(self) -> None:
+        """Begin a turn and leave it under way; there may be two."""
+        if len(self.under_way) < MOST_BEGUN and (turn := self.engine.schedule()):
+            self.under_way.append(turn)
+
+    @rule()
+    def commit(self) -> None:
+        """Run the turn that is under way longest, and commit it."""
+        if self.under_way:
+            turn = self.under_way.popleft()
+            turn.run()
+            self.engine.commit(turn)
+            self.check(self.engine.finished())
 
     def end(self) -> None:
-        """Run the turn under way, if it has not been run, and commit it."""
-        turn, self.under_way = self.under_way, None
-        if turn:
-            if not hasattr(turn, "outputs"):
-                turn.run()
-            self.engine.commit(turn)
+        """Commit all turns under way."""
+        while self.under_way:
+            self.commit()
         self.check(self.engine.finished())
 
     @rule(target=sessions)

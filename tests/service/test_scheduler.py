@@ -21,8 +21,9 @@ def slabs(network: Network) -> tuple[Slab, Slab]:
 def waiting(slab: Slab, name: str, steps: int = 1) -> Session:
     """A session with a chunk of that many steps."""
     session = Session(name, 0, "", "ledger", slab, 0, 1.0, 0.0, 0.0)
-    session.chunk = Chunk(name, np.zeros((steps, 2), np.float32), None)
-    session.chunk.remaining = steps
+    chunk = Chunk(name, np.zeros((steps, 2), np.float32), None)
+    chunk.remaining = steps
+    session.waiting.append(chunk)
     return session
 
 

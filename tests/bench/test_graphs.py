@@ -1,0 +1,58 @@
+"""The peers of the network's step compute what is served: a wrong one cannot flatter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from bench import graphs
+from bench.fused import FusedStep
+from bench.graphs import BATCH, LOCATIONS, Step
+from bench.row import Options
+from bench.serving import load_network
+from bench.training import PeerTraining
+from service.runtime import Network
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    """The model that is measured."""
+    return load_network(Options())
+
+
+def fused() -> Step:
+    """The step fused by hand."""
+    return FusedStep(graphs.parameters(), BATCH, LOCATIONS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("peer", [graphs.literal_step, graphs.eager_step, fused])
+def test_a_peer_gives_the_outputs_of_the_served_graph(
+    network: Network, peer: Callable[[], Step]
+) -> None:
+    """Over a copy sequence of 20 vectors and its answer, each carrying its own state."""
+    graphs.check(peer(), network)
+
+
+def test_a_peer_that_computes_something_else_is_refused(network: Network) -> None:
+    """One that forgets, for instance."""
+    step = graphs.eager_step()
+    with pytest.raises(ArithmeticError, match="the peer differs by"):
+        graphs.check(lambda x: step(x) * 0.999, network)
+
+
+def test_the_engine_is_measured_by_steps_that_succeeded(network: Network) -> None:
+    """Throughput of the engine alone is what all its sessions make."""
+    assert graphs.engine_steps_a_second(network, seconds=0.01) > 0
+
+
+def test_the_peer_of_training_learns() -> None:
+    """Its parameters change with every sequence, and stay finite."""
+    peer = PeerTraining()
+    before = [parameter.clone() for parameter in peer.parameters]
+    for _ in range(3):
+        peer.update()
+    assert all(parameter.isfinite().all() for parameter in peer.parameters)
+    changed = zip(before, peer.parameters, strict=True)
+    assert all((old != new).any() for old, new in changed)

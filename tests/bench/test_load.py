@@ -1,0 +1,61 @@
+"""The load generator against a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from bench import __main__ as command_line
+from bench import load
+from service.turn import Turn
+from tests.conftest import MODELS, Serve
+
+
+async def test_sessions_are_closed_after_a_measurement(serve: Serve) -> None:
+    """One measurement leaves nothing behind that the next would feel."""
+    async with serve(models_dir=MODELS, models=load.MODEL) as running:
+        measured = await load.multiplexed(running.address, 5, 4, seconds=0.05)
+        assert measured["steps/s"] > 0
+        assert running.metric("ntm_sessions_opened_total", model=load.MODEL) == 5
+        assert running.metric("ntm_sessions", model=load.MODEL) == 0
+
+
+async def test_a_step_that_fails_ends_the_measurement(serve: Serve) -> None:
+    """Refusals are not counted as throughput."""
+    async with serve(models_dir=MODELS, models=load.MODEL, max_chunk_steps=4) as running:
+        with pytest.raises(RuntimeError, match="a step failed"):
+            await load.multiplexed(running.address, 2, 5, seconds=0.05)
+
+
+async def test_a_stall_is_charged_to_every_step_that_was_due(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one run hangs, steps go on falling due, and each counts from that moment."""
+    gate, run = threading.Event(), Turn.run
+
+    def held(turn: Turn) -> None:
+        assert gate.wait(10)
+        run(turn)
+
+    monkeypatch.setattr(Turn, "run", held)
+    monkeypatch.setattr("service.engine.SHORT_TURN_BYTES", -1)
+    async with serve(models_dir=MODELS, models=load.MODEL) as running:
+        asyncio.get_running_loop().call_later(0.4, gate.set)
+        measured = await load.open_loop(running.address, 1, rate=200, seconds=0.4)
+        # Due evenly over the 0.4 s of the stall: half of them for more than 0.1 s of it.
+        assert measured["p50, us"] > 100_000
+        assert measured["p99.9, us"] < 10_000_000
+
+
+@pytest.mark.slow
+def test_a_benchmark_runs_from_end_to_end(tmp_path: Path) -> None:
+    """Server, echo and load generator in processes of their own, and a ratio in the end."""
+    files = [f"--json={tmp_path / 'rows.json'}", f"--plot={tmp_path / 'rows.png'}"]
+    assert command_line.main(["step-latency", "--rounds=1", *files]) == 0
+    (found,) = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert found["ratio"] > 0
+    assert found["samples"]["step, p50, us"][0] > found["samples"]["bare run, us"][0]

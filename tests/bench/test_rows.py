@@ -1,0 +1,99 @@
+"""Rows, rounds, quantiles, and what is written of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench import __main__ as command_line
+from bench import plot
+from bench.quantiles import quantiles
+from bench.row import Options, Row, Unavailable, alternated
+
+
+def row(ratio: float, goal: float, *, at_least: bool) -> Row:
+    """A row of one measurement."""
+    return Row("name", "workload", ratio, goal, at_least, {"one, us": [1.0, 3.0, 2.0]})
+
+
+@pytest.mark.parametrize(
+    ("ratio", "goal", "at_least", "reached", "margin"),
+    [
+        (0.9, 0.9, True, True, 1.0),
+        (0.45, 0.9, True, False, 0.5),
+        (1.25, 1.25, False, True, 1.0),
+        (2.5, 1.25, False, False, 0.5),
+    ],
+)
+def test_a_row_is_held_to_its_goal_from_the_right_side(
+    ratio: float, goal: float, at_least: bool, reached: bool, margin: float
+) -> None:
+    """More is better of throughputs, less of times; the goal itself is reached."""
+    found = row(ratio, goal, at_least=at_least)
+    assert (found.reached, found.margin) == (reached, margin)
+    assert ("ok" if reached else "short") in found.text()
+
+
+def test_a_rows_text_has_medians_and_spread() -> None:
+    """Median, smallest and largest of each measure."""
+    assert "2.0   (1.0 - 3.0)" in row(1, 1, at_least=True).text()
+
+
+def test_measures_alternate_and_the_first_round_does_not_count() -> None:
+    """Each measure once a round, in order; one that gives several values adds each by name."""
+    taken: list[str] = []
+
+    def one() -> float:
+        taken.append("one")
+        return float(len(taken))
+
+    def other() -> dict[str, float]:
+        taken.append("other")
+        return {"a": 7.0, "b": float(len(taken))}
+
+    samples = alternated(2, {"one": one, "other, ": other})
+    assert taken == ["one", "other"] * 3
+    assert samples == {"one": [3.0, 5.0], "other, a": [7.0, 7.0], "other, b": [4.0, 6.0]}
+
+
+def test_quantiles_are_in_microseconds() -> None:
+    """Of the times 1 to 1,001 milliseconds."""
+    found = quantiles([number / 1000 for number in range(1, 1002)])
+    expected = {"p50, us": 501e3, "p90, us": 901e3, "p99, us": 991e3, "p99.9, us": 1000e3}
+    assert found == pytest.approx(expected)
+
+
+def test_the_picture_shows_every_row(tmp_path: Path) -> None:
+    """A PNG, whatever the rows are."""
+    path = tmp_path / "folder" / "bench.png"
+    plot.draw([row(0.5, 1, at_least=True), row(0.1, 4, at_least=False)], path, "title")
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_benchmark_that_cannot_run_says_why_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The table, the JSON and the picture have the rows that there are."""
+
+    def missing(_: Options) -> Row:
+        raise Unavailable("it is not Tuesday")
+
+    benchmarks = {"absent": missing, "present": lambda _: [row(2, 1, at_least=True)]}
+    monkeypatch.setattr(command_line, "BENCHMARKS", benchmarks)
+    files = [f"--json={tmp_path / 'rows.json'}", f"--plot={tmp_path / 'rows.png'}"]
+    assert command_line.main(["absent", "present", *files]) == 0
+    printed = capsys.readouterr().out
+    assert "absent                  not run: it is not Tuesday" in printed
+    written = json.loads((tmp_path / "rows.json").read_text())
+    assert [each["ratio"] for each in written["rows"]] == [2]
+    assert written["rows"][0]["samples"] == {"one, us": [1, 3, 2]}
+    assert written["versions"]["onnxruntime"]
+    assert (tmp_path / "rows.png").exists()
+
+
+def test_an_unknown_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """With the names that there are."""
+    assert command_line.main(["speed"]) == 2
+    assert "no benchmark ['speed']; there are ['step-latency'" in capsys.readouterr().err
