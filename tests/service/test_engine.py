@@ -40,6 +40,15 @@ def test_a_session_keeps_its_state_between_chunks(ledgers: Engine) -> None:
     assert ledgers.describe(session).next_step == 3
 
 
+def test_outcomes_stay_as_they_are_while_others_step(ledgers: Engine) -> None:
+    """Later runs use the same buffers; what was handed out before does not change."""
+    first = chunk(opened(ledgers), [[1, 2]])
+    stepped(ledgers, first)
+    for value in (5.0, 6.0, 7.0):
+        stepped(ledgers, chunk(opened(ledgers), [[value, value]]))
+    assert outputs(first) == [[1, 2]]
+
+
 def test_sessions_of_different_memory_sizes_run_side_by_side(ledgers: Engine) -> None:
     """Sessions with 5 and with 8 locations each write their own memory."""
     small, large = opened(ledgers, 5), opened(ledgers, 8)

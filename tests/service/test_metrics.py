@@ -5,9 +5,9 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from prometheus_client import CollectorRegistry, Metric
+from prometheus_client import CollectorRegistry, Histogram, Metric
 
-from service.metrics import SECONDS, Metrics
+from service.metrics import SECONDS, BatchHistogram, Metrics
 
 
 def collected() -> list[Metric]:
@@ -36,3 +36,26 @@ def test_buckets_reach_from_50_microseconds_to_a_minute() -> None:
     assert 60 < SECONDS[-1] < 100
     ratios = [after / before for before, after in pairwise(SECONDS)]
     assert all(ratio == pytest.approx(1.8, rel=0.01) for ratio in ratios)
+
+
+def test_many_values_at_a_time_are_counted_as_prometheus_counts_them() -> None:
+    """A bucket has the values up to its bound, the bound itself among them."""
+    ours, theirs = CollectorRegistry(), CollectorRegistry()
+    bounds, values = (1.0, 2.5, 10.0), [0.5, 1.0, 1.1, 2.5, 9.0, 11.0]
+    counted = BatchHistogram("waits", "Waits.", bounds, ours).labels("copy")
+    counted.observe(values[:4])
+    counted.observe([])
+    counted.observe(values[4:])
+    histogram = Histogram("waits", "Waits.", ["model"], buckets=bounds, registry=theirs)
+    for value in values:
+        histogram.labels("copy").observe(value)
+
+    def samples(registry: CollectorRegistry) -> set[tuple[str, str, float]]:
+        return {
+            (sample.name, sample.labels.get("le", ""), sample.value)
+            for metric in registry.collect()
+            for sample in metric.samples
+            if not sample.name.endswith("_created")
+        }
+
+    assert samples(ours) == samples(theirs)

@@ -148,6 +148,22 @@ async def test_a_call_waits_for_the_run_under_way(fixture: Fixture, gate: Gate) 
     assert fixture.engine._opened == 1
 
 
+async def test_a_call_does_not_wait_for_all_steps_there_are(fixture: Fixture, gate: Gate) -> None:
+    """While a call waits no more turns are begun, so it comes before the end of a long chunk."""
+    session = await fixture.opened()
+    done: list[str] = []
+    chunked = fixture.worker.ask(chunk(session, [[1, 1]] * 50))
+    await asyncio.to_thread(gate.entered.wait)
+    called = asyncio.create_task(fixture.worker.call(fixture.engine.describe, session))
+    chunked.add_done_callback(lambda _: done.append("chunk"))
+    called.add_done_callback(lambda _: done.append("call"))
+    await asyncio.sleep(0)
+    gate.opened.set()
+    await asyncio.gather(chunked, called)
+    assert done == ["call", "chunk"]
+    assert called.result().next_step < 50
+
+
 async def test_a_cancelled_chunk_leaves_no_other_pending(fixture: Fixture, gate: Gate) -> None:
     """Of three chunks that run together the second is cancelled; the others get their results."""
     sessions = [await fixture.opened() for _ in range(4)]
