@@ -149,18 +149,21 @@ async def test_a_call_waits_for_the_run_under_way(fixture: Fixture, gate: Gate) 
 
 
 async def test_a_call_does_not_wait_for_all_steps_there_are(fixture: Fixture, gate: Gate) -> None:
-    """While a call waits no more turns are begun, so it comes before the end of a long chunk."""
-    session = await fixture.opened()
+    """While a call waits no more turns are begun, so it comes before the end of long chunks."""
+    engine, worker = fixture.engine, fixture.worker
+    # Of two slabs, so that there are two turns under way.
+    views = [await worker.call(engine.open, "ledger", size, None, OWNER) for size in (5, 8)]
     done: list[str] = []
-    chunked = fixture.worker.ask(chunk(session, [[1, 1]] * 50))
+    works = [worker.ask(chunk(view.id, [[1, 1]] * 50)) for view in views]
     await asyncio.to_thread(gate.entered.wait)
-    called = asyncio.create_task(fixture.worker.call(fixture.engine.describe, session))
-    chunked.add_done_callback(lambda _: done.append("chunk"))
+    called = asyncio.create_task(worker.call(engine.describe, views[0].id))
+    for future in works:
+        future.add_done_callback(lambda _: done.append("chunk"))
     called.add_done_callback(lambda _: done.append("call"))
     await asyncio.sleep(0)
     gate.opened.set()
-    await asyncio.gather(chunked, called)
-    assert done == ["call", "chunk"]
+    await asyncio.gather(*works, called)
+    assert done == ["call", "chunk", "chunk"]
     assert called.result().next_step < 50
 
 
