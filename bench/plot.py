@@ -26,6 +26,7 @@ def draw(rows: Sequence[Row], path: Path, title: str) -> None:
         color=[REACHED if row.reached else SHORT for row in upside_down],
     )
     axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.axvline(1, color="black", linewidth=1)
     furthest = 1.6 * max(2.0, *(max(row.margin, 1 / row.margin) for row in rows))
     axes.set_xlim(1 / furthest, furthest)
