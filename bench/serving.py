@@ -69,13 +69,22 @@ def multiplexed(options: Options) -> Row:
 
 
 def chunked(options: Options) -> Row:
-    """Many sessions with chunks: against onnxruntime alone on the same graph and batch."""
+    """
+    Many sessions with chunks: against onnxruntime alone on the same graph and batch.
+
+    Runs are made on one thread, in the server as in the loop; what they reach on every core is
+    measured beside it.
+    """
     network = load_network(options)
-    with _server_and_load(options) as (served, load):
+    with (
+        _server_and_load(options, "--parallel-runs=1") as (served, load),
+        processes.server(options, f"--parallel-runs={processes.cores()}") as parallel,
+    ):
         samples = alternated(
             options.rounds,
             {
                 "served, ": _multiplexed(served, load, CHUNK),
+                "served, a run on each core, ": _multiplexed(parallel, load, CHUNK),
                 "bare loop, steps/s": lambda: bare_steps_a_second(network, SESSIONS),
             },
         )

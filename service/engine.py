@@ -73,8 +73,13 @@ class Engine:
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
+        most_turns: int = 2,
     ) -> None:
-        """Serve the networks by name, to which more may be added; the clocks give seconds."""
+        """
+        Serve the networks by name, to which more may be added.
+
+        The clocks give seconds. At most `most_turns` may be scheduled and not committed.
+        """
         self.draining = False
         self._networks = networks
         self._admission = Admission(settings)
@@ -87,13 +92,18 @@ class Engine:
         self._slabs: dict[tuple[str, int], Slab] = {}
         self._state_bytes = 0
         self._opened = 0
-        self._other = False
+        self._buffers = list(range(most_turns))
         self._finished: list[Work] = []
 
     @property
     def busy(self) -> bool:
         """Whether `turn` has something to do now."""
         return bool(self._scheduler) or bool(self._finished)
+
+    @property
+    def can_schedule(self) -> bool:
+        """Whether one more turn may be scheduled before one is committed."""
+        return bool(self._buffers)
 
     def seconds_to_deadline(self) -> float | None:
         """How long until `expire` may have something to do; None while there is no session."""
@@ -212,8 +222,8 @@ class Engine:
         """
         Take the batch that steps next, ready to run; None when nobody waits.
 
-        Until it is committed, work may be submitted, sessions may expire, and one more batch may be
-        scheduled, and nothing else.
+        Until it is committed, work may be submitted, sessions may expire, other turns may be
+        committed and, while `can_schedule`, scheduled, and nothing else.
         """
         batch = self._scheduler.next()
         if batch is None:
@@ -224,14 +234,15 @@ class Engine:
         waited = [now - chunk.submitted_seconds for chunk in chunks if not chunk.done]
         self._count(batch.sessions[0]).queue_seconds.observe(waited)
         traced = [tensor.output for chunk in chunks if chunk.traces for tensor, _ in chunk.traces]
-        self._other = not self._other
-        bound = batch.slab.bind(rows, frozenset(traced), ticks, other=self._other)
+        buffers = self._buffers.pop()
+        bound = batch.slab.bind(rows, frozenset(traced), ticks, buffers)
         stepped_bytes = rows * ticks * batch.slab.slot_bytes
         short = stepped_bytes <= SHORT_TURN_BYTES and batch.slab.network.on_cpu
-        return Turn(batch.sessions, bound, ticks, short=short)
+        return Turn(batch.sessions, bound, ticks, buffers, short=short)
 
     def commit(self, turn: Turn) -> None:
         """Let the sessions take over the results of a run; finish chunks; queue who has more."""
+        self._buffers.append(turn.buffers)
         if turn.failed:
             self._fail(turn.sessions)
             return

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -211,6 +212,17 @@ def provider(device: str) -> str:
     session = _load(graph.identity(), device, threads=1)
     name: str = session.get_providers()[0]
     return name
+
+
+def parallel_runs(provider: str) -> int:
+    """
+    How many runs to make at once on a provider.
+
+    The runs of one GPU are made in turn. Of the cores, one is left to the event loop: runs on all
+    of them make more steps in all, but a step that comes alone then waits longer.
+    """
+    cores = len(os.sched_getaffinity(0))
+    return 1 if provider == _PROVIDERS["cuda"] else max(1, cores - 1)
 
 
 def _wrap(array: npt.NDArray[Any]) -> onnxruntime.OrtValue:

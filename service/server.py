@@ -13,7 +13,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
-from service import __version__
+from service import __version__, runtime
 from service.catalogue import Catalogue
 from service.engine import Engine
 from service.interceptors import UnaryInterceptor
@@ -69,8 +69,11 @@ class Server:
         catalogue = await asyncio.to_thread(Catalogue, settings, self.metrics)
         for name in catalogue.named:
             await catalogue.load(name)
-        self._engine = Engine(catalogue.networks, settings, self.metrics)
-        self.worker = Worker(self._engine)
+        parallel_runs = settings.parallel_runs or runtime.parallel_runs(catalogue.provider)
+        self._engine = Engine(
+            catalogue.networks, settings, self.metrics, most_turns=parallel_runs + 1
+        )
+        self.worker = Worker(self._engine, parallel_runs)
         self.worker.start()
         self._servicer = NtmServicer(catalogue, self._engine, self.worker, settings, self.metrics)
         self._open_port()
@@ -82,6 +85,8 @@ class Server:
                 "address": f"{settings.host}:{self.port}",
                 "monitoring": f"{settings.metrics_host}:{self.metrics_port}",
                 "models": sorted(catalogue.models),
+                "provider": catalogue.provider,
+                "parallel_runs": parallel_runs,
             },
         )
 

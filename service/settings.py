@@ -52,6 +52,13 @@ class Settings:
         minimum=1,
         maximum=256,
     )
+    parallel_runs: int = _setting(
+        0,
+        "runs of networks at once, each on a thread; 0 for one on a GPU, else one for each core "
+        "but one, which is left to the event loop",
+        minimum=0,
+        maximum=256,
+    )
     max_batch: int = _setting(32, "sessions stepped in one tick", minimum=8, maximum=4096)
     max_burst: int = _setting(
         8,

@@ -7,7 +7,7 @@ from service.spec import Float32
 
 _FIRST_CAPACITY = 8
 MOST_BINDINGS = 512
-"""Kinds of runs that buffers are kept for: batch sizes times ticks times what is traced, twice."""
+"""Kinds of runs that buffers are kept for: batch sizes, ticks, what is traced, for each turn."""
 
 _ROWS_MOVED = 256
 
@@ -32,7 +32,7 @@ class Slab:
         self._tensors = network.allocate(self.capacity, locations)
         self._free = list(reversed(range(self.capacity)))
         self._used: set[int] = set()
-        self._bindings: dict[tuple[int, frozenset[str], int, bool], BoundRun] = {}
+        self._bindings: dict[tuple[int, frozenset[str], int, int], BoundRun] = {}
 
     @property
     def used(self) -> int:
@@ -62,18 +62,16 @@ class Slab:
         rows = self.network.read_rows(self._tensors, [slot])
         return {name: row[0] for name, row in rows.items()}
 
-    def bind(
-        self, rows: int, traced: frozenset[str], ticks: int = 1, *, other: bool = False
-    ) -> BoundRun:
+    def bind(self, rows: int, traced: frozenset[str], ticks: int = 1, buffers: int = 0) -> BoundRun:
         """
         Buffers for so many ticks of at least that many rows; the same ones for the same request.
 
-        There are two sets of them, so that one can be filled while the `other` is run. They are
-        good until the next `acquire`, which may move the slab.
+        There are as many sets of them as numbers of `buffers`, so that one can be filled while
+        others are run. They are good until the next `acquire`, which may move the slab.
         """
         multiple = self.network.batch_multiple
         batch = -(-rows // multiple) * multiple
-        key = (batch, traced, ticks, other)
+        key = (batch, traced, ticks, buffers)
         bound = self._bindings.get(key)
         if bound is None:
             if len(self._bindings) >= MOST_BINDINGS:

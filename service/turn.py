@@ -23,11 +23,13 @@ class Turn:
     """
 
     def __init__(
-        self, sessions: list[Session], bound: BoundRun, ticks: int, *, short: bool
+        self, sessions: list[Session], bound: BoundRun, ticks: int, buffers: int, *, short: bool
     ) -> None:
         """Fill the buffers with the next steps of each session's chunk."""
         self.sessions = sessions
         self.ticks = ticks
+        self.buffers = buffers
+        """The number of the buffers that are its own until it is committed."""
         self.short = short
         """Whether it takes no longer than to wake a thread and be woken by it."""
         self.seconds = 0.0

@@ -1,4 +1,4 @@
-"""The worker: turns the engine on the event loop, and runs networks on a thread beside it."""
+"""The worker: turns the engine on the event loop, and runs networks on threads beside it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,6 @@ from service.work import Work
 
 log = logging.getLogger(__name__)
 
-MOST_BEGUN = 2
-"""Turns scheduled and not committed: one that runs and one that is next."""
-
 T = TypeVar("T")
 Call = tuple[Callable[[], Any], "asyncio.Future[Any]"]
 
@@ -28,14 +25,19 @@ class Worker:
     """
     Turns an engine, so that the event loop never waits long for a network's run.
 
-    The engine belongs to the event loop; only a turn's run is made on the worker's own thread,
-    and onnxruntime holds no lock of the interpreter meanwhile. A run so short that it takes no
-    longer than to wake the thread is made in place, once all that has arrived together is
+    The engine belongs to the event loop; only a turn's run is made on one of the worker's own
+    threads, and onnxruntime holds no lock of the interpreter meanwhile. A run so short that it
+    takes no longer than to wake a thread is made in place, once all that has arrived together is
     scheduled.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        """Prepare, inside the event loop that the engine is to belong to."""
+    def __init__(self, engine: Engine, parallel_runs: int) -> None:
+        """
+        Prepare, inside the event loop that the engine is to belong to.
+
+        Turns are begun while the engine can schedule them: one more than `parallel_runs`, and no
+        thread ever waits for its next.
+        """
         self._engine = engine
         self._loop = asyncio.get_running_loop()
         self._turns: SimpleQueue[Turn | None] = SimpleQueue()
@@ -49,11 +51,15 @@ class Worker:
         self._nothing_pending.set()
         self.crashed: asyncio.Future[None] = self._loop.create_future()
         """Done when the engine has failed in a way that it cannot recover from."""
-        self._thread = threading.Thread(target=self._run, name="runs", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._run, name=f"runs-{number}", daemon=True)
+            for number in range(parallel_runs)
+        ]
 
     def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
 
     async def call(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run `function(*arguments)`, a method of the engine, between two turns."""
@@ -104,16 +110,18 @@ class Worker:
         return True
 
     async def stop(self) -> None:
-        """End the thread after the run under way. Work still waiting fails."""
+        """End the threads after the runs under way. Work still waiting fails."""
         self._stopping = True
-        self._turns.put(None)
-        await asyncio.to_thread(self._thread.join)
+        for _ in self._threads:
+            self._turns.put(None)
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
         if self._expiry:
             self._expiry.cancel()
         self._fail_all(_stopped())
 
     def _run(self) -> None:
-        """On the worker's thread: run turns until told to end."""
+        """On a thread of the worker's: run turns until told to end."""
         while (turn := self._turns.get()) is not None:
             turn.run()
             try:
@@ -169,8 +177,8 @@ class Worker:
             self._advance_soon()
 
     def _begin(self) -> None:
-        """Hand turns to the thread, one more than it runs, so that it never waits for the next."""
-        while len(self._begun) < MOST_BEGUN and not self._calls:
+        """Hand turns to the threads, one more than they run, so that none waits for its next."""
+        while self._engine.can_schedule and not self._calls:
             turn = self._engine.schedule()
             if turn is None:
                 return

@@ -18,10 +18,12 @@ from service.work import Chunk, ChunkOutcome, Work
 OWNER = "ipv4:127.0.0.1"
 
 
-def engine(network: Network, clock: Callable[[], float], **changes: Any) -> Engine:
+def engine(
+    network: Network, clock: Callable[[], float], most_turns: int = 2, **changes: Any
+) -> Engine:
     """An engine that serves the network as `ledger`, with these settings."""
-    settings = Settings(**changes)
-    return Engine({"ledger": network}, settings, Metrics(CollectorRegistry()), clock, clock)
+    settings, metrics = Settings(**changes), Metrics(CollectorRegistry())
+    return Engine({"ledger": network}, settings, metrics, clock, clock, most_turns)
 
 
 def opened(engine: Engine, locations: int = 8, idle_timeout_seconds: float | None = None) -> str:

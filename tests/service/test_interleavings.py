@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +16,7 @@ from hypothesis.stateful import (
     initialize,
     invariant,
     multiple,
+    precondition,
     rule,
 )
 
@@ -25,12 +25,12 @@ from service.runtime import Network
 from service.spec import Float32
 from service.turn import Turn
 from service.work import Chunk, Operation, Work
-from service.worker import MOST_BEGUN
 from tests.conftest import Clock
 from tests.service import driving
 from tests.tiny_models import ledger
 
 TIMEOUT_SECONDS = 10.0
+MOST_TURNS = 3
 
 
 def inputs(seed: int, first_step: int, steps: int) -> Float32:
@@ -63,33 +63,45 @@ class Interleavings(RuleBasedStateMachine):
     def start(self, burst: int) -> None:
         """Start an engine that runs one to four ticks a turn."""
         self.clock = Clock()
-        self.engine = driving.engine(self.network, self.clock, max_batch=8, max_burst=burst)
-        self.under_way: deque[Turn] = deque()
+        self.engine = driving.engine(
+            self.network, self.clock, MOST_TURNS, max_batch=8, max_burst=burst
+        )
+        self.under_way: list[Turn] = []
         self.opened = 0
         self.all: list[Expected] = []
 
-    @rule(target=sessions, locations=st.sampled_from([3, 5, 8]))
-    def open(self, locations: int) -> Expected:
-        """Open a session."""
+    @rule(target=sessions, count=st.integers(1, 4), locations=st.sampled_from([3, 5, 8]))
+    def open(self, count: int, locations: int) -> MultipleResults[Expected]:
+        """Open some sessions."""
         self.end()
-        self.opened += 1
-        session_id = driving.opened(self.engine, locations, TIMEOUT_SECONDS)
-        expected = Expected(session_id, self.opened)
-        self.all.append(expected)
-        return expected
+        opened = []
+        for _ in range(count):
+            self.opened += 1
+            session_id = driving.opened(self.engine, locations, TIMEOUT_SECONDS)
+            opened.append(Expected(session_id, self.opened))
+        self.all += opened
+        return multiple(*opened)
 
-    @rule(session=sessions, steps=st.integers(1, 6), traced=st.booleans())
-    def step(self, session: Expected, steps: int, traced: bool) -> None:
-        """Submit the next chunk of a session."""
-        work = driving.chunk(
-            session.id,
-            inputs(session.seed, session.planned, steps),
-            session.planned,
-            ("write_weighting",) if traced else (),
-        )
-        session.planned += steps
-        session.pending.append(work)
-        self.engine.submit(work)
+    @rule(
+        stepped=st.lists(sessions, min_size=1, max_size=4),
+        steps=st.integers(1, 6),
+        traced=st.booleans(),
+        begun=st.booleans(),
+    )
+    def step(self, stepped: list[Expected], steps: int, traced: bool, begun: bool) -> None:
+        """Submit the next chunk of some sessions, and perhaps begin a turn after each."""
+        for session in stepped:
+            work = driving.chunk(
+                session.id,
+                inputs(session.seed, session.planned, steps),
+                session.planned,
+                ("write_weighting",) if traced else (),
+            )
+            session.planned += steps
+            session.pending.append(work)
+            self.engine.submit(work)
+            if begun:
+                self.begin()
 
     @rule(session=sessions)
     def reset(self, session: Expected) -> None:
@@ -128,36 +140,39 @@ class Interleavings(RuleBasedStateMachine):
                     assert all(work.outcome or work.error for work in session.pending)
                     session.gone = SessionExpired
 
-    @rule(turns=st.integers(1, 4))
-    def turn(self, turns: int) -> None:
-        """Run some turns and check all that they finish."""
+    @precondition(lambda self: self.engine.busy)
+    @rule()
+    def turn(self) -> None:
+        """Run a turn and check all that it finishes."""
         self.end()
-        for _ in range(turns):
-            self.check(self.engine.turn())
+        self.check(self.engine.turn())
 
+    @precondition(lambda self: self.engine.busy)
     @rule()
     def begin(self) -> None:
-        """Begin a turn and leave it under way; there may be two."""
-        if len(self.under_way) < MOST_BEGUN and (turn := self.engine.schedule()):
+        """Begin a turn and leave it under way; there may be three."""
+        assert self.engine.can_schedule == (len(self.under_way) < MOST_TURNS)
+        if self.engine.can_schedule and (turn := self.engine.schedule()):
             self.under_way.append(turn)
 
-    @rule()
-    def commit(self) -> None:
-        """Run the turn that is under way longest, and commit it."""
-        if self.under_way:
-            turn = self.under_way.popleft()
-            turn.run()
-            self.engine.commit(turn)
-            self.check(self.engine.finished())
+    @precondition(lambda self: self.under_way)
+    @rule(which=st.integers(0, MOST_TURNS - 1))
+    def commit(self, which: int) -> None:
+        """Run one of the turns under way, and commit it."""
+        turn = self.under_way.pop(which % len(self.under_way))
+        turn.run()
+        self.engine.commit(turn)
+        self.check(self.engine.finished())
 
     def end(self) -> None:
         """Commit all turns under way."""
         while self.under_way:
-            self.commit()
+            self.commit(0)
         self.check(self.engine.finished())
 
-    @rule(target=sessions)
-    def finish(self) -> MultipleResults[Expected]:
+    @precondition(lambda self: any(session.pending for session in self.all))
+    @rule()
+    def finish(self) -> None:
         """Run until nothing is left; then no work may be pending."""
         self.end()
         while self.engine.busy:
@@ -167,7 +182,6 @@ class Interleavings(RuleBasedStateMachine):
             session.cancelled = False
             if session.gone is None:
                 session.planned = self.engine.describe(session.id).next_step
-        return multiple()
 
     @invariant()
     def adds_up(self) -> None:
@@ -203,6 +217,6 @@ def test_sessions_are_isolated_under_any_interleaving() -> None:
     """Outputs are each session's own sums, in order, and nothing stays pending or leaks."""
     Interleavings.network = Network(ledger(), "cpu")
     Interleavings.TestCase.settings = settings(
-        max_examples=100, stateful_step_count=60, deadline=None
+        max_examples=300, stateful_step_count=60, deadline=None
     )
     Interleavings.TestCase().runTest()

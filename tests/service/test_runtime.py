@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -116,6 +117,16 @@ def test_every_run_on_a_device_gets_the_inputs_and_slots_of_that_run(
 def works_on_cuda() -> bool:
     """Whether CUDA works on this machine, asked of onnxruntime itself."""
     return Network(ledger(), "auto").provider == "CUDAExecutionProvider"
+
+
+@pytest.mark.parametrize(("cores", "runs"), [(1, 1), (2, 1), (8, 7)])
+def test_runs_leave_a_core_to_the_event_loop(
+    cores: int, runs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One run at a time on a GPU; on processors as many as there are but one, at least one."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    assert runtime.parallel_runs("CPUExecutionProvider") == runs
+    assert runtime.parallel_runs("CUDAExecutionProvider") == 1
 
 
 def test_auto_tells_which_provider_really_runs() -> None:

@@ -25,10 +25,10 @@ from tests.service.driving import OWNER, chunk, engine
 class Fixture:
     """A worker and its engine."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, parallel_runs: int = 1) -> None:
         """Start the worker."""
-        self.engine = engine(network, Clock(), max_burst=1)
-        self.worker = Worker(self.engine)
+        self.engine = engine(network, Clock(), parallel_runs + 1, max_burst=1)
+        self.worker = Worker(self.engine, parallel_runs)
         self.worker.start()
 
     async def opened(self) -> str:
@@ -92,7 +92,37 @@ async def test_the_event_loop_runs_while_a_network_does(fixture: Fixture, gate: 
     gate.opened.set()
     assert (await first).outputs.tolist() == [[1, 1]]
     assert (await second).outputs.tolist() == [[2, 2]]
-    assert gate.threads == {"runs"}
+    assert gate.threads == {"runs-0"}
+
+
+async def test_as_many_runs_are_made_at_once_as_there_are_threads(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With two threads two long runs meet; the third turn that is ready waits for one of them."""
+    fixture = Fixture(network, parallel_runs=2)
+    met = threading.Barrier(2)
+    threads: list[str] = []
+    run = Turn.run
+
+    def meeting(turn: Turn) -> None:
+        threads.append(threading.current_thread().name)
+        if len(threads) <= 2:
+            met.wait(10)
+        run(turn)
+
+    monkeypatch.setattr(Turn, "run", meeting)
+    monkeypatch.setattr("service.engine.SHORT_TURN_BYTES", -1)
+    # Of three slabs, so that there are three turns.
+    views = [
+        await fixture.worker.call(fixture.engine.open, "ledger", size, None, OWNER)
+        for size in (5, 6, 8)
+    ]
+    works = [fixture.worker.ask(chunk(view.id, [[1, 1]] * 3)) for view in views]
+    for outcome in await asyncio.wait_for(asyncio.gather(*works), 10):
+        assert outcome.outputs.tolist() == [[1, 1], [2, 2], [3, 3]]
+    assert set(threads[:2]) == {"runs-0", "runs-1"}
+    assert len(threads) == 9
+    await fixture.worker.stop()
 
 
 async def test_a_short_run_is_made_in_place(
@@ -249,7 +279,7 @@ async def test_a_session_expires_without_anybody_calling(network: Network) -> No
                 loop.call_soon_threadsafe(empty.set)
 
     watched = Watched({"ledger": network}, Settings(), Metrics(CollectorRegistry()), time.monotonic)
-    worker = Worker(watched)
+    worker = Worker(watched, 1)
     worker.start()
     view = await worker.call(watched.open, "ledger", 8, 0.05, OWNER)
     await asyncio.wait_for(empty.wait(), 10)
