@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.admission import Admission
+from service.counts import Counts
 from service.errors import (
     Draining,
     NtmError,
@@ -19,7 +20,7 @@ from service.errors import (
     SessionFailed,
     StepIndexMismatch,
 )
-from service.metrics import Metrics, ModelMetrics
+from service.metrics import Metrics
 from service.runtime import Network
 from service.scheduler import Scheduler
 from service.sessions import Session, SessionTable, new_session_id
@@ -30,13 +31,6 @@ from service.turn import Turn
 from service.work import Chunk, Operation, Work
 
 log = logging.getLogger(__name__)
-
-_REASONS: dict[type[NtmError], str] = {
-    SessionDeleted: "deleted",
-    SessionExpired: "expired",
-    SessionFailed: "failed",
-}
-
 
 SHORT_TURN_BYTES = 384 << 10
 """A turn that steps no more state than this takes no longer than to wake a thread for it."""
@@ -83,17 +77,23 @@ class Engine:
         self.draining = False
         self._networks = networks
         self._admission = Admission(settings)
-        self._metrics = metrics
         self._clock = clock
         self._wall_clock = wall_clock
         self._sessions = SessionTable()
         self._scheduler = Scheduler(settings.max_batch, settings.max_burst)
-        self._counted: dict[str, ModelMetrics] = {}
         self._slabs: dict[tuple[str, int], Slab] = {}
+        self._counts = Counts(metrics, self._slabs)
         self._state_bytes = 0
         self._opened = 0
         self._buffers = list(range(most_turns))
         self._finished: list[Work] = []
+        metrics.sessions_limit.set(settings.max_sessions)
+        metrics.state_limit_bytes.set(settings.max_state_bytes)
+        metrics.waiting_sessions.set_function(lambda: self._scheduler.waiting)
+
+    def now(self) -> float:
+        """The time by the engine's clock, in seconds."""
+        return self._clock()
 
     @property
     def busy(self) -> bool:
@@ -142,8 +142,8 @@ class Engine:
             used_seconds=self._clock(),
         )
         self._sessions.add(session)
-        self._count_state(session, 1)
-        self._metrics.sessions_opened.labels(model).inc()
+        self._state_bytes += slab.slot_bytes
+        self._counts.opened(session)
         return self._view(session)
 
     def describe(self, session_id: str) -> SessionView:
@@ -198,6 +198,7 @@ class Engine:
             if isinstance(work, Chunk) and work.error is None:
                 self._admission.chunk(session, work)
                 work.submitted_seconds = self._clock()
+                self._counts.admitted(session, work)
                 session.waiting_steps += work.remaining
         except NtmError as error:
             work.error = error
@@ -231,8 +232,12 @@ class Engine:
         rows, ticks = len(batch.sessions), batch.ticks
         chunks = [session.chunk for session in batch.sessions]
         now = self._clock()
-        waited = [now - chunk.submitted_seconds for chunk in chunks if not chunk.done]
-        self._count(batch.sessions[0]).queue_seconds.observe(waited)
+        waited = []
+        for chunk in chunks:
+            if not chunk.done:
+                chunk.begun_seconds = now
+                waited.append(now - chunk.submitted_seconds)
+        self._counts.begun(batch.sessions[0], waited)
         traced = [tensor.output for chunk in chunks if chunk.traces for tensor, _ in chunk.traces]
         buffers = self._buffers.pop()
         bound = batch.slab.bind(rows, frozenset(traced), ticks, buffers)
@@ -248,7 +253,8 @@ class Engine:
             return
         now, ticks = self._clock(), turn.ticks
         unsound = _unsound(turn.outputs)
-        seconds, traced = [], 0
+        finished: list[Chunk] = []
+        traced = 0
         for row, session in enumerate(turn.sessions):
             if row in unsound:
                 self._close(session, SessionFailed)
@@ -261,18 +267,11 @@ class Engine:
             if chunk.traces:
                 traced += ticks
             if not chunk.remaining:
-                chunk.finish()
-                seconds.append(now - chunk.submitted_seconds)
+                chunk.finish(now)
+                finished.append(chunk)
                 self._finished.append(session.waiting.popleft())
             self._settle(session)
-        metrics = self._count(turn.sessions[0])
-        metrics.chunk_seconds.observe(seconds)
-        metrics.ticks.inc(ticks)
-        metrics.steps.inc(ticks * len(turn.sessions))
-        metrics.traced_steps.inc(traced)
-        metrics.padding_rows.inc(ticks * turn.padding)
-        metrics.batch_rows.observe([len(turn.sessions)])
-        metrics.tick_seconds.observe([turn.seconds / ticks])
+        self._counts.committed(turn, finished, traced)
 
     def finished(self) -> list[Work]:
         """Hand out the work finished since it was last asked for, in the order of finishing."""
@@ -294,7 +293,7 @@ class Engine:
 
     def _fail(self, sessions: list[Session]) -> None:
         """Close the sessions of a run that failed: some of their rows may have been written."""
-        self._metrics.failed_runs.labels(sessions[0].model).inc()
+        self._counts.failed(sessions[0].model)
         for session in sessions:
             self._close(session, SessionFailed)
 
@@ -343,29 +342,15 @@ class Engine:
         self._scheduler.remove(session)
         self._sessions.close(session, why)
         session.slab.release(session.slot)
-        self._count_state(session, -1)
+        self._state_bytes -= session.slab.slot_bytes
         while session.waiting:
             work = session.waiting.popleft()
             work.error = self._sessions.gone(session.id)
             self._finished.append(work)
         if not session.slab.used:
             del self._slabs[session.model, session.locations]
-        model = session.model
-        self._metrics.sessions_closed.labels(model, _REASONS[why]).inc()
         lived = self._wall_clock() - session.created_unix_seconds
-        self._metrics.session_lifetime_seconds.labels(model).observe(lived)
-
-    def _count_state(self, session: Session, sign: int) -> None:
-        self._state_bytes += sign * session.slab.slot_bytes
-        self._metrics.sessions.labels(session.model).inc(sign)
-        self._metrics.state_bytes.labels(session.model).inc(sign * session.slab.slot_bytes)
-
-    def _count(self, session: Session) -> ModelMetrics:
-        """What is counted of the session's model with every turn."""
-        counted = self._counted.get(session.model)
-        if counted is None:
-            counted = self._counted[session.model] = ModelMetrics(self._metrics, session.model)
-        return counted
+        self._counts.closed(session, why, self._clock(), lived)
 
     def _view(self, session: Session) -> SessionView:
         left = session.deadline_seconds - self._clock()

@@ -13,6 +13,8 @@ from prometheus_client.registry import Collector
 # Steps take from 50 microseconds to 10 milliseconds; the geometric buckets go on to one minute for
 # waits under overload.
 SECONDS = tuple(round(50e-6 * 1.8**power, 7) for power in range(25))
+LIFETIMES = tuple(0.1 * 2.0**power for power in range(21))
+STEPS = (0, *(4**power for power in range(12)))
 ROWS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 256, 512, 1024, 4096)
 
 
@@ -25,11 +27,11 @@ class Observations:
         self.counts = [0] * (len(buckets) + 1)
         self.sum = 0.0
 
-    def observe(self, values: Sequence[float]) -> None:
-        """Count every value. Only one thread at a time may do so."""
+    def observe(self, values: Sequence[float], times: int = 1) -> None:
+        """Count every value, so many times. Only one thread at a time may do so."""
         for value in values:
-            self.counts[bisect_left(self._buckets, value)] += 1
-        self.sum += sum(values)
+            self.counts[bisect_left(self._buckets, value)] += times
+        self.sum += times * sum(values)
 
 
 class BatchHistogram(Collector):
@@ -70,6 +72,13 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         """Register every collector."""
         self.registry = registry
+        self._define_server(registry)
+        self._define_requests(registry)
+        self._define_sessions(registry)
+        self._define_ticks(registry)
+        self._define_times(registry)
+
+    def _define_server(self, registry: CollectorRegistry) -> None:
         self.build = Gauge(
             "ntm_build_info",
             "Always 1; versions of the server and of onnxruntime as labels.",
@@ -88,9 +97,21 @@ class Metrics:
             ["model"],
             registry=registry,
         )
-        self._define_requests(registry)
-        self._define_sessions(registry)
-        self._define_ticks(registry)
+        self.serving = Gauge(
+            "ntm_serving", "1 while the server reports SERVING, else 0.", registry=registry
+        )
+        self.draining = Gauge(
+            "ntm_draining", "1 from the signal to stop on, else 0.", registry=registry
+        )
+        self.event_loop_lag_seconds = Histogram(
+            "ntm_event_loop_lag_seconds",
+            "How late the event loop was for a timer, looked at ten times a second.",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.run_threads = Gauge(
+            "ntm_run_threads", "Runs of networks that can be made at once.", registry=registry
+        )
 
     def _define_requests(self, registry: CollectorRegistry) -> None:
         self.rpc_seconds = Histogram(
@@ -101,6 +122,12 @@ class Metrics:
             registry=registry,
         )
         self.streams = Gauge("ntm_streams", "Open StreamSteps calls.", registry=registry)
+        self.streams_ended = Counter(
+            "ntm_streams_ended_total",
+            "StreamSteps calls that have ended, by gRPC code.",
+            ["code"],
+            registry=registry,
+        )
         self.operations = Counter(
             "ntm_stream_operations_total",
             "Operations received on streams, by kind (open, step, close).",
@@ -133,14 +160,48 @@ class Metrics:
             ["model", "reason"],
             registry=registry,
         )
+        self.sessions_limit = Gauge(
+            "ntm_sessions_limit", "Most sessions that may be open.", registry=registry
+        )
+        self.waiting_sessions = Gauge(
+            "ntm_waiting_sessions", "Sessions with a step that waits.", registry=registry
+        )
+        self.slots = Gauge(
+            "ntm_slots",
+            "Slots of the slabs, by use (taken, free).",
+            ["model", "use"],
+            registry=registry,
+        )
         self.state_bytes = Gauge(
-            "ntm_state_bytes", "Bytes of state of open sessions.", ["model"], registry=registry
+            "ntm_state_bytes",
+            "Bytes of state of open sessions, by place (slab).",
+            ["model", "place"],
+            registry=registry,
+        )
+        self.state_limit_bytes = Gauge(
+            "ntm_state_limit_bytes",
+            "Most bytes of state that open sessions may have.",
+            registry=registry,
         )
         self.session_lifetime_seconds = Histogram(
             "ntm_session_lifetime_seconds",
             "Time from opening to closing of a session.",
             ["model"],
-            buckets=tuple(0.1 * 2.0**power for power in range(21)),
+            buckets=LIFETIMES,
+            registry=registry,
+        )
+        self.session_idle_seconds = Histogram(
+            "ntm_session_idle_seconds",
+            "Time without a step of sessions that expired.",
+            ["model"],
+            buckets=LIFETIMES,
+            registry=registry,
+        )
+        self.session_steps = Histogram(
+            "ntm_session_steps",
+            "Steps that a session had made when it closed, since its last reset.",
+            ["model"],
+            buckets=STEPS,
             registry=registry,
         )
 
@@ -149,11 +210,17 @@ class Metrics:
         self.traced_steps = Counter(
             "ntm_traced_steps_total", "Steps made with traces.", ["model"], registry=registry
         )
+        self.traces = Counter(
+            "ntm_traces_total",
+            "Chunks that asked for a trace, by trace.",
+            ["model", "trace"],
+            registry=registry,
+        )
         self.ticks = Counter(
             "ntm_ticks_total", "Runs of the network over a batch.", ["model"], registry=registry
         )
         self.tick_seconds = BatchHistogram(
-            "ntm_tick_seconds", "Time of one run of the network over a batch.", SECONDS, registry
+            "ntm_tick_seconds", "Time of one tick, its share of a run.", SECONDS, registry
         )
         self.batch_rows = BatchHistogram(
             "ntm_batch_rows", "Sessions stepped in one tick.", ROWS, registry
@@ -164,15 +231,6 @@ class Metrics:
             ["model"],
             registry=registry,
         )
-        self.queue_seconds = BatchHistogram(
-            "ntm_chunk_queue_seconds",
-            "Time from a chunk's arrival to its first tick.",
-            SECONDS,
-            registry,
-        )
-        self.chunk_seconds = BatchHistogram(
-            "ntm_chunk_seconds", "Time from a chunk's arrival to its last tick.", SECONDS, registry
-        )
         self.failed_runs = Counter(
             "ntm_failed_runs_total",
             "Runs of the network that raised an error.",
@@ -180,17 +238,41 @@ class Metrics:
             registry=registry,
         )
 
-
-class ModelMetrics:
-    """The collectors that every turn counts in, looked up for one model once."""
-
-    def __init__(self, metrics: Metrics, model: str) -> None:
-        """Look them up."""
-        self.steps = metrics.steps.labels(model)
-        self.traced_steps = metrics.traced_steps.labels(model)
-        self.ticks = metrics.ticks.labels(model)
-        self.tick_seconds = metrics.tick_seconds.labels(model)
-        self.batch_rows = metrics.batch_rows.labels(model)
-        self.padding_rows = metrics.padding_rows.labels(model)
-        self.queue_seconds = metrics.queue_seconds.labels(model)
-        self.chunk_seconds = metrics.chunk_seconds.labels(model)
+    def _define_times(self, registry: CollectorRegistry) -> None:
+        self.queue_seconds = BatchHistogram(
+            "ntm_chunk_queue_seconds",
+            "Time from a chunk's arrival to its first tick.",
+            SECONDS,
+            registry,
+        )
+        self.run_seconds = BatchHistogram(
+            "ntm_chunk_run_seconds",
+            "Time from a chunk's first tick to the end of its last.",
+            SECONDS,
+            registry,
+        )
+        self.chunk_seconds = BatchHistogram(
+            "ntm_chunk_seconds",
+            "Time from a chunk's arrival to the end of its last tick.",
+            SECONDS,
+            registry,
+        )
+        self.reply_seconds = BatchHistogram(
+            "ntm_chunk_reply_seconds",
+            "Time from the end of a chunk's last tick to when gRPC has taken its reply.",
+            SECONDS,
+            registry,
+        )
+        self.step_seconds = BatchHistogram(
+            "ntm_step_seconds",
+            "Time of a step: its chunk's, from arrival to the end of its last tick, divided by "
+            "its steps.",
+            SECONDS,
+            registry,
+        )
+        self.interval_seconds = BatchHistogram(
+            "ntm_step_interval_seconds",
+            "Time from a session's last tick to the arrival of its next chunk, if none waited.",
+            SECONDS,
+            registry,
+        )

@@ -39,6 +39,11 @@ class Scheduler:
         """Whether any session has a chunk to step."""
         return bool(self._queues)
 
+    @property
+    def waiting(self) -> int:
+        """How many sessions have a chunk to step. Any thread may ask."""
+        return sum(map(len, list(self._queues.values())))
+
     def add(self, session: Session) -> None:
         """Put a session at the end of the queue; it must not be in it."""
         self._tickets += 1

@@ -16,7 +16,9 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from service import __version__, runtime
 from service.catalogue import Catalogue
 from service.engine import Engine
+from service.gpu import GpuCollector
 from service.interceptors import UnaryInterceptor
+from service.lag import LagMeter
 from service.metrics import Metrics
 from service.monitoring import Monitoring
 from service.pb import ntm_pb2, ntm_pb2_grpc
@@ -63,6 +65,7 @@ class Server:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
+        GpuCollector(self.registry)
         self._monitoring = Monitoring(
             settings.metrics_host, settings.metrics_port, self.registry, lambda: self._serving
         )
@@ -75,6 +78,8 @@ class Server:
         )
         self.worker = Worker(self._engine, parallel_runs)
         self.worker.start()
+        self.metrics.run_threads.set(parallel_runs)
+        self._lag = LagMeter(self.metrics.event_loop_lag_seconds)
         self._servicer = NtmServicer(catalogue, self._engine, self.worker, settings, self.metrics)
         self._open_port()
         await self._grpc.start()
@@ -92,11 +97,13 @@ class Server:
 
     async def stop(self) -> None:
         """Report NOT_SERVING, finish what waits, end streams, then close everything."""
+        self.metrics.draining.set(1)
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         finished = await self.worker.drain(self._settings.drain_seconds)
         self._servicer.end_streams()
         await self._grpc.stop(grace=1.0)
         await self.worker.stop()
+        self._lag.stop()
         self._monitoring.close()
         log.info("stopped", extra={"finished_all_work": finished})
 
@@ -126,6 +133,7 @@ class Server:
 
     async def _set_health(self, serving: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         self._serving = serving == health_pb2.HealthCheckResponse.SERVING
+        self.metrics.serving.set(self._serving)
         for service in ("", SERVICE_NAME):
             await self._health.set(service, serving)
 

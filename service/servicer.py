@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, TypeAlias
 
 import grpc
@@ -134,9 +135,20 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
         stream = Stream(self._steps, context, owner(context), self._settings, self._metrics)
         self._streams.add(stream)
         self._metrics.streams.inc()
+        code = grpc.StatusCode.OK
         try:
             await stream.run()
+        except asyncio.CancelledError:
+            code = grpc.StatusCode.CANCELLED
+            raise
+        except grpc.aio.AbortError:
+            code = grpc.StatusCode.UNAVAILABLE
+            raise
+        except Exception:
+            code = grpc.StatusCode.UNKNOWN  # what gRPC makes of it
+            raise
         finally:
+            self._metrics.streams_ended.labels(code.name).inc()
             self._streams.discard(stream)
             self._metrics.streams.dec()
 

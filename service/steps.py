@@ -12,7 +12,7 @@ from service.engine import Engine
 from service.metrics import Metrics
 from service.pb import ntm_pb2
 from service.sessions import Session
-from service.work import Operation, Work
+from service.work import Chunk, Operation, Work
 from service.worker import Worker
 
 
@@ -43,8 +43,17 @@ class Steps:
         chunk = codec.chunk(message)
         await self._worker.ask(chunk)
         response = ntm_pb2.StepResponse()
-        self._metrics.sent_bytes.inc(codec.write_reply(chunk, response.reply))
+        sent = codec.write_reply(chunk, response.reply)
+        self.replied([chunk], sent)
         return response
+
+    def replied(self, chunks: Sequence[Chunk], sent_bytes: int) -> None:
+        """Count that gRPC has taken the replies to chunks, of so many bytes."""
+        now = self._engine.now()
+        for chunk in chunks:
+            seconds = now - chunk.finished_seconds
+            self._metrics.reply_seconds.labels(chunk.model).observe([seconds])
+        self._metrics.sent_bytes.inc(sent_bytes)
 
     def submit(self, works: Sequence[Work]) -> None:
         """Queue work; its `answered` is called when it is finished."""

@@ -175,14 +175,20 @@ class Stream:
             await self._changed.wait()
             self._changed.clear()
             while self._ready:
-                response = self._response()
+                response = ntm_pb2.StreamStepsResponse()
+                chunks, sent = self._fill(response)
                 await self._context.write(response)
+                self._steps.replied(chunks, sent)
                 self._unanswered -= len(response.outcomes)
                 self._answered.set()
 
-    def _response(self) -> ntm_pb2.StreamStepsResponse:
-        """A message of the outcomes that are ready and fit into one: at least one."""
-        response = ntm_pb2.StreamStepsResponse()
+    def _fill(self, response: ntm_pb2.StreamStepsResponse) -> tuple[list[Chunk], int]:
+        """
+        Move the outcomes that are ready and fit into a message to this one: at least one.
+
+        Which chunks are among them, and how many bytes of outputs and traces.
+        """
+        chunks: list[Chunk] = []
         outcomes = response.outcomes
         room = min(_LARGE_MESSAGE_BYTES, self._settings.max_message_bytes)
         sent = 0
@@ -198,10 +204,10 @@ class Stream:
             outcome = outcomes.add(tag=ready.tag)
             if isinstance(ready, Chunk):
                 sent += codec.write_reply(ready, outcome.reply)
+                chunks.append(ready)
             else:
                 outcome.closed = ready.session_id
-        self._metrics.sent_bytes.inc(sent)
-        return response
+        return chunks, sent
 
 
 def _size(outcome: Work | ntm_pb2.Outcome) -> int:

@@ -82,8 +82,14 @@ class Chunk(Work):
     selection: tuple[str, ...] = ()
     """Names of the traces wanted."""
     top_k: int = 0
+    model: str = field(default="", init=False)
+    """Name of the session's model, from its beginning on."""
     submitted_seconds: float = field(default=0.0, init=False)
     """When it was admitted, by the engine's clock."""
+    begun_seconds: float = field(default=0.0, init=False)
+    """When its first tick was scheduled, by the engine's clock."""
+    finished_seconds: float = field(default=0.0, init=False)
+    """When its last tick was committed, by the engine's clock."""
     remaining: int = field(default=0, init=False)
     """Steps not yet made, from its admission on."""
     done: int = field(default=0, init=False)
@@ -96,6 +102,7 @@ class Chunk(Work):
     def begin(self, session: Session) -> None:
         """Note the index of the first step, and allocate what is to be traced."""
         self.first_step = session.next_step
+        self.model = session.model
         if self.selection:
             self.traces = [self._traced(name, session) for name in self.selection]
 
@@ -136,8 +143,9 @@ class Chunk(Work):
         locations = np.empty(shape, np.uint32) if sparse else None
         return tensor, TraceRows(name, np.empty(shape, np.float32), locations)
 
-    def finish(self) -> None:
-        """Set the outcome; every step has been made."""
+    def finish(self, now_seconds: float) -> None:
+        """Set the outcome; every step has been made, the last one now."""
+        self.finished_seconds = now_seconds
         assert self.first_step is not None, "begun"
         traces = tuple(rows for _, rows in self.traces) if self.traces else ()
         self.outcome = ChunkOutcome(self.first_step, self.outputs, traces)

@@ -39,7 +39,14 @@ OWNERS = {
     "matplotlib": set[str](),
     "onnx": {"service/graph.py"},
     "onnxruntime": {"service/runtime.py", "service/server.py"},  # the server tells its version
-    "prometheus_client": {"service/metrics.py", "service/monitoring.py", "service/server.py"},
+    "prometheus_client": {
+        "service/gpu.py",
+        "service/lag.py",
+        "service/metrics.py",
+        "service/monitoring.py",
+        "service/server.py",
+    },
+    "pynvml": {"service/gpu.py"},
     "torch": set[str](),
 }
 """The only files of the service that may import each third party."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
+from service.gpu import GpuCollector
 from service.metrics import Metrics
 from service.settings import Settings, variable
 
@@ -39,6 +40,7 @@ def test_the_metrics_table_is_complete_and_true() -> None:
     """Name, type and description of every metric, in order."""
     registry = CollectorRegistry()
     Metrics(registry)
+    GpuCollector(registry)
     expected = [
         [metric.name + "_total" * (metric.type == "counter"), metric.type, metric.documentation]
         for metric in registry.collect()

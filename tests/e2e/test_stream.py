@@ -212,3 +212,32 @@ async def test_more_calls_than_allowed_are_refused_and_the_others_go_on(serve: S
         assert outputs(outcome.reply).tolist() == [[1, 1]]
         await second.rest()
         await first.rest()
+
+
+async def test_how_streams_end_is_counted(serve: Serve) -> None:
+    """One is ended by its client, one cancelled, one still open when the server stops."""
+    async with serve() as running:
+        ended, cancelled, left = Stream(running), Stream(running), Stream(running)
+        for stream in (ended, cancelled, left):
+            await stream.opened()
+        await ended.rest()
+        cancelled.call.cancel()
+        await running.stop()
+        for code in ("OK", "CANCELLED", "UNAVAILABLE"):
+            assert running.metric("ntm_streams_ended_total", code=code) == 1
+        assert running.metric("ntm_streams") == 0
+        assert running.metric("ntm_draining") == 1
+        assert running.metric("ntm_serving") == 0
+
+
+async def test_replies_are_timed_until_grpc_has_them(running: Running) -> None:
+    """Of chunks on a stream and of unary calls alike."""
+    stream = Stream(running)
+    session = await stream.opened()
+    await stream.send(pb.Operation(step=chunk(session, [[1, 2]])))
+    await stream.next()
+    await stepped(running, session, [[1, 2]])
+    await stream.rest()
+
+    assert running.metric("ntm_chunk_reply_seconds_count", model="ledger") == 2
+    assert running.metric("ntm_serving") == 1
