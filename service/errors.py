@@ -8,6 +8,9 @@ Every error the server tells a client about, without a word of gRPC.
     │   ├── SessionExpired
     │   ├── SessionDeleted
     │   ├── StepIndexMismatch
+    │   ├── CheckpointDamaged
+    │   ├── CheckpointForeign     of another model
+    │   ├── CheckpointTooNew      written by a later server
     │   └── NoMemory
     ├── SessionFailed             the state can no longer be trusted
     ├── CapacityExceeded          try again later
@@ -69,6 +72,24 @@ class StepIndexMismatch(InvalidRequest):
     """The chunk does not start at the session's next step; nothing was computed."""
 
     reason = "STEP_INDEX_MISMATCH"
+
+
+class CheckpointDamaged(InvalidRequest):
+    """The bytes are no checkpoint, or no longer the one that was written."""
+
+    reason = "CHECKPOINT_DAMAGED"
+
+
+class CheckpointForeign(InvalidRequest):
+    """The checkpoint is of another model than the session."""
+
+    reason = "CHECKPOINT_FOREIGN"
+
+
+class CheckpointTooNew(InvalidRequest):
+    """The checkpoint's layout is of a version that this server does not know."""
+
+    reason = "CHECKPOINT_TOO_NEW"
 
 
 class NoMemory(InvalidRequest):
