@@ -54,9 +54,7 @@ def server_credentials(certificates: Reloaded[Certificates]) -> grpc.ServerCrede
     )
 
 
-def own_channel(
-    target: str, certificates: Certificates, options: list[tuple[str, Any]]
-) -> grpc.Channel:
+def own_channel(target: str, certificates: Certificates) -> grpc.Channel:
     """
     A channel from the server's own machine: trusts no certificate but the server's.
 
@@ -67,7 +65,7 @@ def own_channel(
         grpc.ssl_channel_credentials(
             certificates.certificate, certificates.key, certificates.certificate
         ),
-        [*options, ("grpc.ssl_target_name_override", certificates.name)],
+        [("grpc.ssl_target_name_override", certificates.name)],
     )
 
 
