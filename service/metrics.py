@@ -112,6 +112,12 @@ class Metrics:
         self.run_threads = Gauge(
             "ntm_run_threads", "Runs of networks that can be made at once.", registry=registry
         )
+        self.certificate_expiry = Gauge(
+            "ntm_certificate_expiry_timestamp_seconds",
+            "When the server's certificate or an authority of clients (client_ca) expires.",
+            ["file"],
+            registry=registry,
+        )
 
     def _define_requests(self, registry: CollectorRegistry) -> None:
         self.rpc_seconds = Histogram(

@@ -1,4 +1,4 @@
-"""Around every call of our service: its span, its time and code, and its line in the access log."""
+"""Around every call but health checks: its span, its time and code, its line in the log."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from service.metrics import Metrics
 from service.spans import Spans
 
 PREFIX = "/ntm.v1.NtmService/"
+HEALTH_PREFIX = "/grpc.health.v1.Health/"
+STREAM = "StreamSteps"
+"""The one call of our service that is not unary."""
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -40,25 +43,23 @@ class ObservingInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
-        """Wrap our handlers; leave health and reflection as they are."""
+        """Wrap every handler but those of health checks."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or not method.startswith(PREFIX):
+        if handler is None or method.startswith(HEALTH_PREFIX):
             return handler
         name = method.removeprefix(PREFIX)
         coders = handler.request_deserializer, handler.response_serializer
         if handler.unary_unary is not None:
             return grpc.unary_unary_rpc_method_handler(
-                self._observed(handler.unary_unary, name, self._count_call), *coders
+                self._observed(handler.unary_unary, name), *coders
             )
-        assert handler.stream_stream is not None, "our service has no other kinds of calls"
+        assert handler.stream_stream is not None, f"{method} is of a kind that is not wrapped"
         return grpc.stream_stream_rpc_method_handler(
-            self._observed(handler.stream_stream, name, self._count_stream), *coders
+            self._observed(handler.stream_stream, name), *coders
         )
 
-    def _observed(
-        self, behaviour: Behaviour, method: str, count: Callable[[str, str, float], None]
-    ) -> Behaviour:
+    def _observed(self, behaviour: Behaviour, method: str) -> Behaviour:
         async def call(request: object, context: Context) -> object:
             started = time.perf_counter()
             metadata = context.invocation_metadata() or ()
@@ -79,7 +80,7 @@ class ObservingInterceptor(grpc.aio.ServerInterceptor):
                 raise
             finally:
                 seconds = time.perf_counter() - started
-                count(method, code.name, seconds)
+                self._count(method, code.name, seconds)
                 if session := _session(request):
                     fields["session"] = session_tag(session)
                 self._access_log.note(
@@ -88,11 +89,11 @@ class ObservingInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _count_call(self, method: str, code: str, seconds: float) -> None:
-        self._metrics.rpc_seconds.labels(method, code).observe(seconds)
-
-    def _count_stream(self, method: str, code: str, seconds: float) -> None:
-        self._metrics.streams_ended.labels(code).inc()
+    def _count(self, method: str, code: str, seconds: float) -> None:
+        if method == STREAM:
+            self._metrics.streams_ended.labels(code).inc()
+        else:
+            self._metrics.rpc_seconds.labels(method, code).observe(seconds)
 
 
 def _request_id(metadata: Iterable[tuple[str, str | bytes]]) -> str:
