@@ -66,9 +66,12 @@ class AsyncClient:
         model: str,
         locations: int | None = None,
         idle_timeout: timedelta | None = None,
+        checkpoint: bytes = b"",
     ) -> AsyncSession:
         """Open a session as `Client.create_session` does; `async with` deletes it at its end."""
-        opening = procedures.create_session(model, locations, idle_timeout, self._models)
+        opening = procedures.create_session(
+            model, locations, idle_timeout, checkpoint, self._models
+        )
         return AsyncSession(self, *await run(self, opening))
 
     async def session(self, session_id: str) -> AsyncSession:

@@ -66,6 +66,22 @@ class AsyncSession(SessionRecord):
         async with self._lock:
             await run(self._caller, procedures.reset(self))
 
+    async def checkpoint(self) -> bytes:
+        """As `Session.checkpoint`."""
+        async with self._lock:
+            return await run(self._caller, procedures.checkpoint(self))
+
+    async def restore(self, checkpoint: bytes) -> None:
+        """As `Session.restore`."""
+        async with self._lock:
+            await run(self._caller, procedures.restore(self, checkpoint))
+
+    async def fork(self) -> AsyncSession:
+        """As `Session.fork`."""
+        async with self._lock:
+            info = await run(self._caller, procedures.fork(self))
+        return AsyncSession(self._caller, self.model, info)
+
     async def describe(self) -> SessionInfo:
         """The session as the server has it; sets `next_step` to the server's."""
         async with self._lock:

@@ -83,6 +83,7 @@ class Client:
         model: str,
         locations: int | None = None,
         idle_timeout: timedelta | None = None,
+        checkpoint: bytes = b"",
     ) -> Session:
         """
         Open a session; a `with` block deletes it at its end.
@@ -91,8 +92,11 @@ class Client:
             model: Name of the model.
             locations: Memory locations; the model's default without.
             idle_timeout: Time without a step after which it expires; the server's default without.
+            checkpoint: What `Session.checkpoint` gave, to start from; it decides the locations.
         """
-        opening = procedures.create_session(model, locations, idle_timeout, self._models)
+        opening = procedures.create_session(
+            model, locations, idle_timeout, checkpoint, self._models
+        )
         return Session(self, *self.run(opening))
 
     def session(self, session_id: str) -> Session:
@@ -172,6 +176,26 @@ class Session(SessionRecord):
         """Set the session back to the model's initial state, at step 0."""
         with self._lock:
             self._client.run(procedures.reset(self))
+
+    def checkpoint(self) -> bytes:
+        """
+        The session's state at its next step, to go on from now or later, on any server.
+
+        `restore` and `Client.create_session` take it, for the same model.
+        """
+        with self._lock:
+            return self._client.run(procedures.checkpoint(self))
+
+    def restore(self, checkpoint: bytes) -> None:
+        """Set the session to the state and the step of a checkpoint."""
+        with self._lock:
+            self._client.run(procedures.restore(self, checkpoint))
+
+    def fork(self) -> Session:
+        """Open a session with the state of this one, which goes on independently."""
+        with self._lock:
+            info = self._client.run(procedures.fork(self))
+        return Session(self._client, self.model, info)
 
     def describe(self) -> SessionInfo:
         """The session as the server has it; sets `next_step` to the server's."""

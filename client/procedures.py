@@ -65,10 +65,14 @@ def get_model(name: str) -> Procedure[Model]:
 
 
 def create_session(
-    model: str, locations: int | None, idle_timeout: timedelta | None, known: dict[str, Model]
+    model: str,
+    locations: int | None,
+    idle_timeout: timedelta | None,
+    checkpoint: bytes,
+    known: dict[str, Model],
 ) -> Procedure[tuple[Model, SessionInfo]]:
     """A new session and its model, which is looked up in `known` or added to it."""
-    request = pb.CreateSessionRequest(model=model, locations=locations or 0)
+    request = pb.CreateSessionRequest(model=model, locations=locations or 0, checkpoint=checkpoint)
     if idle_timeout is not None:
         request.idle_timeout.CopyFrom(_duration(idle_timeout))
     response: pb.CreateSessionResponse = yield request
@@ -121,6 +125,27 @@ def reset(session: SessionRecord) -> Procedure[None]:
     """Sets the session back to its start."""
     response: pb.ResetSessionResponse = yield pb.ResetSessionRequest(session_id=session.id)
     session.next_step = response.session.next_step
+
+
+def checkpoint(session: SessionRecord) -> Procedure[bytes]:
+    """The session's state at its next step."""
+    request = pb.CheckpointSessionRequest(session_id=session.id)
+    response: pb.CheckpointSessionResponse = yield request
+    session.next_step = response.session.next_step
+    return response.checkpoint
+
+
+def restore(session: SessionRecord, checkpoint: bytes) -> Procedure[None]:
+    """Sets the session to a checkpoint."""
+    request = pb.RestoreSessionRequest(session_id=session.id, checkpoint=checkpoint)
+    response: pb.RestoreSessionResponse = yield request
+    session.next_step = response.session.next_step
+
+
+def fork(session: SessionRecord) -> Procedure[SessionInfo]:
+    """A new session with the state of this one."""
+    response: pb.ForkSessionResponse = yield pb.ForkSessionRequest(session_id=session.id)
+    return session_from(response.session)
 
 
 def describe(session: SessionRecord) -> Procedure[SessionInfo]:

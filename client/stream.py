@@ -64,9 +64,12 @@ class Stream:
         model: str,
         locations: int | None = None,
         idle_timeout: timedelta | None = None,
+        checkpoint: bytes = b"",
     ) -> AsyncSession:
         """Open a session as `AsyncClient.create_session` does, and step it on this stream."""
-        opening = procedures.create_session(model, locations, idle_timeout, self._models)
+        opening = procedures.create_session(
+            model, locations, idle_timeout, checkpoint, self._models
+        )
         return AsyncSession(self, *await run(self, opening))
 
     async def session(self, session_id: str) -> AsyncSession:

@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from service.catalogue import Model
-from service.engine import SessionView
 from service.errors import InvalidRequest
 from service.pb import ntm_pb2
 from service.spec import LOCATIONS, Dimension, Float32, ModelSpec
+from service.views import SessionView
 from service.work import Chunk, ChunkOutcome, TraceRows
 
 _FLOAT = np.dtype("<f4")
@@ -115,7 +115,9 @@ def memory(
     )
 
 
-def idle_timeout_seconds(request: ntm_pb2.CreateSessionRequest) -> float | None:
+def idle_timeout_seconds(
+    request: ntm_pb2.CreateSessionRequest | ntm_pb2.ForkSessionRequest,
+) -> float | None:
     """The idle timeout that a request asks for, or None."""
     if not request.HasField("idle_timeout"):
         return None

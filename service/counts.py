@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from service.errors import NtmError, SessionDeleted, SessionExpired, SessionFailed
 from service.metrics import Metrics
 from service.sessions import Session
-from service.slab import Slab
+from service.slabs import Slabs
 from service.turn import Turn
 from service.work import Chunk
 
@@ -24,8 +24,8 @@ SLAB = "slab"
 class Counts:
     """Counts for one engine; seconds are by the engine's clock."""
 
-    def __init__(self, metrics: Metrics, slabs: Mapping[tuple[str, int], Slab]) -> None:
-        """The slabs, by model and locations, are looked at whenever the metrics are collected."""
+    def __init__(self, metrics: Metrics, slabs: Slabs) -> None:
+        """The slabs are looked at whenever the metrics are collected."""
         self._metrics = metrics
         self._slabs = slabs
         self._models: dict[str, _Model] = {}
@@ -54,6 +54,10 @@ class Counts:
             self._model(session.model).interval_seconds.observe([interval])
         for name in chunk.selection:
             self._metrics.traces.labels(session.model, name).inc()
+
+    def replayed(self, session: Session) -> None:
+        """A chunk that was made before was answered again."""
+        self._metrics.replayed_chunks.labels(session.model).inc()
 
     def begun(self, session: Session, waited: Sequence[float]) -> None:
         """Chunks of one model, the session's, have begun after so many seconds in the queue."""
@@ -90,14 +94,12 @@ class Counts:
 
     def _watch_slots(self, model: str) -> None:
         """Count a model's slots when the metrics are collected, which another thread does."""
-
-        def slabs() -> list[Slab]:
-            return [slab for (name, _), slab in list(self._slabs.items()) if name == model]
-
-        slots = self._metrics.slots
-        slots.labels(model, "taken").set_function(lambda: sum(slab.used for slab in slabs()))
+        slots, slabs = self._metrics.slots, self._slabs
+        slots.labels(model, "taken").set_function(
+            lambda: sum(slab.used for slab in slabs.of(model))
+        )
         slots.labels(model, "free").set_function(
-            lambda: sum(slab.capacity - slab.used for slab in slabs())
+            lambda: sum(slab.capacity - slab.used for slab in slabs.of(model))
         )
 
 

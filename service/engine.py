@@ -6,11 +6,11 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from service.admission import Admission
+from service.checkpoint import Checkpoint
 from service.counts import Counts
 from service.errors import (
     Draining,
@@ -21,35 +21,21 @@ from service.errors import (
     StepIndexMismatch,
 )
 from service.metrics import Metrics
+from service.replays import Replays
 from service.runtime import Network
 from service.scheduler import Scheduler
 from service.sessions import Session, SessionTable, new_session_id
 from service.settings import Settings
-from service.slab import Slab
+from service.slabs import Slabs
 from service.spec import Float32
 from service.turn import Turn
+from service.views import SessionView
 from service.work import Chunk, Operation, Run, Work
 
 log = logging.getLogger(__name__)
 
 SHORT_TURN_BYTES = 384 << 10
 """A turn that steps no more state than this takes no longer than to wake a thread for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class SessionView:
-    """What can be told of a session, at one moment."""
-
-    id: str
-    number: int
-    model: str
-    content_hash: str
-    locations: int
-    idle_timeout_seconds: float
-    next_step: int
-    state_bytes: int
-    created_unix_seconds: float
-    expires_unix_seconds: float
 
 
 class Engine:
@@ -81,7 +67,8 @@ class Engine:
         self._wall_clock = wall_clock
         self._sessions = SessionTable()
         self._scheduler = Scheduler(settings.max_batch, settings.max_burst)
-        self._slabs: dict[tuple[str, int], Slab] = {}
+        self._slabs = Slabs(networks)
+        self._most_replay_bytes = settings.max_replay_bytes
         self._counts = Counts(metrics, self._slabs)
         self._opened = 0
         self._buffers = list(range(most_turns))
@@ -110,10 +97,17 @@ class Engine:
         return None if deadline is None else max(0.0, deadline - self._clock())
 
     def open(
-        self, model: str, locations: int, idle_timeout_seconds: float | None, owner: str
+        self,
+        model: str,
+        locations: int,
+        idle_timeout_seconds: float | None,
+        owner: str,
+        start: Checkpoint | None = None,
     ) -> SessionView:
         """
         Open a session of a loaded network; 0 locations and no timeout mean the defaults.
+
+        It starts from a checkpoint if there is one, whose locations then are the default.
 
         Raises:
             InvalidRequest, CapacityExceeded, Draining: nothing was changed.
@@ -121,13 +115,13 @@ class Engine:
         if self.draining:
             raise _draining()
         network = self._networks[model]
+        if start is not None:
+            locations = locations or start.locations
         locations = self._admission.locations(network.spec, locations)
         timeout = self._admission.idle_timeout_seconds(idle_timeout_seconds)
         new_bytes = network.spec.state_bytes(locations)
         self._admission.room(self._sessions.held, self._sessions.held_by(owner), new_bytes)
-        slab = self._slabs.get((model, locations))
-        if slab is None:
-            slab = self._slabs[model, locations] = Slab(network, locations)
+        slab, slot = self._slabs.place(model, locations)
         self._opened += 1
         session = Session(
             id=new_session_id(),
@@ -135,11 +129,19 @@ class Engine:
             owner=owner,
             model=model,
             slab=slab,
-            slot=slab.acquire(),
+            slot=slot,
             idle_timeout_seconds=timeout,
             created_unix_seconds=self._wall_clock(),
             used_seconds=self._clock(),
+            replays=Replays(self._most_replay_bytes),
         )
+        if start is not None:
+            try:
+                self._slabs.restore(session, start)
+            except NtmError:
+                self._slabs.leave(session)
+                raise
+            session.next_step = start.next_step
         self._sessions.add(session)
         self._counts.opened(session)
         return self._view(session)
@@ -169,13 +171,30 @@ class Engine:
     def reset(self, session: Session) -> SessionView:
         """Set a session to the initial state and step 0."""
         session.slab.reset(session.slot)
-        session.next_step = 0
-        session.used_seconds = self._clock()
-        return self._view(session)
+        return self._moved(session, 0)
+
+    def restore(self, session: Session, taken: Checkpoint) -> SessionView:
+        """Set a session to a checkpoint. Raises as `Slabs.restore`."""
+        self._slabs.restore(session, taken)
+        return self._moved(session, taken.next_step)
+
+    def fork(self, session: Session, fork_id: str) -> SessionView:
+        """
+        Set a new session to the state that this one has, and its step.
+
+        Raises as `SessionTable.get` if it is closed already.
+        """
+        fork = self._sessions.get(fork_id)
+        self._slabs.copy(session, fork)
+        return self._moved(fork, session.next_step)
+
+    def checkpoint(self, session: Session) -> tuple[SessionView, Checkpoint]:
+        """A session and its state at its step."""
+        return self._view(session), self._slabs.checkpoint(session)
 
     def read(self, session: Session) -> tuple[SessionView, dict[str, Float32]]:
         """A session and a copy of its state by name."""
-        return self._view(session), session.slab.read(session.slot)
+        return self._view(session), self._slabs.state(session)
 
     def submit(self, work: Work) -> None:
         """
@@ -269,6 +288,8 @@ class Engine:
                 chunk.runs.append(run)
             if not chunk.remaining:
                 chunk.finish(now)
+                if chunk.is_indexed:
+                    session.replays.add(chunk)
                 finished.append(chunk)
                 self._finished.append(session.waiting.popleft())
             self._settle(session)
@@ -281,10 +302,9 @@ class Engine:
 
     def check_integrity(self) -> None:
         """Raise RuntimeError unless slots, sessions and state bytes add up."""
-        for slab in self._slabs.values():
-            slab.check_integrity()
+        self._slabs.check_integrity()
         self._sessions.check_integrity()
-        used = sum(slab.used for slab in self._slabs.values())
+        used = sum(slab.used for slab in self._slabs)
         places = {(session.slab, session.slot) for session in self._sessions}
         if not used == len(self._sessions) == len(places):
             raise RuntimeError(
@@ -296,6 +316,13 @@ class Engine:
         self._counts.failed(sessions[0].model)
         for session in sessions:
             self._close(session, SessionFailed)
+
+    def _moved(self, session: Session, next_step: int) -> SessionView:
+        """Have a session go on at another step, as if it had never made those it made."""
+        session.next_step = next_step
+        session.replays.clear()
+        session.used_seconds = self._clock()
+        return self._view(session)
 
     def _settle(self, session: Session) -> None:
         """Do the operations at the head of the session's work and schedule the chunk after them."""
@@ -314,10 +341,14 @@ class Engine:
                 self._operate(session, work)
 
     def _begun(self, session: Session, chunk: Chunk) -> bool:
-        """Begin a chunk whose turn has come, unless it asks for another index."""
+        """Begin a chunk whose turn has come, unless it was made before or has another index."""
         if chunk.done:
             return True
-        if chunk.first_step not in (None, session.next_step):
+        if chunk.is_indexed and chunk.first_step != session.next_step:
+            chunk.outcome = session.replays.find(chunk)
+            if chunk.outcome is not None:
+                self._counts.replayed(session)
+                return False
             chunk.error = StepIndexMismatch(
                 f"the chunk starts at step {chunk.first_step}; session {session.id!r} is at step "
                 f"{session.next_step}",
@@ -341,30 +372,16 @@ class Engine:
     def _close(self, session: Session, why: type[NtmError]) -> None:
         self._scheduler.remove(session)
         self._sessions.close(session, why)
-        session.slab.release(session.slot)
+        self._slabs.leave(session)
         while session.waiting:
             work = session.waiting.popleft()
             work.error = self._sessions.gone(session.id)
             self._finished.append(work)
-        if not session.slab.used:
-            del self._slabs[session.model, session.locations]
         lived = self._wall_clock() - session.created_unix_seconds
         self._counts.closed(session, why, self._clock(), lived)
 
     def _view(self, session: Session) -> SessionView:
-        left = session.deadline_seconds - self._clock()
-        return SessionView(
-            id=session.id,
-            number=session.number,
-            model=session.model,
-            content_hash=session.slab.network.content_hash,
-            locations=session.locations,
-            idle_timeout_seconds=session.idle_timeout_seconds,
-            next_step=session.next_step,
-            state_bytes=session.slab.slot_bytes,
-            created_unix_seconds=session.created_unix_seconds,
-            expires_unix_seconds=self._wall_clock() + left,
-        )
+        return SessionView.of(session, self._clock(), self._wall_clock())
 
 
 def _draining() -> Draining:

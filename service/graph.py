@@ -15,6 +15,9 @@ from service.spec import METADATA_KEY, ModelSpec, StateTensor
 SLOTS = "slots"
 """Graph input: the slot of each row of the batch, int64 [B]."""
 
+SOURCES = "sources"
+"""Graph input of `copy_graph`: the slot that each row is copied from, int64 [B]."""
+
 PACKET = 4
 """Elements that onnxruntime's kernels on a CPU compute at once, other than by MLAS."""
 
@@ -115,6 +118,20 @@ def batch_multiple(proto: onnx.ModelProto) -> int:
     return PACKET // 2
 
 
+def copy_graph(spec: ModelSpec, like: onnx.ModelProto) -> bytes:
+    """
+    A graph that copies rows of the slabs to other rows of theirs.
+
+    From `SOURCES` [B], `SLOTS` [B] and the slabs to the slabs' outputs.
+    """
+    graph = onnx.GraphProto(name="copy rows", initializer=[_axis()])
+    graph.input.extend([_slots(SOURCES), _slots(), *_slabs(spec)])
+    graph.node.extend(_gather_nodes(spec, SOURCES))
+    graph.node.extend(_scatter_nodes(spec, {t.input: t.input for t in spec.state}))
+    graph.output.extend(_slabs(spec, output=True))
+    return _model(graph, like)
+
+
 def rows_graph(spec: ModelSpec, like: onnx.ModelProto, *, write: bool) -> bytes:
     """
     A graph that reads, or writes, rows of the slabs.
@@ -159,9 +176,9 @@ def _model(graph: onnx.GraphProto, like: onnx.ModelProto) -> bytes:
     return serialized
 
 
-def _gather_nodes(spec: ModelSpec) -> list[onnx.NodeProto]:
+def _gather_nodes(spec: ModelSpec, slots: str = SLOTS) -> list[onnx.NodeProto]:
     return [
-        helper.make_node("Gather", [slab_name(tensor.input), SLOTS], [tensor.input], axis=0)
+        helper.make_node("Gather", [slab_name(tensor.input), slots], [tensor.input], axis=0)
         for tensor in spec.state
     ]
 
@@ -215,8 +232,8 @@ def _axis() -> onnx.TensorProto:
     return helper.make_tensor(_AXIS, onnx.TensorProto.INT64, [1], [1])
 
 
-def _slots() -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(SLOTS, onnx.TensorProto.INT64, ["B"])
+def _slots(name: str = SLOTS) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, onnx.TensorProto.INT64, ["B"])
 
 
 def _slabs(spec: ModelSpec, *, output: bool = False) -> list[onnx.ValueInfoProto]:

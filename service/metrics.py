@@ -222,6 +222,12 @@ class Metrics:
             ["model", "trace"],
             registry=registry,
         )
+        self.replayed_chunks = Counter(
+            "ntm_replayed_chunks_total",
+            "Chunks that had been made before and were answered again.",
+            ["model"],
+            registry=registry,
+        )
         self.ticks = Counter(
             "ntm_ticks_total", "Runs of the network over a batch.", ["model"], registry=registry
         )

@@ -75,6 +75,7 @@ class Network:
         """Batches are of a multiple of this, so that no row's result depends on its neighbours."""
         self._read = _load(graph.rows_graph(self.spec, proto, write=False), self._device, threads)
         self._write = _load(graph.rows_graph(self.spec, proto, write=True), self._device, threads)
+        self._copy = _load(graph.copy_graph(self.spec, proto), self._device, threads)
         self._output_shapes = {
             value.name.removeprefix(graph.tick_name("", 0)): value.shape
             for value in step.get_outputs()
@@ -108,6 +109,14 @@ class Network:
             binding.bind_cpu_input(tensor.output, np.ascontiguousarray(rows[tensor.name]))
             binding.bind_ortvalue_output(graph.slab_name(tensor.output), tensors[tensor.name])
         self._write.run_with_iobinding(binding)
+
+    def copy_row(self, tensors: Tensors, source: int, target: int) -> None:
+        """Overwrite the row of one slot with that of another, on the device."""
+        binding = self._bind_slabs(self._copy, tensors, [target])
+        binding.bind_cpu_input(graph.SOURCES, np.array([source], np.int64))
+        for tensor in self.spec.state:
+            binding.bind_ortvalue_output(graph.slab_name(tensor.output), tensors[tensor.name])
+        self._copy.run_with_iobinding(binding)
 
     def bind(
         self, tensors: Tensors, batch: int, locations: int, traced: frozenset[str], ticks: int

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 
-from service import codec
+from service import checkpoint, codec
 from service.catalogue import Catalogue
 from service.engine import Engine
 from service.errors import InvalidRequest, NoMemory
@@ -106,6 +108,34 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
         view = await self._steps.operate(request.session_id, self._engine.reset, PRINCIPAL.get())
         return ntm_pb2.ResetSessionResponse(session=codec.session(view))
 
+    async def CheckpointSession(  # noqa: N802
+        self, request: ntm_pb2.CheckpointSessionRequest, context: Context
+    ) -> ntm_pb2.CheckpointSessionResponse:
+        """See the proto."""
+        view, taken = await self._steps.operate(
+            request.session_id, self._engine.checkpoint, PRINCIPAL.get()
+        )
+        response = ntm_pb2.CheckpointSessionResponse(
+            session=codec.session(view), checkpoint=checkpoint.encode(taken)
+        )
+        self._check_size(response, f"the checkpoint of {view.locations} locations")
+        return response
+
+    async def RestoreSession(  # noqa: N802
+        self, request: ntm_pb2.RestoreSessionRequest, context: Context
+    ) -> ntm_pb2.RestoreSessionResponse:
+        """See the proto."""
+        restore = partial(self._engine.restore, taken=checkpoint.decode(request.checkpoint))
+        view = await self._steps.operate(request.session_id, restore, PRINCIPAL.get())
+        return ntm_pb2.RestoreSessionResponse(session=codec.session(view))
+
+    async def ForkSession(  # noqa: N802
+        self, request: ntm_pb2.ForkSessionRequest, context: Context
+    ) -> ntm_pb2.ForkSessionResponse:
+        """See the proto."""
+        session = await self._steps.fork(request, PRINCIPAL.get())
+        return ntm_pb2.ForkSessionResponse(session=session)
+
     async def DeleteSession(  # noqa: N802
         self, request: ntm_pb2.DeleteSessionRequest, context: Context
     ) -> ntm_pb2.DeleteSessionResponse:
@@ -124,11 +154,7 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
         if not spec.has_memory:
             raise NoMemory(f"model {view.model!r} has no memory to read")
         response = codec.memory(view, spec, state)
-        if response.ByteSize() > self._settings.max_message_bytes:
-            raise InvalidRequest(
-                f"the memory of {view.locations} locations takes {response.ByteSize()} bytes, "
-                f"more than a message may have, {self._settings.max_message_bytes}"
-            )
+        self._check_size(response, f"the memory of {view.locations} locations")
         return response
 
     async def Step(  # noqa: N802
@@ -147,6 +173,11 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
         finally:
             self._streams.discard(stream)
             self._metrics.streams.dec()
+
+    def _check_size(self, response: Message, what: str) -> None:
+        size, most = response.ByteSize(), self._settings.max_message_bytes
+        if size > most:
+            raise InvalidRequest(f"{what} takes {size} bytes, more than a message may have, {most}")
 
 
 def _page_start(token: str) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from service.errors import NtmError, SessionDeleted, SessionExpired, SessionFailed, SessionUnknown
+from service.replays import Replays
 from service.slab import Slab
 from service.work import Chunk, Work
 
@@ -37,6 +38,8 @@ class Session:
     created_unix_seconds: float
     used_seconds: float
     """When it was last used, by the engine's clock."""
+    replays: Replays
+    """Outcomes of its last chunks."""
     next_step: int = 0
     waiting: deque[Work] = field(default_factory=deque)
     waiting_steps: int = 0

@@ -110,6 +110,11 @@ class Settings:
     max_stream_operations: int = _setting(
         1_024, "operations of one stream that may be unanswered", minimum=1
     )
+    max_replay_bytes: int = _setting(
+        65_536,
+        "bytes of its last outputs and traces that each session keeps, for clients that lost them",
+        minimum=0,
+    )
     max_message_bytes: int = _setting(4 << 20, "bytes of one gRPC message", minimum=65_536)
     max_input_magnitude: float = _setting(1e6, "largest absolute input value", minimum=1.0)
     default_idle_timeout_seconds: float = _setting(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from service.runtime import BoundRun, Network
 from service.spec import Float32
 
@@ -61,6 +63,14 @@ class Slab:
         """A copy of a slot's state, by name, without a batch axis."""
         rows = self.network.read_rows(self._tensors, [slot])
         return {name: row[0] for name, row in rows.items()}
+
+    def write(self, slot: int, state: Mapping[str, Float32]) -> None:
+        """Overwrite a slot's state, by name, each [1, ...]."""
+        self.network.write_rows(self._tensors, [slot], state)
+
+    def copy(self, source: int, target: int) -> None:
+        """Overwrite a slot's state with another's."""
+        self.network.copy_row(self._tensors, source, target)
 
     def bind(self, rows: int, traced: frozenset[str], ticks: int = 1, buffers: int = 0) -> BoundRun:
         """

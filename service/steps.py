@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
-from service import codec
+from service import checkpoint, codec
 from service.catalogue import Catalogue
 from service.engine import Engine
+from service.errors import NtmError
 from service.metrics import Metrics
 from service.pb import ntm_pb2
 from service.principal import Principal
@@ -36,11 +39,34 @@ class Steps:
     ) -> ntm_pb2.Session:
         """Open a session; the first of a model waits until its network is loaded."""
         timeout = codec.idle_timeout_seconds(request)
+        start = checkpoint.decode(request.checkpoint) if request.checkpoint else None
         await self._catalogue.load(request.model)
         view = await self._worker.call(
-            self._engine.open, request.model, request.locations, timeout, principal.name
+            self._engine.open, request.model, request.locations, timeout, principal.name, start
         )
         return codec.session(view)
+
+    async def fork(
+        self, request: ntm_pb2.ForkSessionRequest, principal: Principal
+    ) -> ntm_pb2.Session:
+        """Open a session with another one's state, once that one's waiting chunks have run."""
+        source = await self._worker.call(
+            self._engine.describe, request.session_id, principal.caller
+        )
+        timeout = codec.idle_timeout_seconds(request)
+        if timeout is None:
+            timeout = source.idle_timeout_seconds
+        # The slot comes first: to find one may move the slab, for which no run may be under way.
+        fork = await self._worker.call(
+            self._engine.open, source.model, source.locations, timeout, principal.name
+        )
+        copy = partial(self._engine.fork, fork_id=fork.id)
+        try:
+            return codec.session(await self.operate(request.session_id, copy, principal))
+        except BaseException:
+            with suppress(NtmError):
+                await asyncio.shield(self._worker.call(self._engine.delete, fork.id))
+            raise
 
     async def step(self, message: ntm_pb2.Chunk, principal: Principal) -> ntm_pb2.StepResponse:
         """Make the steps of a chunk."""

@@ -90,10 +90,12 @@ class Chunk(Work):
     inputs: Float32
     """[steps, X]."""
     first_step: int | None
-    """Index that the session must have reached, or None for any."""
+    """Index that the session must have reached, or None for any; set when it has begun."""
     selection: tuple[str, ...] = ()
     """Names of the traces wanted."""
     top_k: int = 0
+    is_indexed: bool = field(default=False, init=False)
+    """Whether it came with its first step, so that its client may send it again."""
     model: str = field(default="", init=False)
     """Name of the session's model, from its beginning on."""
     submitted_seconds: float = field(default=0.0, init=False)
@@ -112,6 +114,10 @@ class Chunk(Work):
     """Allocated by `begin`, filled like the outputs."""
     runs: list[Run] | None = field(default=None, init=False)
     """Every run so far; None unless somebody wants to know."""
+
+    def __post_init__(self) -> None:
+        """Note whether there is an index."""
+        self.is_indexed = self.first_step is not None
 
     def begin(self, session: Session) -> None:
         """Note the index of the first step, and allocate what is to be traced."""

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14service/pb/ntm.proto\x12\x06ntm.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb2\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontent_hash\x18\x02 \x01(\t\x12\x0c\n\x04task\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x13\n\x0binput_width\x18\x05 \x01(\r\x12\x14\n\x0coutput_width\x18\x06 \x01(\r\x12\"\n\x05state\x18\x07 \x03(\x0b\x32\x13.ntm.v1.StateTensor\x12#\n\x06traces\x18\x08 \x03(\x0b\x32\x13.ntm.v1.TraceTensor\x12\x12\n\nread_heads\x18\t \x01(\r\x12\x13\n\x0bwrite_heads\x18\n \x01(\r\x12\x19\n\x11\x64\x65\x66\x61ult_locations\x18\x0b \x01(\r\x12\x17\n\x0f\x66ixed_locations\x18\x0c \x01(\x08\x12\x10\n\x08provider\x18\r \x01(\t\"*\n\x0bStateTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\"9\n\x0bTraceTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05heads\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\x03\"\x88\x02\n\x07Session\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x14\n\x0c\x63ontent_hash\x18\x03 \x01(\t\x12\x11\n\tlocations\x18\x04 \x01(\r\x12/\n\x0cidle_timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tnext_step\x18\x06 \x01(\x04\x12\x13\n\x0bstate_bytes\x18\x07 \x01(\x04\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"{\n\x05\x43hunk\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x17\n\nfirst_step\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x0e\n\x06inputs\x18\x03 \x01(\x0c\x12&\n\x06traces\x18\x04 \x01(\x0b\x32\x16.ntm.v1.TraceSelectionB\r\n\x0b_first_step\".\n\x0eTraceSelection\x12\r\n\x05names\x18\x01 \x03(\t\x12\r\n\x05top_k\x18\x02 \x01(\r\"r\n\x05Reply\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\nfirst_step\x18\x02 \x01(\x04\x12\x11\n\tnext_step\x18\x03 \x01(\x04\x12\x0f\n\x07outputs\x18\x04 \x01(\x0c\x12\x1d\n\x06traces\x18\x05 \x03(\x0b\x32\r.ntm.v1.Trace\"V\n\x05Trace\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05heads\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06values\x18\x04 \x01(\x0c\x12\x11\n\tlocations\x18\x05 \x01(\x0c\"\xc6\x01\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12-\n\x08metadata\x18\x04 \x03(\x0b\x32\x1b.ntm.v1.Error.MetadataEntry\x12.\n\x0bretry_delay\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x13\n\x11ListModelsRequest\"3\n\x12ListModelsResponse\x12\x1d\n\x06models\x18\x01 \x03(\x0b\x32\r.ntm.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"0\n\x10GetModelResponse\x12\x1c\n\x05model\x18\x01 \x01(\x0b\x32\r.ntm.v1.Model\"i\n\x14\x43reateSessionRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tlocations\x18\x02 \x01(\r\x12/\n\x0cidle_timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"9\n\x15\x43reateSessionResponse\x12 \n\x07session\x18\x01 \x01(\x0b\x32\x0f.ntm.v1.Session\"\'\n\x11GetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"6\n\x12GetSessionResponse\x12 \n\x07session\x18\x01 \x01(\x0b\x32\x0f.ntm.v1.Session\"<\n\x13ListSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x14ListSessionsResponse\x12!\n\x08sessions\x18\x01 \x03(\x0b\x32\x0f.ntm.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\")\n\x13ResetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"8\n\x14ResetSessionResponse\x12 \n\x07session\x18\x01 \x01(\x0b\x32\x0f.ntm.v1.Session\"*\n\x14\x44\x65leteSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse\"\'\n\x11ReadMemoryRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\xa0\x01\n\x12ReadMemoryResponse\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\tnext_step\x18\x02 \x01(\x04\x12\x11\n\tlocations\x18\x03 \x01(\r\x12\r\n\x05width\x18\x04 \x01(\r\x12\x0e\n\x06memory\x18\x05 \x01(\x0c\x12\x17\n\x0fread_weightings\x18\x06 \x01(\x0c\x12\x18\n\x10write_weightings\x18\x07 \x01(\x0c\"+\n\x0bStepRequest\x12\x1c\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\r.ntm.v1.Chunk\",\n\x0cStepResponse\x12\x1c\n\x05reply\x18\x01 \x01(\x0b\x32\r.ntm.v1.Reply\";\n\x12StreamStepsRequest\x12%\n\noperations\x18\x01 \x03(\x0b\x32\x11.ntm.v1.Operation\"8\n\x13StreamStepsResponse\x12!\n\x08outcomes\x18\x01 \x03(\x0b\x32\x0f.ntm.v1.Outcome\"~\n\tOperation\x12\x0b\n\x03tag\x18\x01 \x01(\x04\x12,\n\x04open\x18\x02 \x01(\x0b\x32\x1c.ntm.v1.CreateSessionRequestH\x00\x12\x1d\n\x04step\x18\x03 \x01(\x0b\x32\r.ntm.v1.ChunkH\x00\x12\x0f\n\x05\x63lose\x18\x04 \x01(\tH\x00\x42\x06\n\x04kind\"\x93\x01\n\x07Outcome\x12\x0b\n\x03tag\x18\x01 \x01(\x04\x12!\n\x06opened\x18\x02 \x01(\x0b\x32\x0f.ntm.v1.SessionH\x00\x12\x1e\n\x05reply\x18\x03 \x01(\x0b\x32\r.ntm.v1.ReplyH\x00\x12\x10\n\x06\x63losed\x18\x04 \x01(\tH\x00\x12\x1e\n\x05\x65rror\x18\x05 \x01(\x0b\x32\r.ntm.v1.ErrorH\x00\x42\x06\n\x04kind2\xcb\x05\n\nNtmService\x12\x43\n\nListModels\x12\x19.ntm.v1.ListModelsRequest\x1a\x1a.ntm.v1.ListModelsResponse\x12=\n\x08GetModel\x12\x17.ntm.v1.GetModelRequest\x1a\x18.ntm.v1.GetModelResponse\x12L\n\rCreateSession\x12\x1c.ntm.v1.CreateSessionRequest\x1a\x1d.ntm.v1.CreateSessionResponse\x12\x43\n\nGetSession\x12\x19.ntm.v1.GetSessionRequest\x1a\x1a.ntm.v1.GetSessionResponse\x12I\n\x0cListSessions\x12\x1b.ntm.v1.ListSessionsRequest\x1a\x1c.ntm.v1.ListSessionsResponse\x12I\n\x0cResetSession\x12\x1b.ntm.v1.ResetSessionRequest\x1a\x1c.ntm.v1.ResetSessionResponse\x12L\n\rDeleteSession\x12\x1c.ntm.v1.DeleteSessionRequest\x1a\x1d.ntm.v1.DeleteSessionResponse\x12\x43\n\nReadMemory\x12\x19.ntm.v1.ReadMemoryRequest\x1a\x1a.ntm.v1.ReadMemoryResponse\x12\x31\n\x04Step\x12\x13.ntm.v1.StepRequest\x1a\x14.ntm.v1.StepResponse\x12J\n\x0bStreamSteps\x12\x1a.ntm.v1.StreamStepsRequest\x1a\x1b.ntm.v1.StreamStepsResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14service/pb/ntm.proto\x12\x06ntm.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb2\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontent_hash\x18\x02 \x01(\t\x12\x0c\n\x04task\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x13\n\x0binput_width\x18\x05 \x01(\r\x12\x14\n\x0coutput_width\x18\x06 \x01(\r\x12\"\n\x05state\x18\x07 \x03(\x0b\x32\x13.ntm.v1.StateTensor\x12#\n\x06traces\x18\x08 \x03(\x0b\x32\x13.ntm.v1.TraceTensor\x12\x12\n\nread_heads\x18\t \x01(\r\x12\x13\n\x0bwrite_heads\x18\n \x01(\r\x12\x19\n\x11\x64\x65\x66\x61ult_locations\x18\x0b \x01(\r\x12\x17\n\x0f\x66ixed_locations\x18\x0c \x01(\x08\x12\x10\n\x08provider\x18\r \x01(\t\"*\n\x0bStateTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\"9\n\x0bTraceTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05heads\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\x03\"\x88\x02\n\x07Session\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x14\n\x0c\x63ontent_hash\x18\x03 \x01(\t\x12\x11\n\tlocations\x18\x04 \x01(\r\x12/\n\x0cidle_timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tnext_step\x18\x06 \x01(\x04\x12\x13\n\x0bstate_bytes\x18\x07 \x01(\x04\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"{\n\x05\x43hunk\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x17\n\nfirst_step\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x0e\n\x06inputs\x18\x03 \x01(\x0c\x12&\n\x06traces\x18\x04 \x01(\x0b\x32\x16.ntm.v1.TraceSelectionB\r\n\x0b_first_step\".\n\x0eTraceSelection\x12\r\n\x05names\x18\x01 \x03(\t\x12\r\n\x05top_k\x18\x02 \x01(\r\"r\n\x05Reply\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\nfirst_step\x18\x02 \x01(\x04\x12\x11\n\tnext_step\x18\x03 \x01(\x04\x12\x0f\n\x07outputs\x18\x04 \x01(\x0c\x12\x1d\n\x06traces\x18\x05 \x03(\x0b\x32\r.ntm.v1.Trace\"V\n\x05Trace\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05heads\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06values\x18\x04 \x01(\x0c\x12\x11\n\tlocations\x18\x05 \x01(\x0c\"\xc6\x01\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12-\n\x08metadata\x18\x04 \x03(\x0b\x32\x1b.ntm.v1.Error.MetadataEntry\x12.\n\x0bretry_delay\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x13\n\x11ListModelsRequest\"3\n\x12ListModelsResponse\x12\x1d\n\x06models\x18\x01 \x03(\x0b\x32\r.ntm.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"0\n\x10GetModelResponse\x12\x1c\n\x05model\x18\x01 \x01(\x0b\x32\r.ntm.v1.Model\"}\n\x14\x43reateSessionRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tlocations\x18\x02 \x01(\r\x12/\n\x0cidle_timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\ncheckpoint\x18\x04 \x01(\x0c\"9\n\x15\x43reateSessionResponse\x12 \n\x07session\x18\x01 \x01(\x0b\x32\x0f.ntm.v1.Session\"\'\n\x11GetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"6\n\x12GetSessionResponse\x12 \n\x07session\x18\x01 \x01(\x0b\x32\x0f.ntm.v1.Session\"<\n\x13ListSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x14ListSessionsResponse\x12!\n\x08sessions\x18\x01 \x03(\x0b\x32\x0f.ntm.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\")\n\x13ResetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"8\n\x14ResetSessionResponse\x12 \n\x07session\x18\x01 \x01(\x0b\x32\x0f.ntm.v1.Session\".\n\x18\x43heckpointSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"Q\n\x19\x43heckpointSessionResponse\x12 \n\x07session\x18\x01 \x01(\x0b\x32\x0f.ntm.v1.Session\x12\x12\n\ncheckpoint\x18\x02 \x01(\x0c\"?\n\x15RestoreSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\ncheckpoint\x18\x02 \x01(\x0c\":\n\x16RestoreSessionResponse\x12 \n\x07session\x18\x01 \x01(\x0b\x32\x0f.ntm.v1.Session\"Y\n\x12\x46orkSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12/\n\x0cidle_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"7\n\x13\x46orkSessionResponse\x12 \n\x07session\x18\x01 \x01(\x0b\x32\x0f.ntm.v1.Session\"*\n\x14\x44\x65leteSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse\"\'\n\x11ReadMemoryRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\xa0\x01\n\x12ReadMemoryResponse\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\tnext_step\x18\x02 \x01(\x04\x12\x11\n\tlocations\x18\x03 \x01(\r\x12\r\n\x05width\x18\x04 \x01(\r\x12\x0e\n\x06memory\x18\x05 \x01(\x0c\x12\x17\n\x0fread_weightings\x18\x06 \x01(\x0c\x12\x18\n\x10write_weightings\x18\x07 \x01(\x0c\"+\n\x0bStepRequest\x12\x1c\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\r.ntm.v1.Chunk\",\n\x0cStepResponse\x12\x1c\n\x05reply\x18\x01 \x01(\x0b\x32\r.ntm.v1.Reply\";\n\x12StreamStepsRequest\x12%\n\noperations\x18\x01 \x03(\x0b\x32\x11.ntm.v1.Operation\"8\n\x13StreamStepsResponse\x12!\n\x08outcomes\x18\x01 \x03(\x0b\x32\x0f.ntm.v1.Outcome\"~\n\tOperation\x12\x0b\n\x03tag\x18\x01 \x01(\x04\x12,\n\x04open\x18\x02 \x01(\x0b\x32\x1c.ntm.v1.CreateSessionRequestH\x00\x12\x1d\n\x04step\x18\x03 \x01(\x0b\x32\r.ntm.v1.ChunkH\x00\x12\x0f\n\x05\x63lose\x18\x04 \x01(\tH\x00\x42\x06\n\x04kind\"\x93\x01\n\x07Outcome\x12\x0b\n\x03tag\x18\x01 \x01(\x04\x12!\n\x06opened\x18\x02 \x01(\x0b\x32\x0f.ntm.v1.SessionH\x00\x12\x1e\n\x05reply\x18\x03 \x01(\x0b\x32\r.ntm.v1.ReplyH\x00\x12\x10\n\x06\x63losed\x18\x04 \x01(\tH\x00\x12\x1e\n\x05\x65rror\x18\x05 \x01(\x0b\x32\r.ntm.v1.ErrorH\x00\x42\x06\n\x04kind2\xbe\x07\n\nNtmService\x12\x43\n\nListModels\x12\x19.ntm.v1.ListModelsRequest\x1a\x1a.ntm.v1.ListModelsResponse\x12=\n\x08GetModel\x12\x17.ntm.v1.GetModelRequest\x1a\x18.ntm.v1.GetModelResponse\x12L\n\rCreateSession\x12\x1c.ntm.v1.CreateSessionRequest\x1a\x1d.ntm.v1.CreateSessionResponse\x12\x43\n\nGetSession\x12\x19.ntm.v1.GetSessionRequest\x1a\x1a.ntm.v1.GetSessionResponse\x12I\n\x0cListSessions\x12\x1b.ntm.v1.ListSessionsRequest\x1a\x1c.ntm.v1.ListSessionsResponse\x12I\n\x0cResetSession\x12\x1b.ntm.v1.ResetSessionRequest\x1a\x1c.ntm.v1.ResetSessionResponse\x12X\n\x11\x43heckpointSession\x12 .ntm.v1.CheckpointSessionRequest\x1a!.ntm.v1.CheckpointSessionResponse\x12O\n\x0eRestoreSession\x12\x1d.ntm.v1.RestoreSessionRequest\x1a\x1e.ntm.v1.RestoreSessionResponse\x12\x46\n\x0b\x46orkSession\x12\x1a.ntm.v1.ForkSessionRequest\x1a\x1b.ntm.v1.ForkSessionResponse\x12L\n\rDeleteSession\x12\x1c.ntm.v1.DeleteSessionRequest\x1a\x1d.ntm.v1.DeleteSessionResponse\x12\x43\n\nReadMemory\x12\x19.ntm.v1.ReadMemoryRequest\x1a\x1a.ntm.v1.ReadMemoryResponse\x12\x31\n\x04Step\x12\x13.ntm.v1.StepRequest\x1a\x14.ntm.v1.StepResponse\x12J\n\x0bStreamSteps\x12\x1a.ntm.v1.StreamStepsRequest\x1a\x1b.ntm.v1.StreamStepsResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -64,41 +64,53 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELRESPONSE']._serialized_start=1461
   _globals['_GETMODELRESPONSE']._serialized_end=1509
   _globals['_CREATESESSIONREQUEST']._serialized_start=1511
-  _globals['_CREATESESSIONREQUEST']._serialized_end=1616
-  _globals['_CREATESESSIONRESPONSE']._serialized_start=1618
-  _globals['_CREATESESSIONRESPONSE']._serialized_end=1675
-  _globals['_GETSESSIONREQUEST']._serialized_start=1677
-  _globals['_GETSESSIONREQUEST']._serialized_end=1716
-  _globals['_GETSESSIONRESPONSE']._serialized_start=1718
-  _globals['_GETSESSIONRESPONSE']._serialized_end=1772
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=1774
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=1834
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1836
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1918
-  _globals['_RESETSESSIONREQUEST']._serialized_start=1920
-  _globals['_RESETSESSIONREQUEST']._serialized_end=1961
-  _globals['_RESETSESSIONRESPONSE']._serialized_start=1963
-  _globals['_RESETSESSIONRESPONSE']._serialized_end=2019
-  _globals['_DELETESESSIONREQUEST']._serialized_start=2021
-  _globals['_DELETESESSIONREQUEST']._serialized_end=2063
-  _globals['_DELETESESSIONRESPONSE']._serialized_start=2065
-  _globals['_DELETESESSIONRESPONSE']._serialized_end=2088
-  _globals['_READMEMORYREQUEST']._serialized_start=2090
-  _globals['_READMEMORYREQUEST']._serialized_end=2129
-  _globals['_READMEMORYRESPONSE']._serialized_start=2132
-  _globals['_READMEMORYRESPONSE']._serialized_end=2292
-  _globals['_STEPREQUEST']._serialized_start=2294
-  _globals['_STEPREQUEST']._serialized_end=2337
-  _globals['_STEPRESPONSE']._serialized_start=2339
-  _globals['_STEPRESPONSE']._serialized_end=2383
-  _globals['_STREAMSTEPSREQUEST']._serialized_start=2385
-  _globals['_STREAMSTEPSREQUEST']._serialized_end=2444
-  _globals['_STREAMSTEPSRESPONSE']._serialized_start=2446
-  _globals['_STREAMSTEPSRESPONSE']._serialized_end=2502
-  _globals['_OPERATION']._serialized_start=2504
-  _globals['_OPERATION']._serialized_end=2630
-  _globals['_OUTCOME']._serialized_start=2633
-  _globals['_OUTCOME']._serialized_end=2780
-  _globals['_NTMSERVICE']._serialized_start=2783
-  _globals['_NTMSERVICE']._serialized_end=3498
+  _globals['_CREATESESSIONREQUEST']._serialized_end=1636
+  _globals['_CREATESESSIONRESPONSE']._serialized_start=1638
+  _globals['_CREATESESSIONRESPONSE']._serialized_end=1695
+  _globals['_GETSESSIONREQUEST']._serialized_start=1697
+  _globals['_GETSESSIONREQUEST']._serialized_end=1736
+  _globals['_GETSESSIONRESPONSE']._serialized_start=1738
+  _globals['_GETSESSIONRESPONSE']._serialized_end=1792
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=1794
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=1854
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1856
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1938
+  _globals['_RESETSESSIONREQUEST']._serialized_start=1940
+  _globals['_RESETSESSIONREQUEST']._serialized_end=1981
+  _globals['_RESETSESSIONRESPONSE']._serialized_start=1983
+  _globals['_RESETSESSIONRESPONSE']._serialized_end=2039
+  _globals['_CHECKPOINTSESSIONREQUEST']._serialized_start=2041
+  _globals['_CHECKPOINTSESSIONREQUEST']._serialized_end=2087
+  _globals['_CHECKPOINTSESSIONRESPONSE']._serialized_start=2089
+  _globals['_CHECKPOINTSESSIONRESPONSE']._serialized_end=2170
+  _globals['_RESTORESESSIONREQUEST']._serialized_start=2172
+  _globals['_RESTORESESSIONREQUEST']._serialized_end=2235
+  _globals['_RESTORESESSIONRESPONSE']._serialized_start=2237
+  _globals['_RESTORESESSIONRESPONSE']._serialized_end=2295
+  _globals['_FORKSESSIONREQUEST']._serialized_start=2297
+  _globals['_FORKSESSIONREQUEST']._serialized_end=2386
+  _globals['_FORKSESSIONRESPONSE']._serialized_start=2388
+  _globals['_FORKSESSIONRESPONSE']._serialized_end=2443
+  _globals['_DELETESESSIONREQUEST']._serialized_start=2445
+  _globals['_DELETESESSIONREQUEST']._serialized_end=2487
+  _globals['_DELETESESSIONRESPONSE']._serialized_start=2489
+  _globals['_DELETESESSIONRESPONSE']._serialized_end=2512
+  _globals['_READMEMORYREQUEST']._serialized_start=2514
+  _globals['_READMEMORYREQUEST']._serialized_end=2553
+  _globals['_READMEMORYRESPONSE']._serialized_start=2556
+  _globals['_READMEMORYRESPONSE']._serialized_end=2716
+  _globals['_STEPREQUEST']._serialized_start=2718
+  _globals['_STEPREQUEST']._serialized_end=2761
+  _globals['_STEPRESPONSE']._serialized_start=2763
+  _globals['_STEPRESPONSE']._serialized_end=2807
+  _globals['_STREAMSTEPSREQUEST']._serialized_start=2809
+  _globals['_STREAMSTEPSREQUEST']._serialized_end=2868
+  _globals['_STREAMSTEPSRESPONSE']._serialized_start=2870
+  _globals['_STREAMSTEPSRESPONSE']._serialized_end=2926
+  _globals['_OPERATION']._serialized_start=2928
+  _globals['_OPERATION']._serialized_end=3054
+  _globals['_OUTCOME']._serialized_start=3057
+  _globals['_OUTCOME']._serialized_end=3204
+  _globals['_NTMSERVICE']._serialized_start=3207
+  _globals['_NTMSERVICE']._serialized_end=4165
 # @@protoc_insertion_point(module_scope)

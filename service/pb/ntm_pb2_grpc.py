@@ -65,6 +65,21 @@ class NtmServiceStub:
                 request_serializer=service_dot_pb_dot_ntm__pb2.ResetSessionRequest.SerializeToString,
                 response_deserializer=service_dot_pb_dot_ntm__pb2.ResetSessionResponse.FromString,
                 _registered_method=True)
+        self.CheckpointSession = channel.unary_unary(
+                '/ntm.v1.NtmService/CheckpointSession',
+                request_serializer=service_dot_pb_dot_ntm__pb2.CheckpointSessionRequest.SerializeToString,
+                response_deserializer=service_dot_pb_dot_ntm__pb2.CheckpointSessionResponse.FromString,
+                _registered_method=True)
+        self.RestoreSession = channel.unary_unary(
+                '/ntm.v1.NtmService/RestoreSession',
+                request_serializer=service_dot_pb_dot_ntm__pb2.RestoreSessionRequest.SerializeToString,
+                response_deserializer=service_dot_pb_dot_ntm__pb2.RestoreSessionResponse.FromString,
+                _registered_method=True)
+        self.ForkSession = channel.unary_unary(
+                '/ntm.v1.NtmService/ForkSession',
+                request_serializer=service_dot_pb_dot_ntm__pb2.ForkSessionRequest.SerializeToString,
+                response_deserializer=service_dot_pb_dot_ntm__pb2.ForkSessionResponse.FromString,
+                _registered_method=True)
         self.DeleteSession = channel.unary_unary(
                 '/ntm.v1.NtmService/DeleteSession',
                 request_serializer=service_dot_pb_dot_ntm__pb2.DeleteSessionRequest.SerializeToString,
@@ -108,7 +123,7 @@ class NtmServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateSession(self, request, context):
-        """Opens a session with the model's initial state. The answer states what the server chose where the
+        """Opens a session with the model's initial state, or a checkpoint's. The answer states what the server chose where the
         request left a field unset.
 
         A session without a step for its idle timeout expires: it is closed and its state is lost. A chunk
@@ -117,6 +132,7 @@ class NtmServiceServicer:
         NOT_FOUND, MODEL_UNKNOWN: no model of that name is served here.
         INVALID_ARGUMENT, INVALID_REQUEST: the locations or the idle timeout are out of the server's
         limits, or the model allows one number of locations only.
+        INVALID_ARGUMENT with one of RestoreSession's reasons: the checkpoint is not for this session.
         RESOURCE_EXHAUSTED, CAPACITY_EXCEEDED: no room for another session or its state, in all or of this
         principal; the metadata have the setting as `limit`. Comes at once, with a retry delay, and touches
         no other session.
@@ -155,6 +171,38 @@ class NtmServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckpointSession(self, request, context):
+        """Takes a checkpoint: the session's state at its next step, as bytes that any server of the same model
+        takes, now or later. service/checkpoint.py has their layout. Chunks already waiting run first. Does not
+        count as use.
+
+        INVALID_ARGUMENT, INVALID_REQUEST: the answer would exceed the server's message size.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreSession(self, request, context):
+        """Sets the session to a checkpoint's state and step. Chunks already waiting run before that. Counts as
+        use. A session that is refused stays as it is.
+
+        INVALID_ARGUMENT with CHECKPOINT_DAMAGED (the bytes are not those that were taken), CHECKPOINT_FOREIGN
+        (of another model, or another number of locations) or CHECKPOINT_TOO_NEW (taken by a later server).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForkSession(self, request, context):
+        """Opens a session with the state and the step of another one, which goes on independently. Chunks already
+        waiting in that one run first. Its idle timeout is the same unless the request has one.
+
+        Fails as CreateSession for want of room.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteSession(self, request, context):
         """Closes the session and frees its state. Its waiting chunks fail with SESSION_DELETED. Deleting
         twice fails with NOT_FOUND, SESSION_DELETED.
@@ -177,6 +225,9 @@ class NtmServiceServicer:
     def Step(self, request, context):
         """Makes the steps of one chunk and answers with their outputs. Chunks of a session run in the order
         of their arrival, one step at a time; steps of different sessions run together.
+
+        A chunk with the first_step, inputs and traces of one that was made already, whose answer was lost, is
+        answered again with the same bytes, as long as the server still has them; no step is made twice.
 
         A call cancelled (or past its deadline) while its chunk waits changes nothing. One cancelled while
         its chunk runs stops it after a few steps, which stay made: GetSession tells the next step.
@@ -237,6 +288,21 @@ def add_NtmServiceServicer_to_server(servicer, server):
                     servicer.ResetSession,
                     request_deserializer=service_dot_pb_dot_ntm__pb2.ResetSessionRequest.FromString,
                     response_serializer=service_dot_pb_dot_ntm__pb2.ResetSessionResponse.SerializeToString,
+            ),
+            'CheckpointSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckpointSession,
+                    request_deserializer=service_dot_pb_dot_ntm__pb2.CheckpointSessionRequest.FromString,
+                    response_serializer=service_dot_pb_dot_ntm__pb2.CheckpointSessionResponse.SerializeToString,
+            ),
+            'RestoreSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreSession,
+                    request_deserializer=service_dot_pb_dot_ntm__pb2.RestoreSessionRequest.FromString,
+                    response_serializer=service_dot_pb_dot_ntm__pb2.RestoreSessionResponse.SerializeToString,
+            ),
+            'ForkSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForkSession,
+                    request_deserializer=service_dot_pb_dot_ntm__pb2.ForkSessionRequest.FromString,
+                    response_serializer=service_dot_pb_dot_ntm__pb2.ForkSessionResponse.SerializeToString,
             ),
             'DeleteSession': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteSession,
@@ -422,6 +488,87 @@ class NtmService:
             '/ntm.v1.NtmService/ResetSession',
             service_dot_pb_dot_ntm__pb2.ResetSessionRequest.SerializeToString,
             service_dot_pb_dot_ntm__pb2.ResetSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckpointSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ntm.v1.NtmService/CheckpointSession',
+            service_dot_pb_dot_ntm__pb2.CheckpointSessionRequest.SerializeToString,
+            service_dot_pb_dot_ntm__pb2.CheckpointSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ntm.v1.NtmService/RestoreSession',
+            service_dot_pb_dot_ntm__pb2.RestoreSessionRequest.SerializeToString,
+            service_dot_pb_dot_ntm__pb2.RestoreSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForkSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ntm.v1.NtmService/ForkSession',
+            service_dot_pb_dot_ntm__pb2.ForkSessionRequest.SerializeToString,
+            service_dot_pb_dot_ntm__pb2.ForkSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

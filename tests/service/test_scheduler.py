@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from service.replays import Replays
 from service.runtime import Network
 from service.scheduler import Scheduler
 from service.sessions import Session
@@ -20,7 +21,7 @@ def slabs(network: Network) -> tuple[Slab, Slab]:
 
 def waiting(slab: Slab, name: str, steps: int = 1) -> Session:
     """A session with a chunk of that many steps."""
-    session = Session(name, 0, "", "ledger", slab, 0, 1.0, 0.0, 0.0)
+    session = Session(name, 0, "", "ledger", slab, 0, 1.0, 0.0, 0.0, Replays(0))
     chunk = Chunk(name, np.zeros((steps, 2), np.float32), None)
     chunk.remaining = steps
     session.waiting.append(chunk)

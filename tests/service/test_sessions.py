@@ -6,6 +6,7 @@ import pytest
 
 from service import sessions
 from service.errors import SessionDeleted, SessionUnknown
+from service.replays import Replays
 from service.runtime import Network
 from service.sessions import Session, SessionTable, new_session_id
 from service.slab import Slab
@@ -13,7 +14,7 @@ from service.slab import Slab
 
 def session(network: Network, name: str, used: float = 0.0, timeout: float = 10.0) -> Session:
     """A session that was last used at that time."""
-    return Session(name, 0, "", "ledger", Slab(network, 5), 0, timeout, 0.0, used)
+    return Session(name, 0, "", "ledger", Slab(network, 5), 0, timeout, 0.0, used, Replays(0))
 
 
 def test_the_next_deadline_is_the_earliest(network: Network) -> None:

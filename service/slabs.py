@@ -1,0 +1,87 @@
+"""The slabs of every model and memory size: where state is, and how it gets in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from service import checkpoint
+from service.checkpoint import Checkpoint
+from service.errors import CheckpointForeign
+from service.runtime import Network
+from service.sessions import Session
+from service.slab import Slab
+from service.spec import Float32
+
+
+class Slabs:
+    """Gives sessions their places, and takes them back."""
+
+    def __init__(self, networks: Mapping[str, Network]) -> None:
+        """Of these networks by name, to which more may be added."""
+        self._networks = networks
+        self._slabs: dict[tuple[str, int], Slab] = {}
+
+    def __iter__(self) -> Iterator[Slab]:
+        """Those in use. Another thread may iterate."""
+        return iter(list(self._slabs.values()))
+
+    def of(self, model: str) -> list[Slab]:
+        """A model's slabs in use. Any thread may ask."""
+        return [slab for (name, _), slab in list(self._slabs.items()) if name == model]
+
+    def place(self, model: str, locations: int) -> tuple[Slab, int]:
+        """
+        A slot at the model's initial state, and its slab; no run may be under way.
+
+        The slab is made for the first slot of its memory size, and grows when it is full.
+        """
+        slab = self._slabs.get((model, locations))
+        if slab is None:
+            slab = self._slabs[model, locations] = Slab(self._networks[model], locations)
+        return slab, slab.acquire()
+
+    def leave(self, session: Session) -> None:
+        """Take a session's slot back, and the slab with the last one."""
+        session.slab.release(session.slot)
+        if not session.slab.used:
+            del self._slabs[session.model, session.locations]
+
+    @staticmethod
+    def state(session: Session) -> dict[str, Float32]:
+        """A copy of a session's state by name, without a batch axis."""
+        return session.slab.read(session.slot)
+
+    @staticmethod
+    def checkpoint(session: Session) -> Checkpoint:
+        """A session's state at its step."""
+        content_hash = session.slab.network.content_hash
+        state = {name: values.ravel() for name, values in Slabs.state(session).items()}
+        return Checkpoint(content_hash, session.locations, session.next_step, state)
+
+    @staticmethod
+    def restore(session: Session, taken: Checkpoint) -> None:
+        """
+        Set a session's state to a checkpoint's.
+
+        Raises:
+            CheckpointForeign, CheckpointDamaged: it is not for this session; nothing was changed.
+        """
+        network = session.slab.network
+        state = checkpoint.state_for(taken, network.spec, network.content_hash)
+        if taken.locations != session.locations:
+            raise CheckpointForeign(
+                f"the checkpoint has {taken.locations} locations, the session {session.locations}",
+                expected=session.locations,
+                actual=taken.locations,
+            )
+        session.slab.write(session.slot, state)
+
+    @staticmethod
+    def copy(source: Session, target: Session) -> None:
+        """Set a session of the same slab to another's state, which does not leave the device."""
+        source.slab.copy(source.slot, target.slot)
+
+    def check_integrity(self) -> None:
+        """Raise RuntimeError, with the counts, unless every slot is either free or taken, once."""
+        for slab in self:
+            slab.check_integrity()
