@@ -7,6 +7,7 @@ Every error the server tells a client about, without a word of gRPC.
     │   ├── SessionUnknown        never opened here, or closed too long ago to remember
     │   ├── SessionExpired
     │   ├── SessionDeleted
+    │   ├── SessionMoved          another replica has it now
     │   ├── StepIndexMismatch
     │   ├── CheckpointDamaged
     │   ├── CheckpointForeign     of another model
@@ -15,6 +16,7 @@ Every error the server tells a client about, without a word of gRPC.
     ├── SessionFailed             the state can no longer be trusted
     ├── CapacityExceeded          try again later
     ├── Draining                  try another replica
+    ├── NotStored                 try again: the store did not answer
     ├── Unauthenticated           nobody knows who calls
     ├── PermissionDenied          the caller may not do that
     ├── ModelInvalid              a model file that must not be served
@@ -69,6 +71,12 @@ class SessionDeleted(InvalidRequest):
     """A client deleted the session."""
 
     reason = "SESSION_DELETED"
+
+
+class SessionMoved(InvalidRequest):
+    """Another replica has taken the session over."""
+
+    reason = "SESSION_MOVED"
 
 
 class StepIndexMismatch(InvalidRequest):
@@ -134,6 +142,12 @@ class PermissionDenied(NtmError):
     """The caller is known and lacks the scope that the call needs."""
 
     reason = "PERMISSION_DENIED"
+
+
+class NotStored(NtmError):
+    """The store did not answer: the steps were made, and may not be durable yet."""
+
+    reason = "NOT_STORED"
 
 
 class ModelInvalid(NtmError):

@@ -24,6 +24,7 @@ CODES: dict[type[errors.NtmError], grpc.StatusCode] = {
     errors.SessionUnknown: grpc.StatusCode.NOT_FOUND,
     errors.SessionExpired: grpc.StatusCode.NOT_FOUND,
     errors.SessionDeleted: grpc.StatusCode.NOT_FOUND,
+    errors.SessionMoved: grpc.StatusCode.NOT_FOUND,
     errors.StepIndexMismatch: grpc.StatusCode.ABORTED,
     errors.CheckpointDamaged: grpc.StatusCode.INVALID_ARGUMENT,
     errors.CheckpointForeign: grpc.StatusCode.INVALID_ARGUMENT,
@@ -32,6 +33,7 @@ CODES: dict[type[errors.NtmError], grpc.StatusCode] = {
     errors.SessionFailed: grpc.StatusCode.DATA_LOSS,
     errors.CapacityExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.Draining: grpc.StatusCode.UNAVAILABLE,
+    errors.NotStored: grpc.StatusCode.UNAVAILABLE,
     errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
 }

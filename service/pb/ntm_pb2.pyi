@@ -3,6 +3,7 @@ import datetime
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -59,7 +60,7 @@ class TraceTensor(_message.Message):
     def __init__(self, name: _Optional[str] = ..., heads: _Optional[int] = ..., width: _Optional[int] = ...) -> None: ...
 
 class Session(_message.Message):
-    __slots__ = ("id", "model", "content_hash", "locations", "idle_timeout", "next_step", "state_bytes", "create_time", "expire_time")
+    __slots__ = ("id", "model", "content_hash", "locations", "idle_timeout", "next_step", "state_bytes", "create_time", "expire_time", "durability", "durable_step")
     ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CONTENT_HASH_FIELD_NUMBER: _ClassVar[int]
@@ -69,6 +70,8 @@ class Session(_message.Message):
     STATE_BYTES_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    DURABLE_STEP_FIELD_NUMBER: _ClassVar[int]
     id: str
     model: str
     content_hash: str
@@ -78,7 +81,49 @@ class Session(_message.Message):
     state_bytes: int
     create_time: _timestamp_pb2.Timestamp
     expire_time: _timestamp_pb2.Timestamp
-    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., content_hash: _Optional[str] = ..., locations: _Optional[int] = ..., idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., next_step: _Optional[int] = ..., state_bytes: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    durability: Durability
+    durable_step: int
+    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., content_hash: _Optional[str] = ..., locations: _Optional[int] = ..., idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., next_step: _Optional[int] = ..., state_bytes: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., durability: _Optional[_Union[Durability, _Mapping]] = ..., durable_step: _Optional[int] = ...) -> None: ...
+
+class Durability(_message.Message):
+    __slots__ = ("policy", "every_steps")
+    class Policy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        POLICY_UNSPECIFIED: _ClassVar[Durability.Policy]
+        POLICY_NONE: _ClassVar[Durability.Policy]
+        POLICY_ASYNCHRONOUS: _ClassVar[Durability.Policy]
+        POLICY_SYNCHRONOUS: _ClassVar[Durability.Policy]
+    POLICY_UNSPECIFIED: Durability.Policy
+    POLICY_NONE: Durability.Policy
+    POLICY_ASYNCHRONOUS: Durability.Policy
+    POLICY_SYNCHRONOUS: Durability.Policy
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    EVERY_STEPS_FIELD_NUMBER: _ClassVar[int]
+    policy: Durability.Policy
+    every_steps: int
+    def __init__(self, policy: _Optional[_Union[Durability.Policy, str]] = ..., every_steps: _Optional[int] = ...) -> None: ...
+
+class StoredSession(_message.Message):
+    __slots__ = ("owner", "session", "checkpoint", "chunks")
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    owner: str
+    session: Session
+    checkpoint: bytes
+    chunks: _containers.RepeatedCompositeFieldContainer[StoredChunk]
+    def __init__(self, owner: _Optional[str] = ..., session: _Optional[_Union[Session, _Mapping]] = ..., checkpoint: _Optional[bytes] = ..., chunks: _Optional[_Iterable[_Union[StoredChunk, _Mapping]]] = ...) -> None: ...
+
+class StoredChunk(_message.Message):
+    __slots__ = ("inputs_crc32", "traces", "reply")
+    INPUTS_CRC32_FIELD_NUMBER: _ClassVar[int]
+    TRACES_FIELD_NUMBER: _ClassVar[int]
+    REPLY_FIELD_NUMBER: _ClassVar[int]
+    inputs_crc32: int
+    traces: TraceSelection
+    reply: Reply
+    def __init__(self, inputs_crc32: _Optional[int] = ..., traces: _Optional[_Union[TraceSelection, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ...) -> None: ...
 
 class Chunk(_message.Message):
     __slots__ = ("session_id", "first_step", "inputs", "traces")
@@ -101,18 +146,20 @@ class TraceSelection(_message.Message):
     def __init__(self, names: _Optional[_Iterable[str]] = ..., top_k: _Optional[int] = ...) -> None: ...
 
 class Reply(_message.Message):
-    __slots__ = ("session_id", "first_step", "next_step", "outputs", "traces")
+    __slots__ = ("session_id", "first_step", "next_step", "outputs", "traces", "durable_step")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     FIRST_STEP_FIELD_NUMBER: _ClassVar[int]
     NEXT_STEP_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     TRACES_FIELD_NUMBER: _ClassVar[int]
+    DURABLE_STEP_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     first_step: int
     next_step: int
     outputs: bytes
     traces: _containers.RepeatedCompositeFieldContainer[Trace]
-    def __init__(self, session_id: _Optional[str] = ..., first_step: _Optional[int] = ..., next_step: _Optional[int] = ..., outputs: _Optional[bytes] = ..., traces: _Optional[_Iterable[_Union[Trace, _Mapping]]] = ...) -> None: ...
+    durable_step: int
+    def __init__(self, session_id: _Optional[str] = ..., first_step: _Optional[int] = ..., next_step: _Optional[int] = ..., outputs: _Optional[bytes] = ..., traces: _Optional[_Iterable[_Union[Trace, _Mapping]]] = ..., durable_step: _Optional[int] = ...) -> None: ...
 
 class Trace(_message.Message):
     __slots__ = ("name", "heads", "width", "values", "locations")
@@ -172,16 +219,18 @@ class GetModelResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
 
 class CreateSessionRequest(_message.Message):
-    __slots__ = ("model", "locations", "idle_timeout", "checkpoint")
+    __slots__ = ("model", "locations", "idle_timeout", "checkpoint", "durability")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LOCATIONS_FIELD_NUMBER: _ClassVar[int]
     IDLE_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
     model: str
     locations: int
     idle_timeout: _duration_pb2.Duration
     checkpoint: bytes
-    def __init__(self, model: _Optional[str] = ..., locations: _Optional[int] = ..., idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., checkpoint: _Optional[bytes] = ...) -> None: ...
+    durability: Durability
+    def __init__(self, model: _Optional[str] = ..., locations: _Optional[int] = ..., idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., checkpoint: _Optional[bytes] = ..., durability: _Optional[_Union[Durability, _Mapping]] = ...) -> None: ...
 
 class CreateSessionResponse(_message.Message):
     __slots__ = ("session",)

@@ -127,7 +127,8 @@ class NtmServiceServicer:
         request left a field unset.
 
         A session without a step for its idle timeout expires: it is closed and its state is lost. A chunk
-        that waits or runs keeps its session alive.
+        that waits or runs keeps its session alive. Where the server has a store, any replica with the same
+        store can go on with the session, and takes it over by doing so.
 
         NOT_FOUND, MODEL_UNKNOWN: no model of that name is served here.
         INVALID_ARGUMENT, INVALID_REQUEST: the locations or the idle timeout are out of the server's
@@ -146,8 +147,9 @@ class NtmServiceServicer:
         """Describes a session. Does not count as use: it postpones no expiry.
 
         NOT_FOUND with one of SESSION_UNKNOWN (never opened here, another's, or closed too long ago),
-        SESSION_EXPIRED, SESSION_DELETED; DATA_LOSS, SESSION_FAILED after a run that failed. Every call
-        below that names a session can fail so.
+        SESSION_EXPIRED, SESSION_DELETED, SESSION_MOVED (another replica has taken it over); DATA_LOSS,
+        SESSION_FAILED after a run that failed; UNAVAILABLE, NOT_STORED where the session is in a store that
+        does not answer. Every call below that names a session can fail so.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -239,6 +241,8 @@ class NtmServiceServicer:
         `expected`. Nothing was computed.
         RESOURCE_EXHAUSTED, CAPACITY_EXCEEDED: too many steps of this session wait.
         DATA_LOSS, SESSION_FAILED: the run failed, or its result was not finite; the session is closed.
+        UNAVAILABLE, NOT_STORED: with POLICY_SYNCHRONOUS, the steps were made and could not be stored; send the
+        same chunk again.
         UNAVAILABLE, DRAINING: the server is stopping.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
