@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from service.errors import CapacityExceeded, InvalidRequest
+from service.saving import Durability, Policy
 from service.sessions import Held, Session
 from service.settings import Settings
 from service.spec import Float32, ModelSpec
@@ -54,6 +55,20 @@ class Admission:
         if not 0 < asked <= most:
             raise InvalidRequest(f"idle timeout is {asked} s; it must be above 0, at most {most}")
         return asked
+
+    def durability(self, asked: Durability | None, *, has_store: bool) -> Durability:
+        """The durability of a session that asks for it, None for the server's default."""
+        settings = self._settings
+        every = settings.checkpoint_every_steps
+        if asked is None:
+            asked = Durability(Policy(settings.durability)) if has_store else Durability()
+        if asked.policy is not Policy.NONE and not has_store:
+            raise InvalidRequest(
+                f"durability is {asked.policy.value}, but this server has no store; ask for none"
+            )
+        if asked.policy is Policy.ASYNCHRONOUS:
+            return Durability(asked.policy, asked.every_steps or every)
+        return Durability(asked.policy)
 
     def room(self, held: Held, held_by_owner: Held, new_bytes: int) -> None:
         """Refuse a session of `new_bytes` of state when so much is held, by its owner or in all."""

@@ -10,11 +10,17 @@ import numpy as np
 from service.catalogue import Model
 from service.errors import InvalidRequest
 from service.pb import ntm_pb2
+from service.saving import Durability, Policy
 from service.spec import LOCATIONS, Dimension, Float32, ModelSpec
 from service.views import SessionView
 from service.work import Chunk, ChunkOutcome, TraceRows
 
 _FLOAT = np.dtype("<f4")
+_POLICIES = {
+    Policy.NONE: ntm_pb2.Durability.POLICY_NONE,
+    Policy.ASYNCHRONOUS: ntm_pb2.Durability.POLICY_ASYNCHRONOUS,
+    Policy.SYNCHRONOUS: ntm_pb2.Durability.POLICY_SYNCHRONOUS,
+}
 _IS_LITTLE_ENDIAN = sys.byteorder == "little"
 
 
@@ -44,8 +50,13 @@ def chunk(message: ntm_pb2.Chunk) -> Chunk:
 
 def write_reply(chunk: Chunk, message: ntm_pb2.Reply) -> int:
     """Write a finished chunk's outputs and traces into a message; how many bytes they are."""
-    outcome: ChunkOutcome = chunk.outcome
     message.session_id = chunk.session_id
+    message.durable_step = chunk.durable_step
+    return write_outcome(chunk.outcome, message)
+
+
+def write_outcome(outcome: ChunkOutcome, message: ntm_pb2.Reply) -> int:
+    """Write what a chunk led to into a message; how many bytes of outputs and traces there are."""
     message.first_step = outcome.first_step
     message.next_step = outcome.first_step + len(outcome.outputs)
     message.outputs = outputs = _bytes(outcome.outputs)
@@ -69,7 +80,20 @@ def session(view: SessionView) -> ntm_pb2.Session:
         state_bytes=view.state_bytes,
         create_time=datetime.fromtimestamp(view.created_unix_seconds, UTC),
         expire_time=datetime.fromtimestamp(view.expires_unix_seconds, UTC),
+        durability=ntm_pb2.Durability(
+            policy=_POLICIES[view.durability.policy], every_steps=view.durability.every_steps
+        ),
+        durable_step=view.durable_step,
     )
+
+
+def durability(message: ntm_pb2.CreateSessionRequest | ntm_pb2.Session) -> Durability | None:
+    """The durability that a message names, or None."""
+    asked = message.durability
+    for policy, value in _POLICIES.items():
+        if asked.policy == value:
+            return Durability(policy, asked.every_steps)
+    return None
 
 
 def model(model: Model, provider: str) -> ntm_pb2.Model:

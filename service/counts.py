@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from service.errors import NtmError, SessionDeleted, SessionExpired, SessionFailed
+from service.errors import NtmError, SessionDeleted, SessionExpired, SessionFailed, SessionMoved
 from service.metrics import Metrics
 from service.sessions import Session
 from service.slabs import Slabs
@@ -15,6 +15,7 @@ _REASONS: dict[type[NtmError], str] = {
     SessionDeleted: "deleted",
     SessionExpired: "expired",
     SessionFailed: "failed",
+    SessionMoved: "moved",
 }
 
 SLAB = "slab"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -40,9 +41,11 @@ class Engine(Lifecycle):
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         most_turns: int = 2,
+        *,
+        has_store: bool = False,
     ) -> None:
         """As `Lifecycle`; at most `most_turns` may be scheduled and not committed."""
-        super().__init__(networks, settings, metrics, clock, wall_clock)
+        super().__init__(networks, settings, metrics, clock, wall_clock, has_store=has_store)
         self._buffers = list(range(most_turns))
 
     @property
@@ -145,7 +148,11 @@ class Engine(Lifecycle):
                 if chunk.is_indexed:
                     session.replays.add(chunk)
                 finished.append(chunk)
-                self._finished.append(session.waiting.popleft())
+        if self._has_store:
+            self._save_due(turn.sessions)
+        for session in turn.sessions:
+            if session.waiting and not session.chunk.remaining:
+                self.saving.finish(session, session.waiting.popleft())
             self._settle(session)
         self._counts.committed(turn, finished, traced)
 
@@ -180,12 +187,23 @@ class Engine(Lifecycle):
                 self._scheduler.add(session)
                 return
             session.waiting.popleft()
-            # Before the operation: closing the session finishes the work behind it.
-            self._finished.append(work)
+            if isinstance(work, Operation) and not dropped:
+                self._operate(session, work)
+                continue
             if isinstance(work, Chunk):
                 session.waiting_steps -= work.remaining
-            elif isinstance(work, Operation) and not dropped:
-                self._operate(session, work)
+            self.saving.finish(session, work)
+
+    def _save_due(self, sessions: list[Session]) -> None:
+        """Take snapshots of the sessions of a turn whose policy wants it, all in one go."""
+        due = []
+        for session in sessions:
+            if session.durable is not None:
+                session.durable.version += 1
+                if session.durable.is_due(session.next_step, session.chunk.remaining):
+                    due.append(session)
+        if due:
+            self.saving.take(due)
 
     def _begun(self, session: Session, chunk: Chunk) -> bool:
         """Begin a chunk whose turn has come, unless it was made before or has another index."""
@@ -207,6 +225,8 @@ class Engine(Lifecycle):
         return True
 
     def _operate(self, session: Session, operation: Operation) -> None:
+        # Closing the session must not finish what waits behind before the operation itself.
+        behind, session.waiting = session.waiting, deque()
         try:
             operation.outcome = operation.action(session)
         except NtmError as error:
@@ -215,6 +235,11 @@ class Engine(Lifecycle):
             log.exception("operation failed")
             self._close(session, SessionFailed)
             operation.error = self._sessions.gone(session.id)
+        self.saving.finish(session, operation)
+        if session.is_open:
+            session.waiting = behind
+        else:
+            self._drop(session, behind)
 
 
 def _unsound(outputs: Float32) -> set[int]:

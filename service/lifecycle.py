@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 
 from service.admission import Admission
@@ -12,6 +13,7 @@ from service.errors import Draining, NtmError, SessionDeleted, SessionExpired
 from service.metrics import Metrics
 from service.replays import Replays
 from service.runtime import Network
+from service.saving import Durability, Durable, Saving
 from service.scheduler import Scheduler
 from service.sessions import Session, SessionTable, new_session_id
 from service.settings import Settings
@@ -35,8 +37,14 @@ class Lifecycle:
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
+        *,
+        has_store: bool = False,
     ) -> None:
-        """Serve the networks by name, to which more may be added; the clocks give seconds."""
+        """
+        Serve the networks by name, to which more may be added; the clocks give seconds.
+
+        Where there is a store, it takes the snapshots of `saving`.
+        """
         self.draining = False
         self._networks = networks
         self._admission = Admission(settings)
@@ -47,6 +55,9 @@ class Lifecycle:
         self._slabs = Slabs(networks)
         self._most_replay_bytes = settings.max_replay_bytes
         self._counts = Counts(metrics, self._slabs)
+        self._has_store = has_store
+        self.saving = Saving(self._slabs, self._view, self._answer)
+        """What is to be stored, and what waits for that."""
         self._opened = 0
         self._finished: list[Work] = []
         metrics.sessions_limit.set(settings.max_sessions)
@@ -69,11 +80,13 @@ class Lifecycle:
         idle_timeout_seconds: float | None,
         owner: str,
         start: Checkpoint | None = None,
+        durability: Durability | None = None,
     ) -> SessionView:
         """
         Open a session of a loaded network; 0 locations and no timeout mean the defaults.
 
-        It starts from a checkpoint if there is one, whose locations then are the default.
+        It starts from a checkpoint if there is one, whose locations then are the default. Without
+        a durability it gets the server's.
 
         Raises:
             InvalidRequest, CapacityExceeded, Draining: nothing was changed.
@@ -85,6 +98,7 @@ class Lifecycle:
             locations = locations or start.locations
         locations = self._admission.locations(network.spec, locations)
         timeout = self._admission.idle_timeout_seconds(idle_timeout_seconds)
+        durability = self._admission.durability(durability, has_store=self._has_store)
         new_bytes = network.spec.state_bytes(locations)
         self._admission.room(self._sessions.held, self._sessions.held_by(owner), new_bytes)
         slab, slot = self._slabs.place(model, locations)
@@ -100,6 +114,7 @@ class Lifecycle:
             created_unix_seconds=self._wall_clock(),
             used_seconds=self._clock(),
             replays=Replays(self._most_replay_bytes),
+            durable=Durable(durability) if self._has_store else None,
         )
         if start is not None:
             try:
@@ -156,7 +171,7 @@ class Lifecycle:
 
     def checkpoint(self, session: Session) -> tuple[SessionView, Checkpoint]:
         """A session and its state at its step."""
-        return self._view(session), self._slabs.checkpoint(session)
+        return self._view(session), self._slabs.checkpoints([session])[0]
 
     def read(self, session: Session) -> tuple[SessionView, dict[str, Float32]]:
         """A session and a copy of its state by name."""
@@ -169,6 +184,8 @@ class Lifecycle:
 
     def _moved(self, session: Session, next_step: int) -> SessionView:
         """Have a session go on at another step, as if it had never made those it made."""
+        if session.durable:
+            session.durable.version += 1
         session.next_step = next_step
         session.replays.clear()
         session.used_seconds = self._clock()
@@ -178,12 +195,20 @@ class Lifecycle:
         self._scheduler.remove(session)
         self._sessions.close(session, why)
         self._slabs.leave(session)
-        while session.waiting:
-            work = session.waiting.popleft()
-            work.error = self._sessions.gone(session.id)
-            self._finished.append(work)
+        self.saving.close(session, lambda: self._sessions.gone(session.id))
+        self._drop(session, session.waiting)
         lived = self._wall_clock() - session.created_unix_seconds
         self._counts.closed(session, why, self._clock(), lived)
+
+    def _drop(self, session: Session, waiting: deque[Work]) -> None:
+        """Tell those who wait for a closed session that it is gone."""
+        while waiting:
+            work = waiting.popleft()
+            work.error = self._sessions.gone(session.id)
+            self._finished.append(work)
+
+    def _answer(self, work: Work) -> None:
+        self._finished.append(work)
 
     def _view(self, session: Session) -> SessionView:
         return SessionView.of(session, self._clock(), self._wall_clock())

@@ -8,8 +8,16 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from service.errors import NtmError, SessionDeleted, SessionExpired, SessionFailed, SessionUnknown
+from service.errors import (
+    NtmError,
+    SessionDeleted,
+    SessionExpired,
+    SessionFailed,
+    SessionMoved,
+    SessionUnknown,
+)
 from service.replays import Replays
+from service.saving import Durable
 from service.slab import Slab
 from service.work import Chunk, Work
 
@@ -20,6 +28,7 @@ _GONE: dict[type[NtmError], str] = {
     SessionExpired: "expired: it made no step for its idle timeout; create a new one",
     SessionDeleted: "was deleted; create a new one",
     SessionFailed: "was closed because a run of the network failed; create a new one",
+    SessionMoved: "was taken over by another replica; go on there",
 }
 
 
@@ -40,9 +49,12 @@ class Session:
     """When it was last used, by the engine's clock."""
     replays: Replays
     """Outcomes of its last chunks."""
+    durable: Durable | None = None
+    """What of it is stored; None where there is no store."""
     next_step: int = 0
     waiting: deque[Work] = field(default_factory=deque)
     waiting_steps: int = 0
+    is_open: bool = True
     ticket: int = 0
     """Its place in the scheduler's queue."""
 
@@ -130,6 +142,7 @@ class SessionTable:
 
     def close(self, session: Session, why: type[NtmError]) -> None:
         """Remove a session and remember why."""
+        session.is_open = False
         del self._sessions[session.id]
         self.held.count(session, -1)
         held = self._held_by[session.owner]

@@ -110,6 +110,16 @@ class Settings:
     max_stream_operations: int = _setting(
         1_024, "operations of one stream that may be unanswered", minimum=1
     )
+    durability: str = _setting(
+        "asynchronous",
+        "when the steps of a session that does not say are stored, where there is a store",
+        choices=("none", "asynchronous", "synchronous"),
+    )
+    checkpoint_every_steps: int = _setting(
+        256,
+        "steps between two checkpoints of a session with asynchronous durability, about",
+        minimum=1,
+    )
     max_replay_bytes: int = _setting(
         65_536,
         "bytes of its last outputs and traces that each session keeps, for clients that lost them",

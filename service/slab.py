@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from service.runtime import BoundRun, Network
 from service.spec import Float32
@@ -59,10 +59,9 @@ class Slab:
         """Set a slot to the model's initial state."""
         self.network.write_rows(self._tensors, [slot], self._initial)
 
-    def read(self, slot: int) -> dict[str, Float32]:
-        """A copy of a slot's state, by name, without a batch axis."""
-        rows = self.network.read_rows(self._tensors, [slot])
-        return {name: row[0] for name, row in rows.items()}
+    def read(self, slots: Sequence[int]) -> dict[str, Float32]:
+        """Copies of the slots' states, by name, each [slots, ...]."""
+        return self.network.read_rows(self._tensors, slots)
 
     def write(self, slot: int, state: Mapping[str, Float32]) -> None:
         """Overwrite a slot's state, by name, each [1, ...]."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from service import checkpoint
 from service.checkpoint import Checkpoint
@@ -49,14 +49,23 @@ class Slabs:
     @staticmethod
     def state(session: Session) -> dict[str, Float32]:
         """A copy of a session's state by name, without a batch axis."""
-        return session.slab.read(session.slot)
+        rows = session.slab.read([session.slot])
+        return {name: values[0] for name, values in rows.items()}
 
     @staticmethod
-    def checkpoint(session: Session) -> Checkpoint:
-        """A session's state at its step."""
-        content_hash = session.slab.network.content_hash
-        state = {name: values.ravel() for name, values in Slabs.state(session).items()}
-        return Checkpoint(content_hash, session.locations, session.next_step, state)
+    def checkpoints(sessions: Sequence[Session]) -> list[Checkpoint]:
+        """Each session's state at its step."""
+        taken: dict[Session, Checkpoint] = {}
+        by_slab: dict[Slab, list[Session]] = {}
+        for session in sessions:
+            by_slab.setdefault(session.slab, []).append(session)
+        for slab, its in by_slab.items():
+            rows = slab.read([session.slot for session in its])
+            for row, session in enumerate(its):
+                state = {name: values[row].ravel() for name, values in rows.items()}
+                hash_, locations = slab.network.content_hash, slab.locations
+                taken[session] = Checkpoint(hash_, locations, session.next_step, state)
+        return [taken[session] for session in sessions]
 
     @staticmethod
     def restore(session: Session, taken: Checkpoint) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from service.saving import Durability
 from service.sessions import Session
 
 
@@ -21,6 +22,8 @@ class SessionView:
     state_bytes: int
     created_unix_seconds: float
     expires_unix_seconds: float
+    durability: Durability
+    durable_step: int
 
     @classmethod
     def of(cls, session: Session, now_seconds: float, now_unix_seconds: float) -> SessionView:
@@ -36,4 +39,6 @@ class SessionView:
             state_bytes=session.slab.slot_bytes,
             created_unix_seconds=session.created_unix_seconds,
             expires_unix_seconds=now_unix_seconds + session.deadline_seconds - now_seconds,
+            durability=session.durable.durability if session.durable else Durability(),
+            durable_step=session.durable.step if session.durable else 0,
         )

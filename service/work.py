@@ -104,6 +104,8 @@ class Chunk(Work):
     """When its first tick was scheduled, by the engine's clock."""
     finished_seconds: float = field(default=0.0, init=False)
     """When its last tick was committed, by the engine's clock."""
+    durable_step: int = field(default=0, init=False)
+    """Steps of the session before this one were stored when the chunk was answered."""
     remaining: int = field(default=0, init=False)
     """Steps not yet made, from its admission on."""
     done: int = field(default=0, init=False)

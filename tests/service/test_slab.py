@@ -26,7 +26,7 @@ def test_growing_keeps_every_state(network: Network) -> None:
         step(slab, slots[-1], number)
     assert slab.capacity == 64
     for number, slot in enumerate(slots):
-        state = slab.read(slot)
+        state = {name: rows[0] for name, rows in slab.read([slot]).items()}
         assert state["total"].tolist() == [number, number]
         assert state["memory"][:, 0].tolist() == [number, number]
     slab.check_integrity()
@@ -39,8 +39,8 @@ def test_a_slot_given_back_is_taken_again_and_is_fresh(network: Network) -> None
     step(slab, slot, 7)
     slab.release(slot)
     assert slab.acquire() == slot
-    assert not slab.read(slot)["memory"].any()
-    assert slab.read(slot)["weighting"].tolist() == [[1, 0, 0, 0, 0]] * 2
+    assert not slab.read([slot])["memory"].any()
+    assert slab.read([slot])["weighting"].tolist() == [[[1, 0, 0, 0, 0]] * 2]
 
 
 def test_a_slot_cannot_be_given_back_twice(network: Network) -> None:
@@ -75,4 +75,4 @@ def test_integrity_names_the_counts(network: Network) -> None:
     slab._free.append(slab.acquire())
     with pytest.raises(RuntimeError, match=r"capacity 8, free 8 \(8 distinct\), used 1, both 1"):
         slab.check_integrity()
-    assert np.isfinite(slab.read(0)["total"]).all()
+    assert np.isfinite(slab.read([0])["total"]).all()

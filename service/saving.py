@@ -1,0 +1,203 @@
+"""Saving: which sessions' states are to be stored, and what waits until they are."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
+
+from service.checkpoint import Checkpoint
+from service.errors import NotStored
+from service.replays import Replay
+from service.work import Chunk, Work
+
+if TYPE_CHECKING:
+    from service.sessions import Session
+    from service.slabs import Slabs
+    from service.views import SessionView
+
+
+class Policy(Enum):
+    """When a session's steps become durable."""
+
+    NONE = "none"
+    ASYNCHRONOUS = "asynchronous"
+    SYNCHRONOUS = "synchronous"
+
+
+@dataclass(frozen=True, slots=True)
+class Durability:
+    """A policy, and with `ASYNCHRONOUS` how many steps lie between two checkpoints, about."""
+
+    policy: Policy = Policy.NONE
+    every_steps: int = 0
+
+
+class Held(NamedTuple):
+    """Work that is done, and answered once the session as it then was is durable."""
+
+    work: Work
+    version: int
+
+
+@dataclass(eq=False, slots=True)
+class Snapshot:
+    """A session as it was at one moment, on its way to the store."""
+
+    session: Session
+    durable: Durable
+    view: SessionView
+    owner: str
+    checkpoint: Checkpoint
+    replays: tuple[Replay, ...]
+    version: int
+    puts_to_sleep: bool = False
+    """Whether the session leaves its slab once this is stored, unless it has gone on."""
+
+
+@dataclass(eq=False, slots=True)
+class Durable:
+    """What of a session is durable, and what is on its way there."""
+
+    durability: Durability
+    epoch: int = 1
+    """Of this replica's ownership."""
+    step: int = 0
+    """Steps before this one are stored."""
+    version: int = 0
+    """Grows with every change of the state."""
+    stored_version: int = -1
+    under_way: Snapshot | None = None
+    next: Snapshot | None = None
+    """What is to be stored when what is under way has arrived: always the latest."""
+    held: deque[Held] = field(default_factory=deque)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether the store has the session as it is."""
+        return self.stored_version == self.version
+
+    @property
+    def is_covered(self) -> bool:
+        """Whether the session as it is is stored, or on its way."""
+        latest = self.next or self.under_way
+        return self.is_clean or (latest is not None and latest.version == self.version)
+
+    def is_due(self, next_step: int, remaining: int) -> bool:
+        """Whether the policy wants a session to be stored that has come so far in its chunk."""
+        if self.durability.policy is Policy.ASYNCHRONOUS:
+            return self.under_way is None and next_step - self.step >= self.durability.every_steps
+        return self.durability.policy is Policy.SYNCHRONOUS and not remaining
+
+
+class Saving:
+    """
+    Takes snapshots of sessions and holds back what must not be answered before they are stored.
+
+    A session has one snapshot under way at most, so that an earlier one never overtakes a later.
+    """
+
+    def __init__(
+        self,
+        slabs: Slabs,
+        look: Callable[[Session], SessionView],
+        answer: Callable[[Work], None],
+    ) -> None:
+        """Snapshots have what `look` tells of a session; work that is done is given to `answer`."""
+        self._slabs = slabs
+        self._look = look
+        self._answer = answer
+        self._wanted: list[Snapshot] = []
+
+    def wanted(self) -> list[Snapshot]:
+        """Hand out the snapshots that are to be stored now; each is then stored, or not."""
+        wanted, self._wanted = self._wanted, []
+        return wanted
+
+    def take(self, sessions: Sequence[Session], *, puts_to_sleep: bool = False) -> None:
+        """Take a snapshot of each session; none of them may be in a turn that is under way."""
+        for session, checkpoint in zip(sessions, self._slabs.checkpoints(sessions), strict=True):
+            durable = session.durable
+            assert durable is not None, "only where there is a store"
+            snapshot = Snapshot(
+                session,
+                durable,
+                self._look(session),
+                session.owner,
+                checkpoint,
+                session.replays.all(),
+                durable.version,
+                puts_to_sleep,
+            )
+            if durable.under_way is None:
+                self._begin(durable, snapshot)
+            else:
+                durable.next = snapshot
+
+    def finish(self, session: Session, work: Work) -> None:
+        """Answer work that is done, in its place, as soon as the session's policy lets it."""
+        durable = session.durable
+        if durable is None:
+            self._answer(work)
+            return
+        waits = (
+            durable.durability.policy is Policy.SYNCHRONOUS
+            and work.error is None
+            and not durable.is_clean
+        )
+        if waits and not durable.is_covered:
+            self.take([session])
+        if waits or durable.held:
+            durable.held.append(Held(work, durable.version if waits else -1))
+        else:
+            self._give(durable, work)
+
+    def saved(self, snapshot: Snapshot) -> None:
+        """A snapshot is stored: answer what waited for it, and go on with the next one."""
+        durable = snapshot.durable
+        durable.stored_version = snapshot.version
+        durable.step = snapshot.view.next_step
+        self._arrived(durable)
+
+    def not_saved(self, snapshot: Snapshot, why: str) -> None:
+        """A snapshot could not be stored: whoever waited for it is told; the session goes on."""
+        durable = snapshot.durable
+        for held in durable.held:
+            if durable.stored_version < held.version <= snapshot.version:
+                held.work.error = NotStored(
+                    f"the steps of session {snapshot.session.id!r} were made, and could not be "
+                    f"stored: {why}; send the same chunk again"
+                )
+        self._arrived(durable)
+
+    def close(self, session: Session, error: Callable[[], Exception]) -> None:
+        """Tell whoever waits for a session's being stored that it is gone."""
+        durable = session.durable
+        if durable is None:
+            return
+        durable.next = None
+        for held in durable.held:
+            held.work.error = held.work.error or error()
+            self._answer(held.work)
+        durable.held.clear()
+        session.durable = None
+
+    def _begin(self, durable: Durable, snapshot: Snapshot) -> None:
+        durable.under_way = snapshot
+        self._wanted.append(snapshot)
+
+    def _arrived(self, durable: Durable) -> None:
+        durable.under_way = None
+        if durable.next is not None:
+            snapshot, durable.next = durable.next, None
+            self._begin(durable, snapshot)
+        held = durable.held
+        while held and (held[0].version <= durable.stored_version or held[0].work.error):
+            self._give(durable, held.popleft().work)
+
+    def _give(self, durable: Durable, work: Work) -> None:
+        if isinstance(work, Chunk):
+            work.durable_step = durable.step
+        self._answer(work)
