@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from service.errors import NtmError, SessionDeleted, SessionExpired, SessionFailed, SessionMoved
 from service.metrics import Metrics
-from service.sessions import Session
+from service.sessions import Asleep, Session
 from service.slabs import Slabs
 from service.turn import Turn
 from service.work import Chunk
@@ -36,12 +36,37 @@ class Counts:
         if session.model not in self._models:
             self._watch_slots(session.model)
         self._metrics.sessions_opened.labels(session.model).inc()
+        self._metrics.sessions.labels(session.model).inc()
         self._state(session, 1)
+
+    def woken(self, session: Session, *, was_here: bool) -> None:
+        """A session that the store had is awake; it slept here or comes from another replica."""
+        if session.model not in self._models:
+            self._watch_slots(session.model)
+        self._metrics.wakes.labels(session.model, "here" if was_here else "elsewhere").inc()
+        self._metrics.sessions.labels(session.model).inc(0 if was_here else 1)
+        if was_here:
+            self._metrics.sessions_asleep.labels(session.model).dec()
+        self._state(session, 1)
+
+    def slept(self, session: Session) -> None:
+        """A session went to sleep."""
+        self._metrics.sleeps.labels(session.model).inc()
+        self._metrics.sessions_asleep.labels(session.model).inc()
+        self._state(session, -1)
+
+    def expired(self, asleep: Asleep) -> None:
+        """A session expired while it slept."""
+        metrics, model = self._metrics, asleep.view.model
+        metrics.sessions_asleep.labels(model).dec()
+        metrics.sessions.labels(model).dec()
+        metrics.sessions_closed.labels(model, "expired").inc()
 
     def closed(self, session: Session, why: type[NtmError], now: float, lived: float) -> None:
         """A session was closed, `lived` seconds after it was opened."""
         metrics, model = self._metrics, session.model
         self._state(session, -1)
+        metrics.sessions.labels(model).dec()
         metrics.sessions_closed.labels(model, _REASONS[why]).inc()
         metrics.session_lifetime_seconds.labels(model).observe(lived)
         metrics.session_steps.labels(model).observe(session.next_step)
@@ -84,7 +109,6 @@ class Counts:
         self._metrics.failed_runs.labels(model).inc()
 
     def _state(self, session: Session, sign: int) -> None:
-        self._metrics.sessions.labels(session.model).inc(sign)
         self._metrics.state_bytes.labels(session.model, SLAB).inc(sign * session.slab.slot_bytes)
 
     def _model(self, name: str) -> _Model:

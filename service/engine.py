@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from service.errors import NtmError, SessionFailed, StepIndexMismatch
+from service.errors import NtmError, SessionFailed, SessionMoved, StepIndexMismatch
 from service.lifecycle import Lifecycle, draining
 from service.metrics import Metrics
 from service.runtime import Network
+from service.saving import Snapshot
 from service.sessions import Session
 from service.settings import Settings
 from service.spec import Float32
@@ -47,6 +48,7 @@ class Engine(Lifecycle):
         """As `Lifecycle`; at most `most_turns` may be scheduled and not committed."""
         super().__init__(networks, settings, metrics, clock, wall_clock, has_store=has_store)
         self._buffers = list(range(most_turns))
+        self._absent: list[Work] = []
 
     @property
     def busy(self) -> bool:
@@ -68,6 +70,9 @@ class Engine(Lifecycle):
         try:
             session = self._sessions.get(work.session_id, work.caller)
         except NtmError as error:
+            if self.may_be_stored(work.session_id, work.caller):
+                self._absent.append(work)
+                return
             work.error = error
             self._finished.append(work)
             return
@@ -84,6 +89,31 @@ class Engine(Lifecycle):
         session.waiting.append(work)
         if len(session.waiting) == 1:
             self._settle(session)
+
+    def may_be_stored(self, session_id: str, caller: str) -> bool:
+        """Whether a session that is not awake may be in the store, to be woken for the caller."""
+        return (
+            self._has_store
+            and not self.draining
+            and self._sessions.may_be_stored(session_id, caller)
+        )
+
+    def absent(self) -> list[Work]:
+        """Hand out the work for sessions that may be in the store, to be submitted once awake."""
+        absent, self._absent = self._absent, []
+        return absent
+
+    def stored(self, snapshot: Snapshot, *, is_kept: bool) -> None:
+        """The store has a snapshot; or it has refused it, and the session is another replica's."""
+        session = snapshot.session
+        if not is_kept:
+            if session.is_open:
+                self._close(session, SessionMoved)
+            return
+        self.saving.saved(snapshot)
+        unchanged = session.durable is not None and session.durable.is_clean
+        if snapshot.puts_to_sleep and unchanged and session.can_sleep:
+            self.put_to_sleep(session)
 
     def turn(self) -> list[Work]:
         """Schedule, run and commit one batch; the work finished since it was last asked for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -9,13 +10,14 @@ from collections.abc import Callable, Mapping
 from service.admission import Admission
 from service.checkpoint import Checkpoint
 from service.counts import Counts
-from service.errors import Draining, NtmError, SessionDeleted, SessionExpired
+from service.errors import Draining, NtmError, SessionDeleted, SessionExpired, SessionMoved
 from service.metrics import Metrics
+from service.record import Stored
 from service.replays import Replays
 from service.runtime import Network
 from service.saving import Durability, Durable, Saving
 from service.scheduler import Scheduler
-from service.sessions import Session, SessionTable, new_session_id
+from service.sessions import Asleep, Session, SessionTable, new_session_id
 from service.settings import Settings
 from service.slabs import Slabs
 from service.spec import Float32
@@ -56,6 +58,7 @@ class Lifecycle:
         self._most_replay_bytes = settings.max_replay_bytes
         self._counts = Counts(metrics, self._slabs)
         self._has_store = has_store
+        self._forgotten: list[tuple[str, int]] = []
         self.saving = Saving(self._slabs, self._view, self._answer)
         """What is to be stored, and what waits for that."""
         self._opened = 0
@@ -63,6 +66,7 @@ class Lifecycle:
         metrics.sessions_limit.set(settings.max_sessions)
         metrics.state_limit_bytes.set(settings.max_state_bytes)
         metrics.waiting_sessions.set_function(lambda: self._scheduler.waiting)
+        metrics.undurable_steps.set_function(self._sessions.undurable_steps)
 
     def now(self) -> float:
         """The time by the engine's clock, in seconds."""
@@ -116,30 +120,117 @@ class Lifecycle:
             replays=Replays(self._most_replay_bytes),
             durable=Durable(durability) if self._has_store else None,
         )
-        if start is not None:
-            try:
-                self._slabs.restore(session, start)
-            except NtmError:
-                self._slabs.leave(session)
-                raise
-            session.next_step = start.next_step
-        self._sessions.add(session)
+        self._enter(session, start)
         self._counts.opened(session)
         return self._view(session)
 
+    def adopt(self, session_id: str, epoch: int, stored: Stored) -> SessionView:
+        """
+        Go on with a session that the store had, as its owner of that epoch.
+
+        Its model's network is loaded. Raises as `open`, and CheckpointForeign for a session of
+        another version of the model; nothing was changed.
+        """
+        network, taken = self._networks[stored.model], stored.checkpoint
+        spec = network.spec
+        asleep = self._sessions.sleeping(session_id)
+        held, held_by = self._sessions.held, self._sessions.held_by(stored.owner)
+        if asleep is None:
+            self._admission.room(held, held_by, spec.state_bytes(taken.locations))
+            self._opened += 1
+        slab, slot = self._slabs.place(stored.model, taken.locations)
+        session = Session(
+            id=session_id,
+            number=asleep.view.number if asleep else self._opened,
+            owner=stored.owner,
+            model=stored.model,
+            slab=slab,
+            slot=slot,
+            idle_timeout_seconds=stored.idle_timeout_seconds,
+            created_unix_seconds=stored.created_unix_seconds,
+            used_seconds=self._clock(),
+            replays=Replays(self._most_replay_bytes, stored.replays(spec)),
+            durable=Durable(stored.durability, epoch, taken.next_step, stored_version=0),
+        )
+        self._enter(session, taken)
+        self._counts.woken(session, was_here=asleep is not None)
+        return self._view(session)
+
+    def _enter(self, session: Session, start: Checkpoint | None) -> None:
+        """Let a session begin where the checkpoint says, or give its slot back."""
+        try:
+            if start is not None:
+                self._slabs.restore(session, start)
+                session.next_step = start.next_step
+        except NtmError:
+            self._slabs.leave(session)
+            raise
+        self._sessions.add(session)
+
+    def sleepers(self, count: int, idle_seconds: float = 0.0) -> list[Session]:
+        """At most so many sessions that could sleep, the longest unused first."""
+        until = self._clock() - idle_seconds
+        able = (s for s in self._sessions if s.can_sleep and s.used_seconds <= until)
+        return heapq.nsmallest(count, able, key=lambda session: session.used_seconds)
+
+    @property
+    def awake(self) -> int:
+        """How many sessions are in slabs."""
+        return len(self._sessions)
+
+    def unsaved(self) -> list[Session]:
+        """The sessions that the store does not have as they are, and that are in no turn."""
+        return [
+            session
+            for session in self._sessions
+            if session.durable and not session.durable.is_covered and not session.waiting
+        ]
+
+    def put_to_sleep(self, session: Session) -> None:
+        """Take a session out of its slab; the store has it as it is."""
+        assert session.durable is not None
+        self._sessions.sleep(session, self._view(session), session.durable.epoch)
+        self._slabs.leave(session)
+        self._counts.slept(session)
+
+    def forgotten(self) -> list[tuple[str, int]]:
+        """Hand out the sessions that the store need not keep any longer, and their epochs."""
+        forgotten, self._forgotten = self._forgotten, []
+        return forgotten
+
+    def session(self, session_id: str) -> Session:
+        """The session of that id that is awake. Raises as `SessionTable.get`."""
+        return self._sessions.get(session_id)
+
+    def is_awake(self, session_id: str) -> bool:
+        """Whether there is a session of that id in a slab."""
+        return session_id in self._sessions
+
+    def unknown(self, session_id: str) -> NtmError:
+        """Why there is no session of that id."""
+        return self._sessions.gone(session_id)
+
+    def lost(self, session_id: str) -> None:
+        """The store has no session of that id."""
+        if asleep := self._sessions.sleeping(session_id):
+            self._forget(asleep)
+
     def describe(self, session_id: str, caller: str = "") -> SessionView:
-        """A session as it is now. Raises as `SessionTable.get`."""
+        """A session as it is now, or went to sleep. Raises as `SessionTable.get`."""
+        asleep = self._sessions.sleeping(session_id)
+        if asleep and caller in ("", asleep.owner):
+            return asleep.view
         return self._view(self._sessions.get(session_id, caller))
 
     def owned(self, owner: str, after: int, limit: int) -> list[SessionView]:
         """At most `limit` sessions of the owner with a number above `after`, in order."""
-        found: list[SessionView] = []
-        for session in self._sessions:
-            if session.owner == owner and session.number > after:
-                if len(found) == limit:
-                    break
-                found.append(self._view(session))
-        return found
+        found = [self._view(s) for s in self._sessions if s.owner == owner and s.number > after]
+        found += [
+            asleep.view
+            for asleep in self._sessions.asleep
+            if asleep.owner == owner and asleep.view.number > after
+        ]
+        return heapq.nsmallest(limit, found, key=lambda view: view.number)
 
     def delete(self, session_id: str, caller: str = "") -> None:
         """Close a session now; its work fails with SessionDeleted. Raises as `SessionTable.get`."""
@@ -180,7 +271,10 @@ class Lifecycle:
     def expire(self) -> None:
         """Close the sessions that were not used for their idle timeout."""
         for session in self._sessions.idle(self._clock()):
-            self._close(session, SessionExpired)
+            if isinstance(session, Session):
+                self._close(session, SessionExpired)
+            else:
+                self._forget(session)
 
     def _moved(self, session: Session, next_step: int) -> SessionView:
         """Have a session go on at another step, as if it had never made those it made."""
@@ -195,10 +289,17 @@ class Lifecycle:
         self._scheduler.remove(session)
         self._sessions.close(session, why)
         self._slabs.leave(session)
+        if session.durable and why is not SessionMoved:
+            self._forgotten.append((session.id, session.durable.epoch))
         self.saving.close(session, lambda: self._sessions.gone(session.id))
         self._drop(session, session.waiting)
         lived = self._wall_clock() - session.created_unix_seconds
         self._counts.closed(session, why, self._clock(), lived)
+
+    def _forget(self, asleep: Asleep) -> None:
+        self._sessions.forget(asleep, SessionExpired)
+        self._forgotten.append((asleep.view.id, asleep.epoch))
+        self._counts.expired(asleep)
 
     def _drop(self, session: Session, waiting: deque[Work]) -> None:
         """Tell those who wait for a closed session that it is gone."""

@@ -77,6 +77,7 @@ class Metrics:
         self._define_sessions(registry)
         self._define_ticks(registry)
         self._define_times(registry)
+        self._define_store(registry)
 
     def _define_server(self, registry: CollectorRegistry) -> None:
         self.build = Gauge(
@@ -162,8 +163,23 @@ class Metrics:
         )
         self.sessions_closed = Counter(
             "ntm_sessions_closed_total",
-            "Sessions closed, by reason (deleted, expired, failed).",
+            "Sessions closed, by reason (deleted, expired, failed, moved).",
             ["model", "reason"],
+            registry=registry,
+        )
+        self.sessions_asleep = Gauge(
+            "ntm_sessions_asleep",
+            "Open sessions that are in the store and in no slab.",
+            ["model"],
+            registry=registry,
+        )
+        self.sleeps = Counter(
+            "ntm_sleeps_total", "Sessions put to sleep.", ["model"], registry=registry
+        )
+        self.wakes = Counter(
+            "ntm_wakes_total",
+            "Sessions taken from the store, by where they were before (here, elsewhere).",
+            ["model", "source"],
             registry=registry,
         )
         self.sessions_limit = Gauge(
@@ -247,6 +263,35 @@ class Metrics:
             "ntm_failed_runs_total",
             "Runs of the network that raised an error.",
             ["model"],
+            registry=registry,
+        )
+
+    def _define_store(self, registry: CollectorRegistry) -> None:
+        self.store_seconds = Histogram(
+            "ntm_store_seconds",
+            "Time that the store took, by operation (save, claim, delete).",
+            ["operation"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.store_errors = Counter(
+            "ntm_store_errors_total",
+            "Times that the store did not answer, by operation.",
+            ["operation"],
+            registry=registry,
+        )
+        self.checkpoints = Counter(
+            "ntm_checkpoints_total",
+            "Sessions that were to be stored, by outcome (stored, refused, failed).",
+            ["outcome"],
+            registry=registry,
+        )
+        self.stored_bytes = Counter(
+            "ntm_stored_bytes_total", "Bytes of sessions sent to the store.", registry=registry
+        )
+        self.undurable_steps = Gauge(
+            "ntm_undurable_steps",
+            "Steps of sessions awake that the store does not have yet, where it is to have them.",
             registry=registry,
         )
 

@@ -9,7 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from service.checkpoint import Checkpoint
-from service.errors import NotStored
+from service.errors import NotStored, StepIndexMismatch
 from service.replays import Replay
 from service.work import Chunk, Work
 
@@ -137,17 +137,23 @@ class Saving:
                 durable.next = snapshot
 
     def finish(self, session: Session, work: Work) -> None:
-        """Answer work that is done, in its place, as soon as the session's policy lets it."""
+        """
+        Answer work that is done, in its place, as soon as the session's policy lets it.
+
+        A client is told that it is at another step than the session only once the store has shown
+        that the session is still ours: if another replica has it, that one knows better.
+        """
         durable = session.durable
         if durable is None:
             self._answer(work)
             return
-        waits = (
+        is_elsewhere = isinstance(work.error, StepIndexMismatch)
+        waits = is_elsewhere or (
             durable.durability.policy is Policy.SYNCHRONOUS
             and work.error is None
             and not durable.is_clean
         )
-        if waits and not durable.is_covered:
+        if is_elsewhere or (waits and not durable.is_covered):
             self.take([session])
         if waits or durable.held:
             durable.held.append(Held(work, durable.version if waits else -1))
@@ -165,10 +171,11 @@ class Saving:
         """A snapshot could not be stored: whoever waited for it is told; the session goes on."""
         durable = snapshot.durable
         for held in durable.held:
-            if durable.stored_version < held.version <= snapshot.version:
+            waited = durable.stored_version < held.version <= snapshot.version
+            if waited or isinstance(held.work.error, StepIndexMismatch):
                 held.work.error = NotStored(
-                    f"the steps of session {snapshot.session.id!r} were made, and could not be "
-                    f"stored: {why}; send the same chunk again"
+                    f"session {snapshot.session.id!r} could not be stored: {why}; steps may have "
+                    "been made: send the same chunk again"
                 )
         self._arrived(durable)
 
@@ -179,7 +186,8 @@ class Saving:
             return
         durable.next = None
         for held in durable.held:
-            held.work.error = held.work.error or error()
+            if held.work.error is None or isinstance(held.work.error, StepIndexMismatch):
+                held.work.error = error()
             self._answer(held.work)
         durable.held.clear()
         session.durable = None

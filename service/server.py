@@ -22,6 +22,7 @@ from service.catalogue import Catalogue
 from service.engine import Engine
 from service.gpu import GpuCollector
 from service.interceptors import CallInterceptor
+from service.keeper import Keeper
 from service.lag import LagMeter
 from service.metrics import Metrics
 from service.monitoring import Monitoring
@@ -30,6 +31,7 @@ from service.pb import ntm_pb2, ntm_pb2_grpc
 from service.servicer import NtmServicer
 from service.settings import Settings
 from service.spans import Spans
+from service.stores import open_store
 from service.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -84,20 +86,36 @@ class Server:
             if settings.metrics_token_file
             else None,
         )
+        store = open_store(settings)
         catalogue = await asyncio.to_thread(Catalogue, settings, self.metrics)
         for name in catalogue.named:
             await catalogue.load(name)
         parallel_runs = settings.parallel_runs or runtime.parallel_runs(catalogue.provider)
         self._engine = Engine(
-            catalogue.networks, settings, self.metrics, most_turns=parallel_runs + 1
+            catalogue.networks,
+            settings,
+            self.metrics,
+            most_turns=parallel_runs + 1,
+            has_store=store is not None,
         )
         self.worker = Worker(self._engine, parallel_runs)
         self.worker.start()
+        self._keeper = (
+            Keeper(store, catalogue, self._engine, self.worker, settings, self.metrics)
+            if store
+            else None
+        )
         self.metrics.run_threads.set(parallel_runs)
         self._lag = LagMeter(self.metrics.event_loop_lag_seconds)
         self._spans = Spans(settings)
         self._servicer = NtmServicer(
-            catalogue, self._engine, self.worker, settings, self.metrics, self._spans
+            catalogue,
+            self._engine,
+            self.worker,
+            self._keeper,
+            settings,
+            self.metrics,
+            self._spans,
         )
         self._open_port(authentication, credentials)
         await self._grpc.start()
@@ -121,13 +139,16 @@ class Server:
         self.metrics.draining.set(1)
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         finished = await self.worker.drain(self._settings.drain_seconds)
+        lost = await self._keeper.drain(self._settings.drain_seconds) if self._keeper else None
         self._servicer.end_streams()
         await self._grpc.stop(grace=1.0)
         await self.worker.stop()
+        if self._keeper:
+            await self._keeper.stop()
         self._lag.stop()
         await asyncio.to_thread(self._spans.close)
         self._monitoring.close()
-        log.info("stopped", extra={"finished_all_work": finished})
+        log.info("stopped", extra={"finished_all_work": finished, "sessions_not_stored": lost})
 
     async def check_integrity(self) -> None:
         """Raise RuntimeError unless sessions, slots and state bytes add up."""

@@ -13,6 +13,7 @@ from service import checkpoint, codec
 from service.catalogue import Catalogue
 from service.engine import Engine
 from service.errors import InvalidRequest, NoMemory
+from service.keeper import Keeper
 from service.metrics import Metrics
 from service.pb import ntm_pb2, ntm_pb2_grpc
 from service.principal import PRINCIPAL
@@ -35,6 +36,7 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
         catalogue: Catalogue,
         engine: Engine,
         worker: Worker,
+        keeper: Keeper | None,
         settings: Settings,
         metrics: Metrics,
         spans: Spans,
@@ -43,7 +45,7 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
         self._catalogue = catalogue
         self._engine = engine
         self._worker = worker
-        self._steps = Steps(catalogue, engine, worker, metrics, spans)
+        self._steps = Steps(catalogue, engine, worker, keeper, metrics, spans)
         self._settings = settings
         self._metrics = metrics
         self._streams: set[Stream] = set()
@@ -81,9 +83,7 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
         self, request: ntm_pb2.GetSessionRequest, context: Context
     ) -> ntm_pb2.GetSessionResponse:
         """See the proto."""
-        view = await self._worker.call(
-            self._engine.describe, request.session_id, PRINCIPAL.get().caller
-        )
+        view = await self._steps.about(self._engine.describe, request.session_id, PRINCIPAL.get())
         return ntm_pb2.GetSessionResponse(session=codec.session(view))
 
     async def ListSessions(  # noqa: N802
@@ -140,7 +140,7 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
         self, request: ntm_pb2.DeleteSessionRequest, context: Context
     ) -> ntm_pb2.DeleteSessionResponse:
         """See the proto."""
-        await self._worker.call(self._engine.delete, request.session_id, PRINCIPAL.get().caller)
+        await self._steps.about(self._engine.delete, request.session_id, PRINCIPAL.get())
         return ntm_pb2.DeleteSessionResponse()
 
     async def ReadMemory(  # noqa: N802

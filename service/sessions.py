@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import heapq
+import re
 import secrets
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from service.errors import (
@@ -17,12 +18,15 @@ from service.errors import (
     SessionUnknown,
 )
 from service.replays import Replays
-from service.saving import Durable
+from service.saving import Durable, Policy
 from service.slab import Slab
+from service.views import SessionView
 from service.work import Chunk, Work
 
 MOST_CLOSED_REMEMBERED = 100_000
 """How many closed sessions are told apart from unknown ones; the oldest are forgotten first."""
+
+_SESSION_ID = re.compile(r"[0-9a-f]{32}")
 
 _GONE: dict[type[NtmError], str] = {
     SessionExpired: "expired: it made no step for its idle timeout; create a new one",
@@ -69,6 +73,12 @@ class Session:
         return self.used_seconds + self.idle_timeout_seconds
 
     @property
+    def can_sleep(self) -> bool:
+        """Whether it could leave its slab: it is in no turn, and there is a store."""
+        durable = self.durable
+        return durable is not None and durable.under_way is None and not self.waiting
+
+    @property
     def chunk(self) -> Chunk:
         """The chunk being stepped: the first of its work, for a session that is scheduled."""
         chunk = self.waiting[0]
@@ -76,17 +86,30 @@ class Session:
         return chunk
 
 
+@dataclass(frozen=True, slots=True)
+class Asleep:
+    """A session that is in the store and in no slab."""
+
+    view: SessionView
+    """As it was when it went to sleep."""
+    owner: str
+    epoch: int
+    """Of this replica's ownership."""
+    deadline_seconds: float
+    """When it expires unless it is woken, by the engine's clock."""
+
+
 @dataclass(slots=True)
 class Held:
-    """How many sessions are open, and the bytes of their state."""
+    """How many sessions are open, awake or asleep, and the bytes of state of those awake."""
 
     sessions: int = 0
     state_bytes: int = 0
 
-    def count(self, session: Session, sign: int) -> None:
-        """Add a session, or take it away."""
-        self.sessions += sign
-        self.state_bytes += sign * session.slab.slot_bytes
+    def count(self, sessions: int, state_bytes: int) -> None:
+        """Add so many, or take them away."""
+        self.sessions += sessions
+        self.state_bytes += state_bytes
 
 
 class SessionTable:
@@ -95,6 +118,7 @@ class SessionTable:
     def __init__(self) -> None:
         """Start empty."""
         self._sessions: dict[str, Session] = {}
+        self._asleep: dict[str, Asleep] = {}
         self._closed: OrderedDict[str, tuple[type[NtmError], str]] = OrderedDict()
         """Why, and whose they were."""
         self.held = Held()
@@ -105,20 +129,63 @@ class SessionTable:
     def __len__(self) -> int:
         return len(self._sessions)
 
+    def __contains__(self, session_id: str) -> bool:
+        """Whether a session of that id is awake."""
+        return session_id in self._sessions
+
+    def undurable_steps(self) -> int:
+        """Steps that are to be in the store and are not yet. Any thread may ask."""
+        return sum(
+            max(0, session.next_step - session.durable.step)
+            for session in list(self._sessions.values())
+            if session.durable and session.durable.durability.policy is not Policy.NONE
+        )
+
     def __iter__(self) -> Iterator[Session]:
-        """In order of creation."""
+        """Those that are awake, in the order in which they were opened or woken."""
         return iter(self._sessions.values())
 
+    @property
+    def asleep(self) -> Iterable[Asleep]:
+        """Those that are asleep."""
+        return self._asleep.values()
+
     def add(self, session: Session) -> None:
-        """Enter a new session."""
+        """Enter a session that is new, or awake again."""
+        woken = self._asleep.pop(session.id, None)
         self._sessions[session.id] = session
-        self.held.count(session, 1)
-        self._held_by.setdefault(session.owner, Held()).count(session, 1)
+        self._count(session.owner, 0 if woken else 1, session.slab.slot_bytes)
         heapq.heappush(self._deadlines, (session.deadline_seconds, session.id))
 
     def held_by(self, owner: str) -> Held:
         """What an owner has open."""
         return self._held_by.get(owner) or Held()
+
+    def sleep(self, session: Session, view: SessionView, epoch: int) -> None:
+        """Enter a session that is awake as one that is asleep."""
+        session.is_open = False
+        del self._sessions[session.id]
+        self._asleep[session.id] = Asleep(view, session.owner, epoch, session.deadline_seconds)
+        self._count(session.owner, 0, -session.slab.slot_bytes)
+
+    def forget(self, asleep: Asleep, why: type[NtmError]) -> None:
+        """Remove a session that is asleep and remember why."""
+        del self._asleep[asleep.view.id]
+        self._count(asleep.owner, -1, 0)
+        self._remember(asleep.view.id, asleep.owner, why)
+
+    def sleeping(self, session_id: str) -> Asleep | None:
+        """The session of that id if it is asleep."""
+        return self._asleep.get(session_id)
+
+    def may_be_stored(self, session_id: str, caller: str) -> bool:
+        """Whether the caller may have a session of that id in the store, for all we know."""
+        if session_id in self._sessions or not _SESSION_ID.fullmatch(session_id):
+            return False
+        if asleep := self._asleep.get(session_id):
+            return caller in ("", asleep.owner)
+        kind, _ = self._closed.get(session_id, (SessionMoved, ""))
+        return kind is SessionMoved
 
     def get(self, session_id: str, caller: str = "") -> Session:
         """
@@ -144,24 +211,18 @@ class SessionTable:
         """Remove a session and remember why."""
         session.is_open = False
         del self._sessions[session.id]
-        self.held.count(session, -1)
-        held = self._held_by[session.owner]
-        held.count(session, -1)
-        if not held.sessions:
-            del self._held_by[session.owner]
-        self._closed[session.id] = why, session.owner
-        if len(self._closed) > MOST_CLOSED_REMEMBERED:
-            self._closed.popitem(last=False)
+        self._count(session.owner, -1, -session.slab.slot_bytes)
+        self._remember(session.id, session.owner, why)
 
-    def idle(self, now_seconds: float) -> list[Session]:
+    def idle(self, now_seconds: float) -> list[Session | Asleep]:
         """The sessions whose deadline has passed and that have nothing to do. Closes none."""
-        found = []
+        found: list[Session | Asleep] = []
         while self._deadlines and self._deadlines[0][0] <= now_seconds:
             _, session_id = heapq.heappop(self._deadlines)
-            session = self._sessions.get(session_id)
+            session = self._sessions.get(session_id) or self._asleep.get(session_id)
             if session is None:
                 continue
-            if session.waiting:
+            if isinstance(session, Session) and session.waiting:
                 heapq.heappush(
                     self._deadlines, (now_seconds + session.idle_timeout_seconds, session_id)
                 )
@@ -174,13 +235,27 @@ class SessionTable:
     def check_integrity(self) -> None:
         """Raise RuntimeError unless what is counted, in all and by owner, is what there is."""
         held, by_owner = Held(), dict[str, Held]()
-        for session in self:
-            held.count(session, 1)
-            by_owner.setdefault(session.owner, Held()).count(session, 1)
+        places = [(session.owner, session.slab.slot_bytes) for session in self]
+        places += [(session.owner, 0) for session in self.asleep]
+        for owner, state_bytes in places:
+            held.count(1, state_bytes)
+            by_owner.setdefault(owner, Held()).count(1, state_bytes)
         if held != self.held or by_owner != self._held_by:
             raise RuntimeError(
                 f"open: {held}, by owner {by_owner}; counted: {self.held}, {self._held_by}"
             )
+
+    def _count(self, owner: str, sessions: int, state_bytes: int) -> None:
+        self.held.count(sessions, state_bytes)
+        held = self._held_by.setdefault(owner, Held())
+        held.count(sessions, state_bytes)
+        if not held.sessions:
+            del self._held_by[owner]
+
+    def _remember(self, session_id: str, owner: str, why: type[NtmError]) -> None:
+        self._closed[session_id] = why, owner
+        if len(self._closed) > MOST_CLOSED_REMEMBERED:
+            self._closed.popitem(last=False)
 
     def next_deadline_seconds(self) -> float | None:
         """When `idle` should be asked again, or None if there is no session."""

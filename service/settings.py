@@ -91,6 +91,17 @@ class Settings:
         4_096, "calls under way at once, streams included; more are refused", minimum=1
     )
     max_sessions: int = _setting(10_000, "open sessions", minimum=1)
+    max_awake_sessions: int = _setting(
+        0,
+        "sessions whose state is in memory, where there is a store: those unused for longest are "
+        "put to sleep in it; 0 for all",
+        minimum=0,
+    )
+    sleep_after_seconds: float = _setting(
+        0.0,
+        "how long a session is unused before it is put to sleep in the store; 0 for no such time",
+        minimum=0.0,
+    )
     max_state_bytes: int = _setting(2 << 30, "bytes of state of all sessions together", minimum=1)
     max_sessions_per_principal: int = _setting(
         0, "open sessions of one principal; 0 for no limit of its own", minimum=0

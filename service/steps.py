@@ -6,29 +6,41 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from service import checkpoint, codec
 from service.catalogue import Catalogue
 from service.engine import Engine
 from service.errors import NtmError
+from service.keeper import Keeper
 from service.metrics import Metrics
 from service.pb import ntm_pb2
 from service.principal import Principal
+from service.saving import Policy
 from service.sessions import Session
 from service.spans import Spans
+from service.views import SessionView
 from service.work import Chunk, Operation, Work
 from service.worker import Worker
+
+T = TypeVar("T")
 
 
 class Steps:
     """Decodes what reaches the engine and encodes what comes back, counting bytes."""
 
     def __init__(
-        self, catalogue: Catalogue, engine: Engine, worker: Worker, metrics: Metrics, spans: Spans
+        self,
+        catalogue: Catalogue,
+        engine: Engine,
+        worker: Worker,
+        keeper: Keeper | None,
+        metrics: Metrics,
+        spans: Spans,
     ) -> None:
-        """Reach the engine through its worker."""
+        """Reach the engine through its worker, and where there is a store, sessions in it."""
         self.spans = spans
+        self._keeper = keeper
         self._catalogue = catalogue
         self._engine = engine
         self._worker = worker
@@ -40,33 +52,49 @@ class Steps:
         """Open a session; the first of a model waits until its network is loaded."""
         timeout = codec.idle_timeout_seconds(request)
         start = checkpoint.decode(request.checkpoint) if request.checkpoint else None
+        durability = codec.durability(request)
         await self._catalogue.load(request.model)
-        view = await self._worker.call(
-            self._engine.open, request.model, request.locations, timeout, principal.name, start
+        view = await self._open(
+            request.model, request.locations, timeout, principal.name, start, durability
         )
+        if self._keeper and view.durability.policy is not Policy.NONE:
+            await self._keep(self._keeper, view.id)
         return codec.session(view)
 
     async def fork(
         self, request: ntm_pb2.ForkSessionRequest, principal: Principal
     ) -> ntm_pb2.Session:
         """Open a session with another one's state, once that one's waiting chunks have run."""
-        source = await self._worker.call(
-            self._engine.describe, request.session_id, principal.caller
-        )
+        source = await self.about(self._engine.describe, request.session_id, principal)
         timeout = codec.idle_timeout_seconds(request)
         if timeout is None:
             timeout = source.idle_timeout_seconds
         # The slot comes first: to find one may move the slab, for which no run may be under way.
-        fork = await self._worker.call(
-            self._engine.open, source.model, source.locations, timeout, principal.name
+        fork = await self._open(
+            source.model, source.locations, timeout, principal.name, None, source.durability
         )
         copy = partial(self._engine.fork, fork_id=fork.id)
         try:
-            return codec.session(await self.operate(request.session_id, copy, principal))
+            view: SessionView = await self.operate(request.session_id, copy, principal)
         except BaseException:
-            with suppress(NtmError):
-                await asyncio.shield(self._worker.call(self._engine.delete, fork.id))
+            await self._undo(fork.id)
             raise
+        if self._keeper and view.durability.policy is not Policy.NONE:
+            await self._keep(self._keeper, fork.id)
+        return codec.session(view)
+
+    async def about(
+        self, look: Callable[[str, str], T], session_id: str, principal: Principal
+    ) -> T:
+        """What the engine's `look` tells of a session, which is woken first if need be."""
+        try:
+            return await self._worker.call(look, session_id, principal.caller)
+        except NtmError:
+            may_be = self._engine.may_be_stored(session_id, principal.caller)
+            if self._keeper is None or not may_be:
+                raise
+        await self._keeper.wake(session_id)
+        return await self._worker.call(look, session_id, principal.caller)
 
     async def step(self, message: ntm_pb2.Chunk, principal: Principal) -> ntm_pb2.StepResponse:
         """Make the steps of a chunk."""
@@ -100,6 +128,23 @@ class Steps:
     def closing(self, session_id: str) -> Operation:
         """The closing of a session, as work that waits for the session's chunks."""
         return Operation(session_id, self._engine.close)
+
+    async def _open(self, *arguments: Any) -> SessionView:
+        if self._keeper:
+            await self._keeper.room()
+        return await self._worker.call(self._engine.open, *arguments)
+
+    async def _keep(self, keeper: Keeper, session_id: str) -> None:
+        """Have a new session in the store before its client hears of it."""
+        try:
+            await keeper.keep(session_id)
+        except BaseException:
+            await self._undo(session_id)
+            raise
+
+    async def _undo(self, session_id: str) -> None:
+        with suppress(NtmError):
+            await asyncio.shield(self._worker.call(self._engine.delete, session_id))
 
     def operate(
         self, session_id: str, action: Callable[[Session], Any], principal: Principal

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from service.saving import Durability
-from service.sessions import Session
+
+if TYPE_CHECKING:
+    from service.sessions import Session
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,8 @@ class Worker:
         self._nothing_pending.set()
         self.crashed: asyncio.Future[None] = self._loop.create_future()
         """Done when the engine has failed in a way that it cannot recover from."""
+        self.advance_store: Callable[[], None] = lambda: None
+        """Called whenever the engine may have left something to do with the store."""
         self._threads = [
             threading.Thread(target=self._run, name=f"runs-{number}", daemon=True)
             for number in range(parallel_runs)
@@ -99,6 +101,15 @@ class Worker:
         future.add_done_callback(lambda done: setattr(work, "cancelled", done.cancelled()))
         self.submit([work])
         return future
+
+    def resume(self) -> None:
+        """Go on after something outside of a turn has changed sessions, or finished work."""
+        if not self._stopping:
+            self._advance_soon()
+
+    def give_up(self, work: Work) -> None:
+        """Answer work that has an error and that the engine does not know of."""
+        self._answer([work])
 
     async def drain(self, seconds: float) -> bool:
         """Refuse new work, wait that long for the work there is; whether all was finished."""
@@ -168,6 +179,7 @@ class Worker:
             return
         try:
             self._begin()
+            self.advance_store()
             finished = self._engine.finished()
         except Exception as error:
             self._crash(error)
@@ -214,6 +226,7 @@ class Worker:
         except Exception as error:
             self._crash(error)
             return
+        self._advance_soon()
         self._expire_in_time()
 
     def _crash(self, error: Exception) -> None:

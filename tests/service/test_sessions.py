@@ -24,7 +24,7 @@ def test_the_next_deadline_is_the_earliest(network: Network) -> None:
     table.add(session(network, "long", timeout=100.0))
     table.add(session(network, "short", timeout=1.0))
     assert table.next_deadline_seconds() == 1.0
-    assert [found.id for found in table.idle(1.0)] == ["short"]
+    assert table.idle(1.0) == [table.get("short")]
     assert table.next_deadline_seconds() == 100.0
 
 

@@ -1,0 +1,285 @@
+"""The keeper: carries sessions to the store and back, so that the engine need not wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from service import record
+from service.catalogue import Catalogue
+from service.engine import Engine
+from service.errors import CapacityExceeded, NotStored, NtmError
+from service.logs import session_tag
+from service.metrics import Metrics
+from service.saving import Snapshot
+from service.settings import Settings
+from service.store import Saved, Store, StoreUnavailable
+from service.work import Work
+from service.worker import Worker
+
+log = logging.getLogger(__name__)
+
+SAVED_AT_ONCE = 64
+"""Sessions that are put to sleep, or stored before the server stops, in one go."""
+
+GRACE_SECONDS = 60.0
+"""How much longer than its idle timeout a session is kept in the store."""
+
+LOOK_SECONDS = 1.0
+"""How often sessions that have been idle for long are looked for."""
+
+
+class Keeper:
+    """
+    Works on the event loop, beside the worker.
+
+    A session that is asked for and not awake is claimed from the store; what is asked of it waits,
+    in order. When there are too many awake, those unused for longest are put to sleep.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        catalogue: Catalogue,
+        engine: Engine,
+        worker: Worker,
+        settings: Settings,
+        metrics: Metrics,
+    ) -> None:
+        """Serve the engine from now on."""
+        self._store = store
+        self._catalogue = catalogue
+        self._engine = engine
+        self._worker = worker
+        self._most_awake = settings.max_awake_sessions
+        self._sleep_after_seconds = settings.sleep_after_seconds
+        self._retry_delay_seconds = settings.retry_delay_seconds
+        self._metrics = metrics
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._waking: dict[str, asyncio.Task[None]] = {}
+        self._waiting: dict[str, list[Work]] = {}
+        self._making_room: asyncio.Task[None] | None = None
+        self._looking = asyncio.create_task(self._look_for_idle())
+        worker.advance_store = self.advance
+
+    def advance(self) -> None:
+        """Begin what the engine has left to do with the store; waits for nothing."""
+        if wanted := self._engine.saving.wanted():
+            self._start(self._save(wanted))
+        for session_id, epoch in self._engine.forgotten():
+            self._start(self._delete(session_id, epoch))
+        for work in self._engine.absent():
+            if waiting := self._waiting.get(work.session_id):
+                waiting.append(work)
+            else:
+                self._waiting[work.session_id] = [work]
+                self._start(self._wake_for_work(work.session_id))
+
+    async def wake(self, session_id: str) -> None:
+        """
+        Have a session awake that may be in the store.
+
+        Raises:
+            SessionUnknown, NotStored: it is not there, or the store does not answer.
+            NtmError: it cannot go on here.
+        """
+        task = self._waking.get(session_id)
+        if task is None:
+            task = asyncio.create_task(self._wake(session_id))
+            task.add_done_callback(lambda _: self._waking.pop(session_id))
+            self._waking[session_id] = task
+        # One who stops waiting must not stop the waking that others wait for.
+        await asyncio.shield(task)
+
+    async def room(self) -> None:
+        """
+        Have room for one more session that is awake; if need be, others are put to sleep.
+
+        Raises:
+            CapacityExceeded: none of them can sleep now.
+        """
+        while self._most_awake and self._engine.awake >= self._most_awake:
+            if self._making_room is None:
+                self._making_room = asyncio.create_task(self._make_room())
+                self._making_room.add_done_callback(self._made_room)
+            before = self._engine.awake
+            await asyncio.shield(self._making_room)
+            if self._engine.awake >= before:
+                raise CapacityExceeded(
+                    f"{before} sessions are awake, as many as max_awake_sessions allows, and none "
+                    "can be put to sleep; try again later",
+                    retry_delay_seconds=self._retry_delay_seconds,
+                    limit="max_awake_sessions",
+                )
+
+    async def keep(self, session_id: str) -> None:
+        """
+        Have the store keep a session that is awake and idle as it is.
+
+        Raises:
+            NotStored: it could not.
+        """
+        session = self._engine.session(session_id)
+        self._engine.saving.take([session])
+        await self._save(self._engine.saving.wanted())
+        if session.durable is None or not session.durable.is_clean:
+            raise NotStored(f"session {session_id!r} could not be stored; try again")
+
+    async def drain(self, seconds: float) -> int:
+        """Have the store keep every session as it is, within that time; how many it has not."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._settled()
+                while left := self._engine.unsaved():
+                    for start in range(0, len(left), SAVED_AT_ONCE):
+                        self._engine.saving.take(left[start : start + SAVED_AT_ONCE])
+                        self.advance()
+                    await self._settled()
+                    if len(self._engine.unsaved()) >= len(left):
+                        break  # the store takes nothing more
+        except TimeoutError:
+            log.warning("the store was too slow to take every session")
+        return len(self._engine.unsaved())
+
+    async def stop(self) -> None:
+        """Let go of the store."""
+        self._looking.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await self._store.close()
+
+    async def _settled(self) -> None:
+        """Wait until nothing is under way."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _save(self, snapshots: Sequence[Snapshot]) -> None:
+        why = "the server failed"
+        kept: list[bool] = []
+        try:
+            sessions = [_saved(snapshot) for snapshot in snapshots]
+            self._metrics.stored_bytes.inc(sum(len(session.record) for session in sessions))
+            with self._timed("save"):
+                kept = await self._store.save(sessions)
+        except StoreUnavailable as error:
+            why = str(error)
+        except Exception:
+            log.exception("sessions could not be stored")
+        if not kept:
+            for snapshot in snapshots:
+                self._engine.saving.not_saved(snapshot, why)
+            self._metrics.checkpoints.labels("failed").inc(len(snapshots))
+        else:
+            for snapshot, is_kept in zip(snapshots, kept, strict=True):
+                self._engine.stored(snapshot, is_kept=is_kept)
+            self._metrics.checkpoints.labels("stored").inc(sum(kept))
+            self._metrics.checkpoints.labels("refused").inc(len(kept) - sum(kept))
+        self._worker.resume()
+
+    async def _delete(self, session_id: str, epoch: int) -> None:
+        # If the store does not answer, it forgets the session by itself in time.
+        with suppress(StoreUnavailable), self._timed("delete"):
+            await self._store.delete(session_id, epoch)
+
+    async def _wake_for_work(self, session_id: str) -> None:
+        error: Exception | None = None
+        try:
+            await self.wake(session_id)
+        except NtmError as known:
+            error = known
+        except Exception as unexpected:
+            log.exception(
+                "a session could not be woken", extra={"session": session_tag(session_id)}
+            )
+            error = unexpected
+        # Those that came while the session could not be woken, or just after it was.
+        for work in self._waiting.pop(session_id, ()):
+            if error is None:
+                self._engine.submit(work)
+            else:
+                work.error = error
+                self._worker.give_up(work)
+        self._worker.resume()
+
+    async def _wake(self, session_id: str) -> None:
+        if self._engine.is_awake(session_id):
+            return
+        try:
+            with self._timed("claim"):
+                found = await self._store.claim(session_id)
+        except StoreUnavailable as error:
+            raise NotStored(
+                f"session {session_id!r} is not awake here, and the store does not answer: "
+                f"{error}; try again"
+            ) from error
+        if found is None:
+            self._engine.lost(session_id)
+            raise self._engine.unknown(session_id)
+        epoch, data = found
+        stored = record.decode(data)
+        await self._catalogue.load(stored.model)
+        await self.room()
+        await self._worker.call(self._adopt, session_id, epoch, stored)
+
+    def _adopt(self, session_id: str, epoch: int, stored: record.Stored) -> None:
+        """Between two turns: what waits for the session comes before what comes later."""
+        self._engine.adopt(session_id, epoch, stored)
+        for work in self._waiting.pop(session_id, ()):
+            self._engine.submit(work)
+
+    async def _make_room(self, idle_seconds: float = 0.0) -> None:
+        sleepers = self._engine.sleepers(SAVED_AT_ONCE, idle_seconds)
+        for session in sleepers:
+            if session.durable and session.durable.is_clean:
+                self._engine.put_to_sleep(session)
+        awake = [session for session in sleepers if session.is_open]
+        self._engine.saving.take(awake, puts_to_sleep=True)
+        if wanted := self._engine.saving.wanted():
+            await self._save(wanted)
+
+    def _made_room(self, task: asyncio.Task[None]) -> None:
+        self._making_room = None
+
+    async def _look_for_idle(self) -> None:
+        """Put to sleep who is unused for long, and have a little room before it is wanted."""
+        headroom = self._most_awake // 16
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                if self._sleep_after_seconds:
+                    await self._make_room(self._sleep_after_seconds)
+                while self._most_awake and self._engine.awake > self._most_awake - headroom:
+                    before = self._engine.awake
+                    await self._make_room()
+                    if self._engine.awake >= before:
+                        break
+            except Exception:
+                log.exception("sessions could not be put to sleep")
+
+    @contextmanager
+    def _timed(self, operation: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        except StoreUnavailable as error:
+            self._metrics.store_errors.labels(operation).inc()
+            log.warning(
+                "the store does not answer", extra={"operation": operation, "why": str(error)}
+            )
+            raise
+        finally:
+            self._metrics.store_seconds.labels(operation).observe(time.perf_counter() - started)
+
+
+def _saved(snapshot: Snapshot) -> Saved:
+    seconds = snapshot.view.idle_timeout_seconds + GRACE_SECONDS
+    return Saved(snapshot.view.id, snapshot.durable.epoch, record.encode(snapshot), seconds)
