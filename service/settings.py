@@ -147,6 +147,22 @@ class Settings:
         minimum=0.001,
         maximum=1e9,  # half a lifetime; what protobuf and datetime can hold, with room to spare
     )
+    store: str = _setting(
+        "",
+        "where sessions outlive their server: directory:FOLDER, or redis://HOST:PORT (rediss:// "
+        "for TLS), which needs the extra redis; empty for nowhere",
+    )
+    store_sync: str = _setting(
+        "yes",
+        "whether what a directory keeps outlives a loss of power, or only the server",
+        choices=("yes", "no"),
+    )
+    store_password_file: str = _setting(
+        "", "file of the password for redis://USER@HOST, in the place of one in the URL"
+    )
+    store_timeout_seconds: float = _setting(
+        2.0, "how long the store has to answer, tries included", minimum=0.01, maximum=3600.0
+    )
     retry_delay_seconds: float = _setting(
         1.0, "how long a client is told to wait at a limit", minimum=0.0
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -15,6 +16,11 @@ class Saved(NamedTuple):
     record: bytes
     seconds: float
     """How long it is to be kept at least, unless it is saved again; then it may be forgotten."""
+
+
+def name_of(session_id: str) -> str:
+    """What stores call a session, 64 hexadecimal digits: who knows an id may use the session."""
+    return hashlib.sha256(session_id.encode()).hexdigest()
 
 
 class StoreUnavailable(Exception):
@@ -40,7 +46,16 @@ class Store(Protocol):
         """
 
     async def claim(self, session_id: str) -> tuple[int, bytes] | None:
-        """Become a session's owner: the new epoch and the last record; None if there is none."""
+        """
+        Become a session's owner: the new epoch and the last record; None if there is none.
+
+        A claim does not lengthen how long the record is kept. One whose answer is lost and that is
+        asked for again may raise the epoch twice.
+
+        Raises:
+            CheckpointDamaged: what was kept can no longer be read.
+            CheckpointTooNew: it was written by a later server, in a layout unknown here.
+        """
 
     async def delete(self, session_id: str, epoch: int) -> None:
         """Forget a session, unless another replica has claimed it."""

@@ -53,6 +53,7 @@ OWNERS = {
         "service/server.py",
     },
     "pynvml": {"service/gpu.py"},
+    "redis": {"service/redis_store.py"},
     "torch": set[str](),
 }
 """The only files of the service that may import each third party."""

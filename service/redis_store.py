@@ -1,0 +1,222 @@
+"""A store that keeps sessions in a Redis or Valkey server, for any number of replicas."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import math
+import random
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from redis import exceptions
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
+
+from service.errors import FileInvalid
+from service.store import Saved, StoreUnavailable, name_of
+
+PREFIX = "ntm:"
+"""Of every key; the rest is the session's name."""
+
+_CONNECTIONS = 8
+_FIRST_PAUSE_SECONDS = 0.02
+_LONGEST_PAUSE_SECONDS = 0.5
+
+Call = tuple[str, tuple[int | bytes, ...]]
+"""A session's id and the script's arguments."""
+
+# Scripts, which the server runs as a whole; each touches the one key it is given, as Redis Cluster
+# demands.
+_SAVE = """\
+local kept = redis.call('HMGET', KEYS[1], 'epoch', 'order')
+local epoch, order = tonumber(kept[1] or 0), tonumber(kept[2] or 0)
+local new_epoch, new_order = tonumber(ARGV[1]), tonumber(ARGV[2])
+if epoch > new_epoch then return 0 end
+if epoch == new_epoch and order > new_order then return 1 end
+redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'order', ARGV[2], 'record', ARGV[3])
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
+return 1
+"""
+"""Epoch, order, record, milliseconds: 0 if refused. What the owner saved later stays."""
+
+_CLAIM = """\
+if redis.call('EXISTS', KEYS[1]) == 0 then return false end
+redis.call('HSET', KEYS[1], 'order', 0)
+return {redis.call('HINCRBY', KEYS[1], 'epoch', 1), redis.call('HGET', KEYS[1], 'record')}
+"""
+"""The new epoch and the record. The new owner counts its saves by a clock of its own."""
+
+_DELETE = """\
+local epoch = redis.call('HGET', KEYS[1], 'epoch')
+if epoch and tonumber(epoch) <= tonumber(ARGV[1]) then redis.call('DEL', KEYS[1]) end
+return 1
+"""
+
+
+class RedisStore:
+    """
+    Keeps each session as a hash: epoch, order of the save in it, record.
+
+    What is kept is as firm as the server makes it: with `appendfsync always` it outlives a crash of
+    the server, with a replica that is not waited for it may not outlive the loss of the machine.
+    """
+
+    def __init__(
+        self, url: str, *, password_file: Path | None = None, timeout_seconds: float = 2.0
+    ) -> None:
+        """
+        Nothing is connected yet; lost connections are made again, with pauses that grow.
+
+        Args:
+            url: redis://, or rediss:// for TLS, then USER:PASSWORD@HOST:PORT/DATABASE, and after a
+                question mark what redis-py takes, such as ssl_ca_certs=FILE.
+            password_file: In the place of a password in the URL; read for each new connection.
+            timeout_seconds: Of each method, all its tries together.
+
+        Raises:
+            FileInvalid: the URL or the password file cannot be used.
+        """
+        self._timeout_seconds = timeout_seconds
+        # Within an epoch all saves are this process's, and a later one never has a smaller number,
+        # whichever connection is first.
+        self._orders = itertools.count(time.time_ns() // 1_000)
+        try:
+            parts = urlsplit(url)
+            self._address = f"{parts.hostname}:{parts.port or 6379}"
+            options: dict[str, Any] = {}
+            if password_file:
+                url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+                user = unquote(parts.username) if parts.username else None
+                options["credential_provider"] = _PasswordFile(user, password_file)
+            self._pool: BlockingConnectionPool = BlockingConnectionPool.from_url(
+                url,
+                max_connections=_CONNECTIONS,
+                timeout=timeout_seconds,
+                # Twice within the whole: an answer may be lost without a word.
+                socket_timeout=timeout_seconds / 2,
+                socket_connect_timeout=timeout_seconds / 2,
+                retry=Retry(NoBackoff(), 0),
+                protocol=2,
+                **options,
+            )
+            # Connects nothing, but takes no unknown option.
+            self._pool.make_connection()  # type: ignore[no-untyped-call] # it has no annotations
+        except (TypeError, ValueError):
+            # What is wrong is not quoted: it may be the password.
+            raise FileInvalid(
+                "store: the URL cannot be read; it must be redis://USER:PASSWORD@HOST:PORT/DATABASE"
+                "?OPTION=VALUE, with /, @, :, ? and # in the password as %2F, %40, %3A, %3F and %23"
+            ) from None
+        self._client = Redis(connection_pool=self._pool)
+
+    async def save(self, sessions: Sequence[Saved]) -> list[bool]:
+        """See `Store`."""
+        order = next(self._orders)
+        calls = [
+            (
+                each.session_id,
+                (each.epoch, order, each.record, max(1, math.ceil(each.seconds * 1_000))),
+            )
+            for each in sessions
+        ]
+        return [kept == 1 for kept in await self._run(_SAVE, calls)]
+
+    async def claim(self, session_id: str) -> tuple[int, bytes] | None:
+        """See `Store`."""
+        (found,) = await self._run(_CLAIM, [(session_id, ())])
+        return found and (found[0], found[1])
+
+    async def delete(self, session_id: str, epoch: int) -> None:
+        """See `Store`."""
+        await self._run(_DELETE, [(session_id, (epoch,))])
+
+    async def close(self) -> None:
+        """See `Store`."""
+        await self._client.aclose()
+        await self._pool.disconnect()
+
+    async def _run(self, script: str, calls: Sequence[Call]) -> list[Any]:
+        """
+        The script's answer for each call, all in one round trip.
+
+        Each call is atomic, together they are not. While the connection is lost they are made again
+        and again, and so may be made twice.
+        """
+        failed: Exception | None = None
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                for longest in _longest_pauses():
+                    try:
+                        return await self._call(script, calls)
+                    except exceptions.AuthenticationError:
+                        raise
+                    except exceptions.ReadOnlyError as error:
+                        failed = error
+                        await self._pool.disconnect(inuse_connections=False)  # no longer a primary
+                    except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
+                        failed = error
+                    await asyncio.sleep(random.uniform(0, longest))  # noqa: S311 - no secret
+        except TimeoutError:
+            pass
+        except exceptions.RedisError as error:
+            failed = error
+        raise StoreUnavailable(
+            f"the store at {self._address}: {failed or 'no answer'}, in {self._timeout_seconds} s"
+        ) from failed
+
+    async def _call(self, script: str, calls: Sequence[Call]) -> list[Any]:
+        sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for session_id, arguments in calls:
+                pipeline.evalsha(sha, 1, PREFIX + name_of(session_id), *arguments)
+            # An error that the pipeline raises itself would quote the record.
+            answers = await pipeline.execute(raise_on_error=False)
+        errors = [answer for answer in answers if isinstance(answer, exceptions.RedisError)]
+        if any(
+            isinstance(error, exceptions.NoScriptError) for error in errors
+        ):  # the server is a new one
+            await self._client.script_load(script)
+            return await self._call(script, calls)
+        if errors:
+            raise errors[0]
+        return answers
+
+
+class _PasswordFile(CredentialProvider):
+    """A password that may be replaced while the server runs: it is read for each connection."""
+
+    def __init__(self, user: str | None, file: Path) -> None:
+        """Raises FileInvalid if the file cannot be read."""
+        self._user = user
+        self._file = file
+        try:
+            self.get_credentials()
+        except exceptions.AuthenticationError as error:
+            raise FileInvalid(f"store_password_file: {error}") from error
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        try:
+            password = self._file.read_text().strip()
+        except OSError as error:
+            raise exceptions.AuthenticationError(
+                f"cannot read {self._file}: {error.strerror}"
+            ) from error
+        return (self._user, password) if self._user else (password,)
+
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        return self.get_credentials()
+
+
+def _longest_pauses() -> Iterator[float]:
+    """Seconds between one try and the next: chance decides how much of it, for many replicas."""
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        yield pause
+        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)

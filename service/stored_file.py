@@ -1,0 +1,109 @@
+"""
+The file that a directory store keeps of one session: whose it is, until when, and its record.
+
+All numbers are little-endian:
+
+    4 bytes   "NTMS"
+    uint16    version of this layout, 1
+    uint16    0
+    uint64    epoch of the owner
+    uint64    order of the save among those of the owner
+    float64   when it may be forgotten, in Unix seconds
+    uint32    CRC-32 of the record
+    uint32    CRC-32 of everything before it
+    ...       the record
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from service.errors import CheckpointDamaged, CheckpointTooNew
+
+MAGIC = b"NTMS"
+VERSION = 1
+WRITING = ".writing"
+"""Suffix of a file that is not whole yet."""
+
+_HEAD = struct.Struct("<4sHHQQdI")
+_VERSION = struct.Struct("<4sH")
+_CRC = struct.Struct("<I")
+
+
+class Header(NamedTuple):
+    """Everything but the record."""
+
+    epoch: int
+    order: int
+    forgotten_unix_seconds: float
+
+
+def write(path: Path, header: Header, record: bytes, *, sync: bool) -> None:
+    """
+    Put a file in the place of an earlier one, all or nothing, even where the process is killed.
+
+    No two may write the same file at once. With `sync` the content outlives a loss of power once
+    the folder is synchronised too. Raises OSError.
+    """
+    head = _HEAD.pack(MAGIC, VERSION, 0, *header, zlib.crc32(record))
+    writing = path.with_name(path.name + WRITING)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    try:
+        with os.fdopen(os.open(writing, flags, 0o600), "wb") as file:
+            file.write(head + _CRC.pack(zlib.crc32(head)))
+            file.write(record)
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+        writing.replace(path)
+    except OSError:
+        writing.unlink(missing_ok=True)  # a full disk gets its room back
+        raise
+
+
+def read_header(path: Path) -> Header | None:
+    """
+    A file's header, without a look at its record; None if there is no file.
+
+    Raises:
+        CheckpointTooNew: it is of a later version of the layout.
+        CheckpointDamaged: it is cut short, changed, or no such file at all.
+        OSError: it cannot be read.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            return _header(file)[0]
+    except FileNotFoundError:
+        return None
+
+
+def read(path: Path) -> tuple[Header, bytes] | None:
+    """A file's header and its record; None if there is no file. Raises as `read_header` does."""
+    try:
+        with path.open("rb") as file:
+            header, checksum = _header(file)
+            record = file.read()
+    except FileNotFoundError:
+        return None
+    if zlib.crc32(record) != checksum:
+        raise CheckpointDamaged("the stored session is damaged or cut short: its checksum is wrong")
+    return header, record
+
+
+def _header(file: BinaryIO) -> tuple[Header, int]:
+    data = file.read(_HEAD.size + _CRC.size)
+    magic, version = _VERSION.unpack_from(data) if len(data) >= _VERSION.size else (b"", 0)
+    if magic == MAGIC and version > VERSION:
+        raise CheckpointTooNew(
+            f"the session was stored in layout {version}, and this server reads up to {VERSION}; "
+            "go on with it on a newer server"
+        )
+    head = data[: _HEAD.size]
+    if data[_HEAD.size :] != _CRC.pack(zlib.crc32(head)) or magic != MAGIC:
+        raise CheckpointDamaged("the stored session is damaged or cut short: its header is wrong")
+    _, _, _, epoch, order, forgotten_unix_seconds, checksum = _HEAD.unpack(head)
+    return Header(epoch, order, forgotten_unix_seconds), checksum
