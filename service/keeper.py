@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 from service import record
@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 SAVED_AT_ONCE = 64
 """Sessions that are put to sleep, or stored before the server stops, in one go."""
+
+MOST_WAIT_SECONDS = 10.0
+"""How long a session that is asked for waits until another one can sleep."""
 
 GRACE_SECONDS = 60.0
 """How much longer than its idle timeout a session is kept in the store."""
@@ -62,12 +65,14 @@ class Keeper:
         self._tasks: set[asyncio.Task[None]] = set()
         self._waking: dict[str, asyncio.Task[None]] = {}
         self._waiting: dict[str, list[Work]] = {}
-        self._making_room: asyncio.Task[None] | None = None
+        self._placing = asyncio.Lock()
+        self._advanced = asyncio.Event()
         self._looking = asyncio.create_task(self._look_for_idle())
         worker.advance_store = self.advance
 
     def advance(self) -> None:
         """Begin what the engine has left to do with the store; waits for nothing."""
+        self._advanced.set()
         if wanted := self._engine.saving.wanted():
             self._start(self._save(wanted))
         for session_id, epoch in self._engine.forgotten():
@@ -95,26 +100,36 @@ class Keeper:
         # One who stops waiting must not stop the waking that others wait for.
         await asyncio.shield(task)
 
-    async def room(self) -> None:
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
         """
-        Have room for one more session that is awake; if need be, others are put to sleep.
+        Room for one more session that is awake; if need be, others are put to sleep.
+
+        One at a time, in the order of asking.
 
         Raises:
-            CapacityExceeded: none of them can sleep now.
+            CapacityExceeded: all that are awake were busy all the time.
         """
-        while self._most_awake and self._engine.awake >= self._most_awake:
-            if self._making_room is None:
-                self._making_room = asyncio.create_task(self._make_room())
-                self._making_room.add_done_callback(self._made_room)
-            before = self._engine.awake
-            await asyncio.shield(self._making_room)
-            if self._engine.awake >= before:
-                raise CapacityExceeded(
-                    f"{before} sessions are awake, as many as max_awake_sessions allows, and none "
-                    "can be put to sleep; try again later",
-                    retry_delay_seconds=self._retry_delay_seconds,
-                    limit="max_awake_sessions",
-                )
+        async with self._placing:
+            if self._most_awake:
+                await self._have_room()
+            yield
+
+    async def _have_room(self) -> None:
+        try:
+            async with asyncio.timeout(MOST_WAIT_SECONDS):
+                while self._engine.awake >= self._most_awake:
+                    self._advanced.clear()
+                    await self._make_room()
+                    if self._engine.awake >= self._most_awake:
+                        await self._advanced.wait()
+        except TimeoutError:
+            raise CapacityExceeded(
+                f"{self._engine.awake} sessions are awake, as many as max_awake_sessions allows, "
+                "and none could be put to sleep; try again later",
+                retry_delay_seconds=self._retry_delay_seconds,
+                limit="max_awake_sessions",
+            ) from None
 
     async def keep(self, session_id: str) -> None:
         """
@@ -227,8 +242,8 @@ class Keeper:
         epoch, data = found
         stored = record.decode(data)
         await self._catalogue.load(stored.model)
-        await self.room()
-        await self._worker.call(self._adopt, session_id, epoch, stored)
+        async with self.place():
+            await self._worker.call(self._adopt, session_id, epoch, stored)
 
     def _adopt(self, session_id: str, epoch: int, stored: record.Stored) -> None:
         """Between two turns: what waits for the session comes before what comes later."""
@@ -245,9 +260,6 @@ class Keeper:
         self._engine.saving.take(awake, puts_to_sleep=True)
         if wanted := self._engine.saving.wanted():
             await self._save(wanted)
-
-    def _made_room(self, task: asyncio.Task[None]) -> None:
-        self._making_room = None
 
     async def _look_for_idle(self) -> None:
         """Put to sleep who is unused for long, and have a little room before it is wanted."""

@@ -130,9 +130,10 @@ class Steps:
         return Operation(session_id, self._engine.close)
 
     async def _open(self, *arguments: Any) -> SessionView:
-        if self._keeper:
-            await self._keeper.room()
-        return await self._worker.call(self._engine.open, *arguments)
+        if self._keeper is None:
+            return await self._worker.call(self._engine.open, *arguments)
+        async with self._keeper.place():
+            return await self._worker.call(self._engine.open, *arguments)
 
     async def _keep(self, keeper: Keeper, session_id: str) -> None:
         """Have a new session in the store before its client hears of it."""

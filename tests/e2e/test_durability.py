@@ -1,0 +1,242 @@
+"""Sessions in a store: they survive their server, sleep, move, and never lose what was told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from service.pb import ntm_pb2 as pb
+from service.spec import Float32
+from tests.conftest import Running, Serve
+from tests.e2e.calls import Stream, chunk, opened, outputs, reason, stepped
+from tests.e2e.test_rpcs import refused
+
+NONE, ASYNCHRONOUS, SYNCHRONOUS = (
+    pb.Durability.POLICY_NONE,
+    pb.Durability.POLICY_ASYNCHRONOUS,
+    pb.Durability.POLICY_SYNCHRONOUS,
+)
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> dict[str, Any]:
+    """Settings of servers that share a store."""
+    return {"store": f"directory:{tmp_path / 'store'}", "store_sync": "no"}
+
+
+async def created(
+    running: Running, policy: pb.Durability.Policy, every_steps: int = 0, locations: int = 8
+) -> str:
+    """The id of a new session with that durability."""
+    request = pb.CreateSessionRequest(
+        model="ledger",
+        locations=locations,
+        durability=pb.Durability(policy=policy, every_steps=every_steps),
+    )
+    response: pb.CreateSessionResponse = await running.stub.CreateSession(request)
+    return response.session.id
+
+
+async def reply(running: Running, session: str, inputs: Any, first: int) -> pb.Reply:
+    """The reply to a chunk."""
+    request = pb.StepRequest(chunk=chunk(session, inputs, first))
+    response: pb.StepResponse = await running.stub.Step(request)
+    return response.reply
+
+
+async def described(running: Running, session: str) -> pb.Session:
+    """A session as the server describes it."""
+    request = pb.GetSessionRequest(session_id=session)
+    response: pb.GetSessionResponse = await running.stub.GetSession(request)
+    return response.session
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until a condition holds; ten seconds at most."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - the condition is the server's, which tells no event
+            await asyncio.sleep(0.005)
+
+
+def ones(steps: int) -> Float32:
+    """Inputs whose sums count the steps."""
+    return np.ones((steps, 2), np.float32)
+
+
+async def test_a_synchronous_reply_means_durable(serve: Serve, stored: dict[str, Any]) -> None:
+    """Another server with the store goes on where the reply was, and answers the last chunk."""
+    async with serve(**stored) as first:
+        session = await created(first, SYNCHRONOUS)
+        told = await reply(first, session, ones(5), 0)
+        assert told.durable_step == 5
+        async with serve(**stored) as second:
+            again = await reply(second, session, ones(5), 0)
+            assert again.outputs == told.outputs
+            assert outputs(await reply(second, session, ones(1), 5)).tolist() == [[6, 6]]
+            assert second.metric("ntm_wakes_total", model="ledger", source="elsewhere") == 1
+            assert second.metric("ntm_steps_total", model="ledger") == 1
+
+
+async def test_the_old_owner_of_a_session_is_refused(serve: Serve, stored: dict[str, Any]) -> None:
+    """Once another server has taken it over, the first can commit nothing, and says so."""
+    async with serve(**stored) as first, serve(**stored) as second:
+        session = await created(first, SYNCHRONOUS)
+        await reply(first, session, ones(1), 0)
+        await reply(second, session, ones(1), 1)
+        error = await refused(first.stub.Step(pb.StepRequest(chunk=chunk(session, ones(1), 1))))
+        assert error.code() is grpc.StatusCode.NOT_FOUND
+        assert reason(error) == "SESSION_MOVED"
+        assert first.metric("ntm_sessions_closed_total", model="ledger", reason="moved") == 1
+        # Whoever asks the first server for it again makes it the owner again.
+        assert outputs(await reply(first, session, ones(1), 2)).tolist() == [[3, 3]]
+
+
+async def test_an_asynchronous_session_is_stored_now_and_then(
+    serve: Serve, stored: dict[str, Any]
+) -> None:
+    """Every four steps; from the last checkpoint another server goes on with the same outputs."""
+    async with serve(**stored, max_burst=1) as first:
+        session = await created(first, ASYNCHRONOUS, 4)
+        for step in range(10):
+            await reply(first, session, ones(1), step)
+        await until(lambda: first.metric("ntm_checkpoints_total", outcome="stored") >= 2)
+        durable = (await described(first, session)).durable_step
+        assert durable >= 4
+        async with serve(**stored) as second:
+            behind = await refused(reply(second, session, ones(1), 10))
+            assert reason(behind) == "STEP_INDEX_MISMATCH"
+            at = (await described(second, session)).next_step
+            assert durable <= at < 10
+            again = await reply(second, session, ones(10 - at), at)
+            assert outputs(again)[-1].tolist() == [10, 10]
+
+
+async def test_a_server_that_stops_stores_every_session(
+    serve: Serve, stored: dict[str, Any]
+) -> None:
+    """Those without durability too."""
+    async with serve(**stored) as first:
+        sessions = [await created(first, policy) for policy in (NONE, ASYNCHRONOUS, SYNCHRONOUS)]
+        for number, session in enumerate(sessions):
+            await reply(first, session, ones(number + 1), 0)
+        await first.stop()
+    async with serve(**stored) as second:
+        for number, session in enumerate(sessions):
+            found = await reply(second, session, ones(1), number + 1)
+            assert outputs(found).tolist() == [[number + 2] * 2]
+
+
+async def test_more_sessions_than_places_sleep_and_wake(
+    serve: Serve, stored: dict[str, Any]
+) -> None:
+    """Forty sessions in four places go on in turn, and none notices."""
+    async with serve(**stored, max_awake_sessions=4) as running:
+        sessions = [await created(running, NONE) for _ in range(40)]
+        for step in range(3):
+            for number, session in enumerate(sessions):
+                found = await stepped(running, session, [[number, 1]], first_step=step)
+                assert found.tolist() == [[number * (step + 1), step + 1]]
+        awake = running.metric("ntm_sessions", model="ledger") - running.metric(
+            "ntm_sessions_asleep", model="ledger"
+        )
+        assert awake <= 4
+        assert running.metric("ntm_sessions", model="ledger") == 40
+        assert running.metric("ntm_wakes_total", model="ledger", source="here") >= 70
+        listed = await running.stub.ListSessions(pb.ListSessionsRequest())
+        assert [each.id for each in listed.sessions] == sessions
+        for session in sessions:
+            await running.stub.DeleteSession(pb.DeleteSessionRequest(session_id=session))
+        assert running.metric("ntm_sessions", model="ledger") == 0
+
+
+async def test_sleepers_wake_on_a_stream_in_order(serve: Serve, stored: dict[str, Any]) -> None:
+    """Several chunks of each of many sessions in one message, with places for few."""
+    async with serve(**stored, max_awake_sessions=3) as running:
+        sessions = [await created(running, NONE) for _ in range(12)]
+        stream = Stream(running)
+        await stream.send(
+            *(
+                pb.Operation(tag=10 * number + part, step=chunk(session, ones(2), 2 * part))
+                for part in range(3)
+                for number, session in enumerate(sessions)
+            )
+        )
+        sums: dict[int, list[float]] = {}
+        for outcome in await stream.rest():
+            assert not outcome.error.reason, outcome
+            sums.setdefault(outcome.tag // 10, []).append(outputs(outcome.reply)[-1][0])
+        assert sums == {number: [2, 4, 6] for number in range(12)}
+
+
+async def test_a_sleeping_session_expires_and_is_forgotten(
+    serve: Serve, stored: dict[str, Any]
+) -> None:
+    """In the table and in the store."""
+    async with serve(**stored, sleep_after_seconds=0.01) as running:
+        request = pb.CreateSessionRequest(model="ledger")
+        request.idle_timeout.FromMilliseconds(1500)
+        session = (await running.stub.CreateSession(request)).session.id
+        await until(lambda: running.metric("ntm_sessions_asleep", model="ledger"))
+        assert (await described(running, session)).id == session
+        expired = {"model": "ledger", "reason": "expired"}
+        await until(lambda: running.metric("ntm_sessions_closed_total", **expired))
+        assert reason(await refused(described(running, session))) == "SESSION_EXPIRED"
+        assert running.metric("ntm_sessions", model="ledger") == 0
+
+
+async def test_a_deleted_session_is_nowhere(serve: Serve, stored: dict[str, Any]) -> None:
+    """Another server does not find it in the store."""
+    async with serve(**stored) as first, serve(**stored) as second:
+        session = await created(first, SYNCHRONOUS)
+        await first.stub.DeleteSession(pb.DeleteSessionRequest(session_id=session))
+        await until(lambda: first.metric("ntm_store_seconds_count", operation="delete"))
+        assert reason(await refused(described(second, session))) == "SESSION_UNKNOWN"
+
+
+async def test_a_session_that_is_nowhere_is_unknown(serve: Serve, stored: dict[str, Any]) -> None:
+    """Whether its id could be one or not, in calls and on streams."""
+    async with serve(**stored) as running:
+        for session in ("ab" * 16, "no id"):
+            assert reason(await refused(described(running, session))) == "SESSION_UNKNOWN"
+            stream = Stream(running)
+            await stream.send(pb.Operation(step=chunk(session, ones(1))))
+            (outcome,) = await stream.rest()
+            assert outcome.error.reason == "SESSION_UNKNOWN"
+
+
+async def test_durability_without_a_store_is_refused(running: Running) -> None:
+    """Rather than promised."""
+    error = await refused(created(running, SYNCHRONOUS))
+    assert reason(error) == "INVALID_REQUEST"
+    assert "no store" in (error.details() or "")
+    await opened(running)
+
+
+async def test_another_principals_sleeping_session_is_unknown(
+    serve: Serve, stored: dict[str, Any], tmp_path: Path
+) -> None:
+    """It is not even woken."""
+    tokens = tmp_path / "tokens"
+    lines = [
+        {"principal": name, "scopes": ["read", "step"], "sha256": sha256(name.encode()).hexdigest()}
+        for name in ("alice", "mallory")
+    ]
+    tokens.write_text("\n".join(map(json.dumps, lines)))
+    alice, mallory = ((("authorization", f"Bearer {name}"),) for name in ("alice", "mallory"))
+    async with serve(**stored, tokens_file=str(tokens), sleep_after_seconds=0.01) as running:
+        request = pb.CreateSessionRequest(model="ledger")
+        created = await running.stub.CreateSession(request, metadata=alice)
+        step = pb.StepRequest(chunk=chunk(created.session.id, ones(1)))
+        await until(lambda: running.metric("ntm_sessions_asleep", model="ledger"))
+        assert reason(await refused(running.stub.Step(step, metadata=mallory))) == "SESSION_UNKNOWN"
+        assert running.metric("ntm_sessions_asleep", model="ledger") == 1
+        response = await running.stub.Step(step, metadata=alice)
+        assert outputs(response.reply).tolist() == [[1, 1]]
