@@ -51,7 +51,7 @@ async def test_too_many_calls_are_refused_and_counted(serve: Serve) -> None:
 async def test_calls_that_never_send_their_request_are_bounded(serve: Serve) -> None:
     """The interceptor does not see them, so gRPC refuses all that is more than twice the limit."""
     async with serve(max_calls=2) as running:
-        silent = running.channel.stream_unary("/ntm.v1.NtmService/Step")
+        silent: Any = running.channel.stream_unary("/ntm.v1.NtmService/Step")
         calls: list[Any] = [silent() for _ in range(5)]
         endings = [asyncio.create_task(call.code()) for call in calls]
         ended, _ = await asyncio.wait(endings, timeout=10, return_when=asyncio.FIRST_COMPLETED)
