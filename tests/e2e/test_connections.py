@@ -83,6 +83,18 @@ async def test_a_flood_of_metadata_is_refused(running: Running) -> None:
     assert await running.stub.ListModels(request).code() is grpc.StatusCode.OK
 
 
+async def test_a_small_message_does_not_become_a_large_one(serve: Serve) -> None:
+    """What is compressed is measured by what it holds."""
+    async with serve(max_message_bytes=65_536) as running:
+        large = pb.StepRequest(chunk=pb.Chunk(session_id="x", inputs=bytes(8 << 20)))
+        options = [("grpc.max_send_message_length", -1)]
+        async with connected(running, options) as channel:
+            stub: Any = ntm_pb2_grpc.NtmServiceStub(channel)
+            error = await refused(stub.Step(large, compression=grpc.Compression.Gzip))
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "Decompressed message larger than max" in (error.details() or "")
+
+
 async def test_a_connection_has_so_many_calls_at_once(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
