@@ -24,7 +24,7 @@ from service.logs import JsonFormatter
 from service.pb import ntm_pb2 as pb
 from service.principal import READ, STEP
 from tests.conftest import Running, Serve
-from tests.e2e.calls import chunk, info, reason
+from tests.e2e.calls import chunk, info, outputs, reason
 from tests.e2e.test_rpcs import refused
 from tests.tiny_models import RUN_FAILS
 from tests.tokens import bearer, token_line, write
@@ -150,23 +150,25 @@ async def test_health_is_open_and_reflection_is_not(guarded: Running) -> None:
     await call.done_writing()
 
 
-async def test_a_stream_ends_when_its_token_expires(serve: Serve, tmp_path: Path) -> None:
-    """What it did before stays done."""
-    file = tmp_path / "tokens.jsonl"
-    expires = (datetime.now(UTC) + timedelta(seconds=1.5)).isoformat()
-    file.write_text(token_line("alice", BOTH, STEP, expires=expires))
-    async with serve(tokens_file=str(file)) as running:
-        call = running.stub.StreamSteps(metadata=bearer(BOTH))
-        opening = pb.Operation(open=pb.CreateSessionRequest(model="ledger"))
-        await call.write(pb.StreamStepsRequest(operations=[opening]))
-        assert (await call.read()).outcomes[0].opened.id
-        error = await asyncio.wait_for(refused(call.read()), 10)
-        assert error.code() is grpc.StatusCode.UNAUTHENTICATED
-        assert "no longer valid" in (error.details() or "")
-        assert reason(error) == "UNAUTHENTICATED"
-        assert datetime.now(UTC).isoformat() >= expires
-        assert running.metric("ntm_streams") == 0
-        assert running.metric("ntm_sessions", model="ledger") == 1
+async def test_a_stream_ends_when_its_token_expires(guarded: Running, tokens_file: Path) -> None:
+    """What it did before stays done, and its principal goes on with another token."""
+    request = pb.CreateSessionRequest(model="ledger")
+    session = (await guarded.stub.CreateSession(request, metadata=bearer(BOTH))).session.id
+    expires = (datetime.now(UTC) + timedelta(seconds=2)).isoformat()
+    lasting = token_line("alice", BOTH, READ, STEP)
+    write(tokens_file, lasting + token_line("alice", "tok-short", STEP, expires=expires))
+    call = guarded.stub.StreamSteps(metadata=bearer("tok-short"))
+    stepping = pb.Operation(step=chunk(session, [[1, 2]]))
+    await call.write(pb.StreamStepsRequest(operations=[stepping]))
+    assert outputs((await call.read()).outcomes[0].reply).tolist() == [[1, 2]]
+    error = await asyncio.wait_for(refused(call.read()), 10)
+    assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert "no longer valid" in (error.details() or "")
+    assert reason(error) == "UNAUTHENTICATED"
+    assert datetime.now(UTC).isoformat() >= expires
+    assert guarded.metric("ntm_streams") == 0
+    again = pb.StepRequest(chunk=chunk(session, [[1, 2]], first_step=1))
+    assert outputs((await guarded.stub.Step(again, metadata=bearer(BOTH))).reply)[0, 0] == 2
 
 
 async def test_signed_tokens_are_let_in(serve: Serve, tmp_path: Path) -> None:

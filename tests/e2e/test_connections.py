@@ -113,9 +113,9 @@ async def test_a_connection_has_so_many_calls_at_once(
         assert await third.code() is grpc.StatusCode.OK
 
 
-async def test_there_are_no_more_connections_than_calls(serve: Serve) -> None:
-    """What is over is closed at once; when one ends there is room again."""
-    async with serve(max_calls=3) as running, AsyncExitStack() as stack:
+async def test_there_are_no_more_connections_than_calls_and_sessions(serve: Serve) -> None:
+    """What is over that is closed at once."""
+    async with serve(max_calls=2, max_sessions=1) as running, AsyncExitStack() as stack:
         codes = []
         for _ in range(4):
             channel = await stack.enter_async_context(connected(running))
