@@ -13,6 +13,7 @@ from service import tls
 from service.errors import FileInvalid
 from tests.certificates import Authority, Pair
 
+NOW = time.time()
 AUTHORITY = Authority()
 ONE, TWO = AUTHORITY.signed("one", names=("ntm.example",)), AUTHORITY.signed("two")
 EXPIRED = AUTHORITY.signed("late", lasts=timedelta(days=-1))
@@ -32,8 +33,8 @@ def test_what_a_certificate_says_is_read(tmp_path: Path) -> None:
 
     assert (found.certificate, found.key, found.name) == (ONE.certificate, ONE.key, "ntm.example")
     day = 24 * 60 * 60
-    assert found.expires_unix_seconds == pytest.approx(time.time() + day, abs=60)
-    assert found.client_ca_expires_unix_seconds == pytest.approx(time.time() + 10 * day, abs=60)
+    assert found.expires_unix_seconds == pytest.approx(NOW + day, abs=60)
+    assert found.client_ca_expires_unix_seconds == pytest.approx(NOW + 10 * day, abs=60)
     assert read(tmp_path, ONE).client_ca is None
 
 
