@@ -142,7 +142,7 @@ def _check_scope(principal: Principal | None, method: str, scope: str | None) ->
     """Only tokens have scopes; who is known by its connection may do everything."""
     if principal is not None and scope is not None and scope not in principal.scopes:
         raise PermissionDenied(
-            f"{method} needs the scope {scope!r}, which {principal.name!r} does not have",
+            f"{method} needs the scope {scope!r}, which {principal.name[:64]!r} does not have",
             scope=scope,
         )
 

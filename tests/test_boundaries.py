@@ -165,8 +165,9 @@ def test_proto_holds_no_python() -> None:
 
 @pytest.mark.parametrize("module", ["service.__main__", "service.probe", "client"])
 def test_loads_where_torch_and_the_trainer_are_missing(module: str) -> None:
-    """A server and a client run on machines without torch, export or matplotlib."""
-    blocked = "import sys\nfor name in ('torch', 'export', 'matplotlib'): sys.modules[name] = None"
+    """A server and a client run on machines without torch, export and what else is optional."""
+    extras = ("torch", "export", "matplotlib", "jwt", "cryptography")
+    blocked = f"import sys\nfor name in {extras}: sys.modules[name] = None"
     run = subprocess.run(
         [sys.executable, "-c", f"{blocked}\nimport {module}"],
         cwd=ROOT,
