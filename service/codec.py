@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from service.catalogue import Model
 from service.engine import SessionView
@@ -14,8 +17,25 @@ from service.pb import ntm_pb2
 from service.spec import LOCATIONS, Dimension, Float32, ModelSpec
 from service.work import Chunk, ChunkOutcome, TraceRows
 
+T = TypeVar("T")
+
 _FLOAT = np.dtype("<f4")
 _IS_LITTLE_ENDIAN = sys.byteorder == "little"
+
+
+def request(parse: Callable[[bytes], T], content: bytes) -> T:
+    """
+    The request in the bytes of a message.
+
+    Raises:
+        InvalidRequest: the bytes are no message of that type.
+    """
+    try:
+        return parse(content)
+    except DecodeError as error:
+        raise InvalidRequest(
+            f"a request of {len(content)} bytes cannot be decoded; is it of this method's type?"
+        ) from error
 
 
 def chunk(message: ntm_pb2.Chunk) -> Chunk:

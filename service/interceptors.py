@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import grpc
 import grpc.aio
 
-from service import status
+from service import codec, status
 from service.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -33,23 +33,33 @@ class UnaryInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
-        """Wrap our unary handlers; leave streams, health and reflection as they are."""
+        """
+        Wrap our unary handlers; leave health and reflection as they are.
+
+        Ours get the bytes of messages: what gRPC itself cannot decode it would tell as UNKNOWN.
+        """
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or not method.startswith(PREFIX) or handler.unary_unary is None:
+        if handler is None or not method.startswith(PREFIX):
             return handler
+        if handler.unary_unary is None:
+            stream: Any = handler.stream_stream
+            return grpc.stream_stream_rpc_method_handler(stream, None, handler.response_serializer)
         return grpc.unary_unary_rpc_method_handler(
-            self._wrapped(handler.unary_unary, method.removeprefix(PREFIX)),
-            handler.request_deserializer,
+            self._wrapped(handler, method.removeprefix(PREFIX)),
+            None,
             handler.response_serializer,
         )
 
-    def _wrapped(self, behaviour: Callable[..., Any], method: str) -> Callable[..., Any]:
-        async def call(request: object, context: grpc.aio.ServicerContext[Any, Any]) -> object:
+    def _wrapped(self, handler: Handler, method: str) -> Callable[..., Any]:
+        behaviour: Any = handler.unary_unary
+        parse: Any = handler.request_deserializer
+
+        async def call(content: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> object:
             started = time.perf_counter()
             code = grpc.StatusCode.OK
             try:
-                return await behaviour(request, context)
+                return await behaviour(codec.request(parse, content), context)
             except asyncio.CancelledError:
                 code = grpc.StatusCode.CANCELLED
                 raise

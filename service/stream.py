@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 
 from service import codec, status
-from service.errors import Draining, InvalidRequest
+from service.errors import Draining, InvalidRequest, NtmError
 from service.metrics import Metrics
 from service.pb import ntm_pb2
 from service.settings import Settings
@@ -72,21 +72,23 @@ class Stream:
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if reader.done():
-                reader.result()
                 await self._all_answered(writer)
+                reader.result()
             elif ending.done():
                 await self._all_answered(writer)
                 error = Draining("this server is stopping; open a stream to another replica")
                 await self._abort(error)
             else:
                 writer.result()
+        except InvalidRequest as error:
+            await self._abort(error)
         finally:
             for task in (*tasks, *self._opening):
                 task.cancel()
             for work in self._pending:
                 work.cancelled = True
 
-    async def _abort(self, error: Draining) -> None:
+    async def _abort(self, error: NtmError) -> None:
         self._metrics.errors.labels(error.reason).inc()
         trailing = ((status.DETAILS_KEY, status.details(error)),)
         await self._context.abort(status.code(error), error.message, trailing)
@@ -101,8 +103,8 @@ class Stream:
 
     async def _read(self) -> None:
         most = self._settings.max_stream_operations
-        while isinstance(request := await self._context.read(), ntm_pb2.StreamStepsRequest):
-            operations = request.operations
+        while isinstance(content := await self._context.read(), bytes):
+            operations = codec.request(ntm_pb2.StreamStepsRequest.FromString, content).operations
             first = 0
             while first < len(operations):
                 while self._unanswered >= most:

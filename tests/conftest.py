@@ -83,7 +83,8 @@ Serve = Callable[..., AbstractAsyncContextManager[Running]]
 
 
 @asynccontextmanager
-async def _serving(settings: Settings) -> AsyncIterator[Running]:
+async def serving(settings: Settings) -> AsyncIterator[Running]:
+    """A server with these settings; its integrity is checked at the end."""
     server = Server(settings)
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
@@ -106,7 +107,7 @@ def serve(models_dir: Path) -> Serve:
             "metrics_port": 0,
             "drain_seconds": 2.0,
         }
-        return _serving(Settings(**{**defaults, **changes}))
+        return serving(Settings(**{**defaults, **changes}))
 
     return start
 

@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from service.pb import ntm_pb2 as pb
 from tests.conftest import Running, Serve
-from tests.e2e.calls import chunk, info, opened, outputs, packed, reason, stepped
+from tests.e2e.calls import chunk, info, opened, outputs, packed, raw, reason, stepped
 from tests.tiny_models import RUN_FAILS
 
 
@@ -205,6 +205,16 @@ async def test_a_message_too_large_is_refused_by_grpc(serve: Serve) -> None:
         error = await refused(running.stub.Step(pb.StepRequest(chunk=wrong)))
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert (await stepped(running, session, [[1, 1]])).tolist() == [[1, 1]]
+
+
+async def test_a_request_that_cannot_be_decoded_is_refused_and_counted(running: Running) -> None:
+    """As any other wrong request is, with its reason."""
+    for method in ("Step", "ListModels"):
+        error = await refused(raw(running, method)(b"\0 is no tag"))
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert reason(error) == "INVALID_REQUEST"
+        assert "a request of 11 bytes cannot be decoded" in (error.details() or "")
+    assert running.metric("ntm_errors_total", reason="INVALID_REQUEST") == 2
 
 
 async def test_a_cancelled_call_leaves_no_other_pending(running: Running) -> None:

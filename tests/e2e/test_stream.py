@@ -11,7 +11,7 @@ import pytest
 
 from service.pb import ntm_pb2 as pb
 from tests.conftest import Running, Serve
-from tests.e2e.calls import Stream, chunk, opened, outputs, packed, reason, stepped
+from tests.e2e.calls import Stream, chunk, opened, outputs, packed, raw, reason, stepped
 
 
 def step(tag: int, session: str, inputs: list[list[float]], **more: object) -> pb.Operation:
@@ -212,3 +212,19 @@ async def test_more_calls_than_allowed_are_refused_and_the_others_go_on(serve: S
         assert outputs(outcome.reply).tolist() == [[1, 1]]
         await second.rest()
         await first.rest()
+
+
+async def test_a_message_that_cannot_be_decoded_ends_its_stream_alone(running: Running) -> None:
+    """After the outcomes of what came before it, and with a reason."""
+    session = await opened(running)
+    request = pb.StreamStepsRequest(operations=[step(1, session, [[1, 1]])])
+    messages = iter([request.SerializeToString(), b"\0 is no tag"])
+    call = raw(running, "StreamSteps")(messages)
+    answer = pb.StreamStepsResponse.FromString(await call.read())
+    assert outputs(answer.outcomes[0].reply).tolist() == [[1, 1]]
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await call.read()
+    assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert reason(error.value) == "INVALID_REQUEST"
+    assert running.metric("ntm_errors_total", reason="INVALID_REQUEST") == 1
+    assert (await stepped(running, session, [[1, 1]])).tolist() == [[2, 2]]
