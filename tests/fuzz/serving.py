@@ -28,6 +28,9 @@ from tests.tiny_models import ledger
 SECONDS = 20.0
 """No call may take longer, on the slowest machine; they take milliseconds."""
 
+_ENDED_WHILE_WRITING = "Internal error from Core"
+"""What grpc.aio's client says where a server ends a stream before all is written to it."""
+
 _CANARY_STEPS = 256
 _STEPS_A_LOOK = 4
 
@@ -78,7 +81,8 @@ class Fuzzed:
                 for outcome in pb.StreamStepsResponse.FromString(answer).outcomes:
                     if outcome.WhichOneof("kind") == "error":
                         assert (outcome.error.reason, outcome.error.code) in _KNOWN, outcome
-        await _known(stream)
+        if await stream.details() != _ENDED_WHILE_WRITING:
+            await _known(stream)
 
     async def _look(self) -> None:
         """Step the canary, and compare its outputs bit by bit with those it gave alone."""
