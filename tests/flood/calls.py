@@ -106,7 +106,7 @@ async def large_headers(target: Target, tally: Tally) -> None:
 async def many_streams(target: Target, tally: Tally) -> None:
     """Open streams, and hold every one."""
     stubs = cycle([stub(target) for _ in range(16)])
-    held = []
+    held: list[Any] = []
 
     async def attempt() -> None:
         if len(held) > 20_000:
@@ -153,7 +153,7 @@ async def slow_readers(target: Target, tally: Tally) -> None:
 async def invalid_requests(target: Target, tally: Tally) -> None:
     """Ask for what cannot be: unknown sessions and models, values and bytes that are none."""
     channels = [channel(target) for _ in range(4)]
-    stubs = [ntm_pb2_grpc.NtmServiceStub(each) for each in channels]  # type: ignore[no-untyped-call]
+    stubs = [ntm_pb2_grpc.NtmServiceStub(each) for each in channels]
     session = await opened(stubs[0])
     nan = np.full(_WIDTH, np.nan, np.float32).tobytes()
     wrong = cycle(

@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -81,7 +82,7 @@ class Victim:
         request = pb.CreateSessionRequest(model=MODEL)
         return str((await self._stub.CreateSession(request)).session.id)
 
-    async def _send(self, stream: grpc.aio.StreamStreamCall, session: str, started: float) -> None:
+    async def _send(self, stream: Any, session: str, started: float) -> None:
         with suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):  # the stream has ended
             for number, values in enumerate(self._inputs):
                 due = started + number / STEPS_PER_SECOND
