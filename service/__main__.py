@@ -6,7 +6,7 @@ import asyncio
 import sys
 
 from service import logs
-from service.errors import ModelInvalid
+from service.errors import FileInvalid, ModelInvalid
 from service.server import serve
 from service.settings import Settings
 
@@ -17,7 +17,7 @@ def main() -> int:
     logs.set_up(settings.log_level)
     try:
         return asyncio.run(serve(settings))
-    except (ModelInvalid, OSError, RuntimeError) as error:
+    except (FileInvalid, ModelInvalid, OSError, RuntimeError) as error:
         print(f"cannot serve: {error}", file=sys.stderr)
         return 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from service.errors import CapacityExceeded, InvalidRequest
-from service.sessions import Session
+from service.sessions import Held, Session
 from service.settings import Settings
 from service.spec import Float32, ModelSpec
 from service.work import Chunk, trace_width
@@ -55,22 +55,34 @@ class Admission:
             raise InvalidRequest(f"idle timeout is {asked} s; it must be above 0, at most {most}")
         return asked
 
-    def room(self, sessions: int, held_bytes: int, new_bytes: int) -> None:
-        """Refuse a session of `new_bytes` of state when so many are open and hold so much."""
-        settings = self._settings
-        if sessions >= settings.max_sessions:
+    def room(self, held: Held, held_by_owner: Held, new_bytes: int) -> None:
+        """Refuse a session of `new_bytes` of state when so much is held, by its owner or in all."""
+        most = self._settings
+        own_sessions, own_bytes = (
+            most.max_sessions_per_principal,
+            most.max_state_bytes_per_principal,
+        )
+        self._check_sessions(held_by_owner, own_sessions, "max_sessions_per_principal")
+        self._check_bytes(held_by_owner, new_bytes, own_bytes, "max_state_bytes_per_principal")
+        self._check_sessions(held, most.max_sessions, "max_sessions")
+        self._check_bytes(held, new_bytes, most.max_state_bytes, "max_state_bytes")
+
+    def _check_sessions(self, held: Held, most: int, limit: str) -> None:
+        if most and held.sessions >= most:
             raise CapacityExceeded(
-                f"{sessions} sessions are open, the most this server holds; delete one or try "
+                f"{held.sessions} sessions are open, as many as {limit} allows; delete one or try "
                 "again later",
-                retry_delay_seconds=settings.retry_delay_seconds,
-                limit="max_sessions",
+                retry_delay_seconds=self._settings.retry_delay_seconds,
+                limit=limit,
             )
-        if held_bytes + new_bytes > settings.max_state_bytes:
+
+    def _check_bytes(self, held: Held, new_bytes: int, most: int, limit: str) -> None:
+        if most and held.state_bytes + new_bytes > most:
             raise CapacityExceeded(
-                f"the session needs {new_bytes} bytes of state, and {held_bytes} of "
-                f"{settings.max_state_bytes} are taken; use fewer locations or try again later",
-                retry_delay_seconds=settings.retry_delay_seconds,
-                limit="max_state_bytes",
+                f"the session needs {new_bytes} bytes of state, and {held.state_bytes} of "
+                f"{most}, which is {limit}, are taken; use fewer locations or try again later",
+                retry_delay_seconds=self._settings.retry_delay_seconds,
+                limit=limit,
             )
 
     def chunk(self, session: Session, chunk: Chunk) -> None:

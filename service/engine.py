@@ -90,7 +90,6 @@ class Engine:
         self._scheduler = Scheduler(settings.max_batch, settings.max_burst)
         self._counted: dict[str, ModelMetrics] = {}
         self._slabs: dict[tuple[str, int], Slab] = {}
-        self._state_bytes = 0
         self._opened = 0
         self._buffers = list(range(most_turns))
         self._finished: list[Work] = []
@@ -125,7 +124,7 @@ class Engine:
         locations = self._admission.locations(network.spec, locations)
         timeout = self._admission.idle_timeout_seconds(idle_timeout_seconds)
         new_bytes = network.spec.state_bytes(locations)
-        self._admission.room(len(self._sessions), self._state_bytes, new_bytes)
+        self._admission.room(self._sessions.held, self._sessions.held_by(owner), new_bytes)
         slab = self._slabs.get((model, locations))
         if slab is None:
             slab = self._slabs[model, locations] = Slab(network, locations)
@@ -146,9 +145,9 @@ class Engine:
         self._metrics.sessions_opened.labels(model).inc()
         return self._view(session)
 
-    def describe(self, session_id: str) -> SessionView:
+    def describe(self, session_id: str, caller: str = "") -> SessionView:
         """A session as it is now. Raises as `SessionTable.get`."""
-        return self._view(self._sessions.get(session_id))
+        return self._view(self._sessions.get(session_id, caller))
 
     def owned(self, owner: str, after: int, limit: int) -> list[SessionView]:
         """At most `limit` sessions of the owner with a number above `after`, in order."""
@@ -160,9 +159,9 @@ class Engine:
                 found.append(self._view(session))
         return found
 
-    def delete(self, session_id: str) -> None:
+    def delete(self, session_id: str, caller: str = "") -> None:
         """Close a session now; its work fails with SessionDeleted. Raises as `SessionTable.get`."""
-        self._close(self._sessions.get(session_id), SessionDeleted)
+        self._close(self._sessions.get(session_id, caller), SessionDeleted)
 
     def close(self, session: Session) -> None:
         """Close a session whose turn to be deleted has come; what waits behind fails."""
@@ -187,7 +186,7 @@ class Engine:
         error in its place among the session's other work.
         """
         try:
-            session = self._sessions.get(work.session_id)
+            session = self._sessions.get(work.session_id, work.caller)
         except NtmError as error:
             work.error = error
             self._finished.append(work)
@@ -283,13 +282,12 @@ class Engine:
         """Raise RuntimeError unless slots, sessions and state bytes add up."""
         for slab in self._slabs.values():
             slab.check_integrity()
+        self._sessions.check_integrity()
         used = sum(slab.used for slab in self._slabs.values())
         places = {(session.slab, session.slot) for session in self._sessions}
-        held = sum(session.slab.slot_bytes for session in self._sessions)
-        if not used == len(self._sessions) == len(places) or held != self._state_bytes:
+        if not used == len(self._sessions) == len(places):
             raise RuntimeError(
-                f"sessions {len(self._sessions)}, their places {len(places)}, slots used {used}, "
-                f"state bytes {held}, counted {self._state_bytes}"
+                f"sessions {len(self._sessions)}, their places {len(places)}, slots used {used}"
             )
 
     def _fail(self, sessions: list[Session]) -> None:
@@ -356,7 +354,6 @@ class Engine:
         self._metrics.session_lifetime_seconds.labels(model).observe(lived)
 
     def _count_state(self, session: Session, sign: int) -> None:
-        self._state_bytes += sign * session.slab.slot_bytes
         self._metrics.sessions.labels(session.model).inc(sign)
         self._metrics.state_bytes.labels(session.model).inc(sign * session.slab.slot_bytes)
 

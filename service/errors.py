@@ -12,9 +12,12 @@ Every error the server tells a client about, without a word of gRPC.
     ├── SessionFailed             the state can no longer be trusted
     ├── CapacityExceeded          try again later
     ├── Draining                  try another replica
-    └── ModelInvalid              a model file that must not be served
+    ├── Unauthenticated           nobody knows who calls
+    ├── PermissionDenied          the caller may not do that
+    ├── ModelInvalid              a model file that must not be served
+    └── FileInvalid               a file that a setting names is missing or wrong
 
-The gRPC codes belong to `interceptors.CODES`; the reasons are the classes' own.
+The gRPC codes belong to `status.CODES`; the reasons are the classes' own.
 """
 
 from __future__ import annotations
@@ -100,7 +103,25 @@ class Draining(NtmError):
     reason = "DRAINING"
 
 
+class Unauthenticated(NtmError):
+    """The call shows no token or certificate that is valid; what is wrong with it is not told."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDenied(NtmError):
+    """The caller is known and lacks the scope that the call needs."""
+
+    reason = "PERMISSION_DENIED"
+
+
 class ModelInvalid(NtmError):
     """A model file breaks the contract; the message says where."""
 
     reason = "MODEL_INVALID"
+
+
+class FileInvalid(NtmError):
+    """A file that a setting names is missing or wrong; the message says which and why."""
+
+    reason = "FILE_INVALID"

@@ -88,6 +88,12 @@ class Metrics:
             ["model"],
             registry=registry,
         )
+        self.certificate_expiry = Gauge(
+            "ntm_certificate_expiry_timestamp_seconds",
+            "When the server's certificate or an authority of clients (client_ca) expires.",
+            ["file"],
+            registry=registry,
+        )
         self._define_requests(registry)
         self._define_sessions(registry)
         self._define_ticks(registry)

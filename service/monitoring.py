@@ -10,6 +10,12 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
+from service.principal import METRICS
+from service.reloading import Reloaded
+from service.tokens import Tokens
+
+_WHO_SCRAPES = b"send a token with the scope metrics, as Authorization: Bearer TOKEN\n"
+
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
 
@@ -28,9 +34,24 @@ class Monitoring:
     """Serves HTTP on a thread of its own until closed."""
 
     def __init__(
-        self, host: str, port: int, registry: CollectorRegistry, ready: Callable[[], bool]
+        self,
+        host: str,
+        port: int,
+        registry: CollectorRegistry,
+        ready: Callable[[], bool],
+        tokens: Reloaded[Tokens] | None = None,
     ) -> None:
-        """Listen; `ready` says whether /readyz answers 200 or 503."""
+        """
+        Listen.
+
+        Args:
+            host: Address to listen on.
+            port: 0 for any free one.
+            registry: What /metrics tells.
+            ready: Whether /readyz answers 200 or 503.
+            tokens: Of which /metrics needs one with the scope metrics; None for open metrics.
+        """
+        self._tokens = tokens
         self._metrics = make_wsgi_app(registry)
         self._ready = ready
         self._server = make_server(host, port, self._answer, _Server, _Handler)
@@ -52,6 +73,10 @@ class Monitoring:
 
     def _answer(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
+        if path == "/metrics" and not self._may_scrape(environ.get("HTTP_AUTHORIZATION", "")):
+            return _text(
+                start_response, "401 Unauthorized", _WHO_SCRAPES, ("WWW-Authenticate", "Bearer")
+            )
         if path == "/metrics":
             answer: Iterable[bytes] = self._metrics(environ, start_response)
             return answer
@@ -63,7 +88,16 @@ class Monitoring:
             return _text(start_response, "503 Service Unavailable", b"not ready\n")
         return _text(start_response, "404 Not Found", b"/metrics, /healthz and /readyz are here\n")
 
+    def _may_scrape(self, authorization: str) -> bool:
+        if self._tokens is None:
+            return True
+        scheme, _, token = authorization.partition(" ")
+        principal = self._tokens.value().principal(token) if scheme.lower() == "bearer" else None
+        return principal is not None and METRICS in principal.scopes
 
-def _text(start_response: StartResponse, status: str, body: bytes) -> Iterable[bytes]:
-    start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+
+def _text(
+    start_response: StartResponse, status: str, body: bytes, *headers: tuple[str, str]
+) -> Iterable[bytes]:
+    start_response(status, [("Content-Type", "text/plain; charset=utf-8"), *headers])
     return [body]

@@ -1,4 +1,9 @@
-"""`python -m service.probe [ADDRESS]`: exit 0 if a server there is SERVING; for health checks."""
+"""
+`python -m service.probe [ADDRESS]`: exit 0 if a server there is SERVING; for health checks.
+
+It reads the server's own variables: NTM_PORT, and for TLS NTM_TLS_CERTIFICATE and NTM_TLS_KEY. It
+then trusts that certificate alone, and shows it where the server asks for one.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,9 @@ import sys
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from service import tls
+from service.errors import FileInvalid
+
 _TIMEOUT_SECONDS = 3.0
 
 
@@ -15,15 +23,26 @@ def main() -> int:
     """Ask the address given, else this machine's server at NTM_PORT."""
     default = f"127.0.0.1:{os.environ.get('NTM_PORT', '50051')}"
     address = sys.argv[1] if len(sys.argv) > 1 else default
-    with grpc.insecure_channel(address) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
-        try:
+    try:
+        with _channel(address) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
             answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=_TIMEOUT_SECONDS)
-        except grpc.RpcError as error:
-            print(f"{address}: {error.code().name}", file=sys.stderr)
-            return 1
+    except FileInvalid as error:
+        print(error.message, file=sys.stderr)
+        return 1
+    except grpc.RpcError as error:
+        print(f"{address}: {error.code().name}", file=sys.stderr)
+        return 1
     print(f"{address}: {health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)}")
     return 0 if answer.status == health_pb2.HealthCheckResponse.SERVING else 1
+
+
+def _channel(address: str) -> grpc.Channel:
+    certificate = os.environ.get("NTM_TLS_CERTIFICATE")
+    if not certificate:
+        return grpc.insecure_channel(address)
+    key = os.environ.get("NTM_TLS_KEY", "")
+    return tls.own_channel(address, tls.watched(certificate, key, "").value())
 
 
 if __name__ == "__main__":

@@ -6,17 +6,20 @@ import asyncio
 import logging
 import signal
 import sys
+from pathlib import Path
 
+import grpc
 import grpc.aio
 import onnxruntime
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
-from service import __version__, runtime
+from service import __version__, connections, runtime, tls, tokens
+from service.authentication import Authentication
 from service.catalogue import Catalogue
 from service.engine import Engine
-from service.interceptors import UnaryInterceptor
+from service.interceptors import CallInterceptor
 from service.metrics import Metrics
 from service.monitoring import Monitoring
 from service.pb import ntm_pb2, ntm_pb2_grpc
@@ -56,6 +59,7 @@ class Server:
         Raises:
             OSError, RuntimeError: a port is taken, or the device does not work.
             ModelInvalid: a model is missing or breaks the contract.
+            FileInvalid: a file that a setting names is missing or wrong.
         """
         settings = self._settings
         # A run that ends has to get the interpreter's lock from an event loop that seldom lets go.
@@ -63,8 +67,16 @@ class Server:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
+        authentication = Authentication(settings)
+        credentials = self._credentials()
         self._monitoring = Monitoring(
-            settings.metrics_host, settings.metrics_port, self.registry, lambda: self._serving
+            settings.metrics_host,
+            settings.metrics_port,
+            self.registry,
+            lambda: self._serving,
+            tokens.watched("metrics_token_file", Path(settings.metrics_token_file))
+            if settings.metrics_token_file
+            else None,
         )
         catalogue = await asyncio.to_thread(Catalogue, settings, self.metrics)
         for name in catalogue.named:
@@ -76,7 +88,7 @@ class Server:
         self.worker = Worker(self._engine, parallel_runs)
         self.worker.start()
         self._servicer = NtmServicer(catalogue, self._engine, self.worker, settings, self.metrics)
-        self._open_port()
+        self._open_port(authentication, credentials)
         await self._grpc.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         log.info(
@@ -87,8 +99,11 @@ class Server:
                 "models": sorted(catalogue.models),
                 "provider": catalogue.provider,
                 "parallel_runs": parallel_runs,
+                "tls": credentials is not None,
+                "authentication": authentication.is_on,
             },
         )
+        _warn_if_open(settings)
 
     async def stop(self) -> None:
         """Report NOT_SERVING, finish what waits, end streams, then close everything."""
@@ -104,30 +119,59 @@ class Server:
         """Raise RuntimeError unless sessions, slots and state bytes add up."""
         await self.worker.call(self._engine.check_integrity)
 
-    def _open_port(self) -> None:
+    def _credentials(self) -> grpc.ServerCredentials | None:
+        """What the port shows its clients; None without TLS."""
+        settings = self._settings
+        if not settings.tls_certificate:
+            return None
+        certificates = tls.watched(
+            settings.tls_certificate, settings.tls_key, settings.tls_client_ca
+        )
+        expiry = self.metrics.certificate_expiry
+        expiry.labels("server").set_function(lambda: certificates.value().expires_unix_seconds)
+        if settings.tls_client_ca:
+            expiry.labels("client_ca").set_function(
+                lambda: certificates.value().client_ca_expires_unix_seconds or 0.0
+            )
+        return tls.server_credentials(certificates)
+
+    def _open_port(
+        self, authentication: Authentication, credentials: grpc.ServerCredentials | None
+    ) -> None:
         settings = self._settings
         self._grpc = grpc.aio.server(
-            interceptors=[UnaryInterceptor(self.metrics)],
-            maximum_concurrent_rpcs=settings.max_calls,
-            options=[
-                ("grpc.max_receive_message_length", settings.max_message_bytes),
-                ("grpc.max_send_message_length", settings.max_message_bytes),
-                # Two servers on one port would each see half of a client's calls.
-                ("grpc.so_reuseport", 0),
-            ],
+            interceptors=[CallInterceptor(authentication, settings, self.metrics)],
+            # The interceptor does not see calls that never send their request.
+            maximum_concurrent_rpcs=2 * settings.max_calls,
+            options=connections.arguments(settings),
         )
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         ntm_pb2_grpc.add_NtmServiceServicer_to_server(self._servicer, self._grpc)
         names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._grpc)
-        self.port = self._grpc.add_insecure_port(f"{settings.host}:{settings.port}")
+        address = f"{settings.host}:{settings.port}"
+        self.port = (
+            self._grpc.add_secure_port(address, credentials)
+            if credentials
+            else self._grpc.add_insecure_port(address)
+        )
         self.metrics.build.labels(__version__, onnxruntime.__version__).set(1)
 
     async def _set_health(self, serving: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         self._serving = serving == health_pb2.HealthCheckResponse.SERVING
         for service in ("", SERVICE_NAME):
             await self._health.set(service, serving)
+
+
+def _warn_if_open(settings: Settings) -> None:
+    """Say what is missing where programs on other machines can reach the port."""
+    if settings.is_local:
+        return
+    if not settings.tls_certificate:
+        log.warning("calls and tokens travel unencrypted: set tls_certificate and tls_key")
+    if not settings.authenticates:
+        log.warning("nobody is authenticated: set tokens_file, jwt_keys or tls_client_ca")
 
 
 async def serve(settings: Settings) -> int:

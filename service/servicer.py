@@ -13,6 +13,7 @@ from service.engine import Engine
 from service.errors import InvalidRequest, NoMemory
 from service.metrics import Metrics
 from service.pb import ntm_pb2, ntm_pb2_grpc
+from service.principal import PRINCIPAL
 from service.settings import Settings
 from service.steps import Steps
 from service.stream import Stream
@@ -69,14 +70,16 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
         self, request: ntm_pb2.CreateSessionRequest, context: Context
     ) -> ntm_pb2.CreateSessionResponse:
         """See the proto."""
-        session = await self._steps.open(request, owner(context))
+        session = await self._steps.open(request, PRINCIPAL.get())
         return ntm_pb2.CreateSessionResponse(session=session)
 
     async def GetSession(  # noqa: N802
         self, request: ntm_pb2.GetSessionRequest, context: Context
     ) -> ntm_pb2.GetSessionResponse:
         """See the proto."""
-        view = await self._worker.call(self._engine.describe, request.session_id)
+        view = await self._worker.call(
+            self._engine.describe, request.session_id, PRINCIPAL.get().caller
+        )
         return ntm_pb2.GetSessionResponse(session=codec.session(view))
 
     async def ListSessions(  # noqa: N802
@@ -86,7 +89,8 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
         after = _page_start(request.page_token)
         size = min(request.page_size or _DEFAULT_PAGE, _LARGEST_PAGE)
         # One more than the page tells whether there is a next one.
-        views = await self._worker.call(self._engine.owned, owner(context), after, size + 1)
+        owner = PRINCIPAL.get().name
+        views = await self._worker.call(self._engine.owned, owner, after, size + 1)
         page = views[:size]
         return ntm_pb2.ListSessionsResponse(
             sessions=[codec.session(view) for view in page],
@@ -97,21 +101,23 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
         self, request: ntm_pb2.ResetSessionRequest, context: Context
     ) -> ntm_pb2.ResetSessionResponse:
         """See the proto."""
-        view = await self._steps.operate(request.session_id, self._engine.reset)
+        view = await self._steps.operate(request.session_id, self._engine.reset, PRINCIPAL.get())
         return ntm_pb2.ResetSessionResponse(session=codec.session(view))
 
     async def DeleteSession(  # noqa: N802
         self, request: ntm_pb2.DeleteSessionRequest, context: Context
     ) -> ntm_pb2.DeleteSessionResponse:
         """See the proto."""
-        await self._worker.call(self._engine.delete, request.session_id)
+        await self._worker.call(self._engine.delete, request.session_id, PRINCIPAL.get().caller)
         return ntm_pb2.DeleteSessionResponse()
 
     async def ReadMemory(  # noqa: N802
         self, request: ntm_pb2.ReadMemoryRequest, context: Context
     ) -> ntm_pb2.ReadMemoryResponse:
         """See the proto."""
-        view, state = await self._steps.operate(request.session_id, self._engine.read)
+        view, state = await self._steps.operate(
+            request.session_id, self._engine.read, PRINCIPAL.get()
+        )
         spec = self._catalogue.model(view.model).spec
         if not spec.has_memory:
             raise NoMemory(f"model {view.model!r} has no memory to read")
@@ -127,11 +133,11 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
         self, request: ntm_pb2.StepRequest, context: Context
     ) -> ntm_pb2.StepResponse:
         """See the proto."""
-        return await self._steps.step(request.chunk)
+        return await self._steps.step(request.chunk, PRINCIPAL.get())
 
     async def StreamSteps(self, request_iterator: object, context: Context) -> None:  # noqa: N802
         """See the proto."""
-        stream = Stream(self._steps, context, owner(context), self._settings, self._metrics)
+        stream = Stream(self._steps, context, PRINCIPAL.get(), self._settings, self._metrics)
         self._streams.add(stream)
         self._metrics.streams.inc()
         try:
@@ -139,12 +145,6 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
         finally:
             self._streams.discard(stream)
             self._metrics.streams.dec()
-
-
-def owner(context: Context) -> str:
-    """Whose sessions a caller's are: its host, since nobody is authenticated."""
-    peer = context.peer()
-    return peer.rpartition(":")[0] if peer.startswith(("ipv4:", "ipv6:")) else peer
 
 
 def _page_start(token: str) -> int:

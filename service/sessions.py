@@ -61,13 +61,30 @@ class Session:
         return chunk
 
 
+@dataclass(slots=True)
+class Held:
+    """How many sessions are open, and the bytes of their state."""
+
+    sessions: int = 0
+    state_bytes: int = 0
+
+    def count(self, session: Session, sign: int) -> None:
+        """Add a session, or take it away."""
+        self.sessions += sign
+        self.state_bytes += sign * session.slab.slot_bytes
+
+
 class SessionTable:
     """The open sessions by id, and why recently closed ones were closed."""
 
     def __init__(self) -> None:
         """Start empty."""
         self._sessions: dict[str, Session] = {}
-        self._closed: OrderedDict[str, type[NtmError]] = OrderedDict()
+        self._closed: OrderedDict[str, tuple[type[NtmError], str]] = OrderedDict()
+        """Why, and whose they were."""
+        self.held = Held()
+        """All that is open."""
+        self._held_by: dict[str, Held] = {}
         self._deadlines: list[tuple[float, str]] = []
 
     def __len__(self) -> int:
@@ -80,30 +97,43 @@ class SessionTable:
     def add(self, session: Session) -> None:
         """Enter a new session."""
         self._sessions[session.id] = session
+        self.held.count(session, 1)
+        self._held_by.setdefault(session.owner, Held()).count(session, 1)
         heapq.heappush(self._deadlines, (session.deadline_seconds, session.id))
 
-    def get(self, session_id: str) -> Session:
+    def held_by(self, owner: str) -> Held:
+        """What an owner has open."""
+        return self._held_by.get(owner) or Held()
+
+    def get(self, session_id: str, caller: str = "") -> Session:
         """
-        The open session of that id.
+        The open session of that id, if it is the caller's; anybody's for an empty caller.
 
         Raises:
             SessionUnknown, SessionExpired, SessionDeleted, SessionFailed: there is none, and why.
         """
         session = self._sessions.get(session_id)
-        if session is None:
-            raise self.gone(session_id)
+        if session is None or (caller and session.owner != caller):
+            raise self.gone(session_id, caller)
         return session
 
-    def gone(self, session_id: str) -> NtmError:
-        """Why there is no open session of that id."""
-        kind = self._closed.get(session_id, SessionUnknown)
+    def gone(self, session_id: str, caller: str = "") -> NtmError:
+        """Why the caller has no open session of that id; another's is as if it had never been."""
+        kind, owner = self._closed.get(session_id, (SessionUnknown, ""))
+        if caller and owner != caller:
+            kind = SessionUnknown
         told = _GONE.get(kind, "is unknown here: it was never opened, or closed long ago")
         return kind(f"session {session_id[:64]!r} {told}", session=session_id[:64])
 
     def close(self, session: Session, why: type[NtmError]) -> None:
         """Remove a session and remember why."""
         del self._sessions[session.id]
-        self._closed[session.id] = why
+        self.held.count(session, -1)
+        held = self._held_by[session.owner]
+        held.count(session, -1)
+        if not held.sessions:
+            del self._held_by[session.owner]
+        self._closed[session.id] = why, session.owner
         if len(self._closed) > MOST_CLOSED_REMEMBERED:
             self._closed.popitem(last=False)
 
@@ -124,6 +154,17 @@ class SessionTable:
             else:
                 found.append(session)
         return found
+
+    def check_integrity(self) -> None:
+        """Raise RuntimeError unless what is counted, in all and by owner, is what there is."""
+        held, by_owner = Held(), dict[str, Held]()
+        for session in self:
+            held.count(session, 1)
+            by_owner.setdefault(session.owner, Held()).count(session, 1)
+        if held != self.held or by_owner != self._held_by:
+            raise RuntimeError(
+                f"open: {held}, by owner {by_owner}; counted: {self.held}, {self._held_by}"
+            )
 
     def next_deadline_seconds(self) -> float | None:
         """When `idle` should be asked again, or None if there is no session."""

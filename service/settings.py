@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
@@ -42,9 +43,29 @@ class Settings:
     )
     host: str = _setting("127.0.0.1", "address to listen on; 0.0.0.0 for every interface")
     port: int = _setting(50051, "gRPC port; 0 for any free one", minimum=0, maximum=65535)
+    tls_certificate: str = _setting(
+        "", "file of the certificate that the gRPC port shows, as PEM; empty for no TLS"
+    )
+    tls_key: str = _setting("", "file of its private key, as PEM")
+    tls_client_ca: str = _setting(
+        "",
+        "file of the authorities, as PEM, of which clients have to show a certificate; empty to "
+        "ask for none",
+    )
+    tokens_file: str = _setting(
+        "", "file of the tokens that are let in, made by python -m service.tokens"
+    )
+    jwt_keys: str = _setting(
+        "", "file of the public keys of signed tokens (JWT), a JWKS or PEM; needs the extra jwt"
+    )
+    jwt_issuer: str = _setting("", "the issuer (iss) that signed tokens must have")
+    jwt_audience: str = _setting("", "the audience (aud) that signed tokens must have")
     metrics_host: str = _setting("127.0.0.1", "address of the monitoring server")
     metrics_port: int = _setting(
         9464, "port of /metrics, /healthz and /readyz; 0 for any free one", minimum=0, maximum=65535
+    )
+    metrics_token_file: str = _setting(
+        "", "file of tokens, of which /metrics needs one with the scope metrics; empty for none"
     )
     threads: int = _setting(
         1,
@@ -67,10 +88,22 @@ class Settings:
         maximum=16,
     )
     max_calls: int = _setting(
-        4_096, "calls under way at once, streams included; gRPC refuses more", minimum=1
+        4_096, "calls under way at once, streams included; more are refused", minimum=1
     )
     max_sessions: int = _setting(10_000, "open sessions", minimum=1)
     max_state_bytes: int = _setting(2 << 30, "bytes of state of all sessions together", minimum=1)
+    max_sessions_per_principal: int = _setting(
+        0, "open sessions of one principal; 0 for no limit of its own", minimum=0
+    )
+    max_state_bytes_per_principal: int = _setting(
+        0, "bytes of state of one principal's sessions; 0 for no limit of its own", minimum=0
+    )
+    max_connection_age_seconds: float = _setting(
+        0.0,
+        "when a connection is asked to end, and its streams after drain-seconds more; 0 for never",
+        minimum=0.0,
+        maximum=2e6,  # some weeks; gRPC counts milliseconds in 32 bits
+    )
     max_locations: int = _setting(16_384, "memory locations of a session", minimum=1)
     max_chunk_steps: int = _setting(1_024, "steps in one chunk", minimum=1)
     max_waiting_steps: int = _setting(4_096, "steps of one session that may wait", minimum=1)
@@ -128,6 +161,32 @@ class Settings:
                 f"default_idle_timeout_seconds is {self.default_idle_timeout_seconds}, above "
                 f"max_idle_timeout_seconds, {self.max_idle_timeout_seconds}"
             )
+        self._check_together("tls_certificate", "tls_key")
+        self._check_together("jwt_keys", "jwt_issuer", "jwt_audience")
+        if self.tls_client_ca and not self.tls_certificate:
+            raise ValueError(
+                f"tls_client_ca is {self.tls_client_ca!r}, which needs tls_certificate and tls_key"
+            )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only programs on this machine can reach the gRPC port."""
+        try:
+            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    @property
+    def authenticates(self) -> bool:
+        """Whether callers have to say who they are."""
+        return bool(self.tokens_file or self.jwt_keys or self.tls_client_ca)
+
+    def _check_together(self, *names: str) -> None:
+        values = {name: getattr(self, name) for name in names}
+        if any(values.values()) and not all(values.values()):
+            missing = " and ".join(name for name, value in values.items() if not value)
+            given = next(name for name, value in values.items() if value)
+            raise ValueError(f"{given} is {values[given]!r}, which needs {missing} too")
 
     @classmethod
     def from_command_line(

@@ -29,6 +29,8 @@ CODES: dict[type[errors.NtmError], grpc.StatusCode] = {
     errors.SessionFailed: grpc.StatusCode.DATA_LOSS,
     errors.CapacityExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.Draining: grpc.StatusCode.UNAVAILABLE,
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
 }
 
 

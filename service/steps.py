@@ -11,6 +11,7 @@ from service.catalogue import Catalogue
 from service.engine import Engine
 from service.metrics import Metrics
 from service.pb import ntm_pb2
+from service.principal import Principal
 from service.sessions import Session
 from service.work import Operation, Work
 from service.worker import Worker
@@ -28,19 +29,22 @@ class Steps:
         self._worker = worker
         self._metrics = metrics
 
-    async def open(self, request: ntm_pb2.CreateSessionRequest, owner: str) -> ntm_pb2.Session:
+    async def open(
+        self, request: ntm_pb2.CreateSessionRequest, principal: Principal
+    ) -> ntm_pb2.Session:
         """Open a session; the first of a model waits until its network is loaded."""
         timeout = codec.idle_timeout_seconds(request)
         await self._catalogue.load(request.model)
         view = await self._worker.call(
-            self._engine.open, request.model, request.locations, timeout, owner
+            self._engine.open, request.model, request.locations, timeout, principal.name
         )
         return codec.session(view)
 
-    async def step(self, message: ntm_pb2.Chunk) -> ntm_pb2.StepResponse:
+    async def step(self, message: ntm_pb2.Chunk, principal: Principal) -> ntm_pb2.StepResponse:
         """Make the steps of a chunk."""
         self._metrics.received_bytes.inc(len(message.inputs))
         chunk = codec.chunk(message)
+        chunk.caller = principal.caller
         await self._worker.ask(chunk)
         response = ntm_pb2.StepResponse()
         self._metrics.sent_bytes.inc(codec.write_reply(chunk, response.reply))
@@ -54,6 +58,10 @@ class Steps:
         """The closing of a session, as work that waits for the session's chunks."""
         return Operation(session_id, self._engine.close)
 
-    def operate(self, session_id: str, action: Callable[[Session], Any]) -> asyncio.Future[Any]:
+    def operate(
+        self, session_id: str, action: Callable[[Session], Any], principal: Principal
+    ) -> asyncio.Future[Any]:
         """Queue an operation behind the session's chunks; the future gets its result."""
-        return self._worker.ask(Operation(session_id, action))
+        operation = Operation(session_id, action)
+        operation.caller = principal.caller
+        return self._worker.ask(operation)

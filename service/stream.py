@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import grpc
 import grpc.aio
 
 from service import codec, status
-from service.errors import Draining, InvalidRequest, NtmError
+from service.errors import Draining, InvalidRequest
 from service.metrics import Metrics
 from service.pb import ntm_pb2
+from service.principal import Principal
 from service.settings import Settings
 from service.steps import Steps
 from service.work import Chunk, Work
@@ -41,14 +41,15 @@ class Stream:
         self,
         steps: Steps,
         context: grpc.aio.ServicerContext[Any, Any],
-        owner: str,
+        principal: Principal,
         settings: Settings,
         metrics: Metrics,
     ) -> None:
         """Prepare to serve the call of that context."""
         self._steps = steps
         self._context = context
-        self._owner = owner
+        self._principal = principal
+        self._caller = principal.caller
         self._settings = settings
         self._metrics = metrics
         self._pending: set[Work] = set()
@@ -76,22 +77,14 @@ class Stream:
                 reader.result()
             elif ending.done():
                 await self._all_answered(writer)
-                error = Draining("this server is stopping; open a stream to another replica")
-                await self._abort(error)
+                raise Draining("this server is stopping; open a stream to another replica")
             else:
                 writer.result()
-        except InvalidRequest as error:
-            await self._abort(error)
         finally:
             for task in (*tasks, *self._opening):
                 task.cancel()
             for work in self._pending:
                 work.cancelled = True
-
-    async def _abort(self, error: NtmError) -> None:
-        self._metrics.errors.labels(error.reason).inc()
-        trailing = ((status.DETAILS_KEY, status.details(error)),)
-        await self._context.abort(status.code(error), error.message, trailing)
 
     async def _all_answered(self, writer: asyncio.Task[None]) -> None:
         """Wait until every outcome is written, or the writer has failed."""
@@ -133,6 +126,7 @@ class Stream:
                     continue
                 work = self._steps.closing(operation.close)
             work.tag = operation.tag
+            work.caller = self._caller
             work.answered = self._finish
             works.append(work)
         self._pending.update(works)
@@ -142,7 +136,7 @@ class Stream:
 
     def _start_alone(self, operation: ntm_pb2.Operation, kind: str | None) -> None:
         if kind == "open":
-            opening = asyncio.ensure_future(self._steps.open(operation.open, self._owner))
+            opening = asyncio.ensure_future(self._steps.open(operation.open, self._principal))
             self._opening.add(opening)
             opening.add_done_callback(partial(self._opened, operation.tag))
         else:

@@ -25,6 +25,8 @@ class Work:
     """Something asked of one session. Finished once it has an outcome or an error."""
 
     session_id: str
+    caller: str = field(default="", init=False)
+    """Owner that the session must have; empty where whoever knows its id may use it."""
     tag: int = field(default=0, init=False)
     """For whoever asked: told from other work of his by it."""
     answered: Callable[[Any], object] = field(default=staticmethod(_nobody), init=False)

@@ -117,8 +117,9 @@ class NtmServiceServicer:
         NOT_FOUND, MODEL_UNKNOWN: no model of that name is served here.
         INVALID_ARGUMENT, INVALID_REQUEST: the locations or the idle timeout are out of the server's
         limits, or the model allows one number of locations only.
-        RESOURCE_EXHAUSTED, CAPACITY_EXCEEDED: no room for another session or its state; comes at once,
-        with a retry delay, and touches no other session.
+        RESOURCE_EXHAUSTED, CAPACITY_EXCEEDED: no room for another session or its state, in all or of this
+        principal; the metadata have the setting as `limit`. Comes at once, with a retry delay, and touches
+        no other session.
         UNAVAILABLE, DRAINING: the server is stopping.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -128,7 +129,7 @@ class NtmServiceServicer:
     def GetSession(self, request, context):
         """Describes a session. Does not count as use: it postpones no expiry.
 
-        NOT_FOUND with one of SESSION_UNKNOWN (never opened here, or closed too long ago to remember),
+        NOT_FOUND with one of SESSION_UNKNOWN (never opened here, another's, or closed too long ago),
         SESSION_EXPIRED, SESSION_DELETED; DATA_LOSS, SESSION_FAILED after a run that failed. Every call
         below that names a session can fail so.
         """
@@ -137,7 +138,8 @@ class NtmServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSessions(self, request, context):
-        """Lists the sessions that the caller's host opened, in order of creation.
+        """Lists the caller's sessions, in order of creation: those that its principal created or, where
+        nobody is authenticated, its host.
 
         INVALID_ARGUMENT, INVALID_REQUEST: the page token is none that this server gave.
         """

@@ -14,6 +14,7 @@ from service.admission import Admission
 from service.engine import Engine
 from service.errors import CapacityExceeded, InvalidRequest
 from service.runtime import Network
+from service.sessions import Held
 from service.settings import Settings
 from service.spec import Float32
 from service.work import Chunk
@@ -76,11 +77,11 @@ def test_the_idle_timeout_is_the_servers_where_none_is_asked() -> None:
 
 def test_room_is_counted_to_the_last_session_and_byte() -> None:
     """The limits themselves are allowed, one more is not."""
-    ADMISSION.room(4, 900, 100)
+    ADMISSION.room(Held(4, 900), Held(4, 900), 100)
     with pytest.raises(CapacityExceeded, match="5 sessions are open"):
-        ADMISSION.room(5, 0, 1)
+        ADMISSION.room(Held(5, 0), Held(), 1)
     with pytest.raises(CapacityExceeded, match="needs 101 bytes of state, and 900 of 1000"):
-        ADMISSION.room(4, 900, 101)
+        ADMISSION.room(Held(4, 900), Held(), 101)
 
 
 @pytest.mark.parametrize(

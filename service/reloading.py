@@ -1,0 +1,98 @@
+"""What is read from files that may be replaced while the server runs."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from service.errors import FileInvalid
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Stamp = tuple[tuple[int, int, int], ...]
+
+_RETRY_SECONDS = 10.0
+"""How long files that could not be read are left alone, unless they change before."""
+
+
+class Reloaded(Generic[T]):
+    """A value read from files, and read again when one of them was replaced. For any thread."""
+
+    def __init__(
+        self,
+        setting: str,
+        paths: Sequence[Path],
+        read: Callable[[], T],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        Read the value for the first time.
+
+        Args:
+            setting: What names the files, for logs and errors.
+            paths: The files.
+            read: Reads the value from them; raises OSError or ValueError where it cannot.
+            clock: Gives seconds.
+
+        Raises:
+            FileInvalid: a file cannot be read, or its content is wrong.
+        """
+        self._setting = setting
+        self._paths = paths
+        self._read = read
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._failed: Stamp = ()
+        self._retry_seconds = 0.0
+        self._seen = self._stamp()
+        try:
+            self._value = read()
+        except (OSError, ValueError) as error:
+            raise FileInvalid(f"{setting}: {_sentence(error)}") from error
+
+    def value(self) -> T:
+        """The value: while the files are wrong, the last one that was right."""
+        # Before the files are read: what changes meanwhile is read again next time.
+        stamp = self._stamp()
+        with self._lock:
+            if stamp != self._seen and self._is_due(stamp):
+                self._read_again(stamp)
+            return self._value
+
+    def _is_due(self, stamp: Stamp) -> bool:
+        return stamp != self._failed or self._clock() >= self._retry_seconds
+
+    def _read_again(self, stamp: Stamp) -> None:
+        try:
+            self._value = self._read()
+        except (OSError, ValueError) as error:
+            self._failed = stamp
+            self._retry_seconds = self._clock() + _RETRY_SECONDS
+            why = _sentence(error)
+            log.error("files not taken over", extra={"setting": self._setting, "why": why})
+        else:
+            self._seen = stamp
+            log.info("files taken over", extra={"setting": self._setting})
+
+    def _stamp(self) -> Stamp:
+        """What tells one version of the files from another; links are followed."""
+        return tuple(_file_stamp(path) for path in self._paths)
+
+
+def _file_stamp(path: Path) -> tuple[int, int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0, 0  # reading it says what is wrong
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _sentence(error: OSError | ValueError) -> str:
+    if isinstance(error, OSError):
+        return f"cannot read {error.filename}: {error.strerror}"
+    return str(error)
