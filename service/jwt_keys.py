@@ -128,8 +128,13 @@ def read(text: str) -> list[Key]:
 def _of_jwks(text: str) -> Iterator[Key | None]:
     import jwt
 
-    document = json.loads(text)
-    for fields in document.get("keys", []):
+    try:
+        listed = json.loads(text).get("keys")
+    except RecursionError as error:
+        raise ValueError("the JWKS is nested too deeply") from error
+    if not isinstance(listed, list) or not all(isinstance(fields, dict) for fields in listed):
+        raise ValueError("the JWKS has no list of keys")
+    for fields in listed:
         if fields.get("kty") == "oct" or "d" in fields:
             raise ValueError("the JWKS holds a secret key; give public keys only")
         if fields.get("use", "sig") != "sig":

@@ -20,8 +20,8 @@ async def connected(
     """Open a connection, to the gRPC port if no other is given; count it."""
     tally.attempts += 1
     try:
-        opening = asyncio.open_connection(target.host, port or target.port)
-        connection = await asyncio.wait_for(opening, 10)
+        async with asyncio.timeout(10):
+            connection = await asyncio.open_connection(target.host, port or target.port)
     except (OSError, TimeoutError) as error:
         tally.refuse(error)
         await asyncio.sleep(0.05)

@@ -97,7 +97,8 @@ async def endless_headers(target: Target, tally: Tally) -> None:
         try:
             while not closed.done():
                 writer.write(ContinuationFrame(1, more).serialize())
-                await asyncio.wait_for(writer.drain(), 5)
+                async with asyncio.timeout(5):
+                    await writer.drain()
                 await asyncio.sleep(0)
         except (OSError, TimeoutError):
             pass

@@ -20,7 +20,8 @@ from service.settings import Settings
 from service.spec import METADATA_KEY
 from tests.fuzz.alterations import altered
 from tests.fuzz.edits import damaged
-from tests.fuzz.specs import PROTOS, SPECS, spoiled
+from tests.fuzz.json_texts import spoiled
+from tests.fuzz.specs import PROTOS, SPECS
 
 _NAMES = ("x", "y", "memory", "c_memory", "weighting", "b_total", "N", "B", "axis1", "Gather", "")
 
@@ -33,7 +34,7 @@ def _models(draw: Any) -> bytes:
     proto = draw(altered(st.sampled_from(PROTOS), _NAMES, _blobs))
     for entry in proto.metadata_props:
         if entry.key == METADATA_KEY and draw(st.integers(0, 3)) == 0:
-            entry.value = draw(spoiled())
+            entry.value = draw(spoiled(SPECS))
     serialized: bytes = proto.SerializeToString()
     return serialized
 

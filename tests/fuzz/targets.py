@@ -9,6 +9,14 @@ from typing import Any, NamedTuple
 from hypothesis import strategies as st
 
 from tests.fuzz.command_lines import command_lines, settings_reader
+from tests.fuzz.credentials import (
+    doorkeeper,
+    key_files,
+    keys_reader,
+    metadata,
+    token_files,
+    tokens_reader,
+)
 from tests.fuzz.models import loader, models, parser
 from tests.fuzz.requests import streams, unary_calls
 from tests.fuzz.serving import fuzzed_server
@@ -32,5 +40,8 @@ TARGETS = {
     "spec": Target(texts, spec_reader, 500),
     "model": Target(models, parser, 150),
     "network": Target(models, loader, 25),
+    "tokens": Target(token_files, tokens_reader, 200),
+    "keys": Target(key_files, keys_reader, 200),
+    "authorization": Target(metadata, doorkeeper, 300),
     "settings": Target(command_lines, settings_reader, 150),
 }
