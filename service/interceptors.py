@@ -104,6 +104,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             except Exception as error:
                 known = status.known(error)
                 code = status.code(known)
+                content = b""  # gRPC keeps this frame, in a circle, until it is collected
                 await self._abort(context, method, known)
             finally:
                 self._under_way -= 1

@@ -86,6 +86,8 @@ class Chunk(Work):
     top_k: int = 0
     submitted_seconds: float = field(default=0.0, init=False)
     """When it was admitted, by the engine's clock."""
+    reply_bytes: int = field(default=0, init=False)
+    """About what its outputs and traces will take, unless that is little; from its admission on."""
     remaining: int = field(default=0, init=False)
     """Steps not yet made, from its admission on."""
     done: int = field(default=0, init=False)

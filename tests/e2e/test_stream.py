@@ -127,6 +127,22 @@ async def test_a_client_that_does_not_read_stops_being_read(serve: Serve) -> Non
         assert [outcome.tag for outcome in await stream.rest()] == list(range(40))
 
 
+async def test_unread_replies_are_bounded_by_their_bytes(serve: Serve) -> None:
+    """However many operations may be unanswered, four of the largest replies fill a stream."""
+    async with serve(max_message_bytes=1 << 20) as running:
+        stream = Stream(running)
+        session = await stream.opened(locations=4000)
+        traced = {"names": ["read_weighting", "write_weighting"]}
+        operations = [step(tag, session, [[0, 0]] * 30, **traced) for tag in range(60)]
+        sending = asyncio.create_task(asyncio.wait_for(stream.send(*operations), 30))
+        other = await opened(running)
+        for number in range(20):
+            assert (await stepped(running, other, [[1, 1]]))[0, 0] == number + 1
+        assert running.metric("ntm_stream_operations_total", kind="step") < 60
+        await sending
+        assert [outcome.tag for outcome in await stream.rest()] == list(range(60))
+
+
 async def test_messages_stay_below_the_size_that_clients_accept(serve: Serve) -> None:
     """Large replies that are ready together are sent in several messages."""
     async with serve(max_message_bytes=65_536) as running:

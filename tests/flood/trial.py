@@ -32,6 +32,8 @@ class Trial:
     newcomers: Newcomers
     resident_bytes: tuple[int, int, int]
     """Before, at most, and after."""
+    state_bytes: int
+    """Of the sessions that are open afterwards; the attackers' among them."""
     open_files: tuple[int, int, int]
     """Before, while attacked, and after."""
     counted: dict[str, float]
@@ -71,6 +73,7 @@ async def trial(names: Sequence[str], seconds: float, calm_seconds: float, log: 
             latencies.wrong,
             newcomers,
             (resident, server.peak_bytes, server.resident_bytes),
+            server.state_bytes(),
             (files, most_files, server.open_files),
             more,
             cpu_share,

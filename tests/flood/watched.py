@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from tests.flood.tally import Target
 
@@ -58,16 +59,23 @@ class Watched:
 
     def errors(self) -> dict[str, float]:
         """How many refusals were counted, by reason."""
+        return {
+            sample.labels["reason"]: sample.value
+            for sample in self._samples()
+            if sample.name == "ntm_errors_total"
+        }
+
+    def state_bytes(self) -> int:
+        """Bytes of state of the sessions that are open."""
+        found = (sample.value for sample in self._samples() if sample.name == "ntm_state_bytes")
+        return int(sum(found))
+
+    def _samples(self) -> list[Sample]:
         url = f"http://{self.target.host}:{self.target.metrics_port}/metrics"
         with urllib.request.urlopen(url, timeout=30) as response:
             text = response.read().decode()
-        return {
-            sample.labels["reason"]: sample.value
-            for family in text_string_to_metric_families(text)
-            if family.name == "ntm_errors"
-            for sample in family.samples
-            if sample.name == "ntm_errors_total"
-        }
+        families = text_string_to_metric_families(text)
+        return [sample for family in families for sample in family.samples]
 
 
 @contextmanager
