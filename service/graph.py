@@ -234,7 +234,7 @@ def _check_weights(graph: onnx.GraphProto) -> None:
     for tensor in graph.initializer:
         try:
             numpy_helper.to_array(tensor)
-        except (TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, NotImplementedError) as error:
             raise ModelInvalid(f"weights {tensor.name!r} cannot be read: {error}") from error
 
 

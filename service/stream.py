@@ -25,7 +25,10 @@ _MOST_OUTCOMES = 1024
 _LARGE_MESSAGE_BYTES = 256 << 10
 """A message takes no more outcomes once it is this large, so that others get their turn."""
 
-_MOST_UNSENT_MESSAGES = 4
+_MOST_BEGUN = 128
+"""Operations begun before others get their turn; a message has room for a million."""
+
+_MOST_UNSENT_MESSAGES = 2
 """Nothing more is read while replies of so many messages of the largest size are not sent."""
 
 _ENVELOPE_BYTES = 128
@@ -110,9 +113,12 @@ class Stream:
                 while self._unanswered >= most or self._unsent_bytes >= most_bytes:
                     self._answered.clear()
                     await self._answered.wait()
-                taken = self._start(operations[first : first + most - self._unanswered])
+                room = min(most - self._unanswered, _MOST_BEGUN)
+                taken = self._start(operations[first : first + room])
                 first += taken
                 self._unanswered += taken
+                if taken == _MOST_BEGUN:
+                    await asyncio.sleep(0)
 
     def _start(self, operations: Sequence[ntm_pb2.Operation]) -> int:
         """

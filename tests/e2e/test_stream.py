@@ -128,7 +128,7 @@ async def test_a_client_that_does_not_read_stops_being_read(serve: Serve) -> Non
 
 
 async def test_unread_replies_are_bounded_by_their_bytes(serve: Serve) -> None:
-    """However many operations may be unanswered, four of the largest replies fill a stream."""
+    """However many operations may be unanswered, two of the largest replies fill a stream."""
     async with serve(max_message_bytes=1 << 20) as running:
         stream = Stream(running)
         session = await stream.opened(locations=4000)

@@ -79,9 +79,9 @@ async def tiny_operations(target: Target, tally: Tally) -> None:
 
     async def attempt() -> None:
         stream = stub(target).StreamSteps()
-        await stream.write(request)
         tally.attempts += 1
         with suppress(grpc.aio.AioRpcError):
+            await stream.write(request)
             while isinstance(answer := await stream.read(), pb.StreamStepsResponse):
                 for outcome in answer.outcomes:
                     tally.refused[outcome.error.reason] += 1

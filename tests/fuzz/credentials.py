@@ -47,7 +47,7 @@ def _jwk(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519Pr
         ed25519.Ed25519PrivateKey: jwt.algorithms.OKPAlgorithm,
     }
     kind = next(made for known, made in algorithm.items() if isinstance(key, known))
-    return str(kind.to_jwk(key.public_key()))  # type: ignore[attr-defined] # of each of these
+    return str(kind.to_jwk(key.public_key()))
 
 
 _JWKS = [

@@ -115,6 +115,14 @@ def test_weights_that_do_not_fill_their_shape_are_refused() -> None:
         graph.parse(proto.SerializeToString())
 
 
+def test_weights_of_an_unknown_type_are_refused() -> None:
+    """Whatever the number of the type is."""
+    proto = onnx.load_model_from_string(ledger())
+    proto.graph.initializer[0].data_type = 1_103_217_089
+    with pytest.raises(ModelInvalid, match="weights '-1' cannot be read"):
+        graph.parse(proto.SerializeToString())
+
+
 def test_names_that_are_no_text_are_refused() -> None:
     """The checker of ONNX fails where it wants to tell them."""
     model = ledger().replace(b"MatMul", b"M\xff\xffMul")
