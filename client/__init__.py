@@ -13,6 +13,7 @@ What a user imports and runs: sessions, the command line, pictures of head trace
 from client.aio import AsyncClient
 from client.async_session import AsyncSession
 from client.blocking import Client, Session
+from client.connection import Token, tls
 from client.errors import (
     CapacityExceeded,
     Draining,
@@ -20,6 +21,7 @@ from client.errors import (
     ModelUnknown,
     NoMemory,
     NtmClientError,
+    PermissionDenied,
     SessionDeleted,
     SessionExpired,
     SessionFailed,
@@ -28,6 +30,8 @@ from client.errors import (
     StepIndexMismatch,
     StreamBroken,
     TimedOut,
+    TokenNotSent,
+    Unauthenticated,
     Unavailable,
 )
 from client.records import Memory, Model, SessionInfo, StateTensor, StepResult, TraceTensor
@@ -45,6 +49,7 @@ __all__ = [
     "ModelUnknown",
     "NoMemory",
     "NtmClientError",
+    "PermissionDenied",
     "Session",
     "SessionDeleted",
     "SessionExpired",
@@ -58,6 +63,10 @@ __all__ = [
     "Stream",
     "StreamBroken",
     "TimedOut",
+    "Token",
+    "TokenNotSent",
     "TraceTensor",
+    "Unauthenticated",
     "Unavailable",
+    "tls",
 ]

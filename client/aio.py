@@ -11,7 +11,14 @@ from google.protobuf.message import Message
 from client import procedures
 from client.async_session import AsyncSession, run
 from client.chunks import Limits
-from client.connection import DEFAULT_TIMEOUT_SECONDS, channel_options, method_for, stub_of
+from client.connection import (
+    DEFAULT_TIMEOUT_SECONDS,
+    Authorization,
+    Token,
+    channel_options,
+    method_for,
+    stub_of,
+)
 from client.failures import from_call
 from client.records import Model, SessionInfo
 from client.stream import Stream
@@ -27,6 +34,7 @@ class AsyncClient:
         target: str = "localhost:50051",
         *,
         credentials: grpc.ChannelCredentials | None = None,
+        token: Token | None = None,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         chunk_steps: int = Limits.chunk_steps,
         max_message_bytes: int = Limits.max_message_bytes,
@@ -36,7 +44,8 @@ class AsyncClient:
         self.limits = Limits(chunk_steps, max_message_bytes)
         self._timeout_seconds = timeout_seconds
         self._models: dict[str, Model] = {}
-        options = channel_options(max_message_bytes)
+        self._authorization = Authorization(token, target, credentials)
+        options = [*channel_options(max_message_bytes), *self._authorization.options]
         self._channel = (
             grpc.aio.secure_channel(target, credentials, options)
             if credentials
@@ -68,18 +77,23 @@ class AsyncClient:
         return AsyncSession(self, *await run(self, finding))
 
     async def sessions(self) -> list[SessionInfo]:
-        """The sessions that this host opened on the server, in order of creation."""
+        """The caller's sessions on the server, oldest first; without a token this host's."""
         return await run(self, procedures.list_sessions())
 
     def stream(self) -> Stream:
         """A stream on which many sessions are stepped at once; use it in `async with`."""
-        return Stream(self, self._stub, self.target, self._timeout_seconds, self._models)
+        return Stream(
+            self, self._stub, self._authorization, self.target, self._timeout_seconds, self._models
+        )
 
     async def call(self, request: Message, timeout_seconds: float | None = None) -> Message:
         """Make one call of the API; the response that belongs to the request."""
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        metadata = self._authorization.metadata()
         try:
-            response: Message = await method_for(self._stub, request)(request, timeout=seconds)
+            response: Message = await method_for(self._stub, request)(
+                request, timeout=seconds, metadata=metadata
+            )
         except grpc.RpcError as error:
             raise from_call(error, self.target) from error
         return response

@@ -14,7 +14,14 @@ from google.protobuf.message import Message
 
 from client import procedures
 from client.chunks import Limits
-from client.connection import DEFAULT_TIMEOUT_SECONDS, channel_options, method_for, stub_of
+from client.connection import (
+    DEFAULT_TIMEOUT_SECONDS,
+    Authorization,
+    Token,
+    channel_options,
+    method_for,
+    stub_of,
+)
 from client.errors import NtmClientError, SessionGone
 from client.failures import from_call
 from client.procedures import Procedure, SessionRecord
@@ -31,6 +38,7 @@ class Client:
         target: str = "localhost:50051",
         *,
         credentials: grpc.ChannelCredentials | None = None,
+        token: Token | None = None,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         chunk_steps: int = Limits.chunk_steps,
         max_message_bytes: int = Limits.max_message_bytes,
@@ -40,16 +48,21 @@ class Client:
 
         Args:
             target: Address of the server, as gRPC takes it.
-            credentials: For TLS; without them the connection is not encrypted.
+            credentials: For TLS, as from `tls`; without them the connection is not encrypted.
+            token: Says who calls, if the server wants to know; a function is asked for each call.
             timeout_seconds: Seconds that one call may take.
             chunk_steps: The most steps sent in one call; longer inputs are split.
             max_message_bytes: The largest message; no more than what the server takes.
+
+        Raises:
+            TokenNotSent: there is a token and no TLS, and the server is on another machine.
         """
         self.target = target
         self.limits = Limits(chunk_steps, max_message_bytes)
         self._timeout_seconds = timeout_seconds
         self._models: dict[str, Model] = {}
-        options = channel_options(max_message_bytes)
+        self._authorization = Authorization(token, target, credentials)
+        options = [*channel_options(max_message_bytes), *self._authorization.options]
         self._channel = (
             grpc.secure_channel(target, credentials, options)
             if credentials
@@ -87,7 +100,7 @@ class Client:
         return Session(self, *self.run(procedures.find_session(session_id, self._models)))
 
     def sessions(self) -> list[SessionInfo]:
-        """The sessions that this host opened on the server, in order of creation."""
+        """The caller's sessions on the server, oldest first; without a token this host's."""
         return self.run(procedures.list_sessions())
 
     def close(self) -> None:
@@ -112,8 +125,11 @@ class Client:
 
     def _call(self, request: Message, timeout_seconds: float | None) -> Message:
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        metadata = self._authorization.metadata()
         try:
-            response: Message = method_for(self._stub, request)(request, timeout=seconds)
+            response: Message = method_for(self._stub, request)(
+                request, timeout=seconds, metadata=metadata
+            )
         except grpc.RpcError as error:
             raise from_call(error, self.target) from error
         return response

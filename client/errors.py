@@ -11,6 +11,9 @@ Every error that a client raises.
     │   ├── SessionExpired
     │   ├── SessionDeleted
     │   └── SessionFailed       its state could no longer be trusted
+    ├── Unauthenticated         the server wants a valid token or certificate
+    ├── PermissionDenied        the token lacks a scope
+    ├── TokenNotSent            it would have travelled unencrypted, or is no token
     ├── CapacityExceeded        try again after `retry_delay_seconds`
     ├── TimedOut                no answer in time
     └── Unavailable             no server answers there
@@ -94,6 +97,20 @@ class SessionFailed(SessionGone):
     """The run failed or its result was not finite; the server closed the session."""
 
 
+class Unauthenticated(NtmClientError):
+    """The server wants to know who calls, and got no token or certificate that is valid."""
+
+
+class PermissionDenied(NtmClientError):
+    """The token lacks the scope that the call needs; `metadata` have it as `scope`."""
+
+
+class TokenNotSent(NtmClientError):
+    """The token stayed here: the connection is not encrypted, or it is no token."""
+
+    code = StatusCode.UNAUTHENTICATED
+
+
 class CapacityExceeded(NtmClientError):
     """A limit of the server is reached; nothing was changed."""
 
@@ -129,6 +146,8 @@ BY_REASON: Mapping[str, type[NtmClientError]] = {
     "SESSION_FAILED": SessionFailed,
     "CAPACITY_EXCEEDED": CapacityExceeded,
     "DRAINING": Draining,
+    "UNAUTHENTICATED": Unauthenticated,
+    "PERMISSION_DENIED": PermissionDenied,
 }
 """The class of each reason that a server gives; any other reason is an `NtmClientError`."""
 

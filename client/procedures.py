@@ -82,7 +82,7 @@ def find_session(session_id: str, known: dict[str, Model]) -> Procedure[tuple[Mo
 
 
 def list_sessions() -> Procedure[list[SessionInfo]]:
-    """The sessions that this host opened, of all pages."""
+    """The caller's sessions, of all pages."""
     sessions: list[SessionInfo] = []
     token = ""
     while True:

@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from client import procedures
 from client.async_session import AsyncSession, Caller, run
 from client.chunks import MESSAGE_OVERHEAD_BYTES
+from client.connection import Authorization
 from client.errors import NtmClientError, StreamBroken, TimedOut, Unavailable
 from client.failures import from_call, from_outcome
 from client.records import Model
@@ -39,6 +40,7 @@ class Stream:
         self,
         client: Caller,
         stub: NtmServiceStub,
+        authorization: Authorization,
         target: str,
         timeout_seconds: float,
         models: dict[str, Model],
@@ -47,6 +49,7 @@ class Stream:
         self.limits = client.limits
         self._client = client
         self._stub = stub
+        self._authorization = authorization
         self._target = target
         self._timeout_seconds = timeout_seconds
         self._models = models
@@ -95,7 +98,7 @@ class Stream:
         await asyncio.gather(self._sender, self._receiver, return_exceptions=True)
 
     async def __aenter__(self) -> Self:
-        self._call = self._stub.StreamSteps()
+        self._call = self._stub.StreamSteps(metadata=self._authorization.metadata())
         self._broken = None
         self._sender = asyncio.create_task(self._send())
         self._receiver = asyncio.create_task(self._receive())

@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 from client import figure
-from client.blocking import Client
-from client.commands.parsing import Subparsers, add_command, add_locations, positive
+from client.commands.parsing import Subparsers, add_command, add_locations, connect, positive
 from client.copy_task import CopySequence
 from client.recording import Recording, record_copy
 from client.terminal import Terminal, bits_picture, recording_picture
@@ -34,7 +33,7 @@ def add_to(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0 if every bit came back, else 1."""
-    with Client(arguments.server) as client:
+    with connect(arguments) as client:
         with client.create_session(arguments.model, arguments.locations) as session:
             sequence = CopySequence.random(session.model, arguments.length, arguments.seed)
             recording = record_copy(session, sequence)

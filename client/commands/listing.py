@@ -6,8 +6,7 @@ import argparse
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from client.blocking import Client
-from client.commands.parsing import Subparsers, add_command
+from client.commands.parsing import Subparsers, add_command, connect
 
 
 def add_to(subparsers: Subparsers) -> None:
@@ -15,13 +14,13 @@ def add_to(subparsers: Subparsers) -> None:
     examples = "  python -m client models --server localhost:50051"
     add_command(subparsers, "models", run_models, "list the models that the server has", examples)
     examples = "  python -m client sessions"
-    summary = "list the sessions that this host has open on the server"
+    summary = "list the sessions that you have open on the server"
     add_command(subparsers, "sessions", run_sessions, summary, examples)
 
 
 def run_models(arguments: argparse.Namespace) -> int:
     """0 when listed."""
-    with Client(arguments.server) as client:
+    with connect(arguments) as client:
         models = client.models()
     rows = [
         (
@@ -43,7 +42,7 @@ def run_models(arguments: argparse.Namespace) -> int:
 
 def run_sessions(arguments: argparse.Namespace) -> int:
     """0 when listed."""
-    with Client(arguments.server) as client:
+    with connect(arguments) as client:
         sessions = client.sessions()
     now = datetime.now(UTC)
     rows = [

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import BinaryIO
 
 from client.blocking import Client, Session
-from client.commands.parsing import Subparsers, add_command, add_locations
+from client.commands.parsing import Subparsers, add_command, add_locations, connect
 from client.errors import InvalidRequest
 from client.sequences import FORMATS, format_of, read, writer
 
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     at_once = 1 if arguments.input == STANDARD else STEPS_AT_ONCE
     with ExitStack() as stack:
         source = _source(arguments.input, stack)
-        client = stack.enter_context(Client(arguments.server))
+        client = stack.enter_context(connect(arguments))
         session = _session(client, arguments)
         if not (arguments.keep or arguments.session):
             stack.enter_context(session)

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from client import figure
-from client.blocking import Client
-from client.commands.parsing import Subparsers, add_command, add_locations, positive
+from client.commands.parsing import Subparsers, add_command, add_locations, connect, positive
 from client.copy_task import CopySequence
 from client.recording import record, record_copy
 from client.records import Float32, Model
@@ -47,7 +46,7 @@ def add_to(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """0 when drawn."""
     with (
-        Client(arguments.server) as client,
+        connect(arguments) as client,
         client.create_session(arguments.model, arguments.locations) as session,
     ):
         if arguments.input:

@@ -186,7 +186,7 @@ async def test_sessions_are_listed_page_by_page(running: Running) -> None:
         if not token:
             break
     assert found == sessions
-    wrong = pb.ListSessionsRequest(page_token="made up")  # noqa: S106 - no password
+    wrong = pb.ListSessionsRequest(page_token="made up")
     error = await refused(running.stub.ListSessions(wrong))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
 

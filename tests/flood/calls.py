@@ -162,7 +162,7 @@ async def invalid_requests(target: Target, tally: Tally) -> None:
             ("Step", pb.StepRequest(chunk=pb.Chunk(session_id=session, inputs=nan))),
             ("Step", pb.StepRequest(chunk=pb.Chunk(session_id=session, first_step=99, inputs=nan))),
             ("CreateSession", pb.CreateSessionRequest(model="nothing")),
-            ("ListSessions", pb.ListSessionsRequest(page_token="x")),  # noqa: S106 - no password
+            ("ListSessions", pb.ListSessionsRequest(page_token="x")),
             ("GetModel", None),
         ]
     )
