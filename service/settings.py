@@ -88,7 +88,10 @@ class Settings:
         maximum=16,
     )
     max_calls: int = _setting(
-        4_096, "calls under way at once, streams included; more are refused", minimum=1
+        4_096,
+        "calls under way at once, streams included; more are refused",
+        minimum=1,
+        maximum=2**30,  # gRPC is given twice as many, in 31 bits
     )
     max_sessions: int = _setting(10_000, "open sessions", minimum=1)
     max_state_bytes: int = _setting(2 << 30, "bytes of state of all sessions together", minimum=1)
@@ -138,7 +141,10 @@ class Settings:
         maximum=1e9,  # as above
     )
     drain_seconds: float = _setting(
-        10.0, "time that waiting steps have to finish after SIGTERM", minimum=0.0
+        10.0,
+        "time that waiting steps have to finish after SIGTERM",
+        minimum=0.0,
+        maximum=2e6,  # as above
     )
     log_level: str = _setting(
         "info", "least severe level logged", choices=("debug", "info", "warning", "error")

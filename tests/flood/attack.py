@@ -49,7 +49,7 @@ async def attack(name: str, seconds: float, target: Target) -> Tally:
 def main(name: str, seconds: str, target: str) -> None:
     """Attack from a process that has all the files and none of the time that it can get."""
     # Elsewhere an attacker would not take the cores that the server runs on.
-    os.nice(19)
+    os.setpriority(os.PRIO_PROCESS, 0, 19)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     asyncio.run(told(name, float(seconds), Target(**json.loads(target))))

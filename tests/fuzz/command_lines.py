@@ -9,7 +9,7 @@ from dataclasses import fields
 
 from hypothesis import strategies as st
 
-from service import status
+from service import connections, status
 from service.errors import CapacityExceeded
 from service.settings import Settings, variable
 
@@ -70,5 +70,7 @@ def _use(settings: Settings) -> None:
     assert status.message(full).retry_delay.ToTimedelta().total_seconds() >= 0
     for seconds in (settings.default_idle_timeout_seconds, settings.drain_seconds):
         assert seconds >= 0
-    assert 0 <= settings.max_message_bytes < 2**31, "gRPC's options are int32"
+    for name, value in connections.arguments(settings):
+        assert -1 <= value < 2**31, f"gRPC cannot hold {name}"
     assert settings.host
+    assert settings.metrics_host

@@ -30,6 +30,8 @@ def test_a_flag_wins_over_a_variable_and_a_variable_over_the_default() -> None:
         ({"max_input_magnitude": float("inf")}, "max_input_magnitude is inf; the most allowed"),
         ({"max_message_bytes": 2**31}, "max_message_bytes is 2147483648; the most allowed"),
         ({"retry_delay_seconds": float("inf")}, "retry_delay_seconds is inf; the most allowed"),
+        ({"max_calls": 2**31}, "max_calls is 2147483648; the most allowed"),
+        ({"drain_seconds": float("inf")}, "drain_seconds is inf; the most allowed"),
         ({"host": ""}, "host is empty; 0.0.0.0 stands for every interface"),
         ({"metrics_host": ""}, "metrics_host is empty; 0.0.0.0 stands for every interface"),
         (
