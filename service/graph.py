@@ -49,8 +49,9 @@ def parse(model: bytes) -> tuple[onnx.ModelProto, ModelSpec]:
         if _keeps_data_elsewhere(proto):
             raise ModelInvalid("the model keeps weights in other files; export it as one file")
         onnx.checker.check_model(proto)
-    except (DecodeError, onnx.checker.ValidationError) as error:
+    except (DecodeError, onnx.checker.ValidationError, UnicodeDecodeError) as error:
         raise ModelInvalid(f"not a valid ONNX model: {error}") from error
+    _check_weights(proto.graph)
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
     if METADATA_KEY not in metadata:
         raise ModelInvalid(f"the model has no spec: no {METADATA_KEY!r} in its metadata_props")
@@ -239,6 +240,15 @@ def _slabs(spec: ModelSpec, *, output: bool = False) -> list[onnx.ValueInfoProto
         return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
 
     return [info(tensor) for tensor in spec.state]
+
+
+def _check_weights(graph: onnx.GraphProto) -> None:
+    """Refuse weights that are not as many as their shape says."""
+    for tensor in graph.initializer:
+        try:
+            numpy_helper.to_array(tensor)
+        except (LookupError, TypeError, ValueError, NotImplementedError) as error:
+            raise ModelInvalid(f"weights {tensor.name!r} cannot be read: {error}") from error
 
 
 def _check_names(graph: onnx.GraphProto, spec: ModelSpec) -> None:

@@ -133,7 +133,10 @@ def read(text: str) -> list[Key]:
 def _of_jwks(text: str) -> Iterator[Key | None]:
     import jwt
 
-    keys = json.loads(text).get("keys")
+    try:
+        keys = json.loads(text).get("keys")
+    except RecursionError as error:
+        raise ValueError("the JWKS is nested too deeply") from error
     if not isinstance(keys, list) or not all(isinstance(fields, dict) for fields in keys):
         raise ValueError("a JWKS has a list of objects as its keys")
     for fields in keys:

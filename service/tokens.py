@@ -52,7 +52,7 @@ class Tokens:
     def _add(self, number: int, line: str) -> None:
         try:
             digest, principal = _entry(json.loads(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"line {number}: {error}") from error
         if self._place(digest) in self._principals:
             raise ValueError(f"line {number}: this token stands there twice")

@@ -102,6 +102,8 @@ class Chunk(Work):
     """When its first tick was scheduled, by the engine's clock."""
     finished_seconds: float = field(default=0.0, init=False)
     """When its last tick was committed, by the engine's clock."""
+    reply_bytes: int = field(default=0, init=False)
+    """About what its outputs and traces will take, unless that is little; from its admission on."""
     remaining: int = field(default=0, init=False)
     """Steps not yet made, from its admission on."""
     done: int = field(default=0, init=False)

@@ -83,9 +83,10 @@ Serve = Callable[..., AbstractAsyncContextManager[Running]]
 
 
 @asynccontextmanager
-async def _serving(
-    settings: Settings, credentials: grpc.ChannelCredentials | None
+async def serving(
+    settings: Settings, credentials: grpc.ChannelCredentials | None = None
 ) -> AsyncIterator[Running]:
+    """A server with these settings; its integrity is checked at the end."""
     server = Server(settings)
     await server.start()
     address = f"127.0.0.1:{server.port}"
@@ -119,7 +120,7 @@ def serve(models_dir: Path) -> Serve:
             "metrics_port": 0,
             "drain_seconds": 2.0,
         }
-        return _serving(Settings(**{**defaults, **changes}), credentials)
+        return serving(Settings(**{**defaults, **changes}), credentials)
 
     return start
 

@@ -48,6 +48,13 @@ async def stepped(running: Running, session: str, inputs: Values, **more: Any) -
     return outputs(response.reply)
 
 
+def raw(running: Running, method: str) -> Any:
+    """A method of our service that takes and gives the bytes of messages."""
+    channel = running.channel
+    kind = channel.stream_stream if method == "StreamSteps" else channel.unary_unary
+    return kind(f"/ntm.v1.NtmService/{method}")
+
+
 def reason(error: grpc.aio.AioRpcError) -> str:
     """The reason in a failed call's details."""
     return str(info(error).reason)

@@ -158,6 +158,30 @@ def test_weights_in_other_files_are_refused(made: Callable[[], onnx.ModelProto])
         graph.parse(made().SerializeToString())
 
 
+def test_weights_that_do_not_fill_their_shape_are_refused() -> None:
+    """The checker of ONNX lets them pass where the shape has no axes."""
+    proto = onnx.load_model_from_string(ledger())
+    del proto.graph.initializer[0].dims[:]
+    proto.graph.initializer[0].raw_data = b"\0" * 80
+    with pytest.raises(ModelInvalid, match="weights '-1' cannot be read"):
+        graph.parse(proto.SerializeToString())
+
+
+def test_weights_of_an_unknown_type_are_refused() -> None:
+    """Whatever the number of the type is."""
+    proto = onnx.load_model_from_string(ledger())
+    proto.graph.initializer[0].data_type = 1_103_217_089
+    with pytest.raises(ModelInvalid, match="weights '-1' cannot be read"):
+        graph.parse(proto.SerializeToString())
+
+
+def test_names_that_are_no_text_are_refused() -> None:
+    """The checker of ONNX fails where it wants to tell them."""
+    model = ledger().replace(b"MatMul", b"M\xff\xffMul")
+    with pytest.raises(ModelInvalid, match="not a valid ONNX model"):
+        graph.parse(model)
+
+
 def test_an_input_that_the_spec_does_not_know_is_refused() -> None:
     """A state tensor missing from the spec would never be kept."""
     model = ledger(metadata=replace(LEDGER, state=LEDGER.state[1:]).to_json())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,21 @@ def get(monitoring: Monitoring, path: str, authorization: str = "") -> tuple[int
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.read().decode()
+
+
+def test_connections_that_say_nothing_give_way_to_others(monitoring: Monitoring) -> None:
+    """Of a hundred, the oldest are closed, and whoever asks is answered."""
+    with ExitStack() as stack:
+        silent = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", monitoring.port)))
+            for _ in range(100)
+        ]
+        assert get(monitoring, "/healthz") == (200, "ok\n")
+        for connection in silent[:36]:
+            connection.settimeout(10)
+            assert connection.recv(1) == b""
+        silent[-1].sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert silent[-1].recv(12) == b"HTTP/1.0 200"
 
 
 def test_metrics_are_in_prometheus_format(monitoring: Monitoring) -> None:

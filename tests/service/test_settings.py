@@ -27,6 +27,13 @@ def test_a_flag_wins_over_a_variable_and_a_variable_over_the_default() -> None:
         ({"max_batch": 1}, "max_batch is 1; the least allowed is 8"),
         ({"device": "tpu"}, "device is 'tpu'; it must be one of"),
         ({"max_input_magnitude": float("nan")}, "max_input_magnitude is nan"),
+        ({"max_input_magnitude": float("inf")}, "max_input_magnitude is inf; the most allowed"),
+        ({"max_message_bytes": 2**31}, "max_message_bytes is 2147483648; the most allowed"),
+        ({"retry_delay_seconds": float("inf")}, "retry_delay_seconds is inf; the most allowed"),
+        ({"max_calls": 2**31}, "max_calls is 2147483648; the most allowed"),
+        ({"drain_seconds": float("inf")}, "drain_seconds is inf; the most allowed"),
+        ({"host": ""}, "host is empty; 0.0.0.0 stands for every interface"),
+        ({"metrics_host": ""}, "metrics_host is empty; 0.0.0.0 stands for every interface"),
         (
             {"default_idle_timeout_seconds": 10.0, "max_idle_timeout_seconds": 5.0},
             "default_idle_timeout_seconds is 10.0, above max_idle_timeout_seconds, 5.0",
