@@ -10,7 +10,6 @@ from deploy.dashboards.layout import Row, dashboard
 from deploy.dashboards.panels import Panel, lines, rows
 from deploy.dashboards.queries import (
     MODEL,
-    QUANTILES,
     Query,
     mean,
     quantile,
@@ -108,7 +107,8 @@ def runs() -> Iterator[Panel]:
         "Sessions in a tick",
         "Sessions that one run of the network steps together.",
         "none",
-        *(Query(quantile("ntm_batch_rows", q), name) for name, q in QUANTILES.items()),
+        Query(mean("ntm_batch_rows"), "mean"),
+        Query(quantile("ntm_batch_rows", 0.99), "p99"),
     )
     padding = total(rate("ntm_padding_rows_total"))
     yield lines(

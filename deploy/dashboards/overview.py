@@ -207,7 +207,6 @@ def time_spent() -> Iterator[Panel]:
         "Sessions that one run of the network steps together: the more, the cheaper each.",
         "none",
         Query(mean("ntm_batch_rows"), "mean"),
-        Query(quantile("ntm_batch_rows", 0.5), "p50"),
         Query(quantile("ntm_batch_rows", 0.99), "p99"),
     )
     padding = total(rate("ntm_padding_rows_total"), "model")

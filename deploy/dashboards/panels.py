@@ -19,6 +19,7 @@ from grafana_foundation_sdk.models.dashboard import (
     DataSourceRef,
     DataTransformerConfig,
     DynamicConfigValue,
+    FieldColorModeId,
     Threshold,
     ThresholdsMode,
 )
@@ -54,6 +55,7 @@ def lines(
         .min(0)
         .height(HEIGHT)
         .span(span)
+        .color_scheme(builders.FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC))
         .fill_opacity(35 if stacked else 8)
         .show_points(VisibilityMode.NEVER)
         .legend(
