@@ -110,9 +110,11 @@ class Load:
         """Now and then more sessions than the server's limit, if it is low."""
         while True:
             sessions: list[AsyncSession] = []
+            name = self._models[-1].name
             with contextlib.suppress(NtmClientError):
                 for _ in range(100):
-                    sessions.append(await self._client.create_session(self._models[-1].name))
+                    session = await self._client.create_session(name)
+                    sessions.append(session)
             await self.think(3.0)
             for session in sessions:
                 with contextlib.suppress(NtmClientError):

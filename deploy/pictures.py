@@ -80,7 +80,7 @@ def draw(name: str, url: str, start: float, end: float, folder: Path) -> Image.I
             "--hide-scrollbars",
             "--enable-logging=stderr",
             "--virtual-time-budget=20000",  # milliseconds
-            f"--window-size=1256,{height}",
+            f"--window-size=1416,{height}",
             f"--screenshot={picture}",
             f"{(BUNDLE / 'page.html').as_uri()}?{urllib.parse.urlencode(values)}",
         ],

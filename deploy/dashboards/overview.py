@@ -83,7 +83,7 @@ def now() -> Iterator[Panel]:
         decimals=2,
     )
     yield number(
-        "Calls without a fault of ours",
+        "Faultless calls",
         "Share of calls and stream operations that met no fault of the server; the objective is "
         f"{ANSWERED_SHARE:.1%}.",
         "percentunit",

@@ -31,7 +31,7 @@ DATASOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 
 Panel = timeseries.Panel | stat.Panel | table.Panel
 
-HEIGHT = 8
+HEIGHT = 9
 """Of a panel with lines or rows, in Grafana's rows of 30 pixels; a dashboard is 24 columns wide."""
 
 

@@ -38,7 +38,7 @@ const timeRange = {
   raw: { from: dateTime(from * 1000), to: dateTime(to * 1000) },
 };
 
-const WIDTH = 1240;
+const WIDTH = 1400;
 const COLUMN = WIDTH / 24;
 const ROW = 30;
 const GAP = 8;
@@ -132,23 +132,27 @@ function BigNumber({ data, width, height, panel }) {
 
 const DRAWN_BY = { timeseries: Lines, stat: BigNumber };
 
+function placed({ x, y }) {
+  return { position: 'absolute', left: x * COLUMN, top: y * ROW };
+}
+
+function Row({ panel }) {
+  return (
+    <h4 className="heading" style={placed(panel.gridPos)}>
+      {panel.title}
+    </h4>
+  );
+}
+
 function Panel({ panel }) {
   const [data, setData] = useState(null);
   useEffect(() => {
     frames(panel).then(setData);
   }, [panel]);
-  const { x, y, w, h } = panel.gridPos;
-  const style = { position: 'absolute', left: x * COLUMN, top: y * ROW };
-  if (panel.type === 'row') {
-    return (
-      <h4 className="row" style={style}>
-        {panel.title}
-      </h4>
-    );
-  }
+  const { w, h } = panel.gridPos;
   const Drawn = DRAWN_BY[panel.type];
   return (
-    <div style={style}>
+    <div style={placed(panel.gridPos)}>
       <PanelChrome title={panel.title} width={w * COLUMN - GAP} height={h * ROW - GAP}>
         {(width, height) => data && <Drawn data={data} width={width} height={height} panel={panel} />}
       </PanelChrome>
@@ -160,9 +164,9 @@ function Dashboard() {
   return (
     <ThemeContext.Provider value={theme}>
       <GlobalStyles />
-      {dashboard.panels.map((panel) => (
-        <Panel key={panel.id} panel={panel} />
-      ))}
+      {dashboard.panels.map((panel) =>
+        panel.type === 'row' ? <Row key={panel.id} panel={panel} /> : <Panel key={panel.id} panel={panel} />
+      )}
     </ThemeContext.Provider>
   );
 }
