@@ -56,7 +56,11 @@ def dashboard(name: str, description: str, rows: Sequence[Row], one: str = "") -
         board.with_row(builders.Row(row.title).id(next(numbers)))
         for panel in row.panels:
             board.with_panel(panel.id(next(numbers)))
-    return board.build()
+    built = board.build()
+    for variable in built.templating.list_val or []:
+        # Of intervals only; Grafana has them nowhere else.
+        variable.auto = variable.auto_count = variable.auto_min = None
+    return built
 
 
 def _variable(name: str, label: str, metric: str, one: str) -> builders.QueryVariable:

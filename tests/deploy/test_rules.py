@@ -9,7 +9,8 @@ import pytest
 import yaml
 from prometheus_client import generate_latest
 
-from deploy import rules as objectives
+from deploy import objectives
+from deploy import rules as program
 from tests.conftest import Running
 from tests.deploy.tools import ALERTMANAGER, PROMETHEUS, passes
 from tests.deploy.watched import DEPLOY, RULES, rules
@@ -19,7 +20,7 @@ RUNBOOK = (DEPLOY.parent / "docs" / "runbook.md").read_text()
 
 def test_the_rules_of_the_objectives_are_as_the_program_writes_them() -> None:
     """Running `python -m deploy.rules` changes nothing."""
-    assert objectives.FILE.read_text() == objectives.text()
+    assert program.FILE.read_text() == program.text()
 
 
 def test_every_alert_has_a_paragraph_in_the_runbook_and_no_other_has() -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parents[2]
 
 
 def needs(mark: pytest.MarkDecorator, program: str, package: str) -> list[pytest.MarkDecorator]:
@@ -20,9 +23,19 @@ ALERTMANAGER = needs(pytest.mark.prometheus, "amtool", "prometheus-alertmanager"
 NPM = needs(pytest.mark.npm, "npm", "npm")
 
 
-def passes(command: Sequence[object]) -> None:
-    """Fail with what a command says unless it ends with status 0."""
-    run = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, timeout=100, check=False
+def run(command: Sequence[object], folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """A command run to its end, in the project's folder or another."""
+    return subprocess.run(
+        list(map(str, command)),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
     )
-    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def passes(command: Sequence[object], folder: Path = ROOT) -> None:
+    """Fail with what a command says unless it ends with status 0."""
+    ended = run(command, folder)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
