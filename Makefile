@@ -54,7 +54,7 @@ bench: $(VENV)/develop.stamp ## measure against the limits and the peers
 constraints: ## on Linux on x86-64: pin the newest releases that pyproject.toml admits
 	$(PYTHON) -m venv --clear build/newest
 	build/newest/bin/python -m pip install --quiet --upgrade pip hatchling editables
-	build/newest/bin/python -m pip install --quiet --editable '.[client,export]' --group dev
+	build/newest/bin/python -m pip install --quiet --editable '.[client,export,otel]' --group dev
 	build/newest/bin/python -m pip freeze --all --exclude-editable \
 	    | sed 's/+.*//' | tr A-Z_ a-z- >build/newest.txt
 	sed -n 's/^onnxruntime-gpu==/onnxruntime==/p' build/newest.txt >>build/newest.txt
@@ -76,6 +76,6 @@ $(VENV)/serve.stamp: pyproject.toml constraints.txt
 
 # And a second protobuf, since the stubs have to work with either major version.
 $(VENV)/develop.stamp: $(VENV)/serve.stamp
-	$(PIP) --editable '.[client,export]' --group dev
+	$(PIP) --editable '.[client,export,otel]' --group dev
 	$(RUN) -m pip install --quiet --no-deps --upgrade --target $(VENV)/protobuf7 protobuf==7.36.2
 	@touch $@

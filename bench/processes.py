@@ -20,9 +20,10 @@ MODEL = "copy-ntm-lstm"
 class Served:
     """A server in a process of its own."""
 
-    def __init__(self, address: str, pid: int) -> None:
-        """It listens there and is that process."""
+    def __init__(self, address: str, pid: int, monitoring: str = "") -> None:
+        """It listens there and is that process; the metrics are at `monitoring`."""
         self.address = address
+        self.monitoring = monitoring
         self._pid = pid
 
     def cpu_seconds(self) -> float:
@@ -56,15 +57,16 @@ class Load:
 
 
 @contextmanager
-def server(options: Options, *flags: str) -> Iterator[Served]:
+def server(options: Options, *flags: str, module: str = "service") -> Iterator[Served]:
     """A server of the model, started as a user would, with more flags if there are any."""
     flags = ("--port=0", "--metrics-port=0", f"--models={MODEL}", *flags)
-    command = ("service", f"--device={options.device}", *flags)
+    command = (module, f"--device={options.device}", *flags)
     with _started(*command, folder=options.checkout, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if '"serving"' in line:
-                yield Served(json.loads(line)["address"], process.pid)
+                told = json.loads(line)
+                yield Served(told["address"], process.pid, told["monitoring"])
                 return
     raise RuntimeError("the server did not start")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from statistics import median
@@ -106,6 +108,24 @@ def traces(options: Options) -> Row:
     return _throughput("traces", workload, 0.7, samples, "traced, ", "untraced, ")
 
 
+def metrics(options: Options) -> Row:
+    """What observing costs: a server that is scraped every second, against one that is blind."""
+    with (
+        _server_and_load(options) as (observed, load),
+        processes.server(options, module="bench.unobserved") as blind,
+    ):
+
+        def scraped() -> Mapping[str, float]:
+            with _scraped(observed):
+                return _multiplexed(observed, load)()
+
+        samples = alternated(
+            options.rounds, {"observed, ": scraped, "blind, ": _multiplexed(blind, load)}
+        )
+    workload = f"{SESSIONS} sessions on one stream, metrics and logs, a scrape a second / neither"
+    return _throughput("metrics", workload, 0.95, samples, "observed, ", "blind, ")
+
+
 def sessions(options: Options) -> Row:
     """Ten thousand live sessions, few of them active, against only those few."""
     live = 10_000
@@ -193,6 +213,7 @@ BENCHMARKS: dict[str, Callable[[Options], Row]] = {
     "multiplexed": multiplexed,
     "chunked": chunked,
     "traces": traces,
+    "metrics": metrics,
     "sessions": sessions,
     "memory": memory,
     "long-memory": long_memory,
@@ -233,6 +254,25 @@ def _server_and_load(options: Options, *flags: str) -> Iterator[tuple[Served, Lo
         yield served, load
 
 
+@contextmanager
+def _scraped(served: Served) -> Iterator[None]:
+    """Fetch the server's metrics every second meanwhile."""
+    ended = threading.Event()
+
+    def scrape() -> None:
+        while not ended.wait(1.0):
+            with urllib.request.urlopen(f"http://{served.monitoring}/metrics") as response:
+                response.read()
+
+    thread = threading.Thread(target=scrape)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
 def _streams(served: Served, load: Load, work: str = "streams") -> Measure:
     return lambda: _with_cpu(
         served, lambda: load(work, address=served.address, sessions=SESSIONS, seconds=SECONDS)
@@ -241,7 +281,7 @@ def _streams(served: Served, load: Load, work: str = "streams") -> Measure:
 
 def _multiplexed(
     served: Served, load: Load, steps: int = 1, locations: int = 0, traces: list[str] | None = None
-) -> Measure:
+) -> Callable[[], Mapping[str, float]]:
     return lambda: _with_cpu(
         served,
         lambda: load(

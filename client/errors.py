@@ -40,6 +40,7 @@ class NtmClientError(Exception):
         reason: str | None = None,
         metadata: Mapping[str, str] | None = None,
         retry_delay_seconds: float | None = None,
+        request_id: str = "",
     ) -> None:
         """Metadata are the values that a program needs to act, such as the expected index."""
         super().__init__(message)
@@ -48,6 +49,8 @@ class NtmClientError(Exception):
         self.reason = self.reason if reason is None else reason
         self.metadata = dict(metadata or {})
         self.retry_delay_seconds = retry_delay_seconds
+        self.request_id = request_id
+        """What the server's log calls the call that failed; empty for an operation of a stream."""
 
 
 class InvalidRequest(NtmClientError):

@@ -18,9 +18,11 @@ CODES = {code.value[0]: code for code in grpc.StatusCode}
 def from_call(error: grpc.RpcError, target: str) -> NtmClientError:
     """The error of a call to the server at `target` that failed."""
     info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    request = error_details_pb2.RequestInfo()
     for detail in _status(error).details:
         detail.Unpack(info)
         detail.Unpack(retry)
+        detail.Unpack(request)
     if not info.reason:
         return _without_reason(error, target)
     return BY_REASON.get(info.reason, NtmClientError)(
@@ -29,6 +31,7 @@ def from_call(error: grpc.RpcError, target: str) -> NtmClientError:
         reason=info.reason,
         metadata=dict(info.metadata),
         retry_delay_seconds=_seconds(retry, "retry_delay"),
+        request_id=request.request_id,
     )
 
 

@@ -43,10 +43,9 @@ class Prometheus:
     def get(self, path: str, **parameters: str) -> Any:
         """What its HTTP API answers; raises ValueError with its words where it refuses."""
         query = urllib.parse.urlencode(parameters)
-        # The address is one that this module made.
-        request = urllib.request.Request(f"{self.url}/api/v1/{path}?{query}")  # noqa: S310
+        address = f"{self.url}/api/v1/{path}?{query}"
         try:
-            with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+            with urllib.request.urlopen(address, timeout=10) as response:
                 return json.load(response)["data"]
         except urllib.error.HTTPError as error:
             raise ValueError(f"{parameters}: {error.read().decode()}") from error

@@ -28,7 +28,7 @@ from service.settings import Settings
 from service.slab import Slab
 from service.spec import Float32
 from service.turn import Turn
-from service.work import Chunk, Operation, Work
+from service.work import Chunk, Operation, Run, Work
 
 log = logging.getLogger(__name__)
 
@@ -266,6 +266,9 @@ class Engine:
             session.used_seconds = now
             if chunk.traces:
                 traced += ticks
+            if chunk.runs is not None:
+                run = Run(turn.started_seconds, turn.seconds, ticks, len(turn.sessions))
+                chunk.runs.append(run)
             if not chunk.remaining:
                 chunk.finish(now)
                 finished.append(chunk)

@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from service import __version__, runtime
+from service.access import AccessLog
 from service.catalogue import Catalogue
 from service.engine import Engine
 from service.gpu import GpuCollector
@@ -21,9 +22,11 @@ from service.interceptors import UnaryInterceptor
 from service.lag import LagMeter
 from service.metrics import Metrics
 from service.monitoring import Monitoring
+from service.observation import ObservingInterceptor
 from service.pb import ntm_pb2, ntm_pb2_grpc
 from service.servicer import NtmServicer
 from service.settings import Settings
+from service.spans import Spans
 from service.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -80,7 +83,10 @@ class Server:
         self.worker.start()
         self.metrics.run_threads.set(parallel_runs)
         self._lag = LagMeter(self.metrics.event_loop_lag_seconds)
-        self._servicer = NtmServicer(catalogue, self._engine, self.worker, settings, self.metrics)
+        self._spans = Spans(settings)
+        self._servicer = NtmServicer(
+            catalogue, self._engine, self.worker, settings, self.metrics, self._spans
+        )
         self._open_port()
         await self._grpc.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
@@ -104,6 +110,7 @@ class Server:
         await self._grpc.stop(grace=1.0)
         await self.worker.stop()
         self._lag.stop()
+        await asyncio.to_thread(self._spans.close)
         self._monitoring.close()
         log.info("stopped", extra={"finished_all_work": finished})
 
@@ -114,7 +121,12 @@ class Server:
     def _open_port(self) -> None:
         settings = self._settings
         self._grpc = grpc.aio.server(
-            interceptors=[UnaryInterceptor(self.metrics)],
+            interceptors=[
+                ObservingInterceptor(
+                    self.metrics, AccessLog(settings.access_log_per_second), self._spans
+                ),
+                UnaryInterceptor(self.metrics),
+            ],
             maximum_concurrent_rpcs=settings.max_calls,
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),

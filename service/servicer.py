@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, TypeAlias
 
 import grpc
@@ -15,6 +14,7 @@ from service.errors import InvalidRequest, NoMemory
 from service.metrics import Metrics
 from service.pb import ntm_pb2, ntm_pb2_grpc
 from service.settings import Settings
+from service.spans import Spans
 from service.steps import Steps
 from service.stream import Stream
 from service.worker import Worker
@@ -34,12 +34,13 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
         worker: Worker,
         settings: Settings,
         metrics: Metrics,
+        spans: Spans,
     ) -> None:
         """Serve the catalogue's models with the engine that the worker runs."""
         self._catalogue = catalogue
         self._engine = engine
         self._worker = worker
-        self._steps = Steps(catalogue, engine, worker, metrics)
+        self._steps = Steps(catalogue, engine, worker, metrics, spans)
         self._settings = settings
         self._metrics = metrics
         self._streams: set[Stream] = set()
@@ -135,20 +136,9 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
         stream = Stream(self._steps, context, owner(context), self._settings, self._metrics)
         self._streams.add(stream)
         self._metrics.streams.inc()
-        code = grpc.StatusCode.OK
         try:
             await stream.run()
-        except asyncio.CancelledError:
-            code = grpc.StatusCode.CANCELLED
-            raise
-        except grpc.aio.AbortError:
-            code = grpc.StatusCode.UNAVAILABLE
-            raise
-        except Exception:
-            code = grpc.StatusCode.UNKNOWN  # what gRPC makes of it
-            raise
         finally:
-            self._metrics.streams_ended.labels(code.name).inc()
             self._streams.discard(stream)
             self._metrics.streams.dec()
 

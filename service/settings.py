@@ -97,6 +97,20 @@ class Settings:
     log_level: str = _setting(
         "info", "least severe level logged", choices=("debug", "info", "warning", "error")
     )
+    access_log_per_second: float = _setting(
+        10.0,
+        "calls logged a second, and as many that failed; the next line says how many were left out",
+        minimum=0.0,
+    )
+    otlp_endpoint: str = _setting(
+        "", "where OpenTelemetry spans are sent, such as http://collector:4317; empty for nowhere"
+    )
+    otlp_ratio: float = _setting(
+        1.0,
+        "share of calls with spans, of those whose client has not decided it",
+        minimum=0.0,
+        maximum=1.0,
+    )
 
     def __post_init__(self) -> None:
         """

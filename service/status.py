@@ -45,11 +45,17 @@ def code(error: errors.NtmError) -> grpc.StatusCode:
     return CODES.get(type(error), grpc.StatusCode.INTERNAL)
 
 
-def details(error: errors.NtmError) -> bytes:
-    """The value of `DETAILS_KEY`: a google.rpc.Status with ErrorInfo, and RetryInfo if it helps."""
+def details(error: errors.NtmError, request_id: str = "") -> bytes:
+    """
+    The value of `DETAILS_KEY`: a google.rpc.Status.
+
+    It has an ErrorInfo, a RequestInfo if the request has an id, and a RetryInfo if it helps.
+    """
     parts = [
         error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
     ]
+    if request_id:
+        parts.append(error_details_pb2.RequestInfo(request_id=request_id))
     if _delay(error) is not None:
         parts.append(error_details_pb2.RetryInfo(retry_delay=_delay(error)))
     status = status_pb2.Status(code=code(error).value[0], message=error.message)

@@ -12,6 +12,7 @@ from service.engine import Engine
 from service.metrics import Metrics
 from service.pb import ntm_pb2
 from service.sessions import Session
+from service.spans import Spans
 from service.work import Chunk, Operation, Work
 from service.worker import Worker
 
@@ -20,9 +21,10 @@ class Steps:
     """Decodes what reaches the engine and encodes what comes back, counting bytes."""
 
     def __init__(
-        self, catalogue: Catalogue, engine: Engine, worker: Worker, metrics: Metrics
+        self, catalogue: Catalogue, engine: Engine, worker: Worker, metrics: Metrics, spans: Spans
     ) -> None:
         """Reach the engine through its worker."""
+        self.spans = spans
         self._catalogue = catalogue
         self._engine = engine
         self._worker = worker
@@ -41,7 +43,13 @@ class Steps:
         """Make the steps of a chunk."""
         self._metrics.received_bytes.inc(len(message.inputs))
         chunk = codec.chunk(message)
-        await self._worker.ask(chunk)
+        if parent := self.spans.parent():
+            chunk.runs = []
+        try:
+            await self._worker.ask(chunk)
+        finally:
+            if parent:
+                self.spans.record(chunk, parent)
         response = ntm_pb2.StepResponse()
         sent = codec.write_reply(chunk, response.reply)
         self.replied([chunk], sent)

@@ -13,6 +13,7 @@ import grpc.aio
 
 from service import codec, status
 from service.errors import Draining, InvalidRequest
+from service.logs import call_fields
 from service.metrics import Metrics
 from service.pb import ntm_pb2
 from service.settings import Settings
@@ -51,6 +52,7 @@ class Stream:
         self._owner = owner
         self._settings = settings
         self._metrics = metrics
+        self._parent = steps.spans.parent()
         self._pending: set[Work] = set()
         self._opening: set[asyncio.Task[ntm_pb2.Session]] = set()
         self._ready: deque[Work | ntm_pb2.Outcome] = deque()
@@ -88,7 +90,9 @@ class Stream:
 
     async def _abort(self, error: Draining) -> None:
         self._metrics.errors.labels(error.reason).inc()
-        trailing = ((status.DETAILS_KEY, status.details(error)),)
+        fields = call_fields.get()
+        fields["reason"] = error.reason
+        trailing = ((status.DETAILS_KEY, status.details(error, str(fields["request_id"]))),)
         await self._context.abort(status.code(error), error.message, trailing)
 
     async def _all_answered(self, writer: asyncio.Task[None]) -> None:
@@ -124,6 +128,8 @@ class Stream:
                 work = chunk = codec.chunk(operation.step)
                 steps += 1
                 received += chunk.inputs.nbytes
+                if self._parent:
+                    chunk.runs = []
             else:
                 self._metrics.operations.labels(kind or "none").inc()
                 if kind != "close":
@@ -159,6 +165,8 @@ class Stream:
 
     def _finish(self, work: Work) -> None:
         self._pending.discard(work)
+        if self._parent and isinstance(work, Chunk):
+            self._steps.spans.record(work, self._parent)
         self._put(work if work.error is None else self._failure(work.tag, work.error))
 
     def _failure(self, tag: int, error: BaseException) -> ntm_pb2.Outcome:

@@ -32,6 +32,8 @@ class Turn:
         """The number of the buffers that are its own until it is committed."""
         self.short = short
         """Whether it takes no longer than to wake a thread and be woken by it."""
+        self.started_seconds = 0.0
+        """When the run began, by the monotonic clock."""
         self.seconds = 0.0
         """How long the run took."""
         self.failed = False
@@ -56,13 +58,13 @@ class Turn:
 
     def run(self) -> None:
         """Run the network and take the results out of the buffers. Raises nothing."""
-        started = time.perf_counter()
+        self.started_seconds = time.monotonic()
         try:
             self._bound.run()
         except Exception:
             log.exception("run failed", extra={"sessions": len(self.sessions)})
             self.failed = True
             return
-        self.seconds = time.perf_counter() - started
+        self.seconds = time.monotonic() - self.started_seconds
         self.outputs = self._bound.output.copy()
         self.traces = {name: array.copy() for name, array in self._bound.traces.items()}

@@ -43,6 +43,16 @@ class Operation(Work):
     """Its result is the outcome."""
 
 
+class Run(NamedTuple):
+    """One run of the network that a chunk was part of."""
+
+    started_seconds: float
+    """By the monotonic clock."""
+    seconds: float
+    ticks: int
+    rows: int
+
+
 @dataclass(frozen=True, slots=True)
 class TraceRows:
     """A trace of a chunk: values [steps, heads, width]; with top k, also their locations."""
@@ -98,6 +108,8 @@ class Chunk(Work):
     """[steps, Y]; the first `done` rows are filled."""
     traces: Sequence[tuple[TraceTensor, TraceRows]] = field(default=(), init=False)
     """Allocated by `begin`, filled like the outputs."""
+    runs: list[Run] | None = field(default=None, init=False)
+    """Every run so far; None unless somebody wants to know."""
 
     def begin(self, session: Session) -> None:
         """Note the index of the first step, and allocate what is to be traced."""

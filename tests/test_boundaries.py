@@ -30,6 +30,7 @@ OWNERS = {
     "ctypes": {"service/cuda.py"},  # no third party, but the way to libraries that are
     "grpc": {
         "service/interceptors.py",
+        "service/observation.py",
         "service/probe.py",
         "service/server.py",
         "service/servicer.py",
@@ -41,6 +42,7 @@ OWNERS = {
     "matplotlib": set[str](),
     "onnx": {"service/graph.py"},
     "onnxruntime": {"service/runtime.py", "service/server.py"},  # the server tells its version
+    "opentelemetry": {"service/spans.py"},
     "prometheus_client": {
         "service/gpu.py",
         "service/lag.py",

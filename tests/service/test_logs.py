@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 
-from service.logs import JsonFormatter
+from service.logs import JsonFormatter, call_fields, session_tag
 
 
 def test_a_record_becomes_one_line_of_json() -> None:
@@ -26,3 +26,20 @@ def test_a_record_becomes_one_line_of_json() -> None:
     assert fields["model"] == "m"
     assert "ValueError: two" in fields["traceback"]
     assert fields["time"].endswith("+00:00")
+
+
+def test_lines_of_a_call_tell_which_call_it_is() -> None:
+    """The fields of the call that is served are in every line, and in no line outside of it."""
+    record = logging.makeLogRecord({"name": "service.x", "levelname": "INFO", "msg": "done"})
+    outside = json.loads(JsonFormatter().format(record))
+    token = call_fields.set({"request_id": "abc"})
+    inside = json.loads(JsonFormatter().format(record))
+    call_fields.reset(token)
+
+    assert "request_id" not in outside
+    assert inside["request_id"] == "abc"
+
+
+def test_a_session_is_named_by_what_opens_nothing() -> None:
+    """The start of its id's SHA-256, as `sha256sum` gives it."""
+    assert session_tag("abc") == "ba7816bf8f01cfea"

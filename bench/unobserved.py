@@ -1,0 +1,34 @@
+"""A server that counts and logs nothing of what it serves, `python -m bench.unobserved`."""
+
+from __future__ import annotations
+
+import sys
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from service.__main__ import main
+from service.access import AccessLog
+from service.counts import Counts
+from service.metrics import Observations
+
+
+def _nothing(*_: object, **__: object) -> None:
+    """Take the place of whatever observes."""
+
+
+def _blind() -> None:
+    for observer, names in (
+        (Counter, ["inc"]),
+        (Gauge, ["inc", "dec", "set", "set_function"]),
+        (Histogram, ["observe"]),
+        (Observations, ["observe"]),
+        (Counts, ["opened", "closed", "admitted", "begun", "committed", "failed"]),
+        (AccessLog, ["note"]),
+    ):
+        for name in names:
+            setattr(observer, name, _nothing)
+
+
+if __name__ == "__main__":
+    _blind()
+    sys.exit(main())

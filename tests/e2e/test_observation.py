@@ -1,0 +1,184 @@
+"""What is told of each call: its request id, its line in the log, and its spans."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from opentelemetry.proto.trace.v1 import trace_pb2
+
+from service.logs import JsonFormatter, session_tag
+from service.pb import ntm_pb2 as pb
+from tests.conftest import Running, Serve
+from tests.e2e.calls import Stream, chunk, opened
+
+TRACE_ID, PARENT_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+TRACEPARENT = ("traceparent", f"00-{TRACE_ID}-{PARENT_ID}-01")
+
+
+class Lines(logging.Handler):
+    """The access log's lines, formatted as they are on standard error."""
+
+    def __init__(self) -> None:
+        """Collect them."""
+        super().__init__()
+        self.setFormatter(JsonFormatter())
+        self.fields: list[dict[str, Any]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Where the call's fields are still to be had."""
+        self.fields.append(json.loads(self.format(record)))
+
+
+@pytest.fixture
+def lines() -> Any:
+    """The lines of the access log from now on."""
+    handler, log = Lines(), logging.getLogger("service.access")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    yield handler
+    log.removeHandler(handler)
+    log.setLevel(logging.NOTSET)
+
+
+async def test_a_failed_call_can_be_found_in_the_log(running: Running, lines: Lines) -> None:
+    """By the id that its client gave it, which also comes back with the error."""
+    request = pb.GetSessionRequest(session_id="nobody's")
+    metadata = (("x-request-id", "order-66"),)
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await running.stub.GetSession(request, metadata=metadata)
+
+    trailing = dict(failed.value.trailing_metadata() or ())
+    details = status_pb2.Status.FromString(trailing["grpc-status-details-bin"])
+    told = error_details_pb2.RequestInfo()
+    assert details.details[1].Unpack(told)
+    assert told.request_id == "order-66"
+    line = lines.fields[-1]
+    assert (line["request_id"], line["method"]) == ("order-66", "GetSession")
+    assert (line["code"], line["reason"]) == ("NOT_FOUND", "SESSION_UNKNOWN")
+    assert line["session"] == session_tag("nobody's")
+    assert "nobody's" not in json.dumps(line)
+
+
+@pytest.mark.parametrize("given", ["", "two words", "x" * 65, "a\u200bb".encode().hex() + "$"])
+async def test_a_request_id_that_cannot_be_logged_is_replaced(
+    running: Running, lines: Lines, given: str
+) -> None:
+    """By one of the server's own, of 16 hexadecimal digits."""
+    await running.stub.ListModels(pb.ListModelsRequest(), metadata=(("x-request-id", given),))
+
+    assert len(lines.fields[-1]["request_id"]) == 16
+    int(lines.fields[-1]["request_id"], 16)
+
+
+async def test_the_log_has_a_line_for_a_stream_and_no_session_id(
+    running: Running, lines: Lines
+) -> None:
+    """When it ends, with how long it was open."""
+    stream = Stream(running)
+    session = await stream.opened()
+    await stream.send(pb.Operation(step=chunk(session, [[1, 2]])))
+    await stream.next()
+    await stream.rest()
+
+    line = lines.fields[-1]
+    assert (line["method"], line["code"]) == ("StreamSteps", "OK")
+    assert line["seconds"] > 0
+    assert session not in json.dumps(lines.fields)
+
+
+class Collector(trace_service_pb2_grpc.TraceServiceServicer):
+    """An OTLP receiver that keeps the spans it gets."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self.spans: list[trace_pb2.Span] = []
+
+    async def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - OTLP's name
+        """Take some."""
+        for resource in request.resource_spans:
+            for scope in resource.scope_spans:
+                self.spans += scope.spans
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+
+@pytest.fixture
+async def collector() -> AsyncIterator[tuple[Collector, str]]:
+    """A running receiver and its endpoint."""
+    server, collector = grpc.aio.server(), Collector()
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield collector, f"http://127.0.0.1:{port}"
+    await server.stop(None)
+
+
+def attributes(span: trace_pb2.Span) -> dict[str, str | int]:
+    """The span's attributes."""
+    return {each.key: each.value.string_value or each.value.int_value for each in span.attributes}
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_chunk_has_spans_under_its_clients(
+    serve: Serve, collector: tuple[Collector, str], streamed: bool
+) -> None:
+    """The call, the chunk, its wait and each of its runs, one inside the other, in order."""
+    received, endpoint = collector
+    async with serve(otlp_endpoint=endpoint, otlp_ratio=0.0, max_burst=2) as running:
+        session = await opened(running)
+        steps = chunk(session, [[1, 1]] * 3)
+        if streamed:
+            call = running.stub.StreamSteps(metadata=(TRACEPARENT,))
+            await call.write(pb.StreamStepsRequest(operations=[pb.Operation(step=steps)]))
+            await call.read()
+            await call.done_writing()
+            assert await call.read() is grpc.aio.EOF
+        else:
+            await running.stub.Step(pb.StepRequest(chunk=steps), metadata=(TRACEPARENT,))
+        await asyncio.wait_for(running.stop(), 30)
+
+    spans = {span.name: span for span in received.spans}
+    method = "StreamSteps" if streamed else "Step"
+    call_span = spans[f"ntm.v1.NtmService/{method}"]
+    assert {span.trace_id.hex() for span in received.spans} == {TRACE_ID}
+    assert call_span.parent_span_id.hex() == PARENT_ID
+    assert spans["chunk"].parent_span_id == call_span.span_id
+    assert attributes(spans["chunk"]) == {
+        "ntm.session": session_tag(session),
+        "ntm.model": "ledger",
+        "ntm.steps": 3,
+    }
+    runs = [span for span in received.spans if span.name == "run"]
+    assert [attributes(run)["ntm.ticks"] for run in runs] == [2, 1]
+    assert {each.parent_span_id for each in (spans["queue"], *runs)} == {spans["chunk"].span_id}
+    bounds = [
+        spans["chunk"].start_time_unix_nano,
+        spans["queue"].start_time_unix_nano,
+        spans["queue"].end_time_unix_nano,
+        runs[0].start_time_unix_nano,
+        runs[0].end_time_unix_nano,
+        runs[1].start_time_unix_nano,
+        runs[1].end_time_unix_nano,
+        spans["chunk"].end_time_unix_nano,
+    ]
+    assert bounds == sorted(bounds)
+
+
+async def test_a_call_whose_client_does_not_ask_has_no_spans_at_ratio_0(
+    serve: Serve, collector: tuple[Collector, str]
+) -> None:
+    """The client's decision counts; without one the ratio decides."""
+    received, endpoint = collector
+    async with serve(otlp_endpoint=endpoint, otlp_ratio=0.0) as running:
+        await opened(running)
+        await asyncio.wait_for(running.stop(), 30)
+
+    assert received.spans == []
