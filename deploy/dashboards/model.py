@@ -94,7 +94,7 @@ def runs() -> Iterator[Panel]:
     yield lines(
         "Ticks",
         "Runs of the network over a batch a second, by replica.",
-        "ops",
+        "count:ticks/s",
         Query(total(rate("ntm_ticks_total"), "instance"), "{{instance}}"),
     )
     yield lines(
@@ -152,6 +152,6 @@ def sessions() -> Iterator[Panel]:
     yield lines(
         "Traces asked for",
         "Chunks a second that asked for a trace, by trace.",
-        "ops",
+        "count:chunks/s",
         Query(total(rate("ntm_traces_total"), "trace"), "{{trace}}"),
     )

@@ -245,7 +245,7 @@ def errors() -> Iterator[Panel]:
     yield lines(
         "Streams ended by code",
         "StreamSteps calls ended a second, by gRPC code.",
-        "ops",
+        "count:streams/s",
         Query(total(rate("ntm_streams_ended_total", INSTANCE), "code"), "{{code}}"),
         stacked=True,
     )

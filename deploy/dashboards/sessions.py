@@ -12,7 +12,6 @@ from deploy.dashboards.queries import INSTANCE, MODEL, Query, mean, quantile, qu
 
 STATE = f"ntm_state_bytes{{{MODEL}}}"
 SESSIONS = f"ntm_sessions{{{MODEL}}}"
-SLOTS = f"ntm_slots{{{MODEL}}}"
 LIMIT = f"ntm_sessions_limit{{{INSTANCE}}}"
 STATE_LIMIT = f"ntm_state_limit_bytes{{{INSTANCE}}}"
 
@@ -75,14 +74,14 @@ def opened_and_closed() -> Iterator[Panel]:
     yield lines(
         "Opened by model",
         "Sessions opened a second, by model.",
-        "ops",
+        "count:sessions/s",
         Query(total(rate("ntm_sessions_opened_total"), "model"), "{{model}}"),
         stacked=True,
     )
     yield lines(
         "Closed by reason",
         "Sessions closed a second: deleted by a client, expired, or failed with a run.",
-        "ops",
+        "count:sessions/s",
         Query(total(rate("ntm_sessions_closed_total"), "reason"), "{{reason}}"),
         stacked=True,
     )
@@ -141,7 +140,7 @@ def state() -> Iterator[Panel]:
         "Slots",
         "Slots of the slabs: taken by sessions, and free for new ones without growing a slab.",
         "none",
-        Query(total(SLOTS, "use"), "{{use}}"),
+        *(Query(total(f'ntm_slots{{{MODEL}, use="{use}"}}'), use) for use in ("taken", "free")),
         stacked=True,
     )
     yield lines(
