@@ -101,28 +101,47 @@ def server(folder: Path, *flags: str) -> Iterator[Server]:
 
 
 @contextmanager
-def prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
-    """A Prometheus with our rules that scrapes the target every second, from when it answers."""
-    configuration = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
-    configuration["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-    configuration["rule_files"] = [str(PROMETHEUS / "rules" / "*.yml")]
-    del configuration["alerting"]
-    ours = [job for job in configuration["scrape_configs"] if job["job_name"] == "ntm"]
-    ours[0]["static_configs"] = [{"targets": [target]}]
-    configuration["scrape_configs"] = ours
+def alertmanager(folder: Path) -> Iterator[str]:
+    """The address of an Alertmanager with our configuration, from when it is ready."""
+    address = f"127.0.0.1:{_free_port()}"
+    command = [
+        "prometheus-alertmanager",
+        f"--config.file={PROMETHEUS / 'alertmanager.yml'}",
+        f"--storage.path={folder / 'alertmanager'}",
+        f"--web.listen-address={address}",
+        "--cluster.listen-address=",
+    ]
+    log = folder / "alertmanager.log"
+    with process(command, log) as running:
+
+        def ready() -> bool:
+            assert running.poll() is None, log.read_text()
+            try:
+                with urllib.request.urlopen(f"http://{address}/-/ready", timeout=10):
+                    return True
+            except OSError:
+                return False
+
+        wait_until(ready, 30, "Alertmanager is ready")
+        yield address
+
+
+@contextmanager
+def prometheus(folder: Path, target: str, alerted: Sequence[str] = ()) -> Iterator[Prometheus]:
+    """A Prometheus with our rules that scrapes the target every second, once it has done so."""
     file = folder / "prometheus.yml"
-    file.write_text(yaml.safe_dump(configuration))
-    port = _free_port()
+    file.write_text(_configuration(target, alerted))
+    address = f"127.0.0.1:{_free_port()}"
     command = [
         "prometheus",
         f"--config.file={file}",
         f"--storage.tsdb.path={folder / 'prometheus'}",
-        f"--web.listen-address=127.0.0.1:{port}",
+        f"--web.listen-address={address}",
         "--log.level=warn",
     ]
     log = folder / "prometheus.log"
     with process(command, log) as running:
-        asked = Prometheus(f"http://127.0.0.1:{port}")
+        asked = Prometheus(f"http://{address}")
 
         def up() -> bool:
             assert running.poll() is None, log.read_text()
@@ -133,6 +152,18 @@ def prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
 
         wait_until(up, 30, f"Prometheus has scraped {target}")
         yield asked
+
+
+def _configuration(target: str, alerted: Sequence[str]) -> str:
+    """Ours, with other addresses, every second, without the watchers watching themselves."""
+    ours = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
+    ours["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    ours["rule_files"] = [str(PROMETHEUS / file) for file in ours["rule_files"]]
+    ours["alerting"]["alertmanagers"][0]["static_configs"] = [{"targets": list(alerted)}]
+    jobs = {job["job_name"]: job for job in ours["scrape_configs"]}
+    jobs["ntm"]["static_configs"] = [{"targets": [target]}]
+    ours["scrape_configs"] = [jobs["ntm"]]
+    return yaml.safe_dump(ours)
 
 
 def _environment() -> dict[str, str]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import shutil
 import sys
+import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -14,11 +17,11 @@ import pytest
 from client import CapacityExceeded, Client, SessionFailed
 from deploy import stack
 from tests.conftest import MODELS
-from tests.deploy.tools import PROMETHEUS
+from tests.deploy.tools import ALERTMANAGER, PROMETHEUS
 from tests.deploy.watched import rules, shown
 from tests.tiny_models import RUN_FAILS, ledger
 
-pytestmark = [*PROMETHEUS, pytest.mark.slow]
+pytestmark = [*PROMETHEUS, *ALERTMANAGER, pytest.mark.slow]
 
 VARIABLES = {"$instance": ".*", "$model": ".*", "$__rate_interval": "15s"}
 
@@ -32,9 +35,17 @@ ABSENT = {
 SELECTOR = re.compile(r"(?<![\w:])(?:ntm[:_]|process_|up\b)[\w:]*(?:\{[^}]*\})?")
 
 
+@dataclass(frozen=True)
+class Watch:
+    """Who watches a server under load."""
+
+    prometheus: stack.Prometheus
+    alertmanager: str
+
+
 @pytest.fixture(scope="module")
-def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[stack.Prometheus]:
-    """It has watched a server that serves two models, under load, from the start of both."""
+def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
+    """They have watched a server of two models since its start; a run of it has failed."""
     folder = tmp_path_factory.mktemp("watched")
     models = folder / "models"
     shutil.copytree(MODELS / "copy-ntm-lstm", models / "copy-ntm-lstm")
@@ -43,14 +54,15 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[stack.Prome
     flags = (f"--models-dir={models}", "--device=cpu", "--max-sessions=30")
     with (
         stack.server(folder, *flags) as server,
-        stack.prometheus(folder, server.monitoring) as watching,
+        stack.alertmanager(folder) as alertmanager,
+        stack.prometheus(folder, server.monitoring, [alertmanager]) as prometheus,
         stack.process(
             [sys.executable, "-m", "deploy.load", server.address, "--seconds=100"],
             folder / "load.log",
         ),
     ):
         stack.wait_until(lambda: failed(server.address), 20, "a run failed")
-        yield watching
+        yield Watch(prometheus, alertmanager)
 
 
 def failed(address: str) -> bool:
@@ -95,22 +107,22 @@ def excused(expr: str) -> bool:
     return any(absent in expr for absent in ABSENT)
 
 
-def test_every_panel_has_data(prometheus: stack.Prometheus) -> None:
+def test_every_panel_has_data(watch: Watch) -> None:
     """Each target of each panel of each dashboard, with all replicas and models chosen."""
     exprs = {name: filled_in(expr) for name, expr in shown().items() if not excused(expr)}
 
     assert len(exprs) > 100
-    assert unanswered(prometheus, exprs, 60) == {}
+    assert unanswered(watch.prometheus, exprs, 60) == {}
 
 
-def test_every_recording_rule_records(prometheus: stack.Prometheus) -> None:
+def test_every_recording_rule_records(watch: Watch) -> None:
     """Under its name there is a number."""
     exprs = {rule["record"]: rule["record"] for rule in rules("record")}
 
-    assert unanswered(prometheus, exprs, 20) == {}
+    assert unanswered(watch.prometheus, exprs, 20) == {}
 
 
-def test_every_alert_looks_at_something(prometheus: stack.Prometheus) -> None:
+def test_every_alert_looks_at_something(watch: Watch) -> None:
     """Each series that its expression selects exists, whether or not the alert fires."""
     exprs = {
         f"{rule['alert']}: {selector}": selector
@@ -122,29 +134,31 @@ def test_every_alert_looks_at_something(prometheus: stack.Prometheus) -> None:
     assert {name.split(":")[0] for name in exprs} | {
         rule["alert"] for rule in rules("alert") if excused(rule["expr"])
     } == {rule["alert"] for rule in rules("alert")}
-    assert unanswered(prometheus, exprs, 20) == {}
+    assert unanswered(watch.prometheus, exprs, 20) == {}
 
 
-def test_prometheus_evaluates_every_rule(prometheus: stack.Prometheus) -> None:
+def test_prometheus_evaluates_every_rule(watch: Watch) -> None:
     """None has an error, and none warns."""
-    groups = prometheus.get("rules")["groups"]
+    groups = watch.prometheus.get("rules")["groups"]
     evaluated = [rule for group in groups for rule in group["rules"]]
 
     assert len(evaluated) == len(rules("record")) + len(rules("alert"))
     assert [rule for rule in evaluated if rule["health"] != "ok"] == []
 
 
-def test_the_alert_that_should_fire_does(prometheus: stack.Prometheus) -> None:
-    """A run failed, and within one evaluation somebody is told which model's."""
+def test_the_alert_that_should_fire_reaches_its_receiver(watch: Watch) -> None:
+    """A run failed, and a ticket says which model's; Alertmanager takes it for the tickets."""
 
-    def firing() -> list[dict[str, Any]]:
-        alerts = prometheus.get("alerts")["alerts"]
-        return [alert for alert in alerts if alert["labels"]["alertname"] == "NtmRunsFail"]
+    def arrived() -> list[dict[str, Any]]:
+        address = f"http://{watch.alertmanager}/api/v2/alerts?filter=alertname%3DNtmRunsFail"
+        with urllib.request.urlopen(address, timeout=10) as response:
+            alerts: list[dict[str, Any]] = json.load(response)
+            return alerts
 
-    stack.wait_until(lambda: bool(firing()), 10, "NtmRunsFail fires")
-    (alert,) = firing()
-    assert alert["state"] == "firing"
-    assert alert["labels"]["severity"] == "ticket"
+    stack.wait_until(lambda: bool(arrived()), 20, "NtmRunsFail reaches Alertmanager")
+    (alert,) = arrived()
+    assert alert["receivers"] == [{"name": "tickets"}]
+    assert alert["labels"]["model"] == "ledger"
     assert alert["annotations"]["summary"].startswith("Runs of ledger failed on 127.0.0.1:")
 
 
