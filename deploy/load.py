@@ -57,6 +57,7 @@ class Load:
                     if model.default_locations:
                         await session.read_memory()
                     await session.reset()
+            await self.think(0.5)
 
     async def stream(self, model: Model, sessions: int) -> None:
         """Sessions on one stream, with longer chunks; one of them watches the heads."""
@@ -89,6 +90,7 @@ class Load:
                     await session.step(self.inputs(model, 8))
                     await asyncio.sleep(1.5 * IDLE_TIMEOUT.total_seconds())
                     await session.step(self.inputs(model, 8))
+                await self.think(0.2)
 
     async def err(self) -> None:
         """Requests that the server refuses, each for another reason."""

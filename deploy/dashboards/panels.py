@@ -32,7 +32,7 @@ DATASOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 Panel = timeseries.Panel | stat.Panel | table.Panel
 
 HEIGHT = 9
-"""Of a panel with lines or rows, in Grafana's rows of 30 pixels; a dashboard is 24 columns wide."""
+"""Of a panel with lines, in Grafana's rows of 30 pixels; a dashboard is 24 columns wide."""
 
 
 def lines(
@@ -124,7 +124,7 @@ def rows(
         .description(description)
         .datasource(DATASOURCE)
         .unit(unit)
-        .height(HEIGHT)
+        .height(6)
         .span(12)
         .override_by_name("Value", [value])
         .with_transformation(
