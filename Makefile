@@ -6,12 +6,13 @@ PIP := $(RUN) -m pip install --quiet --constraint constraints.txt --build-constr
 # Podman before Docker: a Docker client is often there without its engine.
 ENGINE ?= $(shell for engine in podman docker buildah; do command -v $$engine && break; done)
 IMAGE ?= ntm-service
+NPM_CI := npm ci --ignore-scripts --no-audit --no-fund
 # What Docker builds anyway; the other builders leave HEALTHCHECK out without it.
 export BUILDAH_FORMAT := docker
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint format proto bench constraints image image-test
+.PHONY: help demo serve test lint format proto bench dashboards pictures constraints image image-test
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -50,6 +51,15 @@ proto: $(VENV)/develop.stamp ## generate service/pb from proto/ntm/v1/ntm.proto
 
 bench: $(VENV)/develop.stamp ## measure against the limits and the peers
 	$(RUN) -m bench
+
+dashboards: $(VENV)/develop.stamp ## write dashboards and rules, check their types
+	$(RUN) -m deploy.dashboards
+	$(RUN) -m deploy.rules
+	cd deploy/grafana/check && $(NPM_CI) && npm run check
+
+pictures: $(VENV)/develop.stamp ## draw dashboards of a server under load
+	cd deploy/grafana/pictures && $(NPM_CI)
+	$(RUN) -m deploy.pictures
 
 constraints: ## on Linux on x86-64: pin the newest releases that pyproject.toml admits
 	$(PYTHON) -m venv --clear build/newest

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("service", "client", "export", "bench")
+PACKAGES = ("service", "client", "export", "bench", "deploy")
 
 MAY_IMPORT = {
     "service": ("service",),
@@ -21,6 +21,8 @@ MAY_IMPORT = {
     "export": ("export", "client", "service.spec", "service.errors"),
     # Its peers take the parameters of models, and train as the trainer does.
     "bench": ("bench", "service", "export"),
+    # Bounds of buckets are the server's, to the digit; the load of the pictures is a client's.
+    "deploy": ("deploy", "service.metrics", "client"),
 }
 """What each package may import of this project."""
 
