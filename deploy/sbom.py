@@ -59,20 +59,23 @@ def copy(engine: str, image: str, folder: Path) -> None:
             ) as copying:
                 _extract(copying, (folder / path).parent)
     finally:
-        subprocess.run([engine, "rm", container], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([engine, "rm", container], check=True, capture_output=True)
 
 
 def describe(folder: Path) -> Bom:
     """What the files that `copy` left in a folder tell."""
-    text = _python_packages(folder / ENVIRONMENT)
-    bom: Bom = Bom.from_json(json.loads(text))
-    bom.components.update(_system_packages(folder))
+    # First: to ask for the packages changes the file.
     (version,) = re.findall(
         r"^version = (\S+)", (folder / ENVIRONMENT / "pyvenv.cfg").read_text(), re.MULTILINE
     )
+    bom: Bom = Bom.from_json(json.loads(_python_packages(folder / ENVIRONMENT)))
+    bom.components.update(_system_packages(folder))
     url = PackageURL("generic", name="python", version=version)
-    bom.components.add(
-        Component(ComponentType.PLATFORM, name="python", version=version, purl=url, bom_ref=str(url))
+    bom.components.add(_component(ComponentType.PLATFORM, url))
+    needed = {needed.ref for dependency in bom.dependencies for needed in dependency.dependencies}
+    assert bom.metadata.component is not None
+    bom.register_dependency(
+        bom.metadata.component, [part for part in bom.components if part.bom_ref not in needed]
     )
     return bom
 
@@ -99,8 +102,10 @@ def _python_packages(environment: Path) -> str:
     if here != packages:
         here.rmdir()
         here.symlink_to(packages)
-    command = ["-m", "cyclonedx_py", "environment", "--sv=1.6", "--output-reproducible"]
-    command += [f"--pyproject={ROOT / 'pyproject.toml'}", "--mc-type=application", str(python)]
+    # It warns that nothing is known of what the whole needs; `describe` adds that.
+    command = ["-W", "ignore::UserWarning", "-m", "cyclonedx_py", "environment", "--no-validate"]
+    command += ["--sv=1.6", "--output-reproducible", "--mc-type=application"]
+    command += [f"--pyproject={ROOT / 'pyproject.toml'}", str(python)]
     return subprocess.check_output([sys.executable, *command], text=True)
 
 
@@ -111,12 +116,15 @@ def _system_packages(folder: Path) -> Iterator[Component]:
     for paragraph in (folder / PACKAGES).read_text().strip().split("\n\n"):
         fields = HeaderParser().parsestr(paragraph)
         if fields["Status"] == "install ok installed":
-            name, version = fields["Package"], fields["Version"]
-            qualifiers = {"arch": fields["Architecture"]}
-            url = PackageURL("deb", distribution, name, version, qualifiers)
-            yield Component(
-                ComponentType.LIBRARY, name=name, version=version, purl=url, bom_ref=str(url)
+            architecture = {"arch": fields["Architecture"]}
+            yield _component(
+                ComponentType.LIBRARY,
+                PackageURL("deb", distribution, fields["Package"], fields["Version"], architecture),
             )
+
+
+def _component(kind: ComponentType, url: PackageURL) -> Component:
+    return Component(type=kind, name=url.name, version=url.version, purl=url, bom_ref=str(url))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,17 @@ def engine(*arguments: str) -> str:
     return done.stdout.strip()
 
 
+def _output(*arguments: str) -> str:
+    """All that a command of the engine prints, errors too."""
+    return subprocess.run(
+        [os.environ["ENGINE"], *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
+    ).stdout
+
+
 def is_podman() -> bool:
     """Whether the engine is Podman, which unlike Docker leaves health checks to systemd."""
     return "podman" in os.environ["ENGINE"]
@@ -54,6 +65,10 @@ class Container:
     def python(self, code: str) -> str:
         """What a piece of Python prints inside."""
         return engine("exec", self.name, "python", "-c", code)
+
+    def log(self) -> str:
+        """What the server has logged."""
+        return _output("logs", self.name)
 
     def is_healthy(self) -> bool:
         """What the health check of the image says."""
@@ -79,7 +94,7 @@ def running(image: str, empty: Path) -> Iterator[Container]:
         seconds = time.perf_counter() - started
         yield Container(name, address, engine("port", name, "9464/tcp"), seconds)
     except BaseException:
-        print(engine("logs", name))
+        print(_output("logs", name))
         raise
     finally:
         engine("rm", "--force", name)

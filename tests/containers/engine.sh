@@ -1,6 +1,6 @@
 # Sourced by `run`: find a container engine that can run containers here, as ENGINE.
 
-debian_packages="podman runc conmon netavark aardvark-dns catatonit debootstrap"
+debian_packages="podman runc conmon netavark aardvark-dns catatonit iptables debootstrap"
 if command -v podman >/dev/null; then
     ENGINE=podman
 elif command -v docker >/dev/null && docker info >/dev/null 2>&1; then
@@ -15,8 +15,8 @@ export ENGINE
 # Root without systemd, as in a virtual machine of a CI service or in another container: Podman's
 # defaults ask for what is missing there. Everything that it stores is under build/.
 if [ $ENGINE = podman ] && [ "$(id -u)" = 0 ] && ! [ -d /run/systemd/system ]; then
-    if ! command -v runc >/dev/null; then
-        echo "Podman needs runc where there is no systemd. On Debian:" >&2
+    if ! command -v runc >/dev/null || ! command -v iptables >/dev/null; then
+        echo "Podman needs runc where there is no systemd, and iptables to publish ports. On Debian:" >&2
         echo "  apt-get install --no-install-recommends $debian_packages" >&2
         exit 1
     fi

@@ -67,6 +67,8 @@ def test_it_has_licences_and_dependencies_and_breaks_no_schema(tmp_path: Path) -
     needed = {d.ref.value: [n.ref.value for n in d.dependencies] for d in bom.dependencies}
     text = JsonV1Dot6(bom).output_as_string()
 
-    assert [licence.value for licence in alpha.licenses] == ["MIT"]
+    assert [licence.id for licence in alpha.licenses] == ["MIT"]
     assert needed["alpha==1.5"] == ["beta==1.5"]
+    assert bom.metadata.component is not None
+    assert "beta==1.5" not in needed[str(bom.metadata.component.bom_ref)]
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
