@@ -21,10 +21,9 @@ RUN python3 -c "import tomllib; \
         --constraint /build/constraints.txt -r /build/requirements.txt \
     && /opt/venv/bin/pip uninstall --yes pip setuptools
 # What serving never loads: tests and their data, tools for training and for converting models.
-RUN cd /opt/venv/lib/python3*/site-packages \
-    && rm -rf onnx/backend onnxruntime/datasets onnxruntime/quantization onnxruntime/tools \
-        onnxruntime/transformers \
-    && find . -type d -name tests -prune -exec rm -rf {} +
+RUN find /opt/venv/lib -type d \( -name tests -o -path '*/onnx/backend' \
+    -o -regex '.*/onnxruntime/\(datasets\|quantization\|tools\|transformers\)' \) \
+    -prune -exec rm -rf {} +
 COPY service service
 COPY models models
 # Bytecode of everything, which the read-only file system could not take later. It counts as valid

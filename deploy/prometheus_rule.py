@@ -1,4 +1,4 @@
-"""Writes the rules of Prometheus as the object of its Operator: `python -m deploy.prometheus_rule`."""
+"""Writes Prometheus's rules as an object of its Operator: `python -m deploy.prometheus_rule`."""
 
 from __future__ import annotations
 

@@ -68,7 +68,10 @@ def describe(folder: Path) -> Bom:
     (version,) = re.findall(
         r"^version = (\S+)", (folder / ENVIRONMENT / "pyvenv.cfg").read_text(), re.MULTILINE
     )
-    bom: Bom = Bom.from_json(json.loads(_python_packages(folder / ENVIRONMENT)))
+    # The method comes from a decorator that types do not see.
+    bom: Bom = Bom.from_json(  # type: ignore[attr-defined]
+        json.loads(_python_packages(folder / ENVIRONMENT))
+    )
     bom.components.update(_system_packages(folder))
     url = PackageURL("generic", name="python", version=version)
     bom.components.add(_component(ComponentType.PLATFORM, url))

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by `run`: have the Dockerfile's base image, or a stand-in where its registry is out of reach.
 
 base=$(sed -n 's/^ARG BASE=//p' Dockerfile)

@@ -6,7 +6,7 @@ import os
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +50,29 @@ def is_podman() -> bool:
     return "podman" in os.environ["ENGINE"]
 
 
+def is_healthy(container: str) -> bool:
+    """What the health check of a container says; AssertionError where Podman's says no."""
+    if is_podman():
+        engine("healthcheck", "run", container)
+        return True
+    return engine("inspect", "-f", "{{.State.Health.Status}}", container) == "healthy"
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait until a condition holds, which may raise until then; fails after that many seconds."""
+    deadline = time.monotonic() + seconds
+    while True:
+        fault: Exception | None = None
+        try:
+            if condition():
+                return
+        except (OSError, AssertionError) as error:
+            fault = error
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {seconds} s") from fault
+        time.sleep(0.1)
+
+
 @dataclass(frozen=True)
 class Container:
     """A server in a container, reachable from here."""
@@ -70,13 +93,6 @@ class Container:
         """What the server has logged."""
         return _output("logs", self.name)
 
-    def is_healthy(self) -> bool:
-        """What the health check of the image says."""
-        if is_podman():
-            engine("healthcheck", "run", self.name)
-            return True
-        return engine("inspect", "-f", "{{.State.Health.Status}}", self.name) == "healthy"
-
 
 @contextmanager
 def running(image: str, empty: Path) -> Iterator[Container]:
@@ -87,8 +103,8 @@ def running(image: str, empty: Path) -> Iterator[Container]:
     strict = ["--read-only-tmpfs=false"] if is_podman() else []
     ports = ["--publish=127.0.0.1::50051", "--publish=127.0.0.1::9464"]
     started = time.perf_counter()
-    engine("run", "--detach", f"--name={name}", *LOCKED_DOWN, *strict, *shells, *ports, image)
     try:
+        engine("run", "--detach", f"--name={name}", *LOCKED_DOWN, *strict, *shells, *ports, image)
         address = engine("port", name, "50051/tcp")
         wait_until_serving(address)
         seconds = time.perf_counter() - started

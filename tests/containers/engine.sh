@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by `run`: find a container engine that can run containers here, as ENGINE.
 
 debian_packages="podman runc conmon netavark aardvark-dns catatonit iptables debootstrap"

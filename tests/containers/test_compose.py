@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.containers.engine import engine, is_podman, wait_until_serving
+from tests.containers.engine import engine, eventually, is_healthy, is_podman, wait_until_serving
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "deploy" / "compose.yaml"
@@ -37,7 +37,9 @@ def compose(*arguments: str) -> None:
 
 def have(services: list[str]) -> list[str]:
     """Pull the services' images or build their stand-ins; the services whose image is there."""
-    images = {name: yaml.safe_load(FILE.read_text())["services"][name]["image"] for name in services}
+    images = {
+        name: yaml.safe_load(FILE.read_text())["services"][name]["image"] for name in services
+    }
     there = []
     for name, image in images.items():
         try:
@@ -46,7 +48,9 @@ def have(services: list[str]) -> list[str]:
             if name == "grafana":
                 print(f"NOTE: {image} cannot be pulled and has no stand-in; {name} is left out")
                 continue
-            print(f"NOTE: {image} cannot be pulled; a stand-in of Debian's packages takes its place")
+            print(
+                f"NOTE: {image} cannot be pulled; a stand-in of Debian's packages takes its place"
+            )
             file = f"--file={Path(__file__).with_name('stand-ins.Dockerfile')}"
             engine("build", file, f"--target={name}", f"--tag={image}", str(Path(__file__).parent))
         there.append(name)
@@ -86,19 +90,6 @@ def ask(address: str, path: str) -> Any:
         return json.load(page)
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Wait until the condition holds; fails after that many seconds."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if condition():
-                return
-        except (OSError, AssertionError):
-            pass  # not up yet
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.2)
-
-
 def test_the_demo_runs_against_the_server() -> None:
     """Through the published port, without a wrong bit."""
     wait_until_serving(SERVER)
@@ -112,12 +103,7 @@ def test_the_demo_runs_against_the_server() -> None:
 def test_every_service_is_healthy(services: list[str]) -> None:
     """By the health check that the compose file gives it."""
     for name in services:
-        container = containers()[name]
-        if is_podman():  # leaves health checks to systemd, which may be absent
-            eventually(lambda c=container: engine("healthcheck", "run", c) == "")
-        else:
-            state = "{{.State.Health.Status}}"
-            eventually(lambda c=container: engine("inspect", "-f", state, c) == "healthy")
+        eventually(partial(is_healthy, containers()[name]))
 
 
 def test_prometheus_scrapes_the_server() -> None:
@@ -142,7 +128,10 @@ def test_prometheus_has_loaded_every_rule() -> None:
     ]
     files = (ROOT / "deploy" / "prometheus" / "rules").glob("*.yml")
     expected = [
-        rule for f in files for group in yaml.safe_load(f.read_text())["groups"] for rule in group["rules"]
+        rule
+        for f in files
+        for group in yaml.safe_load(f.read_text())["groups"]
+        for rule in group["rules"]
     ]
 
     assert len(rules) == len(expected) > 0

@@ -18,7 +18,7 @@ import pytest
 from client import AsyncClient, Client, StreamBroken, Unavailable
 from client.copy_task import CopySequence
 from tests.conftest import MODELS, Serve
-from tests.containers.engine import LOCKED_DOWN, Container, engine, running
+from tests.containers.engine import LOCKED_DOWN, Container, engine, eventually, is_healthy, running
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,7 +40,7 @@ def container(image: str, empty: Path) -> Iterator[Container]:
 
 def test_it_becomes_healthy_without_a_shell(container: Container) -> None:
     """Entry point and health check are programs; cold, it serves within 20 seconds."""
-    assert container.is_healthy()
+    eventually(lambda: is_healthy(container.name))
     assert container.seconds_to_serving < 20
     print(f"cold start to SERVING: {container.seconds_to_serving:.2f} s", end=" ")
 
@@ -58,12 +58,16 @@ def test_it_has_no_privileges(container: Container) -> None:
     ]
 
 
-@pytest.mark.parametrize("folder", ["/", "/app", "/opt/venv", "/tmp", "/home", "/var/tmp"])
+@pytest.mark.parametrize("folder", ["", "app", "opt/venv", "tmp", "home", "var/tmp"])
 def test_it_can_write_nowhere(container: Container, folder: str) -> None:
     """No folder of the image takes a file."""
-    code = f"import tempfile\ntry: tempfile.TemporaryFile(dir='{folder}')\nexcept OSError: print('no')"
+    code = (
+        "import tempfile\n"
+        f"try: tempfile.TemporaryFile(dir='/{folder}')\n"
+        "except OSError: print('refused')"
+    )
 
-    assert container.python(code) == "no"
+    assert container.python(code) == "refused"
 
 
 def test_it_holds_nothing_that_installs_compiles_or_trains(container: Container) -> None:
@@ -95,7 +99,8 @@ def test_every_module_that_it_loads_has_its_bytecode(container: Container) -> No
     code = (
         "import sys, pathlib, service.__main__\n"
         "files = [m.__cached__ for m in sys.modules.values() if getattr(m, '__cached__', None)]\n"
-        "print([f for f in files if f.startswith(('/app', '/opt')) and not pathlib.Path(f).exists()])"
+        "files = [f for f in files if f.startswith(('/app', '/opt'))]\n"
+        "print([f for f in files if not pathlib.Path(f).exists()] if len(files) > 100 else files)"
     )
 
     assert container.python(code) == "[]"

@@ -14,7 +14,7 @@ import yaml
 from client import Client
 from client.copy_task import CopySequence
 from tests.containers.engine import engine, is_podman, wait_until_serving
-from tests.deploy.tools import KUBERNETES, kustomize, named
+from tests.deploy.manifests import KUBERNETES, kustomize, named
 
 
 def free_port() -> int:
@@ -73,12 +73,12 @@ def test_it_serves(address: str) -> None:
 @pytest.mark.usefixtures("address")
 def test_it_runs_as_the_manifest_says() -> None:
     """User, limits, capabilities, read-only root and settings are the Deployment's."""
-    (name,) = engine("ps", "--filter=name=ntm-pod", "--filter=label!=io.podman.infra", "-q").split()
+    (name,) = engine("ps", "--quiet", "--filter=name=ntm-pod.*-ntm").split()
     found = json.loads(engine("inspect", name))[0]
     environment = dict(entry.split("=", 1) for entry in found["Config"]["Env"])
 
     assert found["Config"]["User"] == "10001:10001"
-    assert found["EffectiveCaps"] == []
+    assert not found["EffectiveCaps"]
     assert found["HostConfig"]["ReadonlyRootfs"] is True
     assert found["HostConfig"]["Memory"] == 2 << 30
     assert environment["NTM_MAX_STATE_BYTES"] == str(1 << 30)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from service.settings import Settings, variable
-from tests.deploy.tools import DEPLOY
+from tests.deploy.manifests import DEPLOY
 
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -72,7 +72,9 @@ def test_every_variable_of_the_server_is_a_setting() -> None:
 
 def test_the_server_has_time_to_drain() -> None:
     """It is killed only some seconds after it should have stopped."""
-    assert int(SERVICES["ntm"]["stop_grace_period"].removesuffix("s")) > Settings().drain_seconds + 1
+    assert (
+        int(SERVICES["ntm"]["stop_grace_period"].removesuffix("s")) > Settings().drain_seconds + 1
+    )
 
 
 def test_the_services_are_those_that_prometheus_knows() -> None:

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from service import __version__
 from service.metrics import Metrics
 from service.settings import Settings, variable
-from tests.deploy.tools import KUBERNETES, kustomize, named, program
+from tests.deploy.manifests import KUBERNETES, kustomize, named, program
 
 STREAMS_END_SECONDS = 1.0
 """What `Server.stop` gives streams after the drain."""
@@ -39,7 +39,8 @@ def pod(objects: list[dict[str, Any]]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def container(pod: dict[str, Any]) -> dict[str, Any]:
     """The server's container."""
-    (container,) = pod["containers"]
+    containers: list[dict[str, Any]] = pod["containers"]
+    (container,) = containers
     return container
 
 
@@ -71,7 +72,9 @@ def test_the_service_monitor_finds_the_service(objects: list[dict[str, Any]]) ->
 
     assert monitor["apiVersion"] == OPERATOR
     assert set(monitor["spec"]) == {"selector", "endpoints"}
-    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert (
+        monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    )
     assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
     assert set(endpoint) == {"port", "interval"}
 
@@ -131,9 +134,7 @@ def test_the_state_fits_into_the_memory(
     assert Settings.from_command_line([], settings).max_state_bytes <= limit / 2
 
 
-def test_a_pod_may_do_as_little_as_possible(
-    pod: dict[str, Any], container: dict[str, Any]
-) -> None:
+def test_a_pod_may_do_as_little_as_possible(pod: dict[str, Any], container: dict[str, Any]) -> None:
     """No root, no privileges, nothing to write to, no access to the cluster."""
     assert pod["automountServiceAccountToken"] is False
     assert pod["securityContext"]["runAsNonRoot"] is True
@@ -188,7 +189,7 @@ def test_the_autoscaler_asks_for_a_metric_that_there_is(objects: list[dict[str, 
 
 
 def test_the_autoscaler_alone_says_how_many(objects: list[dict[str, Any]]) -> None:
-    """A number in the deployment would undo its decisions at every apply; without it there are 2."""
+    """A number in the deployment would undo its decisions; without an autoscaler there are two."""
     (base,) = (o for o in kustomize(KUBERNETES / "base") if o["kind"] == "Deployment")
 
     assert "replicas" not in named(objects, "Deployment")["spec"]

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("cyclonedx_py", reason="cyclonedx-bom is not installed; `make test` installs it")
+pytest.importorskip(
+    "cyclonedx_py", reason="cyclonedx-bom is not installed; `make test` installs it"
+)
 
 from cyclonedx.output.json import JsonV1Dot6
 from cyclonedx.schema import SchemaVersion
@@ -32,7 +34,10 @@ Version: 1.0
 def lay_out(folder: Path, python: str) -> None:
     """The files of a small image: two Python packages, one of Debian and the rest of another."""
     environment = folder / sbom.ENVIRONMENT
-    for name, more in {"alpha": "License-Expression: MIT\nRequires-Dist: beta\n", "beta": ""}.items():
+    for name, more in {
+        "alpha": "License-Expression: MIT\nRequires-Dist: beta\n",
+        "beta": "",
+    }.items():
         info = environment / f"lib/python{python}/site-packages/{name}-1.5.dist-info"
         info.mkdir(parents=True)
         (info / "METADATA").write_text(f"Metadata-Version: 2.4\nName: {name}\nVersion: 1.5\n{more}")
