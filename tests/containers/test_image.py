@@ -21,6 +21,7 @@ from tests.conftest import MODELS, Serve
 from tests.containers.engine import LOCKED_DOWN, Container, engine, eventually, is_healthy, running
 
 ROOT = Path(__file__).parents[2]
+FOR_CUDA = os.environ.get("ONNXRUNTIME", "").startswith("onnxruntime-gpu")
 
 
 @pytest.fixture(scope="module")
@@ -174,14 +175,25 @@ def test_its_labels_say_what_it_is(image: str) -> None:
     assert found["base.name"]
 
 
+@pytest.mark.skipif(not FOR_CUDA, reason="the image is for CPUs")
+def test_without_a_gpu_it_says_why_it_runs_on_the_cpu(container: Container) -> None:
+    """Once in the log, which also names what does run."""
+    lines = [json.loads(line) for line in container.log().splitlines()]
+    (reason,) = {line["reason"] for line in lines if line["message"] == "no CUDA"}
+    (provider,) = (line["provider"] for line in lines if line["message"] == "serving")
+
+    assert "there is no NVIDIA driver" in reason
+    assert provider == "CPUExecutionProvider"
+
+
 def test_it_is_small(image: str) -> None:
-    """What lies upon the base: at most 300 MB, or 700 MB with the kernels for CUDA."""
+    """What lies upon the base: at most 200 MB, or 500 MB with onnxruntime's kernels for CUDA."""
     description = json.loads(engine("image", "inspect", image))[0]
     base = description["Config"]["Labels"]["org.opencontainers.image.base.name"]
     size, base_size = description["Size"], int(engine("image", "inspect", "-f", "{{.Size}}", base))
     print(f"image: {size / 1e6:.0f} MB, of which base: {base_size / 1e6:.0f} MB", end=" ")
 
-    assert size - base_size < 700e6
+    assert size - base_size < (500e6 if FOR_CUDA else 200e6)
 
 
 def test_the_list_of_its_parts_is_complete(container: Container, tmp_path: Path) -> None:
