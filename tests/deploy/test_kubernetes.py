@@ -71,6 +71,7 @@ def test_the_service_monitor_finds_the_service(objects: list[dict[str, Any]]) ->
     (endpoint,) = monitor["spec"]["endpoints"]
 
     assert monitor["apiVersion"] == OPERATOR
+    assert service["metadata"]["name"] == "ntm"  # the job that the alerts ask for
     assert set(monitor["spec"]) == {"selector", "endpoints"}
     assert (
         monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
