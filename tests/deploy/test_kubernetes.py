@@ -77,7 +77,8 @@ def test_the_service_monitor_finds_the_service(objects: list[dict[str, Any]]) ->
         monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
     )
     assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
-    assert set(endpoint) == {"port", "interval"}
+    assert set(endpoint) == {"port", "interval", "authorization"}
+    assert endpoint["authorization"]["credentials"]["name"] == "ntm-metrics-token"
 
 
 def test_only_one_service_is_scraped(objects: list[dict[str, Any]]) -> None:
@@ -145,14 +146,46 @@ def test_a_pod_may_do_as_little_as_possible(pod: dict[str, Any], container: dict
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
-    assert "volumes" not in pod
 
 
-def test_it_is_probed_by_grpc(container: dict[str, Any]) -> None:
+def probes(container: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    """What is asked at the start, for readiness and for liveness, all of that kind."""
+    return [container[f"{when}Probe"][kind] for when in ("startup", "readiness", "liveness")]
+
+
+def test_it_is_probed_by_grpc() -> None:
     """At the start, for readiness and for liveness."""
-    probes = [container[f"{kind}Probe"]["grpc"] for kind in ("startup", "readiness", "liveness")]
+    deployment = named(kustomize(KUBERNETES / "base"), "Deployment")
+    (plain,) = deployment["spec"]["template"]["spec"]["containers"]
 
-    assert probes == [{"port": Settings().port}] * 3
+    assert probes(plain, "grpc") == [{"port": Settings().port}] * 3
+
+
+def test_with_tls_it_is_probed_by_http(container: dict[str, Any]) -> None:
+    """Probes by gRPC know no TLS; the monitoring port needs neither certificate nor token."""
+    asked = probes(container, "httpGet")
+
+    assert [probe["path"] for probe in asked] == ["/readyz", "/readyz", "/healthz"]
+    assert {probe["port"] for probe in asked} == {"monitoring"}
+    assert [
+        name for name in container if name.endswith("Probe") and "grpc" in container[name]
+    ] == []
+
+
+def test_every_file_of_the_settings_comes_from_a_secret(
+    pod: dict[str, Any], container: dict[str, Any], settings: dict[str, str]
+) -> None:
+    """Mounted to be read only, by the group of the server, where the setting looks for it."""
+    files = [value for value in settings.values() if value.startswith("/")]
+    mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume["secret"] for volume in pod["volumes"]}
+
+    assert len(files) == 5
+    assert {Path(file).parent for file in files} == {Path(m["mountPath"]) for m in mounts.values()}
+    assert set(mounts) == set(volumes)
+    assert all(mount["readOnly"] for mount in mounts.values())
+    assert {secret["defaultMode"] for secret in volumes.values()} == {0o440}
+    assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"] == 10001
 
 
 def test_everything_selects_the_servers_pods(objects: list[dict[str, Any]]) -> None:
