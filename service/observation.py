@@ -67,7 +67,9 @@ class ObservingInterceptor(grpc.aio.ServerInterceptor):
             code = grpc.StatusCode.OK
             try:
                 with self._spans.call(method, metadata):
-                    return await behaviour(request, context)
+                    answer = behaviour(request, context)
+                    request = None  # gRPC keeps this frame, in a circle, until it is collected
+                    return await answer
             except asyncio.CancelledError:
                 code = grpc.StatusCode.CANCELLED
                 raise
