@@ -7,18 +7,14 @@ PIP := $(RUN) -m pip install --quiet --constraint constraints.txt --build-constr
 ENGINE ?= $(shell for engine in podman docker buildah; do command -v $$engine && break; done)
 IMAGE ?= ntm-service
 NPM_CI := npm ci --ignore-scripts --no-audit --no-fund
-=======
 # Or onnxruntime-gpu, or 'onnxruntime-gpu[cuda,cudnn]': see the Dockerfile.
 ONNXRUNTIME ?= onnxruntime
->>>>>>> container
 # What Docker builds anyway; the other builders leave HEALTHCHECK out without it.
 export BUILDAH_FORMAT := docker
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-<<<<<<< HEAD
-.PHONY: help demo serve test lint format proto bench dashboards pictures constraints image image-test
-.PHONY: help demo serve test lint format proto bench constraints
+.PHONY: help demo serve test lint format proto bench dashboards pictures constraints
 .PHONY: image image-test compose-test kubernetes-test sbom
 
 help: ## list the targets
@@ -72,7 +68,7 @@ pictures: $(VENV)/develop.stamp ## draw dashboards of a server under load
 constraints: ## on Linux on x86-64: pin the newest releases that pyproject.toml admits
 	$(PYTHON) -m venv --clear build/newest
 	build/newest/bin/python -m pip install --quiet --upgrade pip hatchling editables
-	build/newest/bin/python -m pip install --quiet --editable '.[client,export,otel]' --group dev
+	build/newest/bin/python -m pip install --quiet --editable '.[client,export,jwt,otel]' --group dev
 	build/newest/bin/python -m pip freeze --all --exclude-editable \
 	    | sed 's/+.*//' | tr A-Z_ a-z- >build/newest.txt
 	sed -n 's/^onnxruntime-gpu==/onnxruntime==/p' build/newest.txt >>build/newest.txt
@@ -105,6 +101,6 @@ $(VENV)/serve.stamp: pyproject.toml constraints.txt
 
 # And a second protobuf, since the stubs have to work with either major version.
 $(VENV)/develop.stamp: $(VENV)/serve.stamp
-	$(PIP) --editable '.[client,export,otel]' --group dev
+	$(PIP) --editable '.[client,export,jwt,otel]' --group dev
 	$(RUN) -m pip install --quiet --no-deps --upgrade --target $(VENV)/protobuf7 protobuf==7.36.2
 	@touch $@
