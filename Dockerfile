@@ -1,5 +1,5 @@
-# For CPU, by default; `make image-test` tests only that. For CUDA, which onnxruntime-gpu 1.31 wants as
-# CUDA 13, either take the libraries from PyPI:
+# For CPU, by default. For CUDA, which onnxruntime-gpu 1.31 wants as CUDA 13, either take the libraries
+# from PyPI:
 #   --build-arg ONNXRUNTIME='onnxruntime-gpu[cuda,cudnn]'
 # or from a base of your own that has them, Python 3.11 or later and its venv module, such as one made
 # from a CUDA 13 image of the kind cudnn-runtime:
@@ -9,22 +9,37 @@ ARG BASE=docker.io/library/python:3.11-slim
 
 FROM ${BASE} AS build
 ARG ONNXRUNTIME=onnxruntime
-WORKDIR /build
-COPY constraints.txt pyproject.toml ./
+WORKDIR /app
+COPY constraints.txt pyproject.toml /build/
 # The project's dependencies, with ONNXRUNTIME in the place of the one that it names for a platform.
 RUN python3 -c "import tomllib; \
-        project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+        project = tomllib.load(open('/build/pyproject.toml', 'rb'))['project']; \
         others = [d for d in project['dependencies'] if not d.startswith('onnxruntime')]; \
-        print(*others, '${ONNXRUNTIME}', sep='\n')" >requirements.txt \
+        print(*others, '${ONNXRUNTIME}', sep='\n')" >/build/requirements.txt \
     && python3 -m venv /opt/venv \
-    && /opt/venv/bin/pip install --no-cache-dir --constraint constraints.txt -r requirements.txt \
+    && /opt/venv/bin/pip install --no-cache-dir --no-compile \
+        --constraint /build/constraints.txt -r /build/requirements.txt \
     && /opt/venv/bin/pip uninstall --yes pip setuptools
-
-FROM ${BASE}
-COPY --from=build /opt/venv /opt/venv
-WORKDIR /app
+# What serving never loads: tests and their data, tools for training and for converting models.
+RUN find /opt/venv/lib -type d \( -name tests -o -path '*/onnx/backend' \
+    -o -regex '.*/onnxruntime/\(datasets\|quantization\|tools\|transformers\)' \) \
+    -prune -exec rm -rf {} +
 COPY service service
 COPY models models
+# Bytecode of everything, which the read-only file system could not take later. It counts as valid
+# whatever time a builder gives the files.
+RUN python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib service
+
+FROM ${BASE}
+ARG BASE
+ARG VERSION
+ARG REVISION
+# A server installs nothing: no pip, nor what would bring it back.
+RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/site-packages/pip* \
+    /usr/local/lib/python3*/ensurepip /usr/lib/python3*/ensurepip /usr/share/python-wheels
+COPY --from=build /opt/venv /opt/venv
+COPY --from=build /app /app
+WORKDIR /app
 # Settings by environment rather than flags, since the health check reads NTM_PORT too.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -34,6 +49,12 @@ ENV PATH=/opt/venv/bin:$PATH \
     NTM_PORT=50051 \
     NTM_METRICS_HOST=0.0.0.0 \
     NTM_METRICS_PORT=9464
+LABEL org.opencontainers.image.title="NTM service" \
+    org.opencontainers.image.description="Serves Neural Turing Machines over gRPC, with a memory for each session" \
+    org.opencontainers.image.licenses="Apache-2.0" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.base.name="${BASE}"
 USER 10001:10001
 EXPOSE 50051 9464
 STOPSIGNAL SIGTERM

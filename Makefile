@@ -6,12 +6,16 @@ PIP := $(RUN) -m pip install --quiet --constraint constraints.txt --build-constr
 # Podman before Docker: a Docker client is often there without its engine.
 ENGINE ?= $(shell for engine in podman docker buildah; do command -v $$engine && break; done)
 IMAGE ?= ntm-service
+NPM_CI := npm ci --ignore-scripts --no-audit --no-fund
+# Or onnxruntime-gpu, or 'onnxruntime-gpu[cuda,cudnn]': see the Dockerfile.
+ONNXRUNTIME ?= onnxruntime
 # What Docker builds anyway; the other builders leave HEALTHCHECK out without it.
 export BUILDAH_FORMAT := docker
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint format proto bench constraints image image-test
+.PHONY: help demo serve test lint format proto bench dashboards pictures constraints
+.PHONY: image image-test compose-test kubernetes-test sbom
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -31,12 +35,13 @@ serve: $(VENV)/serve.stamp ## serve the models in models/ until interrupted
 test: $(VENV)/develop.stamp ## run every test; ARGS="-m 'not slow'" leaves the slow ones out
 	$(RUN) -m pytest $(ARGS)
 
-lint: $(VENV)/develop.stamp ## check style, types, the API, the Dockerfile and the generated code
+lint: $(VENV)/develop.stamp ## check style, types, the API, the container and the generated code
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	cd proto && ../$(VENV)/bin/buf lint
-	$(VENV)/bin/hadolint Dockerfile
+	$(VENV)/bin/hadolint Dockerfile tests/containers/stand-ins.Dockerfile
+	$(VENV)/bin/shellcheck .ci/run tests/containers/*.sh tests/containers/run
 	$(RUN) -m pytest --quiet tests/test_generated.py
 
 format: $(VENV)/develop.stamp ## put every file into the one style
@@ -51,10 +56,19 @@ proto: $(VENV)/develop.stamp ## generate service/pb from proto/ntm/v1/ntm.proto
 bench: $(VENV)/develop.stamp ## measure against the limits and the peers
 	$(RUN) -m bench
 
+dashboards: $(VENV)/develop.stamp ## write dashboards and rules, check their types
+	$(RUN) -m deploy.dashboards
+	$(RUN) -m deploy.rules
+	cd deploy/grafana/check && $(NPM_CI) && npm run check
+
+pictures: $(VENV)/develop.stamp ## draw dashboards of a server under load
+	cd deploy/grafana/pictures && $(NPM_CI)
+	$(RUN) -m deploy.pictures
+
 constraints: ## on Linux on x86-64: pin the newest releases that pyproject.toml admits
 	$(PYTHON) -m venv --clear build/newest
 	build/newest/bin/python -m pip install --quiet --upgrade pip hatchling editables
-	build/newest/bin/python -m pip install --quiet --editable '.[client,export,otel,redis]' --group dev
+	build/newest/bin/python -m pip install --quiet --editable '.[client,export,jwt,otel,redis]' --group dev
 	build/newest/bin/python -m pip freeze --all --exclude-editable \
 	    | sed 's/+.*//' | tr A-Z_ a-z- >build/newest.txt
 	sed -n 's/^onnxruntime-gpu==/onnxruntime==/p' build/newest.txt >>build/newest.txt
@@ -62,10 +76,21 @@ constraints: ## on Linux on x86-64: pin the newest releases that pyproject.toml 
 	mv build/constraints.txt constraints.txt
 
 image: ## build the container image
-	$(ENGINE) build $(IMAGE_FLAGS) --tag $(IMAGE) .
+	$(ENGINE) build $(IMAGE_FLAGS) --tag $(IMAGE) --build-arg ONNXRUNTIME='$(ONNXRUNTIME)' \
+	    --build-arg VERSION="$$(sed -n 's/__version__ = "\(.*\)"/\1/p' service/__init__.py)" \
+	    --build-arg REVISION="$$(git rev-parse HEAD)" .
 
-image-test: image ## run the image as locked down as it allows, until it is healthy
-	ENGINE=$(ENGINE) IMAGE=$(IMAGE) tests/image/run
+image-test: $(VENV)/develop.stamp ## build the image and run it, locked down
+	IMAGE=$(IMAGE) ONNXRUNTIME='$(ONNXRUNTIME)' tests/containers/run tests/containers/test_image.py
+
+compose-test: $(VENV)/develop.stamp ## start what deploy/compose.yaml describes, and use it
+	IMAGE=$(IMAGE) tests/containers/run tests/containers/test_compose.py
+
+kubernetes-test: $(VENV)/develop.stamp ## run the Deployment of deploy/kubernetes with Podman
+	IMAGE=$(IMAGE) tests/containers/run tests/containers/test_kubernetes.py
+
+sbom: image ## list what the image holds in build/sbom.cdx.json, as CycloneDX
+	$(RUN) -m deploy.sbom $(ENGINE) $(IMAGE) build/sbom.cdx.json
 
 # What serving and the demo take: no torch.
 $(VENV)/serve.stamp: pyproject.toml constraints.txt
@@ -76,6 +101,6 @@ $(VENV)/serve.stamp: pyproject.toml constraints.txt
 
 # And a second protobuf, since the stubs have to work with either major version.
 $(VENV)/develop.stamp: $(VENV)/serve.stamp
-	$(PIP) --editable '.[client,export,otel,redis]' --group dev
+	$(PIP) --editable '.[client,export,jwt,otel,redis]' --group dev
 	$(RUN) -m pip install --quiet --no-deps --upgrade --target $(VENV)/protobuf7 protobuf==7.36.2
 	@touch $@

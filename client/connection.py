@@ -41,7 +41,8 @@ class Authorization:
             )
         self._token = token
         # A proxy could be on another machine, even where the server is not.
-        self.options = [("grpc.enable_http_proxy", 0)] if token and not credentials else []
+        needs_no_proxy = token is not None and credentials is None
+        self.options = [("grpc.enable_http_proxy", 0)] if needs_no_proxy else []
         """Options that the channel needs for the token's sake."""
 
     def metadata(self) -> tuple[tuple[str, str], ...]:

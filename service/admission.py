@@ -144,6 +144,7 @@ class Admission:
             )
 
     def _check_reply_size(self, steps: int, chunk: Chunk, spec: ModelSpec, locations: int) -> None:
+        """Note the size of the chunk's reply, or refuse the chunk."""
         step_bytes = 4 * spec.output_width
         for name in chunk.selection:
             tensor = spec.trace(name)
@@ -160,3 +161,4 @@ class Admission:
                 f"message size of {size} bytes; send at most {most} steps in a chunk, or select "
                 "fewer traces or a top_k"
             )
+        chunk.reply_bytes = steps * step_bytes

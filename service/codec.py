@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from service.catalogue import Model
 from service.errors import InvalidRequest
@@ -15,7 +18,12 @@ from service.spec import LOCATIONS, Dimension, Float32, ModelSpec
 from service.views import SessionView
 from service.work import Chunk, ChunkOutcome, TraceRows
 
+T = TypeVar("T")
+
 _FLOAT = np.dtype("<f4")
+_MOST_TRACES = 64
+"""Names that a chunk may select: more than any model has; a message has room for a million."""
+
 _POLICIES = {
     Policy.NONE: ntm_pb2.Durability.POLICY_NONE,
     Policy.ASYNCHRONOUS: ntm_pb2.Durability.POLICY_ASYNCHRONOUS,
@@ -24,11 +32,26 @@ _POLICIES = {
 _IS_LITTLE_ENDIAN = sys.byteorder == "little"
 
 
+def request(parse: Callable[[bytes], T], content: bytes) -> T:
+    """
+    The request in the bytes of a message.
+
+    Raises:
+        InvalidRequest: the bytes are no message of that type.
+    """
+    try:
+        return parse(content)
+    except DecodeError as error:
+        raise InvalidRequest(
+            f"a request of {len(content)} bytes cannot be decoded; is it of this method's type?"
+        ) from error
+
+
 def chunk(message: ntm_pb2.Chunk) -> Chunk:
     """
     The chunk of a message; its inputs are still one row of values.
 
-    It has an error already if the inputs are no float32 values.
+    It has an error already if the inputs are no float32 values, or the traces too many.
     """
     inputs = message.inputs
     size = len(inputs)
@@ -39,8 +62,12 @@ def chunk(message: ntm_pb2.Chunk) -> Chunk:
         message.first_step if message.HasField("first_step") else None,
     )
     if message.HasField("traces"):
-        decoded.selection = tuple(message.traces.names)
+        decoded.selection = tuple(message.traces.names[:_MOST_TRACES])
         decoded.top_k = message.traces.top_k
+        if len(message.traces.names) > _MOST_TRACES:
+            decoded.error = InvalidRequest(
+                f"{len(message.traces.names)} traces are selected; the limit is {_MOST_TRACES}"
+            )
     if not whole:
         decoded.error = InvalidRequest(
             f"inputs are {size} bytes, which is no whole number of float32 values"

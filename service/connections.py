@@ -37,8 +37,8 @@ def arguments(settings: Settings) -> list[tuple[str, Any]]:
         ("grpc.max_metadata_size", METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", METADATA_BYTES),
         ("grpc.max_concurrent_streams", CALLS_OF_A_CONNECTION),
-        # More connections than calls could only wait.
-        ("grpc.max_allowed_incoming_connections", settings.max_calls),
+        # One for each call and, between calls, one for each session.
+        ("grpc.max_allowed_incoming_connections", settings.max_calls + settings.max_sessions),
         ("grpc.http2.min_ping_interval_without_data_ms", _milliseconds(PING_SECONDS)),
         ("grpc.http2.max_ping_strikes", 2),
         ("grpc.keepalive_time_ms", _milliseconds(KEEPALIVE_SECONDS)),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from onnx import compose, helper, numpy_helper
 
 from service.errors import ModelInvalid
@@ -48,11 +48,13 @@ def parse(model: bytes) -> tuple[onnx.ModelProto, ModelSpec]:
     """
     try:
         proto = onnx.load_model_from_string(model)
+        # Before the checker, which would look for those files.
+        if _keeps_data_elsewhere(proto):
+            raise ModelInvalid("the model keeps weights in other files; export it as one file")
         onnx.checker.check_model(proto)
-    except (DecodeError, onnx.checker.ValidationError) as error:
+    except (DecodeError, onnx.checker.ValidationError, UnicodeDecodeError) as error:
         raise ModelInvalid(f"not a valid ONNX model: {error}") from error
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer):
-        raise ModelInvalid("the model keeps weights in other files; export it as one file")
+    _check_weights(proto.graph)
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
     if METADATA_KEY not in metadata:
         raise ModelInvalid(f"the model has no spec: no {METADATA_KEY!r} in its metadata_props")
@@ -60,6 +62,18 @@ def parse(model: bytes) -> tuple[onnx.ModelProto, ModelSpec]:
     _check_names(proto.graph, spec)
     _check_dependence(proto.graph, spec)
     return proto, spec
+
+
+def _keeps_data_elsewhere(message: Message) -> bool:
+    """Whether any tensor in a part of a model is kept in another file, however deep it lies."""
+    if isinstance(message, onnx.TensorProto):
+        return message.data_location == onnx.TensorProto.EXTERNAL
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            parts = [value] if isinstance(value, Message) else value
+            if any(_keeps_data_elsewhere(part) for part in parts):
+                return True
+    return False
 
 
 def slab_graph(proto: onnx.ModelProto, spec: ModelSpec, ticks: int, *, traced: bool) -> bytes:
@@ -243,6 +257,15 @@ def _slabs(spec: ModelSpec, *, output: bool = False) -> list[onnx.ValueInfoProto
         return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
 
     return [info(tensor) for tensor in spec.state]
+
+
+def _check_weights(graph: onnx.GraphProto) -> None:
+    """Refuse weights that are not as many as their shape says."""
+    for tensor in graph.initializer:
+        try:
+            numpy_helper.to_array(tensor)
+        except (LookupError, TypeError, ValueError, NotImplementedError) as error:
+            raise ModelInvalid(f"weights {tensor.name!r} cannot be read: {error}") from error
 
 
 def _check_names(graph: onnx.GraphProto, spec: ModelSpec) -> None:

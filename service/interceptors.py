@@ -11,10 +11,10 @@ from typing import Any, NoReturn, TypeAlias
 import grpc
 import grpc.aio
 
-from service import status
+from service import codec, status
 from service.authentication import Authentication
 from service.errors import CapacityExceeded, NtmError, PermissionDenied, Unauthenticated
-from service.logs import call_fields
+from service.logs import call_fields, session_tag
 from service.metrics import Metrics
 from service.observation import HEALTH_PREFIX, PREFIX
 from service.principal import PRINCIPAL, READ, STEP, Principal
@@ -76,21 +76,29 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             _check_scope(principal, name, scope)
         except NtmError as error:
             return grpc.stream_stream_rpc_method_handler(self._refusal(error))
-        formats = handler.request_deserializer, handler.response_serializer
+        # Ours get the bytes of messages: what gRPC cannot decode it would tell as UNKNOWN.
         if handler.unary_unary is not None:
-            unary = self._unary(handler.unary_unary, principal)
-            return grpc.unary_unary_rpc_method_handler(unary, *formats)
+            unary = self._unary(handler, principal)
+            return grpc.unary_unary_rpc_method_handler(unary, None, handler.response_serializer)
         assert handler.stream_stream is not None, f"{method} is of a kind that is not wrapped"
         stream = self._stream(handler.stream_stream, principal)
-        return grpc.stream_stream_rpc_method_handler(stream, *formats)
+        parse = None if method.startswith(PREFIX) else handler.request_deserializer
+        return grpc.stream_stream_rpc_method_handler(stream, parse, handler.response_serializer)
 
-    def _unary(self, behaviour: Behaviour, principal: Principal | None) -> Behaviour:
-        async def call(request: object, context: Context) -> object:
+    def _unary(self, handler: Handler, principal: Principal | None) -> Behaviour:
+        behaviour: Any = handler.unary_unary
+        parse: Any = handler.request_deserializer
+
+        async def call(content: bytes, context: Context) -> object:
             self._under_way += 1
             try:
                 self._admit(principal, context)
+                request = codec.request(parse, content)
+                if session := _session(request):
+                    call_fields.get()["session"] = session_tag(session)
                 return await behaviour(request, context)
             except Exception as error:
+                content = b""  # gRPC keeps this frame, in a circle, until it is collected
                 await self._abort(context, status.known(error))
             finally:
                 self._under_way -= 1
@@ -145,9 +153,15 @@ def _check_scope(principal: Principal | None, method: str, scope: str | None) ->
     """Only tokens have scopes; who is known by its connection may do everything."""
     if principal is not None and scope is not None and scope not in principal.scopes:
         raise PermissionDenied(
-            f"{method} needs the scope {scope!r}, which {principal.name!r} does not have",
+            f"{method} needs the scope {scope!r}, which {principal.name[:64]!r} does not have",
             scope=scope,
         )
+
+
+def _session(request: object) -> str:
+    """Id of the session that a request names, or nothing."""
+    session_id: str = getattr(getattr(request, "chunk", request), "session_id", "")
+    return session_id
 
 
 async def _finished(running: Any, context: Context) -> None:

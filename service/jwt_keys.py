@@ -55,29 +55,30 @@ class JwtKeys:
 
     def principal(self, token: str) -> Principal | None:
         """Whose token it is, or None unless everything about it is right."""
-        found = self._verified(token)
-        if found is None or found.expires_unix_seconds is None:
+        try:
+            found = self._verified(token)
+        except _NotValid:
             return None
+        assert found.expires_unix_seconds is not None, "exp is required"
         return found if self._clock() < found.expires_unix_seconds else None
 
-    def _verify(self, token: str) -> Principal | None:
+    def _verify(self, token: str) -> Principal:
+        """Raises _NotValid, which is not remembered: a token can become valid, others not."""
         claims = self._claims(token)
-        if claims is None:
-            return None
         name, scopes = claims["sub"], claims.get("scope", "")
         if not name or not isinstance(scopes, str):
-            return None
+            raise _NotValid
         expires = float(claims["exp"]) + _LEEWAY_SECONDS
         return Principal(f"jwt:{name}", frozenset(scopes.split()), expires)
 
-    def _claims(self, token: str) -> dict[str, Any] | None:
+    def _claims(self, token: str) -> dict[str, Any]:
         """What the token says, if one of the keys signed it for us and its time is now."""
         import jwt
 
         try:
             key_id = jwt.get_unverified_header(token).get("kid")
-        except (jwt.PyJWTError, RecursionError):
-            return None
+        except (jwt.PyJWTError, RecursionError) as error:
+            raise _NotValid from error
         for key in self._keys:
             if key_id is not None and key.id not in (None, key_id):
                 continue
@@ -94,7 +95,11 @@ class JwtKeys:
                 )
             except (jwt.PyJWTError, RecursionError):
                 continue
-        return None
+        raise _NotValid
+
+
+class _NotValid(Exception):
+    """A token is not to be trusted; nobody is told why."""
 
 
 def watched(path: Path, issuer: str, audience: str) -> Reloaded[JwtKeys]:
@@ -128,8 +133,13 @@ def read(text: str) -> list[Key]:
 def _of_jwks(text: str) -> Iterator[Key | None]:
     import jwt
 
-    document = json.loads(text)
-    for fields in document.get("keys", []):
+    try:
+        keys = json.loads(text).get("keys")
+    except RecursionError as error:
+        raise ValueError("the JWKS is nested too deeply") from error
+    if not isinstance(keys, list) or not all(isinstance(fields, dict) for fields in keys):
+        raise ValueError("a JWKS has a list of objects as its keys")
+    for fields in keys:
         if fields.get("kty") == "oct" or "d" in fields:
             raise ValueError("the JWKS holds a secret key; give public keys only")
         if fields.get("use", "sig") != "sig":
@@ -140,20 +150,23 @@ def _of_jwks(text: str) -> Iterator[Key | None]:
             yield None  # of a kind that this library does not know
             continue
         fitting = _fitting(key.key, fields.get("kid"))
-        yield (
-            fitting
-            if fitting and fields.get("alg", fitting.algorithm) == fitting.algorithm
-            else None
-        )
+        is_for_it = fitting and fields.get("alg", fitting.algorithm) == fitting.algorithm
+        yield fitting if is_for_it else None
 
 
 def _of_pem(text: str) -> Iterator[Key | None]:
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     if "PRIVATE KEY" in text:
         raise ValueError("the file holds a private key; give public keys only")
     for block in re.findall(r"-----BEGIN [^-]*-----.*?-----END [^-]*-----", text, re.DOTALL):
-        yield _fitting(load_pem_public_key(block.encode()), None)
+        try:
+            key = load_pem_public_key(block.encode())
+        except UnsupportedAlgorithm:
+            yield None
+            continue
+        yield _fitting(key, None)
 
 
 def _fitting(key: Any, key_id: str | None) -> Key | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import socket
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -19,8 +22,38 @@ _WHO_SCRAPES = b"send a token with the scope metrics, as Authorization: Bearer T
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
 
+log = logging.getLogger(__name__)
+
+_MOST_CONNECTIONS = 64
+"""Each takes a thread and a file; when one more comes, the oldest is closed."""
+
+
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
+    request_queue_size = _MOST_CONNECTIONS
+
+    def __init__(self, *arguments: Any) -> None:
+        self._lock = threading.Lock()
+        self._connections: dict[Any, None] = {}
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            if len(self._connections) == _MOST_CONNECTIONS:
+                oldest = next(iter(self._connections))
+                del self._connections[oldest]
+                with suppress(OSError):  # it may have ended meanwhile
+                    oldest.shutdown(socket.SHUT_RDWR)
+            self._connections[request] = None
+        super().process_request(request, client_address)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        log.debug("request failed", extra={"client": client_address}, exc_info=True)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._connections.pop(request, None)
+        super().shutdown_request(request)
 
 
 class _Handler(WSGIRequestHandler):

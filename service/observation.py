@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 
 from service.access import AccessLog
-from service.logs import call_fields, session_tag
+from service.logs import call_fields
 from service.metrics import Metrics
 from service.spans import Spans
 
@@ -63,12 +63,13 @@ class ObservingInterceptor(grpc.aio.ServerInterceptor):
         async def call(request: object, context: Context) -> object:
             started = time.perf_counter()
             metadata = context.invocation_metadata() or ()
-            fields: dict[str, object] = {"request_id": _request_id(metadata)}
-            call_fields.set(fields)
+            call_fields.set({"request_id": _request_id(metadata)})
             code = grpc.StatusCode.OK
             try:
                 with self._spans.call(method, metadata):
-                    return await behaviour(request, context)
+                    answer = behaviour(request, context)
+                    request = None  # gRPC keeps this frame, in a circle, until it is collected
+                    return await answer
             except asyncio.CancelledError:
                 code = grpc.StatusCode.CANCELLED
                 raise
@@ -81,8 +82,6 @@ class ObservingInterceptor(grpc.aio.ServerInterceptor):
             finally:
                 seconds = time.perf_counter() - started
                 self._count(method, code.name, seconds)
-                if session := _session(request):
-                    fields["session"] = session_tag(session)
                 self._access_log.note(
                     code.name, method=method, seconds=round(seconds, 6), peer=context.peer()
                 )
@@ -102,9 +101,3 @@ def _request_id(metadata: Iterable[tuple[str, str | bytes]]) -> str:
         if key == "x-request-id" and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
             return value
     return secrets.token_hex(8)
-
-
-def _session(request: object) -> str:
-    """Id of the session that a request names, or nothing."""
-    session_id: str = getattr(getattr(request, "chunk", request), "session_id", "")
-    return session_id

@@ -88,7 +88,10 @@ class Settings:
         maximum=16,
     )
     max_calls: int = _setting(
-        4_096, "calls under way at once, streams included; more are refused", minimum=1
+        4_096,
+        "calls under way at once, streams included; more are refused",
+        minimum=1,
+        maximum=2**30,  # gRPC is given twice as many, in 31 bits
     )
     max_sessions: int = _setting(10_000, "open sessions", minimum=1)
     max_awake_sessions: int = _setting(
@@ -136,8 +139,18 @@ class Settings:
         "bytes of its last outputs and traces that each session keeps, for clients that lost them",
         minimum=0,
     )
-    max_message_bytes: int = _setting(4 << 20, "bytes of one gRPC message", minimum=65_536)
-    max_input_magnitude: float = _setting(1e6, "largest absolute input value", minimum=1.0)
+    max_message_bytes: int = _setting(
+        4 << 20,
+        "bytes of one gRPC message",
+        minimum=65_536,
+        maximum=2**31 - 1,  # what gRPC's options hold
+    )
+    max_input_magnitude: float = _setting(
+        1e6,
+        "largest absolute input value",
+        minimum=1.0,
+        maximum=3.4e38,  # a float32 above is not finite
+    )
     default_idle_timeout_seconds: float = _setting(
         300.0, "idle timeout of a session that asks for none", minimum=0.001
     )
@@ -164,10 +177,16 @@ class Settings:
         2.0, "how long the store has to answer, tries included", minimum=0.01, maximum=3600.0
     )
     retry_delay_seconds: float = _setting(
-        1.0, "how long a client is told to wait at a limit", minimum=0.0
+        1.0,
+        "how long a client is told to wait at a limit",
+        minimum=0.0,
+        maximum=1e9,  # as above
     )
     drain_seconds: float = _setting(
-        10.0, "time that waiting steps have to finish after SIGTERM", minimum=0.0
+        10.0,
+        "time that waiting steps have to finish after SIGTERM",
+        minimum=0.0,
+        maximum=2e6,  # as above
     )
     log_level: str = _setting(
         "info", "least severe level logged", choices=("debug", "info", "warning", "error")
@@ -196,6 +215,9 @@ class Settings:
         """
         for setting in fields(self):
             _check(setting, getattr(self, setting.name))
+        for name in ("host", "metrics_host"):
+            if not getattr(self, name):  # HTTP would listen on every interface
+                raise ValueError(f"{name} is empty; 0.0.0.0 stands for every interface")
         if self.default_idle_timeout_seconds > self.max_idle_timeout_seconds:
             raise ValueError(
                 f"default_idle_timeout_seconds is {self.default_idle_timeout_seconds}, above "

@@ -28,9 +28,6 @@ class Slab:
         self.locations = locations
         self.capacity = _FIRST_CAPACITY
         self.slot_bytes = network.spec.state_bytes(locations)
-        self._initial = {
-            tensor.name: tensor.initial_value(locations)[None] for tensor in network.spec.state
-        }
         self._tensors = network.allocate(self.capacity, locations)
         self._free = list(reversed(range(self.capacity)))
         self._used: set[int] = set()
@@ -57,7 +54,12 @@ class Slab:
 
     def reset(self, slot: int) -> None:
         """Set a slot to the model's initial state."""
-        self.network.write_rows(self._tensors, [slot], self._initial)
+        # Made anew: kept, it would take as much memory as a session, for each number of locations.
+        initial = {
+            tensor.name: tensor.initial_value(self.locations)[None]
+            for tensor in self.network.spec.state
+        }
+        self.network.write_rows(self._tensors, [slot], initial)
 
     def read(self, slots: Sequence[int]) -> dict[str, Float32]:
         """Copies of the slots' states, by name, each [slots, ...]."""

@@ -154,8 +154,10 @@ class ModelSpec:
             for part in (spec, *spec.state, *spec.traces):
                 _check_types(part)
             spec._check()
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ModelInvalid(f"the spec in the metadata cannot be read: {error!r}") from error
+        except RecursionError as error:
+            raise ModelInvalid("the spec in the metadata is nested too deeply") from error
         return spec
 
     def _check(self) -> None:

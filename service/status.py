@@ -42,6 +42,8 @@ CODES: dict[type[errors.NtmError], grpc.StatusCode] = {
 def known(error: BaseException) -> errors.NtmError:
     """The error as a client may see it: ours as they are, others without their text, logged."""
     if isinstance(error, errors.NtmError):
+        # Their frames refer to it and to the request: in a circle, a large request would stay.
+        error.__traceback__ = error.__cause__ = error.__context__ = None
         return error
     log.error("unexpected error", exc_info=error)
     return errors.NtmError("internal error; the server's log has the details")

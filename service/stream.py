@@ -25,6 +25,12 @@ _MOST_OUTCOMES = 1024
 _LARGE_MESSAGE_BYTES = 256 << 10
 """A message takes no more outcomes once it is this large, so that others get their turn."""
 
+_MOST_BEGUN = 128
+"""Operations begun before others get their turn; a message has room for a million."""
+
+_MOST_UNSENT_MESSAGES = 2
+"""Nothing more is read while replies of so many messages of the largest size are not sent."""
+
 _ENVELOPE_BYTES = 128
 """What an outcome may take in a message besides its outputs and traces, or its error."""
 
@@ -34,7 +40,8 @@ class Stream:
     Reads operations and writes outcomes; no session's outcomes wait for another's.
 
     Outcomes that are ready together leave in one message. Reading stops while too many operations
-    are unanswered, so a client that reads slowly is slowed down and costs a bounded memory.
+    are unanswered, or their replies are too large together, so a client that reads slowly is slowed
+    down and costs a bounded memory.
     """
 
     def __init__(
@@ -57,6 +64,8 @@ class Stream:
         self._opening: set[asyncio.Task[ntm_pb2.Session]] = set()
         self._ready: deque[Work | ntm_pb2.Outcome] = deque()
         self._unanswered = 0
+        self._unsent_bytes = 0
+        """Of large replies, whether they are made yet or not."""
         self._changed = asyncio.Event()
         self._answered = asyncio.Event()
         self._ending = asyncio.Event()
@@ -74,8 +83,8 @@ class Stream:
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if reader.done():
-                reader.result()
                 await self._all_answered(writer)
+                reader.result()
             elif ending.done():
                 await self._all_answered(writer)
                 raise Draining("this server is stopping; open a stream to another replica")
@@ -97,28 +106,37 @@ class Stream:
 
     async def _read(self) -> None:
         most = self._settings.max_stream_operations
-        while isinstance(request := await self._context.read(), ntm_pb2.StreamStepsRequest):
-            operations = request.operations
+        most_bytes = _MOST_UNSENT_MESSAGES * self._settings.max_message_bytes
+        while isinstance(content := await self._context.read(), bytes):
+            operations = codec.request(ntm_pb2.StreamStepsRequest.FromString, content).operations
             first = 0
             while first < len(operations):
-                while self._unanswered >= most:
+                while self._unanswered >= most or self._unsent_bytes >= most_bytes:
                     self._answered.clear()
                     await self._answered.wait()
-                taken = operations[first : first + most - self._unanswered]
-                first += len(taken)
-                self._unanswered += len(taken)
-                self._start(taken)
+                room = min(most - self._unanswered, _MOST_BEGUN)
+                taken = self._start(operations[first : first + room])
+                first += taken
+                self._unanswered += taken
+                if taken == _MOST_BEGUN:
+                    await asyncio.sleep(0)
 
-    def _start(self, operations: Sequence[ntm_pb2.Operation]) -> None:
-        """Begin operations that came together; all chunks enter the engine's queue at once."""
+    def _start(self, operations: Sequence[ntm_pb2.Operation]) -> int:
+        """
+        Begin operations that came together, as far as one with traces; how many these are.
+
+        Their chunks enter the engine's queue at once.
+        """
         works: list[Work] = []
-        steps = received = 0
+        chunks: list[Chunk] = []
+        received = begun = 0
         for operation in operations:
+            begun += 1
             kind = operation.WhichOneof("kind")
             work: Work
             if kind == "step":
                 work = chunk = codec.chunk(operation.step)
-                steps += 1
+                chunks.append(chunk)
                 received += chunk.inputs.nbytes
                 if self._parent:
                     chunk.runs = []
@@ -132,10 +150,14 @@ class Stream:
             work.caller = self._caller
             work.answered = self._finish
             works.append(work)
+            if chunks and chunks[-1].selection:
+                break
         self._pending.update(works)
         self._steps.submit(works)
+        self._unsent_bytes += sum(chunk.reply_bytes for chunk in chunks)
         self._metrics.received_bytes.inc(received)
-        self._metrics.operations.labels("step").inc(steps)
+        self._metrics.operations.labels("step").inc(len(chunks))
+        return begun
 
     def _start_alone(self, operation: ntm_pb2.Operation, kind: str | None) -> None:
         if kind == "open":
@@ -160,7 +182,12 @@ class Stream:
         self._pending.discard(work)
         if self._parent and isinstance(work, Chunk):
             self._steps.spans.record(work, self._parent)
-        self._put(work if work.error is None else self._failure(work.tag, work.error))
+        if work.error is None:
+            self._put(work)
+            return
+        if isinstance(work, Chunk):
+            self._unsent_bytes -= work.reply_bytes
+        self._put(self._failure(work.tag, work.error))
 
     def _failure(self, tag: int, error: BaseException) -> ntm_pb2.Outcome:
         known = status.known(error)
@@ -206,6 +233,7 @@ class Stream:
             if isinstance(ready, Chunk):
                 sent += codec.write_reply(ready, outcome.reply)
                 chunks.append(ready)
+                self._unsent_bytes -= ready.reply_bytes
             else:
                 outcome.closed = ready.session_id
         return chunks, sent

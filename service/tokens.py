@@ -52,7 +52,7 @@ class Tokens:
     def _add(self, number: int, line: str) -> None:
         try:
             digest, principal = _entry(json.loads(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"line {number}: {error}") from error
         if self._place(digest) in self._principals:
             raise ValueError(f"line {number}: this token stands there twice")
@@ -74,7 +74,7 @@ def _entry(fields: Any) -> tuple[bytes, Principal]:
     name, scopes, digest = fields["principal"], fields["scopes"], fields["sha256"]
     if not isinstance(name, str) or not name.strip():
         raise ValueError(f"principal is {name!r}; it must be a name")
-    if not isinstance(scopes, list) or not scopes or not set(scopes) <= set(SCOPES):
+    if not isinstance(scopes, list) or not scopes or any(each not in SCOPES for each in scopes):
         raise ValueError(f"scopes are {scopes!r}; it must be a list of some of {list(SCOPES)}")
     if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
         raise ValueError("sha256 must be 64 hexadecimal digits, in lower case")

@@ -106,6 +106,8 @@ class Chunk(Work):
     """When its last tick was committed, by the engine's clock."""
     durable_step: int = field(default=0, init=False)
     """Steps of the session before this one were stored when the chunk was answered."""
+    reply_bytes: int = field(default=0, init=False)
+    """About what its outputs and traces will take, unless that is little; from its admission on."""
     remaining: int = field(default=0, init=False)
     """Steps not yet made, from its admission on."""
     done: int = field(default=0, init=False)

@@ -83,10 +83,18 @@ Serve = Callable[..., AbstractAsyncContextManager[Running]]
 
 
 @asynccontextmanager
-async def _serving(settings: Settings) -> AsyncIterator[Running]:
+async def serving(
+    settings: Settings, credentials: grpc.ChannelCredentials | None = None
+) -> AsyncIterator[Running]:
+    """A server with these settings; its integrity is checked at the end."""
     server = Server(settings)
     await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+    address = f"127.0.0.1:{server.port}"
+    async with (
+        grpc.aio.secure_channel(address, credentials)
+        if credentials
+        else grpc.aio.insecure_channel(address)
+    ) as channel:
         running = Running(server, channel)
         try:
             yield running
@@ -96,9 +104,15 @@ async def _serving(settings: Settings) -> AsyncIterator[Running]:
 
 @pytest.fixture
 def serve(models_dir: Path) -> Serve:
-    """Start a server with these settings, as an asynchronous context that checks integrity."""
+    """
+    Start a server with these settings, as an asynchronous context that checks integrity.
 
-    def start(**changes: Any) -> AbstractAsyncContextManager[Running]:
+    Its channel has the credentials given, for TLS.
+    """
+
+    def start(
+        credentials: grpc.ChannelCredentials | None = None, **changes: Any
+    ) -> AbstractAsyncContextManager[Running]:
         defaults: dict[str, Any] = {
             "models_dir": models_dir,
             "device": "cpu",
@@ -106,7 +120,7 @@ def serve(models_dir: Path) -> Serve:
             "metrics_port": 0,
             "drain_seconds": 2.0,
         }
-        return _serving(Settings(**{**defaults, **changes}))
+        return serving(Settings(**{**defaults, **changes}), credentials)
 
     return start
 

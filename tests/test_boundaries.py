@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("service", "client", "export", "bench")
+PACKAGES = ("service", "client", "export", "bench", "deploy")
 
 MAY_IMPORT = {
     "service": ("service",),
@@ -21,6 +21,8 @@ MAY_IMPORT = {
     "export": ("export", "client", "service.spec", "service.errors"),
     # Its peers take the parameters of models, and train as the trainer does.
     "bench": ("bench", "service", "export"),
+    # Bounds of buckets are the server's, to the digit; the load of the pictures is a client's.
+    "deploy": ("deploy", "service.metrics", "client"),
 }
 """What each package may import of this project."""
 
@@ -166,8 +168,9 @@ def test_proto_holds_no_python() -> None:
 
 @pytest.mark.parametrize("module", ["service.__main__", "service.probe", "client"])
 def test_loads_where_torch_and_the_trainer_are_missing(module: str) -> None:
-    """A server and a client run on machines without torch, export or matplotlib."""
-    blocked = "import sys\nfor name in ('torch', 'export', 'matplotlib'): sys.modules[name] = None"
+    """A server and a client run on machines without torch, export and what else is optional."""
+    extras = ("torch", "export", "matplotlib", "jwt", "cryptography")
+    blocked = f"import sys\nfor name in {extras}: sys.modules[name] = None"
     run = subprocess.run(
         [sys.executable, "-c", f"{blocked}\nimport {module}"],
         cwd=ROOT,

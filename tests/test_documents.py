@@ -62,3 +62,13 @@ def test_the_changelog_has_the_next_version_on_top() -> None:
     first = re.search(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert first is not None
     assert first[1] == "Unreleased"
+
+
+def test_the_tests_that_show_security_exist() -> None:
+    """Every test that docs/security.md names."""
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "security.md").read_text()))
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    existing = set(re.findall(r"def (test_\w+)\(", tests))
+
+    assert len(named) > 10
+    assert named - existing == set()

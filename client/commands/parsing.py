@@ -76,7 +76,7 @@ def _token(file: Path | None) -> Token | None:
     # The file is read for every call, since what renews the token replaces it.
     if file is not None:
         return lambda: file.read_text().strip()
-    return os.environ.get(TOKEN_VARIABLE)
+    return os.environ.get(TOKEN_VARIABLE) or None
 
 
 def add_locations(parser: argparse.ArgumentParser) -> None:

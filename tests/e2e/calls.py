@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +12,7 @@ import grpc.aio
 import numpy as np
 from google.rpc import error_details_pb2, status_pb2
 
+from service.logs import JsonFormatter
 from service.pb import ntm_pb2 as pb
 from service.spec import Float32
 from tests.conftest import Running
@@ -48,6 +51,13 @@ async def stepped(running: Running, session: str, inputs: Values, **more: Any) -
     return outputs(response.reply)
 
 
+def raw(running: Running, method: str) -> Any:
+    """A method of our service that takes and gives the bytes of messages."""
+    channel = running.channel
+    kind = channel.stream_stream if method == "StreamSteps" else channel.unary_unary
+    return kind(f"/ntm.v1.NtmService/{method}")
+
+
 def reason(error: grpc.aio.AioRpcError) -> str:
     """The reason in a failed call's details."""
     return str(info(error).reason)
@@ -62,6 +72,20 @@ def info(error: grpc.aio.AioRpcError) -> error_details_pb2.ErrorInfo:
             assert status_pb2.Status.FromString(value).details[0].Unpack(found)
             return found
     raise AssertionError(f"no details in {error}")
+
+
+class Lines(logging.Handler):
+    """The access log's lines, formatted as they are on standard error."""
+
+    def __init__(self) -> None:
+        """Collect them."""
+        super().__init__()
+        self.setFormatter(JsonFormatter())
+        self.fields: list[dict[str, Any]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Where the call's fields are still to be had."""
+        self.fields.append(json.loads(self.format(record)))
 
 
 class Stream:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -15,38 +14,13 @@ from google.rpc import error_details_pb2, status_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.trace.v1 import trace_pb2
 
-from service.logs import JsonFormatter, session_tag
+from service.logs import session_tag
 from service.pb import ntm_pb2 as pb
 from tests.conftest import Running, Serve
-from tests.e2e.calls import Stream, chunk, opened
+from tests.e2e.calls import Lines, Stream, chunk, opened
 
 TRACE_ID, PARENT_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = ("traceparent", f"00-{TRACE_ID}-{PARENT_ID}-01")
-
-
-class Lines(logging.Handler):
-    """The access log's lines, formatted as they are on standard error."""
-
-    def __init__(self) -> None:
-        """Collect them."""
-        super().__init__()
-        self.setFormatter(JsonFormatter())
-        self.fields: list[dict[str, Any]] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Where the call's fields are still to be had."""
-        self.fields.append(json.loads(self.format(record)))
-
-
-@pytest.fixture
-def lines() -> Any:
-    """The lines of the access log from now on."""
-    handler, log = Lines(), logging.getLogger("service.access")
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    yield handler
-    log.removeHandler(handler)
-    log.setLevel(logging.NOTSET)
 
 
 async def test_a_failed_call_can_be_found_in_the_log(running: Running, lines: Lines) -> None:

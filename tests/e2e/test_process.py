@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -95,6 +96,18 @@ def test_the_server_needs_no_torch(models_dir: Path) -> None:
             session = stub.CreateSession(pb.CreateSessionRequest(model="ledger")).session
             reply = stub.Step(pb.StepRequest(chunk=chunk(session.id, [[1, 2]]))).reply
             np.testing.assert_array_equal(outputs(reply), [[1, 2]])
+
+
+def test_connections_may_take_all_the_files_that_the_system_allows(models_dir: Path) -> None:
+    """Whatever the shell that started the server was content with."""
+    limited = (
+        "import resource, runpy;"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (200, 2000));"
+        "runpy.run_module('service', run_name='__main__')"
+    )
+    with started("-c", limited, *flags(models_dir)) as process:
+        ports(process)
+        assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (2000, 2000)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+from types import FrameType
 from typing import Any
 
 import grpc
@@ -14,8 +16,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from service.pb import ntm_pb2 as pb
+from service.work import Chunk
 from tests.conftest import Running, Serve
-from tests.e2e.calls import chunk, info, opened, outputs, packed, reason, stepped
+from tests.e2e.calls import chunk, info, opened, outputs, packed, raw, reason, stepped
 from tests.tiny_models import RUN_FAILS
 
 
@@ -183,7 +186,7 @@ async def test_sessions_are_listed_page_by_page(running: Running) -> None:
         if not token:
             break
     assert found == sessions
-    wrong = pb.ListSessionsRequest(page_token="made up")  # noqa: S106 - no password
+    wrong = pb.ListSessionsRequest(page_token="made up")
     error = await refused(running.stub.ListSessions(wrong))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
 
@@ -205,6 +208,47 @@ async def test_a_message_too_large_is_refused_by_grpc(serve: Serve) -> None:
         error = await refused(running.stub.Step(pb.StepRequest(chunk=wrong)))
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert (await stepped(running, session, [[1, 1]])).tolist() == [[1, 1]]
+
+
+async def test_a_request_that_cannot_be_decoded_is_refused_and_counted(running: Running) -> None:
+    """As any other wrong request is, with its reason."""
+    for method in ("Step", "ListModels"):
+        error = await refused(raw(running, method)(b"\0 is no tag"))
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert reason(error) == "INVALID_REQUEST"
+        assert "a request of 11 bytes cannot be decoded" in (error.details() or "")
+    assert running.metric("ntm_errors_total", reason="INVALID_REQUEST") == 2
+
+
+async def test_more_traces_than_any_model_has_are_refused(running: Running) -> None:
+    """Though each is known; before any is looked at, for a message has room for many."""
+    session = await opened(running)
+    names = ["read_weighting"] * 100_000
+    error = await refused(
+        running.stub.Step(pb.StepRequest(chunk=chunk(session, [[1, 1]], names=names)))
+    )
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert error.details() == "100000 traces are selected; the limit is 64"
+
+
+async def test_refused_requests_are_not_kept(running: Running) -> None:
+    """What a refusal leaves behind for the garbage collector refers to no request."""
+    session = await opened(running)
+    wrong = pb.StepRequest(chunk=pb.Chunk(session_id=session, inputs=b"\0" * 100_000))
+    gc.collect()
+    gc.disable()
+    try:
+        for content in (wrong.SerializeToString(), b"\0" * 100_000):
+            await refused(raw(running, "Step")(content))
+        left = gc.get_objects()
+        # By their types: some objects of other libraries pretend to be of others, and warn of it.
+        assert [each for each in left if type(each) is Chunk] == []
+        frames = [each for each in left if type(each) is FrameType]
+        ours = [frame for frame in frames if "/service/" in frame.f_code.co_filename]
+        held = [value for frame in ours for value in frame.f_locals.values()]
+        assert max(len(value) for value in held if isinstance(value, bytes)) < 100_000
+    finally:
+        gc.enable()
 
 
 async def test_a_cancelled_call_leaves_no_other_pending(running: Running) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from service.pb import ntm_pb2 as pb
 from tests.conftest import Running, Serve
-from tests.e2e.calls import Stream, chunk, opened, outputs, packed, reason, stepped
+from tests.e2e.calls import Stream, chunk, opened, outputs, packed, raw, reason, stepped
 
 
 def step(tag: int, session: str, inputs: list[list[float]], **more: object) -> pb.Operation:
@@ -125,6 +125,22 @@ async def test_a_client_that_does_not_read_stops_being_read(serve: Serve) -> Non
         assert read < 40
         await sending
         assert [outcome.tag for outcome in await stream.rest()] == list(range(40))
+
+
+async def test_unread_replies_are_bounded_by_their_bytes(serve: Serve) -> None:
+    """However many operations may be unanswered, two of the largest replies fill a stream."""
+    async with serve(max_message_bytes=1 << 20) as running:
+        stream = Stream(running)
+        session = await stream.opened(locations=4000)
+        traced = {"names": ["read_weighting", "write_weighting"]}
+        operations = [step(tag, session, [[0, 0]] * 30, **traced) for tag in range(60)]
+        sending = asyncio.create_task(asyncio.wait_for(stream.send(*operations), 30))
+        other = await opened(running)
+        for number in range(20):
+            assert (await stepped(running, other, [[1, 1]]))[0, 0] == number + 1
+        assert running.metric("ntm_stream_operations_total", kind="step") < 60
+        await sending
+        assert [outcome.tag for outcome in await stream.rest()] == list(range(60))
 
 
 async def test_messages_stay_below_the_size_that_clients_accept(serve: Serve) -> None:
@@ -241,3 +257,19 @@ async def test_replies_are_timed_until_grpc_has_them(running: Running) -> None:
 
     assert running.metric("ntm_chunk_reply_seconds_count", model="ledger") == 2
     assert running.metric("ntm_serving") == 1
+
+
+async def test_a_message_that_cannot_be_decoded_ends_its_stream_alone(running: Running) -> None:
+    """After the outcomes of what came before it, and with a reason."""
+    session = await opened(running)
+    request = pb.StreamStepsRequest(operations=[step(1, session, [[1, 1]])])
+    messages = iter([request.SerializeToString(), b"\0 is no tag"])
+    call = raw(running, "StreamSteps")(messages)
+    answer = pb.StreamStepsResponse.FromString(await call.read())
+    assert outputs(answer.outcomes[0].reply).tolist() == [[1, 1]]
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await call.read()
+    assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert reason(error.value) == "INVALID_REQUEST"
+    assert running.metric("ntm_errors_total", reason="INVALID_REQUEST") == 1
+    assert (await stepped(running, session, [[1, 1]])).tolist() == [[2, 2]]

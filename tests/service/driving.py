@@ -26,9 +26,14 @@ def engine(
     return Engine({"ledger": network}, settings, metrics, clock, clock, most_turns)
 
 
-def opened(engine: Engine, locations: int = 8, idle_timeout_seconds: float | None = None) -> str:
+def opened(
+    engine: Engine,
+    locations: int = 8,
+    idle_timeout_seconds: float | None = None,
+    owner: str = OWNER,
+) -> str:
     """The id of a new session of the ledger."""
-    return engine.open("ledger", locations, idle_timeout_seconds, OWNER).id
+    return engine.open("ledger", locations, idle_timeout_seconds, owner).id
 
 
 def chunk(

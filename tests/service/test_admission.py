@@ -84,6 +84,19 @@ def test_room_is_counted_to_the_last_session_and_byte() -> None:
         ADMISSION.room(Held(4, 900), Held(), 101)
 
 
+def test_a_principal_has_limits_of_its_own() -> None:
+    """Named in the refusal; what others hold does not count, and 0 is no limit."""
+    limits = Settings(max_sessions_per_principal=2, max_state_bytes_per_principal=300)
+    admission = Admission(limits)
+    admission.room(Held(100, 9000), Held(1, 200), 100)
+    with pytest.raises(CapacityExceeded, match="as many as max_sessions_per_principal") as refused:
+        admission.room(Held(100, 9000), Held(2, 200), 1)
+    assert refused.value.metadata == {"limit": "max_sessions_per_principal"}
+    with pytest.raises(CapacityExceeded, match="200 of 300, which is max_state_bytes_per"):
+        admission.room(Held(100, 9000), Held(1, 200), 101)
+    Admission(Settings()).room(Held(9000, 9000), Held(9000, 9000), 100)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

@@ -98,6 +98,37 @@ def test_a_name_cannot_lead_out_of_the_folder(folder: Path) -> None:
         catalogue(folder / "a", "../b")
 
 
+@pytest.mark.parametrize("name", ["..", ".", "a/../b", "/etc", "a/b", "a\x00b", "*"])
+def test_no_name_of_a_model_is_a_path(folder: Path, name: str) -> None:
+    """Neither in the settings nor in a request."""
+    with pytest.raises(ModelInvalid, match="has the models"):
+        catalogue(folder, name)
+    with pytest.raises(ModelUnknown):
+        catalogue(folder).model(name)
+
+
+def test_links_in_the_folder_are_the_operators(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A folder or file may be a link, as in mounted volumes; no client can make one."""
+    volume = tmp_path_factory.mktemp("volume") / "b"
+    (folder / "b").rename(volume)
+    (folder / "b").symlink_to(volume)
+    (folder / "a" / "model.onnx").rename(volume / "other.onnx")
+    (folder / "a" / "model.onnx").symlink_to(volume / "other.onnx")
+
+    assert list(catalogue(folder).models) == ["a", "b"]
+
+
+async def test_a_link_that_leads_elsewhere_later_is_not_loaded(folder: Path) -> None:
+    """What is loaded is what was read at the start, or nothing."""
+    both = catalogue(folder)
+    (folder / "a" / "model.onnx").unlink()
+    (folder / "a" / "model.onnx").symlink_to("/etc/passwd")
+    with pytest.raises(ModelInvalid, match="cannot be loaded"):
+        await both.load("a")
+
+
 def test_an_empty_folder_says_what_to_set(tmp_path: Path) -> None:
     """A server without a model is a mistake."""
     with pytest.raises(ModelInvalid, match="set the models-dir"):

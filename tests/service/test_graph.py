@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import onnx
@@ -95,15 +96,90 @@ def test_a_model_without_a_spec_is_refused() -> None:
         graph.parse(proto.SerializeToString())
 
 
-def test_weights_in_other_files_are_refused() -> None:
-    """A model could otherwise make the server open any path."""
+def elsewhere() -> onnx.TensorProto:
+    """A tensor whose values are in a file that no model should lead to."""
+    tensor = helper.make_tensor("leak", onnx.TensorProto.FLOAT, [1], [0.0])
+    tensor.ClearField("float_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../../etc/passwd")
+    return tensor
+
+
+def with_initializer() -> onnx.ModelProto:
+    """Among the weights."""
+    return changed(lambda graph: graph.initializer.append(elsewhere()))
+
+
+def with_attribute() -> onnx.ModelProto:
+    """In a constant's attribute."""
+    node = helper.make_node("Constant", [], ["leak"], value=elsewhere())
+    return changed(lambda graph: graph.node.append(node))
+
+
+def with_subgraph() -> onnx.ModelProto:
+    """Among the weights of a branch, inside a branch."""
+    output = helper.make_tensor_value_info("leak", onnx.TensorProto.FLOAT, [1])
+    inner = helper.make_graph([], "inner", [], [output], [elsewhere()])
+    branch = helper.make_node("If", ["x"], ["leak"], then_branch=inner, else_branch=inner)
+    outer = helper.make_graph([branch], "outer", [], [output])
+    node = helper.make_node("If", ["x"], ["leak"], then_branch=outer, else_branch=outer)
+    return changed(lambda graph: graph.node.append(node))
+
+
+def with_sparse() -> onnx.ModelProto:
+    """As the values of a sparse tensor."""
+    indices = helper.make_tensor("indices", onnx.TensorProto.INT64, [1], [0])
+    sparse = helper.make_sparse_tensor(elsewhere(), indices, [4])
+    return changed(lambda graph: graph.sparse_initializer.append(sparse))
+
+
+def with_function() -> onnx.ModelProto:
+    """In a function of the model's own."""
+    node = helper.make_node("Constant", [], ["leak"], value=elsewhere())
+    opset = [helper.make_opsetid("", 17)]
+    proto = changed(lambda _: None)
+    proto.functions.append(helper.make_function("own", "f", [], ["leak"], [node], opset))
+    return proto
+
+
+def changed(change: Callable[[onnx.GraphProto], object]) -> onnx.ModelProto:
+    """The ledger, changed."""
     proto = onnx.load_model_from_string(ledger())
-    weights = proto.graph.initializer[0]
-    weights.ClearField("raw_data")
-    weights.data_location = onnx.TensorProto.EXTERNAL
-    weights.external_data.add(key="location", value="../../etc/passwd")
-    with pytest.raises(ModelInvalid, match=r"weights in other files|not a valid ONNX model"):
+    change(proto.graph)
+    return proto
+
+
+@pytest.mark.parametrize(
+    "made", [with_initializer, with_attribute, with_subgraph, with_sparse, with_function]
+)
+def test_weights_in_other_files_are_refused(made: Callable[[], onnx.ModelProto]) -> None:
+    """A model could otherwise make the server open any path; so before anything looks for it."""
+    with pytest.raises(ModelInvalid, match="weights in other files"):
+        graph.parse(made().SerializeToString())
+
+
+def test_weights_that_do_not_fill_their_shape_are_refused() -> None:
+    """The checker of ONNX lets them pass where the shape has no axes."""
+    proto = onnx.load_model_from_string(ledger())
+    del proto.graph.initializer[0].dims[:]
+    proto.graph.initializer[0].raw_data = b"\0" * 80
+    with pytest.raises(ModelInvalid, match="weights '-1' cannot be read"):
         graph.parse(proto.SerializeToString())
+
+
+def test_weights_of_an_unknown_type_are_refused() -> None:
+    """Whatever the number of the type is."""
+    proto = onnx.load_model_from_string(ledger())
+    proto.graph.initializer[0].data_type = 1_103_217_089
+    with pytest.raises(ModelInvalid, match="weights '-1' cannot be read"):
+        graph.parse(proto.SerializeToString())
+
+
+def test_names_that_are_no_text_are_refused() -> None:
+    """The checker of ONNX fails where it wants to tell them."""
+    model = ledger().replace(b"MatMul", b"M\xff\xffMul")
+    with pytest.raises(ModelInvalid, match="not a valid ONNX model"):
+        graph.parse(model)
 
 
 def test_an_input_that_the_spec_does_not_know_is_refused() -> None:

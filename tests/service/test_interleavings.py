@@ -20,7 +20,13 @@ from hypothesis.stateful import (
     rule,
 )
 
-from service.errors import NtmError, SessionDeleted, SessionExpired, StepIndexMismatch
+from service.errors import (
+    NtmError,
+    SessionDeleted,
+    SessionExpired,
+    SessionUnknown,
+    StepIndexMismatch,
+)
 from service.runtime import Network
 from service.spec import Float32
 from service.turn import Turn
@@ -31,6 +37,7 @@ from tests.tiny_models import ledger
 
 TIMEOUT_SECONDS = 10.0
 MOST_TURNS = 3
+OWNERS = ("alice", "bob")
 
 
 def inputs(seed: int, first_step: int, steps: int) -> Float32:
@@ -45,6 +52,7 @@ class Expected:
 
     id: str
     seed: int
+    owner: str
     planned: int = 0
     """Index after the steps submitted so far, if none is cancelled."""
     pending: list[Work] = field(default_factory=list)
@@ -54,7 +62,7 @@ class Expected:
 
 
 class Interleavings(RuleBasedStateMachine):
-    """Open, step, trace, cancel, reset, delete, expire and turn in any order."""
+    """Open, step, trace, cancel, reset, delete, intrude, expire and turn in any order."""
 
     sessions: Bundle[Expected] = Bundle("sessions")
     network: Network
@@ -77,8 +85,9 @@ class Interleavings(RuleBasedStateMachine):
         opened = []
         for _ in range(count):
             self.opened += 1
-            session_id = driving.opened(self.engine, locations, TIMEOUT_SECONDS)
-            opened.append(Expected(session_id, self.opened))
+            owner = OWNERS[self.opened % 2]
+            session_id = driving.opened(self.engine, locations, TIMEOUT_SECONDS, owner)
+            opened.append(Expected(session_id, self.opened, owner))
         self.all += opened
         return multiple(*opened)
 
@@ -97,6 +106,7 @@ class Interleavings(RuleBasedStateMachine):
                 session.planned,
                 ("write_weighting",) if traced else (),
             )
+            work.caller = session.owner
             session.planned += steps
             session.pending.append(work)
             self.engine.submit(work)
@@ -110,6 +120,23 @@ class Interleavings(RuleBasedStateMachine):
         session.planned = 0
         session.pending.append(work)
         self.engine.submit(work)
+
+    @rule(session=sessions, resets=st.booleans())
+    def intrude(self, session: Expected, resets: bool) -> None:
+        """Let the other principal try: it learns nothing, and nothing changes."""
+        self.check(self.engine.finished())
+        work: Work = (
+            Operation(session.id, self.engine.reset)
+            if resets
+            else driving.chunk(session.id, inputs(session.seed, session.planned, 2))
+        )
+        work.caller = OWNERS[session.owner == OWNERS[0]]
+        self.engine.submit(work)
+        assert self.engine.finished() == [work]
+        assert type(work.error) is SessionUnknown
+        for action in (self.engine.describe, self.engine.delete):
+            with pytest.raises(SessionUnknown):
+                action(session.id, work.caller)
 
     @rule(session=sessions, which=st.integers(0, 5))
     def cancel(self, session: Expected, which: int) -> None:

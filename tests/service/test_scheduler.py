@@ -35,6 +35,21 @@ def ids(scheduler: Scheduler) -> list[str]:
     return [session.id for session in batch.sessions]
 
 
+def test_a_turn_steps_no_more_state_than_others_can_wait_for(network: Network) -> None:
+    """At many locations a turn has fewer ticks, and then fewer sessions, than it may."""
+    slab = Slab(network, 100_000)
+    assert slab.slot_bytes == 1_600_008
+    scheduler = Scheduler(max_batch=16, max_burst=8)
+    for name in "abcdefghijklm":
+        scheduler.add(waiting(slab, name, steps=8))
+    batch = scheduler.next()
+    assert batch is not None
+    assert (len(batch.sessions), batch.ticks) == (10, 1)
+    batch = scheduler.next()
+    assert batch is not None
+    assert (len(batch.sessions), batch.ticks) == (3, 2)
+
+
 def test_the_oldest_come_first(slabs: tuple[Slab, Slab]) -> None:
     """A batch takes sessions in the order in which they came, up to its size."""
     scheduler = Scheduler(max_batch=2, max_burst=1)

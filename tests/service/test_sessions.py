@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from service import sessions
 from service.errors import SessionDeleted, SessionUnknown
 from service.replays import Replays
 from service.runtime import Network
-from service.sessions import Session, SessionTable, new_session_id
+from service.sessions import Held, Session, SessionTable, new_session_id
 from service.slab import Slab
 
 
-def session(network: Network, name: str, used: float = 0.0, timeout: float = 10.0) -> Session:
+def session(
+    network: Network, name: str, used: float = 0.0, timeout: float = 10.0, owner: str = ""
+) -> Session:
     """A session that was last used at that time."""
-    return Session(name, 0, "", "ledger", Slab(network, 5), 0, timeout, 0.0, used, Replays(0))
+    slab = Slab(network, 5)
+    return Session(name, 0, owner, "ledger", slab, 0, timeout, 0.0, used, Replays(0))
 
 
 def test_the_next_deadline_is_the_earliest(network: Network) -> None:
@@ -54,6 +59,47 @@ def test_closed_sessions_are_remembered_up_to_a_bound(
         SessionDeleted,
         SessionDeleted,
     ]
+
+
+def test_what_is_held_is_counted_by_owner(network: Network) -> None:
+    """An owner without a session is forgotten."""
+    table = SessionTable()
+    mine, other = session(network, "a", owner="alice"), session(network, "b", owner="bob")
+    table.add(mine)
+    table.add(other)
+    size = mine.slab.slot_bytes
+    assert (table.held, table.held_by("alice")) == (Held(2, 2 * size), Held(1, size))
+    table.close(mine, SessionDeleted)
+    assert (table.held, table.held_by("alice")) == (Held(1, size), Held())
+    table.check_integrity()
+
+
+@pytest.mark.parametrize(
+    "miscount",
+    [
+        lambda table: table.held_by("alice").count(next(iter(table)), 1),
+        lambda table: table.held.count(next(iter(table)), -1),
+        lambda table: setattr(next(iter(table)), "owner", "bob"),
+    ],
+)
+def test_a_miscount_is_found(network: Network, miscount: Callable[[SessionTable], None]) -> None:
+    """By owner and in all."""
+    table = SessionTable()
+    table.add(session(network, "a", owner="alice"))
+    table.check_integrity()
+    miscount(table)
+    with pytest.raises(RuntimeError, match=r"open: Held.*counted: Held"):
+        table.check_integrity()
+
+
+def test_a_closed_session_is_unknown_to_all_but_its_owner(network: Network) -> None:
+    """And told to everybody where nobody is authenticated."""
+    table = SessionTable()
+    one = session(network, "a", owner="alice")
+    table.add(one)
+    table.close(one, SessionDeleted)
+    told = [type(table.gone("a", caller)) for caller in ("alice", "bob", "")]
+    assert told == [SessionDeleted, SessionUnknown, SessionDeleted]
 
 
 def test_an_absurdly_long_id_is_not_repeated_in_full() -> None:

@@ -27,16 +27,49 @@ def test_a_flag_wins_over_a_variable_and_a_variable_over_the_default() -> None:
         ({"max_batch": 1}, "max_batch is 1; the least allowed is 8"),
         ({"device": "tpu"}, "device is 'tpu'; it must be one of"),
         ({"max_input_magnitude": float("nan")}, "max_input_magnitude is nan"),
+        ({"max_input_magnitude": float("inf")}, "max_input_magnitude is inf; the most allowed"),
+        ({"max_message_bytes": 2**31}, "max_message_bytes is 2147483648; the most allowed"),
+        ({"retry_delay_seconds": float("inf")}, "retry_delay_seconds is inf; the most allowed"),
+        ({"max_calls": 2**31}, "max_calls is 2147483648; the most allowed"),
+        ({"drain_seconds": float("inf")}, "drain_seconds is inf; the most allowed"),
+        ({"host": ""}, "host is empty; 0.0.0.0 stands for every interface"),
+        ({"metrics_host": ""}, "metrics_host is empty; 0.0.0.0 stands for every interface"),
         (
             {"default_idle_timeout_seconds": 10.0, "max_idle_timeout_seconds": 5.0},
             "default_idle_timeout_seconds is 10.0, above max_idle_timeout_seconds, 5.0",
         ),
+        ({"tls_certificate": "a.pem"}, "tls_certificate is 'a.pem', which needs tls_key too"),
+        ({"tls_key": "a.key"}, "tls_key is 'a.key', which needs tls_certificate too"),
+        ({"tls_client_ca": "ca.pem"}, "tls_client_ca is 'ca.pem', which needs tls_certificate and"),
+        (
+            {"jwt_keys": "keys.json"},
+            "jwt_keys is 'keys.json', which needs jwt_issuer and jwt_audience too",
+        ),
+        ({"jwt_audience": "ntm"}, "jwt_audience is 'ntm', which needs jwt_keys and jwt_issuer too"),
     ],
 )
 def test_a_wrong_value_is_named(changes: dict[str, object], message: str) -> None:
     """The error has the setting, the value, and what is allowed."""
     with pytest.raises(ValueError, match=message):
         Settings(**changes)  # type: ignore[arg-type] # chosen to be wrong
+
+
+@pytest.mark.parametrize(
+    ("host", "is_local"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("localhost", True),
+        ("[::1]", True),
+        ("0.0.0.0", False),  # noqa: S104 - that it is everywhere is the point
+        ("[::]", False),
+        ("10.0.0.1", False),
+        ("ntm.example", False),
+    ],
+)
+def test_what_is_local_is_known(host: str, is_local: bool) -> None:
+    """A name that could be anywhere is not."""
+    assert Settings(host=host).is_local is is_local
 
 
 def test_a_wrong_variable_ends_the_process_with_a_sentence(

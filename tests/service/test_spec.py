@@ -85,6 +85,7 @@ def state(**fields: Any) -> str:
         ("", "cannot be read"),
         ("[]", "cannot be read"),
         ("{}", "cannot be read"),
+        ("[" * 14_000 + "]" * 14_000, "nested too deeply"),
         (changed(format=2), "spec format is 2; this server reads format 1"),
         (changed(unknown=1), "cannot be read"),
         (changed(input_width=0), "widths must be positive, not 0 and 2"),
@@ -99,6 +100,7 @@ def state(**fields: Any) -> str:
         (state(initial={"rule": "random", "values": []}), "starts by 'random' with 0 values"),
         (state(initial={"rule": "constant", "values": []}), "starts by 'constant' with 0 values"),
         (state(initial={"rule": "constant", "values": [float("nan")]}), "not finite"),
+        (state(initial={"rule": "constant", "values": [10**400]}), "cannot be read"),
         (state(initial={"rule": "values", "values": [0.0] * 16}), "locations are fixed"),
         (
             state(initial={"rule": "positional", "values": [4.0, 8.0]}),

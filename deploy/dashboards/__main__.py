@@ -1,0 +1,32 @@
+"""Writes the dashboards as JSON: `python -m deploy.dashboards`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+
+from deploy.dashboards.model import model
+from deploy.dashboards.overview import overview
+from deploy.dashboards.replica import replica
+from deploy.dashboards.sessions import sessions
+
+FOLDER = Path(__file__).parents[1] / "grafana" / "dashboards"
+
+DASHBOARDS = {
+    "overview": overview,
+    "sessions": sessions,
+    "model": model,
+    "replica": replica,
+}
+
+
+def texts() -> dict[str, str]:
+    """The JSON of each dashboard, by name of its file."""
+    encoder = JSONEncoder(sort_keys=True, indent=1)
+    return {f"{name}.json": encoder.encode(make()) + "\n" for name, make in DASHBOARDS.items()}
+
+
+if __name__ == "__main__":
+    for name, text in texts().items():
+        (FOLDER / name).write_text(text)

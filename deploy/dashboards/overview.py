@@ -1,0 +1,313 @@
+"""The dashboard to open first: is the service well, how fast is it, where does time go?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from deploy.dashboards.layout import Row, dashboard
+from deploy.dashboards.panels import Panel, lines, number
+from deploy.dashboards.queries import (
+    INSTANCE,
+    MODEL,
+    Query,
+    mean,
+    quantile,
+    quantiles,
+    rate,
+    share,
+    total,
+)
+from deploy.objectives import ANSWERED_SHARE, FAST_SECONDS, FAST_SHARE, FAULTS
+
+CALLS = rate("", f'__name__=~"ntm_rpc_seconds_count|ntm_stream_operations_total", {INSTANCE}')
+FAULTY = f'{INSTANCE}, reason=~"{FAULTS}"'
+FAST = f'{MODEL}, le="{FAST_SECONDS!r}"'
+
+
+def overview() -> Dashboard:
+    """All replicas and models at a glance."""
+    return dashboard(
+        "overview",
+        "Is the service well, how fast is it, and where does the time go?",
+        [
+            Row("Now", list(now())),
+            Row("Traffic", list(traffic())),
+            Row("Latency", list(latency())),
+            Row("Where the time goes", list(time_spent())),
+            Row("Errors", list(errors())),
+            Row("Saturation", list(saturation())),
+        ],
+    )
+
+
+def now() -> Iterator[Panel]:
+    """What one number can say."""
+    yield number(
+        "Replicas serving",
+        "Replicas that report SERVING, of those that Prometheus reaches.",
+        "none",
+        total(f"ntm_serving{{{INSTANCE}}}"),
+        bound=1,
+        good_above=True,
+    )
+    yield number(
+        "Open sessions",
+        "Sessions that hold state on a replica now.",
+        "none",
+        total(f"ntm_sessions{{{MODEL}}}"),
+    )
+    yield number(
+        "Steps a second",
+        "Steps made, of all sessions together.",
+        "none",
+        total(rate("ntm_steps_total")),
+        decimals=0,
+    )
+    yield number(
+        "Step, p99",
+        "99 of 100 steps took no longer; red above the objective's bound.",
+        "s",
+        quantile("ntm_step_seconds", 0.99),
+        bound=FAST_SECONDS,
+        decimals=2,
+    )
+    yield number(
+        "Fast steps",
+        f"Share of steps within {FAST_SECONDS * 1000:.1f} ms; the objective is {FAST_SHARE:.0%}.",
+        "percentunit",
+        share(rate("ntm_step_seconds_bucket", FAST), rate("ntm_step_seconds_count")),
+        bound=FAST_SHARE,
+        good_above=True,
+        decimals=2,
+    )
+    yield number(
+        "Faultless calls",
+        "Share of calls and stream operations that met no fault of the server; the objective is "
+        f"{ANSWERED_SHARE:.1%}.",
+        "percentunit",
+        f"1 - {share(rate('ntm_errors_total', FAULTY), CALLS)}",
+        bound=ANSWERED_SHARE,
+        good_above=True,
+        decimals=2,
+    )
+
+
+def traffic() -> Iterator[Panel]:
+    """What clients ask for."""
+    yield lines(
+        "Steps by model",
+        "Steps made a second, by model.",
+        "count:steps/s",
+        Query(total(rate("ntm_steps_total"), "model"), "{{model}}"),
+        stacked=True,
+    )
+    yield lines(
+        "Calls by method",
+        "Unary calls answered a second, by method.",
+        "reqps",
+        Query(total(rate("ntm_rpc_seconds_count", INSTANCE), "method"), "{{method}}"),
+        stacked=True,
+    )
+    yield lines(
+        "Stream operations by kind",
+        "Operations received on streams a second: sessions opened, stepped and closed.",
+        "ops",
+        Query(total(rate("ntm_stream_operations_total", INSTANCE), "kind"), "{{kind}}"),
+        stacked=True,
+    )
+    yield lines(
+        "Streams",
+        "Open StreamSteps calls, by replica.",
+        "none",
+        Query(total(f"ntm_streams{{{INSTANCE}}}", "instance"), "{{instance}}"),
+    )
+    yield lines(
+        "Bytes of steps",
+        "Inputs received and outputs and traces sent a second, without the messages around them.",
+        "Bps",
+        Query(total(rate("ntm_received_input_bytes_total", INSTANCE)), "inputs received"),
+        Query(total(rate("ntm_sent_output_bytes_total", INSTANCE)), "outputs and traces sent"),
+    )
+    yield lines(
+        "Traced steps",
+        "Share of steps whose heads somebody watches, by model.",
+        "percentunit",
+        Query(
+            f"{total(rate('ntm_traced_steps_total'), 'model')}"
+            f" / {total(rate('ntm_steps_total'), 'model')}",
+            "{{model}}",
+        ),
+    )
+
+
+def latency() -> Iterator[Panel]:
+    """How long clients wait for the server."""
+    yield lines(
+        "Time of a step",
+        "From a chunk's arrival to its last tick, divided by its steps; dashed: the objective.",
+        "s",
+        *quantiles("ntm_step_seconds"),
+        bound=FAST_SECONDS,
+    )
+    yield lines(
+        "Time of a chunk",
+        "From a chunk's arrival to its last tick, however many steps it has.",
+        "s",
+        *quantiles("ntm_chunk_seconds"),
+    )
+    yield lines(
+        "Time of a call",
+        "From a unary call's arrival to its answer, all methods together.",
+        "s",
+        *quantiles("ntm_rpc_seconds", INSTANCE),
+    )
+    yield lines(
+        "p99 of a step by model",
+        "99 of 100 steps of the model took no longer; dashed: the objective.",
+        "s",
+        Query(quantile("ntm_step_seconds", 0.99, by="model"), "{{model}}"),
+        bound=FAST_SECONDS,
+        span=12,
+    )
+    yield lines(
+        "p99 of a call by method",
+        "99 of 100 calls of the method took no longer.",
+        "s",
+        Query(quantile("ntm_rpc_seconds", 0.99, INSTANCE, by="method"), "{{method}}"),
+        span=12,
+    )
+
+
+def time_spent() -> Iterator[Panel]:
+    """Queue, run and reply, and how well runs are filled."""
+    yield lines(
+        "Where a chunk's time goes",
+        "Mean time that a chunk waits, is run, and waits for its reply to be taken; together, all "
+        "that it spends in the server.",
+        "s",
+        Query(mean("ntm_chunk_queue_seconds"), "queue"),
+        Query(mean("ntm_chunk_run_seconds"), "run"),
+        Query(mean("ntm_chunk_reply_seconds"), "reply"),
+        stacked=True,
+        span=12,
+    )
+    yield lines(
+        "p99 of each part",
+        "99 of 100 chunks spent no longer in the queue, in runs, in reply.",
+        "s",
+        Query(quantile("ntm_chunk_queue_seconds", 0.99), "queue"),
+        Query(quantile("ntm_chunk_run_seconds", 0.99), "run"),
+        Query(quantile("ntm_chunk_reply_seconds", 0.99), "reply"),
+        span=12,
+    )
+    yield lines(
+        "Sessions in a tick",
+        "Sessions that one run of the network steps together: the more, the cheaper each.",
+        "none",
+        Query(mean("ntm_batch_rows"), "mean"),
+        Query(quantile("ntm_batch_rows", 0.99), "p99"),
+    )
+    padding = total(rate("ntm_padding_rows_total"), "model")
+    yield lines(
+        "Padding",
+        "Share of computed rows that repeat another, so that rows fill whole packets.",
+        "percentunit",
+        Query(
+            f"{padding} / ({padding} + {total(rate('ntm_batch_rows_sum'), 'model')})", "{{model}}"
+        ),
+    )
+    yield lines(
+        "Time of a tick",
+        "Mean time of one run of the network over a batch, by model.",
+        "s",
+        Query(mean("ntm_tick_seconds", by="model"), "{{model}}"),
+    )
+
+
+def errors() -> Iterator[Panel]:
+    """Who was told no, and why."""
+    yield lines(
+        "Errors by reason",
+        "Calls and stream operations refused or failed a second, by reason.",
+        "reqps",
+        Query(total(rate("ntm_errors_total", INSTANCE), "reason"), "{{reason}}"),
+        stacked=True,
+    )
+    yield lines(
+        "Failed calls by code",
+        "Unary calls a second that ended with a gRPC code other than OK.",
+        "reqps",
+        Query(total(rate("ntm_rpc_seconds_count", f'{INSTANCE}, code!="OK"'), "code"), "{{code}}"),
+        stacked=True,
+    )
+    yield lines(
+        "Streams ended by code",
+        "StreamSteps calls ended a second, by gRPC code.",
+        "count:streams/s",
+        Query(total(rate("ntm_streams_ended_total", INSTANCE), "code"), "{{code}}"),
+        stacked=True,
+    )
+
+
+def saturation() -> Iterator[Panel]:
+    """How near the limits are."""
+    threads = total(f"ntm_run_threads{{{INSTANCE}}}", "instance")
+    yield lines(
+        "Run threads busy",
+        "Share of the time in which runs that can be made at once are made, by replica.",
+        "percentunit",
+        Query(
+            f"{total(rate('ntm_tick_seconds_sum', INSTANCE), 'instance')} / {threads}",
+            "{{instance}}",
+        ),
+        most=1,
+        bound=0.9,
+    )
+    yield lines(
+        "Event loop late by",
+        "How late the event loop is for a timer, and so for every message.",
+        "s",
+        *quantiles("ntm_event_loop_lag_seconds", INSTANCE),
+        bound=0.1,
+    )
+    yield lines(
+        "Sessions with a step waiting",
+        "Sessions that wait for a tick, by replica.",
+        "none",
+        Query(total(f"ntm_waiting_sessions{{{INSTANCE}}}", "instance"), "{{instance}}"),
+    )
+    yield lines(
+        "Limits used",
+        "Sessions and bytes of state, as shares of what the replica may hold; above, it refuses.",
+        "percentunit",
+        Query(used(total(f"ntm_sessions{{{INSTANCE}}}", "instance"), "sessions_limit"), "sessions"),
+        Query(
+            used(
+                total(f'ntm_state_bytes{{{INSTANCE}, place="slab"}}', "instance"),
+                "state_limit_bytes",
+            ),
+            "state",
+        ),
+        most=1,
+        bound=0.9,
+        span=12,
+    )
+    yield lines(
+        "Files used",
+        "Open files, connections among them, as a share of those that the process may open.",
+        "percentunit",
+        Query(
+            f"process_open_fds{{{INSTANCE}}} / process_max_fds{{{INSTANCE}}}",
+            "{{instance}}",
+        ),
+        most=1,
+        bound=0.8,
+        span=12,
+    )
+
+
+def used(amount: str, limit: str) -> str:
+    """An amount by replica as a share of a limit; of all replicas, the fullest."""
+    return f"max({amount} / {total(f'ntm_{limit}{{{INSTANCE}}}', 'instance')})"

@@ -1,0 +1,150 @@
+"""A varied load, to see dashboards with data: `python -m deploy.load ADDRESS --seconds 300`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import math
+import random
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+
+import numpy as np
+
+from client import AsyncClient, NtmClientError
+from client.aio import AsyncSession
+from client.records import Float32, Model
+
+WAVE_SECONDS = 90.0
+"""Clients think longer and shorter in waves of this length."""
+
+IDLE_TIMEOUT = timedelta(seconds=2)
+"""Of the sessions that are forgotten."""
+
+
+class Load:
+    """Clients of every kind, which go on until they are cancelled."""
+
+    def __init__(self, client: AsyncClient, models: Sequence[Model]) -> None:
+        """Step these models through that client."""
+        self._client = client
+        self._models = models
+        # Any generator will do: nothing here is secret.
+        self._random = random.Random(0)  # noqa: S311
+        self._start = time.monotonic()
+
+    async def run(self, seconds: float) -> None:
+        """All clients at once, for a while."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds), asyncio.TaskGroup() as clients:
+                for model in self._models:
+                    clients.create_task(self.talk(model))
+                    clients.create_task(self.stream(model, sessions=6))
+                clients.create_task(self.forget())
+                clients.create_task(self.err())
+                clients.create_task(self.crowd())
+
+    async def talk(self, model: Model) -> None:
+        """Short sessions by unary calls, a step or a few at a time, deleted at their end."""
+        while True:
+            with contextlib.suppress(NtmClientError):
+                async with await self._client.create_session(model.name) as session:
+                    for _ in range(self._random.randrange(5, 40)):
+                        await session.step(self.inputs(model, self._random.choice((1, 1, 1, 4))))
+                        await self.think(0.15)
+                    if model.default_locations:
+                        await session.read_memory()
+                    await session.reset()
+            await self.think(0.5)
+
+    async def stream(self, model: Model, sessions: int) -> None:
+        """Sessions on one stream, with longer chunks; one of them watches the heads."""
+        while True:
+            try:
+                async with self._client.stream() as stream, asyncio.TaskGroup() as group:
+                    for number in range(sessions):
+                        session = await stream.open(model.name)
+                        traces = [trace.name for trace in model.traces] if number == 0 else []
+                        group.create_task(self._pursue(session, traces))
+            except* NtmClientError:
+                pass  # refused for want of room: try again
+            await self.think(1.0)
+
+    async def _pursue(self, session: AsyncSession, traces: Sequence[str]) -> None:
+        async with session:
+            for _ in range(self._random.randrange(40, 120)):
+                inputs = self.inputs(session.model, self._random.choice((1, 4, 16)))
+                await session.step(inputs, traces)
+                await self.think(0.2)
+
+    async def forget(self) -> None:
+        """Sessions that nobody deletes, and that are asked for when they have expired."""
+        while True:
+            for model in self._models:
+                with contextlib.suppress(NtmClientError):
+                    session = await self._client.create_session(
+                        model.name, idle_timeout=IDLE_TIMEOUT
+                    )
+                    await session.step(self.inputs(model, 8))
+                    await asyncio.sleep(1.5 * IDLE_TIMEOUT.total_seconds())
+                    await session.step(self.inputs(model, 8))
+                await self.think(0.2)
+
+    async def err(self) -> None:
+        """Requests that the server refuses, each for another reason."""
+        model = self._models[0]
+        while True:
+            with contextlib.suppress(NtmClientError):
+                await self._client.create_session("no-such-model")
+            with contextlib.suppress(NtmClientError):
+                await self._client.create_session(model.name, locations=10**7)
+            with contextlib.suppress(NtmClientError):
+                await self._client.session("0" * 32)
+            with contextlib.suppress(NtmClientError):
+                session = await self._client.create_session(model.name)
+                await session.delete()
+                await session.step(self.inputs(model, 1))
+            await self.think(1.5)
+
+    async def crowd(self) -> None:
+        """Now and then more sessions than the server's limit, if it is low."""
+        while True:
+            sessions: list[AsyncSession] = []
+            name = self._models[-1].name
+            with contextlib.suppress(NtmClientError):
+                for _ in range(100):
+                    session = await self._client.create_session(name)
+                    sessions.append(session)
+            await self.think(3.0)
+            for session in sessions:
+                with contextlib.suppress(NtmClientError):
+                    await session.delete()
+            await self.think(15.0)
+
+    async def think(self, seconds: float) -> None:
+        """Wait for about so long, in waves."""
+        phase = 2 * math.pi * (time.monotonic() - self._start) / WAVE_SECONDS
+        await asyncio.sleep(seconds * (1.2 - math.sin(phase)) * self._random.expovariate(1.0))
+
+    def inputs(self, model: Model, steps: int) -> Float32:
+        """Random bits, [steps, input_width]."""
+        bits = [[self._random.randrange(2) for _ in range(model.input_width)] for _ in range(steps)]
+        return np.array(bits, np.float32)
+
+
+async def load(address: str, seconds: float, names: Sequence[str]) -> None:
+    """Put the server under load for so long, with these models or all that it serves."""
+    async with AsyncClient(address) as client:
+        models = [model for model in await client.models() if not names or model.name in names]
+        await Load(client, models).run(seconds)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m deploy.load", description=__doc__)
+    parser.add_argument("address")
+    parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--models", nargs="*", default=(), help="all if none")
+    arguments = parser.parse_args()
+    asyncio.run(load(arguments.address, arguments.seconds, arguments.models))

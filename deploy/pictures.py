@@ -1,0 +1,121 @@
+"""
+Writes pictures of two dashboards: `python -m deploy.pictures`, which `make pictures` prepares.
+
+A server is put under load and watched by a Prometheus, and Grafana's own components, in a
+headless Chromium, draw the panels from its data. No Grafana server takes part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import shutil
+import subprocess
+import tempfile
+import time
+import urllib.parse
+from pathlib import Path
+
+from PIL import Image
+
+from deploy.load import load
+from deploy.stack import ROOT, prometheus, server
+
+DASHBOARDS = ("overview", "sessions")
+
+PAGE = ROOT / "deploy" / "grafana" / "pictures"
+BUNDLE = ROOT / "build" / "pictures"
+
+MODELS = (
+    "associative-recall-ntm-ff",
+    "copy-lstm",
+    "copy-ntm-lstm",
+    "ngrams-ntm-lstm",
+    "repeat-copy-ntm-lstm",
+)
+
+MARGIN_SECONDS = 20
+"""At the start of the load, in which rates have nothing to look back on."""
+
+
+def bundle() -> None:
+    """Make one script and one style sheet of the page and of Grafana's components."""
+    BUNDLE.mkdir(parents=True, exist_ok=True)
+    shutil.copy(PAGE / "page.html", BUNDLE)
+    esbuild = PAGE / "node_modules" / ".bin" / "esbuild"
+    subprocess.run(
+        [
+            esbuild,
+            "page.jsx",
+            "--bundle",
+            "--minify",
+            "--jsx=automatic",
+            "--log-level=error",
+            '--define:process.env.NODE_ENV="production"',
+            *(f"--loader:.{kind}=dataurl" for kind in ("png", "svg", "ttf", "woff", "woff2")),
+            f"--outdir={BUNDLE}",
+        ],
+        cwd=PAGE,
+        check=True,
+    )
+
+
+def draw(name: str, url: str, start: float, end: float, folder: Path) -> Image.Image:
+    """A dashboard's panels over that time; raises RuntimeError where a panel has no data."""
+    board = json.loads((ROOT / "deploy" / "grafana" / "dashboards" / f"{name}.json").read_text())
+    places = [panel["gridPos"] for panel in board["panels"]]
+    height = 30 * max(place["y"] + place["h"] for place in places) + 16
+    values = {"dashboard": name, "prometheus": url, "from": int(start), "to": int(end)}
+    picture = folder / f"{name}.png"
+    ended = subprocess.run(
+        [
+            "chromium",
+            "--headless",
+            "--no-sandbox",  # it sees one page, which is ours, and root has no sandbox
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--no-first-run",
+            f"--user-data-dir={folder / 'chromium'}",
+            "--hide-scrollbars",
+            "--enable-logging=stderr",
+            "--virtual-time-budget=20000",  # milliseconds
+            f"--window-size=1416,{height}",
+            f"--screenshot={picture}",
+            f"{(BUNDLE / 'page.html').as_uri()}?{urllib.parse.urlencode(values)}",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    complaints = [line for line in ended.stderr.splitlines() if "CONSOLE" in line]
+    if complaints:
+        raise RuntimeError("\n".join(complaints))
+    return Image.open(picture)
+
+
+def main() -> None:
+    """Everything, into docs/."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.pictures", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=300.0, help="how long the load lasts")
+    seconds: float = parser.parse_args().seconds
+    bundle()
+    flags = ("--device=cpu", "--max-sessions=80", "--max-state-bytes=2000000")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with (
+            server(folder, *flags, f"--models={','.join(MODELS)}") as served,
+            prometheus(folder, served.monitoring) as watching,
+        ):
+            start = time.time()
+            asyncio.run(load(served.address, seconds, MODELS))
+            for dashboard in DASHBOARDS:
+                picture = draw(
+                    dashboard, watching.url, start + MARGIN_SECONDS, start + seconds, folder
+                )
+                file = ROOT / "docs" / f"dashboard-{dashboard}.png"
+                picture.convert("RGB").quantize(128).save(file, optimize=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""Writes Prometheus's rules as an object of its Operator: `python -m deploy.prometheus_rule`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+FOLDER = Path(__file__).parent
+RULES = FOLDER / "prometheus" / "rules"
+FILE = FOLDER / "kubernetes" / "monitoring" / "prometheus-rule.yaml"
+
+
+def text() -> str:
+    """The object with every group of every file of rules."""
+    groups = [
+        group
+        for path in sorted(RULES.glob("*.yml"))
+        for group in yaml.safe_load(path.read_text())["groups"]
+    ]
+    rule: dict[str, Any] = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "ntm"},
+        "spec": {"groups": groups},
+    }
+    head = "# Generated from deploy/prometheus/rules by `python -m deploy.prometheus_rule`.\n"
+    return head + yaml.safe_dump(rule, sort_keys=False, width=100)
+
+
+if __name__ == "__main__":
+    FILE.write_text(text())

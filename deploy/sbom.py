@@ -1,0 +1,134 @@
+"""
+Lists what an image holds, as CycloneDX: `python -m deploy.sbom ENGINE IMAGE FILE`.
+
+Of the Python packages it has the licences and who needs whom, by cyclonedx-py; beside them Python
+itself and the packages of Debian, or of another distribution that keeps them as Debian does.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+import venv
+from collections.abc import Iterator
+from email.parser import HeaderParser
+from pathlib import Path
+
+from cyclonedx.model.bom import Bom
+from cyclonedx.model.component import Component, ComponentType
+from cyclonedx.output.json import JsonV1Dot6
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+from packageurl import PackageURL
+
+ROOT = Path(__file__).parent.parent
+
+ENVIRONMENT = "opt/venv"
+"""Where the Dockerfile installs the Python packages."""
+
+PACKAGES = "var/lib/dpkg/status"
+"""The database of Debian's packages."""
+
+
+def main() -> None:
+    """Copy out of the image what tells what it holds, and write the list."""
+    engine, image, path = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as folder:
+        copy(engine, image, Path(folder))
+        text = JsonV1Dot6(describe(Path(folder))).output_as_string(indent=2)
+    fault = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
+    if fault is not None:
+        raise RuntimeError(f"the list breaks the schema of CycloneDX: {fault}")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(text)
+    print(f"{path}: {len(json.loads(text)['components'])} components of {image}")
+
+
+def copy(engine: str, image: str, folder: Path) -> None:
+    """Copy the files that describe packages from an image into a folder, at the same paths."""
+    container = subprocess.check_output([engine, "create", image], text=True).strip()
+    try:
+        for path in (ENVIRONMENT, PACKAGES, "usr/lib/os-release"):
+            with subprocess.Popen(
+                [engine, "cp", f"{container}:/{path}", "-"], stdout=subprocess.PIPE
+            ) as copying:
+                _extract(copying, (folder / path).parent)
+    finally:
+        subprocess.run([engine, "rm", container], check=True, capture_output=True)
+
+
+def describe(folder: Path) -> Bom:
+    """What the files that `copy` left in a folder tell."""
+    # First: to ask for the packages changes the file.
+    (version,) = re.findall(
+        r"^version = (\S+)", (folder / ENVIRONMENT / "pyvenv.cfg").read_text(), re.MULTILINE
+    )
+    # The method comes from a decorator that types do not see.
+    bom: Bom = Bom.from_json(  # type: ignore[attr-defined]
+        json.loads(_python_packages(folder / ENVIRONMENT))
+    )
+    bom.components.update(_system_packages(folder))
+    url = PackageURL("generic", name="python", version=version)
+    bom.components.add(_component(ComponentType.PLATFORM, url))
+    needed = {needed.ref for dependency in bom.dependencies for needed in dependency.dependencies}
+    assert bom.metadata.component is not None
+    bom.register_dependency(
+        bom.metadata.component, [part for part in bom.components if part.bom_ref not in needed]
+    )
+    return bom
+
+
+def _extract(copying: subprocess.Popen[bytes], folder: Path) -> None:
+    """Of the tar that an engine writes, what describes packages."""
+    assert copying.stdout is not None
+    with tarfile.open(fileobj=copying.stdout, mode="r|") as archive:
+        for member in archive:
+            wanted = ".dist-info/" in member.name or "site-packages" not in member.name
+            if member.isfile() and wanted:
+                archive.extract(member, folder, filter="data")
+
+
+def _python_packages(environment: Path) -> str:
+    """The CycloneDX, as JSON, of the packages that were copied out of an environment."""
+    # cyclonedx-py asks a Python for its packages. The image's does not run here: another, in an
+    # environment that is empty but for the descriptions of the image's packages, answers for it.
+    (packages,) = environment.glob("lib/python*/site-packages")
+    python = environment / "bin" / "python"
+    venv.create(environment, symlinks=True)
+    major, minor, _ = platform.python_version_tuple()
+    here = environment / "lib" / f"python{major}.{minor}" / "site-packages"
+    if here != packages:
+        here.rmdir()
+        here.symlink_to(packages)
+    # It warns that nothing is known of what the whole needs; `describe` adds that.
+    command = ["-W", "ignore::UserWarning", "-m", "cyclonedx_py", "environment", "--no-validate"]
+    command += ["--sv=1.6", "--output-reproducible", "--mc-type=application"]
+    command += [f"--pyproject={ROOT / 'pyproject.toml'}", str(python)]
+    return subprocess.check_output([sys.executable, *command], text=True)
+
+
+def _system_packages(folder: Path) -> Iterator[Component]:
+    """The installed packages of the distribution."""
+    release = (folder / "usr/lib/os-release").read_text()
+    (distribution,) = re.findall(r'^ID="?(\w+)"?$', release, re.MULTILINE)
+    for paragraph in (folder / PACKAGES).read_text().strip().split("\n\n"):
+        fields = HeaderParser().parsestr(paragraph)
+        if fields["Status"] == "install ok installed":
+            architecture = {"arch": fields["Architecture"]}
+            yield _component(
+                ComponentType.LIBRARY,
+                PackageURL("deb", distribution, fields["Package"], fields["Version"], architecture),
+            )
+
+
+def _component(kind: ComponentType, url: PackageURL) -> Component:
+    return Component(type=kind, name=url.name, version=url.version, purl=url, bom_ref=str(url))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""A server, and a Prometheus that watches it, as processes of this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PROMETHEUS = ROOT / "deploy" / "prometheus"
+
+Sample = dict[str, Any]
+"""As Prometheus gives it: `metric`, the labels, and `value`, a time and a number as text."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where a server process answers."""
+
+    address: str
+    monitoring: str
+
+
+@dataclass(frozen=True)
+class Prometheus:
+    """A Prometheus to ask."""
+
+    url: str
+
+    def get(self, path: str, **parameters: str) -> Any:
+        """What its HTTP API answers; raises ValueError with its words where it refuses."""
+        query = urllib.parse.urlencode(parameters)
+        address = f"{self.url}/api/v1/{path}?{query}"
+        try:
+            with urllib.request.urlopen(address, timeout=10) as response:
+                return json.load(response)["data"]
+        except urllib.error.HTTPError as error:
+            raise ValueError(f"{parameters}: {error.read().decode()}") from error
+
+    def query(self, expr: str) -> list[Sample]:
+        """The samples of an expression now."""
+        samples: list[Sample] = self.get("query", query=expr)["result"]
+        return samples
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Ask again until it holds; raises TimeoutError that says what did not come about."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {seconds:g} s: {what}")
+        time.sleep(0.2)
+
+
+@contextmanager
+def process(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that writes to a log, ended at the end."""
+    with log.open("wb") as output:
+        started = subprocess.Popen(
+            command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env=_environment()
+        )
+        try:
+            yield started
+        finally:
+            started.terminate()
+            try:
+                started.wait(20)
+            except subprocess.TimeoutExpired:
+                started.kill()
+                started.wait()
+
+
+@contextmanager
+def server(folder: Path, *flags: str) -> Iterator[Server]:
+    """A server on free ports, from when it serves."""
+    log = folder / "server.log"
+    command = [sys.executable, "-m", "service", "--port=0", "--metrics-port=0", *flags]
+    with process(command, log) as running:
+
+        def serving() -> bool:
+            assert running.poll() is None, log.read_text()
+            return '"message": "serving"' in log.read_text()
+
+        wait_until(serving, 60, "the server serves")
+        line = next(line for line in log.read_text().splitlines() if '"message": "serving"' in line)
+        fields = json.loads(line)
+        yield Server(fields["address"], fields["monitoring"])
+
+
+@contextmanager
+def alertmanager(folder: Path) -> Iterator[str]:
+    """The address of an Alertmanager with our configuration, from when it is ready."""
+    address = f"127.0.0.1:{_free_port()}"
+    command = [
+        "prometheus-alertmanager",
+        f"--config.file={PROMETHEUS / 'alertmanager.yml'}",
+        f"--storage.path={folder / 'alertmanager'}",
+        f"--web.listen-address={address}",
+        "--cluster.listen-address=",
+    ]
+    log = folder / "alertmanager.log"
+    with process(command, log) as running:
+
+        def ready() -> bool:
+            assert running.poll() is None, log.read_text()
+            try:
+                with urllib.request.urlopen(f"http://{address}/-/ready", timeout=10):
+                    return True
+            except OSError:
+                return False
+
+        wait_until(ready, 30, "Alertmanager is ready")
+        yield address
+
+
+@contextmanager
+def prometheus(folder: Path, target: str, alerted: Sequence[str] = ()) -> Iterator[Prometheus]:
+    """A Prometheus with our rules that scrapes the target every second, once it has done so."""
+    file = folder / "prometheus.yml"
+    file.write_text(_configuration(target, alerted))
+    address = f"127.0.0.1:{_free_port()}"
+    command = [
+        "prometheus",
+        f"--config.file={file}",
+        f"--storage.tsdb.path={folder / 'prometheus'}",
+        f"--web.listen-address={address}",
+        "--log.level=warn",
+    ]
+    log = folder / "prometheus.log"
+    with process(command, log) as running:
+        asked = Prometheus(f"http://{address}")
+
+        def up() -> bool:
+            assert running.poll() is None, log.read_text()
+            try:
+                return bool(asked.query("up == 1"))
+            except (OSError, ValueError):  # not listening yet, or not ready
+                return False
+
+        wait_until(up, 30, f"Prometheus has scraped {target}")
+        yield asked
+
+
+def _configuration(target: str, alerted: Sequence[str]) -> str:
+    """Ours, with other addresses, every second, without the watchers watching themselves."""
+    ours = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
+    ours["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    ours["rule_files"] = [str(PROMETHEUS / file) for file in ours["rule_files"]]
+    ours["alerting"]["alertmanagers"][0]["static_configs"] = [{"targets": list(alerted)}]
+    jobs = {job["job_name"]: job for job in ours["scrape_configs"]}
+    jobs["ntm"]["static_configs"] = [{"targets": [target]}]
+    ours["scrape_configs"] = [jobs["ntm"]]
+    return yaml.safe_dump(ours)
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "ORT_DISABLE_TELEMETRY": "1"}
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port

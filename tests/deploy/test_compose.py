@@ -1,0 +1,89 @@
+"""The compose file names what exists, and locks down and watches every service."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from typing import Any
+
+import pytest
+import yaml
+
+from service.settings import Settings, variable
+from tests.deploy.manifests import DEPLOY
+
+COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+
+UNITS = {"m": 1 << 20, "g": 1 << 30}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_service_is_locked_down(name: str) -> None:
+    """Nothing to write to but its volume, no capabilities, limits, a health check."""
+    service = SERVICES[name]
+
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["mem_limit"]
+    assert service["cpus"]
+    assert service["pids_limit"]
+    assert service["healthcheck"]["test"][0] == "CMD"  # a program, no shell
+
+
+@pytest.mark.parametrize("name", sorted(set(SERVICES) - {"ntm"}))
+def test_every_other_image_is_pinned(name: str) -> None:
+    """By registry and version, so that an update is a change of the file."""
+    assert re.fullmatch(r"docker\.io/[\w-]+/[\w-]+:v?\d+\.\d+\.\d+", SERVICES[name]["image"])
+
+
+def test_every_mount_exists() -> None:
+    """Files beside the compose file are there; volumes are declared, and each is used."""
+    used = set()
+    for service in SERVICES.values():
+        for source, *_ in (volume.split(":") for volume in service.get("volumes", [])):
+            if source.startswith("."):
+                assert (DEPLOY / source).exists(), source
+            else:
+                used.add(source)
+
+    assert used == set(COMPOSE["volumes"])
+
+
+def test_ports_are_published_on_loopback_alone() -> None:
+    """Nobody is authenticated, so what is reachable from elsewhere is for the operator to say."""
+    ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
+
+    assert len(ports) >= 5
+    assert [port for port in ports if not port.startswith("127.0.0.1:")] == []
+
+
+def test_every_variable_of_the_server_is_a_setting() -> None:
+    """And its values are allowed; the state takes at most half of the memory."""
+    service = SERVICES["ntm"]
+    environment = {name: str(value) for name, value in service["environment"].items()}
+    settings = Settings.from_command_line([], environment)
+    memory = int(service["mem_limit"][:-1]) * UNITS[service["mem_limit"][-1]]
+
+    assert set(environment) <= {variable(setting) for setting in fields(Settings)}
+    assert settings.max_state_bytes <= memory / 2
+
+
+def test_the_server_has_time_to_drain() -> None:
+    """It is killed only some seconds after it should have stopped."""
+    assert (
+        int(SERVICES["ntm"]["stop_grace_period"].removesuffix("s")) > Settings().drain_seconds + 1
+    )
+
+
+def test_the_services_are_those_that_prometheus_knows() -> None:
+    """It scrapes the server and alerts Alertmanager by the names and ports that they have here."""
+    configuration = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())
+    (alerting,) = configuration["alerting"]["alertmanagers"]
+    targets = [t for group in alerting["static_configs"] for t in group["targets"]]
+    for job in configuration["scrape_configs"]:
+        targets += [t for group in job["static_configs"] for t in group["targets"]]
+
+    assert f"ntm:{Settings().metrics_port}" in targets
+    assert {target.partition(":")[0] for target in targets} <= {*SERVICES, "localhost"}

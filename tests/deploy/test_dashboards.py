@@ -1,0 +1,82 @@
+"""The dashboards: as the program writes them, complete, and about metrics that exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from deploy.dashboards.__main__ import texts
+from service.metrics import SECONDS, Metrics
+from tests.conftest import Running
+from tests.deploy.watched import DASHBOARDS, metrics, panels, rules, shown
+
+NOT_WITHOUT_TLS = {"ntm_certificate_expiry_timestamp_seconds"}
+"""Served only where there is a certificate."""
+
+
+def test_the_dashboards_are_as_the_program_writes_them() -> None:
+    """Running `python -m deploy.dashboards` changes nothing."""
+    assert {file.name: file.read_text() for file in DASHBOARDS} == texts()
+
+
+@pytest.mark.parametrize("file", DASHBOARDS, ids=lambda file: file.stem)
+def test_every_panel_says_what_it_shows(file: Path) -> None:
+    """A title, one sentence or two, a unit, and a place of its own within 24 columns."""
+    taken: set[tuple[int, int]] = set()
+    for panel in panels(file):
+        assert panel["title"]
+        assert re.fullmatch(r"[A-Z0-9].{10,160}\.", panel["description"]), panel["title"]
+        assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
+        place = panel["gridPos"]
+        cells = {
+            (place["x"] + column, place["y"] + row)
+            for column in range(place["w"])
+            for row in range(place["h"])
+        }
+        assert place["x"] + place["w"] <= 24
+        assert not cells & taken, panel["title"]
+        taken |= cells
+
+
+async def test_every_metric_named_is_one_that_the_server_has(running: Running) -> None:
+    """Dashboards and rules ask for nothing that is not there."""
+    exprs = [
+        *shown().values(),
+        *(rule["expr"] for kind in ("alert", "record") for rule in rules(kind)),
+    ]
+    named = set.union(*map(metrics, exprs))
+
+    assert named - served(running) - NOT_WITHOUT_TLS == set()
+
+
+async def test_every_metric_of_the_server_is_on_a_dashboard(running: Running) -> None:
+    """What is worth counting is worth looking at."""
+    named = set.union(*map(metrics, shown().values()))
+
+    assert served(running) - named == set()
+
+
+def served(running: Running) -> set[str]:
+    """The names of the server's metrics, counters with their suffix."""
+    return {
+        metric.name + "_total" * (metric.type == "counter")
+        for metric in running.server.registry.collect()
+    }
+
+
+def test_every_bound_asked_for_is_a_bucket_of_its_histogram() -> None:
+    """A bucket that does not exist would count nothing, and no rule would ever say so."""
+    registry = CollectorRegistry()
+    Metrics(registry).step_seconds.labels("any").observe([1.0])
+    samples = [sample for metric in registry.collect() for sample in metric.samples]
+    bounds = {sample.labels["le"] for sample in samples if sample.name == "ntm_step_seconds_bucket"}
+    exprs = [*shown().values(), *(rule["expr"] for rule in rules("record"))]
+    asked = [(expr, le) for expr in exprs for le in re.findall(r'\ble="([^"]*)"', expr)]
+
+    assert len(asked) > 7
+    assert all("ntm_step_seconds_bucket" in expr for expr, _ in asked)
+    assert {le for _, le in asked} <= bounds
+    assert {float(bound) for bound in bounds} == {*SECONDS, float("inf")}

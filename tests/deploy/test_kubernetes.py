@@ -1,0 +1,236 @@
+"""The manifests are valid, and say of the server only what is true of it."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+
+from service import __version__
+from service.metrics import Metrics
+from service.settings import Settings, variable
+from tests.deploy.manifests import KUBERNETES, kustomize, named, program
+
+STREAMS_END_SECONDS = 1.0
+"""What `Server.stop` gives streams after the drain."""
+
+OPERATOR = "monitoring.coreos.com/v1"
+"""API of the Prometheus Operator, whose schemas kubernetes-validate does not have."""
+
+
+@pytest.fixture(scope="module")
+def objects() -> list[dict[str, Any]]:
+    """Every object, of the base and all components."""
+    return kustomize(KUBERNETES / "everything")
+
+
+@pytest.fixture(scope="module")
+def pod(objects: list[dict[str, Any]]) -> dict[str, Any]:
+    """The spec of the server's pods."""
+    spec: dict[str, Any] = named(objects, "Deployment")["spec"]["template"]["spec"]
+    return spec
+
+
+@pytest.fixture(scope="module")
+def container(pod: dict[str, Any]) -> dict[str, Any]:
+    """The server's container."""
+    containers: list[dict[str, Any]] = pod["containers"]
+    (container,) = containers
+    return container
+
+
+@pytest.fixture(scope="module")
+def settings(objects: list[dict[str, Any]], container: dict[str, Any]) -> dict[str, str]:
+    """The variables that the server is given."""
+    (source,) = container["envFrom"]
+    data: dict[str, str] = named(objects, "ConfigMap", source["configMapRef"]["name"])["data"]
+    return data
+
+
+@pytest.mark.parametrize("folder", ["base", "everything"])
+def test_every_object_is_valid(folder: str, tmp_path: Path) -> None:
+    """By the schemas of Kubernetes, with no field that they do not know."""
+    built = [o for o in kustomize(KUBERNETES / folder) if o["apiVersion"] != OPERATOR]
+    assert len(built) >= 7
+    (tmp_path / "objects.yaml").write_text(yaml.safe_dump_all(built))
+    command = [program("kubernetes-validate"), "-k", "1.34", "--strict", "objects.yaml"]
+    checked = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_the_service_monitor_finds_the_service(objects: list[dict[str, Any]]) -> None:
+    """It selects a service by labels that the service has, and scrapes a port that it names."""
+    monitor = named(objects, "ServiceMonitor")
+    service = named(objects, "Service")
+    (endpoint,) = monitor["spec"]["endpoints"]
+
+    assert monitor["apiVersion"] == OPERATOR
+    assert service["metadata"]["name"] == "ntm"  # the job that the alerts ask for
+    assert set(monitor["spec"]) == {"selector", "endpoints"}
+    assert (
+        monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    )
+    assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+    assert set(endpoint) == {"port", "interval", "authorization"}
+    assert endpoint["authorization"]["credentials"]["name"] == "ntm-metrics-token"
+
+
+def test_only_one_service_is_scraped(objects: list[dict[str, Any]]) -> None:
+    """A port that two selected services name would be scraped twice."""
+    port = named(objects, "ServiceMonitor")["spec"]["endpoints"][0]["port"]
+    services = [o for o in objects if o["kind"] == "Service"]
+    scraped = [s for s in services if port in {p["name"] for p in s["spec"]["ports"]}]
+
+    assert [s["metadata"]["name"] for s in scraped] == ["ntm"]
+
+
+def test_every_variable_is_a_setting_and_every_value_is_allowed(settings: dict[str, str]) -> None:
+    """What the server would ignore or refuse is not in the manifests."""
+    assert set(settings) <= {variable(setting) for setting in fields(Settings)}
+    assert Settings.from_command_line([], settings) != Settings()
+
+
+def test_the_ports_are_those_that_the_image_listens_on(
+    objects: list[dict[str, Any]], container: dict[str, Any]
+) -> None:
+    """gRPC's and monitoring's, by name; what refers to them uses those names."""
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    targets = {
+        port["targetPort"]
+        for service in objects
+        if service["kind"] == "Service"
+        for port in service["spec"]["ports"]
+    }
+    allowed = {
+        port["port"]
+        for rule in named(objects, "NetworkPolicy")["spec"]["ingress"]
+        for port in rule["ports"]
+    }
+
+    assert ports == {"grpc": Settings().port, "monitoring": Settings().metrics_port}
+    assert targets == allowed == set(ports)
+
+
+def test_a_pod_has_time_to_drain(
+    pod: dict[str, Any], container: dict[str, Any], settings: dict[str, str]
+) -> None:
+    """What comes before SIGTERM, the drain, and the end of streams fit into the grace period."""
+    before = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    drain = Settings.from_command_line([], settings).drain_seconds
+
+    assert before + drain + STREAMS_END_SECONDS < pod["terminationGracePeriodSeconds"]
+
+
+def test_the_state_fits_into_the_memory(
+    container: dict[str, Any], settings: dict[str, str]
+) -> None:
+    """At least half of the memory is left for all that is not state."""
+    limit = int(container["resources"]["limits"]["memory"].removesuffix("Gi")) << 30
+
+    assert Settings.from_command_line([], settings).max_state_bytes <= limit / 2
+
+
+def test_a_pod_may_do_as_little_as_possible(pod: dict[str, Any], container: dict[str, Any]) -> None:
+    """No root, no privileges, nothing to write to, no access to the cluster."""
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def probes(container: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    """What is asked at the start, for readiness and for liveness, all of that kind."""
+    return [container[f"{when}Probe"][kind] for when in ("startup", "readiness", "liveness")]
+
+
+def test_it_is_probed_by_grpc() -> None:
+    """At the start, for readiness and for liveness."""
+    deployment = named(kustomize(KUBERNETES / "base"), "Deployment")
+    (plain,) = deployment["spec"]["template"]["spec"]["containers"]
+
+    assert probes(plain, "grpc") == [{"port": Settings().port}] * 3
+
+
+def test_with_tls_it_is_probed_by_http(container: dict[str, Any]) -> None:
+    """Probes by gRPC know no TLS; the monitoring port needs neither certificate nor token."""
+    asked = probes(container, "httpGet")
+
+    assert [probe["path"] for probe in asked] == ["/readyz", "/readyz", "/healthz"]
+    assert {probe["port"] for probe in asked} == {"monitoring"}
+    assert [
+        name for name in container if name.endswith("Probe") and "grpc" in container[name]
+    ] == []
+
+
+def test_every_file_of_the_settings_comes_from_a_secret(
+    pod: dict[str, Any], container: dict[str, Any], settings: dict[str, str]
+) -> None:
+    """Mounted to be read only, by the group of the server, where the setting looks for it."""
+    files = [value for value in settings.values() if value.startswith("/")]
+    mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume["secret"] for volume in pod["volumes"]}
+
+    assert len(files) == 5
+    assert {Path(file).parent for file in files} == {Path(m["mountPath"]) for m in mounts.values()}
+    assert set(mounts) == set(volumes)
+    assert all(mount["readOnly"] for mount in mounts.values())
+    assert {secret["defaultMode"] for secret in volumes.values()} == {0o440}
+    assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"] == 10001
+
+
+def test_everything_selects_the_servers_pods(objects: list[dict[str, Any]]) -> None:
+    """A label that nobody has would leave a policy or a budget without effect."""
+    template = named(objects, "Deployment")["spec"]["template"]
+    selectors = [
+        named(objects, "Deployment")["spec"]["selector"]["matchLabels"],
+        named(objects, "Service")["spec"]["selector"],
+        named(objects, "Service", "ntm-replicas")["spec"]["selector"],
+        named(objects, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        named(objects, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+        *(
+            constraint["labelSelector"]["matchLabels"]
+            for constraint in template["spec"]["topologySpreadConstraints"]
+        ),
+    ]
+
+    for selector in selectors:
+        assert selector
+        assert selector.items() <= template["metadata"]["labels"].items()
+
+
+def test_the_autoscaler_asks_for_a_metric_that_there_is(objects: list[dict[str, Any]]) -> None:
+    """The adapter's rule provides it from a series of the server, well below the server's limit."""
+    pods, _ = named(objects, "HorizontalPodAutoscaler")["spec"]["metrics"]
+    values = yaml.safe_load((KUBERNETES / "autoscaling/prometheus-adapter.yaml").read_text())
+    (rule,) = values["rules"]["custom"]
+    registry = CollectorRegistry()
+    Metrics(registry)
+    series = rule["seriesQuery"].partition("{")[0]
+
+    assert series in {metric.name for metric in registry.collect()}
+    assert pods["pods"]["metric"]["name"] == rule["name"]["as"]
+    assert int(pods["pods"]["target"]["averageValue"]) <= Settings().max_sessions / 2
+
+
+def test_the_autoscaler_alone_says_how_many(objects: list[dict[str, Any]]) -> None:
+    """A number in the deployment would undo its decisions; without an autoscaler there are two."""
+    (base,) = (o for o in kustomize(KUBERNETES / "base") if o["kind"] == "Deployment")
+
+    assert "replicas" not in named(objects, "Deployment")["spec"]
+    assert named(objects, "HorizontalPodAutoscaler")["spec"]["minReplicas"] >= 2
+    assert base["spec"]["replicas"] >= 2
+
+
+def test_the_image_is_this_version(container: dict[str, Any]) -> None:
+    """Its tag is pinned."""
+    assert container["image"] == f"ntm-service:{__version__}"

@@ -1,0 +1,101 @@
+"""The rules and what tells of them: as the program writes them, explained, and accepted."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+import yaml
+from prometheus_client import generate_latest
+
+from deploy import objectives
+from deploy import rules as program
+from tests.conftest import Running
+from tests.deploy.tools import ALERTMANAGER, PROMETHEUS, passes
+from tests.deploy.watched import DEPLOY, RULES, rules
+
+RUNBOOK = (DEPLOY.parent / "docs" / "runbook.md").read_text()
+
+
+def test_the_rules_of_the_objectives_are_as_the_program_writes_them() -> None:
+    """Running `python -m deploy.rules` changes nothing."""
+    assert program.FILE.read_text() == program.text()
+
+
+def test_every_alert_has_a_paragraph_in_the_runbook_and_no_other_has() -> None:
+    """Whoever is paged finds what to do."""
+    headings = re.findall("^## (Ntm.*)$", RUNBOOK, re.MULTILINE)
+
+    assert sorted(headings) == sorted({rule["alert"] for rule in rules("alert")})
+
+
+@pytest.mark.parametrize("rule", rules("alert"), ids=lambda rule: rule["alert"])
+def test_an_alert_says_how_bad_it_is_and_what_to_do(rule: dict[str, dict[str, str]]) -> None:
+    """A severity, a summary, a description, and the address of its paragraph."""
+    assert rule["labels"]["severity"] in {"page", "ticket"}
+    assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}
+    assert rule["annotations"]["runbook_url"] == f"docs/runbook.md#{str(rule['alert']).lower()}"
+
+
+def test_the_runbook_names_the_objectives_as_they_are() -> None:
+    """Its numbers are those of `deploy.objectives`."""
+    section = RUNBOOK.split("\n## Objectives\n")[1].split("\n## ")[0]
+
+    assert f"{objectives.FAST_SHARE * 100:g} % of steps" in section
+    assert f"within {objectives.FAST_SECONDS * 1000:.1f} ms" in section
+    assert f"{objectives.ANSWERED_SHARE * 100:g} % of calls" in section
+    assert re.findall("[A-Z]+_?[A-Z]{3,}", section) == objectives.FAULTS.split("|")
+
+
+def test_alerts_that_silence_others_name_alerts_that_exist() -> None:
+    """An inhibition of a name that is gone would do nothing."""
+    text = (DEPLOY / "prometheus" / "alertmanager.yml").read_text()
+    matchers = [
+        matcher
+        for rule in yaml.safe_load(text)["inhibit_rules"]
+        for matcher in rule["source_matchers"] + rule["target_matchers"]
+    ]
+    named = {name for matcher in matchers for name in re.findall(r"Ntm\w+", matcher)}
+
+    assert named
+    assert named <= {rule["alert"] for rule in rules("alert")}
+
+
+class TestTools:
+    """What Prometheus's own tools say of the files."""
+
+    pytestmark = PROMETHEUS
+
+    def test_prometheus_accepts_configuration_and_rules(self) -> None:
+        """Neither has an error."""
+        passes(["promtool", "check", "config", DEPLOY / "prometheus" / "prometheus.yml"])
+        passes(["promtool", "check", "rules", "--lint=all", "--lint-fatal", *RULES])
+
+    def test_the_metrics_follow_the_conventions(self, running: Running) -> None:
+        """Names, units and helps are as Prometheus wants them."""
+        run = subprocess.run(
+            ["promtool", "check", "metrics"],
+            input=generate_latest(running.server.registry),
+            capture_output=True,
+            check=False,
+        )
+
+        assert (run.returncode, run.stderr) == (0, b"")
+
+
+class TestAlertmanager:
+    """What Alertmanager's own tool says."""
+
+    pytestmark = ALERTMANAGER
+
+    def test_alertmanager_accepts_its_configuration(self) -> None:
+        """It has no error."""
+        passes(["amtool", "check-config", DEPLOY / "prometheus" / "alertmanager.yml"])
+
+    @pytest.mark.parametrize("severity", ["page", "ticket"])
+    def test_pages_and_tickets_go_to_their_receivers(self, severity: str) -> None:
+        """What wakes somebody is told apart from what does not."""
+        command = ["amtool", "config", "routes", "test", f"severity={severity}"]
+        config = DEPLOY / "prometheus" / "alertmanager.yml"
+        passes([*command, f"--config.file={config}", f"--verify.receivers={severity}s"])

@@ -1,0 +1,169 @@
+"""A real Prometheus watches a real server under load, and every question has an answer."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import sys
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from client import CapacityExceeded, Client, SessionFailed
+from deploy import stack
+from tests.conftest import MODELS
+from tests.deploy.tools import ALERTMANAGER, PROMETHEUS
+from tests.deploy.watched import rules, shown
+from tests.tiny_models import RUN_FAILS, ledger
+
+pytestmark = [*PROMETHEUS, *ALERTMANAGER, pytest.mark.slow]
+
+VARIABLES = {"$instance": ".*", "$model": ".*", "$__rate_interval": "15s"}
+
+ABSENT = {
+    "ntm_certificate_expiry_timestamp_seconds": "the server has no certificate",
+    "ntm_gpu_": "there need not be a GPU",
+    'reason=~"UNAUTHENTICATED|PERMISSION_DENIED"': "nobody has to authenticate here",
+}
+"""What an expression without data asks for, and why there is none."""
+
+SELECTOR = re.compile(r"(?<![\w:])(?:ntm[:_]|process_|up\b)[\w:]*(?:\{[^}]*\})?")
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who watches a server under load."""
+
+    prometheus: stack.Prometheus
+    alertmanager: str
+
+
+@pytest.fixture(scope="module")
+def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
+    """They have watched a server of two models since its start; a run of it has failed."""
+    folder = tmp_path_factory.mktemp("watched")
+    models = folder / "models"
+    shutil.copytree(MODELS / "copy-ntm-lstm", models / "copy-ntm-lstm")
+    (models / "ledger").mkdir()
+    (models / "ledger" / "model.onnx").write_bytes(ledger())
+    flags = (f"--models-dir={models}", "--device=cpu", "--max-sessions=30")
+    with (
+        stack.server(folder, *flags) as server,
+        stack.alertmanager(folder) as alertmanager,
+        stack.prometheus(folder, server.monitoring, [alertmanager]) as prometheus,
+        stack.process(
+            [sys.executable, "-m", "deploy.load", server.address, "--seconds=100"],
+            folder / "load.log",
+        ),
+    ):
+        stack.wait_until(lambda: failed(server.address), 20, "a run failed")
+        yield Watch(prometheus, alertmanager)
+
+
+def failed(address: str) -> bool:
+    """Open a session and make its run fail, if there is room for one."""
+    try:
+        with Client(address) as client, client.create_session("ledger") as session:
+            session.step([[RUN_FAILS, 0.0]])
+    except SessionFailed:
+        return True
+    except CapacityExceeded:
+        return False
+    raise AssertionError("the run did not fail")
+
+
+def answered(prometheus: stack.Prometheus, expr: str) -> bool:
+    """Whether an expression gives a number now."""
+    samples = prometheus.query(expr)
+    return any(not math.isnan(float(sample["value"][1])) for sample in samples)
+
+
+def unanswered(
+    prometheus: stack.Prometheus, exprs: dict[str, str], seconds: float
+) -> dict[str, str]:
+    """The expressions that gave no number at any time, asked until all did."""
+    open_questions = dict(exprs)
+
+    def all_answered() -> bool:
+        for name, expr in list(open_questions.items()):
+            if answered(prometheus, expr):
+                del open_questions[name]
+        return not open_questions
+
+    try:
+        stack.wait_until(all_answered, seconds, "every expression has data")
+    except TimeoutError:
+        return open_questions
+    return {}
+
+
+def excused(expr: str) -> bool:
+    """Whether there is a reason for an expression to have no data."""
+    return any(absent in expr for absent in ABSENT)
+
+
+def test_every_panel_has_data(watch: Watch) -> None:
+    """Each target of each panel of each dashboard, with all replicas and models chosen."""
+    exprs = {name: filled_in(expr) for name, expr in shown().items() if not excused(expr)}
+
+    assert len(exprs) > 100
+    assert unanswered(watch.prometheus, exprs, 60) == {}
+
+
+def test_every_recording_rule_records(watch: Watch) -> None:
+    """Under its name there is a number."""
+    exprs = {rule["record"]: rule["record"] for rule in rules("record")}
+
+    assert unanswered(watch.prometheus, exprs, 20) == {}
+
+
+def test_every_alert_looks_at_something(watch: Watch) -> None:
+    """Each series that its expression selects exists, whether or not the alert fires."""
+    exprs = {
+        f"{rule['alert']}: {selector}": selector
+        for rule in rules("alert")
+        for selector in SELECTOR.findall(rule["expr"])
+        if not excused(selector)
+    }
+
+    assert {name.split(":")[0] for name in exprs} | {
+        rule["alert"] for rule in rules("alert") if excused(rule["expr"])
+    } == {rule["alert"] for rule in rules("alert")}
+    assert unanswered(watch.prometheus, exprs, 20) == {}
+
+
+def test_prometheus_evaluates_every_rule(watch: Watch) -> None:
+    """None has an error, and none warns."""
+    groups = watch.prometheus.get("rules")["groups"]
+    evaluated = [rule for group in groups for rule in group["rules"]]
+
+    assert len(evaluated) == len(rules("record")) + len(rules("alert"))
+    assert [rule for rule in evaluated if rule["health"] != "ok"] == []
+
+
+def test_the_alert_that_should_fire_reaches_its_receiver(watch: Watch) -> None:
+    """A run failed, and a ticket says which model's; Alertmanager takes it for the tickets."""
+
+    def arrived() -> list[dict[str, Any]]:
+        address = f"http://{watch.alertmanager}/api/v2/alerts?filter=alertname%3DNtmRunsFail"
+        with urllib.request.urlopen(address, timeout=10) as response:
+            alerts: list[dict[str, Any]] = json.load(response)
+            return alerts
+
+    stack.wait_until(lambda: bool(arrived()), 20, "NtmRunsFail reaches Alertmanager")
+    (alert,) = arrived()
+    assert alert["receivers"] == [{"name": "tickets"}]
+    assert alert["labels"]["model"] == "ledger"
+    assert alert["annotations"]["summary"].startswith("Runs of ledger failed on 127.0.0.1:")
+
+
+def filled_in(expr: str) -> str:
+    """An expression as Grafana would send it."""
+    for name, value in VARIABLES.items():
+        expr = expr.replace(name, value)
+    return expr

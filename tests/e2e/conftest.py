@@ -1,0 +1,21 @@
+"""What the end-to-end tests share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.calls import Lines
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    """The lines of the access log from now on."""
+    handler, log = Lines(), logging.getLogger("service.access")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    yield handler
+    log.removeHandler(handler)
+    log.setLevel(logging.NOTSET)
