@@ -13,9 +13,6 @@ from service.metrics import SECONDS, Metrics
 from tests.conftest import Running
 from tests.deploy.watched import DASHBOARDS, metrics, panels, rules, shown
 
-NOT_WITHOUT_TLS = {"ntm_certificate_expiry_timestamp_seconds"}
-"""Served only where there is a certificate."""
-
 
 def test_the_dashboards_are_as_the_program_writes_them() -> None:
     """Running `python -m deploy.dashboards` changes nothing."""
@@ -49,7 +46,7 @@ async def test_every_metric_named_is_one_that_the_server_has(running: Running) -
     ]
     named = set.union(*map(metrics, exprs))
 
-    assert named - served(running) - NOT_WITHOUT_TLS == set()
+    assert named - served(running) == set()
 
 
 async def test_every_metric_of_the_server_is_on_a_dashboard(running: Running) -> None:

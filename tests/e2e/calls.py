@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
@@ -18,6 +19,17 @@ from service.spec import Float32
 from tests.conftest import Running
 
 Values = Sequence[Sequence[float]] | Float32
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """
+    Wait until a condition holds; ten seconds at most.
+
+    For what a server does after its client has the answer, such as to count the call.
+    """
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - of the server's, which tells no event
+            await asyncio.sleep(0.005)
 
 
 def packed(inputs: Values) -> bytes:

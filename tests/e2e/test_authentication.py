@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from service.logs import JsonFormatter
 from service.pb import ntm_pb2 as pb
 from service.principal import READ, STEP
 from tests.conftest import Running, Serve
-from tests.e2e.calls import Lines, chunk, info, outputs, reason
+from tests.e2e.calls import Lines, chunk, info, outputs, reason, until
 from tests.e2e.test_rpcs import refused
 from tests.tiny_models import RUN_FAILS
 from tests.tokens import bearer, token_line, write
@@ -97,7 +98,9 @@ async def test_nobody_calls_without_a_valid_token(guarded: Running, method: str)
     assert guarded.metric("ntm_errors_total", reason="UNAUTHENTICATED") == len(wrong)
     if method != "StreamSteps":
         labels = {"method": method, "code": "UNAUTHENTICATED"}
-        assert guarded.metric("ntm_rpc_seconds_count", **labels) == len(wrong)
+        counted = partial(guarded.metric, "ntm_rpc_seconds_count", **labels)
+        await until(lambda: counted() >= len(wrong))
+        assert counted() == len(wrong)
 
 
 @pytest.mark.parametrize("method", [method.name for method in METHODS])

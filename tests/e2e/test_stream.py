@@ -11,7 +11,7 @@ import pytest
 
 from service.pb import ntm_pb2 as pb
 from tests.conftest import Running, Serve
-from tests.e2e.calls import Stream, chunk, opened, outputs, packed, raw, reason, stepped
+from tests.e2e.calls import Stream, chunk, opened, outputs, packed, raw, reason, stepped, until
 
 
 def step(tag: int, session: str, inputs: list[list[float]], **more: object) -> pb.Operation:
@@ -238,6 +238,7 @@ async def test_how_streams_end_is_counted(serve: Serve) -> None:
             await stream.opened()
         await ended.rest()
         cancelled.call.cancel()
+        await until(lambda: running.metric("ntm_streams") == 1)
         await running.stop()
         for code in ("OK", "CANCELLED", "UNAVAILABLE"):
             assert running.metric("ntm_streams_ended_total", code=code) == 1
