@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import pytest
 from service.pb import ntm_pb2 as pb
 from service.spec import Float32
 from tests.conftest import Running, Serve
-from tests.e2e.calls import Stream, chunk, opened, outputs, reason, stepped
+from tests.e2e.calls import Stream, chunk, opened, outputs, reason, stepped, until
 from tests.e2e.test_rpcs import refused
 
 NONE, ASYNCHRONOUS, SYNCHRONOUS = (
@@ -57,13 +56,6 @@ async def described(running: Running, session: str) -> pb.Session:
     request = pb.GetSessionRequest(session_id=session)
     response: pb.GetSessionResponse = await running.stub.GetSession(request)
     return response.session
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait until a condition holds; ten seconds at most."""
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - the condition is the server's, which tells no event
-            await asyncio.sleep(0.005)
 
 
 def ones(steps: int) -> Float32:

@@ -12,6 +12,7 @@ import pytest
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.duration_pb2 import Duration
 
+from service.checkpoint import Checkpoint, encode
 from service.pb import ntm_pb2 as pb
 from service.principal import READ, STEP
 from tests.conftest import Running, Serve
@@ -31,6 +32,8 @@ NEVER_OPENED = "f" * 32
 def requests(method: MethodDescriptor, session: str) -> list[Any]:
     """Every way to name a session in a request of that RPC; fails for one that is not known."""
     made = getattr(pb, method.input_type.name)
+    if method.name == "RestoreSession":
+        return [made(session_id=session, checkpoint=encode(Checkpoint("ab" * 32, 5, 1, {})))]
     if "session_id" in method.input_type.fields_by_name:
         return [made(session_id=session)]
     if method.name == "Step":
