@@ -54,7 +54,9 @@ def now() -> Iterator[Panel]:
         "none",
         total(f"ntm_waiting_sessions{{{INSTANCE}}}"),
     )
-    yield number("State", "Bytes of state of all sessions that are awake.", "bytes", total(STATE), decimals=1)
+    yield number(
+        "State", "Bytes of state of all sessions that are awake.", "bytes", total(STATE), decimals=1
+    )
     yield number(
         "State of a session",
         "Mean bytes of state that a session holds while it is awake.",
