@@ -1,8 +1,8 @@
 """
 Writes pictures of two dashboards: `python -m deploy.pictures`, which `make pictures` prepares.
 
-Two servers with one store are put under load and watched by a Prometheus, and Grafana's own components, in a
-headless Chromium, draw the panels from its data. No Grafana server takes part.
+Two servers with one store are put under load and watched by a Prometheus, and Grafana's own
+components, in a headless Chromium, draw the panels from its data. No Grafana server takes part.
 """
 
 from __future__ import annotations
