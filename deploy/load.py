@@ -153,8 +153,8 @@ class Load:
                     for _ in range(self._random.randrange(5, 20)):
                         await there.step(self.inputs(model, 4))
                         await self.think(0.2)
-                    with contextlib.suppress(NtmClientError):
-                        await here.step(self.inputs(model, 1))
+                    here.next_step = there.next_step
+                    await here.step(self.inputs(model, 1))
             await self.think(0.5)
 
     async def think(self, seconds: float) -> None:
