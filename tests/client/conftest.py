@@ -25,6 +25,10 @@ class Running:
         self.fake.released.set()
         self.server.stop(None).wait()
 
+    def restart(self) -> None:
+        """Answer again, at the same address."""
+        self.server, _ = serve(self.fake, int(self.address.rpartition(":")[2]))
+
 
 @pytest.fixture
 def running() -> Iterator[Running]:

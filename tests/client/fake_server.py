@@ -5,15 +5,19 @@ A small server for tests of the client: real gRPC, plain networks.
 out of order shows in every later output. `copy` remembers binary vectors and gives them back after
 the delimiter, without an error, as a trained network does, but only as many as it has locations;
 its heads move on by one location a step. `bare` is `sums` without a memory or traces.
+
+It has a store that never fails, answers chunks sent again from a window, and forgets what is not
+stored when it is told to `lose`, as a server that dies.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import grpc
 import numpy as np
@@ -25,8 +29,12 @@ from client.records import Float32
 from service.pb import ntm_pb2 as pb
 from service.pb.ntm_pb2_grpc import NtmServiceServicer, add_NtmServiceServicer_to_server
 
-NOT_FOUND, INVALID_ARGUMENT, ABORTED, DATA_LOSS = 5, 3, 10, 15
+T = TypeVar("T")
+
+NOT_FOUND, INVALID_ARGUMENT, ABORTED, DATA_LOSS, UNAVAILABLE = 5, 3, 10, 15, 14
 PAGE = 2
+WINDOW = 4
+"""Chunks of a session that are answered again."""
 
 
 def _model(name: str, input_width: int, output_width: int, locations: int) -> pb.Model:
@@ -59,6 +67,10 @@ MODELS = {
 }
 
 
+class Lost(Exception):
+    """The answer is lost: the call or the stream ends as if the connection had."""
+
+
 class Refused(Exception):
     """What the fake answers with: an Error of the API."""
 
@@ -79,6 +91,32 @@ class FakeSession:
 
     description: pb.Session
     inputs: list[Float32] = field(default_factory=list)
+    answered: dict[bytes, pb.Reply] = field(default_factory=dict)
+    """By the chunks, the last replies."""
+    stored: list[Float32] = field(default_factory=list)
+    """The inputs as they were stored last."""
+
+    def store(self) -> None:
+        """Store what the policy wants stored after a chunk."""
+        durability, made = self.description.durability, len(self.inputs)
+        every = {pb.Durability.POLICY_SYNCHRONOUS: 1}.get(
+            durability.policy, durability.every_steps or made + 1
+        )
+        if made >= len(self.stored) + every:
+            self.stored = self.inputs[: made - made % every]
+        self.description.durable_step = len(self.stored)
+
+    def lose(self) -> None:
+        """Come back as stored."""
+        self.inputs = list(self.stored)
+        self.answered.clear()
+
+    def set_back(self, steps: int) -> None:
+        """Keep so many steps, and store that."""
+        self.inputs = self.inputs[:steps]
+        self.answered.clear()
+        self.stored = list(self.inputs)
+        self.description.durable_step = self.description.next_step = len(self.inputs)
 
     def step(self, values: Float32) -> tuple[Float32, dict[str, Float32]]:
         """The outputs of one step and its traces, each [heads, width]."""
@@ -111,6 +149,11 @@ class FakeServer(NtmServiceServicer):
         self.deleted: set[str] = set()
         self.failures: deque[Refused] = deque()
         """What the next chunks are answered with, before anything else."""
+        self.losses: deque[str] = deque()
+        """For each next call or message whether it is lost `before` or `after` it is made."""
+        self.routes: list[tuple[str, str]] = []
+        """The method of each call, and the session that its metadata name."""
+        self.window = WINDOW
         self.chunks: list[pb.Chunk] = []
         """Every chunk that arrived."""
         self.message_sizes: list[int] = []
@@ -137,6 +180,7 @@ class FakeServer(NtmServiceServicer):
             locations=request.locations or model.default_locations,
             idle_timeout=request.idle_timeout,
             state_bytes=1000,
+            durability=request.durability,
         )
         session.expire_time.FromSeconds(100)
         self.sessions[session.id] = FakeSession(session)
@@ -165,21 +209,44 @@ class FakeServer(NtmServiceServicer):
             raise self.failures.popleft()
         session = self.find(chunk.session_id)
         first = len(session.inputs)
+        if again := session.answered.get(chunk.SerializeToString(deterministic=True)):
+            return again
         if chunk.HasField("first_step") and chunk.first_step != first:
             raise refuse(ABORTED, "STEP_INDEX_MISMATCH", "not the next step", expected=str(first))
         width = MODELS[session.description.model].input_width
         inputs = np.frombuffer(chunk.inputs, "<f4").reshape(-1, width)
         made = [session.step(values) for values in inputs]
-        return pb.Reply(
+        session.store()
+        reply = pb.Reply(
             session_id=chunk.session_id,
             first_step=first,
             next_step=len(session.inputs),
+            durable_step=session.description.durable_step,
             outputs=np.stack([outputs for outputs, _ in made]).astype("<f4").tobytes(),
             traces=[
                 _trace(name, np.stack([traces[name] for _, traces in made]), chunk.traces.top_k)
                 for name in chunk.traces.names
             ],
         )
+        session.answered[chunk.SerializeToString(deterministic=True)] = reply
+        while len(session.answered) > self.window:
+            del session.answered[next(iter(session.answered))]
+        return reply
+
+    def lose(self) -> None:
+        """Forget all that is not stored, as a server that dies."""
+        for session in self.sessions.values():
+            session.lose()
+
+    def losing(self, make: Callable[[], T]) -> T:
+        """What is made, unless it, or its answer, is to be lost."""
+        loss = self.losses.popleft() if self.losses else ""
+        if loss == "before":
+            raise Lost
+        made = make()
+        if loss == "after":
+            raise Lost
+        return made
 
     def perform(self, operation: pb.Operation) -> pb.Outcome:
         """What one operation of a stream leads to."""
@@ -212,9 +279,25 @@ class FakeServer(NtmServiceServicer):
             case pb.ListSessionsRequest():
                 return self._page(int(request.page_token or 0))
             case pb.ResetSessionRequest():
-                self.find(request.session_id).inputs.clear()
+                session = self.find(request.session_id)
+                session.set_back(0)
+                return pb.ResetSessionResponse(session=session.description)
+            case pb.CheckpointSessionRequest():
                 description = self.find(request.session_id).description
-                return pb.ResetSessionResponse(session=description)
+                checkpoint = str(description.next_step).encode()
+                return pb.CheckpointSessionResponse(session=description, checkpoint=checkpoint)
+            case pb.RestoreSessionRequest():
+                session = self.find(request.session_id)
+                if not request.checkpoint:
+                    raise refuse(INVALID_ARGUMENT, "CHECKPOINT_DAMAGED", "damaged")
+                session.set_back(int(request.checkpoint))
+                return pb.RestoreSessionResponse(session=session.description)
+            case pb.ForkSessionRequest():
+                session = self.find(request.session_id)
+                description = session.description
+                fork = self.open(pb.CreateSessionRequest(model=description.model))
+                self.sessions[fork.id].inputs = list(session.inputs)
+                return pb.ForkSessionResponse(session=self.find(fork.id).description)
             case pb.DeleteSessionRequest():
                 self.close(request.session_id)
                 return pb.DeleteSessionResponse()
@@ -229,6 +312,7 @@ class FakeServer(NtmServiceServicer):
         self, request_iterator: Iterator[pb.StreamStepsRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.StreamStepsResponse]:
         """Answer message by message, in order."""
+        self.routes.append(("StreamSteps", _session_of(context)))
         for request in request_iterator:
             self.message_sizes.append(len(request.operations))
             self.received.set()
@@ -237,9 +321,11 @@ class FakeServer(NtmServiceServicer):
                 context.abort(grpc.StatusCode.INTERNAL, "the fake broke the stream")
             if self.end_streams:
                 return
-            yield pb.StreamStepsResponse(
-                outcomes=[self.perform(operation) for operation in request.operations]
-            )
+            try:
+                outcomes = self.losing(lambda: [self.perform(one) for one in request.operations])  # noqa: B023 - called at once
+            except Lost:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "the connection was lost")
+            yield pb.StreamStepsResponse(outcomes=outcomes)
 
     def _page(self, start: int) -> pb.ListSessionsResponse:
         found = [self.find(session_id).description for session_id in self.sessions]
@@ -275,9 +361,16 @@ def _trace(name: str, values: Float32, top_k: int) -> pb.Trace:
     return pb.Trace(name=name, heads=heads, width=width, values=data, locations=locations)
 
 
+def _session_of(context: grpc.ServicerContext) -> str:
+    return str(dict(context.invocation_metadata()).get("x-session-id", ""))
+
+
 def _unary(fake: FakeServer, request: Message, context: grpc.ServicerContext) -> Message:
+    fake.routes.append((type(request).__name__.removesuffix("Request"), _session_of(context)))
     try:
-        return fake.answer(request)
+        return fake.losing(lambda: fake.answer(request))
+    except Lost:
+        context.abort(grpc.StatusCode.UNAVAILABLE, "the connection was lost")
     except Refused as refused:
         error = refused.error
         details = [error_details_pb2.ErrorInfo(reason=error.reason, metadata=dict(error.metadata))]
@@ -298,10 +391,10 @@ for _method in pb.DESCRIPTOR.services_by_name["NtmService"].methods:
         setattr(FakeServer, _method.name, _unary)
 
 
-def serve(fake: FakeServer) -> tuple[grpc.Server, str]:
-    """A running server with that servicer, and its address."""
+def serve(fake: FakeServer, port: int = 0) -> tuple[grpc.Server, str]:
+    """A running server with that servicer, at any free port without one, and its address."""
     server = grpc.server(ThreadPoolExecutor(8))
     add_NtmServiceServicer_to_server(fake, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
     return server, f"127.0.0.1:{port}"
