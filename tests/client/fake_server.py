@@ -94,28 +94,33 @@ class FakeSession:
     answered: dict[bytes, pb.Reply] = field(default_factory=dict)
     """By the chunks, the last replies."""
     stored: list[Float32] = field(default_factory=list)
-    """The inputs as they were stored last."""
+    """The inputs as they were stored last, and the replies."""
+    stored_replies: dict[bytes, pb.Reply] = field(default_factory=dict)
 
-    def store(self) -> None:
-        """Store what the policy wants stored after a chunk."""
+    def answer(self, chunk: pb.Chunk, reply: pb.Reply, window: int) -> None:
+        """Keep a chunk's reply, and store what the policy wants stored now: whole chunks only."""
         durability, made = self.description.durability, len(self.inputs)
         every = {pb.Durability.POLICY_SYNCHRONOUS: 1}.get(
             durability.policy, durability.every_steps or made + 1
         )
-        if made >= len(self.stored) + every:
-            self.stored = self.inputs[: made - made % every]
-        self.description.durable_step = len(self.stored)
+        is_due = made >= len(self.stored) + every
+        reply.durable_step = made if is_due else len(self.stored)
+        self.description.durable_step = reply.durable_step
+        self.answered[key(chunk)] = reply
+        while len(self.answered) > window:
+            del self.answered[next(iter(self.answered))]
+        if is_due:
+            self.stored, self.stored_replies = list(self.inputs), dict(self.answered)
 
     def lose(self) -> None:
         """Come back as stored."""
-        self.inputs = list(self.stored)
-        self.answered.clear()
+        self.inputs, self.answered = list(self.stored), dict(self.stored_replies)
 
     def set_back(self, steps: int) -> None:
         """Keep so many steps, and store that."""
         self.inputs = self.inputs[:steps]
         self.answered.clear()
-        self.stored = list(self.inputs)
+        self.stored, self.stored_replies = list(self.inputs), {}
         self.description.durable_step = self.description.next_step = len(self.inputs)
 
     def step(self, values: Float32) -> tuple[Float32, dict[str, Float32]]:
@@ -209,28 +214,24 @@ class FakeServer(NtmServiceServicer):
             raise self.failures.popleft()
         session = self.find(chunk.session_id)
         first = len(session.inputs)
-        if again := session.answered.get(chunk.SerializeToString(deterministic=True)):
+        if again := session.answered.get(key(chunk)):
             return again
         if chunk.HasField("first_step") and chunk.first_step != first:
             raise refuse(ABORTED, "STEP_INDEX_MISMATCH", "not the next step", expected=str(first))
         width = MODELS[session.description.model].input_width
         inputs = np.frombuffer(chunk.inputs, "<f4").reshape(-1, width)
         made = [session.step(values) for values in inputs]
-        session.store()
         reply = pb.Reply(
             session_id=chunk.session_id,
             first_step=first,
             next_step=len(session.inputs),
-            durable_step=session.description.durable_step,
             outputs=np.stack([outputs for outputs, _ in made]).astype("<f4").tobytes(),
             traces=[
                 _trace(name, np.stack([traces[name] for _, traces in made]), chunk.traces.top_k)
                 for name in chunk.traces.names
             ],
         )
-        session.answered[chunk.SerializeToString(deterministic=True)] = reply
-        while len(session.answered) > self.window:
-            del session.answered[next(iter(session.answered))]
+        session.answer(chunk, reply, self.window)
         return reply
 
     def lose(self) -> None:
@@ -348,6 +349,11 @@ class FakeServer(NtmServiceServicer):
             read_weightings=np.eye(1, locations, dtype="<f4").tobytes(),
             write_weightings=np.eye(1, locations, 1, dtype="<f4").tobytes(),
         )
+
+
+def key(chunk: pb.Chunk) -> bytes:
+    """What the same chunk has alike."""
+    return chunk.SerializeToString(deterministic=True)
 
 
 def _trace(name: str, values: Float32, top_k: int) -> pb.Trace:

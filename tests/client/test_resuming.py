@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -149,10 +150,8 @@ class Survival(RuleBasedStateMachine):
         """Requests that were given up arrive after all; what they lead to nobody learns."""
         for request in self.wire.delayed:
             if isinstance(request, pb.StepRequest):
-                try:
+                with suppress(Refused):
                     self.wire.fake.answer(request)
-                except Refused as refused:
-                    assert refused.error.reason == "STEP_INDEX_MISMATCH"
         self.wire.delayed.clear()
 
     @rule()
