@@ -90,7 +90,7 @@ class Wire:
         except Refused as refused:
             raise from_outcome(refused.error) from None
 
-    def meet(self, fault: str, request: Message) -> Any:
+    def meet(self, fault: str, request: Message) -> Message:
         """The answer to a request that meets that fault."""
         match fault:
             case "before":
