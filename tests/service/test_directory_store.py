@@ -253,6 +253,24 @@ async def test_a_lock_that_is_never_let_go_holds_nobody_up(tmp_path: Path) -> No
     await store.close()
 
 
+async def test_a_later_save_stays_whichever_gets_the_lock_first(
+    store: DirectoryStore, tmp_path: Path
+) -> None:
+    """Two threads wait for it; chance decides, so they are let go many times."""
+    folder = file_of(tmp_path).parent
+    for number in range(20):
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            saves = [
+                asyncio.create_task(store.save([SAVED._replace(epoch=number + 1, record=record)]))
+                for record in (b"early", b"later")
+            ]
+            await asyncio.wait(saves, timeout=0.02)  # both wait by now
+
+        assert await asyncio.gather(*saves) == [[True], [True]]
+        assert await store.claim(SAVED.session_id) == (number + 2, b"later")
+
+
 async def test_what_is_over_is_removed_at_the_start(tmp_path: Path) -> None:
     """Sessions past their time and half-written files; damaged ones stay for a claim to tell."""
     store = DirectoryStore(tmp_path, sync=False)
