@@ -212,7 +212,10 @@ class Engine(Lifecycle):
         """Do the operations at the head of the session's work and schedule the chunk after them."""
         while session.waiting:
             work = session.waiting[0]
-            dropped = work.cancelled or work.error is not None
+            # One that has begun and may be sent again is made to its end, so that it is kept.
+            dropped = work.error is not None or (
+                work.cancelled and not (isinstance(work, Chunk) and work.done and work.is_indexed)
+            )
             if isinstance(work, Chunk) and not dropped and self._begun(session, work):
                 self._scheduler.add(session)
                 return
@@ -257,6 +260,7 @@ class Engine(Lifecycle):
     def _operate(self, session: Session, operation: Operation) -> None:
         # Closing the session must not finish what waits behind before the operation itself.
         behind, session.waiting = session.waiting, deque()
+        version = session.durable.version if session.durable else 0
         try:
             operation.outcome = operation.action(session)
         except NtmError as error:
@@ -265,7 +269,8 @@ class Engine(Lifecycle):
             log.exception("operation failed")
             self._close(session, SessionFailed)
             operation.error = self._sessions.gone(session.id)
-        self.saving.finish(session, operation)
+        set_back = session.durable is not None and session.durable.version != version
+        self.saving.finish(session, operation, set_back=set_back)
         if session.is_open:
             session.waiting = behind
         else:

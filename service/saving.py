@@ -86,10 +86,16 @@ class Durable:
         return self.is_clean or (latest is not None and latest.version == self.version)
 
     def is_due(self, next_step: int, remaining: int) -> bool:
-        """Whether the policy wants a session to be stored that has come so far in its chunk."""
+        """
+        Whether the policy wants a session to be stored that has come so far in its chunk.
+
+        Never inside a chunk: who goes on from there would be ahead of a client that has no answer.
+        """
+        if remaining:
+            return False
         if self.durability.policy is Policy.ASYNCHRONOUS:
             return self.under_way is None and next_step - self.step >= self.durability.every_steps
-        return self.durability.policy is Policy.SYNCHRONOUS and not remaining
+        return self.durability.policy is Policy.SYNCHRONOUS
 
 
 class Saving:
@@ -136,23 +142,23 @@ class Saving:
             else:
                 durable.next = snapshot
 
-    def finish(self, session: Session, work: Work) -> None:
+    def finish(self, session: Session, work: Work, *, set_back: bool = False) -> None:
         """
         Answer work that is done, in its place, as soon as the session's policy lets it.
 
         A client is told that it is at another step than the session only once the store has shown
-        that the session is still ours: if another replica has it, that one knows better.
+        that the session is still ours: if another replica has it, that one knows better. Nor is it
+        told that the session is set back before the store has it so: it must not come back
+        as it was before.
         """
         durable = session.durable
         if durable is None:
             self._answer(work)
             return
         is_elsewhere = isinstance(work.error, StepIndexMismatch)
-        waits = is_elsewhere or (
-            durable.durability.policy is Policy.SYNCHRONOUS
-            and work.error is None
-            and not durable.is_clean
-        )
+        policy = durable.durability.policy
+        must_be_stored = policy is Policy.SYNCHRONOUS or (set_back and policy is not Policy.NONE)
+        waits = is_elsewhere or (must_be_stored and work.error is None and not durable.is_clean)
         if is_elsewhere or (waits and not durable.is_covered):
             self.take([session])
         if waits or durable.held:
