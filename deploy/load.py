@@ -172,7 +172,9 @@ async def load(addresses: Sequence[str], seconds: float, names: Sequence[str]) -
     """Put the first server under load for so long, with these models or all that it serves."""
     async with contextlib.AsyncExitStack() as opened:
         client, *others = [
-            await opened.enter_async_context(AsyncClient(address)) for address in addresses
+            # What is refused and what is lost is to be seen, not tried again.
+            await opened.enter_async_context(AsyncClient(address, resume=None))
+            for address in addresses
         ]
         models = [model for model in await client.models() if not names or model.name in names]
         await Load(client, models, others).run(seconds)

@@ -78,7 +78,7 @@ def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
 def failed(address: str) -> bool:
     """Open a session and make its run fail, if there is room for one."""
     try:
-        with Client(address) as client, client.create_session("ledger") as session:
+        with Client(address, resume=None) as client, client.create_session("ledger") as session:
             session.step([[RUN_FAILS, 0.0]])
     except SessionFailed:
         return True
