@@ -245,6 +245,7 @@ class Engine(Lifecycle):
         if chunk.is_indexed and chunk.first_step != session.next_step:
             chunk.outcome = session.replays.find(chunk)
             if chunk.outcome is not None:
+                chunk.model, chunk.finished_seconds = session.model, self._clock()
                 self._counts.replayed(session)
                 return False
             chunk.error = StepIndexMismatch(

@@ -97,13 +97,13 @@ class Chunk(Work):
     is_indexed: bool = field(default=False, init=False)
     """Whether it came with its first step, so that its client may send it again."""
     model: str = field(default="", init=False)
-    """Name of the session's model, from its beginning on."""
+    """Name of the session's model, once it has begun or was found to be made."""
     submitted_seconds: float = field(default=0.0, init=False)
     """When it was admitted, by the engine's clock."""
     begun_seconds: float = field(default=0.0, init=False)
     """When its first tick was scheduled, by the engine's clock."""
     finished_seconds: float = field(default=0.0, init=False)
-    """When its last tick was committed, by the engine's clock."""
+    """When its last tick was committed, or it was found to be made, by the engine's clock."""
     durable_step: int = field(default=0, init=False)
     """Steps of the session before this one were stored when the chunk was answered."""
     reply_bytes: int = field(default=0, init=False)

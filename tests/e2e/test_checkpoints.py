@@ -140,6 +140,9 @@ async def test_a_chunk_sent_again_gets_the_same_bytes(
     assert again.SerializeToString() == first.SerializeToString()
     assert running.metric("ntm_steps_total", model="ledger") == 8
     assert running.metric("ntm_replayed_chunks_total", model="ledger") == 1
+    # Times are counted from then on, not from when the machine started.
+    assert running.metric("ntm_chunk_reply_seconds_count", model="ledger") == 3
+    assert 0 < running.metric("ntm_chunk_reply_seconds_sum", model="ledger") < 60
 
 
 async def test_only_the_same_chunk_is_answered_again(running: Running) -> None:
