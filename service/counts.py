@@ -55,9 +55,13 @@ class Counts:
         self._metrics.sessions_asleep.labels(session.model).inc()
         self._state(session, -1)
 
-    def expired(self, asleep: Asleep) -> None:
-        """A session expired while it slept."""
-        metrics, model = self._metrics, asleep.view.model
+    def expired(self, asleep: Asleep, lived: float) -> None:
+        """A session expired while it slept, `lived` seconds after it was opened."""
+        metrics, view = self._metrics, asleep.view
+        model = view.model
+        metrics.session_idle_seconds.labels(model).observe(view.idle_timeout_seconds)
+        metrics.session_lifetime_seconds.labels(model).observe(lived)
+        metrics.session_steps.labels(model).observe(view.next_step)
         metrics.sessions_asleep.labels(model).dec()
         metrics.sessions.labels(model).dec()
         metrics.sessions_closed.labels(model, "expired").inc()

@@ -299,7 +299,7 @@ class Lifecycle:
     def _forget(self, asleep: Asleep) -> None:
         self._sessions.forget(asleep, SessionExpired)
         self._forgotten.append((asleep.view.id, asleep.epoch))
-        self._counts.expired(asleep)
+        self._counts.expired(asleep, self._wall_clock() - asleep.view.created_unix_seconds)
 
     def _drop(self, session: Session, waiting: deque[Work]) -> None:
         """Tell those who wait for a closed session that it is gone."""
