@@ -92,11 +92,7 @@ class Engine(Lifecycle):
 
     def may_be_stored(self, session_id: str, caller: str) -> bool:
         """Whether a session that is not awake may be in the store, to be woken for the caller."""
-        return (
-            self._has_store
-            and not self.draining
-            and self._sessions.may_be_stored(session_id, caller)
-        )
+        return self._has_store and self._sessions.may_be_stored(session_id, caller)
 
     def absent(self) -> list[Work]:
         """Hand out the work for sessions that may be in the store, to be submitted once awake."""
@@ -212,7 +208,7 @@ class Engine(Lifecycle):
         """Do the operations at the head of the session's work and schedule the chunk after them."""
         while session.waiting:
             work = session.waiting[0]
-            dropped = work.cancelled or work.error is not None
+            dropped = work.error is not None or (work.cancelled and not _may_come_again(work))
             if isinstance(work, Chunk) and not dropped and self._begun(session, work):
                 self._scheduler.add(session)
                 return
@@ -270,6 +266,11 @@ class Engine(Lifecycle):
             session.waiting = behind
         else:
             self._drop(session, behind)
+
+
+def _may_come_again(work: Work) -> bool:
+    """Whether work is a chunk, begun already, that its client may ask for again: as a whole."""
+    return isinstance(work, Chunk) and work.is_indexed and work.done > 0
 
 
 def _unsound(outputs: Float32) -> set[int]:

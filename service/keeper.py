@@ -13,6 +13,7 @@ from service import record
 from service.catalogue import Catalogue
 from service.engine import Engine
 from service.errors import CapacityExceeded, NotStored, NtmError
+from service.lifecycle import draining
 from service.logs import session_tag
 from service.metrics import Metrics
 from service.saving import Snapshot
@@ -90,8 +91,11 @@ class Keeper:
 
         Raises:
             SessionUnknown, NotStored: it is not there, or the store does not answer.
+            Draining: another replica is to have it.
             NtmError: it cannot go on here.
         """
+        if self._engine.draining:
+            raise draining()
         task = self._waking.get(session_id)
         if task is None:
             task = asyncio.create_task(self._wake(session_id))

@@ -86,10 +86,16 @@ class Durable:
         return self.is_clean or (latest is not None and latest.version == self.version)
 
     def is_due(self, next_step: int, remaining: int) -> bool:
-        """Whether the policy wants a session to be stored that has come so far in its chunk."""
-        if self.durability.policy is Policy.ASYNCHRONOUS:
-            return self.under_way is None and next_step - self.step >= self.durability.every_steps
-        return self.durability.policy is Policy.SYNCHRONOUS and not remaining
+        """
+        Whether the policy wants a session to be stored that has come so far in its chunk.
+
+        Only at its end: a client whose chunk was lost asks for it again as a whole.
+        """
+        if remaining or self.durability.policy is Policy.NONE:
+            return False
+        if self.durability.policy is Policy.SYNCHRONOUS:
+            return True
+        return self.under_way is None and next_step - self.step >= self.durability.every_steps
 
 
 class Saving:

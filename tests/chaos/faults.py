@@ -81,7 +81,7 @@ class Faults:
         if wrong := await replica.stop():
             self._tally.others.append(wrong)
         else:
-            self._tally.not_stored_at_stop += replica.lost_at_stop()
+            self._tally.not_stored_at_stop += replica.not_stored_at_stop()
         self._tally.blind.append((began, time.monotonic() + _LATE_SECONDS))
         await replica.start()
 

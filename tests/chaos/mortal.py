@@ -88,6 +88,8 @@ async def main(target: str, session_id: str) -> None:
         AsyncClient(target, timeout_seconds=TIMEOUT_SECONDS, resume=RESUME) as client,
         client.stream() as stream,
     ):
+        assert client.retries is not None
+        client.retries.reached = True  # as for `WatchedRetries`
         session = await stream.session(session_id)
         while session.next_step < len(inputs):
             first = session.next_step

@@ -74,19 +74,21 @@ class Replica:
         except subprocess.TimeoutExpired:
             self.kill()
             return f"{self.name} did not stop in {STOP_SECONDS:g} s"
-        last = json.loads(self._log.read_text().splitlines()[-1])
-        if status or last["message"] != "stopped" or not last["finished_all_work"]:
+        last = self._last_line()
+        if status or '"message": "stopped"' not in last or '"finished_all_work": true' not in last:
             return f"{self.name} stopped with status {status}: {last}"
         return ""
 
-    def lost_at_stop(self) -> int:
-        """How many sessions its store did not take when it stopped, by its last line."""
-        last = json.loads(self._log.read_text().splitlines()[-1])
-        return int(last["sessions_not_stored"] or 0)
+    def not_stored_at_stop(self) -> int:
+        """How many sessions its store did not take when it stopped cleanly, by its last line."""
+        return int(json.loads(self._last_line())["sessions_not_stored"] or 0)
 
     async def counts(self) -> Counts:
         """Its metrics now; none if it does not answer in a second."""
         return await asyncio.to_thread(self._counts)
+
+    def _last_line(self) -> str:
+        return self._log.read_text().splitlines()[-1]
 
     def _started(self) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:

@@ -70,6 +70,7 @@ class WatchedRetries(Retries):
     def __init__(self, resume: Resume, tally: Tally) -> None:
         """Try again as `resume` says."""
         super().__init__(resume)
+        self.reached = True  # the replicas are there, whatever the first attempt meets
         self._tally = tally
 
     def outage(self) -> Outage:

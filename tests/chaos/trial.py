@@ -117,7 +117,7 @@ async def _survivors(world: World, fleet: Sequence[Replica], gathered: Counts) -
             tally.others.append(f"{reason} was told {seen} times and counted {counted} times")
     for replica in fleet:
         wrong = await replica.stop()
-        if not wrong and (left := replica.lost_at_stop()):
+        if not wrong and (left := replica.not_stored_at_stop()):
             wrong = f"{replica.name} could not store {left} sessions when it stopped"
         if wrong:
             tally.others.append(wrong)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from contextlib import suppress
 from datetime import timedelta
 
 from client import Durability
-from client.errors import NtmClientError, SessionGone
+from client.errors import NtmClientError, SessionGone, StepIndexMismatch
 from tests.chaos.expected import STEPS, Expected
 from tests.chaos.world import Kept, OnStream, Opener, Threaded, Unary, Walked, World
 
@@ -152,6 +153,10 @@ async def taken_over(
         world.tally.stale.append(
             f"session {expected.number} was shown at step {found.next_step}, durable {durable}"
         )
+        # A checked look: a step at an index that cannot be is refused only by who owns the session.
+        with suppress(StepIndexMismatch):
+            await found.step(expected.inputs[found.next_step : found.next_step + 1])
+        found = await opener.find(session_id)
     return found
 
 
