@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.chaos.tally import Tally
 from tests.chaos.world import quantile
 
-_SHOWN = 40
+_SHOWN = 15
 
 
 def table(tally: Tally) -> str:
@@ -24,6 +24,7 @@ def table(tally: Tally) -> str:
         ("time to resume p99, s", f"{quantile(tally.resume_seconds, 0.99):.2f}"),
         ("sessions not stored at a stop", tally.not_stored_at_stop),
         ("sessions shown as they were before", len(tally.stale)),
+        ("steps asked for again after a takeover", tally.set_right),
         ("sessions found after deletion", len(tally.undeleted)),
         ("mismatches", len(tally.mismatches)),
         ("losses", len(tally.losses)),

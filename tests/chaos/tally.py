@@ -35,6 +35,8 @@ class Tally:
     """Sessions that were found after their deletion."""
     stale: list[str] = field(default_factory=list)
     """Sessions that a replica showed as they were before another one took them over."""
+    set_right: int = 0
+    """How often a client that had taken a session up had to ask for its next step again."""
     others: list[str] = field(default_factory=list)
     """What else must not be, such as a server that did not stop cleanly."""
     not_stored_at_stop: int = 0

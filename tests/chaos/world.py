@@ -16,7 +16,7 @@ import numpy as np
 from client import AsyncClient, Client, Durability, Resume
 from client.aio import Stream
 from client.blocking import Session
-from client.records import StepResult
+from client.records import SessionInfo, StepResult
 from tests.chaos.balancer import Balancer, Way
 from tests.chaos.expected import Expected, Reference
 from tests.chaos.tally import Tally, WatchedRetries
@@ -37,6 +37,9 @@ class Walked(Protocol):
 
     async def step(self, inputs: Any) -> StepResult:
         """Make steps."""
+
+    async def describe(self) -> SessionInfo:
+        """Learn its next step anew."""
 
     async def delete(self) -> None:
         """Close it."""
@@ -181,6 +184,9 @@ class _ThreadedSession:
 
     async def step(self, inputs: Any) -> StepResult:
         return await asyncio.to_thread(self._session.step, inputs)
+
+    async def describe(self) -> SessionInfo:
+        return await asyncio.to_thread(self._session.describe)
 
     async def delete(self) -> None:
         await asyncio.to_thread(self._session.delete)
