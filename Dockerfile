@@ -11,11 +11,14 @@ FROM ${BASE} AS build
 ARG ONNXRUNTIME=onnxruntime
 WORKDIR /app
 COPY constraints.txt pyproject.toml /build/
-# The project's dependencies, with ONNXRUNTIME in the place of the one that it names for a platform.
+# The project's dependencies, with ONNXRUNTIME in the place of the one that it names for a platform,
+# and those of the extras: `jwt` may be added.
+ARG EXTRAS="otel redis"
 RUN python3 -c "import tomllib; \
         project = tomllib.load(open('/build/pyproject.toml', 'rb'))['project']; \
         others = [d for d in project['dependencies'] if not d.startswith('onnxruntime')]; \
-        print(*others, '${ONNXRUNTIME}', sep='\n')" >/build/requirements.txt \
+        extras = [d for e in '${EXTRAS}'.split() for d in project['optional-dependencies'][e]]; \
+        print(*others, *extras, '${ONNXRUNTIME}', sep='\n')" >/build/requirements.txt \
     && python3 -m venv /opt/venv \
     && /opt/venv/bin/pip install --no-cache-dir --no-compile \
         --constraint /build/constraints.txt -r /build/requirements.txt \

@@ -15,11 +15,12 @@ import grpc
 import numpy
 import onnxruntime
 
-from bench import graphs, plot, processes, serving, training, triton
+from bench import durability, graphs, plot, processes, serving, training, triton
 from bench.row import ROOT, Options, Row, Unavailable
 
 BENCHMARKS: dict[str, Callable[[Options], Row | list[Row]]] = {
     **serving.BENCHMARKS,
+    **durability.BENCHMARKS,
     **graphs.BENCHMARKS,
     **triton.BENCHMARKS,
     **training.BENCHMARKS,

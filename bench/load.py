@@ -33,8 +33,15 @@ OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_leng
 WARM_UP_SECONDS = 0.5
 MODEL = "copy-ntm-lstm"
 
+_REQUEST = pb.CreateSessionRequest(model=MODEL)
+
 live: list[Any] = []
 """Channels whose sessions are to stay open until this process ends."""
+
+_GENERATOR = np.random.default_rng(0)
+
+asleep: list[str] = []
+"""The sessions that were opened last to stay open, in order."""
 
 
 async def round_trips(address: str, count: int) -> dict[str, float]:
@@ -70,6 +77,7 @@ async def multiplexed(
     seconds: float,
     locations: int = 0,
     traces: tuple[str, ...] = (),
+    policy: str = "POLICY_UNSPECIFIED",
 ) -> dict[str, float]:
     """
     Throughput of sessions on one stream, each with chunks of so many steps.
@@ -77,7 +85,9 @@ async def multiplexed(
     The first message has a chunk for every session; each next one has a chunk for every session
     that the last reply had an outcome for.
     """
-    async with _channel(address) as channel, _sessions(channel, sessions, locations) as opened:
+    request = pb.CreateSessionRequest(model=MODEL, locations=locations)
+    request.durability.policy = getattr(pb.Durability, policy)
+    async with _channel(address) as channel, _sessions(channel, sessions, request) as opened:
         chunks = [_message([_step(one, steps, tag, traces)]) for tag, one in enumerate(opened)]
         call = channel.stream_stream(STEPS)()
         await call.write(b"".join(chunks))  # messages joined are one message of all operations
@@ -112,7 +122,25 @@ async def open_idle(address: str, sessions: int) -> dict[str, float]:
         pb.GetSessionResponse.FromString,
     )  # fmt: skip
     described = await get(pb.GetSessionRequest(session_id=opened[0]))
+    asleep[:] = opened
     return {"state bytes": described.session.state_bytes}
+
+
+async def wakings(address: str, count: int) -> dict[str, float]:
+    """Quantiles of the time of a step of one of the idle sessions, each of another one."""
+    longest_unused = asleep[: len(asleep) // 2]
+    chosen = [
+        longest_unused[number] for number in _GENERATOR.permutation(len(longest_unused))[:count]
+    ]
+    async with _channel(address) as channel:
+        call = channel.stream_stream(STEPS)()
+        seconds = []
+        for session in chosen:
+            started = time.perf_counter()
+            await call.write(_message([_step(session)]))
+            _replies(await call.read())
+            seconds.append(time.perf_counter() - started)
+    return quantiles(seconds)
 
 
 async def once_a_second(
@@ -233,9 +261,11 @@ def _replies(message: bytes) -> list[pb.Outcome]:
 
 
 @asynccontextmanager
-async def _sessions(channel: Any, count: int, locations: int = 0) -> AsyncIterator[list[str]]:
+async def _sessions(
+    channel: Any, count: int, request: pb.CreateSessionRequest = _REQUEST
+) -> AsyncIterator[list[str]]:
     """Open sessions, and close them in the end."""
-    sessions = await _open(channel, count, locations)
+    sessions = await _open(channel, count, request)
     yield sessions
     call = channel.stream_stream(STEPS)()
     await call.write(_message([pb.Operation(close=session) for session in sessions]))
@@ -243,9 +273,8 @@ async def _sessions(channel: Any, count: int, locations: int = 0) -> AsyncIterat
         count -= len(pb.StreamStepsResponse.FromString(await call.read()).outcomes)
 
 
-async def _open(channel: Any, count: int, locations: int = 0) -> list[str]:
+async def _open(channel: Any, count: int, request: pb.CreateSessionRequest = _REQUEST) -> list[str]:
     call = channel.stream_stream(STEPS)()
-    request = pb.CreateSessionRequest(model=MODEL, locations=locations)
     sessions: list[str] = []
     while len(sessions) < count:
         some = min(256, count - len(sessions))

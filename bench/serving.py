@@ -64,7 +64,10 @@ def multiplexed(options: Options) -> Row:
     with _server_and_load(options) as (served, load):
         samples = alternated(
             options.rounds,
-            {"one stream, ": _multiplexed(served, load), "a stream each, ": _streams(served, load)},
+            {
+                "one stream, ": stepped_together(served, load),
+                "a stream each, ": _streams(served, load),
+            },
         )
     workload = f"{SESSIONS} sessions on one stream, one step each a message / a stream each"
     return _throughput("multiplexed", workload, 8, samples, "one stream, ", "a stream each, ")
@@ -85,8 +88,8 @@ def chunked(options: Options) -> Row:
         samples = alternated(
             options.rounds,
             {
-                "served, ": _multiplexed(served, load, CHUNK),
-                "served, a run on each core, ": _multiplexed(parallel, load, CHUNK),
+                "served, ": stepped_together(served, load, CHUNK),
+                "served, a run on each core, ": stepped_together(parallel, load, CHUNK),
                 "bare loop, steps/s": lambda: bare_steps_a_second(network, SESSIONS),
             },
         )
@@ -100,8 +103,8 @@ def traces(options: Options) -> Row:
         samples = alternated(
             options.rounds,
             {
-                "traced, ": _multiplexed(served, load, CHUNK, traces=WEIGHTINGS),
-                "untraced, ": _multiplexed(served, load, CHUNK),
+                "traced, ": stepped_together(served, load, CHUNK, traces=WEIGHTINGS),
+                "untraced, ": stepped_together(served, load, CHUNK),
             },
         )
     workload = f"{SESSIONS} sessions, chunks of {CHUNK}, all weightings traced / none"
@@ -117,10 +120,10 @@ def metrics(options: Options) -> Row:
 
         def scraped() -> Mapping[str, float]:
             with _scraped(observed):
-                return _multiplexed(observed, load)()
+                return stepped_together(observed, load)()
 
         samples = alternated(
-            options.rounds, {"observed, ": scraped, "blind, ": _multiplexed(blind, load)}
+            options.rounds, {"observed, ": scraped, "blind, ": stepped_together(blind, load)}
         )
     workload = f"{SESSIONS} sessions on one stream, metrics and logs, a scrape a second / neither"
     return _throughput("metrics", workload, 0.95, samples, "observed, ", "blind, ")
@@ -138,8 +141,8 @@ def sessions(options: Options) -> Row:
         samples = alternated(
             options.rounds,
             {
-                "10,000 live, ": _multiplexed(crowded, load, CHUNK),
-                "64 live, ": _multiplexed(empty, load, CHUNK),
+                "10,000 live, ": stepped_together(crowded, load, CHUNK),
+                "64 live, ": stepped_together(empty, load, CHUNK),
             },
         )
     ratio = median(samples["64 live, steps/s"]) / median(samples["10,000 live, steps/s"])
@@ -171,8 +174,8 @@ def long_memory(options: Options) -> Row:
         samples = alternated(
             options.rounds,
             {
-                "N = 4,096, ": _multiplexed(served, load, CHUNK, locations=4096),
-                "N = 128, ": _multiplexed(served, load, CHUNK, locations=128),
+                "N = 4,096, ": stepped_together(served, load, CHUNK, locations=4096),
+                "N = 128, ": stepped_together(served, load, CHUNK, locations=128),
             },
         )
     ratio = median(samples["N = 128, steps/s"]) / median(samples["N = 4,096, steps/s"])
@@ -279,9 +282,15 @@ def _streams(served: Served, load: Load, work: str = "streams") -> Measure:
     )
 
 
-def _multiplexed(
-    served: Served, load: Load, steps: int = 1, locations: int = 0, traces: list[str] | None = None
+def stepped_together(
+    served: Served,
+    load: Load,
+    steps: int = 1,
+    locations: int = 0,
+    traces: list[str] | None = None,
+    policy: str = "POLICY_UNSPECIFIED",
 ) -> Callable[[], Mapping[str, float]]:
+    """Measures throughput of many sessions on one stream, and the server's processor time."""
     return lambda: _with_cpu(
         served,
         lambda: load(
@@ -292,6 +301,7 @@ def _multiplexed(
             seconds=SECONDS,
             locations=locations,
             traces=traces or [],
+            policy=policy,
         ),
     )
 

@@ -1,4 +1,4 @@
-"""A varied load, to see dashboards with data: `python -m deploy.load ADDRESS --seconds 300`."""
+"""A varied load, to see dashboards with data: `python -m deploy.load ADDRESS ... --seconds 300`."""
 
 from __future__ import annotations
 
@@ -27,9 +27,12 @@ IDLE_TIMEOUT = timedelta(seconds=2)
 class Load:
     """Clients of every kind, which go on until they are cancelled."""
 
-    def __init__(self, client: AsyncClient, models: Sequence[Model]) -> None:
-        """Step these models through that client."""
+    def __init__(
+        self, client: AsyncClient, models: Sequence[Model], others: Sequence[AsyncClient] = ()
+    ) -> None:
+        """Step these models through that client; others are of servers with the same store."""
         self._client = client
+        self._others = others
         self._models = models
         # Any generator will do: nothing here is secret.
         self._random = random.Random(0)  # noqa: S311
@@ -45,6 +48,9 @@ class Load:
                 clients.create_task(self.forget())
                 clients.create_task(self.err())
                 clients.create_task(self.crowd())
+                clients.create_task(self.repeat())
+                for other in self._others:
+                    clients.create_task(self.wander(other))
 
     async def talk(self, model: Model) -> None:
         """Short sessions by unary calls, a step or a few at a time, deleted at their end."""
@@ -123,6 +129,34 @@ class Load:
                     await session.delete()
             await self.think(15.0)
 
+    async def repeat(self) -> None:
+        """A session whose answers are lost now and then, so that its chunks are sent again."""
+        model = self._models[0]
+        while True:
+            with contextlib.suppress(NtmClientError):
+                async with await self._client.create_session(model.name) as session:
+                    for _ in range(20):
+                        first, inputs = session.next_step, self.inputs(model, 4)
+                        await session.step(inputs)
+                        session.next_step = first
+                        await session.step(inputs)
+                        await self.think(0.5)
+            await self.think(0.5)
+
+    async def wander(self, other: AsyncClient) -> None:
+        """Sessions that another server takes over, of which the first learns when asked again."""
+        model = self._models[0]
+        while True:
+            with contextlib.suppress(NtmClientError):
+                here = await self._client.create_session(model.name)
+                async with await other.session(here.id) as there:
+                    for _ in range(self._random.randrange(5, 20)):
+                        await there.step(self.inputs(model, 4))
+                        await self.think(0.2)
+                    here.next_step = there.next_step
+                    await here.step(self.inputs(model, 1))
+            await self.think(0.5)
+
     async def think(self, seconds: float) -> None:
         """Wait for about so long, in waves."""
         phase = 2 * math.pi * (time.monotonic() - self._start) / WAVE_SECONDS
@@ -134,17 +168,24 @@ class Load:
         return np.array(bits, np.float32)
 
 
-async def load(address: str, seconds: float, names: Sequence[str]) -> None:
-    """Put the server under load for so long, with these models or all that it serves."""
-    async with AsyncClient(address) as client:
+async def load(addresses: Sequence[str], seconds: float, names: Sequence[str]) -> None:
+    """Put the first server under load for so long, with these models or all that it serves."""
+    async with contextlib.AsyncExitStack() as opened:
+        client, *others = [
+            # What is refused and what is lost is to be seen, not tried again.
+            await opened.enter_async_context(AsyncClient(address, resume=None))
+            for address in addresses
+        ]
         models = [model for model in await client.models() if not names or model.name in names]
-        await Load(client, models).run(seconds)
+        await Load(client, models, others).run(seconds)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m deploy.load", description=__doc__)
-    parser.add_argument("address")
+    parser.add_argument(
+        "addresses", nargs="+", help="of servers with one store; sessions wander from the first"
+    )
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--models", nargs="*", default=(), help="all if none")
     arguments = parser.parse_args()
-    asyncio.run(load(arguments.address, arguments.seconds, arguments.models))
+    asyncio.run(load(arguments.addresses, arguments.seconds, arguments.models))

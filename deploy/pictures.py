@@ -1,8 +1,8 @@
 """
 Writes pictures of two dashboards: `python -m deploy.pictures`, which `make pictures` prepares.
 
-A server is put under load and watched by a Prometheus, and Grafana's own components, in a
-headless Chromium, draw the panels from its data. No Grafana server takes part.
+Two servers with one store are put under load and watched by a Prometheus, and Grafana's own
+components, in a headless Chromium, draw the panels from its data. No Grafana server takes part.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from PIL import Image
 
 from deploy.load import load
-from deploy.stack import ROOT, prometheus, server
+from deploy.stack import ROOT, prometheus, replicas
 
 DASHBOARDS = ("overview", "sessions")
 
@@ -100,15 +100,21 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300.0, help="how long the load lasts")
     seconds: float = parser.parse_args().seconds
     bundle()
-    flags = ("--device=cpu", "--max-sessions=80", "--max-state-bytes=2000000")
+    flags = (
+        "--device=cpu",
+        "--max-sessions=80",
+        "--max-awake-sessions=50",
+        "--max-state-bytes=2000000",
+        f"--models={','.join(MODELS)}",
+    )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with (
-            server(folder, *flags, f"--models={','.join(MODELS)}") as served,
-            prometheus(folder, served.monitoring) as watching,
+            replicas(folder, *flags) as served,
+            prometheus(folder, [each.monitoring for each in served]) as watching,
         ):
             start = time.time()
-            asyncio.run(load(served.address, seconds, MODELS))
+            asyncio.run(load([each.address for each in served], seconds, MODELS))
             for dashboard in DASHBOARDS:
                 picture = draw(
                     dashboard, watching.url, start + MARGIN_SECONDS, start + seconds, folder

@@ -1,4 +1,4 @@
-"""A server, and a Prometheus that watches it, as processes of this machine."""
+"""Two servers, and a Prometheus that watches them, as processes of this machine."""
 
 from __future__ import annotations
 
@@ -84,9 +84,19 @@ def process(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[byte
 
 
 @contextmanager
-def server(folder: Path, *flags: str) -> Iterator[Server]:
+def replicas(folder: Path, *flags: str) -> Iterator[list[Server]]:
+    """Two servers that share a store, from when both serve."""
+    shared = (*flags, f"--store=directory:{folder / 'store'}")
+    with (
+        server(folder / "first.log", *shared) as first,
+        server(folder / "second.log", *shared) as second,
+    ):
+        yield [first, second]
+
+
+@contextmanager
+def server(log: Path, *flags: str) -> Iterator[Server]:
     """A server on free ports, from when it serves."""
-    log = folder / "server.log"
     command = [sys.executable, "-m", "service", "--port=0", "--metrics-port=0", *flags]
     with process(command, log) as running:
 
@@ -127,10 +137,12 @@ def alertmanager(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def prometheus(folder: Path, target: str, alerted: Sequence[str] = ()) -> Iterator[Prometheus]:
-    """A Prometheus with our rules that scrapes the target every second, once it has done so."""
+def prometheus(
+    folder: Path, targets: Sequence[str], alerted: Sequence[str] = ()
+) -> Iterator[Prometheus]:
+    """A Prometheus with our rules that scrapes the targets every second, once it has done so."""
     file = folder / "prometheus.yml"
-    file.write_text(_configuration(target, alerted))
+    file.write_text(_configuration(targets, alerted))
     address = f"127.0.0.1:{_free_port()}"
     command = [
         "prometheus",
@@ -146,22 +158,22 @@ def prometheus(folder: Path, target: str, alerted: Sequence[str] = ()) -> Iterat
         def up() -> bool:
             assert running.poll() is None, log.read_text()
             try:
-                return bool(asked.query("up == 1"))
+                return len(asked.query("up == 1")) == len(targets)
             except (OSError, ValueError):  # not listening yet, or not ready
                 return False
 
-        wait_until(up, 30, f"Prometheus has scraped {target}")
+        wait_until(up, 30, f"Prometheus has scraped {targets}")
         yield asked
 
 
-def _configuration(target: str, alerted: Sequence[str]) -> str:
+def _configuration(targets: Sequence[str], alerted: Sequence[str]) -> str:
     """Ours, with other addresses, every second, without the watchers watching themselves."""
     ours = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
     ours["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     ours["rule_files"] = [str(PROMETHEUS / file) for file in ours["rule_files"]]
     ours["alerting"]["alertmanagers"][0]["static_configs"] = [{"targets": list(alerted)}]
     jobs = {job["job_name"]: job for job in ours["scrape_configs"]}
-    jobs["ntm"]["static_configs"] = [{"targets": [target]}]
+    jobs["ntm"]["static_configs"] = [{"targets": list(targets)}]
     ours["scrape_configs"] = [jobs["ntm"]]
     return yaml.safe_dump(ours)
 

@@ -240,13 +240,10 @@ class DirectoryStore:
         elif path.name != _LOCK and path.suffix != DAMAGED:
             try:
                 header = stored_file.read_header(path)
-            except CheckpointTooNew:
-                return
-            except CheckpointDamaged:
-                _set_aside(path)
-            else:
-                if header is not None and self._is_over(header):
-                    path.unlink()
+            except (CheckpointDamaged, CheckpointTooNew):
+                return  # who claims the session is to hear of it
+            if header is not None and self._is_over(header):
+                path.unlink()
 
 
 def _set_aside(path: Path) -> None:

@@ -208,7 +208,10 @@ class Engine(Lifecycle):
         """Do the operations at the head of the session's work and schedule the chunk after them."""
         while session.waiting:
             work = session.waiting[0]
-            dropped = work.error is not None or (work.cancelled and not _may_come_again(work))
+            # One that has begun and may be sent again is made to its end, so that it is kept.
+            dropped = work.error is not None or (
+                work.cancelled and not (isinstance(work, Chunk) and work.done and work.is_indexed)
+            )
             if isinstance(work, Chunk) and not dropped and self._begun(session, work):
                 self._scheduler.add(session)
                 return
@@ -253,6 +256,7 @@ class Engine(Lifecycle):
     def _operate(self, session: Session, operation: Operation) -> None:
         # Closing the session must not finish what waits behind before the operation itself.
         behind, session.waiting = session.waiting, deque()
+        version = session.durable.version if session.durable else 0
         try:
             operation.outcome = operation.action(session)
         except NtmError as error:
@@ -261,16 +265,12 @@ class Engine(Lifecycle):
             log.exception("operation failed")
             self._close(session, SessionFailed)
             operation.error = self._sessions.gone(session.id)
-        self.saving.finish(session, operation)
+        set_back = session.durable is not None and session.durable.version != version
+        self.saving.finish(session, operation, set_back=set_back)
         if session.is_open:
             session.waiting = behind
         else:
             self._drop(session, behind)
-
-
-def _may_come_again(work: Work) -> bool:
-    """Whether work is a chunk, begun already, that its client may ask for again: as a whole."""
-    return isinstance(work, Chunk) and work.is_indexed and work.done > 0
 
 
 def _unsound(outputs: Float32) -> set[int]:

@@ -70,6 +70,11 @@ class Keeper:
         self._advanced = asyncio.Event()
         self._looking = asyncio.create_task(self._look_for_idle())
         worker.advance_store = self.advance
+        # The first failure is seen only where there was a count of none before.
+        for operation in ("save", "claim", "delete"):
+            metrics.store_errors.labels(operation)
+        for outcome in ("stored", "refused", "failed"):
+            metrics.checkpoints.labels(outcome)
 
     def advance(self) -> None:
         """Begin what the engine has left to do with the store; waits for nothing."""

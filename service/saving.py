@@ -89,13 +89,13 @@ class Durable:
         """
         Whether the policy wants a session to be stored that has come so far in its chunk.
 
-        Only at its end: a client whose chunk was lost asks for it again as a whole.
+        Never inside a chunk: who goes on from there would be ahead of a client that has no answer.
         """
-        if remaining or self.durability.policy is Policy.NONE:
+        if remaining:
             return False
-        if self.durability.policy is Policy.SYNCHRONOUS:
-            return True
-        return self.under_way is None and next_step - self.step >= self.durability.every_steps
+        if self.durability.policy is Policy.ASYNCHRONOUS:
+            return self.under_way is None and next_step - self.step >= self.durability.every_steps
+        return self.durability.policy is Policy.SYNCHRONOUS
 
 
 class Saving:
@@ -142,23 +142,23 @@ class Saving:
             else:
                 durable.next = snapshot
 
-    def finish(self, session: Session, work: Work) -> None:
+    def finish(self, session: Session, work: Work, *, set_back: bool = False) -> None:
         """
         Answer work that is done, in its place, as soon as the session's policy lets it.
 
         A client is told that it is at another step than the session only once the store has shown
-        that the session is still ours: if another replica has it, that one knows better.
+        that the session is still ours: if another replica has it, that one knows better. Nor is it
+        told that the session is set back before the store has it so: it must not come back
+        as it was before.
         """
         durable = session.durable
         if durable is None:
             self._answer(work)
             return
         is_elsewhere = isinstance(work.error, StepIndexMismatch)
-        waits = is_elsewhere or (
-            durable.durability.policy is Policy.SYNCHRONOUS
-            and work.error is None
-            and not durable.is_clean
-        )
+        policy = durable.durability.policy
+        must_be_stored = policy is Policy.SYNCHRONOUS or (set_back and policy is not Policy.NONE)
+        waits = is_elsewhere or (must_be_stored and work.error is None and not durable.is_clean)
         if is_elsewhere or (waits and not durable.is_covered):
             self.take([session])
         if waits or durable.held:

@@ -137,14 +137,14 @@ def sessions() -> Iterator[Panel]:
     """What its sessions do."""
     yield lines(
         "Open sessions",
-        "Sessions that hold state, by replica.",
+        "Open sessions, awake or asleep, by replica.",
         "none",
         Query(total(f"ntm_sessions{{{MODEL}}}", "instance"), "{{instance}}"),
         stacked=True,
     )
     yield lines(
         "State",
-        "Bytes of state of open sessions, by replica.",
+        "Bytes of state of sessions that are awake, by replica.",
         "bytes",
         Query(total(f"ntm_state_bytes{{{MODEL}}}", "instance"), "{{instance}}"),
         stacked=True,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from deploy.dashboards.durability import not_durable, store_errors, store_time
 from deploy.dashboards.layout import Row, dashboard
 from deploy.dashboards.panels import Panel, lines, number
 from deploy.dashboards.queries import (
@@ -38,6 +39,7 @@ def overview() -> Dashboard:
             Row("Where the time goes", list(time_spent())),
             Row("Errors", list(errors())),
             Row("Saturation", list(saturation())),
+            Row("Store, where there is one", [store_errors(), store_time(), not_durable()]),
         ],
     )
 
@@ -54,7 +56,7 @@ def now() -> Iterator[Panel]:
     )
     yield number(
         "Open sessions",
-        "Sessions that hold state on a replica now.",
+        "Sessions that are open now, awake or asleep.",
         "none",
         total(f"ntm_sessions{{{MODEL}}}"),
     )

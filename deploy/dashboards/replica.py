@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from deploy.dashboards.durability import awake_and_asleep, store_errors, store_time
 from deploy.dashboards.layout import Row, dashboard
 from deploy.dashboards.panels import Panel, lines, number, rows
 from deploy.dashboards.queries import INSTANCE, MODEL, Query, quantiles, rate, total
@@ -20,6 +21,7 @@ def replica() -> Dashboard:
             Row("Now", list(now())),
             Row("Process", list(process())),
             Row("Work", list(work())),
+            Row("Store, where there is one", [awake_and_asleep(), store_time(), store_errors()]),
             Row("Versions and models", list(versions())),
             Row("GPU, where there is one", list(gpu())),
         ],
@@ -53,7 +55,7 @@ def now() -> Iterator[Panel]:
     )
     yield number(
         "Sessions",
-        "Sessions that hold state here.",
+        "Sessions that are open here, awake or asleep.",
         "none",
         total(f"ntm_sessions{{{INSTANCE}}}"),
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from deploy.dashboards.durability import AWAKE, durability
 from deploy.dashboards.layout import Row, dashboard
 from deploy.dashboards.panels import Panel, lines, number
 from deploy.dashboards.queries import INSTANCE, MODEL, Query, mean, quantile, quantiles, rate, total
@@ -26,13 +27,14 @@ def sessions() -> Dashboard:
             Row("Opened and closed", list(opened_and_closed())),
             Row("Life", list(life())),
             Row("State", list(state())),
+            Row("Durability", list(durability())),
         ],
     )
 
 
 def now() -> Iterator[Panel]:
     """What one number can say."""
-    yield number("Open", "Sessions that hold state now.", "none", total(SESSIONS))
+    yield number("Open", "Sessions that are open now, awake or asleep.", "none", total(SESSIONS))
     yield number(
         "Limit",
         "Sessions that all replicas together may hold.",
@@ -52,12 +54,14 @@ def now() -> Iterator[Panel]:
         "none",
         total(f"ntm_waiting_sessions{{{INSTANCE}}}"),
     )
-    yield number("State", "Bytes of state of all sessions.", "bytes", total(STATE), decimals=1)
+    yield number(
+        "State", "Bytes of state of all sessions that are awake.", "bytes", total(STATE), decimals=1
+    )
     yield number(
         "State of a session",
-        "Mean bytes of state that an open session holds.",
+        "Mean bytes of state that a session holds while it is awake.",
         "bytes",
-        f"{total(STATE)} / {total(SESSIONS)}",
+        f"{total(STATE)} / {AWAKE}",
         decimals=1,
     )
 
@@ -66,7 +70,7 @@ def opened_and_closed() -> Iterator[Panel]:
     """Comings and goings."""
     yield lines(
         "Open sessions by model",
-        "Sessions that hold state, by model.",
+        "Open sessions, awake or asleep, by model.",
         "none",
         Query(total(SESSIONS, "model"), "{{model}}"),
         stacked=True,
@@ -80,7 +84,8 @@ def opened_and_closed() -> Iterator[Panel]:
     )
     yield lines(
         "Closed by reason",
-        "Sessions closed a second: deleted by a client, expired, or failed with a run.",
+        "Sessions closed a second: deleted by a client, expired, failed with a run, or moved to "
+        "another replica.",
         "count:sessions/s",
         Query(total(rate("ntm_sessions_closed_total"), "reason"), "{{reason}}"),
         stacked=True,
@@ -131,7 +136,7 @@ def state() -> Iterator[Panel]:
     """What sessions hold."""
     yield lines(
         "State by model",
-        "Bytes of state of open sessions, by model and by where they are.",
+        "Bytes of state of sessions that are awake, by model and by where they are.",
         "bytes",
         Query(total(STATE, "model, place"), "{{model}}, {{place}}"),
         stacked=True,

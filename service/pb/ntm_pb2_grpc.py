@@ -232,7 +232,8 @@ class NtmServiceServicer:
         answered again with the same bytes, as long as the server still has them; no step is made twice.
 
         A call cancelled (or past its deadline) while its chunk waits changes nothing. One cancelled while
-        its chunk runs stops it after a few steps, which stay made: GetSession tells the next step.
+        its chunk runs stops it after a few steps, which stay made: GetSession tells the next step. A chunk
+        with first_step is made to its end instead, and answered when it is sent again.
 
         INVALID_ARGUMENT, INVALID_REQUEST: the inputs are not a whole number of steps of the model's
         width, exceed a limit, or hold a value that is not finite; or a trace is unknown. Nothing was

@@ -100,6 +100,7 @@ class FakeServer(NtmServiceServicer):
         self.routes: list[tuple[str, str]] = []
         """The method of each call, and the session that its metadata name."""
         self.window = WINDOW
+        self._lock = threading.Lock()  # chunks run one after another, those sent again as well
         self.chunks: list[pb.Chunk] = []
         """Every chunk that arrived."""
         self.message_sizes: list[int] = []
@@ -150,6 +151,10 @@ class FakeServer(NtmServiceServicer):
 
     def step(self, chunk: pb.Chunk) -> pb.Reply:
         """Make the steps of a chunk."""
+        with self._lock:
+            return self._step(chunk)
+
+    def _step(self, chunk: pb.Chunk) -> pb.Reply:
         self.chunks.append(chunk)
         if self.failures:
             raise self.failures.popleft()

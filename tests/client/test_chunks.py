@@ -13,7 +13,8 @@ from client.chunks import Limits, Selection, steps_per_chunk
 from client.conversion import model_from
 from client.errors import InvalidRequest
 from service.pb import ntm_pb2 as pb
-from tests.client.fake_server import MODELS, FakeSession
+from tests.client.fake_server import MODELS
+from tests.client.fake_session import FakeSession
 
 SUMS = model_from(MODELS["sums"])
 

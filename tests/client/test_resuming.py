@@ -90,7 +90,7 @@ class Wire:
         except Refused as refused:
             raise from_outcome(refused.error) from None
 
-    def meet(self, fault: str, request: Message) -> Any:
+    def meet(self, fault: str, request: Message) -> Message:
         """The answer to a request that meets that fault."""
         match fault:
             case "before":
@@ -238,6 +238,36 @@ def test_lost_steps_are_made_again_in_large_chunks() -> None:
     assert made == [(15, 5), (12, 3), (15, 5)]
     assert (wire.session.resumptions, wire.session.replayed_steps) == (1, 3)
     assert (wire.session.durable_step, wire.session.next_step) == (20, 20)
+
+
+def test_steps_lost_while_they_are_made_again() -> None:
+    """A server that dies under the steps made again has them all made once more."""
+    wire = Wire(Resume(), "asynchronous", 16)
+    wire.step(INPUTS[:15])
+    wire.fake.lose()
+    wire.fake.chunks.clear()
+    wire.faults.extend(["", "", "die"])
+
+    assert np.array_equal(SUMS[15:], wire.step(INPUTS[15:]))
+    assert [chunk.first_step for chunk in wire.fake.chunks] == [15, 0, 5, 0, 5, 10, 15]
+    assert wire.session.replayed_steps == 20
+
+
+def test_what_is_durable_is_kept_no_longer(caplog: pytest.LogCaptureFixture) -> None:
+    """Room for the steps since the last durable one is enough, however long a session gets."""
+    wire = Wire(Resume(max_kept_bytes=12 * 4), "asynchronous", 1)
+    for index in range(19):
+        stepping = wire.resuming.carry(
+            procedures.step(wire.session, INPUTS[index], (), 0, Limits())
+        )
+        next(stepping)
+        reply = pb.Reply(first_step=index, next_step=index + 1, durable_step=max(index - 2, 0))
+        reply.outputs = SUMS[index].tobytes()
+        with pytest.raises(StopIteration):
+            stepping.send(pb.StepResponse(reply=reply))
+
+    assert wire.session.durable_step == 16
+    assert "max_kept_bytes" not in caplog.text
 
 
 def test_nothing_is_kept_of_a_session_without_durability() -> None:

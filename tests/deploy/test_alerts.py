@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.deploy.alert_cases import A, Case
+from tests.deploy.store_cases import STORE
 from tests.deploy.tools import PROMETHEUS, passes
 from tests.deploy.watched import RULES, rules
 
 pytestmark = PROMETHEUS
-
-A = 'job="ntm", instance="a"'
-
-
-@dataclass(frozen=True)
-class Case:
-    """Series, in promtool's notation, and how many alerts of a name fire after some time."""
-
-    alert: str
-    what: str
-    after: str
-    fires: int
-    series: dict[str, str]
-    every: str = "1m"
 
 
 def steps(fast: str, made: str) -> dict[str, str]:
@@ -57,6 +44,7 @@ def replica(**gauges: str) -> dict[str, str]:
 
 DAY = 86400
 CASES = [
+    *STORE,
     Case("NtmReplicaDown", "it does not answer", "3m", 1, replica(up="1 0x10")),
     Case("NtmReplicaDown", "it missed one scrape", "3m", 0, replica(up="1 0 1x10")),
     Case("NtmNoReplica", "there is no target", "6m", 1, {'up{job="prometheus"}': "1x20"}),

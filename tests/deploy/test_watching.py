@@ -1,4 +1,4 @@
-"""A real Prometheus watches a real server under load, and every question has an answer."""
+"""A real Prometheus watches real servers under load, and every question has an answer."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SELECTOR = re.compile(r"(?<![\w:])(?:ntm[:_]|process_|up\b)[\w:]*(?:\{[^}]*\})?"
 
 @dataclass(frozen=True)
 class Watch:
-    """Who watches a server under load."""
+    """Who watches servers under load."""
 
     prometheus: stack.Prometheus
     alertmanager: str
@@ -45,30 +45,40 @@ class Watch:
 
 @pytest.fixture(scope="module")
 def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
-    """They have watched a server of two models since its start; a run of it has failed."""
+    """They have watched two servers of one store since their start; a run has failed."""
     folder = tmp_path_factory.mktemp("watched")
     models = folder / "models"
     shutil.copytree(MODELS / "copy-ntm-lstm", models / "copy-ntm-lstm")
     (models / "ledger").mkdir()
     (models / "ledger" / "model.onnx").write_bytes(ledger())
-    flags = (f"--models-dir={models}", "--device=cpu", "--max-sessions=30")
+    flags = (
+        f"--models-dir={models}",
+        "--device=cpu",
+        "--max-sessions=30",
+        "--max-awake-sessions=22",
+    )
     with (
-        stack.server(folder, *flags) as server,
+        stack.replicas(folder, *flags) as servers,
         stack.alertmanager(folder) as alertmanager,
-        stack.prometheus(folder, server.monitoring, [alertmanager]) as prometheus,
+        stack.prometheus(
+            folder, [server.monitoring for server in servers], [alertmanager]
+        ) as prometheus,
         stack.process(
-            [sys.executable, "-m", "deploy.load", server.address, "--seconds=100"],
+            [
+                *(sys.executable, "-m", "deploy.load", "--seconds=100"),
+                *(server.address for server in servers),
+            ],
             folder / "load.log",
         ),
     ):
-        stack.wait_until(lambda: failed(server.address), 20, "a run failed")
+        stack.wait_until(lambda: failed(servers[0].address), 20, "a run failed")
         yield Watch(prometheus, alertmanager)
 
 
 def failed(address: str) -> bool:
     """Open a session and make its run fail, if there is room for one."""
     try:
-        with Client(address) as client, client.create_session("ledger") as session:
+        with Client(address, resume=None) as client, client.create_session("ledger") as session:
             session.step([[RUN_FAILS, 0.0]])
     except SessionFailed:
         return True

@@ -58,6 +58,20 @@ async def described(running: Running, session: str) -> pb.Session:
     return response.session
 
 
+async def test_what_has_not_happened_is_counted_as_none(
+    serve: Serve, stored: dict[str, Any]
+) -> None:
+    """So that the first failure is a rise, which rates see; without a store there is nothing."""
+    async with serve(**stored) as running, serve() as without:
+        for name, label, values in (
+            ("ntm_store_errors_total", "operation", ("save", "claim", "delete")),
+            ("ntm_checkpoints_total", "outcome", ("stored", "refused", "failed")),
+        ):
+            for value in values:
+                assert running.server.registry.get_sample_value(name, {label: value}) == 0
+                assert without.server.registry.get_sample_value(name, {label: value}) is None
+
+
 def ones(steps: int) -> Float32:
     """Inputs whose sums count the steps."""
     return np.ones((steps, 2), np.float32)

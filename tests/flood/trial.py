@@ -33,7 +33,7 @@ class Trial:
     resident_bytes: tuple[int, int, int]
     """Before, at most, and after."""
     state_bytes: int
-    """Of the sessions that are open afterwards; the attackers' among them."""
+    """Of the sessions that were open at the end of the attack; the attackers' among them."""
     open_files: tuple[int, int, int]
     """Before, while attacked, and after."""
     counted: dict[str, float]
@@ -56,6 +56,7 @@ async def trial(names: Sequence[str], seconds: float, calm_seconds: float, log: 
         watching = asyncio.create_task(_seen(server, seconds))
         tallies = await asyncio.gather(*(_attack(name, seconds, server) for name in names))
         most_files = await watching
+        state_bytes = server.state_bytes()
         cpu_share = (server.cpu_seconds - cpu) / seconds
         await running
         coming.cancel()
@@ -73,7 +74,7 @@ async def trial(names: Sequence[str], seconds: float, calm_seconds: float, log: 
             latencies.wrong,
             newcomers,
             (resident, server.peak_bytes, server.resident_bytes),
-            server.state_bytes(),
+            state_bytes,
             (files, most_files, server.open_files),
             more,
             cpu_share,

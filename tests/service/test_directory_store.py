@@ -77,7 +77,7 @@ def killed_after(folder: Path, batches: int, seconds: float) -> int:
 @pytest.mark.parametrize("seed", range(5))
 async def test_a_killed_writer_leaves_whole_records(tmp_path: Path, seed: int) -> None:
     """Each is the one that was kept last or a later one, and nothing else stays."""
-    chance = random.Random(seed)
+    chance = random.Random(seed)  # noqa: S311 - no secret
     kept = await asyncio.to_thread(
         killed_after, tmp_path, chance.randrange(1, 20), chance.random() / 50
     )
@@ -125,7 +125,10 @@ async def test_files_are_for_nobody_else(store: DirectoryStore, tmp_path: Path) 
     """Records are memories of sessions."""
     await store.save([SAVED])
 
-    modes = {path.is_dir(): path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    modes = {
+        path.is_dir(): path.stat().st_mode & 0o777
+        for path in (file_of(tmp_path).parent, file_of(tmp_path))
+    }
     assert modes == {True: 0o700, False: 0o600}
 
 
@@ -250,8 +253,26 @@ async def test_a_lock_that_is_never_let_go_holds_nobody_up(tmp_path: Path) -> No
     await store.close()
 
 
+async def test_a_later_save_stays_whichever_gets_the_lock_first(
+    store: DirectoryStore, tmp_path: Path
+) -> None:
+    """Two threads wait for it; chance decides, so they are let go many times."""
+    folder = file_of(tmp_path).parent
+    for number in range(20):
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            saves = [
+                asyncio.create_task(store.save([SAVED._replace(epoch=number + 1, record=record)]))
+                for record in (b"early", b"later")
+            ]
+            await asyncio.wait(saves, timeout=0.02)  # both wait by now
+
+        assert await asyncio.gather(*saves) == [[True], [True]]
+        assert await store.claim(SAVED.session_id) == (number + 2, b"later")
+
+
 async def test_what_is_over_is_removed_at_the_start(tmp_path: Path) -> None:
-    """Sessions past their time and half-written files; damaged ones are set aside."""
+    """Sessions past their time and half-written files; damaged ones stay for a claim to tell."""
     store = DirectoryStore(tmp_path, sync=False)
     batch = [Saved(f"short {n}", 1, b"record", 0.001) for n in range(20)]
     await store.save([*batch, SAVED, Saved("damaged", 1, b"record", LONG)])
@@ -260,8 +281,10 @@ async def test_what_is_over_is_removed_at_the_start(tmp_path: Path) -> None:
     file_of(tmp_path, "killed").with_suffix(WRITING).write_bytes(b"half")
 
     store = DirectoryStore(tmp_path, sync=False)
-    expected = sorted([name_of(SAVED.session_id), name_of("damaged") + DAMAGED])
+    expected = sorted([name_of(SAVED.session_id), name_of("damaged")])
     await until(lambda: contents(tmp_path) == expected)
+    with pytest.raises(CheckpointDamaged):
+        await store.claim("damaged")
     await store.close()
 
 

@@ -7,7 +7,6 @@ from functools import partial
 
 import numpy as np
 import pytest
-from prometheus_client import CollectorRegistry
 
 from service.engine import Engine
 from service.errors import (
@@ -20,13 +19,10 @@ from service.errors import (
     SessionUnknown,
     StepIndexMismatch,
 )
-from service.metrics import Metrics
 from service.runtime import Network
-from service.saving import Durability, Policy
-from service.settings import Settings
 from service.work import Chunk, Operation
 from tests.conftest import Clock
-from tests.service.driving import OWNER, chunk, engine, opened, outputs, run, stepped, submitted
+from tests.service.driving import chunk, engine, opened, outputs, run, stepped, submitted
 from tests.tiny_models import NOT_FINITE, RUN_FAILS
 
 
@@ -294,33 +290,6 @@ def test_cancelling_a_running_chunk_stops_it_after_the_turn(network: Network, cl
     run(ledgers)
     assert ledgers.describe(session).next_step == 4
     assert stepped(ledgers, chunk(session, [[1, 1]])) == [[[5, 5]]]
-
-
-def test_a_running_chunk_with_an_index_is_made_to_its_end(network: Network, clock: Clock) -> None:
-    """Its client, whose call was cut, may send it again as a whole, and gets what was made."""
-    ledgers = engine(network, clock, max_burst=2)
-    session = opened(ledgers)
-    cut = chunk(session, [[1, 1]] * 10, 0)
-    submitted(ledgers, cut)
-    ledgers.turn()
-    cut.cancelled = True
-    run(ledgers)
-    assert ledgers.describe(session).next_step == 10
-    assert stepped(ledgers, chunk(session, [[1, 1]] * 10, 0)) == [[[n, n] for n in range(1, 11)]]
-
-
-def test_a_checkpoint_lies_between_chunks(network: Network, clock: Clock) -> None:
-    """From one within a chunk nobody could go on who has no answer to it."""
-    metrics, settings = Metrics(CollectorRegistry()), Settings(max_burst=2)
-    ledgers = Engine({"ledger": network}, settings, metrics, clock, clock, 2, has_store=True)
-    durability = Durability(Policy.ASYNCHRONOUS, 2)
-    session = ledgers.open("ledger", 8, None, OWNER, None, durability).id
-    submitted(ledgers, chunk(session, [[1, 1]] * 6, 0))
-    taken = []
-    while ledgers.busy:
-        ledgers.turn()
-        taken += [snapshot.view.next_step for snapshot in ledgers.saving.wanted()]
-    assert taken == [6]
 
 
 def test_dropped_steps_no_longer_count_as_waiting(network: Network, clock: Clock) -> None:

