@@ -103,11 +103,17 @@ class Keeper:
             raise draining()
         task = self._waking.get(session_id)
         if task is None:
-            task = asyncio.create_task(self._wake(session_id))
-            task.add_done_callback(lambda _: self._waking.pop(session_id))
+            task = asyncio.create_task(self._wake(session_id), name=session_id)
+            task.add_done_callback(self._woken)
             self._waking[session_id] = task
         # One who stops waiting must not stop the waking that others wait for.
         await asyncio.shield(task)
+
+    def _woken(self, task: asyncio.Task[None]) -> None:
+        """A session is awake, or not; those who wanted to know may be gone."""
+        del self._waking[task.get_name()]
+        if not task.cancelled():
+            task.exception()
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
