@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from service import record
@@ -103,15 +104,15 @@ class Keeper:
             raise draining()
         task = self._waking.get(session_id)
         if task is None:
-            task = asyncio.create_task(self._wake(session_id), name=session_id)
-            task.add_done_callback(self._woken)
+            task = asyncio.create_task(self._wake(session_id))
+            task.add_done_callback(partial(self._woken, session_id))
             self._waking[session_id] = task
         # One who stops waiting must not stop the waking that others wait for.
         await asyncio.shield(task)
 
-    def _woken(self, task: asyncio.Task[None]) -> None:
+    def _woken(self, session_id: str, task: asyncio.Task[None]) -> None:
         """A session is awake, or not; those who wanted to know may be gone."""
-        del self._waking[task.get_name()]
+        del self._waking[session_id]
         if not task.cancelled():
             task.exception()
 
