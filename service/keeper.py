@@ -17,7 +17,7 @@ from service.errors import CapacityExceeded, NotStored, NtmError
 from service.lifecycle import draining
 from service.logs import session_tag
 from service.metrics import Metrics
-from service.saving import Snapshot
+from service.saving import RENEW_SECONDS, Snapshot
 from service.settings import Settings
 from service.store import Saved, Store, StoreUnavailable
 from service.work import Work
@@ -31,7 +31,7 @@ SAVED_AT_ONCE = 64
 MOST_WAIT_SECONDS = 10.0
 """How long a session that is asked for waits until another one can sleep."""
 
-GRACE_SECONDS = 60.0
+GRACE_SECONDS = 2 * RENEW_SECONDS
 """How much longer than its idle timeout a session is kept in the store."""
 
 LOOK_SECONDS = 1.0
