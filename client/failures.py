@@ -24,6 +24,10 @@ as those of a connection that was lost, and what may not be repeated is not.
 """
 
 
+CHANNEL_CLOSED = "Channel closed!"
+"""What gRPC says of calls under way when a thread closes their client."""
+
+
 def from_call(error: grpc.RpcError, target: str) -> NtmClientError:
     """The error of a call to the server at `target` that failed."""
     info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
@@ -66,6 +70,8 @@ def _status(error: grpc.RpcError) -> status_pb2.Status:
 
 def _without_reason(error: grpc.RpcError, target: str) -> NtmClientError:
     code, details = error.code(), error.details() or ""
+    if code is grpc.StatusCode.CANCELLED and details != CHANNEL_CLOSED:
+        code = grpc.StatusCode.UNAVAILABLE  # nobody here cancels: the server is ending
     if code is grpc.StatusCode.UNAVAILABLE:
         message = (
             f"no server answers at {target} ({details}); start one with `python -m service`, "

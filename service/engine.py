@@ -92,11 +92,7 @@ class Engine(Lifecycle):
 
     def may_be_stored(self, session_id: str, caller: str) -> bool:
         """Whether a session that is not awake may be in the store, to be woken for the caller."""
-        return (
-            self._has_store
-            and not self.draining
-            and self._sessions.may_be_stored(session_id, caller)
-        )
+        return self._has_store and self._sessions.may_be_stored(session_id, caller)
 
     def absent(self) -> list[Work]:
         """Hand out the work for sessions that may be in the store, to be submitted once awake."""
@@ -111,6 +107,7 @@ class Engine(Lifecycle):
                 self._close(session, SessionMoved)
             return
         self.saving.saved(snapshot)
+        snapshot.durable.stored_seconds = self._clock()
         unchanged = session.durable is not None and session.durable.is_clean
         if snapshot.puts_to_sleep and unchanged and session.can_sleep:
             self.put_to_sleep(session)
@@ -229,11 +226,11 @@ class Engine(Lifecycle):
 
     def _save_due(self, sessions: list[Session]) -> None:
         """Take snapshots of the sessions of a turn whose policy wants it, all in one go."""
-        due = []
+        due, now = [], self._clock()
         for session in sessions:
             if session.durable is not None:
                 session.durable.version += 1
-                if session.durable.is_due(session.next_step, session.chunk.remaining):
+                if session.durable.is_due(session.next_step, session.chunk.remaining, now):
                     due.append(session)
         if due:
             self.saving.take(due)

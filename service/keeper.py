@@ -7,15 +7,17 @@ import logging
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from service import record
 from service.catalogue import Catalogue
 from service.engine import Engine
 from service.errors import CapacityExceeded, NotStored, NtmError
+from service.lifecycle import draining
 from service.logs import session_tag
 from service.metrics import Metrics
-from service.saving import Snapshot
+from service.saving import RENEW_SECONDS, Snapshot
 from service.settings import Settings
 from service.store import Saved, Store, StoreUnavailable
 from service.work import Work
@@ -29,7 +31,7 @@ SAVED_AT_ONCE = 64
 MOST_WAIT_SECONDS = 10.0
 """How long a session that is asked for waits until another one can sleep."""
 
-GRACE_SECONDS = 60.0
+GRACE_SECONDS = 2 * RENEW_SECONDS
 """How much longer than its idle timeout a session is kept in the store."""
 
 LOOK_SECONDS = 1.0
@@ -95,15 +97,24 @@ class Keeper:
 
         Raises:
             SessionUnknown, NotStored: it is not there, or the store does not answer.
+            Draining: another replica is to have it.
             NtmError: it cannot go on here.
         """
+        if self._engine.draining:
+            raise draining()
         task = self._waking.get(session_id)
         if task is None:
             task = asyncio.create_task(self._wake(session_id))
-            task.add_done_callback(lambda _: self._waking.pop(session_id))
+            task.add_done_callback(partial(self._woken, session_id))
             self._waking[session_id] = task
         # One who stops waiting must not stop the waking that others wait for.
         await asyncio.shield(task)
+
+    def _woken(self, session_id: str, task: asyncio.Task[None]) -> None:
+        """A session is awake, or not; those who wanted to know may be gone."""
+        del self._waking[session_id]
+        if not task.cancelled():
+            task.exception()
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
     from service.sessions import Session
     from service.slabs import Slabs
     from service.views import SessionView
+
+
+RENEW_SECONDS = 30.0
+"""
+When a session that goes on slowly is stored again: the store would forget it some time after its
+idle timeout, by when it was stored, while it is still in use.
+"""
 
 
 class Policy(Enum):
@@ -69,6 +77,8 @@ class Durable:
     version: int = 0
     """Grows with every change of the state."""
     stored_version: int = -1
+    stored_seconds: float = -math.inf
+    """When it was last stored, by the engine's clock; unknown at first, as that was elsewhere."""
     under_way: Snapshot | None = None
     next: Snapshot | None = None
     """What is to be stored when what is under way has arrived: always the latest."""
@@ -85,7 +95,7 @@ class Durable:
         latest = self.next or self.under_way
         return self.is_clean or (latest is not None and latest.version == self.version)
 
-    def is_due(self, next_step: int, remaining: int) -> bool:
+    def is_due(self, next_step: int, remaining: int, now_seconds: float) -> bool:
         """
         Whether the policy wants a session to be stored that has come so far in its chunk.
 
@@ -94,7 +104,9 @@ class Durable:
         if remaining:
             return False
         if self.durability.policy is Policy.ASYNCHRONOUS:
-            return self.under_way is None and next_step - self.step >= self.durability.every_steps
+            is_old = now_seconds - self.stored_seconds >= RENEW_SECONDS
+            has_gone_far = next_step - self.step >= self.durability.every_steps
+            return self.under_way is None and (is_old or has_gone_far)
         return self.durability.policy is Policy.SYNCHRONOUS
 
 

