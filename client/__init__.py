@@ -7,7 +7,8 @@ What a user imports and runs: sessions, the command line, pictures of head trace
         with client.create_session("copy-ntm-lstm") as session:
             result = session.step(inputs, traces=["write_weighting"])
 
-`AsyncClient` offers the same to tasks, and a `Stream` that carries many sessions at once.
+`AsyncClient` offers the same to tasks, and a `Stream` that carries many sessions at once. Sessions
+outlive the loss of a server as far as the server can; `Resume` says how.
 """
 
 from client.aio import AsyncClient
@@ -16,25 +17,40 @@ from client.blocking import Client, Session
 from client.connection import Token, tls
 from client.errors import (
     CapacityExceeded,
+    Diverged,
     Draining,
     InvalidRequest,
     ModelUnknown,
     NoMemory,
+    NotResumable,
+    NotStored,
     NtmClientError,
     PermissionDenied,
     SessionDeleted,
     SessionExpired,
     SessionFailed,
     SessionGone,
+    SessionMoved,
     SessionUnknown,
     StepIndexMismatch,
     StreamBroken,
+    StreamClosed,
     TimedOut,
     TokenNotSent,
     Unauthenticated,
     Unavailable,
+    Unreachable,
 )
-from client.records import Memory, Model, SessionInfo, StateTensor, StepResult, TraceTensor
+from client.records import (
+    Durability,
+    Memory,
+    Model,
+    SessionInfo,
+    StateTensor,
+    StepResult,
+    TraceTensor,
+)
+from client.resume import Resume
 from client.stream import Stream
 
 __all__ = [
@@ -42,31 +58,39 @@ __all__ = [
     "AsyncSession",
     "CapacityExceeded",
     "Client",
+    "Diverged",
     "Draining",
+    "Durability",
     "InvalidRequest",
     "Memory",
     "Model",
     "ModelUnknown",
     "NoMemory",
+    "NotResumable",
+    "NotStored",
     "NtmClientError",
     "PermissionDenied",
+    "Resume",
     "Session",
     "SessionDeleted",
     "SessionExpired",
     "SessionFailed",
     "SessionGone",
     "SessionInfo",
+    "SessionMoved",
     "SessionUnknown",
     "StateTensor",
     "StepIndexMismatch",
     "StepResult",
     "Stream",
     "StreamBroken",
+    "StreamClosed",
     "TimedOut",
     "Token",
     "TokenNotSent",
     "TraceTensor",
     "Unauthenticated",
     "Unavailable",
+    "Unreachable",
     "tls",
 ]

@@ -9,7 +9,7 @@ import grpc
 from google.protobuf.message import Message
 
 from client import procedures
-from client.async_session import AsyncSession, run
+from client.async_session import AsyncSession, carry
 from client.chunks import Limits
 from client.connection import (
     DEFAULT_TIMEOUT_SECONDS,
@@ -17,10 +17,14 @@ from client.connection import (
     Token,
     channel_options,
     method_for,
+    route,
+    session_of,
     stub_of,
 )
 from client.failures import from_call
-from client.records import Model, SessionInfo
+from client.records import Durability, Model, SessionInfo
+from client.resume import DEFAULT_RESUME, Resume
+from client.retries import Retries
 from client.stream import Stream
 
 __all__ = ["AsyncClient", "AsyncSession", "Stream"]
@@ -38,14 +42,16 @@ class AsyncClient:
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         chunk_steps: int = Limits.chunk_steps,
         max_message_bytes: int = Limits.max_message_bytes,
+        resume: Resume | None = DEFAULT_RESUME,
     ) -> None:
         """Connect as `Client` does; to be made where the event loop runs."""
         self.target = target
         self.limits = Limits(chunk_steps, max_message_bytes)
-        self._timeout_seconds = timeout_seconds
+        self.retries = Retries(resume) if resume else None
+        self.timeout_seconds = timeout_seconds
         self._models: dict[str, Model] = {}
         self._authorization = Authorization(token, target, credentials)
-        options = [*channel_options(max_message_bytes), *self._authorization.options]
+        options = [*channel_options(max_message_bytes, resume), *self._authorization.options]
         self._channel = (
             grpc.aio.secure_channel(target, credentials, options)
             if credentials
@@ -55,11 +61,11 @@ class AsyncClient:
 
     async def models(self) -> list[Model]:
         """The models that the server serves, in order of name."""
-        return await run(self, procedures.list_models())
+        return await carry(self, procedures.list_models())
 
     async def model(self, name: str) -> Model:
         """The model of that name."""
-        return await run(self, procedures.get_model(name))
+        return await carry(self, procedures.get_model(name))
 
     async def create_session(
         self,
@@ -67,35 +73,44 @@ class AsyncClient:
         locations: int | None = None,
         idle_timeout: timedelta | None = None,
         checkpoint: bytes = b"",
+        durability: Durability | None = None,
     ) -> AsyncSession:
         """Open a session as `Client.create_session` does; `async with` deletes it at its end."""
         opening = procedures.create_session(
-            model, locations, idle_timeout, checkpoint, self._models
+            model, locations, idle_timeout, checkpoint, durability, self._models
         )
-        return AsyncSession(self, *await run(self, opening))
+        return AsyncSession(self, *await carry(self, opening))
 
     async def session(self, session_id: str) -> AsyncSession:
         """The session of that id, wherever it was opened, to continue at its next step."""
         finding = procedures.find_session(session_id, self._models)
-        return AsyncSession(self, *await run(self, finding))
+        return AsyncSession(self, *await carry(self, finding))
 
     async def sessions(self) -> list[SessionInfo]:
         """The caller's sessions on the server, oldest first; without a token this host's."""
-        return await run(self, procedures.list_sessions())
+        return await carry(self, procedures.list_sessions())
 
-    def stream(self) -> Stream:
-        """A stream on which many sessions are stepped at once; use it in `async with`."""
-        return Stream(
-            self, self._stub, self._authorization, self.target, self._timeout_seconds, self._models
-        )
+    def stream(self, route: str | None = None) -> Stream:
+        """
+        A stream on which many sessions are stepped at once; use it in `async with`.
 
-    async def call(self, request: Message, timeout_seconds: float | None = None) -> Message:
+        Args:
+            route: What load balancers see as `x-session-id` of the stream, and of all calls for its
+                sessions: the id of a session, where the stream is for one, or any text that is the
+                same for streams that shall reach the same replica; drawn at random without.
+        """
+        return Stream(self, self._stub, self._authorization, self._models, route)
+
+    async def call(self, request: Message, timeout_seconds: float) -> Message:
         """Make one call of the API; the response that belongs to the request."""
-        seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
-        metadata = self._authorization.metadata()
+        return await self.call_by(session_of(request), request, timeout_seconds)
+
+    async def call_by(self, session_id: str, request: Message, timeout_seconds: float) -> Message:
+        """Make one call, which load balancers send where they send those of that session."""
+        metadata = (*self._authorization.metadata(), *route(session_id))
         try:
             response: Message = await method_for(self._stub, request)(
-                request, timeout=seconds, metadata=metadata
+                request, timeout=timeout_seconds, metadata=metadata
             )
         except grpc.RpcError as error:
             raise from_call(error, self.target) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
@@ -13,8 +14,10 @@ from google.protobuf.message import Message
 from client import procedures
 from client.chunks import Limits
 from client.errors import NtmClientError, SessionGone
-from client.procedures import Procedure, SessionRecord
+from client.procedures import Attempt, Procedure, SessionRecord
 from client.records import Memory, Model, SessionInfo, StepResult
+from client.resuming import Resuming
+from client.retries import Retries
 
 T = TypeVar("T")
 
@@ -23,20 +26,40 @@ class Caller(Protocol):
     """Carries requests to the server: a client's connection, or a stream."""
 
     limits: Limits
+    retries: Retries | None
+    timeout_seconds: float
 
-    async def call(self, request: Message, timeout_seconds: float | None = None) -> Message:
+    async def call(self, request: Message, timeout_seconds: float) -> Message:
         """The response, of the type that belongs to the request."""
 
 
 async def run(caller: Caller, procedure: Procedure[T], timeout_seconds: float | None = None) -> T:
     """Make the calls that a procedure asks for, each within the timeout; its result."""
+    seconds = caller.timeout_seconds if timeout_seconds is None else timeout_seconds
     try:
-        request = next(procedure)
+        wanted = next(procedure)
         while True:
-            request = procedure.send(await caller.call(request, timeout_seconds))
+            try:
+                response = await _attempt(caller, wanted, seconds)
+            except NtmClientError as error:
+                wanted = procedure.throw(error)
+            else:
+                wanted = procedure.send(response)
     except StopIteration as returned:
         result: T = returned.value
         return result
+
+
+async def carry(caller: Caller, procedure: Procedure[T]) -> T:
+    """Run a procedure that is about no session yet, trying its calls again where that helps."""
+    return await run(caller, caller.retries.carry(procedure) if caller.retries else procedure)
+
+
+async def _attempt(caller: Caller, wanted: Message | Attempt, seconds: float) -> Message:
+    if isinstance(wanted, Attempt):
+        await asyncio.sleep(wanted.delay_seconds)
+        return await caller.call(wanted.request, min(seconds, wanted.most_seconds))
+    return await caller.call(wanted, seconds)
 
 
 class AsyncSession(SessionRecord):
@@ -46,6 +69,7 @@ class AsyncSession(SessionRecord):
         """The session that `info` describes, stepped through that caller."""
         super().__init__(model, info)
         self._caller = caller
+        self._resuming = caller.retries and Resuming(self, caller.retries, caller.limits)
         self._lock = asyncio.Lock()
 
     async def step(
@@ -59,41 +83,46 @@ class AsyncSession(SessionRecord):
         """As `Session.step`. A task cancelled here may have made steps: `describe` tells."""
         async with self._lock:
             stepping = procedures.step(self, inputs, traces, top_k, self._caller.limits)
-            return await run(self._caller, stepping, timeout_seconds)
+            return await self._carry(stepping, timeout_seconds)
 
     async def reset(self) -> None:
         """Set the session back to the model's initial state, at step 0."""
         async with self._lock:
-            await run(self._caller, procedures.reset(self))
+            await self._carry(procedures.reset(self))
 
     async def checkpoint(self) -> bytes:
         """As `Session.checkpoint`."""
         async with self._lock:
-            return await run(self._caller, procedures.checkpoint(self))
+            return await self._carry(procedures.checkpoint(self))
 
     async def restore(self, checkpoint: bytes) -> None:
         """As `Session.restore`."""
         async with self._lock:
-            await run(self._caller, procedures.restore(self, checkpoint))
+            await self._carry(procedures.restore(self, checkpoint))
 
     async def fork(self) -> AsyncSession:
         """As `Session.fork`."""
         async with self._lock:
-            info = await run(self._caller, procedures.fork(self))
+            info = await self._carry(procedures.fork(self))
         return AsyncSession(self._caller, self.model, info)
 
     async def describe(self) -> SessionInfo:
         """The session as the server has it; sets `next_step` to the server's."""
         async with self._lock:
-            return await run(self._caller, procedures.describe(self))
+            return await self._carry(procedures.describe(self))
 
     async def read_memory(self) -> Memory:
         """The memory and the weightings as they are after the last step."""
-        return await run(self._caller, procedures.read_memory(self))
+        async with self._lock:
+            return await self._carry(procedures.read_memory(self))
 
     async def delete(self) -> None:
         """Close the session; the server frees its state."""
-        await run(self._caller, procedures.delete(self))
+        await self._carry(procedures.delete(self))
+
+    async def _carry(self, procedure: Procedure[T], timeout_seconds: float | None = None) -> T:
+        carried = self._resuming.carry(procedure) if self._resuming else procedure
+        return await run(self._caller, carried, timeout_seconds)
 
     async def __aenter__(self) -> Self:
         return self
@@ -104,11 +133,10 @@ class AsyncSession(SessionRecord):
         exception: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
-            await self.delete()
-        except SessionGone:
-            pass
-        except NtmClientError:
-            # What went wrong inside the block says more than that it could not be tidied up.
-            if exception is None:
-                raise
+        if exception is None:
+            with suppress(SessionGone):
+                await self.delete()
+            return
+        # As for `Session`.
+        with suppress(NtmClientError):
+            await run(self._caller, procedures.delete(self))

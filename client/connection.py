@@ -12,9 +12,17 @@ import grpc
 from google.protobuf.message import Message
 
 from client.errors import TokenNotSent
+from client.resume import Resume
+from service.pb import ntm_pb2 as pb
 from service.pb.ntm_pb2_grpc import NtmServiceStub
 
 DEFAULT_TIMEOUT_SECONDS = 60.0
+
+SESSION_HEADER = "x-session-id"
+"""
+Metadata with the session of each call that names one, in which proxies and servers need not look
+for it: a load balancer can send all calls of a session to one replica by it.
+"""
 
 Token: TypeAlias = str | Callable[[], str]
 """What says who calls; a function is asked again for each call, so that tokens can be renewed."""
@@ -80,12 +88,34 @@ def tls(
     return grpc.ssl_channel_credentials(*contents)
 
 
-def channel_options(max_message_bytes: int) -> list[tuple[str, int]]:
-    """The options of a channel whose messages have at most that many bytes."""
-    return [
+def channel_options(max_message_bytes: int, resume: Resume | None) -> list[tuple[str, int]]:
+    """The options of a channel whose messages have at most that many bytes, and that resumes so."""
+    options = [
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),
     ]
+    if resume is None:
+        return options
+    # gRPC would come to connect every two minutes only; attempts in between would fail at once.
+    return [
+        *options,
+        ("grpc.initial_reconnect_backoff_ms", int(resume.first_backoff_seconds * 1000)),
+        ("grpc.max_reconnect_backoff_ms", int(resume.largest_backoff_seconds * 1000)),
+    ]
+
+
+def session_of(request: Message) -> str:
+    """The id of the session that a request is for; empty if it is for none."""
+    if isinstance(request, pb.StepRequest):
+        return request.chunk.session_id
+    return str(getattr(request, "session_id", ""))
+
+
+def route(session_id: str) -> tuple[tuple[str, str], ...]:
+    """The metadata for a load balancer; none if the id is empty, or nothing that metadata take."""
+    if not session_id or not session_id.isascii() or not session_id.isprintable():
+        return ()
+    return ((SESSION_HEADER, session_id),)
 
 
 def stub_of(channel: grpc.Channel | grpc.aio.Channel) -> NtmServiceStub:

@@ -9,9 +9,11 @@ import numpy.typing as npt
 
 from client.errors import InvalidRequest
 from client.records import (
+    Durability,
     Float32,
     Memory,
     Model,
+    Policy,
     SessionInfo,
     StateTensor,
     StepResult,
@@ -19,6 +21,12 @@ from client.records import (
     UInt32,
 )
 from service.pb import ntm_pb2 as pb
+
+POLICIES: dict[Policy, pb.Durability.Policy] = {
+    "none": pb.Durability.POLICY_NONE,
+    "asynchronous": pb.Durability.POLICY_ASYNCHRONOUS,
+    "synchronous": pb.Durability.POLICY_SYNCHRONOUS,
+}
 
 
 def encode_floats(values: Float32) -> bytes:
@@ -86,7 +94,22 @@ def session_from(message: pb.Session) -> SessionInfo:
         state_bytes=message.state_bytes,
         create_time=message.create_time.ToDatetime(UTC),
         expire_time=message.expire_time.ToDatetime(UTC),
+        durability=durability_from(message.durability),
+        durable_step=message.durable_step,
     )
+
+
+def durability_from(message: pb.Durability) -> Durability:
+    """The policy that a message tells; of a server that knows none, `none`."""
+    names = {number: name for name, number in POLICIES.items()}
+    policy = names.get(message.policy, "none")
+    return Durability(policy, message.every_steps if policy == "asynchronous" else 0)
+
+
+def durability_message(durability: Durability) -> pb.Durability:
+    """The message that asks for that policy."""
+    policy = POLICIES[durability.policy]
+    return pb.Durability(policy=policy, every_steps=durability.every_steps)
 
 
 def result_from(reply: pb.Reply, model: Model) -> StepResult:

@@ -11,14 +11,20 @@ Every error that a client raises.
     │   ├── SessionExpired
     │   ├── SessionDeleted
     │   └── SessionFailed       its state could no longer be trusted
+    ├── SessionMoved            another replica has taken the session over
+    ├── NotResumable            the session lost steps that cannot be made again from here
+    ├── Diverged                steps made again gave other outputs than the first time
     ├── Unauthenticated         the server wants a valid token or certificate
     ├── PermissionDenied        the token lacks a scope
     ├── TokenNotSent            it would have travelled unencrypted, or is no token
     ├── CapacityExceeded        try again after `retry_delay_seconds`
     ├── TimedOut                no answer in time
     └── Unavailable             no server answers there
+        ├── Unreachable         not even a connection; nothing was sent
         ├── Draining            the server is stopping
+        ├── NotStored           the store of sessions does not answer
         └── StreamBroken        the stream ended with this operation unanswered
+            └── StreamClosed    it was left, or not entered
 """
 
 from __future__ import annotations
@@ -100,6 +106,48 @@ class SessionFailed(SessionGone):
     """The run failed or its result was not finite; the server closed the session."""
 
 
+class SessionMoved(NtmClientError):
+    """Another replica has taken the session over, which goes on there."""
+
+
+class NotResumable(NtmClientError):
+    """
+    The session is at another step than this client, which can not bring it to its own.
+
+    `describe` sets the session's `next_step` to the server's, to go on from there.
+    """
+
+    code = StatusCode.DATA_LOSS
+    reason = "NOT_RESUMABLE"
+
+    @property
+    def next_step(self) -> int:
+        """Index of the step that this client would make next."""
+        return int(self.metadata["next_step"])
+
+    @property
+    def expected(self) -> int:
+        """Index of the step that the server would make next."""
+        return int(self.metadata["expected"])
+
+
+class Diverged(NtmClientError):
+    """
+    Steps made again after a loss gave other outputs than the first time.
+
+    The replica computes differently, or another client stepped the session. It can be set back
+    (`reset`, `restore`) and used again.
+    """
+
+    code = StatusCode.DATA_LOSS
+    reason = "DIVERGED"
+
+    @property
+    def step(self) -> int:
+        """Index of the first step with another output."""
+        return int(self.metadata["step"])
+
+
 class Unauthenticated(NtmClientError):
     """The server wants to know who calls, and got no token or certificate that is valid."""
 
@@ -130,12 +178,24 @@ class Unavailable(NtmClientError):
     code = StatusCode.UNAVAILABLE
 
 
+class Unreachable(Unavailable):
+    """No connection could be made; nothing was sent."""
+
+
+class NotStored(Unavailable):
+    """The store did not answer: the steps were made and may not be durable; send them again."""
+
+
 class Draining(Unavailable):
     """The server is stopping and takes no new work."""
 
 
 class StreamBroken(Unavailable):
     """The stream ended before the operation was answered; steps may have been made."""
+
+
+class StreamClosed(StreamBroken):
+    """The stream's block was left, or not entered yet."""
 
 
 BY_REASON: Mapping[str, type[NtmClientError]] = {
@@ -147,6 +207,8 @@ BY_REASON: Mapping[str, type[NtmClientError]] = {
     "SESSION_EXPIRED": SessionExpired,
     "SESSION_DELETED": SessionDeleted,
     "SESSION_FAILED": SessionFailed,
+    "SESSION_MOVED": SessionMoved,
+    "NOT_STORED": NotStored,
     "CAPACITY_EXCEEDED": CapacityExceeded,
     "DRAINING": Draining,
     "UNAUTHENTICATED": Unauthenticated,

@@ -8,11 +8,20 @@ from typing import cast
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
-from client.errors import BY_CODE, BY_REASON, NtmClientError
+from client.errors import BY_CODE, BY_REASON, NtmClientError, Unreachable
 from service.pb import ntm_pb2 as pb
 
 DETAILS_KEY = "grpc-status-details-bin"
 CODES = {code.value[0]: code for code in grpc.StatusCode}
+NO_CONNECTION = (
+    "failed to connect to all addresses",
+    "connections to all backends failing",
+    "resolution failed",
+)
+"""
+What gRPC says where it could not connect. Where it says something else one day, such failures count
+as those of a connection that was lost, and what may not be repeated is not.
+"""
 
 
 def from_call(error: grpc.RpcError, target: str) -> NtmClientError:
@@ -62,6 +71,8 @@ def _without_reason(error: grpc.RpcError, target: str) -> NtmClientError:
             f"no server answers at {target} ({details}); start one with `python -m service`, "
             f"or give the address of one that runs"
         )
+        if any(text in details for text in NO_CONNECTION):
+            return Unreachable(message)
     elif code is grpc.StatusCode.DEADLINE_EXCEEDED:
         message = (
             f"the server at {target} did not answer in time; allow more with `timeout_seconds`"

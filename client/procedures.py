@@ -1,13 +1,15 @@
 """
 What the calls of a client do, written once for blocking and asynchronous clients alike.
 
-A procedure is a generator that yields the requests it wants made, is sent their responses, and
-returns the result; the client that drives it is what waits. It does no I/O of its own.
+A procedure is a generator that yields the requests it wants made, is sent their responses or has
+their errors thrown in, and returns the result; the client that drives it is what waits. It does no
+I/O of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -19,18 +21,31 @@ from google.protobuf.message import Message
 from client.chunks import Limits, Selection, join, only_step, steps_per_chunk
 from client.conversion import (
     as_steps,
+    durability_message,
     encode_floats,
     memory_from,
     model_from,
     result_from,
     session_from,
 )
-from client.records import Float32, Memory, Model, SessionInfo, StepResult
+from client.errors import NtmClientError
+from client.records import Durability, Float32, Memory, Model, SessionInfo, StepResult
 from service.pb import ntm_pb2 as pb
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A request to be made after a pause, and to be given up earlier than others may be."""
+
+    request: Message
+    delay_seconds: float
+    most_seconds: float
+
+
 # The response to a request has a type that no annotation of a generator can tie to the request's.
-Procedure = Generator[Message, Any, T]
+Procedure = Generator[Message | Attempt, Any, T]
 
 PAGE_SIZE = 1000
 
@@ -44,6 +59,15 @@ class SessionRecord:
         self.model = model
         self.locations = info.locations
         self.next_step = info.next_step
+        self.durability = info.durability
+        self.durable_step = info.durable_step
+        """Steps before this one are in the server's store, as it told last."""
+        self.resumptions = 0
+        """How often a call on the session went on after it had been interrupted."""
+        self.replayed_steps = 0
+        """Steps made again, whose outputs were thrown away."""
+        self.last_interruption: NtmClientError | None = None
+        """What interrupted the session last."""
 
     def __repr__(self) -> str:
         return (
@@ -69,12 +93,15 @@ def create_session(
     locations: int | None,
     idle_timeout: timedelta | None,
     checkpoint: bytes,
+    durability: Durability | None,
     known: dict[str, Model],
 ) -> Procedure[tuple[Model, SessionInfo]]:
     """A new session and its model, which is looked up in `known` or added to it."""
     request = pb.CreateSessionRequest(model=model, locations=locations or 0, checkpoint=checkpoint)
     if idle_timeout is not None:
         request.idle_timeout.CopyFrom(_duration(idle_timeout))
+    if durability is not None:
+        request.durability.CopyFrom(durability_message(durability))
     response: pb.CreateSessionResponse = yield request
     return (yield from _with_model(response.session, known))
 
@@ -116,6 +143,7 @@ def step(
         chunk = _chunk(session, steps[start : start + size], traces, top_k)
         response: pb.StepResponse = yield pb.StepRequest(chunk=chunk)
         session.next_step = response.reply.next_step
+        session.durable_step = response.reply.durable_step
         results.append(result_from(response.reply, model))
     result = join(results or [selection.empty(model, session.next_step)])
     return only_step(result) if np.ndim(inputs) == 1 else result
@@ -124,14 +152,14 @@ def step(
 def reset(session: SessionRecord) -> Procedure[None]:
     """Sets the session back to its start."""
     response: pb.ResetSessionResponse = yield pb.ResetSessionRequest(session_id=session.id)
-    session.next_step = response.session.next_step
+    _move(session, response.session)
 
 
 def checkpoint(session: SessionRecord) -> Procedure[bytes]:
     """The session's state at its next step."""
     request = pb.CheckpointSessionRequest(session_id=session.id)
     response: pb.CheckpointSessionResponse = yield request
-    session.next_step = response.session.next_step
+    _move(session, response.session)
     return response.checkpoint
 
 
@@ -139,7 +167,7 @@ def restore(session: SessionRecord, checkpoint: bytes) -> Procedure[None]:
     """Sets the session to a checkpoint."""
     request = pb.RestoreSessionRequest(session_id=session.id, checkpoint=checkpoint)
     response: pb.RestoreSessionResponse = yield request
-    session.next_step = response.session.next_step
+    _move(session, response.session)
 
 
 def fork(session: SessionRecord) -> Procedure[SessionInfo]:
@@ -151,7 +179,7 @@ def fork(session: SessionRecord) -> Procedure[SessionInfo]:
 def describe(session: SessionRecord) -> Procedure[SessionInfo]:
     """The session as the server has it; `next_step` is set to the server's."""
     response: pb.GetSessionResponse = yield pb.GetSessionRequest(session_id=session.id)
-    session.next_step = response.session.next_step
+    _move(session, response.session)
     return session_from(response.session)
 
 
@@ -164,6 +192,11 @@ def read_memory(session: SessionRecord) -> Procedure[Memory]:
 def delete(session: SessionRecord) -> Procedure[None]:
     """Closes the session."""
     yield pb.DeleteSessionRequest(session_id=session.id)
+
+
+def _move(session: SessionRecord, message: pb.Session) -> None:
+    session.next_step = message.next_step
+    session.durable_step = message.durable_step
 
 
 def _with_model(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 Float32 = npt.NDArray[np.float32]
 UInt32 = npt.NDArray[np.uint32]
+Policy = Literal["none", "asynchronous", "synchronous"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,32 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Durability:
+    """
+    When the server writes a session to its store, from which it goes on after a loss.
+
+    `none`: only when it sleeps or the server stops. `asynchronous`: now and then, while replies
+    come at once; a session that resumes makes the steps since then again. `synchronous`: before
+    each reply.
+    """
+
+    policy: Policy
+    every_steps: int = 0
+    """With `asynchronous`, steps between two writings, about; 0 for the server's default."""
+
+    def __post_init__(self) -> None:
+        if self.policy not in ("none", "asynchronous", "synchronous"):
+            raise ValueError(
+                f"the policy must be none, asynchronous or synchronous, not {self.policy!r}"
+            )
+        if self.every_steps < 0 or (self.every_steps and self.policy != "asynchronous"):
+            raise ValueError(
+                f"every_steps is for the policy asynchronous and at least 0, not "
+                f"{self.every_steps} with {self.policy}"
+            )
+
+
+@dataclass(frozen=True)
 class SessionInfo:
     """A session as the server describes it at one moment."""
 
@@ -78,6 +106,9 @@ class SessionInfo:
     create_time: datetime
     expire_time: datetime
     """When it expires if nothing is sent."""
+    durability: Durability
+    durable_step: int
+    """Steps before this one are in the server's store."""
 
 
 @dataclass(frozen=True, eq=False)

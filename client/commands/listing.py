@@ -51,12 +51,14 @@ def run_sessions(arguments: argparse.Namespace) -> int:
             session.model,
             str(session.locations),
             str(session.next_step),
+            str(session.durable_step),
             str(session.state_bytes),
             f"{max(0.0, (session.expire_time - now).total_seconds()):.0f} s",
         )
         for session in sessions
     ]
-    names = ("session", "model", "locations", "next step", "state bytes", "expires in")
+    steps = ("next step", "durable step")
+    names = ("session", "model", "locations", *steps, "state bytes", "expires in")
     print(table(names, rows))
     return 0
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import ExitStack
-from typing import BinaryIO
+from typing import BinaryIO, get_args
 
 from client.blocking import Client, Session
-from client.commands.parsing import Subparsers, add_command, add_locations, connect
+from client.commands.parsing import Subparsers, add_command, add_locations, connect, positive
 from client.errors import InvalidRequest
+from client.records import Durability, Policy
 from client.sequences import FORMATS, format_of, read, writer
 
 EXAMPLES = """\
@@ -17,6 +18,7 @@ EXAMPLES = """\
   ./sensor | python -m client stream copy-ntm-lstm --format jsonl | ./display
   python -m client stream copy-ntm-lstm --input first.csv --keep
   python -m client stream --session ID --input second.csv
+  ./sensor | python -m client stream copy-ntm-lstm --durability synchronous
 
 A line is a step: values separated by commas, or a JSON array of numbers. Outputs of lines from
 standard input appear as the lines arrive, one line for each.
@@ -50,6 +52,17 @@ def add_to(subparsers: Subparsers) -> None:
     )
     add_locations(parser)
     parser.add_argument(
+        "--durability",
+        choices=get_args(Policy),
+        help="when steps are written to the server's store (default: as the server is set)",
+    )
+    parser.add_argument(
+        "--every-steps",
+        type=positive,
+        metavar="N",
+        help="with --durability asynchronous, steps between two writings (default: the server's)",
+    )
+    parser.add_argument(
         "--session", metavar="ID", help="continue this session, and do not delete it at the end"
     )
     parser.add_argument("--keep", action="store_true", help="do not delete the new session either")
@@ -79,16 +92,29 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _session(client: Client, arguments: argparse.Namespace) -> Session:
+    durability = _durability(arguments)
     if not arguments.session:
         if not arguments.model:
             raise InvalidRequest("name a model, or a session to continue with --session")
-        return client.create_session(arguments.model, arguments.locations)
+        return client.create_session(arguments.model, arguments.locations, durability=durability)
     session = client.session(arguments.session)
+    if durability not in (None, session.durability):
+        raise InvalidRequest(
+            f"session {session.id} has the durability {session.durability.policy}, which stays"
+        )
     if arguments.model not in (None, session.model.name):
         raise InvalidRequest(f"session {session.id} runs {session.model.name}")
     if arguments.locations not in (None, session.locations):
         raise InvalidRequest(f"session {session.id} has {session.locations} locations")
     return session
+
+
+def _durability(arguments: argparse.Namespace) -> Durability | None:
+    if arguments.every_steps and arguments.durability != "asynchronous":
+        raise InvalidRequest("--every-steps goes with --durability asynchronous")
+    if arguments.durability is None:
+        return None
+    return Durability(arguments.durability, arguments.every_steps or 0)
 
 
 def _source(path: str, stack: ExitStack) -> BinaryIO:

@@ -25,6 +25,10 @@ class Running:
         self.fake.released.set()
         self.server.stop(None).wait()
 
+    def restart(self) -> None:
+        """Answer again, at the same address."""
+        self.server, _ = serve(self.fake, int(self.address.rpartition(":")[2]))
+
 
 @pytest.fixture
 def running() -> Iterator[Running]:
@@ -53,4 +57,18 @@ def client(running: Running) -> Iterator[Client]:
 async def async_client(running: Running) -> AsyncIterator[AsyncClient]:
     """An asynchronous client of the fake."""
     async with AsyncClient(running.address, timeout_seconds=20) as client:
+        yield client
+
+
+@pytest.fixture
+def trying_once(running: Running) -> Iterator[Client]:
+    """A blocking client of the fake that fails when the first attempt does."""
+    with Client(running.address, timeout_seconds=20, resume=None) as client:
+        yield client
+
+
+@pytest.fixture
+async def async_trying_once(running: Running) -> AsyncIterator[AsyncClient]:
+    """An asynchronous client of the fake that fails when the first attempt does."""
+    async with AsyncClient(running.address, timeout_seconds=20, resume=None) as client:
         yield client

@@ -5,15 +5,18 @@ A small server for tests of the client: real gRPC, plain networks.
 out of order shows in every later output. `copy` remembers binary vectors and gives them back after
 the delimiter, without an error, as a trained network does, but only as many as it has locations;
 its heads move on by one location a step. `bare` is `sums` without a memory or traces.
+
+It has a store that never fails, answers chunks sent again from a window, and forgets what is not
+stored when it is told to `lose`, as a server that dies.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from typing import TypeVar
 
 import grpc
 import numpy as np
@@ -24,9 +27,14 @@ from google.rpc import error_details_pb2, status_pb2
 from client.records import Float32
 from service.pb import ntm_pb2 as pb
 from service.pb.ntm_pb2_grpc import NtmServiceServicer, add_NtmServiceServicer_to_server
+from tests.client.fake_session import FakeSession, key
 
-NOT_FOUND, INVALID_ARGUMENT, ABORTED, DATA_LOSS = 5, 3, 10, 15
+T = TypeVar("T")
+
+NOT_FOUND, INVALID_ARGUMENT, ABORTED, DATA_LOSS, UNAVAILABLE = 5, 3, 10, 15, 14
 PAGE = 2
+WINDOW = 4
+"""Chunks of a session that are answered again."""
 
 
 def _model(name: str, input_width: int, output_width: int, locations: int) -> pb.Model:
@@ -59,6 +67,10 @@ MODELS = {
 }
 
 
+class Lost(Exception):
+    """The answer is lost: the call or the stream ends as if the connection had."""
+
+
 class Refused(Exception):
     """What the fake answers with: an Error of the API."""
 
@@ -73,35 +85,6 @@ def refuse(code: int, reason: str, message: str = "refused", **metadata: str) ->
     return Refused(pb.Error(code=code, reason=reason, message=message, metadata=metadata))
 
 
-@dataclass
-class FakeSession:
-    """The inputs so far decide everything that the session answers."""
-
-    description: pb.Session
-    inputs: list[Float32] = field(default_factory=list)
-
-    def step(self, values: Float32) -> tuple[Float32, dict[str, Float32]]:
-        """The outputs of one step and its traces, each [heads, width]."""
-        self.inputs.append(values)
-        outputs = self._outputs()
-        head = np.zeros((1, max(self.description.locations, 1)), np.float32)
-        head[0, (len(self.inputs) - 1) % head.shape[1]] = 1
-        vectors = outputs[np.newaxis]
-        traces = {"read_weighting": head * 0.75, "write_weighting": head}
-        return outputs, traces | {"add_vector": -vectors, "read_vector": vectors}
-
-    def _outputs(self) -> Float32:
-        inputs = np.stack(self.inputs)
-        if self.description.model != "copy":
-            total: Float32 = inputs.sum(0)
-            return total
-        delimiter = int(inputs[:, 8].argmax()) if inputs[:, 8].any() else len(inputs)
-        position = len(inputs) - delimiter - 2
-        if 0 <= position < min(delimiter, self.description.locations):
-            return inputs[position, :8] * 0.9
-        return np.zeros(8, np.float32)
-
-
 class FakeServer(NtmServiceServicer):
     """The servicer, and what a test sets and looks at."""
 
@@ -111,6 +94,11 @@ class FakeServer(NtmServiceServicer):
         self.deleted: set[str] = set()
         self.failures: deque[Refused] = deque()
         """What the next chunks are answered with, before anything else."""
+        self.losses: deque[str] = deque()
+        """For each next call or message whether it is lost `before` or `after` it is made."""
+        self.routes: list[tuple[str, str]] = []
+        """The method of each call, and the session that its metadata name."""
+        self.window = WINDOW
         self.chunks: list[pb.Chunk] = []
         """Every chunk that arrived."""
         self.message_sizes: list[int] = []
@@ -137,6 +125,7 @@ class FakeServer(NtmServiceServicer):
             locations=request.locations or model.default_locations,
             idle_timeout=request.idle_timeout,
             state_bytes=1000,
+            durability=request.durability,
         )
         session.expire_time.FromSeconds(100)
         self.sessions[session.id] = FakeSession(session)
@@ -165,12 +154,14 @@ class FakeServer(NtmServiceServicer):
             raise self.failures.popleft()
         session = self.find(chunk.session_id)
         first = len(session.inputs)
+        if again := session.answered.get(key(chunk)):
+            return again
         if chunk.HasField("first_step") and chunk.first_step != first:
             raise refuse(ABORTED, "STEP_INDEX_MISMATCH", "not the next step", expected=str(first))
         width = MODELS[session.description.model].input_width
         inputs = np.frombuffer(chunk.inputs, "<f4").reshape(-1, width)
         made = [session.step(values) for values in inputs]
-        return pb.Reply(
+        reply = pb.Reply(
             session_id=chunk.session_id,
             first_step=first,
             next_step=len(session.inputs),
@@ -180,6 +171,23 @@ class FakeServer(NtmServiceServicer):
                 for name in chunk.traces.names
             ],
         )
+        session.answer(chunk, reply, self.window)
+        return reply
+
+    def lose(self) -> None:
+        """Forget all that is not stored, as a server that dies."""
+        for session in self.sessions.values():
+            session.lose()
+
+    def losing(self, make: Callable[[], T]) -> T:
+        """What is made, unless it, or its answer, is to be lost."""
+        loss = self.losses.popleft() if self.losses else ""
+        if loss == "before":
+            raise Lost
+        made = make()
+        if loss == "after":
+            raise Lost
+        return made
 
     def perform(self, operation: pb.Operation) -> pb.Outcome:
         """What one operation of a stream leads to."""
@@ -212,9 +220,25 @@ class FakeServer(NtmServiceServicer):
             case pb.ListSessionsRequest():
                 return self._page(int(request.page_token or 0))
             case pb.ResetSessionRequest():
-                self.find(request.session_id).inputs.clear()
+                session = self.find(request.session_id)
+                session.set_back(0)
+                return pb.ResetSessionResponse(session=session.description)
+            case pb.CheckpointSessionRequest():
                 description = self.find(request.session_id).description
-                return pb.ResetSessionResponse(session=description)
+                checkpoint = str(description.next_step).encode()
+                return pb.CheckpointSessionResponse(session=description, checkpoint=checkpoint)
+            case pb.RestoreSessionRequest():
+                session = self.find(request.session_id)
+                if not request.checkpoint:
+                    raise refuse(INVALID_ARGUMENT, "CHECKPOINT_DAMAGED", "damaged")
+                session.set_back(int(request.checkpoint))
+                return pb.RestoreSessionResponse(session=session.description)
+            case pb.ForkSessionRequest():
+                session = self.find(request.session_id)
+                description = session.description
+                fork = self.open(pb.CreateSessionRequest(model=description.model))
+                self.sessions[fork.id].inputs = list(session.inputs)
+                return pb.ForkSessionResponse(session=self.find(fork.id).description)
             case pb.DeleteSessionRequest():
                 self.close(request.session_id)
                 return pb.DeleteSessionResponse()
@@ -229,6 +253,7 @@ class FakeServer(NtmServiceServicer):
         self, request_iterator: Iterator[pb.StreamStepsRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.StreamStepsResponse]:
         """Answer message by message, in order."""
+        self.routes.append(("StreamSteps", _session_of(context)))
         for request in request_iterator:
             self.message_sizes.append(len(request.operations))
             self.received.set()
@@ -237,9 +262,11 @@ class FakeServer(NtmServiceServicer):
                 context.abort(grpc.StatusCode.INTERNAL, "the fake broke the stream")
             if self.end_streams:
                 return
-            yield pb.StreamStepsResponse(
-                outcomes=[self.perform(operation) for operation in request.operations]
-            )
+            try:
+                outcomes = self.losing(lambda: [self.perform(one) for one in request.operations])  # noqa: B023 - called at once
+            except Lost:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "the connection was lost")
+            yield pb.StreamStepsResponse(outcomes=outcomes)
 
     def _page(self, start: int) -> pb.ListSessionsResponse:
         found = [self.find(session_id).description for session_id in self.sessions]
@@ -275,9 +302,16 @@ def _trace(name: str, values: Float32, top_k: int) -> pb.Trace:
     return pb.Trace(name=name, heads=heads, width=width, values=data, locations=locations)
 
 
+def _session_of(context: grpc.ServicerContext) -> str:
+    return str(dict(context.invocation_metadata()).get("x-session-id", ""))
+
+
 def _unary(fake: FakeServer, request: Message, context: grpc.ServicerContext) -> Message:
+    fake.routes.append((type(request).__name__.removesuffix("Request"), _session_of(context)))
     try:
-        return fake.answer(request)
+        return fake.losing(lambda: fake.answer(request))
+    except Lost:
+        context.abort(grpc.StatusCode.UNAVAILABLE, "the connection was lost")
     except Refused as refused:
         error = refused.error
         details = [error_details_pb2.ErrorInfo(reason=error.reason, metadata=dict(error.metadata))]
@@ -298,10 +332,10 @@ for _method in pb.DESCRIPTOR.services_by_name["NtmService"].methods:
         setattr(FakeServer, _method.name, _unary)
 
 
-def serve(fake: FakeServer) -> tuple[grpc.Server, str]:
-    """A running server with that servicer, and its address."""
+def serve(fake: FakeServer, port: int = 0) -> tuple[grpc.Server, str]:
+    """A running server with that servicer, at any free port without one, and its address."""
     server = grpc.server(ThreadPoolExecutor(8))
     add_NtmServiceServicer_to_server(fake, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
     return server, f"127.0.0.1:{port}"

@@ -60,11 +60,11 @@ async def test_leaving_the_block_deletes_the_session(
 
 
 async def test_a_session_that_can_not_be_deleted(
-    async_client: AsyncClient, running: Running
+    async_trying_once: AsyncClient, running: Running
 ) -> None:
     """As of the blocking client."""
-    first = await async_client.create_session("sums")
-    second = await async_client.create_session("sums")
+    first = await async_trying_once.create_session("sums")
+    second = await async_trying_once.create_session("sums")
     with pytest.raises(Unavailable):
         async with first:
             running.stop()
@@ -176,10 +176,10 @@ async def test_sessions_outlive_their_stream(async_client: AsyncClient) -> None:
     [("abort_streams", "the fake broke the stream"), ("end_streams", "the server ended")],
 )
 async def test_a_broken_stream_fails_everything_pending(
-    async_client: AsyncClient, fake: FakeServer, fault: str, message: str
+    async_trying_once: AsyncClient, fake: FakeServer, fault: str, message: str
 ) -> None:
     """Whoever waits on a stream that breaks gets the reason, and so does whoever comes later."""
-    async with async_client.stream() as stream:
+    async with async_trying_once.stream() as stream:
         sessions = [await stream.open("sums") for _ in range(5)]
         setattr(fake, fault, True)
         steps = (session.step(INPUTS) for session in sessions)
@@ -267,9 +267,9 @@ async def test_an_operation_cancelled_before_it_is_sent_never_is(
     assert len(fake.chunks) == 1
 
 
-async def test_an_answer_too_late(async_client: AsyncClient, fake: FakeServer) -> None:
+async def test_an_answer_too_late(async_trying_once: AsyncClient, fake: FakeServer) -> None:
     """An operation of a stream fails when its timeout has passed, and others go on."""
-    async with async_client.stream() as stream:
+    async with async_trying_once.stream() as stream:
         session = await stream.open("sums")
         fake.released.clear()
         with pytest.raises(TimedOut, match=r"no answer in 0\.05 s"):

@@ -271,17 +271,17 @@ def test_unknown_names(client: Client) -> None:
         client.session("0" * 32)
 
 
-def test_an_answer_too_late(client: Client, fake: FakeServer) -> None:
+def test_an_answer_too_late(trying_once: Client, fake: FakeServer) -> None:
     """A call that is not answered within its timeout says so."""
-    session = client.create_session("sums")
+    session = trying_once.create_session("sums")
     fake.released.clear()
     with pytest.raises(TimedOut, match="did not answer in time"):
         session.step(INPUTS, timeout_seconds=0.05)
 
 
-def test_a_session_that_can_not_be_deleted(client: Client, running: Running) -> None:
+def test_a_session_that_can_not_be_deleted(trying_once: Client, running: Running) -> None:
     """Leaving the block fails if the server is lost, unless the block failed already."""
-    first, second = client.create_session("sums"), client.create_session("sums")
+    first, second = trying_once.create_session("sums"), trying_once.create_session("sums")
     with pytest.raises(Unavailable), first:
         running.stop()
 

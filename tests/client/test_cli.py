@@ -149,9 +149,24 @@ def test_stream_continues_a_session(
     assert list(fake.sessions) == [session_id]
 
 
+def test_stream_says_when_steps_are_durable(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session is opened with the durability asked for, and listed with its durable step."""
+    type_in(monkeypatch, b"0,1,2\n3,4,5\n6,7,8\n")
+    options = ["--durability", "asynchronous", "--every-steps", "2"]
+    assert main(["stream", "sums", "--keep", *options]) == 0
+    capsys.readouterr()
+
+    assert main(["sessions"]) == 0
+    _, row = capsys.readouterr().out.splitlines()
+    assert row.split()[2:6] == ["8", "3", "2", "1000"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["sums", "--every-steps", "2"], "goes with --durability asynchronous"),
         ([], "name a model, or a session"),
         (["--session", "f" * 32], "no session"),
         (["tetris"], "no model 'tetris'"),
@@ -168,7 +183,9 @@ def test_stream_of_nothing(
     assert len(error.splitlines()) == 1
 
 
-@pytest.mark.parametrize("arguments", [["copy"], ["--locations", "5"]])
+@pytest.mark.parametrize(
+    "arguments", [["copy"], ["--locations", "5"], ["--durability", "synchronous"]]
+)
 def test_stream_of_a_session_otherwise(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -202,7 +219,7 @@ def test_sessions(
 
     assert main(["sessions"]) == 0
     _, row = capsys.readouterr().out.splitlines()
-    assert row.split() == [*fake.sessions, "sums", "8", "1", "1000", "0", "s"]
+    assert row.split() == [*fake.sessions, "sums", "8", "1", "0", "1000", "0", "s"]
 
 
 def test_no_server(capsys: pytest.CaptureFixture[str]) -> None:
