@@ -11,11 +11,13 @@ FROM ${BASE} AS build
 ARG ONNXRUNTIME=onnxruntime
 WORKDIR /app
 COPY constraints.txt pyproject.toml /build/
-# The project's dependencies, with ONNXRUNTIME in the place of the one that it names for a platform.
+# The project's dependencies, with ONNXRUNTIME in the place of the one that it names for a platform,
+# and what the store redis:// needs.
 RUN python3 -c "import tomllib; \
         project = tomllib.load(open('/build/pyproject.toml', 'rb'))['project']; \
         others = [d for d in project['dependencies'] if not d.startswith('onnxruntime')]; \
-        print(*others, '${ONNXRUNTIME}', sep='\n')" >/build/requirements.txt \
+        redis = project['optional-dependencies']['redis']; \
+        print(*others, *redis, '${ONNXRUNTIME}', sep='\n')" >/build/requirements.txt \
     && python3 -m venv /opt/venv \
     && /opt/venv/bin/pip install --no-cache-dir --no-compile \
         --constraint /build/constraints.txt -r /build/requirements.txt \

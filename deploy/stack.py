@@ -162,6 +162,7 @@ def _configuration(target: str, alerted: Sequence[str]) -> str:
     ours["alerting"]["alertmanagers"][0]["static_configs"] = [{"targets": list(alerted)}]
     jobs = {job["job_name"]: job for job in ours["scrape_configs"]}
     jobs["ntm"]["static_configs"] = [{"targets": [target]}]
+    del jobs["ntm"]["dns_sd_configs"]
     ours["scrape_configs"] = [jobs["ntm"]]
     return yaml.safe_dump(ours)
 
