@@ -70,14 +70,15 @@ def _envoy(text: str, replicas: Sequence[Replica], own_port: int, folder: Path) 
 def _nginx(text: str, replicas: Sequence[Replica], own_port: int, folder: Path) -> str:
     for number, replica in enumerate(replicas, 1):
         text = text.replace(f"ntm-{number}:50051", replica.address)
-    return text.replace("0.0.0.0:50050", f"127.0.0.1:{own_port}").replace("/tmp", str(folder))  # noqa: S104, S108 - the file's
+    text = text.replace("/tmp", str(folder))  # noqa: S108 - where the file has its own
+    return text.replace("0.0.0.0:50050", f"127.0.0.1:{own_port}")
 
 
 def _haproxy(text: str, replicas: Sequence[Replica], own_port: int, folder: Path) -> str:
     for number, replica in enumerate(replicas, 1):
         addresses = f"{replica.address} port {port(replica.monitoring)}"
         text = text.replace(f"ntm-{number}:50051", addresses)
-    return text.replace("0.0.0.0:50050", f"127.0.0.1:{own_port}")  # noqa: S104 - the file's
+    return text.replace("0.0.0.0:50050", f"127.0.0.1:{own_port}")
 
 
 ENVOY = Balancer(

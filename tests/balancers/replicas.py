@@ -78,8 +78,7 @@ def replicas(folder: Path, count: int = 3) -> Iterator[list[Replica]]:
     store = f"directory:{folder / 'store'}"
     started: list[Replica] = []
     try:
-        for number in range(count):
-            started.append(Replica(folder, number, store))
+        started += (Replica(folder, number, store) for number in range(count))
         for replica in started:
             replica.wait()
         yield started
