@@ -55,9 +55,9 @@ class Replica:
         assert self.process.poll() is None, self._log.read_text()
         return '"message": "serving"' in self._log.read_text()
 
-    def kill(self) -> None:
-        """End the process without a chance to tidy up."""
-        self.process.send_signal(signal.SIGKILL)
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """End the process, without a chance to tidy up unless another signal is given."""
+        self.process.send_signal(number)
         self.process.wait()
 
     def count(self, metric: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -102,8 +103,11 @@ def test_sessions_stay_with_their_replica(site: Site, sessions: list[Session]) -
     assert set(first) == {0, 1, 2}
 
 
-def test_sessions_outlive_their_replica(site: Site, sessions: list[Session]) -> None:
-    """Killed in the middle of steps: no output differs by a bit, and no other session moves."""
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_sessions_outlive_their_replica(
+    site: Site, sessions: list[Session], number: signal.Signals
+) -> None:
+    """Ended in the middle of steps: no output differs by a bit, and no other session moves."""
     before = owners(site, sessions)
     model = sessions[0].model
     sequences = [CopySequence.random(model, LENGTH, seed) for seed in range(SESSIONS)]
@@ -118,8 +122,8 @@ def test_sessions_outlive_their_replica(site: Site, sessions: list[Session]) -> 
     with ThreadPoolExecutor(SESSIONS) as pool:
         going = [pool.submit(go_on, s, q) for s, q in zip(sessions, sequences, strict=True)]
         wait_until(lambda: site.replicas[0].count("ntm_steps_total") > made, 20, "they go on")
-        site.replicas[0].kill()
         assert not all(task.done() for task in going)
+        site.replicas[0].kill(number)
         rests = [task.result() for task in going]
 
     for first, rest, want in zip(firsts, rests, wanted, strict=True):
