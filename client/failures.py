@@ -8,7 +8,7 @@ from typing import cast
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
-from client.errors import BY_CODE, BY_REASON, NtmClientError, Unreachable
+from client.errors import BY_CODE, BY_REASON, NtmClientError, Unavailable, Unreachable
 from service.pb import ntm_pb2 as pb
 
 DETAILS_KEY = "grpc-status-details-bin"
@@ -21,6 +21,12 @@ NO_CONNECTION = (
 """
 What gRPC says where it could not connect. Where it says something else one day, such failures count
 as those of a connection that was lost, and what may not be repeated is not.
+"""
+
+SERVER_ENDED = "CANCELLED"
+"""
+What gRPC says, with the code of that name, for a call that came just when its server stopped. Of a
+call that was cancelled here it says more.
 """
 
 
@@ -66,6 +72,8 @@ def _status(error: grpc.RpcError) -> status_pb2.Status:
 
 def _without_reason(error: grpc.RpcError, target: str) -> NtmClientError:
     code, details = error.code(), error.details() or ""
+    if code is grpc.StatusCode.CANCELLED and details == SERVER_ENDED:
+        return Unavailable(f"the server at {target} stopped; try another replica", code=code)
     if code is grpc.StatusCode.UNAVAILABLE:
         message = (
             f"no server answers at {target} ({details}); start one with `python -m service`, "
