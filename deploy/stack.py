@@ -174,6 +174,7 @@ def _configuration(targets: Sequence[str], alerted: Sequence[str]) -> str:
     ours["alerting"]["alertmanagers"][0]["static_configs"] = [{"targets": list(alerted)}]
     jobs = {job["job_name"]: job for job in ours["scrape_configs"]}
     jobs["ntm"]["static_configs"] = [{"targets": list(targets)}]
+    del jobs["ntm"]["dns_sd_configs"]
     ours["scrape_configs"] = [jobs["ntm"]]
     return yaml.safe_dump(ours)
 

@@ -24,13 +24,13 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def compose(*arguments: str) -> None:
-    """Run a command of compose on the file, with the profile of the store."""
+    """Run a command of compose on the file, with the profile of the replicas."""
     command = (
         [sys.executable, "-m", "podman_compose", "--in-pod=false"]
         if is_podman()
         else ["docker", "compose"]
     )
-    command += [f"--file={FILE}", "--profile=store", *arguments]
+    command += [f"--file={FILE}", "--profile=replicas", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -32,7 +32,10 @@ def test_every_service_is_locked_down(name: str) -> None:
     assert service["healthcheck"]["test"][0] == "CMD"  # a program, no shell
 
 
-@pytest.mark.parametrize("name", sorted(set(SERVICES) - {"ntm"}))
+SERVERS = ("ntm", "ntm-replicas")
+
+
+@pytest.mark.parametrize("name", sorted(set(SERVICES) - set(SERVERS)))
 def test_every_other_image_is_pinned(name: str) -> None:
     """By registry and version, so that an update is a change of the file."""
     assert re.fullmatch(r"docker\.io/[\w-]+/[\w-]+:v?\d+\.\d+\.\d+", SERVICES[name]["image"])
@@ -59,9 +62,10 @@ def test_ports_are_published_on_loopback_alone() -> None:
     assert [port for port in ports if not port.startswith("127.0.0.1:")] == []
 
 
-def test_every_variable_of_the_server_is_a_setting() -> None:
+@pytest.mark.parametrize("name", SERVERS)
+def test_every_variable_of_the_server_is_a_setting(name: str) -> None:
     """And its values are allowed; the state takes at most half of the memory."""
-    service = SERVICES["ntm"]
+    service = SERVICES[name]
     environment = {name: str(value) for name, value in service["environment"].items()}
     settings = Settings.from_command_line([], environment)
     memory = int(service["mem_limit"][:-1]) * UNITS[service["mem_limit"][-1]]
@@ -70,11 +74,34 @@ def test_every_variable_of_the_server_is_a_setting() -> None:
     assert settings.max_state_bytes <= memory / 2
 
 
-def test_the_server_has_time_to_drain() -> None:
-    """It is killed only some seconds after it should have stopped."""
-    assert (
-        int(SERVICES["ntm"]["stop_grace_period"].removesuffix("s")) > Settings().drain_seconds + 1
+@pytest.mark.parametrize("name", SERVERS)
+def test_the_server_has_time_to_drain(name: str) -> None:
+    """It is killed only some seconds after it should have stopped; to store takes time as well."""
+    service = SERVICES[name]
+    settings = Settings.from_command_line(
+        [], {k: str(v) for k, v in service["environment"].items()}
     )
+    drain = settings.drain_seconds * (2 if settings.store else 1)
+
+    assert int(service["stop_grace_period"].removesuffix("s")) > drain + 1
+
+
+def test_replicas_share_a_store_that_is_there() -> None:
+    """They find it by its name, are behind the balancer alone, and start with the same profile."""
+    environment = SERVICES["ntm-replicas"]["environment"]
+    store = environment["NTM_STORE"].removeprefix("redis://").removesuffix(":6379")
+    envoy = yaml.safe_load((DEPLOY / "balancers/envoy.yaml").read_text())["static_resources"]
+    (group,) = envoy["clusters"][0]["load_assignment"]["endpoints"]
+    (endpoint,) = group["lb_endpoints"]
+
+    assert endpoint["endpoint"]["address"]["socket_address"] == {
+        "address": "ntm-replicas",
+        "port_value": Settings().port,
+    }
+    assert "ports" not in SERVICES["ntm-replicas"]
+    assert {tuple(SERVICES[n]["profiles"]) for n in (store, "ntm-replicas", "balancer")} == {
+        ("replicas",)
+    }
 
 
 def test_the_services_are_those_that_prometheus_knows() -> None:
@@ -85,5 +112,9 @@ def test_the_services_are_those_that_prometheus_knows() -> None:
     for job in configuration["scrape_configs"]:
         targets += [t for group in job["static_configs"] for t in group["targets"]]
 
+    (ntm,) = (job for job in configuration["scrape_configs"] if job["job_name"] == "ntm")
+    (found,) = ntm["dns_sd_configs"]
+
     assert f"ntm:{Settings().metrics_port}" in targets
+    assert (found["names"], found["port"]) == (["ntm-replicas"], Settings().metrics_port)
     assert {target.partition(":")[0] for target in targets} <= {*SERVICES, "localhost"}

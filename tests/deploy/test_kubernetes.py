@@ -52,7 +52,7 @@ def settings(objects: list[dict[str, Any]], container: dict[str, Any]) -> dict[s
     return data
 
 
-@pytest.mark.parametrize("folder", ["base", "everything"])
+@pytest.mark.parametrize("folder", ["base", "everything", "replicas"])
 def test_every_object_is_valid(folder: str, tmp_path: Path) -> None:
     """By the schemas of Kubernetes, with no field that they do not know."""
     built = [o for o in kustomize(KUBERNETES / folder) if o["apiVersion"] != OPERATOR]
@@ -62,6 +62,14 @@ def test_every_object_is_valid(folder: str, tmp_path: Path) -> None:
     checked = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.parametrize("folder", ["base", "everything", "replicas"])
+def test_every_object_is_in_the_namespace(folder: str) -> None:
+    """An object outside of it, which the default namespace would get, finds none of the others."""
+    built = [o for o in kustomize(KUBERNETES / folder) if o["kind"] != "Namespace"]
+
+    assert {o["metadata"].get("namespace") for o in built} == {"ntm"}
 
 
 def test_the_service_monitor_finds_the_service(objects: list[dict[str, Any]]) -> None:

@@ -1,0 +1,1 @@
+"""Real load balancers before real replicas: `make balancers-test`."""
