@@ -156,7 +156,7 @@ class Keeper:
         """
         session = self._engine.session(session_id)
         self._engine.saving.take([session])
-        await self._save(self._engine.saving.wanted())
+        await self._save_to_the_end(self._engine.saving.wanted())
         if session.durable is None or not session.durable.is_clean:
             raise NotStored(f"session {session_id!r} could not be stored; try again")
 
@@ -188,10 +188,15 @@ class Keeper:
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _save_to_the_end(self, snapshots: Sequence[Snapshot]) -> None:
+        # Who stops waiting must not stop the saving of sessions that others wait for.
+        await asyncio.shield(self._start(self._save(snapshots)))
 
     async def _save(self, snapshots: Sequence[Snapshot]) -> None:
         why = "the server failed"
@@ -275,7 +280,7 @@ class Keeper:
         awake = [session for session in sleepers if session.is_open]
         self._engine.saving.take(awake, puts_to_sleep=True)
         if wanted := self._engine.saving.wanted():
-            await self._save(wanted)
+            await self._save_to_the_end(wanted)
 
     async def _look_for_idle(self) -> None:
         """Put to sleep who is unused for long, and have a little room before it is wanted."""

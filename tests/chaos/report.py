@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.chaos.tally import Tally
 from tests.chaos.world import quantile
 
-_SHOWN = 15
+_SHOWN = 10
 
 
 def table(tally: Tally) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import grpc
 import numpy as np
 import pytest
 
+from service.directory_store import DirectoryStore
 from service.pb import ntm_pb2 as pb
 from service.spec import Float32
+from service.store import Saved
 from tests.conftest import Running, Serve
 from tests.e2e.calls import Stream, chunk, opened, outputs, reason, stepped, until
 from tests.e2e.test_rpcs import refused
@@ -244,6 +247,30 @@ async def test_sleepers_are_deleted_though_there_is_one_place(
             )
         )
         assert running.metric("ntm_sessions", model="ledger") == 0
+
+
+async def test_a_cancelled_call_stops_no_saving(
+    serve: Serve, stored: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that waits for room; the session that makes room is stored and sleeps all the same."""
+    saving, may_save, save = asyncio.Event(), asyncio.Event(), DirectoryStore.save
+
+    async def slow(store: DirectoryStore, sessions: Sequence[Saved]) -> list[bool]:
+        saving.set()
+        await may_save.wait()
+        return await save(store, sessions)
+
+    async with serve(**stored, max_awake_sessions=1) as running:
+        session = await created(running, NONE)
+        await reply(running, session, ones(1), 0)
+        monkeypatch.setattr(DirectoryStore, "save", slow)
+        opening = running.stub.CreateSession(pb.CreateSessionRequest(model="ledger"))
+        await asyncio.wait_for(saving.wait(), 10)
+        opening.cancel()
+        cancelled = {"method": "CreateSession", "code": "CANCELLED"}
+        await until(lambda: running.metric("ntm_rpc_seconds_count", **cancelled))
+        may_save.set()
+        await until(lambda: running.metric("ntm_sessions_asleep", model="ledger"))
 
 
 async def test_durability_without_a_store_is_refused(running: Running) -> None:
