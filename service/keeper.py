@@ -17,7 +17,7 @@ from service.errors import CapacityExceeded, NotStored, NtmError
 from service.lifecycle import draining
 from service.logs import session_tag
 from service.metrics import Metrics
-from service.saving import RENEW_SECONDS, Snapshot
+from service.saving import RENEW_SECONDS, Policy, Snapshot
 from service.settings import Settings
 from service.store import Saved, Store, StoreUnavailable
 from service.work import Work
@@ -159,6 +159,20 @@ class Keeper:
         await self._save_to_the_end(self._engine.saving.wanted())
         if session.durable is None or not session.durable.is_clean:
             raise NotStored(f"session {session_id!r} could not be stored; try again")
+
+    async def is_elsewhere(self, session_id: str) -> bool:
+        """
+        Whether another replica has taken over a session that is awake here; it then no longer is.
+
+        One that is being stepped is taken to be here, as is one without durability.
+        """
+        session = self._engine.session(session_id)
+        durable = session.durable
+        if session.waiting or durable is None or durable.durability.policy is Policy.NONE:
+            return False
+        self._engine.saving.take([session])
+        await self._save(self._engine.saving.wanted())
+        return not session.is_open
 
     async def drain(self, seconds: float) -> int:
         """Have the store keep every session as it is, within that time; how many it has not."""

@@ -83,7 +83,7 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
         self, request: ntm_pb2.GetSessionRequest, context: Context
     ) -> ntm_pb2.GetSessionResponse:
         """See the proto."""
-        view = await self._steps.about(self._engine.describe, request.session_id, PRINCIPAL.get())
+        view = await self._steps.describe(request.session_id, PRINCIPAL.get())
         return ntm_pb2.GetSessionResponse(session=codec.session(view))
 
     async def ListSessions(  # noqa: N802

@@ -83,6 +83,15 @@ class Steps:
             await self._keep(self._keeper, fork.id)
         return codec.session(view)
 
+    async def describe(self, session_id: str, principal: Principal) -> SessionView:
+        """A session as it is, wherever it went meanwhile."""
+        while True:
+            view = await self.about(self._engine.describe, session_id, principal)
+            if self._keeper is None or not self._engine.is_awake(session_id):
+                return view
+            if not await self._keeper.is_elsewhere(session_id):
+                return view
+
     async def about(
         self, look: Callable[[str, str], T], session_id: str, principal: Principal
     ) -> T:

@@ -301,3 +301,14 @@ async def test_another_principals_sleeping_session_is_unknown(
         assert running.metric("ntm_sessions_asleep", model="ledger") == 1
         response = await running.stub.Step(step, metadata=alice)
         assert outputs(response.reply).tolist() == [[1, 1]]
+
+
+async def test_a_session_that_went_elsewhere_is_not_described_as_it_was(
+    serve: Serve, stored: dict[str, Any]
+) -> None:
+    """The replica that had it finds out, and takes it over as it is now."""
+    async with serve(**stored) as first, serve(**stored) as second:
+        session = await created(first, SYNCHRONOUS)
+        await reply(first, session, ones(1), 0)
+        await reply(second, session, ones(1), 1)
+        assert (await described(first, session)).next_step == 2
