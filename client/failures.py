@@ -8,7 +8,7 @@ from typing import cast
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
-from client.errors import BY_CODE, BY_REASON, NtmClientError, Unreachable
+from client.errors import BY_CODE, BY_REASON, NtmClientError, Unavailable, Unreachable
 from service.pb import ntm_pb2 as pb
 
 DETAILS_KEY = "grpc-status-details-bin"
@@ -23,9 +23,8 @@ What gRPC says where it could not connect. Where it says something else one day,
 as those of a connection that was lost, and what may not be repeated is not.
 """
 
-
-CHANNEL_CLOSED = "Channel closed!"
-"""What gRPC says of calls under way when a thread closes their client."""
+CANCELLED_HERE = ("Channel closed!", "Locally cancelled by application!")
+"""What gRPC says of calls that this client cancelled, and of those under way when it is closed."""
 
 
 def from_call(error: grpc.RpcError, target: str) -> NtmClientError:
@@ -70,8 +69,8 @@ def _status(error: grpc.RpcError) -> status_pb2.Status:
 
 def _without_reason(error: grpc.RpcError, target: str) -> NtmClientError:
     code, details = error.code(), error.details() or ""
-    if code is grpc.StatusCode.CANCELLED and details != CHANNEL_CLOSED:
-        code = grpc.StatusCode.UNAVAILABLE  # nobody here cancels: the server is ending
+    if code is grpc.StatusCode.CANCELLED and details not in CANCELLED_HERE:
+        return Unavailable(f"the server at {target} stopped; try another replica", code=code)
     if code is grpc.StatusCode.UNAVAILABLE:
         message = (
             f"no server answers at {target} ({details}); start one with `python -m service`, "
