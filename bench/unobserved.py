@@ -21,7 +21,7 @@ def _blind() -> None:
         (Counter, ["inc"]),
         (Gauge, ["inc", "dec", "set", "set_function"]),
         (Histogram, ["observe"]),
-        (Observations, ["observe"]),
+        (Observations, ["observe", "observe_one"]),
         (Counts, ["opened", "closed", "admitted", "begun", "committed", "failed"]),
         (AccessLog, ["note"]),
     ):

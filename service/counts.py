@@ -81,7 +81,7 @@ class Counts:
         """A chunk was admitted, behind whatever else its session waits for."""
         if session.next_step and not session.waiting:
             interval = chunk.submitted_seconds - session.used_seconds
-            self._model(session.model).interval_seconds.observe([interval])
+            self._model(session.model).interval_seconds.observe_one(interval)
         for name in chunk.selection:
             self._metrics.traces.labels(session.model, name).inc()
 
@@ -105,8 +105,11 @@ class Counts:
         whole = [chunk.finished_seconds - chunk.submitted_seconds for chunk in chunks]
         model.chunk_seconds.observe(whole)
         model.run_seconds.observe([each.finished_seconds - each.begun_seconds for each in chunks])
+        by_steps: dict[int, list[float]] = {}
         for chunk, seconds in zip(chunks, whole, strict=True):
-            model.step_seconds.observe([seconds / chunk.done], chunk.done)
+            by_steps.setdefault(chunk.done, []).append(seconds / chunk.done)
+        for steps, times in by_steps.items():
+            model.step_seconds.observe(times, steps)
 
     def failed(self, model: str) -> None:
         """A run of the model's network raised an error."""

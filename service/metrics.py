@@ -33,6 +33,11 @@ class Observations:
             self.counts[bisect_left(self._buckets, value)] += times
         self.sum += times * sum(values)
 
+    def observe_one(self, value: float) -> None:
+        """Count a value that comes alone. Only one thread at a time may do so."""
+        self.counts[bisect_left(self._buckets, value)] += 1
+        self.sum += value
+
 
 class BatchHistogram(Collector):
     """
@@ -54,7 +59,10 @@ class BatchHistogram(Collector):
 
     def labels(self, model: str) -> Observations:
         """What is counted of a model."""
-        return self._models.setdefault(model, Observations(self._buckets))
+        seen = self._models.get(model)
+        if seen is None:
+            seen = self._models[model] = Observations(self._buckets)
+        return seen
 
     def collect(self) -> Iterator[Metric]:
         """The metric as it is now."""

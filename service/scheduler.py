@@ -8,8 +8,8 @@ from itertools import islice
 from service.sessions import Session
 from service.slab import Slab
 
-MOST_TURN_BYTES = 16 << 20
-"""A turn steps about so much state at most, some 15 ms on a CPU, so that others wait no longer."""
+MOST_TURN_BYTES = 48 << 20
+"""A turn steps about so much state at most, some 45 ms on a CPU, so that others wait no longer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,7 @@ class Steps:
         now = self._engine.now()
         for chunk in chunks:
             seconds = now - chunk.finished_seconds
-            self._metrics.reply_seconds.labels(chunk.model).observe([seconds])
+            self._metrics.reply_seconds.labels(chunk.model).observe_one(seconds)
         self._metrics.sent_bytes.inc(sent_bytes)
 
     def submit(self, works: Sequence[Work]) -> None:

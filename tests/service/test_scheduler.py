@@ -37,8 +37,8 @@ def ids(scheduler: Scheduler) -> list[str]:
 
 def test_a_turn_steps_no_more_state_than_others_can_wait_for(network: Network) -> None:
     """At many locations a turn has fewer ticks, and then fewer sessions, than it may."""
-    slab = Slab(network, 100_000)
-    assert slab.slot_bytes == 1_600_008
+    slab = Slab(network, 300_000)
+    assert slab.slot_bytes == 4_800_008
     scheduler = Scheduler(max_batch=16, max_burst=8)
     for name in "abcdefghijklm":
         scheduler.add(waiting(slab, name, steps=8))
