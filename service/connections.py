@@ -38,7 +38,10 @@ def arguments(settings: Settings) -> list[tuple[str, Any]]:
         ("grpc.absolute_max_metadata_size", METADATA_BYTES),
         ("grpc.max_concurrent_streams", CALLS_OF_A_CONNECTION),
         # One for each call and, between calls, one for each session.
-        ("grpc.max_allowed_incoming_connections", settings.max_calls + settings.max_sessions),
+        (
+            "grpc.max_allowed_incoming_connections",
+            min(settings.max_calls + settings.max_sessions, 2**31 - 1),  # what gRPC's options hold
+        ),
         ("grpc.http2.min_ping_interval_without_data_ms", _milliseconds(PING_SECONDS)),
         ("grpc.http2.max_ping_strikes", 2),
         ("grpc.keepalive_time_ms", _milliseconds(KEEPALIVE_SECONDS)),

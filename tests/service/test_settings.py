@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from service import connections
 from service.settings import Settings, variable
 
 
@@ -90,3 +91,9 @@ def test_help_is_complete(capsys: pytest.CaptureFixture[str]) -> None:
     for setting in fields(Settings):
         assert "--" + setting.name.replace("_", "-") in text
         assert variable(setting) in text.replace("\n", "").replace(" ", "")
+
+
+def test_grpc_can_hold_what_follows_from_many_sessions() -> None:
+    """Its options are numbers of 31 bits."""
+    arguments = connections.arguments(Settings(max_sessions=2**40))
+    assert all(-1 <= value < 2**31 for _, value in arguments)
