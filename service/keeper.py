@@ -18,6 +18,7 @@ from service.lifecycle import draining
 from service.logs import session_tag
 from service.metrics import Metrics
 from service.saving import RENEW_SECONDS, Policy, Snapshot
+from service.sessions import Session
 from service.settings import Settings
 from service.store import Saved, Store, StoreUnavailable
 from service.work import Work
@@ -155,8 +156,7 @@ class Keeper:
             NotStored: it could not.
         """
         session = self._engine.session(session_id)
-        self._engine.saving.take([session])
-        await self._save_to_the_end(self._engine.saving.wanted())
+        await self._save_now(session)
         if session.durable is None or not session.durable.is_clean:
             raise NotStored(f"session {session_id!r} could not be stored; try again")
 
@@ -170,9 +170,13 @@ class Keeper:
         durable = session.durable
         if session.waiting or durable is None or durable.durability.policy is Policy.NONE:
             return False
-        self._engine.saving.take([session])
-        await self._save(self._engine.saving.wanted())
+        await self._save_now(session)
         return not session.is_open
+
+    async def _save_now(self, session: Session) -> None:
+        """Send a session that is idle to the store as it is, with all that is on its way there."""
+        self._engine.saving.take([session])
+        await self._save_to_the_end(self._engine.saving.wanted())
 
     async def drain(self, seconds: float) -> int:
         """Have the store keep every session as it is, within that time; how many it has not."""
