@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from client import Client, NtmClientError
+from client.tasks import TASKS, Purpose, Size, size_text
 from export import card, evaluation, sweep, training
 from export import report as report_file
 from export.configuration import Configuration, Trial
@@ -19,7 +20,6 @@ from export.configurations import CONFIGURATIONS, PAPER
 from export.evaluation import Result
 from export.network import ARCHITECTURES
 from export.served import ServedModel
-from export.tasks import TASKS, Purpose, Size, size_text
 from export.training import Run
 from export.verification import OnnxRunner
 

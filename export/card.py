@@ -13,12 +13,12 @@ from typing import Any
 
 import onnx
 
+from client.tasks import TASKS, Purpose
 from export import curve, evaluation, to_onnx, verification
 from export.configuration import SETTING, Configuration
 from export.configurations import CONFIGURATIONS, PAPER
 from export.evaluation import Result
 from export.network import Network
-from export.tasks import TASKS, Purpose
 from export.training import Quality, Run
 from export.verification import OnnxRunner
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from client import Client
-from export.tasks import Batch, Float32
+from client.tasks import Batch, Float32
 
 SESSIONS_AT_ONCE = 8
 

@@ -26,8 +26,8 @@ import onnxruntime
 import torch
 from onnx.reference import ReferenceEvaluator
 
+from client.tasks import TASKS, Float32, Purpose, Size, generator_for
 from export.network import Network, State
-from export.tasks import TASKS, Float32, Purpose, Size, generator_for
 from export.to_onnx import ServedStep, output_names, spec_in
 from service.spec import ModelSpec
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from client import Client
+from client.tasks import TASKS, Purpose
 from export import __main__ as command_line
 from export import card, evaluation
 from export.configuration import Trial
 from export.configurations import CONFIGURATIONS
 from export.served import ServedModel
-from export.tasks import TASKS, Purpose
 from export.verification import OnnxRunner
 from tests.conftest import MODELS, Serve
 

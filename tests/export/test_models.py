@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from client.tasks import TASKS, Purpose, Size
 from export import card, curve, evaluation
 from export.configuration import Trial
 from export.configurations import CONFIGURATIONS
 from export.evaluation import TorchRunner, outputs
-from export.tasks import TASKS, Purpose, Size
 from export.verification import OnnxRunner
 from service.spec import ModelSpec
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from client.tasks import Size
 from export import card, curve, figures, report, to_onnx
 from export.network import build
-from export.tasks import Size
 from export.training import Point
 from tests.export.conftest import tiny
 

@@ -10,10 +10,10 @@ import onnx
 import pytest
 import torch
 
+from client.tasks import copy
 from export import to_onnx, verification
 from export.evaluation import TorchRunner, outputs
 from export.network import Ntm, build
-from export.tasks import copy
 from export.verification import Comparison, OnnxRunner, VerificationFailed
 from service.spec import ModelSpec
 from tests.export.conftest import Exported, tiny

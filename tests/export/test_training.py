@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from client.tasks import TASKS, Purpose, generator_for
 from export import training
 from export.configuration import Configuration
 from export.evaluation import score
 from export.network import ARCHITECTURES, LstmState, Network, State
-from export.tasks import TASKS, Purpose, generator_for
 from export.training import MOST_RESTARTS, NotFinite, Point, Quality, Run
 from export.unrolled import Arena, logits_of
 from tests.export.conftest import tiny

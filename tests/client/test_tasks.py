@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export.evaluation import score
-from export.tasks import (
+from client.tasks import (
     TASKS,
     Purpose,
     associative_recall,
@@ -18,6 +17,7 @@ from export.tasks import (
     repeat_copy,
     size_text,
 )
+from export.evaluation import score
 
 
 def test_copy_shows_vectors_then_a_delimiter_then_silence() -> None:
