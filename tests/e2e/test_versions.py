@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import pytest
 
+from client import cli
 from service import catalogue
 from service.pb import ntm_pb2 as pb
 from service.runtime import Network
@@ -379,3 +380,22 @@ async def test_a_folder_that_cannot_be_read_changes_nothing(
         put(folder, doubling())
         await settled(running, "taken")
         assert caplog.text.count("cannot be looked at") == 1
+
+
+async def test_the_command_line_lists_the_versions_of_models_that_have_several(
+    serve: Serve, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By content hash, with which one is for new sessions and what is loaded."""
+    put(folder, doubling(), place="versions/next.onnx")
+    put(folder, ledger(), "other")
+    async with serve(models_dir=folder, models="ledger,other") as running:
+        command = ["models", "--server", running.address]
+        assert await asyncio.to_thread(cli.main, command) == 0
+    models, versions = capsys.readouterr().out.split("\n\n")
+
+    assert [line.split()[0] for line in models.splitlines()] == ["model", "ledger", "other"]
+    assert [line.split() for line in versions.splitlines()] == [
+        ["model", "version", "for", "new", "sessions", "loaded"],
+        ["ledger", OLD, "yes", "yes"],
+        ["ledger", NEW, "no", "no"],
+    ]
