@@ -193,3 +193,22 @@ def test_a_broken_model_is_named_with_its_path(folder: Path) -> None:
     (folder / "a" / "model.onnx").write_bytes(b"broken")
     with pytest.raises(ModelInvalid, match=r"a/model\.onnx: not a valid ONNX model"):
         catalogue(folder)
+
+
+async def test_a_version_that_somebody_is_about_to_use_is_kept(folder: Path) -> None:
+    """It may take long until there is room for a session; after that it is forgotten."""
+    both = catalogue(folder)
+    old = both.current("a")
+    (place,) = (place for place in both.folder.read() if place.model == "a")
+    async with both.using(old):
+        place.path.write_bytes(doubling())
+        both.put(place, both.folder.read()[place])
+        await both.tidy(lambda _: False)
+        assert both.networks.keys() == {old}
+        assert both.versions("a") == [both.current("a"), old]
+    await both.tidy(lambda version: version == old)
+    assert both.networks.keys() == {old}
+    await both.tidy(lambda _: False)
+
+    assert both.networks == {}
+    assert both.versions("a") == [Version("a", content_hash(doubling()))]
