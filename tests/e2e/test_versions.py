@@ -182,9 +182,8 @@ async def test_what_was_not_loaded_is_not_loaded_for_a_new_file(serve: Serve, fo
             await settled(running, "taken", model=model)
         assert (NEW, True, True) in await versions(running)
         assert await versions(running, "other") == [(NEW, True, False)]
-        assert (await stepped(running, await opened(running, "other"), [[1, 1]])).tolist() == [
-            [2, 2]
-        ]
+        session = await opened(running, "other")
+        assert (await stepped(running, session, [[1, 1]])).tolist() == [[2, 2]]
 
 
 async def test_a_removed_model_refuses_new_sessions_and_old_ones_finish(
@@ -219,9 +218,8 @@ async def test_a_new_folder_is_a_new_model(serve: Serve, folder: Path) -> None:
         put(folder, doubling(), "ledger")
         await settled(few, "taken")
 
-        assert (await stepped(running, await opened(running, "added"), [[1, 1]])).tolist() == [
-            [2, 2]
-        ]
+        session = await opened(running, "added")
+        assert (await stepped(running, session, [[1, 1]])).tolist() == [[2, 2]]
         assert reason(await refused(opened(few, "added"))) == "MODEL_UNKNOWN"
 
 
