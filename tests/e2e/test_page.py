@@ -75,7 +75,10 @@ def show(browser: Browser, tmp_path: Path) -> Iterator[Open]:
         contexts.append(context)
         shown = context.new_page()
         shown.on("pageerror", lambda error: wrong.append(str(error)))
-        shown.on("console", lambda message: wrong.append(message.text))
+        shown.on(
+            "console",
+            lambda message: wrong.append(message.text) if message.type == "error" else None,
+        )
         shown.on(
             "request",
             lambda request: None if request.url.startswith("file:") else wrong.append(request.url),
