@@ -23,8 +23,8 @@ from tests.balancers.replicas import ROOT, Replica, port
 
 CONFIGURATIONS = ROOT / "deploy" / "balancers"
 
-REPLICA_HEADER = "x-replica"
-"""Metadata of an answer by which Envoy, in tests alone, says where it comes from."""
+REPLICA_HEADER, ATTEMPTS_HEADER = "x-replica", "x-envoy-attempt-count"
+"""Metadata of an answer by which Envoy, in tests alone, says whose it is, and which attempt's."""
 
 
 class Balancer(NamedTuple):
@@ -146,6 +146,14 @@ def leads_to(address: str, replicas: Sequence[Replica]) -> bool:
                 return False
     after = [replica.count(metric) for replica in replicas]
     return all(now > then for now, then in zip(after, before, strict=True))
+
+
+def attempts(address: str) -> int:
+    """The most attempts that a call for no session takes; 1 if the balancer does not say."""
+    with grpc.insecure_channel(address) as channel:
+        stub: Any = ntm_pb2_grpc.NtmServiceStub(channel)
+        calls = [stub.ListModels.future(pb.ListModelsRequest(), timeout=5) for _ in range(50)]
+        return max(int(dict(call.initial_metadata()).get(ATTEMPTS_HEADER, 1)) for call in calls)
 
 
 def _write(balancer: Balancer, replicas: Sequence[Replica], own_port: int, folder: Path) -> Path:

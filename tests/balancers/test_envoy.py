@@ -19,7 +19,7 @@ import yaml
 from deploy.stack import wait_until
 from service.pb import ntm_pb2 as pb
 from service.pb import ntm_pb2_grpc
-from tests.balancers.balancing import ENVOY, REPLICA_HEADER, balancing, leads_to
+from tests.balancers.balancing import ATTEMPTS_HEADER, ENVOY, REPLICA_HEADER, balancing, leads_to
 from tests.balancers.names import Names, names
 from tests.balancers.replicas import MODEL, Replica, port, replicas
 
@@ -60,7 +60,7 @@ def asked(channel: grpc.Channel, sessions: Sequence[str]) -> list[tuple[str, int
     for call in calls:
         call.result()
         said = dict(call.initial_metadata())
-        found.append((said[REPLICA_HEADER], int(said["x-envoy-attempt-count"])))
+        found.append((said[REPLICA_HEADER], int(said[ATTEMPTS_HEADER])))
     return found
 
 
