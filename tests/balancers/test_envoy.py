@@ -120,6 +120,7 @@ class Silent:
 
     def _said(self, **operation: Any) -> pb.Outcome:
         self._asked.put(pb.StreamStepsRequest(operations=[pb.Operation(**operation)]))
+        outcome: pb.Outcome
         (outcome,) = next(self._call).outcomes
         return outcome
 

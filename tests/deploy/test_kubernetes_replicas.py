@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from service.connections import PING_SECONDS
 from service.settings import Settings
 from tests.deploy.manifests import DEPLOY, KUBERNETES, addresses, kustomize, named
 from tests.deploy.test_compose import SERVICES
@@ -91,6 +92,16 @@ def test_the_balancer_knows_every_pod_by_a_name_that_stays(objects: list[dict[st
     known = addresses(cluster)
     assert set(pods) <= set(known)
     assert {known[pod] for pod in pods} == {port["port"]}
+
+
+def test_the_balancer_pings_no_more_than_the_server_allows() -> None:
+    """A server that hangs is left soon, and one that answers does not disconnect."""
+    text = (DEPLOY / "balancers" / "envoy.yaml").read_text()
+    (cluster,) = yaml.safe_load(text)["static_resources"]["clusters"]
+    (options,) = cluster["typed_extension_protocol_options"].values()
+    http2 = options["explicit_http_config"]["http2_protocol_options"]
+
+    assert float(http2["connection_keepalive"]["interval"].removesuffix("s")) > PING_SECONDS
 
 
 def test_the_ring_can_be_divided_exactly() -> None:
