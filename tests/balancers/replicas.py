@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,11 +24,11 @@ MODEL = "copy-ntm-ff"
 class Replica:
     """One server process. After it was killed it starts again at the same addresses."""
 
-    def __init__(self, folder: Path, number: int, store: str) -> None:
+    def __init__(self, folder: Path, number: int, store: str, address: str = "127.0.0.1:0") -> None:
         """Start it; `wait` tells when it serves."""
         self._log = folder / f"replica-{number}.log"
         self._store = store
-        self.address = self.monitoring = "127.0.0.1:0"
+        self.address, self.monitoring = address, "127.0.0.1:0"
         self.start()
 
     def start(self) -> None:
@@ -37,6 +37,7 @@ class Replica:
             *(sys.executable, "-m", "service", "--device=cpu", f"--models-dir={MODELS}"),
             *(f"--models={MODEL}", f"--store={self._store}", "--store-sync=no"),
             *("--durability=synchronous", "--parallel-runs=1", "--drain-seconds=2"),
+            f"--host={self.address.rpartition(':')[0]}",
             f"--port={port(self.address)}",
             f"--metrics-port={port(self.monitoring)}",
         ]
@@ -73,12 +74,15 @@ class Replica:
 
 
 @contextmanager
-def replicas(folder: Path, count: int = 3) -> Iterator[list[Replica]]:
-    """So many replicas that serve, with a store that is a folder."""
-    store = f"directory:{folder / 'store'}"
+def replicas(
+    folder: Path, store: str = "", addresses: Sequence[str] = ("127.0.0.1:0",) * 3
+) -> Iterator[list[Replica]]:
+    """Replicas that serve at these addresses, with that store, or one that is a folder."""
+    store = store or f"directory:{folder / 'store'}"
     started: list[Replica] = []
     try:
-        started += (Replica(folder, number, store) for number in range(count))
+        for number, address in enumerate(addresses):
+            started.append(Replica(folder, number, store, address))
         for replica in started:
             replica.wait()
         yield started

@@ -36,3 +36,14 @@ def named(objects: list[dict[str, Any]], kind: str, name: str = "ntm") -> dict[s
     """The one object of that kind and name."""
     (found,) = (o for o in objects if (o["kind"], o["metadata"]["name"]) == (kind, name))
     return found
+
+
+def addresses(cluster: dict[str, Any]) -> dict[str, int]:
+    """The names of the replicas that Envoy leads sessions to, and their ports."""
+    found = {}
+    for locality in cluster["load_assignment"]["endpoints"]:
+        named, nobody = locality["lb_endpoints"]
+        assert nobody["health_status"] == "UNHEALTHY"
+        address = named["endpoint"]["address"]["socket_address"]
+        found[address["address"]] = address["port_value"]
+    return found

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from service.settings import Settings, variable
-from tests.deploy.manifests import DEPLOY
+from tests.deploy.manifests import DEPLOY, addresses
 
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -32,7 +32,8 @@ def test_every_service_is_locked_down(name: str) -> None:
     assert service["healthcheck"]["test"][0] == "CMD"  # a program, no shell
 
 
-SERVERS = ("ntm", "ntm-replicas")
+REPLICAS = ("ntm-0", "ntm-1", "ntm-2")
+SERVERS = ("ntm", *REPLICAS)
 
 
 @pytest.mark.parametrize("name", sorted(set(SERVICES) - set(SERVERS)))
@@ -88,20 +89,28 @@ def test_the_server_has_time_to_drain(name: str) -> None:
 
 def test_replicas_share_a_store_that_is_there() -> None:
     """They find it by its name, are behind the balancer alone, and start with the same profile."""
-    environment = SERVICES["ntm-replicas"]["environment"]
-    store = environment["NTM_STORE"].removeprefix("redis://").removesuffix(":6379")
-    envoy = yaml.safe_load((DEPLOY / "balancers/envoy.yaml").read_text())["static_resources"]
-    (group,) = envoy["clusters"][0]["load_assignment"]["endpoints"]
-    (endpoint,) = group["lb_endpoints"]
+    environments = [SERVICES[name]["environment"] for name in REPLICAS]
+    (url,) = {environment["NTM_STORE"] for environment in environments}
+    store = url.removeprefix("redis://").removesuffix(":6379")
 
-    assert endpoint["endpoint"]["address"]["socket_address"] == {
-        "address": "ntm-replicas",
-        "port_value": Settings().port,
-    }
-    assert "ports" not in SERVICES["ntm-replicas"]
-    assert {tuple(SERVICES[n]["profiles"]) for n in (store, "ntm-replicas", "balancer")} == {
+    assert [name for name in REPLICAS if "ports" in SERVICES[name]] == []
+    assert {tuple(SERVICES[n]["profiles"]) for n in (store, *REPLICAS, "balancer")} == {
         ("replicas",)
     }
+    assert set(SERVICES["balancer"]["depends_on"]) == set(REPLICAS)
+
+
+def test_the_balancer_knows_every_replica() -> None:
+    """By one of the names that it has in the network, at the port that it listens on."""
+    cluster = yaml.safe_load((DEPLOY / "balancers/envoy.yaml").read_text())["static_resources"][
+        "clusters"
+    ][0]
+    known = addresses(cluster)
+
+    for name in REPLICAS:
+        own = set(SERVICES[name]["networks"]["default"]["aliases"]) - {"ntm-replicas"}
+        assert len(own & set(known)) == 1
+    assert set(known.values()) == {Settings().port}
 
 
 def test_the_services_are_those_that_prometheus_knows() -> None:
@@ -117,4 +126,6 @@ def test_the_services_are_those_that_prometheus_knows() -> None:
 
     assert f"ntm:{Settings().metrics_port}" in targets
     assert (found["names"], found["port"]) == (["ntm-replicas"], Settings().metrics_port)
+    for name in REPLICAS:
+        assert "ntm-replicas" in SERVICES[name]["networks"]["default"]["aliases"]
     assert {target.partition(":")[0] for target in targets} <= {*SERVICES, "localhost"}

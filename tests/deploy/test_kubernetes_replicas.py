@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 import yaml
 
+from service.connections import PING_SECONDS
 from service.settings import Settings
-from tests.deploy.manifests import DEPLOY, KUBERNETES, kustomize, named
+from tests.deploy.manifests import DEPLOY, KUBERNETES, addresses, kustomize, named
 from tests.deploy.test_compose import SERVICES
 
 STREAMS_END_SECONDS = 1.0
 """What `Server.stop` gives streams after the drain."""
 
+REPLICAS = ("StatefulSet", "ntm")
 WORKLOADS = (("Deployment", "ntm-balancer"), ("StatefulSet", "ntm-store"))
 
 
@@ -25,7 +27,7 @@ def objects() -> list[dict[str, Any]]:
 
 def settings_of(objects: list[dict[str, Any]]) -> Settings:
     """What the server is given."""
-    (container,) = pod_of(objects, "Deployment", "ntm")["containers"]
+    (container,) = pod_of(objects, *REPLICAS)["containers"]
     (source,) = container["envFrom"]
     data = named(objects, "ConfigMap", source["configMapRef"]["name"])["data"]
     return Settings.from_command_line([], data)
@@ -56,7 +58,7 @@ def test_replicas_lose_nothing_with_the_store(objects: list[dict[str, Any]]) -> 
 
 def test_a_pod_has_time_to_drain_and_to_store(objects: list[dict[str, Any]]) -> None:
     """Before SIGTERM, waiting steps, what the store takes, and the end of streams."""
-    pod = pod_of(objects, "Deployment", "ntm")
+    pod = pod_of(objects, *REPLICAS)
     (container,) = pod["containers"]
     before = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     drain = 2 * settings_of(objects).drain_seconds
@@ -65,19 +67,53 @@ def test_a_pod_has_time_to_drain_and_to_store(objects: list[dict[str, Any]]) -> 
 
 
 def test_the_balancers_configuration_is_the_tested_one(objects: list[dict[str, Any]]) -> None:
-    """Kustomize takes no file of another folder, so that there are two; its name is a service's."""
+    """Kustomize takes no file of another folder, so that there are two."""
     text = (DEPLOY / "balancers" / "envoy.yaml").read_text()
     (volume,) = pod_of(objects, *WORKLOADS[0])["volumes"]
     given = named(objects, "ConfigMap", volume["configMap"]["name"])["data"]["envoy.yaml"]
-    (cluster,) = yaml.safe_load(given)["static_resources"]["clusters"]
-    (group,) = cluster["load_assignment"]["endpoints"]
-    (endpoint,) = group["lb_endpoints"]
-    address = endpoint["endpoint"]["address"]["socket_address"]
-    service = named(objects, "Service", address["address"])
 
     assert given == text
-    assert service["spec"]["clusterIP"] == "None"  # its name stands for the pods, not for one
-    assert [port["port"] for port in service["spec"]["ports"]] == [address["port_value"]]
+
+
+def test_the_balancer_knows_every_pod_by_a_name_that_stays(objects: list[dict[str, Any]]) -> None:
+    """As many as the autoscaler may ask for, whether they are ready or not, at their port."""
+    text = (DEPLOY / "balancers" / "envoy.yaml").read_text()
+    (cluster,) = yaml.safe_load(text)["static_resources"]["clusters"]
+    replicas = named(objects, *REPLICAS)
+    service = named(objects, "Service", replicas["spec"]["serviceName"])["spec"]
+    scaler = named(objects, "HorizontalPodAutoscaler")["spec"]
+    (port,) = service["ports"]
+
+    assert "strategy" not in replicas["spec"]
+    assert service["clusterIP"] == "None"  # each pod has a name of its own
+    assert service["publishNotReadyAddresses"] is True
+    assert scaler["scaleTargetRef"]["kind"] == replicas["kind"]
+    pods = [f"ntm-{number}.ntm-replicas" for number in range(scaler["maxReplicas"])]
+    known = addresses(cluster)
+    assert set(pods) <= set(known)
+    assert {known[pod] for pod in pods} == {port["port"]}
+
+
+def test_the_balancer_pings_no_more_than_the_server_allows() -> None:
+    """A server that hangs is left soon, and one that answers does not disconnect."""
+    text = (DEPLOY / "balancers" / "envoy.yaml").read_text()
+    (cluster,) = yaml.safe_load(text)["static_resources"]["clusters"]
+    (options,) = cluster["typed_extension_protocol_options"].values()
+    http2 = options["explicit_http_config"]["http2_protocol_options"]
+
+    assert float(http2["connection_keepalive"]["interval"].removesuffix("s")) > PING_SECONDS
+
+
+def test_the_ring_can_be_divided_exactly() -> None:
+    """Each replica has a locality, all have the same weight, and the weights' share is exact."""
+    text = (DEPLOY / "balancers" / "envoy.yaml").read_text()
+    (cluster,) = yaml.safe_load(text)["static_resources"]["clusters"]
+    localities = cluster["load_assignment"]["endpoints"]
+
+    assert len({locality["locality"]["sub_zone"] for locality in localities}) == len(localities)
+    assert {locality["load_balancing_weight"] for locality in localities} == {1}
+    assert len(localities).bit_count() == 1
+    assert cluster["ring_hash_lb_config"]["minimum_ring_size"] % len(localities) == 0
 
 
 def test_policies_let_through_what_is_needed(objects: list[dict[str, Any]]) -> None:
@@ -85,7 +121,7 @@ def test_policies_let_through_what_is_needed(objects: list[dict[str, Any]]) -> N
     server = named(objects, "NetworkPolicy")["spec"]
     store = named(objects, "NetworkPolicy", "ntm-store")["spec"]
     balancer = named(objects, "NetworkPolicy", "ntm-balancer")["spec"]
-    replica = selects(objects, "Deployment", "ntm")
+    replica = selects(objects, *REPLICAS)
     (to_store,) = [p for p in store["ingress"][0]["from"] if "namespaceSelector" not in p]
 
     assert to_store["podSelector"]["matchLabels"].items() <= replica.items()
@@ -120,7 +156,7 @@ def test_they_may_do_as_little_as_possible(
 
 def test_every_selector_finds_pods(objects: list[dict[str, Any]]) -> None:
     """A label that nobody has would leave a service, a policy or a budget without effect."""
-    labels = [selects(objects, kind, name) for kind, name in (("Deployment", "ntm"), *WORKLOADS)]
+    labels = [selects(objects, kind, name) for kind, name in (REPLICAS, *WORKLOADS)]
     selectors = [
         o["spec"].get("podSelector") or o["spec"]["selector"]
         for o in objects
