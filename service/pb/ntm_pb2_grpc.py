@@ -144,7 +144,8 @@ class NtmServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetSession(self, request, context):
-        """Describes a session. Does not count as use: it postpones no expiry.
+        """Describes a session, once the store has shown that no other replica has it. Does not count as use: it
+        postpones no expiry.
 
         NOT_FOUND with one of SESSION_UNKNOWN (never opened here, another's, or closed too long ago),
         SESSION_EXPIRED, SESSION_DELETED, SESSION_MOVED (another replica has taken it over); DATA_LOSS,
