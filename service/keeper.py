@@ -164,12 +164,20 @@ class Keeper:
             raise NotStored(f"session {session_id!r} could not be stored; try again")
 
     async def epoch(self, session_id: str) -> int:
-        """The session's epoch in the store; 0 if it knows none, or does not answer."""
+        """
+        The session's epoch in the store; 0 if it knows none.
+
+        Raises NotStored if it does not answer: who has the session is then not known.
+        """
+        if not self._engine.may_be_elsewhere(session_id):
+            return 0
         try:
             with self._timed("epoch"):
                 return await self._store.epoch(session_id)
-        except StoreUnavailable:
-            return 0
+        except StoreUnavailable as error:
+            raise NotStored(
+                f"whether session {session_id!r} is still here is not known: {error}; try again"
+            ) from error
 
     async def drain(self, seconds: float) -> int:
         """Have the store keep every session as it is, within that time; how many it has not."""

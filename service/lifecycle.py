@@ -85,12 +85,14 @@ class Lifecycle:
         owner: str,
         start: Checkpoint | None = None,
         durability: Durability | None = None,
+        *,
+        is_begun: bool = True,
     ) -> SessionView:
         """
         Open a session of a loaded network; 0 locations and no timeout mean the defaults.
 
         It starts from a checkpoint if there is one, whose locations then are the default. Without
-        a durability it gets the server's.
+        a durability it gets the server's. One that is not begun stays awake until it is a `fork`.
 
         Raises:
             InvalidRequest, CapacityExceeded, Draining: nothing was changed.
@@ -119,6 +121,7 @@ class Lifecycle:
             used_seconds=self._clock(),
             replays=Replays(self._most_replay_bytes),
             durable=Durable(durability) if self._has_store else None,
+            is_begun=is_begun,
         )
         self._enter(session, start)
         self._counts.opened(session)
@@ -238,6 +241,13 @@ class Lifecycle:
             raise moved(session_id)
         return session
 
+    def may_be_elsewhere(self, session_id: str) -> bool:
+        """Whether another replica could have a session: not if it was never in the store."""
+        if session_id not in self._sessions:
+            return True
+        durable = self._sessions.get(session_id).durable
+        return durable is not None and durable.may_be_stored
+
     def passed_over(self, session: Session) -> None:
         """Another replica has taken a session over: close it, once its turn is committed."""
         if session.waiting and session not in self._scheduler:
@@ -280,6 +290,7 @@ class Lifecycle:
         Raises as `SessionTable.get` if it is closed already.
         """
         fork = self._sessions.get(fork_id)
+        fork.is_begun = True
         self._slabs.copy(session, fork)
         return self._moved(fork, session.next_step)
 
@@ -303,6 +314,7 @@ class Lifecycle:
         """Have a session go on at another step, as if it had never made those it made."""
         if session.durable:
             session.durable.version += 1
+            session.durable.step = min(session.durable.step, next_step)
         session.next_step = next_step
         session.replays.clear()
         session.used_seconds = self._clock()

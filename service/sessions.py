@@ -60,6 +60,8 @@ class Session:
     waiting: deque[Work] = field(default_factory=deque)
     waiting_steps: int = 0
     is_open: bool = True
+    is_begun: bool = True
+    """Whether it has a state of its own: a fork has none until it is one."""
     is_moved: bool = False
     """Whether another replica has taken it over; it is closed once its turn is committed."""
     ticket: int = 0
@@ -79,7 +81,9 @@ class Session:
     def can_sleep(self) -> bool:
         """Whether it could leave its slab: it is in no turn, and there is a store."""
         durable = self.durable
-        return durable is not None and durable.under_way is None and not self.waiting
+        if durable is None or not self.is_begun:
+            return False
+        return durable.under_way is None and not self.waiting
 
     @property
     def chunk(self) -> Chunk:

@@ -80,7 +80,13 @@ class Steps:
             timeout = source.idle_timeout_seconds
         # The slot comes first: to find one may move the slab, for which no run may be under way.
         fork = await self._open(
-            source.model, source.locations, timeout, principal.name, None, source.durability
+            source.model,
+            source.locations,
+            timeout,
+            principal.name,
+            None,
+            source.durability,
+            is_begun=False,
         )
         copy = partial(self._engine.fork, fork_id=fork.id)
         try:
@@ -160,11 +166,12 @@ class Steps:
         """The closing of a session, as work that waits for the session's chunks."""
         return Operation(session_id, self._engine.close)
 
-    async def _open(self, *arguments: Any) -> SessionView:
+    async def _open(self, *arguments: Any, is_begun: bool = True) -> SessionView:
+        opening = partial(self._engine.open, *arguments, is_begun=is_begun)
         if self._keeper is None:
-            return await self._worker.call(self._engine.open, *arguments)
+            return await self._worker.call(opening)
         async with self._keeper.place():
-            return await self._worker.call(self._engine.open, *arguments)
+            return await self._worker.call(opening)
 
     async def _keep(self, keeper: Keeper, session_id: str) -> None:
         """Have a new session in the store before its client hears of it."""

@@ -150,7 +150,7 @@ class NtmServiceServicer:
         NOT_FOUND with one of SESSION_UNKNOWN (never opened here, another's, or closed too long ago),
         SESSION_EXPIRED, SESSION_DELETED, SESSION_MOVED (another replica has taken it over); DATA_LOSS,
         SESSION_FAILED after a run that failed; UNAVAILABLE, NOT_STORED where the session is in a store that
-        does not answer. Every call below that names a session can fail so.
+        does not answer, or might be another replica's. Every call below that names a session can fail so.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -186,6 +186,45 @@ async def test_the_client_goes_to_and_fro_without_a_word(two: tuple[Running, Run
             await second.session(session.id)
 
 
+async def test_who_has_a_session_is_not_guessed(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the store does not answer, only a session that was never in it is described."""
+
+    async def down(store: DirectoryStore, session_id: str) -> int:
+        raise StoreUnavailable("it is down")
+
+    none = pb.Durability(policy=pb.Durability.POLICY_NONE)
+    async with serve(store=f"directory:{tmp_path / 'store'}", store_sync="no") as running:
+        kept = await running.stub.CreateSession(pb.CreateSessionRequest(model="ledger"))
+        never = await running.stub.CreateSession(
+            pb.CreateSessionRequest(model="ledger", durability=none)
+        )
+        monkeypatch.setattr(DirectoryStore, "epoch", down)
+        asked = running.stub.GetSession(pb.GetSessionRequest(session_id=kept.session.id))
+        error = await refused(asked)
+        assert (error.code(), reason(error)) == (grpc.StatusCode.UNAVAILABLE, "NOT_STORED")
+        asked = running.stub.GetSession(pb.GetSessionRequest(session_id=never.session.id))
+        assert (await asked).session.id == never.session.id
+
+
+async def test_a_fork_stays_awake_until_it_is_one(serve: Serve, tmp_path: Path) -> None:
+    """Though its source has to be woken, for which others are put to sleep."""
+    store = f"directory:{tmp_path / 'store'}"
+    async with serve(store=store, store_sync="no", max_awake_sessions=2) as running:
+        sessions = []
+        for number in range(3):
+            created = await running.stub.CreateSession(pb.CreateSessionRequest(model="ledger"))
+            sessions.append(created.session.id)
+            step = pb.StepRequest(chunk=chunk(sessions[-1], [[number, 1]]))
+            await running.stub.Step(step)
+        for number, session in enumerate(sessions):
+            fork = await running.stub.ForkSession(pb.ForkSessionRequest(session_id=session))
+            step = pb.StepRequest(chunk=chunk(fork.session.id, [[0, 1]]))
+            found = (await running.stub.Step(step)).reply
+            assert outputs(found).tolist() == [[number, 2]]
+
+
 async def test_a_deletion_is_told_when_the_store_is_back(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -136,6 +136,7 @@ def test_a_reset_is_stored_before_it_is_told(storing: Storing, policy: Policy) -
     assert storing.run(reset) == []
     assert [snapshot.checkpoint.next_step for snapshot in storing.snapshots] == [0]
     assert storing.store() == [reset]
+    assert reset.outcome.durable_step == 0
 
 
 def test_a_read_changes_nothing_and_waits_for_nothing(storing: Storing) -> None:
