@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from client import procedures
 from client.chunks import Limits
 from client.errors import NtmClientError, SessionGone
+from client.fencing import fenced
 from client.procedures import Attempt, Procedure, SessionRecord
 from client.records import Memory, Model, SessionInfo, StepResult
 from client.resuming import Resuming
@@ -122,7 +123,7 @@ class AsyncSession(SessionRecord):
 
     async def _carry(self, procedure: Procedure[T], timeout_seconds: float | None = None) -> T:
         carried = self._resuming.carry(procedure) if self._resuming else procedure
-        return await run(self._caller, carried, timeout_seconds)
+        return await run(self._caller, fenced(self, carried), timeout_seconds)
 
     async def __aenter__(self) -> Self:
         return self
@@ -139,4 +140,4 @@ class AsyncSession(SessionRecord):
             return
         # As for `Session`.
         with suppress(NtmClientError):
-            await run(self._caller, procedures.delete(self))
+            await run(self._caller, fenced(self, procedures.delete(self)))

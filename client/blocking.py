@@ -28,6 +28,7 @@ from client.connection import (
 )
 from client.errors import NtmClientError, SessionGone
 from client.failures import from_call
+from client.fencing import fenced
 from client.procedures import Attempt, Procedure, SessionRecord
 from client.records import Durability, Memory, Model, SessionInfo, StepResult
 from client.resume import DEFAULT_RESUME, Resume
@@ -251,7 +252,7 @@ class Session(SessionRecord):
 
     def _carry(self, procedure: Procedure[T], timeout_seconds: float | None = None) -> T:
         carried = self._resuming.carry(procedure) if self._resuming else procedure
-        return self._client.run(carried, timeout_seconds)
+        return self._client.run(fenced(self, carried), timeout_seconds)
 
     def __enter__(self) -> Self:
         return self
@@ -269,4 +270,4 @@ class Session(SessionRecord):
         # What went wrong inside the block says more than that it could not be tidied up, and has
         # been waited for long enough.
         with suppress(NtmClientError):
-            self._client.run(procedures.delete(self))
+            self._client.run(fenced(self, procedures.delete(self)))

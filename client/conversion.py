@@ -101,6 +101,7 @@ def session_from(message: pb.Session) -> SessionInfo:
         expire_time=message.expire_time.ToDatetime(UTC),
         durability=durability_from(message.durability),
         durable_step=message.durable_step,
+        epoch=message.epoch,
     )
 
 

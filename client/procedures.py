@@ -62,6 +62,8 @@ class SessionRecord:
         self.durability = info.durability
         self.durable_step = info.durable_step
         """Steps before this one are in the server's store, as it told last."""
+        self.epoch = info.epoch
+        """The latest that a replica has told of the session; see `client.fencing`."""
         self.resumptions = 0
         """How often a call on the session went on after it had been interrupted."""
         self.replayed_steps = 0

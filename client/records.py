@@ -123,6 +123,8 @@ class SessionInfo:
     durability: Durability
     durable_step: int
     """Steps before this one are in the server's store."""
+    epoch: int = 0
+    """Grows whenever a replica takes the session over; 0 where there is no store."""
 
 
 @dataclass(frozen=True, eq=False)

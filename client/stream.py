@@ -85,7 +85,7 @@ class Stream:
             case pb.StepRequest():
                 operation = pb.Operation(step=request.chunk)
             case pb.DeleteSessionRequest():
-                operation = pb.Operation(close=request.session_id)
+                operation = pb.Operation(close=request.session_id, epoch=request.epoch)
             case _:
                 # By the stream's route: another replica would take the session away from it.
                 return await self._client.call_by(self.route, request, timeout_seconds)

@@ -13,5 +13,9 @@ FAST_SHARE = 0.99
 ANSWERED_SHARE = 0.999
 """Of all calls and operations of streams, the share that is to meet no fault of the server."""
 
-FAULTS = "INTERNAL|MODEL_INVALID|SESSION_FAILED"
-"""The reasons of errors that are the server's own; all others are a client's, or a refusal."""
+FAULTS = "INTERNAL|MODEL_INVALID|NOT_STORED|SESSION_FAILED"
+"""
+The reasons of errors that are the service's own; all others are a client's, or a refusal.
+
+NOT_STORED is among them: whether its server or its store has failed, the client is not served.
+"""

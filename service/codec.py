@@ -61,6 +61,7 @@ def chunk(message: ntm_pb2.Chunk) -> Chunk:
         np.frombuffer(inputs if whole else b"", _FLOAT),
         message.first_step if message.HasField("first_step") else None,
     )
+    decoded.known_epoch = message.epoch
     if message.HasField("traces"):
         decoded.selection = tuple(message.traces.names[:_MOST_TRACES])
         decoded.top_k = message.traces.top_k
@@ -79,6 +80,7 @@ def write_reply(chunk: Chunk, message: ntm_pb2.Reply) -> int:
     """Write a finished chunk's outputs and traces into a message; how many bytes they are."""
     message.session_id = chunk.session_id
     message.durable_step = chunk.durable_step
+    message.epoch = chunk.epoch
     return write_outcome(chunk.outcome, message)
 
 
@@ -111,6 +113,7 @@ def session(view: SessionView) -> ntm_pb2.Session:
             policy=_POLICIES[view.durability.policy], every_steps=view.durability.every_steps
         ),
         durable_step=view.durable_step,
+        epoch=view.epoch,
     )
 
 
@@ -166,6 +169,7 @@ def memory(
         memory=_bytes(rows),
         read_weightings=_bytes(weightings[: spec.read_heads]),
         write_weightings=_bytes(weightings[spec.read_heads :]),
+        epoch=view.epoch,
     )
 
 

@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import itertools
 import logging
+import math
 import os
 import time
 from collections import defaultdict
@@ -17,8 +18,8 @@ from typing import TypeVar
 
 from service import stored_file
 from service.errors import CheckpointDamaged, CheckpointTooNew, FileInvalid
-from service.store import Saved, StoreUnavailable, name_of
-from service.stored_file import Header
+from service.store import Saved, StoreUnavailable, epoch_after, name_of
+from service.stored_file import DELETED, Header
 
 log = logging.getLogger(__name__)
 
@@ -104,9 +105,13 @@ class DirectoryStore:
         """See `Store`."""
         return await self._in_pool(self._claim, self._path(session_id))
 
-    async def delete(self, session_id: str, epoch: int) -> None:
+    async def epoch(self, session_id: str) -> int:
         """See `Store`."""
-        await self._in_pool(self._delete, self._path(session_id), epoch)
+        return await self._in_pool(self._epoch, self._path(session_id))
+
+    async def delete(self, session_id: str, epoch: int, seconds: float) -> None:
+        """See `Store`."""
+        await self._in_pool(self._delete, self._path(session_id), epoch, seconds)
 
     async def close(self) -> None:
         """See `Store`."""
@@ -152,7 +157,8 @@ class DirectoryStore:
             return False
         # What this owner saved later may have come first: then that stays.
         if current is None or (current.epoch, current.order) <= (session.epoch, order):
-            header = Header(session.epoch, order, self._clock() + session.seconds)
+            minutes = min(stored_file.MOST_MINUTES, math.ceil(session.seconds / 60))
+            header = Header(session.epoch, order, self._clock() + session.seconds, minutes)
             stored_file.write(path, header, session.record, sync=self._sync)
         return True
 
@@ -163,26 +169,42 @@ class DirectoryStore:
             except CheckpointDamaged:
                 _set_aside(path)
                 raise
-            if found is None or self._is_over(found[0]):
+            if found is None or self._is_over(found[0]) or found[0].minutes == DELETED:
                 return None
             header, record = found
-            # The new owner counts its saves by a clock of its own.
-            claimed = header._replace(epoch=header.epoch + 1, order=0)
+            now = self._clock()
+            claimed = Header(
+                epoch_after(header.epoch, now),
+                0,  # the new owner counts its saves by a clock of its own
+                max(header.forgotten_unix_seconds, now + 60 * header.minutes),
+                header.minutes,
+            )
             stored_file.write(path, claimed, record, sync=self._sync)
             if self._sync:
                 _synchronise(path.parent)
             return claimed.epoch, record
 
-    def _delete(self, path: Path, epoch: int) -> None:
+    def _epoch(self, path: Path) -> int:
+        with self._locked(path.parent):
+            current = self._header(path)
+        return 0 if current is None else current.epoch
+
+    def _delete(self, path: Path, epoch: int, seconds: float) -> None:
         with self._locked(path.parent):
             try:
                 current = self._header(path)
             except CheckpointTooNew:
                 return
-            if current is not None and current.epoch <= epoch:
-                path.unlink()
-                if self._sync:
-                    _synchronise(path.parent)
+            if current is not None and current.epoch > epoch:
+                return
+            deleted = Header(epoch + 1, 0, self._clock() + seconds, DELETED)
+            try:
+                stored_file.write(path, deleted, b"", sync=self._sync)
+            except OSError:
+                path.unlink(missing_ok=True)  # a full disk then has room
+                stored_file.write(path, deleted, b"", sync=self._sync)
+            if self._sync:
+                _synchronise(path.parent)
 
     def _header(self, path: Path) -> Header | None:
         """Of a session that is kept; what is damaged is set aside. Raises CheckpointTooNew."""

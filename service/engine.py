@@ -69,9 +69,9 @@ class Engine(Lifecycle):
         error in its place among the session's other work.
         """
         try:
-            session = self._sessions.get(work.session_id, work.caller)
+            session = self.awake_for(work.session_id, work.caller, work.known_epoch)
         except NtmError as error:
-            if self.may_be_stored(work.session_id, work.caller):
+            if self.may_be_stored(work.session_id, work.caller, work.known_epoch):
                 self._absent.append(work)
                 return
             work.error = error
@@ -91,9 +91,9 @@ class Engine(Lifecycle):
         if len(session.waiting) == 1:
             self._settle(session)
 
-    def may_be_stored(self, session_id: str, caller: str) -> bool:
+    def may_be_stored(self, session_id: str, caller: str, known_epoch: int) -> bool:
         """Whether a session that is not awake may be in the store, to be woken for the caller."""
-        return self._has_store and self._sessions.may_be_stored(session_id, caller)
+        return self._has_store and self._sessions.may_be_stored(session_id, caller, known_epoch)
 
     def absent(self) -> list[Work]:
         """Hand out the work for sessions that may be in the store, to be submitted once awake."""
@@ -105,7 +105,7 @@ class Engine(Lifecycle):
         session = snapshot.session
         if not is_kept:
             if session.is_open:
-                self._close(session, SessionMoved)
+                self.passed_over(session)
             return
         self.saving.saved(snapshot)
         snapshot.durable.stored_seconds = self._clock()
@@ -158,6 +158,9 @@ class Engine(Lifecycle):
         finished: list[Chunk] = []
         traced = 0
         for row, session in enumerate(turn.sessions):
+            if session.is_moved:
+                self._close(session, SessionMoved)
+                continue
             if row in unsound:
                 self._close(session, SessionFailed)
                 continue
@@ -204,7 +207,7 @@ class Engine(Lifecycle):
         """Close the sessions of a run that failed: some of their rows may have been written."""
         self._counts.failed(sessions[0].model)
         for session in sessions:
-            self._close(session, SessionFailed)
+            self._close(session, SessionMoved if session.is_moved else SessionFailed)
 
     def _settle(self, session: Session) -> None:
         """Do the operations at the head of the session's work and schedule the chunk after them."""

@@ -6,19 +6,19 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
 
 from service import record
 from service.catalogue import Catalogue
+from service.deletions import Deletions
 from service.engine import Engine
 from service.errors import CapacityExceeded, NotStored, NtmError
 from service.lifecycle import draining
 from service.logs import session_tag
 from service.metrics import Metrics
-from service.saving import RENEW_SECONDS, Policy, Snapshot
-from service.sessions import Session
+from service.saving import RENEW_SECONDS, Snapshot
 from service.settings import Settings
 from service.store import Saved, Store, StoreUnavailable
 from service.work import Work
@@ -33,7 +33,7 @@ MOST_WAIT_SECONDS = 10.0
 """How long a session that is asked for waits until another one can sleep."""
 
 GRACE_SECONDS = 2 * RENEW_SECONDS
-"""How much longer than its idle timeout a session is kept in the store."""
+"""How much longer than its idle timeout a session is kept in the store, or its deletion."""
 
 LOOK_SECONDS = 1.0
 """How often sessions that have been idle for long are looked for."""
@@ -68,13 +68,15 @@ class Keeper:
         self._tasks: set[asyncio.Task[None]] = set()
         self._waking: dict[str, asyncio.Task[None]] = {}
         self._waiting: dict[str, list[Work]] = {}
+        self._deletions = Deletions(store, partial(self._timed, "delete"), GRACE_SECONDS)
         self._placing = asyncio.Lock()
         self._advanced = asyncio.Event()
         self._looking = asyncio.create_task(self._look_for_idle())
         worker.advance_store = self.advance
         # The first failure is seen only where there was a count of none before.
-        for operation in ("save", "claim", "delete"):
+        for operation in ("save", "claim", "epoch", "delete"):
             metrics.store_errors.labels(operation)
+        metrics.undeleted_sessions.set_function(lambda: len(self._deletions))
         for outcome in ("stored", "refused", "failed"):
             metrics.checkpoints.labels(outcome)
 
@@ -83,8 +85,8 @@ class Keeper:
         self._advanced.set()
         if wanted := self._engine.saving.wanted():
             self._start(self._save(wanted))
-        for session_id, epoch in self._engine.forgotten():
-            self._start(self._delete(session_id, epoch))
+        for forgotten in self._engine.forgotten():
+            self._start(self._deletions.delete(forgotten))
         for work in self._engine.absent():
             if waiting := self._waiting.get(work.session_id):
                 waiting.append(work)
@@ -156,27 +158,26 @@ class Keeper:
             NotStored: it could not.
         """
         session = self._engine.session(session_id)
-        await self._save_now(session)
+        self._engine.saving.take([session])
+        await self._save_to_the_end(self._engine.saving.wanted())
         if session.durable is None or not session.durable.is_clean:
             raise NotStored(f"session {session_id!r} could not be stored; try again")
 
-    async def is_elsewhere(self, session_id: str) -> bool:
+    async def epoch(self, session_id: str) -> int:
         """
-        Whether another replica has taken over a session that is awake here; it then no longer is.
+        The session's epoch in the store; 0 if it knows none.
 
-        One that is being stepped is taken to be here, as is one without durability.
+        Raises NotStored if it does not answer: who has the session is then not known.
         """
-        session = self._engine.session(session_id)
-        durable = session.durable
-        if session.waiting or durable is None or durable.durability.policy is Policy.NONE:
-            return False
-        await self._save_now(session)
-        return not session.is_open
-
-    async def _save_now(self, session: Session) -> None:
-        """Send a session that is idle to the store as it is, with all that is on its way there."""
-        self._engine.saving.take([session])
-        await self._save_to_the_end(self._engine.saving.wanted())
+        if not self._engine.may_be_elsewhere(session_id):
+            return 0
+        try:
+            with self._timed("epoch"):
+                return await self._store.epoch(session_id)
+        except StoreUnavailable as error:
+            raise NotStored(
+                f"whether session {session_id!r} is still here is not known: {error}; try again"
+            ) from error
 
     async def drain(self, seconds: float) -> int:
         """Have the store keep every session as it is, within that time; how many it has not."""
@@ -190,8 +191,11 @@ class Keeper:
                     await self._settled()
                     if len(self._engine.unsaved()) >= len(left):
                         break  # the store takes nothing more
+                await self._deletions.retry()
         except TimeoutError:
             log.warning("the store was too slow to take every session")
+        if left_over := len(self._deletions):
+            log.warning("the store was not told of deletions", extra={"count": left_over})
         return len(self._engine.unsaved())
 
     async def stop(self) -> None:
@@ -239,11 +243,6 @@ class Keeper:
             self._metrics.checkpoints.labels("refused").inc(len(kept) - sum(kept))
         self._worker.resume()
 
-    async def _delete(self, session_id: str, epoch: int) -> None:
-        # If the store does not answer, it forgets the session by itself in time.
-        with suppress(StoreUnavailable), self._timed("delete"):
-            await self._store.delete(session_id, epoch)
-
     async def _wake_for_work(self, session_id: str) -> None:
         error: Exception | None = None
         try:
@@ -258,7 +257,7 @@ class Keeper:
         # Those that came while the session could not be woken, or just after it was.
         for work in self._waiting.pop(session_id, ()):
             if error is None:
-                self._engine.submit(work)
+                self._submit(work)
             else:
                 work.error = error
                 self._worker.give_up(work)
@@ -287,7 +286,12 @@ class Keeper:
         """Between two turns: what waits for the session comes before what comes later."""
         self._engine.adopt(session_id, epoch, stored)
         for work in self._waiting.pop(session_id, ()):
-            self._engine.submit(work)
+            self._submit(work)
+
+    def _submit(self, work: Work) -> None:
+        """Submit work for a session that was claimed: nobody can know a later epoch of it."""
+        work.known_epoch = 0
+        self._engine.submit(work)
 
     async def _make_room(self, idle_seconds: float = 0.0) -> None:
         sleepers = self._engine.sleepers(SAVED_AT_ONCE, idle_seconds)
@@ -300,11 +304,12 @@ class Keeper:
             await self._save_to_the_end(wanted)
 
     async def _look_for_idle(self) -> None:
-        """Put to sleep who is unused for long, and have a little room before it is wanted."""
+        """Put to sleep who is unused for long, have a little room, tell of deletions again."""
         headroom = self._most_awake // 16
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
+                await self._deletions.retry()
                 if self._sleep_after_seconds:
                     await self._make_room(self._sleep_after_seconds)
                 while self._most_awake and self._engine.awake > self._most_awake - headroom:
@@ -313,7 +318,7 @@ class Keeper:
                     if self._engine.awake >= before:
                         break
             except Exception:
-                log.exception("sessions could not be put to sleep")
+                log.exception("sessions could not be put to sleep, or their deletions be told")
 
     @contextmanager
     def _timed(self, operation: str) -> Iterator[None]:

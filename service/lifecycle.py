@@ -17,7 +17,7 @@ from service.replays import Replays
 from service.runtime import Network
 from service.saving import Durability, Durable, Saving
 from service.scheduler import Scheduler
-from service.sessions import Asleep, Session, SessionTable, new_session_id
+from service.sessions import Asleep, Forgotten, Session, SessionTable, moved, new_session_id
 from service.settings import Settings
 from service.slabs import Slabs
 from service.spec import Float32
@@ -59,7 +59,7 @@ class Lifecycle:
         self._most_replay_bytes = settings.max_replay_bytes
         self._counts = Counts(metrics, self._slabs)
         self._has_store = has_store
-        self._forgotten: list[tuple[str, int]] = []
+        self._forgotten: list[Forgotten] = []
         self.saving = Saving(self._slabs, self._view, self._answer)
         """What is to be stored, and what waits for that."""
         self._opened = 0
@@ -86,12 +86,14 @@ class Lifecycle:
         owner: str,
         start: Checkpoint | None = None,
         durability: Durability | None = None,
+        *,
+        is_begun: bool = True,
     ) -> SessionView:
         """
         Open a session of a loaded version; 0 locations and no timeout mean the defaults.
 
         It starts from a checkpoint if there is one, whose locations then are the default. Without
-        a durability it gets the server's.
+        a durability it gets the server's. One that is not begun stays awake until it is a `fork`.
 
         Raises:
             InvalidRequest, CapacityExceeded, Draining: nothing was changed.
@@ -120,6 +122,7 @@ class Lifecycle:
             used_seconds=self._clock(),
             replays=Replays(self._most_replay_bytes),
             durable=Durable(durability) if self._has_store else None,
+            is_begun=is_begun,
         )
         self._enter(session, start)
         self._counts.opened(session)
@@ -150,7 +153,9 @@ class Lifecycle:
             created_unix_seconds=stored.created_unix_seconds,
             used_seconds=self._clock(),
             replays=Replays(self._most_replay_bytes, stored.replays(spec)),
-            durable=Durable(stored.durability, epoch, taken.next_step, stored_version=0),
+            durable=Durable(
+                stored.durability, epoch, taken.next_step, stored_version=0, may_be_stored=True
+            ),
         )
         self._enter(session, taken)
         self._counts.woken(session, was_here=asleep is not None)
@@ -189,12 +194,12 @@ class Lifecycle:
     def put_to_sleep(self, session: Session) -> None:
         """Take a session out of its slab; the store has it as it is."""
         assert session.durable is not None
-        self._sessions.sleep(session, self._view(session), session.durable.epoch)
+        self._sessions.sleep(session, self._view(session))
         self._slabs.leave(session)
         self._counts.slept(session)
 
-    def forgotten(self) -> list[tuple[str, int]]:
-        """Hand out the sessions that the store need not keep any longer, and their epochs."""
+    def forgotten(self) -> list[Forgotten]:
+        """Hand out the sessions that the store need not keep any longer."""
         forgotten, self._forgotten = self._forgotten, []
         return forgotten
 
@@ -218,13 +223,41 @@ class Lifecycle:
         """The store has no session of that id."""
         if asleep := self._sessions.sleeping(session_id):
             self._forget(asleep)
+        self._sessions.lost(session_id)
 
-    def describe(self, session_id: str, caller: str = "") -> SessionView:
-        """A session as it is now, or went to sleep. Raises as `SessionTable.get`."""
+    def describe(self, session_id: str, caller: str = "", known_epoch: int = 0) -> SessionView:
+        """A session as it is now, or went to sleep. Raises as `awake_for`."""
         asleep = self._sessions.sleeping(session_id)
-        if asleep and caller in ("", asleep.owner):
+        if asleep and caller in ("", asleep.owner) and known_epoch <= asleep.view.epoch:
             return asleep.view
-        return self._view(self._sessions.get(session_id, caller))
+        return self._view(self.awake_for(session_id, caller, known_epoch))
+
+    def awake_for(self, session_id: str, caller: str, known_epoch: int) -> Session:
+        """
+        The session of that id that is awake, for a caller who was told that epoch.
+
+        Raises as `SessionTable.get`, and SessionMoved if this replica was passed over: another one
+        has owned the session in the epoch that the caller knows. It is then closed here.
+        """
+        session = self._sessions.get(session_id, caller)
+        if session.durable is not None and known_epoch > session.durable.epoch:
+            self.passed_over(session)
+            raise moved(session_id)
+        return session
+
+    def may_be_elsewhere(self, session_id: str) -> bool:
+        """Whether another replica could have a session: not if it was never in the store."""
+        if session_id not in self._sessions:
+            return True
+        durable = self._sessions.get(session_id).durable
+        return durable is not None and durable.may_be_stored
+
+    def passed_over(self, session: Session) -> None:
+        """Another replica has taken a session over: close it, once its turn is committed."""
+        if session.waiting and session not in self._scheduler:
+            session.is_moved = True
+        else:
+            self._close(session, SessionMoved)
 
     def owned(self, owner: str, after: int, limit: int) -> list[SessionView]:
         """At most `limit` sessions of the owner with a number above `after`, in order."""
@@ -236,9 +269,9 @@ class Lifecycle:
         ]
         return heapq.nsmallest(limit, found, key=lambda view: view.number)
 
-    def delete(self, session_id: str, caller: str = "") -> None:
-        """Close a session now; its work fails with SessionDeleted. Raises as `SessionTable.get`."""
-        self._close(self._sessions.get(session_id, caller), SessionDeleted)
+    def delete(self, session_id: str, caller: str = "", known_epoch: int = 0) -> None:
+        """Close a session now; its work fails with SessionDeleted. Raises as `awake_for`."""
+        self._close(self.awake_for(session_id, caller, known_epoch), SessionDeleted)
 
     def close(self, session: Session) -> None:
         """Close a session whose turn to be deleted has come; what waits behind fails."""
@@ -261,6 +294,7 @@ class Lifecycle:
         Raises as `SessionTable.get` if it is closed already.
         """
         fork = self._sessions.get(fork_id)
+        fork.is_begun = True
         self._slabs.copy(session, fork)
         return self._moved(fork, session.next_step)
 
@@ -284,6 +318,7 @@ class Lifecycle:
         """Have a session go on at another step, as if it had never made those it made."""
         if session.durable:
             session.durable.version += 1
+            session.durable.step = min(session.durable.step, next_step)
         session.next_step = next_step
         session.replays.clear()
         session.used_seconds = self._clock()
@@ -293,8 +328,10 @@ class Lifecycle:
         self._scheduler.remove(session)
         self._sessions.close(session, why)
         self._slabs.leave(session)
-        if session.durable and why is not SessionMoved:
-            self._forgotten.append((session.id, session.durable.epoch))
+        if session.durable and session.durable.may_be_stored and why is not SessionMoved:
+            self._forgotten.append(
+                Forgotten(session.id, session.durable.epoch, session.idle_timeout_seconds)
+            )
         self.saving.close(session, lambda: self._sessions.gone(session.id))
         self._drop(session, session.waiting)
         lived = self._wall_clock() - session.created_unix_seconds
@@ -302,7 +339,8 @@ class Lifecycle:
 
     def _forget(self, asleep: Asleep) -> None:
         self._sessions.forget(asleep, SessionExpired)
-        self._forgotten.append((asleep.view.id, asleep.epoch))
+        view = asleep.view
+        self._forgotten.append(Forgotten(view.id, view.epoch, view.idle_timeout_seconds))
         self._counts.expired(asleep, self._wall_clock() - asleep.view.created_unix_seconds)
 
     def _drop(self, session: Session, waiting: deque[Work]) -> None:

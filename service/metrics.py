@@ -284,7 +284,7 @@ class Metrics:
     def _define_store(self, registry: CollectorRegistry) -> None:
         self.store_seconds = Histogram(
             "ntm_store_seconds",
-            "Time that the store took, by operation (save, claim, delete).",
+            "Time that the store took, by operation (save, claim, epoch, delete).",
             ["operation"],
             buckets=SECONDS,
             registry=registry,
@@ -303,6 +303,12 @@ class Metrics:
         )
         self.stored_bytes = Counter(
             "ntm_stored_bytes_total", "Bytes of sessions sent to the store.", registry=registry
+        )
+        self.undeleted_sessions = Gauge(
+            "ntm_undeleted_sessions",
+            "Sessions that have ended and that the store has not forgotten yet, as it does not "
+            "answer.",
+            registry=registry,
         )
         self.undurable_steps = Gauge(
             "ntm_undurable_steps",

@@ -40,29 +40,50 @@ local epoch, order = tonumber(kept[1] or 0), tonumber(kept[2] or 0)
 local new_epoch, new_order = tonumber(ARGV[1]), tonumber(ARGV[2])
 if epoch > new_epoch then return 0 end
 if epoch == new_epoch and order > new_order then return 1 end
-redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'order', ARGV[2], 'record', ARGV[3])
+redis.call('HSET', KEYS[1],
+    'epoch', ARGV[1], 'order', ARGV[2], 'record', ARGV[3], 'milliseconds', ARGV[4])
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
 return 1
 """
 """Epoch, order, record, milliseconds: 0 if refused. What the owner saved later stays."""
 
 _CLAIM = """\
-if redis.call('EXISTS', KEYS[1]) == 0 then return false end
-redis.call('HSET', KEYS[1], 'order', 0)
-return {redis.call('HINCRBY', KEYS[1], 'epoch', 1), redis.call('HGET', KEYS[1], 'record')}
+local kept = redis.call('HMGET', KEYS[1], 'epoch', 'record', 'milliseconds')
+if not kept[2] then return false end
+local time = redis.call('TIME')
+local epoch = math.max(kept[1] + 1, time[1] * 1000 + math.floor(time[2] / 1000))
+redis.call('HSET', KEYS[1], 'epoch', string.format('%.0f', epoch), 'order', 0)
+if kept[3] then redis.call('PEXPIRE', KEYS[1], kept[3]) end
+return {epoch, kept[2]}
 """
-"""The new epoch and the record. The new owner counts its saves by a clock of its own."""
+"""
+The new epoch, as `store.epoch_after` has it, and the record.
+
+The new owner counts its saves by a clock of its own. What an earlier server has saved has no time.
+"""
+
+_EPOCH = """\
+return tonumber(redis.call('HGET', KEYS[1], 'epoch') or 0)
+"""
 
 _DELETE = """\
-local epoch = redis.call('HGET', KEYS[1], 'epoch')
-if epoch and tonumber(epoch) <= tonumber(ARGV[1]) then redis.call('DEL', KEYS[1]) end
+local epoch = tonumber(redis.call('HGET', KEYS[1], 'epoch') or 0)
+if epoch >= tonumber(ARGV[1]) then return 1 end
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'epoch', ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return 1
+"""
+"""
+The epoch after the owner's, milliseconds: what is left has no record.
+
+To delete comes first: after it a server without memory takes the rest as well.
 """
 
 
 class RedisStore:
     """
-    Keeps each session as a hash: epoch, order of the save in it, record.
+    Keeps each session as a hash: epoch, order of the save in it, record, for how long it is saved.
 
     What is kept is as firm as the server makes it: with `appendfsync always` it outlives a crash of
     the server, with a replica that is not waited for it may not outlive the loss of the machine.
@@ -122,7 +143,7 @@ class RedisStore:
         calls = [
             (
                 each.session_id,
-                (each.epoch, order, each.record, max(1, math.ceil(each.seconds * 1_000))),
+                (each.epoch, order, each.record, _milliseconds(each.seconds)),
             )
             for each in sessions
         ]
@@ -133,9 +154,14 @@ class RedisStore:
         (found,) = await self._run(_CLAIM, [(session_id, ())])
         return found and (found[0], found[1])
 
-    async def delete(self, session_id: str, epoch: int) -> None:
+    async def epoch(self, session_id: str) -> int:
         """See `Store`."""
-        await self._run(_DELETE, [(session_id, (epoch,))])
+        (epoch,) = await self._run(_EPOCH, [(session_id, ())])
+        return int(epoch)
+
+    async def delete(self, session_id: str, epoch: int, seconds: float) -> None:
+        """See `Store`."""
+        await self._run(_DELETE, [(session_id, (epoch + 1, _milliseconds(seconds)))])
 
     async def close(self) -> None:
         """See `Store`."""
@@ -212,6 +238,10 @@ class _PasswordFile(CredentialProvider):
 
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
         return self.get_credentials()
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, math.ceil(seconds * 1_000))
 
 
 def _longest_pauses() -> Iterator[float]:

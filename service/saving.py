@@ -83,6 +83,8 @@ class Durable:
     next: Snapshot | None = None
     """What is to be stored when what is under way has arrived: always the latest."""
     held: deque[Held] = field(default_factory=deque)
+    may_be_stored: bool = False
+    """Whether the store may have anything of the session."""
 
     @property
     def is_clean(self) -> bool:
@@ -160,8 +162,8 @@ class Saving:
 
         A client is told that it is at another step than the session only once the store has shown
         that the session is still ours: if another replica has it, that one knows better. Nor is it
-        told that the session is set back before the store has it so: it must not come back
-        as it was before.
+        told that the session is set back before the store, if it has the session, has it so: it
+        must not come back as it was before.
         """
         durable = session.durable
         if durable is None:
@@ -169,7 +171,8 @@ class Saving:
             return
         is_elsewhere = isinstance(work.error, StepIndexMismatch)
         policy = durable.durability.policy
-        must_be_stored = policy is Policy.SYNCHRONOUS or (set_back and policy is not Policy.NONE)
+        comes_back = policy is not Policy.NONE or durable.may_be_stored
+        must_be_stored = policy is Policy.SYNCHRONOUS or (set_back and comes_back)
         waits = is_elsewhere or (must_be_stored and work.error is None and not durable.is_clean)
         if is_elsewhere or (waits and not durable.is_covered):
             self.take([session])
@@ -212,6 +215,7 @@ class Saving:
 
     def _begin(self, durable: Durable, snapshot: Snapshot) -> None:
         durable.under_way = snapshot
+        durable.may_be_stored = True
         self._wanted.append(snapshot)
 
     def _arrived(self, durable: Durable) -> None:
@@ -226,4 +230,5 @@ class Saving:
     def _give(self, durable: Durable, work: Work) -> None:
         if isinstance(work, Chunk):
             work.durable_step = durable.step
+            work.epoch = durable.epoch
         self._answer(work)

@@ -42,6 +42,10 @@ class Scheduler:
         """Whether any session has a chunk to step."""
         return bool(self._queues)
 
+    def __contains__(self, session: Session) -> bool:
+        """Whether a session waits for its turn, and is in none."""
+        return session in self._queues.get(session.slab, ())
+
     @property
     def waiting(self) -> int:
         """How many sessions have a chunk to step. Any thread may ask."""

@@ -89,7 +89,7 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
         self, request: ntm_pb2.GetSessionRequest, context: Context
     ) -> ntm_pb2.GetSessionResponse:
         """See the proto."""
-        view = await self._steps.describe(request.session_id, PRINCIPAL.get())
+        view = await self._steps.describe(request.session_id, PRINCIPAL.get(), request.epoch)
         return ntm_pb2.GetSessionResponse(session=codec.session(view))
 
     async def ListSessions(  # noqa: N802
@@ -111,16 +111,14 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
         self, request: ntm_pb2.ResetSessionRequest, context: Context
     ) -> ntm_pb2.ResetSessionResponse:
         """See the proto."""
-        view = await self._steps.operate(request.session_id, self._engine.reset, PRINCIPAL.get())
+        view = await self._steps.operate(request, self._engine.reset, PRINCIPAL.get())
         return ntm_pb2.ResetSessionResponse(session=codec.session(view))
 
     async def CheckpointSession(  # noqa: N802
         self, request: ntm_pb2.CheckpointSessionRequest, context: Context
     ) -> ntm_pb2.CheckpointSessionResponse:
         """See the proto."""
-        view, taken = await self._steps.operate(
-            request.session_id, self._engine.checkpoint, PRINCIPAL.get()
-        )
+        view, taken = await self._steps.operate(request, self._engine.checkpoint, PRINCIPAL.get())
         response = ntm_pb2.CheckpointSessionResponse(
             session=codec.session(view), checkpoint=checkpoint.encode(taken)
         )
@@ -132,7 +130,7 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
     ) -> ntm_pb2.RestoreSessionResponse:
         """See the proto."""
         restore = partial(self._engine.restore, taken=checkpoint.decode(request.checkpoint))
-        view = await self._steps.operate(request.session_id, restore, PRINCIPAL.get())
+        view = await self._steps.operate(request, restore, PRINCIPAL.get())
         return ntm_pb2.RestoreSessionResponse(session=codec.session(view))
 
     async def ForkSession(  # noqa: N802
@@ -146,7 +144,9 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
         self, request: ntm_pb2.DeleteSessionRequest, context: Context
     ) -> ntm_pb2.DeleteSessionResponse:
         """See the proto."""
-        await self._steps.about(self._engine.delete, request.session_id, PRINCIPAL.get())
+        await self._steps.about(
+            self._engine.delete, request.session_id, PRINCIPAL.get(), request.epoch
+        )
         return ntm_pb2.DeleteSessionResponse()
 
     async def ReadMemory(  # noqa: N802
@@ -157,7 +157,7 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
         def read(session: Session) -> tuple[ModelSpec, tuple[SessionView, dict[str, Float32]]]:
             return session.slab.network.spec, self._engine.read(session)
 
-        spec, (view, state) = await self._steps.operate(request.session_id, read, PRINCIPAL.get())
+        spec, (view, state) = await self._steps.operate(request, read, PRINCIPAL.get())
         if not spec.has_memory:
             raise NoMemory(f"model {view.model!r} has no memory to read")
         response = codec.memory(view, spec, state)

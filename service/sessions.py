@@ -8,6 +8,7 @@ import secrets
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from service.errors import (
     NtmError,
@@ -60,6 +61,10 @@ class Session:
     waiting: deque[Work] = field(default_factory=deque)
     waiting_steps: int = 0
     is_open: bool = True
+    is_begun: bool = True
+    """Whether it has a state of its own: a fork has none until it is one."""
+    is_moved: bool = False
+    """Whether another replica has taken it over; it is closed once its turn is committed."""
     ticket: int = 0
     """Its place in the scheduler's queue."""
 
@@ -82,7 +87,9 @@ class Session:
     def can_sleep(self) -> bool:
         """Whether it could leave its slab: it is in no turn, and there is a store."""
         durable = self.durable
-        return durable is not None and durable.under_way is None and not self.waiting
+        if durable is None or not self.is_begun:
+            return False
+        return durable.under_way is None and not self.waiting
 
     @property
     def chunk(self) -> Chunk:
@@ -99,8 +106,6 @@ class Asleep:
     view: SessionView
     """As it was when it went to sleep."""
     owner: str
-    epoch: int
-    """Of this replica's ownership."""
     deadline_seconds: float
     """When it expires unless it is woken, by the engine's clock."""
 
@@ -108,6 +113,15 @@ class Asleep:
     def version(self) -> Version:
         """The version of the model that it goes on with."""
         return Version(self.view.model, self.view.content_hash)
+
+
+class Forgotten(NamedTuple):
+    """A session that ended here, and that the store need not keep any longer."""
+
+    session_id: str
+    epoch: int
+    """Of this replica's ownership."""
+    idle_timeout_seconds: float
 
 
 @dataclass(slots=True)
@@ -130,8 +144,8 @@ class SessionTable:
         """Start empty."""
         self._sessions: dict[str, Session] = {}
         self._asleep: dict[str, Asleep] = {}
-        self._closed: OrderedDict[str, tuple[type[NtmError], str]] = OrderedDict()
-        """Why, and whose they were."""
+        self._closed: OrderedDict[str, tuple[type[NtmError], str, int]] = OrderedDict()
+        """Why, whose they were, and in which epoch."""
         self.held = Held()
         """All that is open."""
         self._held_by: dict[str, Held] = {}
@@ -180,31 +194,35 @@ class SessionTable:
         """Whether any session, awake or asleep, is on that version."""
         return version in self._of_version
 
-    def sleep(self, session: Session, view: SessionView, epoch: int) -> None:
+    def sleep(self, session: Session, view: SessionView) -> None:
         """Enter a session that is awake as one that is asleep."""
         session.is_open = False
         del self._sessions[session.id]
-        self._asleep[session.id] = Asleep(view, session.owner, epoch, session.deadline_seconds)
+        self._asleep[session.id] = Asleep(view, session.owner, session.deadline_seconds)
         self._count(session, 0, -session.slab.slot_bytes)
 
     def forget(self, asleep: Asleep, why: type[NtmError]) -> None:
         """Remove a session that is asleep and remember why."""
         del self._asleep[asleep.view.id]
         self._count(asleep, -1, 0)
-        self._remember(asleep.view.id, asleep.owner, why)
+        self._remember(asleep.view.id, asleep.owner, why, asleep.view.epoch)
 
     def sleeping(self, session_id: str) -> Asleep | None:
         """The session of that id if it is asleep."""
         return self._asleep.get(session_id)
 
-    def may_be_stored(self, session_id: str, caller: str) -> bool:
-        """Whether the caller may have a session of that id in the store, for all we know."""
+    def may_be_stored(self, session_id: str, caller: str, known_epoch: int) -> bool:
+        """
+        Whether the caller may have a session of that id in the store, for all we know.
+
+        Why it was closed here says nothing to who knows that another replica has had it since.
+        """
         if session_id in self._sessions or not _SESSION_ID.fullmatch(session_id):
             return False
         if asleep := self._asleep.get(session_id):
             return caller in ("", asleep.owner)
-        kind, _ = self._closed.get(session_id, (SessionMoved, ""))
-        return kind is SessionMoved
+        kind, _, epoch = self._closed.get(session_id, (SessionMoved, "", 0))
+        return kind is SessionMoved or known_epoch > epoch
 
     def get(self, session_id: str, caller: str = "") -> Session:
         """
@@ -220,18 +238,24 @@ class SessionTable:
 
     def gone(self, session_id: str, caller: str = "") -> NtmError:
         """Why the caller has no open session of that id; another's is as if it had never been."""
-        kind, owner = self._closed.get(session_id, (SessionUnknown, ""))
+        kind, owner, _ = self._closed.get(session_id, (SessionUnknown, "", 0))
         if caller and owner != caller:
             kind = SessionUnknown
-        told = _GONE.get(kind, "is unknown here: it was never opened, or closed long ago")
-        return kind(f"session {session_id[:64]!r} {told}", session=session_id[:64])
+        return _gone(kind, session_id[:64])
 
     def close(self, session: Session, why: type[NtmError]) -> None:
         """Remove a session and remember why."""
         session.is_open = False
         del self._sessions[session.id]
         self._count(session, -1, -session.slab.slot_bytes)
-        self._remember(session.id, session.owner, why)
+        epoch = session.durable.epoch if session.durable else 0
+        self._remember(session.id, session.owner, why, epoch)
+
+    def lost(self, session_id: str) -> None:
+        """The store has no session of that id: whoever has taken it over has ended it since."""
+        kind, *_ = self._closed.get(session_id, (SessionUnknown,))
+        if kind is SessionMoved:
+            del self._closed[session_id]
 
     def idle(self, now_seconds: float) -> list[Session | Asleep]:
         """The sessions whose deadline has passed and that have nothing to do. Closes none."""
@@ -280,14 +304,24 @@ class SessionTable:
             if not self._of_version[session.version]:
                 del self._of_version[session.version]
 
-    def _remember(self, session_id: str, owner: str, why: type[NtmError]) -> None:
-        self._closed[session_id] = why, owner
+    def _remember(self, session_id: str, owner: str, why: type[NtmError], epoch: int) -> None:
+        self._closed[session_id] = why, owner, epoch
         if len(self._closed) > MOST_CLOSED_REMEMBERED:
             self._closed.popitem(last=False)
 
     def next_deadline_seconds(self) -> float | None:
         """When `idle` should be asked again, or None if there is no session."""
         return self._deadlines[0][0] if self._deadlines else None
+
+
+def moved(session_id: str) -> NtmError:
+    """What is told of a session that another replica has taken over."""
+    return _gone(SessionMoved, session_id)
+
+
+def _gone(kind: type[NtmError], session_id: str) -> NtmError:
+    told = _GONE.get(kind, "is unknown here: it was never opened, or closed long ago")
+    return kind(f"session {session_id!r} {told}", session=session_id)
 
 
 def new_session_id() -> str:

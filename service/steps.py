@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from service import checkpoint, codec
 from service.catalogue import Catalogue
@@ -26,6 +26,13 @@ from service.work import Chunk, Operation, Work
 from service.worker import Worker
 
 T = TypeVar("T")
+
+
+class AboutSession(Protocol):
+    """A request that names a session."""
+
+    session_id: str
+    epoch: int
 
 
 class Steps:
@@ -68,7 +75,9 @@ class Steps:
         self, request: ntm_pb2.ForkSessionRequest, principal: Principal
     ) -> ntm_pb2.Session:
         """Open a session with another one's state, once that one's waiting chunks have run."""
-        source = await self.about(self._engine.describe, request.session_id, principal)
+        source = await self.about(
+            self._engine.describe, request.session_id, principal, request.epoch
+        )
         timeout = codec.idle_timeout_seconds(request)
         if timeout is None:
             timeout = source.idle_timeout_seconds
@@ -76,11 +85,17 @@ class Steps:
         version = Version(source.model, source.content_hash)
         async with self._catalogue.using(version):
             fork = await self._open(
-                version, source.locations, timeout, principal.name, None, source.durability
+                version,
+                source.locations,
+                timeout,
+                principal.name,
+                None,
+                source.durability,
+                is_begun=False,
             )
         copy = partial(self._engine.fork, fork_id=fork.id)
         try:
-            view: SessionView = await self.operate(request.session_id, copy, principal)
+            view: SessionView = await self.operate(request, copy, principal)
         except BaseException:
             await self._undo(fork.id)
             raise
@@ -88,28 +103,40 @@ class Steps:
             await self._keep(self._keeper, fork.id)
         return codec.session(view)
 
-    async def describe(self, session_id: str, principal: Principal) -> SessionView:
+    async def describe(
+        self, session_id: str, principal: Principal, known_epoch: int
+    ) -> SessionView:
         """A session as it is, wherever it went meanwhile."""
         while True:
-            view = await self.about(self._engine.describe, session_id, principal)
-            if self._keeper is None or not self._engine.is_awake(session_id):
+            view = await self.about(self._engine.describe, session_id, principal, known_epoch)
+            if self._keeper is None:
                 return view
-            if not await self._keeper.is_elsewhere(session_id):
+            known_epoch = await self._keeper.epoch(session_id)
+            if known_epoch <= view.epoch:
                 return view
 
     async def about(
-        self, look: Callable[[str, str], T], session_id: str, principal: Principal
+        self,
+        look: Callable[[str, str, int], T],
+        session_id: str,
+        principal: Principal,
+        known_epoch: int,
     ) -> T:
-        """What the engine's `look` tells of a session, which is woken first if need be."""
+        """
+        What the engine's `look` tells of a session, which is woken first if need be.
+
+        Also where this replica was passed over, as one shows who knows a later epoch.
+        """
         while True:
             try:
-                return await self._worker.call(look, session_id, principal.caller)
+                return await self._worker.call(look, session_id, principal.caller, known_epoch)
             except NtmError:
-                may_be = self._engine.may_be_stored(session_id, principal.caller)
+                may_be = self._engine.may_be_stored(session_id, principal.caller, known_epoch)
                 if self._keeper is None or not may_be:
                     raise
             # It may have to make room for another one before it is looked at.
             await self._keeper.wake(session_id)
+            known_epoch = 0  # no epoch is later than that of who has claimed it
 
     async def step(self, message: ntm_pb2.Chunk, principal: Principal) -> ntm_pb2.StepResponse:
         """Make the steps of a chunk."""
@@ -171,11 +198,12 @@ class Steps:
             ) from error
         return version
 
-    async def _open(self, *arguments: Any) -> SessionView:
+    async def _open(self, *arguments: Any, is_begun: bool = True) -> SessionView:
+        opening = partial(self._engine.open, *arguments, is_begun=is_begun)
         if self._keeper is None:
-            return await self._worker.call(self._engine.open, *arguments)
+            return await self._worker.call(opening)
         async with self._keeper.place():
-            return await self._worker.call(self._engine.open, *arguments)
+            return await self._worker.call(opening)
 
     async def _keep(self, keeper: Keeper, session_id: str) -> None:
         """Have a new session in the store before its client hears of it."""
@@ -190,9 +218,10 @@ class Steps:
             await asyncio.shield(self._worker.call(self._engine.delete, session_id))
 
     def operate(
-        self, session_id: str, action: Callable[[Session], Any], principal: Principal
+        self, request: AboutSession, action: Callable[[Session], Any], principal: Principal
     ) -> asyncio.Future[Any]:
         """Queue an operation behind the session's chunks; the future gets its result."""
-        operation = Operation(session_id, action)
+        operation = Operation(request.session_id, action)
         operation.caller = principal.caller
+        operation.known_epoch = request.epoch
         return self._worker.ask(operation)

@@ -12,7 +12,7 @@ class Saved(NamedTuple):
 
     session_id: str
     epoch: int
-    """Of the owner that saves it: 1 for who opened the session, one more with each `claim`."""
+    """Of the owner that saves it: 1 for who opened the session, a later one with each `claim`."""
     record: bytes
     seconds: float
     """How long it is to be kept at least, unless it is saved again; then it may be forgotten."""
@@ -23,6 +23,16 @@ def name_of(session_id: str) -> str:
     return hashlib.sha256(session_id.encode()).hexdigest()
 
 
+def epoch_after(epoch: int, unix_seconds: float) -> int:
+    """
+    The epoch of who claims a session after that one.
+
+    It tells the time, in milliseconds: where all that was known of a session was forgotten and an
+    early owner has saved it again, those who had it in between are not met a second time.
+    """
+    return max(epoch + 1, int(unix_seconds * 1_000))
+
+
 class StoreUnavailable(Exception):
     """The store does not answer, or not in time; what was asked may or may not have been done."""
 
@@ -31,9 +41,10 @@ class Store(Protocol):
     """
     Keeps records of sessions, each owned by one replica at a time.
 
-    A store never sees two owners of one epoch: `claim` gives each a later one, and what an earlier
-    owner asks for after that is refused. All methods may be called any number of times at once, and
-    none blocks the event loop. All raise StoreUnavailable.
+    A store never sees two owners of one epoch: `claim` gives each a later one, also where the store
+    had forgotten the session meanwhile, and what an earlier owner asks for after that is refused.
+    All methods may be called any number of times at once, and none blocks the event loop. All raise
+    StoreUnavailable.
     """
 
     async def save(self, sessions: Sequence[Saved]) -> list[bool]:
@@ -41,24 +52,35 @@ class Store(Protocol):
         Keep these records in the place of earlier ones of the same sessions, each all or nothing.
 
         For each, whether it is kept as firmly as the store promises; False if it was refused, since
-        another replica has claimed the session. A session that the store does not know is kept at
-        any epoch.
+        another replica has claimed the session, or it was deleted. A session that the store does
+        not know is kept at any epoch.
         """
 
     async def claim(self, session_id: str) -> tuple[int, bytes] | None:
         """
         Become a session's owner: the new epoch and the last record; None if there is none.
 
-        A claim does not lengthen how long the record is kept. One whose answer is lost and that is
-        asked for again may raise the epoch twice.
+        The record is kept for as long again as it was saved for, at least. A claim whose answer is
+        lost and that is asked for again may raise the epoch twice.
 
         Raises:
             CheckpointDamaged: what was kept can no longer be read.
             CheckpointTooNew: it was written by a later server, in a layout unknown here.
         """
 
-    async def delete(self, session_id: str, epoch: int) -> None:
-        """Forget a session, unless another replica has claimed it."""
+    async def epoch(self, session_id: str) -> int:
+        """
+        The epoch of a session's owner; 0 for a session that the store does not know.
+
+        Raises CheckpointTooNew as `claim`.
+        """
+
+    async def delete(self, session_id: str, epoch: int, seconds: float) -> None:
+        """
+        Forget a session, unless another replica has claimed it.
+
+        For so many seconds what this owner or an earlier one saves late is refused.
+        """
 
     async def close(self) -> None:
         """Let go of files and connections. Nothing may be asked of the store after that."""

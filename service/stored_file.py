@@ -5,7 +5,7 @@ All numbers are little-endian:
 
     4 bytes   "NTMS"
     uint16    version of this layout, 1
-    uint16    0
+    uint16    for how many minutes a claim keeps it, at least; 65,535: the session was deleted
     uint64    epoch of the owner
     uint64    order of the save among those of the owner
     float64   when it may be forgotten, in Unix seconds
@@ -34,12 +34,18 @@ _VERSION = struct.Struct("<4sH")
 _CRC = struct.Struct("<I")
 
 
+DELETED = 0xFFFF
+MOST_MINUTES = DELETED - 1
+
+
 class Header(NamedTuple):
     """Everything but the record."""
 
     epoch: int
     order: int
     forgotten_unix_seconds: float
+    minutes: int
+    """For how long a claim keeps it, at least: at most `MOST_MINUTES`, or `DELETED`."""
 
 
 def write(path: Path, header: Header, record: bytes, *, sync: bool) -> None:
@@ -49,7 +55,10 @@ def write(path: Path, header: Header, record: bytes, *, sync: bool) -> None:
     No two may write the same file at once. With `sync` the content outlives a loss of power once
     the folder is synchronised too. Raises OSError.
     """
-    head = _HEAD.pack(MAGIC, VERSION, 0, *header, zlib.crc32(record))
+    epoch, order, forgotten_unix_seconds, minutes = header
+    head = _HEAD.pack(
+        MAGIC, VERSION, minutes, epoch, order, forgotten_unix_seconds, zlib.crc32(record)
+    )
     writing = path.with_name(path.name + WRITING)
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     try:
@@ -105,5 +114,5 @@ def _header(file: BinaryIO) -> tuple[Header, int]:
     head = data[: _HEAD.size]
     if data[_HEAD.size :] != _CRC.pack(zlib.crc32(head)) or magic != MAGIC:
         raise CheckpointDamaged("the stored session is damaged or cut short: its header is wrong")
-    _, _, _, epoch, order, forgotten_unix_seconds, checksum = _HEAD.unpack(head)
-    return Header(epoch, order, forgotten_unix_seconds), checksum
+    _, _, minutes, epoch, order, forgotten_unix_seconds, checksum = _HEAD.unpack(head)
+    return Header(epoch, order, forgotten_unix_seconds, minutes), checksum

@@ -148,6 +148,7 @@ class Stream:
                     self._start_alone(operation, kind)
                     continue
                 work = self._steps.closing(operation.close)
+                work.known_epoch = operation.epoch
             work.tag = operation.tag
             work.caller = self._caller
             work.answered = self._finish

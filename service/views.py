@@ -27,6 +27,8 @@ class SessionView:
     expires_unix_seconds: float
     durability: Durability
     durable_step: int
+    epoch: int
+    """Of this replica's ownership; 0 where there is no store."""
 
     @classmethod
     def of(cls, session: Session, now_seconds: float, now_unix_seconds: float) -> SessionView:
@@ -44,4 +46,5 @@ class SessionView:
             expires_unix_seconds=now_unix_seconds + session.deadline_seconds - now_seconds,
             durability=session.durable.durability if session.durable else Durability(),
             durable_step=session.durable.step if session.durable else 0,
+            epoch=session.durable.epoch if session.durable else 0,
         )

@@ -27,6 +27,8 @@ class Work:
     session_id: str
     caller: str = field(default="", init=False)
     """Owner that the session must have; empty where whoever knows its id may use it."""
+    known_epoch: int = field(default=0, init=False)
+    """The session's latest epoch that whoever asked was told; 0 for none."""
     tag: int = field(default=0, init=False)
     """For whoever asked: told from other work of his by it."""
     answered: Callable[[Any], object] = field(default=staticmethod(_nobody), init=False)
@@ -106,6 +108,8 @@ class Chunk(Work):
     """When its last tick was committed, or it was found to be made, by the engine's clock."""
     durable_step: int = field(default=0, init=False)
     """Steps of the session before this one were stored when the chunk was answered."""
+    epoch: int = field(default=0, init=False)
+    """The session's when the chunk was answered; 0 where there is no store."""
     reply_bytes: int = field(default=0, init=False)
     """About what its outputs and traces will take, unless that is little; from its admission on."""
     remaining: int = field(default=0, init=False)

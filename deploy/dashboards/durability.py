@@ -44,6 +44,12 @@ def durability() -> Iterator[Panel]:
     )
     yield not_durable()
     yield lines(
+        "Deletions to be told",
+        "Sessions that have ended and that the store has not forgotten, as it did not answer.",
+        "none",
+        Query(total(f"ntm_undeleted_sessions{{{INSTANCE}}}", "instance"), "{{instance}}"),
+    )
+    yield lines(
         "Bytes stored",
         "Bytes of sessions sent to the store a second, by replica.",
         "Bps",

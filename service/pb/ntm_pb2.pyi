@@ -72,7 +72,7 @@ class TraceTensor(_message.Message):
     def __init__(self, name: _Optional[str] = ..., heads: _Optional[int] = ..., width: _Optional[int] = ...) -> None: ...
 
 class Session(_message.Message):
-    __slots__ = ("id", "model", "content_hash", "locations", "idle_timeout", "next_step", "state_bytes", "create_time", "expire_time", "durability", "durable_step")
+    __slots__ = ("id", "model", "content_hash", "locations", "idle_timeout", "next_step", "state_bytes", "create_time", "expire_time", "durability", "durable_step", "epoch")
     ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CONTENT_HASH_FIELD_NUMBER: _ClassVar[int]
@@ -84,6 +84,7 @@ class Session(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
     DURABLE_STEP_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     id: str
     model: str
     content_hash: str
@@ -95,7 +96,8 @@ class Session(_message.Message):
     expire_time: _timestamp_pb2.Timestamp
     durability: Durability
     durable_step: int
-    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., content_hash: _Optional[str] = ..., locations: _Optional[int] = ..., idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., next_step: _Optional[int] = ..., state_bytes: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., durability: _Optional[_Union[Durability, _Mapping]] = ..., durable_step: _Optional[int] = ...) -> None: ...
+    epoch: int
+    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., content_hash: _Optional[str] = ..., locations: _Optional[int] = ..., idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., next_step: _Optional[int] = ..., state_bytes: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., durability: _Optional[_Union[Durability, _Mapping]] = ..., durable_step: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class Durability(_message.Message):
     __slots__ = ("policy", "every_steps")
@@ -138,16 +140,18 @@ class StoredChunk(_message.Message):
     def __init__(self, inputs_crc32: _Optional[int] = ..., traces: _Optional[_Union[TraceSelection, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ...) -> None: ...
 
 class Chunk(_message.Message):
-    __slots__ = ("session_id", "first_step", "inputs", "traces")
+    __slots__ = ("session_id", "first_step", "inputs", "traces", "epoch")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     FIRST_STEP_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     TRACES_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     first_step: int
     inputs: bytes
     traces: TraceSelection
-    def __init__(self, session_id: _Optional[str] = ..., first_step: _Optional[int] = ..., inputs: _Optional[bytes] = ..., traces: _Optional[_Union[TraceSelection, _Mapping]] = ...) -> None: ...
+    epoch: int
+    def __init__(self, session_id: _Optional[str] = ..., first_step: _Optional[int] = ..., inputs: _Optional[bytes] = ..., traces: _Optional[_Union[TraceSelection, _Mapping]] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class TraceSelection(_message.Message):
     __slots__ = ("names", "top_k")
@@ -158,20 +162,22 @@ class TraceSelection(_message.Message):
     def __init__(self, names: _Optional[_Iterable[str]] = ..., top_k: _Optional[int] = ...) -> None: ...
 
 class Reply(_message.Message):
-    __slots__ = ("session_id", "first_step", "next_step", "outputs", "traces", "durable_step")
+    __slots__ = ("session_id", "first_step", "next_step", "outputs", "traces", "durable_step", "epoch")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     FIRST_STEP_FIELD_NUMBER: _ClassVar[int]
     NEXT_STEP_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     TRACES_FIELD_NUMBER: _ClassVar[int]
     DURABLE_STEP_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     first_step: int
     next_step: int
     outputs: bytes
     traces: _containers.RepeatedCompositeFieldContainer[Trace]
     durable_step: int
-    def __init__(self, session_id: _Optional[str] = ..., first_step: _Optional[int] = ..., next_step: _Optional[int] = ..., outputs: _Optional[bytes] = ..., traces: _Optional[_Iterable[_Union[Trace, _Mapping]]] = ..., durable_step: _Optional[int] = ...) -> None: ...
+    epoch: int
+    def __init__(self, session_id: _Optional[str] = ..., first_step: _Optional[int] = ..., next_step: _Optional[int] = ..., outputs: _Optional[bytes] = ..., traces: _Optional[_Iterable[_Union[Trace, _Mapping]]] = ..., durable_step: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class Trace(_message.Message):
     __slots__ = ("name", "heads", "width", "values", "locations")
@@ -255,10 +261,12 @@ class CreateSessionResponse(_message.Message):
     def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ...) -> None: ...
 
 class GetSessionRequest(_message.Message):
-    __slots__ = ("session_id",)
+    __slots__ = ("session_id", "epoch")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     session_id: str
-    def __init__(self, session_id: _Optional[str] = ...) -> None: ...
+    epoch: int
+    def __init__(self, session_id: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class GetSessionResponse(_message.Message):
     __slots__ = ("session",)
@@ -283,10 +291,12 @@ class ListSessionsResponse(_message.Message):
     def __init__(self, sessions: _Optional[_Iterable[_Union[Session, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class ResetSessionRequest(_message.Message):
-    __slots__ = ("session_id",)
+    __slots__ = ("session_id", "epoch")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     session_id: str
-    def __init__(self, session_id: _Optional[str] = ...) -> None: ...
+    epoch: int
+    def __init__(self, session_id: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class ResetSessionResponse(_message.Message):
     __slots__ = ("session",)
@@ -295,10 +305,12 @@ class ResetSessionResponse(_message.Message):
     def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ...) -> None: ...
 
 class CheckpointSessionRequest(_message.Message):
-    __slots__ = ("session_id",)
+    __slots__ = ("session_id", "epoch")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     session_id: str
-    def __init__(self, session_id: _Optional[str] = ...) -> None: ...
+    epoch: int
+    def __init__(self, session_id: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class CheckpointSessionResponse(_message.Message):
     __slots__ = ("session", "checkpoint")
@@ -309,12 +321,14 @@ class CheckpointSessionResponse(_message.Message):
     def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ..., checkpoint: _Optional[bytes] = ...) -> None: ...
 
 class RestoreSessionRequest(_message.Message):
-    __slots__ = ("session_id", "checkpoint")
+    __slots__ = ("session_id", "checkpoint", "epoch")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     checkpoint: bytes
-    def __init__(self, session_id: _Optional[str] = ..., checkpoint: _Optional[bytes] = ...) -> None: ...
+    epoch: int
+    def __init__(self, session_id: _Optional[str] = ..., checkpoint: _Optional[bytes] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class RestoreSessionResponse(_message.Message):
     __slots__ = ("session",)
@@ -323,12 +337,14 @@ class RestoreSessionResponse(_message.Message):
     def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ...) -> None: ...
 
 class ForkSessionRequest(_message.Message):
-    __slots__ = ("session_id", "idle_timeout")
+    __slots__ = ("session_id", "idle_timeout", "epoch")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     IDLE_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     idle_timeout: _duration_pb2.Duration
-    def __init__(self, session_id: _Optional[str] = ..., idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    epoch: int
+    def __init__(self, session_id: _Optional[str] = ..., idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class ForkSessionResponse(_message.Message):
     __slots__ = ("session",)
@@ -337,23 +353,27 @@ class ForkSessionResponse(_message.Message):
     def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ...) -> None: ...
 
 class DeleteSessionRequest(_message.Message):
-    __slots__ = ("session_id",)
+    __slots__ = ("session_id", "epoch")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     session_id: str
-    def __init__(self, session_id: _Optional[str] = ...) -> None: ...
+    epoch: int
+    def __init__(self, session_id: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class DeleteSessionResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class ReadMemoryRequest(_message.Message):
-    __slots__ = ("session_id",)
+    __slots__ = ("session_id", "epoch")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     session_id: str
-    def __init__(self, session_id: _Optional[str] = ...) -> None: ...
+    epoch: int
+    def __init__(self, session_id: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class ReadMemoryResponse(_message.Message):
-    __slots__ = ("session_id", "next_step", "locations", "width", "memory", "read_weightings", "write_weightings")
+    __slots__ = ("session_id", "next_step", "locations", "width", "memory", "read_weightings", "write_weightings", "epoch")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     NEXT_STEP_FIELD_NUMBER: _ClassVar[int]
     LOCATIONS_FIELD_NUMBER: _ClassVar[int]
@@ -361,6 +381,7 @@ class ReadMemoryResponse(_message.Message):
     MEMORY_FIELD_NUMBER: _ClassVar[int]
     READ_WEIGHTINGS_FIELD_NUMBER: _ClassVar[int]
     WRITE_WEIGHTINGS_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     next_step: int
     locations: int
@@ -368,7 +389,8 @@ class ReadMemoryResponse(_message.Message):
     memory: bytes
     read_weightings: bytes
     write_weightings: bytes
-    def __init__(self, session_id: _Optional[str] = ..., next_step: _Optional[int] = ..., locations: _Optional[int] = ..., width: _Optional[int] = ..., memory: _Optional[bytes] = ..., read_weightings: _Optional[bytes] = ..., write_weightings: _Optional[bytes] = ...) -> None: ...
+    epoch: int
+    def __init__(self, session_id: _Optional[str] = ..., next_step: _Optional[int] = ..., locations: _Optional[int] = ..., width: _Optional[int] = ..., memory: _Optional[bytes] = ..., read_weightings: _Optional[bytes] = ..., write_weightings: _Optional[bytes] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class StepRequest(_message.Message):
     __slots__ = ("chunk",)
@@ -395,16 +417,18 @@ class StreamStepsResponse(_message.Message):
     def __init__(self, outcomes: _Optional[_Iterable[_Union[Outcome, _Mapping]]] = ...) -> None: ...
 
 class Operation(_message.Message):
-    __slots__ = ("tag", "open", "step", "close")
+    __slots__ = ("tag", "open", "step", "close", "epoch")
     TAG_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     CLOSE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     tag: int
     open: CreateSessionRequest
     step: Chunk
     close: str
-    def __init__(self, tag: _Optional[int] = ..., open: _Optional[_Union[CreateSessionRequest, _Mapping]] = ..., step: _Optional[_Union[Chunk, _Mapping]] = ..., close: _Optional[str] = ...) -> None: ...
+    epoch: int
+    def __init__(self, tag: _Optional[int] = ..., open: _Optional[_Union[CreateSessionRequest, _Mapping]] = ..., step: _Optional[_Union[Chunk, _Mapping]] = ..., close: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class Outcome(_message.Message):
     __slots__ = ("tag", "opened", "reply", "closed", "error")

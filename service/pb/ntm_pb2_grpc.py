@@ -151,13 +151,15 @@ class NtmServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetSession(self, request, context):
-        """Describes a session. Does not count as use: it postpones no expiry.
+        """Describes a session, once the store has shown that no other replica has it. Does not count as use: it
+        postpones no expiry.
 
         NOT_FOUND with one of SESSION_UNKNOWN (never opened here, another's, or closed too long ago),
         SESSION_EXPIRED, SESSION_DELETED, SESSION_MOVED (another replica has taken it over); DATA_LOSS,
         SESSION_FAILED after a run that failed; UNAVAILABLE, NOT_STORED where the session is in a store that
-        does not answer; NOT_FOUND, MODEL_VERSION_UNKNOWN where it is in the store and of a version of its model
-        that this server has not: it stays there, for a server that has. Every call below that names a session can fail so.
+        does not answer, or might be another replica's; NOT_FOUND, MODEL_VERSION_UNKNOWN where it is in the store and
+        of a version of its model that this server has not: it stays there, for a server that has. Every call below
+        that names a session can fail so.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -10,12 +10,16 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 from tests.chaos.balancer import Balancer, Connection
+from tests.chaos.folder import Folder
 from tests.chaos.replica import Counts, Replica
 from tests.chaos.world import World
 from tests.service.valkey import Valkey
 
 _LATE_SECONDS = 1.0
 """How much later than it was given a refusal may be noticed by a client that waits for a core."""
+
+_SKEW_SECONDS = 30.0
+"""Less than the grace with which stores keep sessions: a folder goes by the replicas' calendars."""
 
 Fault = Callable[[], Awaitable[None]]
 
@@ -28,7 +32,7 @@ class Faults:
         world: World,
         balancer: Balancer,
         replicas: Sequence[Replica],
-        store: Valkey | None,
+        store: Valkey | Folder,
     ) -> None:
         """All are whole."""
         self.gathered = Counts()
@@ -38,6 +42,7 @@ class Faults:
         self._balancer = balancer
         self._replicas = replicas
         self._store = store
+        self._starting = asyncio.Lock()
         self._chance = world.chance("faults")
 
     async def run(self) -> None:
@@ -46,12 +51,10 @@ class Faults:
             self._timeline("replicas", (0.5, 3.0), self._kill, self._stop, self._freeze),
             self._timeline("network", (0.1, 0.6), self._hurt_connection),
         ]
-        if self._store:
-            timelines.append(
-                self._timeline(
-                    "store", (2.0, 6.0), self._kill_store, self._pause_store, self._fill_store
-                )
-            )
+        store: tuple[Fault, ...] = (self._fill_store, self._lock_folders, self._hide_folder)
+        if isinstance(self._store, Valkey):
+            store = (self._kill_store, self._pause_store, self._fill_store)
+        timelines.append(self._timeline("store", (2.0, 6.0), *store))
         await asyncio.gather(*timelines)
 
     async def _timeline(self, name: str, pause: tuple[float, float], *faults: Fault) -> None:
@@ -71,7 +74,7 @@ class Faults:
         replica.kill()
         self._tally.blind.append((began, time.monotonic() + _LATE_SECONDS))
         await asyncio.sleep(self._chance.uniform(0, 1))
-        await replica.start()
+        await self._start(replica)
 
     async def _stop(self) -> None:
         replica = self._replica()
@@ -83,7 +86,14 @@ class Faults:
         else:
             self._tally.not_stored_at_stop += replica.not_stored_at_stop()
         self._tally.blind.append((began, time.monotonic() + _LATE_SECONDS))
-        await replica.start()
+        await self._start(replica)
+
+    async def _start(self, replica: Replica) -> None:
+        if self._chance.random() < 0.5:
+            self._count("replica's calendar jumped")
+            replica.skew_seconds = self._chance.uniform(-_SKEW_SECONDS, _SKEW_SECONDS)
+        async with self._starting:
+            await replica.start()
 
     async def _freeze(self) -> None:
         replica = self._replica()
@@ -99,24 +109,39 @@ class Faults:
         self._balancer.avoided.discard(replica)
 
     async def _kill_store(self) -> None:
-        assert self._store is not None
+        assert isinstance(self._store, Valkey)
         self._count("store killed")
         self._store.stop()
         await asyncio.sleep(self._chance.uniform(0.1, 4))
         await asyncio.to_thread(self._store.start)
 
     async def _pause_store(self) -> None:
-        assert self._store is not None
+        assert isinstance(self._store, Valkey)
         self._count("store paused")
         with self._store.paused():
             await asyncio.sleep(self._chance.uniform(0.1, 4))
 
     async def _fill_store(self) -> None:
-        assert self._store is not None
+        if isinstance(self._store, Folder) and not self._store.is_mounted:
+            self._count("store full: not injected, needs root")
+            return
         self._count("store full")
-        await asyncio.to_thread(self._store.command, "CONFIG", "SET", "maxmemory", 1)
-        await asyncio.sleep(self._chance.uniform(0.1, 3))
-        await asyncio.to_thread(self._store.command, "CONFIG", "SET", "maxmemory", 0)
+        with self._store.full():
+            await asyncio.sleep(self._chance.uniform(0.1, 3))
+
+    async def _lock_folders(self) -> None:
+        assert isinstance(self._store, Folder)
+        self._count("store slow")
+        with self._store.locked(self._chance):
+            await asyncio.sleep(self._chance.uniform(0.1, 4))
+
+    async def _hide_folder(self) -> None:
+        assert isinstance(self._store, Folder)
+        # A replica that started meanwhile would make a folder of its own.
+        async with self._starting:
+            self._count("store out of reach")
+            with self._store.unusable():
+                await asyncio.sleep(self._chance.uniform(0.1, 3))
 
     async def _hurt_connection(self) -> None:
         connections = sorted(self._balancer.connections, key=id)

@@ -40,10 +40,12 @@ class Replica:
         self.name = name
         self.port, self._metrics_port = free_port(), free_port()
         self._log = folder / f"{name}.log"
-        self._command = [
-            *(sys.executable, "-m", "service", "--device=cpu", *flags),
+        self._flags = [
+            *("--device=cpu", *flags),
             *(f"--port={self.port}", f"--metrics-port={self._metrics_port}"),
         ]
+        self.skew_seconds = 0.0
+        """By how much its calendar is wrong once it is started anew."""
         self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> None:
@@ -93,7 +95,7 @@ class Replica:
     def _started(self) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:
             return subprocess.Popen(
-                self._command,
+                [sys.executable, "-m", "tests.chaos.skewed", f"{self.skew_seconds}", *self._flags],
                 cwd=Path(__file__).parents[2],
                 env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},
                 stdout=log,

@@ -14,6 +14,7 @@ def table(tally: Tally) -> str:
         *sorted((f"fault: {kind}", count) for kind, count in tally.faults.items()),
         ("sessions opened", tally.sessions),
         *sorted((f"sessions {kind}", count) for kind, count in tally.ends.items()),
+        *sorted((f"sessions {kind}", count) for kind, count in tally.operations.items()),
         ("steps answered", tally.steps),
         ("steps made again", tally.replayed_steps),
         ("outputs compared", tally.compared),

@@ -23,6 +23,8 @@ class Tally:
     faults: Counter[str] = field(default_factory=Counter)
     ends: Counter[str] = field(default_factory=Counter)
     """How sessions ended."""
+    operations: Counter[str] = field(default_factory=Counter)
+    """What was done to sessions between steps."""
     errors: Counter[str] = field(default_factory=Counter)
     """What walks that could not go on were told, by class."""
     sessions: int = 0

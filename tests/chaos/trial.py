@@ -9,12 +9,14 @@ from pathlib import Path
 
 from client.errors import NtmClientError
 from tests.chaos.balancer import Balancer
+from tests.chaos.careless import careless
 from tests.chaos.expected import AFTERWARDS, MODELS, Reference
 from tests.chaos.faults import Faults, ended
+from tests.chaos.folder import Folder
 from tests.chaos.mortal import killed
 from tests.chaos.replica import Counts, Replica, free_port
 from tests.chaos.tally import Tally
-from tests.chaos.walks import expiring, handed_over, streamed, threaded, unary
+from tests.chaos.walks import expiring, handed_over, streamed, threaded, unary, undurable
 from tests.chaos.world import Kept, World
 from tests.conftest import MODELS as SHIPPED
 from tests.service.valkey import Valkey
@@ -27,6 +29,8 @@ WALKS = {
     "handed over": (handed_over, 2),
     "killed": (killed, 1),
     "expiring": (expiring, 2),
+    "undurable": (undurable, 2),
+    "careless": (careless, 1),
 }
 """Kinds of walks, and how many of each there are."""
 
@@ -51,15 +55,16 @@ async def trial(
 ) -> Tally:
     """Make a run with so many replicas, on a store of that kind: valkey or directory."""
     models_dir = models_in(folder / "models")
-    store = None
-    if kind == "valkey":
-        store = Valkey(folder, "--appendfsync", "always", port=free_port())
-    url = store.url if store else f"directory:{folder / 'store'}"
+    store: Valkey | Folder = (
+        Valkey(folder, "--appendfsync", "always", port=free_port())
+        if kind == "valkey"
+        else Folder(folder / "store")
+    )
     try:
         flags = [
             f"--models-dir={models_dir}",
             f"--models={','.join(MODELS)}",
-            f"--store={url}",
+            f"--store={store.url}",
             f"--default-idle-timeout-seconds={seconds + 600}",
             f"--max-awake-sessions={AWAKE}",
             "--drain-seconds=5",
@@ -72,14 +77,13 @@ async def trial(
             for replica in (*fleet, auditor):
                 replica.kill()
     finally:
-        if store:
-            store.stop()
+        store.stop()
 
 
 async def _with(
     fleet: Sequence[Replica],
     auditor: Replica,
-    store: Valkey | None,
+    store: Valkey | Folder,
     reference: Reference,
     seed: int,
     seconds: float,

@@ -22,9 +22,14 @@ async def opened(
     world: World, opener: Opener, chance: random.Random, idle_timeout: timedelta | None = None
 ) -> tuple[Expected, Walked] | None:
     """A new session of whichever durability; None if the run is over before one opens."""
-    durability = (
-        Durability("synchronous") if chance.random() < 0.5 else Durability("asynchronous", 16)
-    )
+    durability = chance.choice([Durability("synchronous"), Durability("asynchronous", 16)])
+    return await opened_as(world, opener, durability, idle_timeout)
+
+
+async def opened_as(
+    world: World, opener: Opener, durability: Durability, idle_timeout: timedelta | None = None
+) -> tuple[Expected, Walked] | None:
+    """A new session of that durability; None if the run is over before one opens."""
     expected = world.next()
     while not world.is_over:
         try:
@@ -60,9 +65,58 @@ async def walk(world: World, opener: Opener, name: str) -> None:
                 steps = min(chance.randint(1, MOST_STEPS), last - session.next_step)
                 await stepped(world, expected, session, steps, name)
                 await asyncio.sleep(chance.choice([0, 0, 0.01, 0.1]))
+                if chance.random() < 0.15:
+                    await set_back(world, expected, session, chance, name)
             await ended(world, opener, expected, session, chance)
         except (NtmClientError, AssertionError) as error:
             lost(world, expected, session, error, name)
+
+
+async def set_back(
+    world: World, expected: Expected, session: Walked, chance: random.Random, where: str
+) -> None:
+    """Have the session go back, or go on as a fork, and make steps again with the same outputs."""
+    kind = chance.choice(["reset", "restored", "forked"])
+    world.tally.operations[kind] += 1
+    if kind == "reset":
+        await session.reset()
+    elif kind == "restored":
+        at, taken = session.next_step, await session.checkpoint()
+        await stepped(world, expected, session, min(MOST_STEPS, STEPS - at) or 1, where)
+        await session.restore(taken)
+        if session.next_step != at:
+            raise AssertionError(f"restored to step {session.next_step}, and not {at}")
+    else:
+        try:
+            fork = await session.fork()
+        except NtmClientError as error:  # a lost answer may have opened one: never tried again
+            world.tally.errors[f"fork: {type(error).__name__}"] += 1
+            return
+        if fork.next_step != session.next_step:
+            raise AssertionError(f"forked at step {fork.next_step}, and not {session.next_step}")
+        steps = min(MOST_STEPS, STEPS - fork.next_step)
+        if steps:
+            await stepped(world, expected, fork, steps, f"{where}, fork")
+        await fork.delete()
+
+
+async def undurable(world: World, name: str) -> None:
+    """Sessions without durability: what is lost is told plainly, and nothing wrong is."""
+    chance = world.chance(name)
+    async with world.asynchronous((await world.way()).target) as client:
+        while found := await opened_as(world, Unary(client), Durability("none")):
+            expected, session = found
+            try:
+                while session.next_step < STEPS and not world.is_over:
+                    steps = min(chance.randint(1, MOST_STEPS), STEPS - session.next_step)
+                    await stepped(world, expected, session, steps, name)
+                    await asyncio.sleep(chance.choice([0, 0.05]))
+                await session.delete()
+                world.tally.ends["undurable, deleted"] += 1
+            except (NotResumable, SessionGone, StepIndexMismatch) as error:
+                world.tally.ends[f"undurable, told {type(error).__name__}"] += 1
+            except NtmClientError as error:
+                lost(world, expected, session, error, name)
 
 
 async def ended(
@@ -195,6 +249,17 @@ async def stepped_on(
     raise AssertionError(f"its step was not to be learned, durable {durable}")
 
 
+async def cancelled(
+    world: World, expected: Expected, session: Walked, chance: random.Random
+) -> None:
+    """Begin many steps, and give them up in the middle."""
+    world.tally.faults["call cancelled"] += 1
+    steps = asyncio.create_task(session.step(expected.inputs[session.next_step :]))
+    await asyncio.wait({steps}, timeout=chance.choice([0, 0.001, 0.005, 0.02]))
+    steps.cancel()
+    await asyncio.gather(steps, return_exceptions=True)
+
+
 async def expiring(world: World, name: str) -> None:
     """Sessions that expire, each followed by one that gets its slot."""
     chance = world.chance(name)
@@ -204,6 +269,8 @@ async def expiring(world: World, name: str) -> None:
         try:
             for _ in range(chance.randint(1, 5)):
                 await stepped(world, expected, session, chance.randint(1, MOST_STEPS), name)
+            if chance.random() < 0.5:
+                await cancelled(world, expected, session, chance)
             await asyncio.sleep(2.5)
             await client.session(session.id)
         except SessionGone:

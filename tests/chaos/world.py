@@ -38,6 +38,18 @@ class Walked(Protocol):
     async def step(self, inputs: Any) -> StepResult:
         """Make steps."""
 
+    async def reset(self) -> None:
+        """Go back to the start."""
+
+    async def checkpoint(self) -> bytes:
+        """The state as it is."""
+
+    async def restore(self, checkpoint: bytes) -> None:
+        """Go back to a state."""
+
+    async def fork(self) -> Walked:
+        """Open another session that goes on from here."""
+
     async def describe(self) -> SessionInfo:
         """Learn its next step anew."""
 
@@ -184,6 +196,18 @@ class _ThreadedSession:
 
     async def step(self, inputs: Any) -> StepResult:
         return await asyncio.to_thread(self._session.step, inputs)
+
+    async def reset(self) -> None:
+        await asyncio.to_thread(self._session.reset)
+
+    async def checkpoint(self) -> bytes:
+        return await asyncio.to_thread(self._session.checkpoint)
+
+    async def restore(self, checkpoint: bytes) -> None:
+        await asyncio.to_thread(self._session.restore, checkpoint)
+
+    async def fork(self) -> Walked:
+        return _ThreadedSession(await asyncio.to_thread(self._session.fork))
 
     async def describe(self) -> SessionInfo:
         return await asyncio.to_thread(self._session.describe)

@@ -73,19 +73,19 @@ def _real() -> Mapping[str, tuple[Message, ...]]:
         *(pb.Operation(tag=2, step=chunk) for chunk in chunks),
         pb.Operation(tag=3, close=SESSIONS[0]),
     ]
-    session = {"session_id": SESSIONS[1]}
+    named = SESSIONS[1]
     return {
         "ListModels": (pb.ListModelsRequest(),),
         "GetModel": (pb.GetModelRequest(name="ledger"),),
         "CreateSession": (opening,),
-        "GetSession": (pb.GetSessionRequest(**session),),
+        "GetSession": (pb.GetSessionRequest(session_id=named),),
         "ListSessions": (
             pb.ListSessionsRequest(page_size=1),
             *(pb.ListSessionsRequest(page_token=token) for token in _TOKENS),
         ),
-        "ResetSession": (pb.ResetSessionRequest(**session),),
-        "DeleteSession": (pb.DeleteSessionRequest(**session),),
-        "ReadMemory": (pb.ReadMemoryRequest(**session),),
+        "ResetSession": (pb.ResetSessionRequest(session_id=named),),
+        "DeleteSession": (pb.DeleteSessionRequest(session_id=named),),
+        "ReadMemory": (pb.ReadMemoryRequest(session_id=named),),
         "Step": tuple(pb.StepRequest(chunk=chunk) for chunk in chunks),
         STREAM: (
             pb.StreamStepsRequest(operations=operations),

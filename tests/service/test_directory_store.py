@@ -23,6 +23,7 @@ from service.errors import CheckpointDamaged, CheckpointTooNew
 from service.store import Saved, StoreUnavailable, name_of
 from service.stored_file import WRITING
 from tests.conftest import Clock
+from tests.service.claims import claimed, record_of
 from tests.service.store_process import SESSIONS, number_of
 
 LONG = 60.0
@@ -83,14 +84,13 @@ async def test_a_killed_writer_leaves_whole_records(tmp_path: Path, seed: int) -
     )
 
     store = DirectoryStore(tmp_path, sync=False)
-    claimed = [await store.claim(session) for session in SESSIONS]
+    records = [await record_of(store, session) for session in SESSIONS]
     # Nothing of a session whose write was cut off is left when the store has looked around.
     await until(lambda: len(contents(tmp_path)) == len(SESSIONS))
     await store.close()
-    for found in claimed:
-        assert found is not None
-        assert found[0] == 2
-        assert number_of(found[1]) in (kept, kept + 1)
+    for record in records:
+        assert record is not None
+        assert number_of(record) in (kept, kept + 1)
 
 
 async def test_what_is_synchronised_is_so_before_it_is_kept(
@@ -117,8 +117,8 @@ async def test_what_is_synchronised_is_so_before_it_is_kept(
     assert calls == [f"file {size}", "name", "folder"]
     await store.claim(SAVED.session_id)
     assert calls[3:] == [f"file {size}", "name", "folder"]
-    await store.delete(SAVED.session_id, 2)
-    assert calls[6:] == ["folder"]
+    await store.delete(SAVED.session_id, await store.epoch(SAVED.session_id), LONG)
+    assert calls[6:] == [f"file {size - len(SAVED.record)}", "name", "folder"]
 
 
 async def test_files_are_for_nobody_else(store: DirectoryStore, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ async def test_a_damaged_file_is_told_and_kept_aside(
     assert file_of(tmp_path).with_suffix(DAMAGED).read_bytes() == data
     assert await store.claim(SAVED.session_id) is None
     assert await store.save([SAVED]) == [True]
-    assert await store.claim(SAVED.session_id) == (2, SAVED.record)
+    assert await record_of(store, SAVED.session_id) == SAVED.record
 
 
 @pytest.mark.parametrize("size", [0, 3, 39, 40, 44, 1_000])
@@ -172,7 +172,7 @@ async def test_a_damaged_header_refuses_no_owner(store: DirectoryStore, tmp_path
         file.write(b"\xff")
 
     assert await store.save([SAVED]) == [True]
-    assert await store.claim(SAVED.session_id) == (2, SAVED.record)
+    assert await record_of(store, SAVED.session_id) == SAVED.record
 
 
 async def test_a_later_servers_file_is_left_alone(store: DirectoryStore, tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ async def test_a_later_servers_file_is_left_alone(store: DirectoryStore, tmp_pat
     with pytest.raises(CheckpointTooNew, match="layout 2, and this server reads up to 1"):
         await store.claim(SAVED.session_id)
     assert await store.save([SAVED]) == [False]
-    await store.delete(SAVED.session_id, 1)
+    await store.delete(SAVED.session_id, 1, LONG)
     assert file_of(tmp_path).read_bytes() == later
 
 
@@ -208,9 +208,41 @@ async def test_a_full_disk_leaves_the_earlier_record(store: DirectoryStore, tmp_
     with files_end_at(50_000), pytest.raises(StoreUnavailable, match="File too large"):
         await store.save([larger])
     assert contents(tmp_path) == [name_of(SAVED.session_id)]
-    assert await store.claim(SAVED.session_id) == (2, SAVED.record)
-    assert await store.save([larger._replace(epoch=2)]) == [True]
-    assert await store.claim(SAVED.session_id) == (3, larger.record)
+    epoch, record = await claimed(store, SAVED.session_id)
+    assert record == SAVED.record
+    assert await store.save([larger._replace(epoch=epoch)]) == [True]
+    assert await record_of(store, SAVED.session_id) == larger.record
+
+
+async def test_a_full_disk_takes_a_deletion(
+    store: DirectoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it deletes makes room for what is left of it."""
+    await store.save([SAVED])
+    write = stored_file.write
+
+    def full(path: Path, *arguments: object, **more: bool) -> None:
+        if path.exists():
+            raise OSError(28, "No space left on device")
+        write(path, *arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stored_file, "write", full)
+    await store.delete(SAVED.session_id, 1, LONG)
+    assert await store.claim(SAVED.session_id) is None
+    assert await store.epoch(SAVED.session_id) == 2
+
+
+async def test_a_record_of_an_earlier_server_is_claimed(
+    store: DirectoryStore, tmp_path: Path
+) -> None:
+    """It does not say for how long it is kept, and is kept no longer by a claim."""
+    header = stored_file.Header(1, 0, time.time() + 5, 0)
+    stored_file.write(file_of(tmp_path), header, b"record", sync=False)
+
+    assert await record_of(store, SAVED.session_id) == b"record"
+    kept = stored_file.read_header(file_of(tmp_path))
+    assert kept is not None
+    assert kept.forgotten_unix_seconds == header.forgotten_unix_seconds
 
 
 async def test_a_folder_that_is_gone_is_no_unknown_session(
@@ -226,7 +258,7 @@ async def test_a_folder_that_is_gone_is_no_unknown_session(
     with pytest.raises(StoreUnavailable, match=str(tmp_path)):
         await store.save([SAVED])
     (tmp_path / "away").rename(folder)
-    assert await store.claim(SAVED.session_id) == (2, SAVED.record)
+    assert await record_of(store, SAVED.session_id) == SAVED.record
 
 
 async def test_a_lock_that_is_never_let_go_holds_nobody_up(tmp_path: Path) -> None:
@@ -257,18 +289,19 @@ async def test_a_later_save_stays_whichever_gets_the_lock_first(
     store: DirectoryStore, tmp_path: Path
 ) -> None:
     """Two threads wait for it; chance decides, so they are let go many times."""
-    folder = file_of(tmp_path).parent
-    for number in range(20):
+    folder, epoch = file_of(tmp_path).parent, 1
+    for _ in range(20):
         with (folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             saves = [
-                asyncio.create_task(store.save([SAVED._replace(epoch=number + 1, record=record)]))
+                asyncio.create_task(store.save([SAVED._replace(epoch=epoch, record=record)]))
                 for record in (b"early", b"later")
             ]
             await asyncio.wait(saves, timeout=0.02)  # both wait by now
 
         assert await asyncio.gather(*saves) == [[True], [True]]
-        assert await store.claim(SAVED.session_id) == (number + 2, b"later")
+        epoch, record = await claimed(store, SAVED.session_id)
+        assert record == b"later"
 
 
 async def test_what_is_over_is_removed_at_the_start(tmp_path: Path) -> None:

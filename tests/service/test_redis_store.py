@@ -15,6 +15,7 @@ from service.errors import FileInvalid
 from service.redis_store import PREFIX, RedisStore
 from service.store import Saved, StoreUnavailable, name_of
 from tests.certificates import Authority
+from tests.service.claims import claimed, record_of
 from tests.service.valkey import Gate, Valkey
 
 SAVED = Saved("session", 1, b"record" * 1_000, 60.0)
@@ -70,7 +71,7 @@ async def test_a_server_that_stopped_is_told_in_time(valkey: Valkey) -> None:
         assert f"127.0.0.1:{valkey.port}" in (message := await refused(store))
         assert "Connect" in message
         valkey.start()
-        assert await store.claim(SAVED.session_id) == (2, SAVED.record)
+        assert await record_of(store, SAVED.session_id) == SAVED.record
 
 
 async def test_a_save_waits_for_a_server_that_restarts(valkey: Valkey) -> None:
@@ -83,7 +84,7 @@ async def test_a_save_waits_for_a_server_that_restarts(valkey: Valkey) -> None:
         await asyncio.to_thread(valkey.start)
 
         assert await save == [True]
-        assert await store.claim(SAVED.session_id) == (2, b"new")
+        assert await record_of(store, SAVED.session_id) == b"new"
 
 
 async def test_a_server_that_hangs_is_told_in_time(valkey: Valkey) -> None:
@@ -99,8 +100,8 @@ async def test_a_server_that_hangs_is_told_in_time(valkey: Valkey) -> None:
             *(store.save([Saved(str(n), 1, b"%d" % n, 60.0)]) for n in range(40))
         )
         assert answers == [[True]] * 40
-        claims = await asyncio.gather(*(store.claim(str(n)) for n in range(40)))
-        assert claims == [(2, b"%d" % n) for n in range(40)]
+        records = await asyncio.gather(*(record_of(store, str(n)) for n in range(40)))
+        assert records == [b"%d" % n for n in range(40)]
 
 
 async def test_a_save_that_was_given_up_does_not_undo_a_later_one(valkey: Valkey) -> None:
@@ -115,7 +116,7 @@ async def test_a_save_that_was_given_up_does_not_undo_a_later_one(valkey: Valkey
 
         release.set()
         assert await early == [True]
-        assert await store.claim(SAVED.session_id) == (2, b"later")
+        assert await record_of(store, SAVED.session_id) == b"later"
 
 
 async def test_a_save_whose_answer_is_lost_gets_the_right_verdict(valkey: Valkey) -> None:
@@ -128,7 +129,7 @@ async def test_a_save_whose_answer_is_lost_gets_the_right_verdict(valkey: Valkey
         assert gate.lost == 1
 
         async with opened(valkey.url) as other:
-            assert await other.claim(SAVED.session_id) == (2, b"new")
+            assert await record_of(other, SAVED.session_id) == b"new"
         gate.losing = True
         assert await store.save([SAVED]) == [False]
         assert gate.lost == 2
@@ -152,11 +153,14 @@ async def test_a_claim_whose_answer_is_lost_is_made_again(valkey: Valkey) -> Non
     gate = Gate(valkey.port)
     async with gate.open() as port, opened(f"redis://127.0.0.1:{port}") as store:
         await store.save([SAVED])
-        assert await store.claim(SAVED.session_id) == (2, SAVED.record)
+        first, _ = await claimed(store, SAVED.session_id)
         gate.losing = True
 
-        assert await store.claim(SAVED.session_id) == (4, SAVED.record)
-        assert await store.save([SAVED._replace(epoch=4)]) == [True]
+        epoch, record = await claimed(store, SAVED.session_id)
+        assert gate.lost == 1
+        assert epoch >= first + 2
+        assert record == SAVED.record
+        assert await store.save([SAVED._replace(epoch=epoch)]) == [True]
 
 
 async def test_scripts_that_the_server_forgot_are_sent_again(valkey: Valkey) -> None:
@@ -166,9 +170,9 @@ async def test_scripts_that_the_server_forgot_are_sent_again(valkey: Valkey) -> 
         valkey.command("SCRIPT", "FLUSH")
         assert await store.save([SAVED, SAVED._replace(session_id="2")]) == [True, True]
         valkey.command("SCRIPT", "FLUSH")
-        assert await store.claim(SAVED.session_id) == (2, SAVED.record)
+        assert await record_of(store, SAVED.session_id) == SAVED.record
         valkey.command("SCRIPT", "FLUSH")
-        await store.delete(SAVED.session_id, 2)
+        await store.delete(SAVED.session_id, await store.epoch(SAVED.session_id), 60.0)
         assert await store.claim(SAVED.session_id) is None
 
 
@@ -193,6 +197,30 @@ async def test_a_server_that_refuses_is_quoted(
         assert name_of(SAVED.session_id) not in message
         valkey.command(*undo.split())
         await until_kept(store)
+
+
+async def test_a_full_server_takes_a_deletion(valkey: Valkey) -> None:
+    """Though it takes nothing else; what is left of the session is its epoch."""
+    async with opened(valkey.url, BOUND_SECONDS) as store:
+        await until_kept(store)
+        valkey.command("CONFIG", "SET", "maxmemory", 1)
+        await refused(store)
+
+        await store.delete(SAVED.session_id, 1, 60.0)
+        await store.delete("never saved", 1, 60.0)
+        assert await store.claim(SAVED.session_id) is None
+        assert await store.epoch(SAVED.session_id) == await store.epoch("never saved") == 2
+
+
+async def test_a_record_of_an_earlier_server_is_claimed(valkey: Valkey) -> None:
+    """It does not say for how long it is kept, and is kept no longer by a claim."""
+    async with opened(valkey.url) as store:
+        key = PREFIX + name_of(SAVED.session_id)
+        valkey.command("HSET", key, "epoch", 1, "order", 1, "record", "record")
+        valkey.command("PEXPIRE", key, 50_000)
+
+        assert await record_of(store, SAVED.session_id) == b"record"
+        assert valkey.command("PTTL", key) <= 50_000
 
 
 async def test_a_wrong_password_is_told_at_once_and_not_shown(valkey: Valkey) -> None:
@@ -275,8 +303,8 @@ async def test_scripts_keep_to_the_rules_of_a_cluster(tmp_path: Path) -> None:
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.01)
             assert await store.save(batch) == [True] * 50
-            assert await store.claim("7") == (2, SAVED.record)
-            await store.delete("7", 2)
+            assert await record_of(store, "7") == SAVED.record
+            await store.delete("7", await store.epoch("7"), 60.0)
             assert await store.claim("7") is None
     finally:
         server.stop()

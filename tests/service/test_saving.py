@@ -136,6 +136,7 @@ def test_a_reset_is_stored_before_it_is_told(storing: Storing, policy: Policy) -
     assert storing.run(reset) == []
     assert [snapshot.checkpoint.next_step for snapshot in storing.snapshots] == [0]
     assert storing.store() == [reset]
+    assert reset.outcome.durable_step == 0
 
 
 def test_a_read_changes_nothing_and_waits_for_nothing(storing: Storing) -> None:
@@ -157,6 +158,64 @@ def test_a_mismatch_is_told_once_the_session_is_known_to_be_ours(storing: Storin
     assert storing.store(is_kept=False) == [gap]
     assert isinstance(gap.error, SessionMoved)
     assert not storing.engine.is_awake(theirs)
+
+
+def test_a_session_taken_over_in_its_turn_is_closed_after_it(storing: Storing) -> None:
+    """Its slot belongs to the run until then; the run's steps are nobody's."""
+    session, other = storing.opened(Policy.ASYNCHRONOUS), storing.opened(Policy.ASYNCHRONOUS)
+    storing.run(chunk(session, ONES * 4))
+    work, behind, others = chunk(session, ONES * 2), chunk(session, ONES), chunk(other, ONES * 2)
+    for each in (work, behind, others):
+        storing.engine.submit(each)
+    turn = storing.engine.schedule()
+    assert turn is not None
+    storing.engine.stored(storing.snapshots.pop(), is_kept=False)
+    storing.engine.check_integrity()
+    turn.run()
+    storing.engine.commit(turn)
+    storing.engine.check_integrity()
+
+    assert set(storing.run()) == {work, behind, others}
+    assert isinstance(work.error, SessionMoved)
+    assert isinstance(behind.error, SessionMoved)
+    assert outputs(others)[-1] == [2, 2]
+    assert not storing.engine.is_awake(session)
+
+
+def test_a_later_epoch_closes_an_old_copy(storing: Storing) -> None:
+    """What is asked in it, and what comes after, waits for the session to be claimed."""
+    session = storing.opened(Policy.ASYNCHRONOUS)
+    known, unknown = chunk(session, ONES), chunk(session, ONES)
+    known.known_epoch = 2
+    assert storing.run(known, unknown) == []
+    assert storing.engine.absent() == [known, unknown]
+    assert not storing.engine.is_awake(session)
+    with pytest.raises(SessionMoved):
+        storing.engine.describe(session)
+
+
+def test_a_session_of_no_durability_that_was_stored_is_stored_when_it_is_reset(
+    storing: Storing,
+) -> None:
+    """Or it could come back as it slept; one that never was in the store cannot."""
+    slept, new = (
+        storing.opened(Policy.NONE),
+        storing.engine.open(LEDGER, 5, None, OWNER, None, Durability(Policy.NONE)),
+    )
+    reset = Operation(slept, storing.engine.reset)
+    assert storing.run(reset) == []
+    assert storing.store() == [reset]
+    reset = Operation(new.id, storing.engine.reset)
+    assert storing.run(reset) == [reset]
+
+
+def test_the_store_is_told_only_of_sessions_that_it_may_have(storing: Storing) -> None:
+    """And in which epoch they ended."""
+    stored = storing.opened(Policy.NONE)
+    new = storing.engine.open(LEDGER, 5, None, OWNER, None, Durability(Policy.NONE)).id
+    storing.engine.delete(stored)
+    storing.engine.delete(new)
+    assert [each[:2] for each in storing.engine.forgotten()] == [(stored, 1)]
 
 
 def test_what_waits_for_the_store_fails_with_its_session(storing: Storing) -> None:

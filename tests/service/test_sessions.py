@@ -52,7 +52,7 @@ def test_a_session_that_slept_often_is_idle_once(network: Network) -> None:
     view = SessionView.of(one, 0.0, 0.0)
     for _ in range(3):
         table.add(one)
-        table.sleep(one, view, 1)
+        table.sleep(one, view)
     asleep = table.sleeping("one")
     assert asleep is not None
     assert table.idle(10.0) == [asleep]

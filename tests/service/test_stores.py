@@ -19,6 +19,7 @@ from service.redis_store import RedisStore
 from service.settings import Settings
 from service.store import Saved, Store
 from service.stores import open_store
+from tests.service.claims import claimed, record_of
 from tests.service.store_process import RACED
 from tests.service.valkey import Valkey
 
@@ -70,9 +71,9 @@ def fresh() -> str:
 
 
 async def until_forgotten(store: Store, session: str) -> None:
-    """Wait until a session's time is over."""
+    """Wait until a session's time, or that of its deletion, is over."""
     deadline = time.monotonic() + 10
-    while await store.claim(session) is not None:
+    while await store.epoch(session):
         assert time.monotonic() < deadline, "the record outlives its time"
         await asyncio.sleep(0.01)
 
@@ -88,15 +89,15 @@ async def test_a_claim_gives_the_last_record_and_the_next_epoch(
 
     assert await first.save([Saved(session, 1, b"old", LONG)]) == [True]
     assert await first.save([Saved(session, 1, b"new", LONG)]) == [True]
-    assert await second.claim(session) == (2, b"new")
-    assert await first.claim(session) == (3, b"new")
+    assert await record_of(second, session) == b"new"
+    assert await record_of(first, session) == b"new"
 
 
 async def test_an_unknown_session_cannot_be_claimed(another: Callable[[], Store]) -> None:
     """There is nothing to go on from, and deleting it does no harm."""
     store, session = another(), fresh()
 
-    await store.delete(session, 1)
+    await store.delete(session, 1, LONG)
     assert await store.claim(session) is None
 
 
@@ -104,23 +105,110 @@ async def test_who_lost_a_session_changes_it_no_more(another: Callable[[], Store
     """An earlier owner's save is refused, and its delete does nothing."""
     first, second, session = another(), another(), fresh()
     await first.save([Saved(session, 1, b"first", LONG)])
-    await second.claim(session)
+    epoch, _ = await claimed(second, session)
 
     assert await first.save([Saved(session, 1, b"late", LONG)]) == [False]
-    await first.delete(session, 1)
-    assert await second.save([Saved(session, 2, b"second", LONG)]) == [True]
+    await first.delete(session, 1, LONG)
+    assert await second.save([Saved(session, epoch, b"second", LONG)]) == [True]
     assert await first.save([Saved(session, 1, b"later", LONG)]) == [False]
-    assert await first.claim(session) == (3, b"second")
+    assert await record_of(first, session) == b"second"
 
 
 async def test_the_owner_deletes_a_session(another: Callable[[], Store]) -> None:
     """Afterwards the store does not know it, whoever asks."""
     first, second, session = another(), another(), fresh()
     await first.save([Saved(session, 1, b"record", LONG)])
-    await second.claim(session)
+    epoch, _ = await claimed(second, session)
 
-    await second.delete(session, 2)
+    await second.delete(session, epoch, LONG)
     assert await first.claim(session) is None
+
+
+async def test_a_late_save_revives_no_deleted_session(another: Callable[[], Store]) -> None:
+    """Neither an earlier owner's nor one of the owner's own that was slow; a deletion stays so."""
+    first, second, session = another(), another(), fresh()
+    await first.save([Saved(session, 1, b"first", LONG)])
+    epoch, _ = await claimed(second, session)
+    await second.delete(session, epoch, LONG)
+
+    assert await first.save([Saved(session, 1, b"late", LONG)]) == [False]
+    assert await second.save([Saved(session, epoch, b"slow", LONG)]) == [False]
+    await first.delete(session, 1, LONG)
+    await second.delete(session, epoch, LONG)
+    assert await second.save([Saved(session, epoch, b"slower", LONG)]) == [False]
+    assert await first.claim(session) is None
+    assert await first.epoch(session) > epoch
+
+
+async def test_a_session_that_was_never_saved_is_not_saved_after_its_deletion(
+    another: Callable[[], Store],
+) -> None:
+    """Such as where the first save was given up, and is made at last."""
+    store, session = another(), fresh()
+    await store.delete(session, 1, LONG)
+
+    assert await store.save([Saved(session, 1, b"slow", LONG)]) == [False]
+    assert await store.claim(session) is None
+
+
+async def test_who_begins_later_may_use_the_id_again(another: Callable[[], Store]) -> None:
+    """With an epoch after the deletion's."""
+    store, session = another(), fresh()
+    await store.save([Saved(session, 1, b"first", LONG)])
+    await store.delete(session, 1, LONG)
+    epoch = await store.epoch(session)
+
+    assert await store.save([Saved(session, epoch, b"second", LONG)]) == [True]
+    assert await record_of(store, session) == b"second"
+
+
+async def test_a_deletion_is_remembered_for_its_time(another: Callable[[], Store]) -> None:
+    """Then nothing of the session is left."""
+    store, session = another(), fresh()
+    await store.save([Saved(session, 1, b"record", LONG)])
+    await store.delete(session, 1, 0.2)
+
+    await until_forgotten(store, session)
+    assert await store.claim(session) is None
+
+
+async def test_a_claim_keeps_a_record_for_its_time_again(another: Callable[[], Store]) -> None:
+    """An owner has the session for as long as it would have had from a save of its own."""
+    store, kept, left = another(), fresh(), fresh()
+    batch = [Saved(session, 1, b"record", 1.0) for session in (kept, left)]
+    await store.save(batch)
+    await asyncio.sleep(0.7)
+    assert await record_of(store, kept) == b"record"
+
+    await until_forgotten(store, left)
+    assert await store.epoch(kept) > 1
+
+
+async def test_no_epoch_is_given_twice_though_all_was_forgotten(
+    another: Callable[[], Store],
+) -> None:
+    """An early owner brings a forgotten session back; who had it since is not met again."""
+    first, second, third, session = another(), another(), another(), fresh()
+    await first.save([Saved(session, 1, b"first", LONG)])
+    epoch, _ = await claimed(second, session)
+    await second.save([Saved(session, epoch, b"second", 0.1)])
+    await until_forgotten(second, session)
+    assert await first.save([Saved(session, 1, b"first", LONG)]) == [True]
+
+    later, _ = await claimed(third, session)
+    assert later > epoch
+    assert await second.save([Saved(session, epoch, b"second", LONG)]) == [False]
+
+
+async def test_the_epoch_is_the_owners(another: Callable[[], Store]) -> None:
+    """That of the last save or claim; 0 where nothing is known."""
+    store, session = another(), fresh()
+    assert await store.epoch(session) == 0
+
+    await store.save([Saved(session, 3, b"record", LONG)])
+    assert await store.epoch(session) == 3
+    epoch, _ = await claimed(store, session)
+    assert await store.epoch(session) == epoch
 
 
 async def test_an_unknown_session_is_kept_at_any_epoch(another: Callable[[], Store]) -> None:
@@ -129,7 +217,7 @@ async def test_an_unknown_session_is_kept_at_any_epoch(another: Callable[[], Sto
 
     assert await store.save([Saved(session, 7, b"record", LONG)]) == [True]
     assert await store.save([Saved(session, 6, b"late", LONG)]) == [False]
-    assert await store.claim(session) == (8, b"record")
+    assert await record_of(store, session) == b"record"
 
 
 async def test_verdicts_come_in_the_order_of_the_sessions(another: Callable[[], Store]) -> None:
@@ -142,8 +230,7 @@ async def test_verdicts_come_in_the_order_of_the_sessions(another: Callable[[], 
     await asyncio.gather(*(second.claim(session) for session in sessions[::3]))
 
     assert await first.save(batch) == [number % 3 != 0 for number in range(200)]
-    claimed = await asyncio.gather(*(second.claim(session) for session in sessions))
-    assert claimed == [(3 if n % 3 == 0 else 2, record) for n, record in enumerate(records)]
+    assert await asyncio.gather(*(record_of(second, session) for session in sessions)) == records
 
 
 async def test_the_last_of_a_session_in_a_batch_is_kept(another: Callable[[], Store]) -> None:
@@ -155,7 +242,7 @@ async def test_the_last_of_a_session_in_a_batch_is_kept(another: Callable[[], St
         True,
         True,
     ]
-    assert await store.claim(session) == (2, b"2")
+    assert await record_of(store, session) == b"2"
 
 
 async def test_the_save_that_was_asked_for_last_is_kept(another: Callable[[], Store]) -> None:
@@ -170,7 +257,7 @@ async def test_the_save_that_was_asked_for_last_is_kept(another: Callable[[], St
     ]
     assert await asyncio.gather(*saves) == [[True]] * len(saves)
     for session in sessions:
-        assert await store.claim(session) == (2, bytes([59]))
+        assert await record_of(store, session) == bytes([59])
 
 
 async def test_owners_clocks_may_differ(
@@ -183,10 +270,10 @@ async def test_owners_clocks_may_differ(
         first = another()
     second = another()
     await first.save([Saved(session, 1, b"first", LONG)])
-    await second.claim(session)
+    epoch, _ = await claimed(second, session)
 
-    assert await second.save([Saved(session, 2, b"second", LONG)]) == [True]
-    assert await first.claim(session) == (3, b"second")
+    assert await second.save([Saved(session, epoch, b"second", LONG)]) == [True]
+    assert await record_of(first, session) == b"second"
 
 
 @pytest.mark.parametrize("size", [0, 1, 8 << 20])
@@ -196,17 +283,17 @@ async def test_records_have_any_size(another: Callable[[], Store], size: int) ->
     record = bytes(range(256)) * (size // 256) + b"\0" * (size % 256)
 
     assert await store.save([Saved(session, 1, record, LONG)]) == [True]
-    assert await store.claim(session) == (2, record)
+    assert await record_of(store, session) == record
 
 
 async def test_a_session_is_forgotten_after_its_time(another: Callable[[], Store]) -> None:
-    """Unless it is saved again, for longer; a claim does not keep it."""
+    """Unless it is saved again, for longer."""
     store, forgotten, kept = another(), fresh(), fresh()
     await store.save([Saved(session, 1, b"record", 0.2) for session in (forgotten, kept)])
     await store.save([Saved(kept, 1, b"record", LONG)])
 
     await until_forgotten(store, forgotten)
-    assert await store.claim(kept) == (2, b"record")
+    assert await record_of(store, kept) == b"record"
     assert await store.save([Saved(forgotten, 1, b"again", LONG)]) == [True]
 
 
@@ -222,6 +309,8 @@ class Model:
         self._ids = [fresh(), fresh()]
         self._epochs: dict[tuple[int, str], int] = {}
         self._kept: dict[str, tuple[int, bytes]] = {}
+        """Epochs and records; of what is deleted, the epoch after the owner's."""
+        self._deleted: set[str] = set()
         self._saves = 0
 
     async def do(self, kind: str, owner: int, place: int) -> None:
@@ -240,18 +329,19 @@ class Model:
             if is_owner:
                 self._kept[session] = epoch, record
         elif kind == "delete" and epoch is not None:
-            await store.delete(session, epoch)
+            await store.delete(session, epoch, LONG)
             if is_owner:
-                assert await store.claim(session) is None
-                self._ids[place] = fresh()  # an id is used once
+                self._deleted.add(session)
+                self._kept[session] = epoch + 1, b""
 
     async def _claim(self, store: Store, owner: int, session: str) -> None:
-        expected = self._kept.get(session)
-        claimed = await store.claim(session)
-        assert claimed == (expected and (expected[0] + 1, expected[1]))
-        if claimed is not None:
-            self._epochs[owner, session] = claimed[0]
-            self._kept[session] = claimed
+        expected = None if session in self._deleted else self._kept.get(session)
+        found = await store.claim(session)
+        assert (found and found[1]) == (expected and expected[1])
+        if found is not None and expected is not None:
+            assert found[0] > expected[0]
+            self._epochs[owner, session] = found[0]
+            self._kept[session] = found
 
 
 @settings(
@@ -295,13 +385,12 @@ def raced(setting: str, seed: int) -> list[tuple[str, str, int, str]]:
 
 
 async def test_processes_that_race_never_own_a_session_at_once(
-    another: Callable[[], Store], setting: str
+    another: Callable[[], Store], setting: str, request: pytest.FixtureRequest
 ) -> None:
     """Each epoch goes to one process, and a claim gives the last record that was kept before it."""
     store = another()
     if isinstance(store, RedisStore):
-        for session in RACED:
-            await store.delete(session, 1 << 40)
+        request.getfixturevalue("valkey").command("FLUSHALL")
     await store.save([Saved(session, 1, b"start", LONG) for session in RACED])
     racers = await asyncio.gather(*(asyncio.to_thread(raced, setting, seed) for seed in range(3)))
     done = [event for events in racers for event in events]
@@ -309,7 +398,7 @@ async def test_processes_that_race_never_own_a_session_at_once(
     for session in RACED:
         claims = {epoch: text for kind, of, epoch, text in done if (kind, of) == ("claim", session)}
         count = sum((kind, of) == ("claim", session) for kind, of, _, _ in done)
-        assert sorted(claims) == list(range(2, count + 2))
+        assert len(claims) == count
         last_kept = {e: text for kind, of, e, text in done if (kind, of) == ("kept", session)}
         expected = "start"
         for epoch in sorted(claims):

@@ -57,6 +57,15 @@ class Valkey:
         self._process.wait()
 
     @contextmanager
+    def full(self) -> Iterator[None]:
+        """Have no memory left for a while."""
+        self.command("CONFIG", "SET", "maxmemory", 1)
+        try:
+            yield
+        finally:
+            self.command("CONFIG", "SET", "maxmemory", 0)
+
+    @contextmanager
     def paused(self) -> Iterator[None]:
         """Let it do nothing for a while, though its port takes connections."""
         self._process.send_signal(signal.SIGSTOP)

@@ -1,0 +1,86 @@
+"""Clients and replicas that a test turns by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+
+from service.checkpoint import Checkpoint
+from service.engine import Engine
+from service.errors import NtmError
+from service.saving import Durability, Snapshot
+from service.sessions import Forgotten
+from service.spec import Float32
+from service.turn import Turn
+from service.work import Chunk, Operation, Work
+
+LOCATIONS = 5
+"""Of every session."""
+
+
+def inputs(seed: int, first_step: int, steps: int) -> Float32:
+    """Whole numbers, so that sums are exact: [steps, 2]."""
+    return np.array([[seed, step + 1] for step in range(first_step, first_step + steps)], "f4")
+
+
+@dataclass(eq=False)
+class Client:
+    """A client that knows the outputs before step `known`, and asks again until it is answered."""
+
+    id: str
+    seed: int
+    durability: Durability
+    epoch: int
+    known: int = 0
+    durable: int = 0
+    steps: int = 0
+    """How many it wants now; 0 when it has all that it wanted."""
+    replayed: int = 0
+    """Where it has to begin again, below `known` if the session was set back."""
+    start: int = 0
+    """The step that it was set back to last, and the sums there."""
+    sums: tuple[float, float] = (0.0, 0.0)
+    setting_back: Checkpoint | None = None
+    """Where it wants to be set back to, until it is told that it is."""
+    asked: Work | None = None
+    gone: type[NtmError] | None = None
+    """Why it no longer asks."""
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether it has all that it wanted."""
+        return not self.steps and self.setting_back is None
+
+    def work(self, engine: Engine) -> Work:
+        """What it asks an engine for now."""
+        work: Work
+        if self.setting_back is not None:
+            work = Operation(self.id, partial(engine.restore, taken=self.setting_back))
+        else:
+            # The same as before until it has an answer, if need be after others.
+            size = self.steps if self.replayed == self.known else 1
+            work = Chunk(self.id, inputs(self.seed, self.replayed, size).reshape(-1), self.replayed)
+        work.known_epoch = self.epoch
+        return work
+
+    def expected(self, first: int, steps: int) -> list[list[float]]:
+        """The outputs of these steps."""
+        made = inputs(self.seed, self.start, first + steps - self.start)
+        totals: list[list[float]] = (np.array(self.sums) + np.cumsum(made, axis=0)).tolist()
+        return totals[first - self.start :]
+
+    def total(self) -> list[float]:
+        """The sums where it is."""
+        return self.expected(self.known - 1, 1)[0] if self.known > self.start else [*self.sums]
+
+
+@dataclass(eq=False)
+class Replica:
+    """A server: an engine, its turns, and what is on its way from it to the store."""
+
+    engine: Engine
+    turns: list[Turn] = field(default_factory=list)
+    saving: list[Snapshot] = field(default_factory=list)
+    deleting: list[Forgotten] = field(default_factory=list)
