@@ -69,6 +69,24 @@ class Recording:
         places = f"{self.locations} locations" if self.locations else "no memory"
         return f"{self.model.name}: {len(self.inputs)} steps, {places}"
 
+    def wrong(self) -> npt.NDArray[np.bool_] | None:
+        """
+        [T, output width]: which bits count and are not the target's.
+
+        None where nothing was asked, or where a bit can only be guessed.
+        """
+        if self.target is None or self.mask is None or self.optimum is not None:
+            return None
+        wrong: npt.NDArray[np.bool_] = (self.outputs > 0.5) != (self.target > 0.5)
+        return wrong & (self.mask > 0)[:, None]
+
+    def result(self) -> str | None:
+        """How many bits are wrong, of how many that count; None where `wrong` is."""
+        wrong = self.wrong()
+        if wrong is None or self.mask is None:
+            return None
+        return f"{wrong.sum()} of {int((self.mask > 0).sum()) * wrong.shape[1]} bits wrong"
+
     def window(self) -> npt.NDArray[np.intp]:
         """The memory locations that the heads use, in the order in which to draw them."""
         weightings = [
