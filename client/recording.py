@@ -29,6 +29,7 @@ class Recording:
     """
 
     model: Model
+    """As the server told of it, without the list of its versions."""
     locations: int
     """Memory locations of the session, N; 0 for a network without memory."""
     inputs: Float32
@@ -59,6 +60,7 @@ class Recording:
         for name in ("before", "after"):
             memory = getattr(self, name)
             object.__setattr__(self, name, memory and _unchangeable_memory(memory))
+        object.__setattr__(self, "model", replace(self.model, versions=()))
         traces = {name: _unchangeable(values) for name, values in self.traces.items()}
         object.__setattr__(self, "traces", MappingProxyType(traces))
         object.__setattr__(self, "marks", MappingProxyType(dict(self.marks)))
