@@ -42,7 +42,7 @@ class Candidate:
     0 no more than a constant, and less than 0 worse.
     """
     located: float
-    """Of the steps in which a head matters and is at one place, where the program's is there too."""
+    """Of the steps in which a head matters and is at one place, those with the program's there."""
     reason: str
     """What was found, or is missing, in words."""
 
