@@ -38,6 +38,8 @@ class Machine:
         self._tape = Tape()
         self.memory = self._tape.contents
         self.executed: tuple[str, ...] = ()
+        self.steps = 0
+        """Steps made."""
         self._listing = listing(program)
         self._clock = Clock(program.phases)
         self._begins: list[int] = []
@@ -67,6 +69,7 @@ class Machine:
         self._store(phase, moment, executed)
         output = self._output(phase, moment, executed)
         self.executed = tuple(executed)
+        self.steps += 1
         return output
 
     @property

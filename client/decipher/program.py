@@ -128,7 +128,12 @@ class Program:
     """Which of the network's read heads it is that matters, and which of its write heads."""
     write_head: int
     read_from: int
-    """Where the read head is before the first step, and the write head."""
+    """
+    Where the read head is before the first step, and the write head.
+
+    A network's head that is spread in the first steps begins where it would have to, to be where
+    it later is.
+    """
     write_from: int
     delay: int
     """Steps from reading to putting out."""
