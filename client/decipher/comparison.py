@@ -58,3 +58,13 @@ def compare(
         if wrong > most_wrong:
             break
     return Comparison(wrong, bits, astray, steps)
+
+
+def fails(program: Program, trial: Trial) -> bool:
+    """Whether any bit that counts differs, when the program runs freely."""
+    machine = Machine(program, trial.recording.locations)
+    for step, x in enumerate(trial.recording.inputs):
+        output = machine.step(x) > 0.5
+        if trial.counts[step] and (output != trial.bits[step]).any():
+            return True
+    return False
