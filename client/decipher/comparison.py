@@ -48,7 +48,7 @@ def compare(
         for x in trial.recording.inputs:
             outputs.append(machine.step(x) > 0.5)
             pointers.append((machine.pointers.read, machine.pointers.write))
-        wrong += int((outputs != trial.bits)[trial.counts].sum())
+        wrong += int((np.array(outputs) != trial.bits)[trial.counts].sum())
         bits += trial.bits[trial.counts].size
         reads, writes = np.array(pointers).T
         for head in heads:
