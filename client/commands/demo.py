@@ -9,8 +9,9 @@ from pathlib import Path
 from client import figure
 from client.commands.parsing import Subparsers, add_command, add_locations, connect, positive
 from client.recording import Recording, record_task
+from client.recording_picture import recording_picture
 from client.task_sequence import TaskSequence
-from client.terminal import Terminal, bits_picture, recording_picture
+from client.terminal import Terminal, bits_picture
 
 EXAMPLES = """\
   python -m client demo
@@ -40,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{recording.title}, on {session.model.provider} at {client.target}\n")
     wrong = _show(sequence, recording, Terminal.of(sys.stdout))
     if arguments.png:
-        figure.save(recording, arguments.png)
+        figure.save(recording, arguments.png, "png")
         print(f"drawn to {arguments.png}")
     print(f"wrong bits: {wrong} of {sequence.due.size}")
     return 1 if wrong else 0
