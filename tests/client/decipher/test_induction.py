@@ -96,6 +96,24 @@ def test_heads_that_are_elsewhere_have_no_program() -> None:
     assert induce(still).program is None
 
 
+def test_spread_heads_have_no_program() -> None:
+    """Heads that are nowhere in particular cannot be followed."""
+    spread = [
+        replace(
+            recording,
+            traces={
+                name: np.full_like(values, 1 / 16) if name.endswith("weighting") else values
+                for name, values in recording.traces.items()
+            },
+        )
+        for recording in recordings(COPY)
+    ]
+
+    found = induce(spread)
+    assert found.program is None
+    assert found.explained < 0.5
+
+
 def test_constant_outputs_have_no_program() -> None:
     """A program that always says the same would agree, and say nothing."""
     silent = [
