@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from client.decipher.listing import executed_lines, listing
 from client.decipher.phases import Clock, Moment
 from client.decipher.program import Condition, Move, Phase, Place, Program, Rule
+from client.decipher.tape import Tape
 from client.records import Float32
 
 
@@ -25,7 +27,7 @@ class Machine:
 
     `pointers` and `memory` may be changed between steps, to ask what would happen then. `memory`
     has, by location, the input [input width] that is stored there, as far as anything is.
-    `executed` has what the last step executed, as `program.Line.key` names it.
+    `executed` names what the last step executed, as `listing.Line.keys` do.
     """
 
     def __init__(self, program: Program, locations: int | None = None) -> None:
@@ -33,11 +35,18 @@ class Machine:
         self.program = program
         self.locations = locations
         self.pointers = Pointers(program.read_from, program.write_from)
-        self.memory: dict[int, Float32] = {}
+        self._tape = Tape()
+        self.memory = self._tape.contents
         self.executed: tuple[str, ...] = ()
+        self.steps = 0
+        """Steps made."""
+        self._listing = listing(program)
         self._clock = Clock(program.phases)
         self._begins: list[int] = []
-        self._inputs: list[Float32] = []
+        self._writes: list[int] = []
+        """Of each phase, how many writes were made before it."""
+        self._inputs: list[list[Float32]] = []
+        """Of each phase."""
         self._reads: list[Float32 | None] = []
 
     def step(self, x: Float32) -> Float32:
@@ -45,18 +54,28 @@ class Machine:
         moment = self._clock.tick(x)
         phase = self.program.body[moment.phase]
         executed = [f"{moment.phase}"]
-        self._inputs.append(x)
+        if len(self._inputs) <= moment.phase:
+            self._inputs.append([])
+            self._writes.append(len(self._tape.written))
+        self._inputs[moment.phase].append(x)
         self.pointers.write = self._moved(
             "write", phase.write, self.pointers.write, moment, executed
         )
         if len(self._begins) <= moment.phase:
             self._begins.append(self.pointers.write)
+            executed.append(f"{moment.phase}.begin")
         self.pointers.read = self._moved("read", phase.read, self.pointers.read, moment, executed)
         self._reads.append(self.memory.get(self.pointers.read))
         self._store(phase, moment, executed)
         output = self._output(phase, moment, executed)
         self.executed = tuple(executed)
+        self.steps += 1
         return output
+
+    @property
+    def lines(self) -> tuple[int, ...]:
+        """The lines of the program's `listing` that the last step executed, by index."""
+        return executed_lines(self._listing, self.executed)
 
     def run(self, inputs: Float32) -> Float32:
         """Take the inputs [T, input width] one after another, give the outputs."""
@@ -94,23 +113,21 @@ class Machine:
     def _location(self, place: Place, moment: Moment) -> int | None:
         if place.kind == "begin":
             return self._wrapped(self._begins[place.phase] + place.offset)
-        raise NotImplementedError
+        if place.kind == "rank":
+            return self._tape.ranked(place.channel, moment.offset + place.offset)
+        found = self._tape.matching(self._inputs[place.phase], self._writes[place.phase])
+        return None if found is None else self._wrapped(found + place.offset)
 
     def _wrapped(self, location: int) -> int:
         return location if self.locations is None else location % self.locations
 
     def _store(self, phase: Phase, moment: Moment, executed: list[str]) -> None:
         store = phase.store
-        if store is None or moment.offset < store.first:
-            return
-        if store.end is not None and moment.offset >= store.end:
+        if store is None or not store.active(moment.offset):
             return
         executed.append(f"{moment.phase}.store")
-        content = self._inputs[-1] if store.source == "input" else self._last_read(1)
-        if content is None:
-            self.memory.pop(self.pointers.write, None)
-        else:
-            self.memory[self.pointers.write] = content
+        content = self._inputs[-1][-1] if store.source == "input" else self._last_read(1)
+        self._tape.write(self.pointers.write, content)
 
     def _last_read(self, ago: int) -> Float32 | None:
         return self._reads[-1 - ago] if len(self._reads) > ago else None
