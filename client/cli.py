@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from client.commands import demo, listing, stream, trace
 from client.errors import NtmClientError
 from client.figure import DrawingUnavailable
+from client.recordings import RecordingError
 from client.sequences import SequenceError
 
-EXPECTED = (NtmClientError, SequenceError, DrawingUnavailable, OSError)
+EXPECTED = (NtmClientError, SequenceError, RecordingError, DrawingUnavailable, OSError)
 """What can go wrong without a mistake in the program."""
 
 FAILED, INTERRUPTED = 2, 130
