@@ -101,9 +101,7 @@ class Machine:
 
     def _store(self, phase: Phase, moment: Moment, executed: list[str]) -> None:
         store = phase.store
-        if store is None or moment.offset < store.first:
-            return
-        if store.end is not None and moment.offset >= store.end:
+        if store is None or not store.active(moment.offset):
             return
         executed.append(f"{moment.phase}.store")
         content = self._inputs[-1] if store.source == "input" else self._last_read(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from client.decipher.phases import Phases
@@ -22,7 +22,11 @@ class Place:
     phase: int = 0
     channel: int = 0
     offset: int = 0
-    """Locations after it; with `rank`, places further down the order."""
+    """Locations after it."""
+
+    def after(self, locations: int) -> Place:
+        """The place so many locations after this one."""
+        return replace(self, offset=self.offset + locations)
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,10 @@ class Store:
     """The input of the step, or what was read in the step before."""
     first: int = 0
     end: int | None = None
+
+    def active(self, offset: int) -> bool:
+        """Whether it writes in that step of the phase."""
+        return self.first <= offset and (self.end is None or offset < self.end)
 
 
 @dataclass(frozen=True)
