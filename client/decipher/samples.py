@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import cached_property
 from typing import TypeVar
 
@@ -27,6 +28,16 @@ LONGER: Mapping[str, tuple[Size, ...]] = {
     "priority-sort": ((25,), (40,)),
 }
 """Sizes beyond those in training, up to six times as long where the default memory has room."""
+
+
+class Purpose(IntEnum):
+    """What sequences are drawn for; each purpose has random streams of its own."""
+
+    INDUCTION = 0
+    AGREEMENT = 1
+    CHANGES = 2
+    SIZES = 3
+
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -77,10 +88,10 @@ class Network:
             return record_task(session, sequence)
 
 
-def in_range(task: str, count: int, seed: int) -> list[TaskSequence]:
-    """Sequences of sizes that are drawn by the law of training."""
+def in_range(task: str, count: int, seed: int, purpose: Purpose) -> list[TaskSequence]:
+    """Sequences of sizes that are drawn by the law of training; those of a purpose are its own."""
     chosen = TASKS[task]
-    generator = np.random.default_rng([seed, len(chosen.size_names)])
+    generator = np.random.default_rng([seed, purpose])
     bounds = list(zip(chosen.smallest, chosen.largest, strict=True))
     sizes = [
         tuple(int(generator.integers(low, high + 1)) for low, high in bounds) for _ in range(count)
@@ -94,5 +105,5 @@ def in_range(task: str, count: int, seed: int) -> list[TaskSequence]:
 
 def of_size(task: str, size: Size, count: int, seed: int) -> list[TaskSequence]:
     """Sequences of one size."""
-    seeds = np.random.default_rng([seed, *size]).integers(2**32, size=count)
+    seeds = np.random.default_rng([seed, Purpose.SIZES, *size]).integers(2**32, size=count)
     return [TaskSequence.draw(task, size, int(number)) for number in seeds]
