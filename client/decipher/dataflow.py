@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import product
 
 import numpy as np
-import numpy.typing as npt
 
-from client.decipher.contents import memory_before, trace
-from client.decipher.instructions import MAJORITY, Instruction, instructions
-from client.decipher.phases import Moment, Phases, moments
+from client.decipher.phases import Phases
 from client.decipher.program import Store
-from client.recording import READ_WEIGHTING, WRITE_WEIGHTING, Recording
-
-Integers = npt.NDArray[np.intp]
-Bits = npt.NDArray[np.bool_]
+from client.decipher.trial import Bits, Integers, Trial
 
 NOTHING = -1
 """Instead of a step: what is stored, or was read, is no input."""
@@ -25,53 +18,11 @@ NOTHING = -1
 LATEST_COPY = 4
 """In a phase of answers, single writes are looked for in so many first steps."""
 
-ALIKE = 0.0002
-"""Data paths whose scores differ by less explain equally much: the one that writes least is taken."""
+ALIKE = 0.005
+"""Data paths whose scores differ by less may each be the right one."""
 
 REPEATS = 0.9
 """An output repeats an input if it equals what was stored of it at least this often."""
-
-
-@dataclass(frozen=True, eq=False)
-class Trial:
-    """A recording as induction looks at it."""
-
-    recording: Recording
-    moments: list[Moment]
-    bits: Bits
-    """[T, output width]: outputs over a half."""
-    counts: Bits
-    """[T]: the steps whose outputs the task asks for; all, if there is no task."""
-
-    @classmethod
-    def of(cls, recording: Recording, phases: Phases) -> Trial:
-        """A recording with its phases."""
-        steps = len(recording.inputs)
-        mask = recording.mask
-        counts = np.ones(steps, np.bool_) if mask is None else mask > 0
-        return cls(recording, moments(phases, recording.inputs), recording.outputs > 0.5, counts)
-
-    @cached_property
-    def instructions(self) -> list[list[Instruction]]:
-        """[step][head], the read heads first."""
-        return instructions(self.recording)
-
-    def positions(self, kind: str, head: int) -> Integers:
-        """[T + 1]: the location of most weight, before the first step and after each."""
-        return self._weightings(kind, head).argmax(1)
-
-    def focused(self, kind: str, head: int) -> Bits:
-        """[T + 1]: whether the head is at one place."""
-        focused: Bits = self._weightings(kind, head).max(1) > MAJORITY
-        return focused
-
-    def _weightings(self, kind: str, head: int) -> npt.NDArray[np.float32]:
-        before = memory_before(self.recording)
-        if kind == "read":
-            first, name = before.read_weightings, READ_WEIGHTING
-        else:
-            first, name = before.write_weightings, WRITE_WEIGHTING
-        return np.concatenate([first[None], trace(self.recording, name)])[:, head]
 
 
 @dataclass(frozen=True)
@@ -98,8 +49,8 @@ class Dataflow:
         return len(stores) - len(single), sum(single)
 
 
-def find_dataflow(trials: Sequence[Trial], phases: Phases) -> Dataflow:
-    """The path that explains most of the outputs; of those alike, the one that writes least."""
+def find_dataflows(trials: Sequence[Trial], phases: Phases) -> list[Dataflow]:
+    """The paths that explain most of the outputs, all alike; those that write least come first."""
     count = len(phases.openers)
     emits = tuple(
         any(trial.counts[step] for trial in trials for step in _steps_of(trial, phase))
@@ -113,7 +64,7 @@ def find_dataflow(trials: Sequence[Trial], phases: Phases) -> Dataflow:
         flow = Dataflow(read_head, write_head, delay, stores, emits)
         found.append(_scored(flow, trials, phases))
     best = max(flow.score for flow in found)
-    return min(
+    return sorted(
         (flow for flow in found if flow.score >= best - ALIKE),
         key=lambda flow: (flow.writes, -flow.score),
     )
@@ -125,7 +76,10 @@ def origins(trial: Trial, flow: Dataflow) -> Integers:
 
     Follows the heads' traced locations, whatever their focus.
     """
-    reads, writes = trial.positions("read", flow.read_head), trial.positions("write", flow.write_head)
+    reads, writes = (
+        trial.positions("read", flow.read_head),
+        trial.positions("write", flow.write_head),
+    )
     memory: dict[int, int] = {}
     steps = len(trial.moments)
     read = np.full(steps + 1, NOTHING)
@@ -138,12 +92,29 @@ def origins(trial: Trial, flow: Dataflow) -> Integers:
     return read[1 - flow.delay : steps + 1 - flow.delay]
 
 
+def mattering(trial: Trial, flow: Dataflow, kind: str) -> Bits:
+    """[T]: the steps in which it has a consequence where the read head, or the write head, is."""
+    steps = len(trial.moments)
+    found = np.zeros(steps, np.bool_)
+    for step, moment in enumerate(trial.moments):
+        store = flow.stores[moment.phase]
+        if kind == "write":
+            # From the first step on, which gives the phase a place that rules may name.
+            found[step] = store is not None and (store.end is None or moment.offset < store.end)
+            continue
+        if step + flow.delay < steps:
+            found[step] = trial.counts[step + flow.delay]
+        if store is not None and store.source == "read" and store.active(moment.offset) and step:
+            found[step - 1] = True
+    return found
+
+
 def _steps_of(trial: Trial, phase: int) -> list[int]:
     return [step for step, moment in enumerate(trial.moments) if moment.phase == phase]
 
 
 def _stores(emits: Sequence[bool]) -> Iterator[tuple[Store | None, ...]]:
-    """What may be written in each phase: inputs before an answer is due, then copies, or nothing."""
+    """What may be written in each phase: inputs where no answer is due; else copies, or nothing."""
     hears = Store("input")
     copies = [None, Store("read"), Store("input")]
     for first in range(LATEST_COPY):

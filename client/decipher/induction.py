@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from client.decipher.dataflow import Dataflow, Trial, find_dataflow
-from client.decipher.machine import Machine
+from client.decipher.comparison import Comparison, compare
+from client.decipher.dataflow import Dataflow, find_dataflows
 from client.decipher.markers import find_marker
 from client.decipher.phases import Phases, find_phases
-from client.decipher.program import Phase, Place, Program, Rule, Store
-from client.decipher.rules import UNKNOWN, Examples, Integers, learn
+from client.decipher.program import Phase, Program
+from client.decipher.refinement import pruned, refined
+from client.decipher.trial import Trial
+from client.decipher.watched import Watched
 from client.recording import Recording
 
 EXPLAINED = 0.95
@@ -24,6 +25,9 @@ VARIED = 0.05
 
 HELD_OUT = 4
 """Every fourth recording is kept from induction, and the program is scored on these."""
+
+PATHS = 8
+"""So many data paths that explain equally much are followed up."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class Candidate:
     the bits that count: 1 - its wrong bits / the wrong bits of the best constant output. 1 is all,
     0 no more than a constant, and less than 0 worse.
     """
+    located: float
+    """Of the steps in which a head matters and is at one place, those with the program's there."""
     reason: str
     """What was found, or is missing, in words."""
 
@@ -45,7 +51,7 @@ def induce(recordings: Sequence[Recording]) -> Candidate:
     """
     Find the program that a network runs, from recordings of sequences of mixed sizes.
 
-    At least `HELD_OUT` of them; some 64, of all sizes in which the program is to hold, do well.
+    At least `HELD_OUT` of them; some 128, of all sizes in which the program is to hold, do well.
     The recordings tell everything: neither the task's name nor its targets are looked at.
 
     Raises:
@@ -56,22 +62,28 @@ def induce(recordings: Sequence[Recording]) -> Candidate:
         raise ValueError(f"{len(recordings)} recordings are too few; take {HELD_OUT} or more")
     model = recordings[0].model
     if not (model.read_heads and model.write_heads):
-        return Candidate(None, 0.0, "the network has no heads and no memory")
+        return Candidate(None, 0.0, 0.0, "the network has no heads and no memory")
     phases = find_phases([recording.inputs for recording in recordings])
     if phases is None:
-        return Candidate(None, 0.0, "the sequences have no order of phases in common")
+        return Candidate(None, 0.0, 0.0, "the sequences have no order of phases in common")
     trials = [Trial.of(recording, phases) for recording in recordings]
     constant = _wrong_of_constant(trials)
     if constant < VARIED:
-        return Candidate(
-            None, 0.0, f"the outputs hardly vary: a constant gives {1 - constant:.1%} of the bits"
-        )
-    program = _program([t for i, t in enumerate(trials) if (i + 1) % HELD_OUT], phases)
-    explained = _explained(program, trials[HELD_OUT - 1 :: HELD_OUT])
-    if explained < EXPLAINED:
-        reason = f"the best program explains {max(explained, 0):.1%}, not the {EXPLAINED:.0%} wanted"
-        return Candidate(None, explained, reason)
-    return Candidate(program, explained, f"a program explains {explained:.1%}")
+        reason = f"the outputs hardly vary: a constant gives {1 - constant:.1%} of the bits"
+        return Candidate(None, 0.0, 0.0, reason)
+    kept = trials[HELD_OUT - 1 :: HELD_OUT]
+    learned = [trial for index, trial in enumerate(trials) if (index + 1) % HELD_OUT]
+    program, flow = _best(learned, phases, find_dataflows(learned, phases)[:PATHS])
+    return _judged(program, compare(program, kept, _watched(kept, flow)), _wrong_of_constant(kept))
+
+
+def _judged(program: Program, found: Comparison, constant: float) -> Candidate:
+    explained = 1 - found.wrong / found.bits / constant
+    located = 1 - found.astray / max(found.steps, 1)
+    if explained >= EXPLAINED:
+        return Candidate(program, explained, located, f"a program explains {explained:.1%}")
+    reason = f"the best program explains {max(explained, 0):.1%}, not the {EXPLAINED:.0%} wanted"
+    return Candidate(None, explained, located, reason)
 
 
 def _wrong_of_constant(trials: Sequence[Trial]) -> float:
@@ -80,27 +92,34 @@ def _wrong_of_constant(trials: Sequence[Trial]) -> float:
     return float(np.minimum(bits.mean(0), 1 - bits.mean(0)).mean())
 
 
-def _explained(program: Program, trials: Sequence[Trial]) -> float:
-    wrong = total = 0
-    for trial in trials:
-        outputs = Machine(program, trial.recording.locations).run(trial.recording.inputs) > 0.5
-        wrong += int((outputs != trial.bits)[trial.counts].sum())
-        total += trial.bits[trial.counts].size
-    return float(1 - wrong / total / _wrong_of_constant(trials))
+def _watched(trials: Sequence[Trial], flow: Dataflow) -> tuple[Watched, Watched]:
+    return Watched(trials, flow, "write"), Watched(trials, flow, "read")
 
 
-def _program(trials: Sequence[Trial], phases: Phases) -> Program:
-    """The best program for these trials, good or not."""
-    flow = find_dataflow(trials, phases)
+def _best(
+    trials: Sequence[Trial], phases: Phases, flows: Sequence[Dataflow]
+) -> tuple[Program, Dataflow]:
+    """The program that explains most of these trials, with its data path, good or not."""
+    found = []
+    for flow in flows:
+        heads = _watched(trials, flow)
+        program = pruned(_program(trials, phases, flow, heads), trials, heads)
+        found.append((compare(program, trials, heads).wrong, program, flow, heads))
+    _, program, flow, heads = min(found, key=lambda each: each[0])
+    return refined(program, trials, heads), flow
+
+
+def _program(
+    trials: Sequence[Trial], phases: Phases, flow: Dataflow, heads: tuple[Watched, Watched]
+) -> Program:
+    """What the heads of a data path were seen to do."""
     recording = trials[0].recording
     assert recording.before is not None
-    marker = find_marker(trials, {output for output, _ in flow.channels}, len(phases.openers))
-    writes = _Learner(trials, flow, "write")
-    reads = _Learner(trials, flow, "read")
-    body = []
-    for phase, store in enumerate(flow.stores):
-        write = writes.rules(phase)
-        body.append(Phase(reads.rules(phase), write, store, flow.emits[phase]))
+    writes, reads = heads
+    body = [
+        Phase(reads.rules(phase), writes.rules(phase), store, flow.emits[phase])
+        for phase, store in enumerate(flow.stores)
+    ]
     return Program(
         model=recording.model.name,
         locations=recording.locations,
@@ -114,96 +133,5 @@ def _program(trials: Sequence[Trial], phases: Phases) -> Program:
         delay=flow.delay,
         channels=flow.channels,
         body=tuple(body),
-        marker=marker,
+        marker=find_marker(trials, {output for output, _ in flow.channels}, len(body)),
     )
-
-
-class _Learner:
-    """Learns the moves of one head, phase by phase."""
-
-    def __init__(self, trials: Sequence[Trial], flow: Dataflow, kind: str) -> None:
-        head = flow.read_head if kind == "read" else flow.write_head
-        self._trials, self._flow, self._kind = trials, flow, kind
-        self._seen = [trial.positions(kind, head) for trial in trials]
-        self._focused = [trial.focused(kind, head) for trial in trials]
-        # [T + 1] for each trial: where the program's head is; it stays where the rules are empty.
-        self._program = [seen.copy() for seen in self._seen]
-        reads = trials[0].recording.model.read_heads
-        self._column = head + (0 if kind == "read" else reads)
-
-    def rules(self, phase: int) -> tuple[Rule, ...]:
-        """The rules for the next phase; to be asked for one phase after another."""
-        matters = [self._matters(trial, phase) for trial in self._trials]
-        if not any(steps.any() for steps in matters):
-            for trial, program in zip(self._trials, self._program, strict=True):
-                for step, moment in enumerate(trial.moments):
-                    if moment.phase == phase:
-                        program[step + 1] = program[step]
-            return ()
-        return learn(self._examples(phase, matters))
-
-    def _matters(self, trial: Trial, phase: int) -> npt.NDArray[np.bool_]:
-        """[T]: whether where the head is in a step of that phase has a consequence."""
-        flow, steps = self._flow, len(trial.moments)
-        matters = np.zeros(steps, np.bool_)
-        for step, moment in enumerate(trial.moments):
-            if moment.phase != phase:
-                continue
-            store = flow.stores[phase]
-            if self._kind == "write":
-                # The first step gives the phase its place, which other rules may name.
-                matters[step] = store is not None and (
-                    store.active(moment.offset)
-                    or (store.end is None or moment.offset < store.end)
-                )
-                continue
-            later = step + flow.delay
-            emitted = later < steps and trial.counts[later]
-            copied = step + 1 < steps and self._copies(trial.moments[step + 1])
-            matters[step] = emitted or copied
-        return matters
-
-    def _copies(self, moment: object) -> bool:
-        store = self._flow.stores[moment.phase]
-        return store is not None and store.source == "read" and store.active(moment.offset)
-
-    def _examples(self, phase: int, matters: Sequence[npt.NDArray[np.bool_]]) -> Examples:
-        rows = []
-        write = self._flow.write_head
-        known = phase + (self._kind == "read")
-        for index, trial in enumerate(self._trials):
-            begins = _begins(trial, write)
-            for step in np.flatnonzero(matters[index] & self._focused[index][1:]):
-                moment = trial.moments[step]
-                seen, program = self._seen[index], self._program[index]
-                was = self._focused[index][step] and seen[step] == program[step]
-                rows.append(
-                    (
-                        seen[step] if was else UNKNOWN,
-                        seen[step + 1],
-                        trial.instructions[step][self._column].move == "jump",
-                        moment.offset,
-                        *moment.lengths[:phase],
-                        *begins[:known],
-                    )
-                )
-        table = np.array(rows, np.int64).reshape(-1, 4 + phase + known)
-        return Examples(
-            self._trials[0].recording.locations,
-            previous=table[:, 0],
-            location=table[:, 1],
-            jumped=table[:, 2] > 0,
-            offset=table[:, 3],
-            lengths={earlier: table[:, 4 + earlier] for earlier in range(phase)},
-            places={Place("begin", p): table[:, 4 + phase + p] for p in range(known)},
-        )
-
-
-def _begins(trial: Trial, write_head: int) -> list[int]:
-    """Where the write head was at the first step of each phase."""
-    positions = trial.positions("write", write_head)
-    begins: list[int] = []
-    for step, moment in enumerate(trial.moments):
-        if len(begins) == moment.phase:
-            begins.append(int(positions[step + 1]))
-    return begins

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from client.decipher.listing import executed_lines, listing
 from client.decipher.phases import Clock, Moment
 from client.decipher.program import Condition, Move, Phase, Place, Program, Rule
 from client.records import Float32
@@ -25,7 +26,7 @@ class Machine:
 
     `pointers` and `memory` may be changed between steps, to ask what would happen then. `memory`
     has, by location, the input [input width] that is stored there, as far as anything is.
-    `executed` has what the last step executed, as `program.Line.key` names it.
+    `executed` names what the last step executed, as `listing.Line.keys` do.
     """
 
     def __init__(self, program: Program, locations: int | None = None) -> None:
@@ -35,6 +36,7 @@ class Machine:
         self.pointers = Pointers(program.read_from, program.write_from)
         self.memory: dict[int, Float32] = {}
         self.executed: tuple[str, ...] = ()
+        self._listing = listing(program)
         self._clock = Clock(program.phases)
         self._begins: list[int] = []
         self._inputs: list[Float32] = []
@@ -51,12 +53,18 @@ class Machine:
         )
         if len(self._begins) <= moment.phase:
             self._begins.append(self.pointers.write)
+            executed.append(f"{moment.phase}.begin")
         self.pointers.read = self._moved("read", phase.read, self.pointers.read, moment, executed)
         self._reads.append(self.memory.get(self.pointers.read))
         self._store(phase, moment, executed)
         output = self._output(phase, moment, executed)
         self.executed = tuple(executed)
         return output
+
+    @property
+    def lines(self) -> tuple[int, ...]:
+        """The lines of the program's `listing` that the last step executed, by index."""
+        return executed_lines(self._listing, self.executed)
 
     def run(self, inputs: Float32) -> Float32:
         """Take the inputs [T, input width] one after another, give the outputs."""

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 
-from client.decipher.dataflow import Trial
+from client.decipher.phases import Moment
 from client.decipher.program import Marker
+from client.decipher.trial import Trial
 
 LATEST = 2
 """A marker may come so many steps after the last round."""
+
+AGREEING = 0.9
+"""A count is believed that holds in this part of the trials; a network may err in the others."""
 
 
 def find_marker(trials: Sequence[Trial], explained: set[int], phases: int) -> Marker | None:
@@ -18,37 +23,44 @@ def find_marker(trials: Sequence[Trial], explained: set[int], phases: int) -> Ma
     When the output that is not among the explained ones is set, if it follows a count.
 
     Its step has to be the length of an earlier phase, times a whole number that is a linear
-    function of what a flag showed, in every trial.
+    function of what a flag showed.
     """
     for output in range(trials[0].bits.shape[1]):
         if output in explained:
             continue
-        for phase in range(1, phases):
+        moments = [_only_moment(trial, output) for trial in trials]
+        for phase, offset in product(range(1, phases), range(LATEST + 1)):
             for of_phase in range(phase):
-                for offset in range(LATEST + 1):
-                    marker = _fitted(trials, output, phase, of_phase, offset)
-                    if marker is not None:
-                        return marker
+                marker = _fitted(moments, output, phase, of_phase, offset)
+                if marker is not None:
+                    return marker
     return None
 
 
+def _only_moment(trial: Trial, output: int) -> Moment | None:
+    """The one step in which an output is set; None if there is not just one."""
+    (steps,) = np.nonzero(trial.bits[:, output] & trial.counts)
+    return trial.moments[steps[0]] if len(steps) == 1 else None
+
+
 def _fitted(
-    trials: Sequence[Trial], output: int, phase: int, of_phase: int, offset: int
+    moments: Sequence[Moment | None], output: int, phase: int, of_phase: int, offset: int
 ) -> Marker | None:
-    values, times = [], []
-    for trial in trials:
-        (steps,) = np.nonzero(trial.bits[:, output] & trial.counts)
-        if len(steps) != 1 or trial.moments[steps[0]].phase != phase:
-            return None
-        moment = trial.moments[steps[0]]
-        rounds, rest = divmod(moment.offset - offset, moment.lengths[of_phase])
-        if rest:
-            return None
-        values.append(moment.values[phase])
-        times.append(rounds)
+    counted = [
+        (moment.values[phase], (moment.offset - offset) // moment.lengths[of_phase])
+        for moment in moments
+        if moment is not None
+        and moment.phase == phase
+        and (moment.offset - offset) % moment.lengths[of_phase] == 0
+    ]
+    enough = AGREEING * len(moments)
+    if len(counted) < enough:
+        return None
+    values, times = np.array(counted).T
     if len(set(values)) > 1:
         slope, intercept = (float(value) for value in np.polyfit(values, times, 1))
     else:
-        slope, intercept = 0.0, float(times[0])
-    fitted = [round(slope * value + intercept) for value in values]
-    return Marker(output, phase, of_phase, slope, intercept, offset) if fitted == times else None
+        slope, intercept = 0.0, float(np.median(times))
+    if (np.rint(slope * values + intercept) == times).sum() < enough:
+        return None
+    return Marker(output, phase, of_phase, slope, intercept, offset)

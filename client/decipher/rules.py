@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
-import numpy.typing as npt
 
 from client.decipher.program import Condition, Move, Place, Rule
-
-Integers = npt.NDArray[np.int64]
-Bits = npt.NDArray[np.bool_]
+from client.decipher.trial import Bits, Integers
 
 UNKNOWN = -1
 """Instead of a location: the head was spread, or the place is nowhere."""
@@ -31,6 +28,9 @@ NEAR = 2
 
 TOLERANCE = 0.005
 """A rule may be wrong in this part of the steps it covers: networks err, and blur, now and then."""
+
+LONGEST = 6
+"""Rules of a list; what takes more to say is no rule."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,33 +53,31 @@ class Examples:
     """[E] for each place without an offset: its location, or `UNKNOWN`."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Choice:
-    """Something that a rule may consist of, and where it is true."""
-
-    conditions: tuple[Condition, ...]
-    true: Bits
-
-
 def learn(examples: Examples) -> tuple[Rule, ...]:
     """
     The shortest list found that moves the head as it was seen to; empty without examples.
 
     A greedy form of Rivest's decision lists (1987): while the last rule, which always holds, is
-    wrong in more than a tolerable part of the steps, rules are put before it, each the one that is
-    right in most of these and in all but a tolerable part of the others that it covers.
+    wrong in a step, a rule is put before it, the one that is right in most of such steps and in
+    all but a tolerable part of the others that it covers.
     """
     if not len(examples.location):
         return ()
-    moves = list(_moves(examples))
-    right = np.array([_right(move, examples) for move in moves])
-    jumps = np.array([move.kind == "goto" for move in moves])
+    possible = list(moves(examples.places))
+    right = np.array([_right(move, examples) for move in possible])
+    jumps = np.array([move.kind == "goto" for move in possible])
     faithful = right & (jumps[:, None] == examples.jumped)
-    choices = list(_choices(examples))
-    true = np.array([choice.true for choice in choices])
-    lists = []
-    for last in np.argsort(-right.sum(1), kind="stable")[:3]:
-        lists.append(_list(int(last), moves, right, faithful, choices, true))
+    choices = []
+    held = []
+    for choice in conditions(examples.lengths, examples.places):
+        true = np.logical_and.reduce([_true(condition, examples) for condition in choice])
+        if true.any():
+            choices.append(choice)
+            held.append(true)
+    lists = [
+        _list(int(last), possible, right, faithful, choices, np.array(held))
+        for last in np.argsort(-right.sum(1), kind="stable")[:3]
+    ]
     best = min(lists, key=lambda found: (found.wrong, len(found.rules), -found.faithful))
     return best.rules
 
@@ -88,24 +86,24 @@ def learn(examples: Examples) -> tuple[Rule, ...]:
 class _List:
     rules: tuple[Rule, ...]
     wrong: int
-    """Steps that it gets wrong, if that is more than is tolerable; else 0."""
+    """Steps that it gets wrong."""
     faithful: int
     """Steps in which it jumps or shifts as the head did."""
 
 
 def _list(
     last: int,
-    moves: Sequence[Move],
+    possible: Sequence[Move],
     right: Bits,
     faithful: Bits,
-    choices: Sequence[_Choice],
+    choices: Sequence[tuple[Condition, ...]],
     true: Bits,
 ) -> _List:
     """A list that ends in that move."""
     rest = np.ones(right.shape[1], np.bool_)
     rules: list[Rule] = []
     agree = 0
-    while (rest & ~right[last]).sum() > TOLERANCE * right.shape[1]:
+    while len(rules) < LONGEST - 1 and (rest & ~right[last]).any():
         # [choices, moves]: steps that a rule covers, gets right, and mends.
         covered = (true & rest).sum(1)[:, None]
         hits = (true & rest).astype(np.float32) @ right.T
@@ -119,20 +117,19 @@ def _list(
         choice, move = min(
             (tuple(tie) for tie in ties),
             key=lambda tie: (
-                len(choices[tie[0]].conditions),
+                len(choices[tie[0]]),
                 -loyal[tie] / covered[tie[0], 0],
-                _weight(moves[tie[1]]),
+                _weight(possible[tie[1]]),
                 tie,
             ),
         )
-        rules.append(Rule(choices[choice].conditions, moves[move]))
+        rules.append(Rule(choices[choice], possible[move]))
         agree += int(loyal[choice, move])
         rest &= ~true[choice]
     wrong = int((rest & ~right[last]).sum())
     agree += int((rest & faithful[last]).sum())
-    rules.append(Rule((), moves[last]))
-    tolerable = wrong <= TOLERANCE * right.shape[1]
-    return _List(tuple(rules), 0 if tolerable else wrong, agree)
+    rules.append(Rule((), possible[last]))
+    return _List(tuple(rules), wrong, agree)
 
 
 def _weight(move: Move) -> int:
@@ -140,14 +137,27 @@ def _weight(move: Move) -> int:
     return abs(move.amount) + (abs(move.place.offset) if move.place else 0)
 
 
-def _moves(examples: Examples) -> Iterator[Move]:
+def moves(places: Iterable[Place], reach: int = REACH) -> Iterator[Move]:
+    """Every move that a rule may make, given the places that it may name, simple ones first."""
     yield Move("hold")
-    for amount in range(1, REACH + 1):
+    for amount in range(1, reach + 1):
         yield Move("shift", amount)
         yield Move("shift", -amount)
-    for place in examples.places:
-        for offset in sorted(range(-REACH, REACH + 1), key=abs):
+    for place in places:
+        for offset in sorted(range(-reach, reach + 1), key=abs):
             yield Move("goto", place=place.after(offset))
+
+
+def conditions(earlier: Iterable[int], places: Iterable[Place]) -> Iterator[tuple[Condition, ...]]:
+    """Every condition, then every two, given the earlier phases and the places that it may name."""
+    single = [Condition("step", step) for step in range(FIRST_STEPS)]
+    for phase in earlier:
+        single += [Condition("length", length, phase) for length in range(1, SHORT + 1)]
+    for place in places:
+        offsets = sorted(range(-NEAR, NEAR + 1), key=abs)
+        single += [Condition("at", place=place.after(offset)) for offset in offsets]
+    yield from ((condition,) for condition in single)
+    yield from combinations(single, 2)
 
 
 def _right(move: Move, examples: Examples) -> Bits:
@@ -155,31 +165,21 @@ def _right(move: Move, examples: Examples) -> Bits:
         known = examples.previous != UNKNOWN
         target = examples.previous + move.amount
     else:
-        start = examples.places[move.place.after(-move.place.offset)]
+        start = examples.places[replace(move.place, offset=0)]
         known = start != UNKNOWN
         target = start + move.place.offset
     right: Bits = known & (target % examples.locations == examples.location)
     return right
 
 
-def _choices(examples: Examples) -> Iterator[_Choice]:
-    """One condition, or two that hold together; none that never holds."""
-    single = [choice for choice in _single(examples) if choice.true.any()]
-    yield from single
-    for one, other in combinations(single, 2):
-        both = one.true & other.true
-        if both.any():
-            yield _Choice(one.conditions + other.conditions, both)
-
-
-def _single(examples: Examples) -> Iterator[_Choice]:
-    for step in range(FIRST_STEPS):
-        yield _Choice((Condition("step", step),), examples.offset == step)
-    for phase, lengths in examples.lengths.items():
-        for length in range(1, SHORT + 1):
-            yield _Choice((Condition("length", length, phase),), lengths == length)
-    for place, start in examples.places.items():
-        for offset in sorted(range(-NEAR, NEAR + 1), key=abs):
-            known = (start != UNKNOWN) & (examples.previous != UNKNOWN)
-            there = known & ((start + offset) % examples.locations == examples.previous)
-            yield _Choice((Condition("at", place=place.after(offset)),), there)
+def _true(condition: Condition, examples: Examples) -> Bits:
+    if condition.kind == "step":
+        return examples.offset == condition.number
+    if condition.kind == "length":
+        return examples.lengths[condition.phase] == condition.number
+    assert condition.place is not None
+    start = examples.places[replace(condition.place, offset=0)]
+    known = (start != UNKNOWN) & (examples.previous != UNKNOWN)
+    location = (start + condition.place.offset) % examples.locations
+    true: Bits = known & (location == examples.previous)
+    return true

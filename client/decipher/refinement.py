@@ -1,0 +1,128 @@
+"""Mends a program where it goes wrong once it runs freely, and leaves out what is needless."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from client.decipher.comparison import compare
+from client.decipher.program import Place, Program, Rule
+from client.decipher.rules import conditions, moves
+from client.decipher.trial import Trial
+from client.decipher.watched import Watched
+
+STRAYING = 0.01
+"""What is left out may move the program's heads from the network's in this part of the steps."""
+
+WORTH = 2
+"""A rule is added only if it mends so many trials: the network itself may err in one."""
+
+SCREENED = 8
+"""A rule that might mend something is tried on so many of the trials that go wrong, then on all."""
+
+MENDING_REACH = 1
+"""Rules that are added shift so far, or go so far from a place."""
+
+
+def refined(program: Program, trials: Sequence[Trial], heads: Sequence[Watched]) -> Program:
+    """
+    A pruned program, with what it lacks to explain most of these trials freely.
+
+    Rules are learned one step after the other, given where the heads were. Where the network's
+    own heads are spread, some of these do harm, or nothing, and some are missing.
+    """
+    return pruned(mended(program, trials), trials, heads)
+
+
+def pruned(program: Program, trials: Sequence[Trial], heads: Sequence[Watched]) -> Program:
+    """
+    The program without the rules and conditions that do not make it better on these trials.
+
+    Its heads stay where the network's are, but for a tolerable part of the steps.
+    """
+    first = compare(program, trials, heads)
+    wrong, astray = first.wrong, first.astray + STRAYING * first.steps
+    again = True
+    while again:
+        again = False
+        for simpler in _simpler(program):
+            found = compare(simpler, trials, heads, wrong)
+            if found.wrong <= wrong and found.astray <= astray:
+                program, wrong, again = simpler, found.wrong, True
+                break
+    return program
+
+
+def mended(program: Program, trials: Sequence[Trial]) -> Program:
+    """The program with rules put before others where that makes more of these trials right."""
+    failing = [trial for trial in trials if _fails(program, trial)]
+    while len(failing) >= WORTH:
+        passing = [trial for trial in trials if trial not in failing]
+        best, fewest = program, len(failing) - WORTH + 1
+        for longer in _longer(program):
+            found = _failures(longer, failing[:SCREENED], passing, failing, fewest)
+            if found < fewest:
+                best, fewest = longer, found
+        if best is program:
+            break
+        program = best
+        failing = [trial for trial in trials if _fails(program, trial)]
+    return program
+
+
+def _fails(program: Program, trial: Trial) -> bool:
+    return compare(program, [trial], (), 0).wrong > 0
+
+
+def _failures(
+    program: Program,
+    screened: Sequence[Trial],
+    passing: Sequence[Trial],
+    failing: Sequence[Trial],
+    most: int,
+) -> int:
+    """How many of these trials fail, or `most` if it is clear that no fewer do."""
+    if all(_fails(program, trial) for trial in screened):
+        return most
+    count = 0
+    for trial in (*passing, *failing):
+        count += _fails(program, trial)
+        if count >= most:
+            return most
+    return count
+
+
+def _longer(program: Program) -> Iterator[Program]:
+    """The program with one rule more, before the others of its list."""
+    for index, phase in enumerate(program.body):
+        for head, rules in (("read", phase.read), ("write", phase.write)):
+            if not rules:
+                continue
+            places = [Place("begin", earlier) for earlier in range(index + (head == "read"))]
+            for choice in conditions(range(index), places):
+                for move in moves(places, MENDING_REACH):
+                    yield _with(program, index, head, (Rule(choice, move), *rules))
+
+
+def _simpler(program: Program) -> Iterator[Program]:
+    """The program with one rule or one condition less."""
+    for index, phase in enumerate(program.body):
+        for head in ("read", "write"):
+            rules = phase.read if head == "read" else phase.write
+            for place, rule in enumerate(rules):
+                fewer = (*rules[:place], *rules[place + 1 :])
+                if rule.conditions or len(rules) == 1:
+                    yield _with(program, index, head, fewer)
+                if len(rule.conditions) < 2:
+                    continue
+                for condition in rule.conditions:
+                    rest = tuple(other for other in rule.conditions if other != condition)
+                    shorter = replace(rule, conditions=rest)
+                    changed = (*rules[:place], shorter, *rules[place + 1 :])
+                    yield _with(program, index, head, changed)
+
+
+def _with(program: Program, index: int, head: str, rules: tuple[Rule, ...]) -> Program:
+    phase = program.body[index]
+    changed = replace(phase, read=rules) if head == "read" else replace(phase, write=rules)
+    return replace(program, body=(*program.body[:index], changed, *program.body[index + 1 :]))
