@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from client.recording import READ_WEIGHTING, WRITE_WEIGHTING, Recording
 from client.records import Float32
+from client.window import largest
 
 HALF_BLOCKS = " ▀▄█"
 """By which half is set: none, upper, lower, both."""
@@ -63,8 +64,8 @@ def weighting_picture(
     label = len(str(locations.max()))
     halves = 2 if terminal.colour and terminal.unicode else 1
     cells = weighting[:, locations].T
-    cells, row_starts = _pool(cells, terminal.rows * halves)
-    cells = _pool(cells.T, terminal.columns - label - 5)[0].T
+    cells, together = largest(cells, terminal.rows * halves)
+    cells = largest(cells.T, terminal.columns - label - 5)[0].T
     if len(cells) % halves:
         cells = np.vstack([cells, np.zeros_like(cells[:1])])
     bar = "│" if terminal.unicode else "|"
@@ -73,7 +74,7 @@ def weighting_picture(
         line = (
             _colour_line(cells[row : row + 2]) if halves == 2 else _shade_line(cells[row], terminal)
         )
-        lines.append(f"{locations[row_starts[row]]:>{label + 1}} {bar}{line}{bar}")
+        lines.append(f"{locations[row * together]:>{label + 1}} {bar}{line}{bar}")
     return "\n".join(lines)
 
 
@@ -99,14 +100,6 @@ def _bits_piece(bits: Float32, terminal: Terminal) -> str:
         channels = np.vstack([channels, np.zeros_like(channels[:1])])
     halves = channels[0::2] + 2 * channels[1::2]
     return "\n".join("│" + "".join(HALF_BLOCKS[half] for half in line) + "│" for line in halves)
-
-
-def _pool(rows: Float32, limit: int) -> tuple[Float32, list[int]]:
-    """The rows as at most `limit` rows of their largest values, and where each begins."""
-    size = -(-len(rows) // limit)
-    starts = list(range(0, len(rows), size))
-    pooled: Float32 = np.maximum.reduceat(rows, starts)
-    return pooled, starts
 
 
 def _shade_line(weights: Float32, terminal: Terminal) -> str:

@@ -1,4 +1,4 @@
-"""Which memory locations a picture of weightings has to show."""
+"""Which memory locations a picture of weightings has to show, and how many share a place in it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from client.records import Float32
 
-VISIBLE_WEIGHT = 0.02
+VISIBLE_WEIGHT = 0.05
 MARGIN = 1
 
 
@@ -35,3 +35,23 @@ def locations_in_use(weightings: Sequence[Float32]) -> npt.NDArray[np.intp]:
     margin = min(MARGIN, (count - span) // 2)
     shown: npt.NDArray[np.intp] = np.arange(first - margin, first + span + margin) % count
     return shown
+
+
+def largest(rows: Float32, most: int) -> tuple[Float32, int]:
+    """
+    The rows as at most so many, each the largest values of equally many, and how many those are.
+
+    The last one may be of fewer. So no peak is lost, however little room there is.
+    """
+    size = -(-len(rows) // most)
+    pooled: Float32 = np.maximum.reduceat(rows, range(0, len(rows), size))
+    return pooled, size
+
+
+def mean(rows: Float32, most: int) -> tuple[Float32, int]:
+    """Like `largest`, but their mean values, where a few rows do not matter by themselves."""
+    size = -(-len(rows) // most)
+    starts = np.arange(0, len(rows), size)
+    counts = np.diff(starts, append=len(rows)).astype(np.float32)
+    pooled = (np.add.reduceat(rows, starts) / counts[:, None]).astype(np.float32)
+    return pooled, size

@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{recording.title}, on {session.model.provider} at {client.target}\n")
     wrong = _show(sequence, recording, Terminal.of(sys.stdout))
     if arguments.png:
-        figure.save(recording, arguments.png)
+        figure.save(recording, arguments.png, "png")
         print(f"drawn to {arguments.png}")
     print(f"wrong bits: {wrong} of {sequence.due.size}")
     return 1 if wrong else 0

@@ -53,7 +53,8 @@ def add_to(subparsers: Subparsers) -> None:
         "--open", type=Path, metavar="FILE", help="draw what --save wrote; needs no server"
     )
     parser.add_argument("--save", type=Path, metavar="FILE", help="keep the recording, as .npz")
-    parser.add_argument("--png", type=Path, metavar="PATH", help="also draw a picture into a file")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="also draw a picture into a file")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="likewise, for a page or a paper")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -63,9 +64,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.save:
         recordings.save(recording, arguments.save)
         print(f"\nsaved to {arguments.save}")
-    if arguments.png:
-        figure.save(recording, arguments.png)
-        print(f"\ndrawn to {arguments.png}")
+    for layout, path in (("png", arguments.png), ("svg", arguments.svg)):
+        if path:
+            figure.save(recording, path, layout)
+            print(f"\ndrawn to {path}")
     return 0
 
 

@@ -1,19 +1,15 @@
-"""Pictures of bits and weightings in a terminal, and of a whole recording as PNG."""
+"""Pictures of bits and of recordings in a terminal, and what of a memory pictures show."""
 
 from __future__ import annotations
 
 import io
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.image import imread
 
-from client.figure import DrawingUnavailable, panels, save
 from client.records import Float32
 from client.terminal import Terminal, bits_picture, recording_picture, weighting_picture
-from client.window import locations_in_use
+from client.window import largest, locations_in_use, mean
 from tests.client.recorded import moving, recording
 
 
@@ -115,47 +111,13 @@ def test_all_heads_are_drawn() -> None:
     assert recording_picture(recording(heads=0), Terminal()) == "The network has no heads to draw."
 
 
-def test_panels_are_those_of_figure_6() -> None:
-    """What is written stands left, what is read right, and the shorter column is filled up."""
-    left, right = panels(recording(heads=2))
+def test_rows_that_share_a_place() -> None:
+    """Where there is no room for each, rows are drawn as the largest of some, or as their mean."""
+    rows = np.array([[0, 4], [2, 0], [1, 1], [1, 3], [9, 5]], np.float32)
 
-    assert [panel.title if panel else None for panel in left] == [
-        "inputs",
-        "add vectors, head 1 of 2",
-        "write weighting, head 1 of 2",
-        "add vectors, head 2 of 2",
-        "write weighting, head 2 of 2",
-    ]
-    assert [panel.title if panel else None for panel in right] == [
-        "outputs",
-        "read vectors",
-        "read weighting",
-        None,
-        None,
-    ]
-
-
-@pytest.mark.parametrize("heads", [1, 2])
-def test_a_png_is_drawn(tmp_path: Path, heads: int) -> None:
-    """The file is an image with dark and light places."""
-    save(recording(heads), tmp_path / "heads.png")
-    image = imread(tmp_path / "heads.png")
-
-    assert image.shape[1] == 1600
-    assert image[..., 0].min() < 0.2
-    assert image[..., 0].max() == 1
-
-
-def test_a_network_without_heads_is_drawn(tmp_path: Path) -> None:
-    """Its picture has inputs and outputs."""
-    save(recording(heads=0), tmp_path / "lstm.png")
-
-    assert (tmp_path / "lstm.png").stat().st_size > 1000
-
-
-def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The error says what to install."""
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-
-    with pytest.raises(DrawingUnavailable, match="pip install"):
-        save(recording(), tmp_path / "heads.png")
+    for pooled, size in (largest(rows, 5), mean(rows, 7)):
+        assert (pooled.tolist(), size) == (rows.tolist(), 1)
+    pooled, size = largest(rows, 3)
+    assert (pooled.tolist(), size) == ([[2, 4], [1, 3], [9, 5]], 2)
+    pooled, size = mean(rows, 3)
+    assert (pooled.tolist(), size) == ([[1, 2], [1, 2], [9, 5]], 2)
