@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from client.decipher.agreement import Agreement
 from client.decipher.counterexamples import CounterExample
+from client.decipher.listing import listing
 from client.decipher.measures import Measure
 from client.decipher.program import Program
 from client.decipher.report import Report
+from client.decipher.source import source
 from client.tasks import TASKS, Size
 
 PAPERS_COPY = """\
@@ -55,12 +57,12 @@ def _sections(report: Report) -> Iterator[str]:
 
 def _program(program: Program, task: str) -> Iterator[str]:
     yield "## The program"
-    yield _block(pseudo_code(program))
+    yield _block("\n".join(line.text for line in listing(program)))
     if task == "copy":
         yield "The paper's, which its authors wrote down by looking at pictures:"
         yield _block(PAPERS_COPY)
     yield "The same, to be run:"
-    yield _block(python_code(program), "python")
+    yield _block(source(program), "python")
 
 
 def _agreements(agreements: Sequence[Agreement]) -> Iterator[str]:

@@ -30,7 +30,7 @@ from client.recording import Recording
 from client.records import Model
 from client.tasks import TASKS, size_text
 
-RECORDINGS = 64
+RECORDINGS = 128
 """Sequences that a program is found in, and that the paper's claims are measured on."""
 
 EXPLAINED_SEQUENCES = 0.9
