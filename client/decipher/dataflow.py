@@ -50,7 +50,11 @@ class Dataflow:
 
 
 def find_dataflows(trials: Sequence[Trial], phases: Phases) -> list[Dataflow]:
-    """The paths that explain most of the outputs, all alike; those that write least come first."""
+    """
+    The paths that explain most of the outputs, all alike.
+
+    Those that write least come first, and those that write more explain more.
+    """
     count = len(phases.openers)
     emits = tuple(
         any(trial.counts[step] for trial in trials for step in _steps_of(trial, phase))
@@ -64,15 +68,17 @@ def find_dataflows(trials: Sequence[Trial], phases: Phases) -> list[Dataflow]:
         flow = Dataflow(read_head, write_head, delay, stores, emits)
         found.append(_scored(flow, trials, phases))
     best = max(flow.score for flow in found)
-    return sorted(
-        (flow for flow in found if flow.score >= best - ALIKE),
-        key=lambda flow: (flow.writes, -flow.score),
-    )
+    alike = [flow for flow in found if flow.score >= best - ALIKE]
+    kept: list[Dataflow] = []
+    for flow in sorted(alike, key=lambda flow: (flow.writes, -flow.score)):
+        if not kept or flow.score > kept[-1].score:
+            kept.append(flow)
+    return kept
 
 
-def origins(trial: Trial, flow: Dataflow) -> Integers:
+def origins(trial: Trial, flow: Dataflow, delay: int) -> Integers:
     """
-    [T]: which step's input is what the network puts out, or `NOTHING`.
+    [T]: which step's input is what was read so many steps ago, 0 or 1, or `NOTHING`.
 
     Follows the heads' traced locations, whatever their focus.
     """
@@ -89,7 +95,7 @@ def origins(trial: Trial, flow: Dataflow) -> Integers:
         if store is not None and store.active(moment.offset):
             source = step if store.source == "input" else int(read[step])
             memory[int(writes[step + 1])] = source
-    return read[1 - flow.delay : steps + 1 - flow.delay]
+    return read[1 - delay : steps + 1 - delay]
 
 
 def mattering(trial: Trial, flow: Dataflow, kind: str) -> Bits:
@@ -125,7 +131,7 @@ def _stores(emits: Sequence[bool]) -> Iterator[tuple[Store | None, ...]]:
 def _scored(flow: Dataflow, trials: Sequence[Trial], phases: Phases) -> Dataflow:
     stored, given = [], []
     for trial in trials:
-        steps = origins(trial, flow)
+        steps = origins(trial, flow, flow.delay)
         known = trial.counts & (steps != NOTHING)
         stored.append(trial.recording.inputs[steps[known]] > 0.5)
         given.append(trial.bits[known])

@@ -9,6 +9,7 @@ import numpy as np
 from client.decipher.listing import executed_lines, listing
 from client.decipher.phases import Clock, Moment
 from client.decipher.program import Condition, Move, Phase, Place, Program, Rule
+from client.decipher.tape import Tape
 from client.records import Float32
 
 
@@ -34,12 +35,18 @@ class Machine:
         self.program = program
         self.locations = locations
         self.pointers = Pointers(program.read_from, program.write_from)
-        self.memory: dict[int, Float32] = {}
+        self._tape = Tape()
+        self.memory = self._tape.contents
         self.executed: tuple[str, ...] = ()
+        self.steps = 0
+        """Steps made."""
         self._listing = listing(program)
         self._clock = Clock(program.phases)
         self._begins: list[int] = []
-        self._inputs: list[Float32] = []
+        self._writes: list[int] = []
+        """Of each phase, how many writes were made before it."""
+        self._inputs: list[list[Float32]] = []
+        """Of each phase."""
         self._reads: list[Float32 | None] = []
 
     def step(self, x: Float32) -> Float32:
@@ -47,7 +54,10 @@ class Machine:
         moment = self._clock.tick(x)
         phase = self.program.body[moment.phase]
         executed = [f"{moment.phase}"]
-        self._inputs.append(x)
+        if len(self._inputs) <= moment.phase:
+            self._inputs.append([])
+            self._writes.append(len(self._tape.written))
+        self._inputs[moment.phase].append(x)
         self.pointers.write = self._moved(
             "write", phase.write, self.pointers.write, moment, executed
         )
@@ -59,6 +69,7 @@ class Machine:
         self._store(phase, moment, executed)
         output = self._output(phase, moment, executed)
         self.executed = tuple(executed)
+        self.steps += 1
         return output
 
     @property
@@ -102,7 +113,10 @@ class Machine:
     def _location(self, place: Place, moment: Moment) -> int | None:
         if place.kind == "begin":
             return self._wrapped(self._begins[place.phase] + place.offset)
-        raise NotImplementedError
+        if place.kind == "rank":
+            return self._tape.ranked(place.channel, moment.offset + place.offset)
+        found = self._tape.matching(self._inputs[place.phase], self._writes[place.phase])
+        return None if found is None else self._wrapped(found + place.offset)
 
     def _wrapped(self, location: int) -> int:
         return location if self.locations is None else location % self.locations
@@ -112,11 +126,8 @@ class Machine:
         if store is None or not store.active(moment.offset):
             return
         executed.append(f"{moment.phase}.store")
-        content = self._inputs[-1] if store.source == "input" else self._last_read(1)
-        if content is None:
-            self.memory.pop(self.pointers.write, None)
-        else:
-            self.memory[self.pointers.write] = content
+        content = self._inputs[-1][-1] if store.source == "input" else self._last_read(1)
+        self._tape.write(self.pointers.write, content)
 
     def _last_read(self, ago: int) -> Float32 | None:
         return self._reads[-1 - ago] if len(self._reads) > ago else None

@@ -13,16 +13,16 @@ class Place:
     """
     A location that a program can name.
 
-    `begin`: where the write head was at the first step of `phase`. `match`: where the last inputs
-    are stored that were like those of now. `rank`: where, of all that is stored, the vector with
-    the largest value of input `channel` is, then the next, one for each step of the phase.
+    `begin`: where the write head was at the first step of `phase`. `match`: where what the last
+    input of `phase` is was stored before it, see `Tape.matching`. `rank`: where, of all that is
+    stored, that with the largest value of input `channel` is at step 0, the next at step 1.
     """
 
     kind: Literal["begin", "match", "rank"]
     phase: int = 0
     channel: int = 0
     offset: int = 0
-    """Locations after it."""
+    """Locations after it; with `rank`, steps."""
 
     def after(self, locations: int) -> Place:
         """The place so many locations after this one."""
@@ -128,7 +128,12 @@ class Program:
     """Which of the network's read heads it is that matters, and which of its write heads."""
     write_head: int
     read_from: int
-    """Where the read head is before the first step, and the write head."""
+    """
+    Where the read head is before the first step, and the write head.
+
+    A network's head that is spread in the first steps begins where it would have to, to be where
+    it later is.
+    """
     write_from: int
     delay: int
     """Steps from reading to putting out."""

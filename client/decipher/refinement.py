@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from client.decipher.comparison import compare
+from client.decipher.machine import Machine
 from client.decipher.program import Place, Program, Rule
 from client.decipher.rules import conditions, moves
 from client.decipher.trial import Trial
@@ -31,7 +35,31 @@ def refined(program: Program, trials: Sequence[Trial], heads: Sequence[Watched])
     Rules are learned one step after the other, given where the heads were. Where the network's
     own heads are spread, some of these do harm, or nothing, and some are missing.
     """
-    return pruned(mended(program, trials), trials, heads)
+    return pruned(anchored(mended(program, trials), trials, heads), trials, heads)
+
+
+def anchored(program: Program, trials: Sequence[Trial], heads: Sequence[Watched]) -> Program:
+    """
+    The program with its write head put where the network's is in most steps.
+
+    A head may be spread in the first steps; it is then where it comes to be at one place that
+    tells where the program has to begin.
+    """
+    (write,) = (head for head in heads if head.kind == "write")
+    offsets: Counter[int] = Counter()
+    for index, trial in enumerate(trials):
+        machine = Machine(program, program.locations)
+        for step in np.flatnonzero(write.telling[index]):
+            while machine.steps <= step:
+                machine.step(trial.recording.inputs[machine.steps])
+            offsets[
+                int(write.seen[index][step + 1] - machine.pointers.write) % program.locations
+            ] += 1
+    (offset, _), *_ = offsets.most_common(1)
+    moved = replace(program, write_from=(program.write_from + offset) % program.locations)
+    before, after = compare(program, trials, heads), compare(moved, trials, heads)
+    better = after.wrong <= before.wrong and after.astray < before.astray
+    return moved if better else program
 
 
 def pruned(program: Program, trials: Sequence[Trial], heads: Sequence[Watched]) -> Program:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -50,7 +50,10 @@ class Examples:
     lengths: Mapping[int, Integers]
     """By earlier phase, [E]: its steps."""
     places: Mapping[Place, Integers]
-    """[E] for each place without an offset: its location, or `UNKNOWN`."""
+    """
+    [E] for each place: its location, or `UNKNOWN`. Without an offset, but for ranks, each of whose
+    offsets is a place of its own.
+    """
 
 
 def learn(examples: Examples) -> tuple[Rule, ...]:
@@ -144,7 +147,8 @@ def moves(places: Iterable[Place], reach: int = REACH) -> Iterator[Move]:
         yield Move("shift", amount)
         yield Move("shift", -amount)
     for place in places:
-        for offset in sorted(range(-reach, reach + 1), key=abs):
+        offsets = [0] if place.kind == "rank" else sorted(range(-reach, reach + 1), key=abs)
+        for offset in offsets:
             yield Move("goto", place=place.after(offset))
 
 
@@ -154,6 +158,8 @@ def conditions(earlier: Iterable[int], places: Iterable[Place]) -> Iterator[tupl
     for phase in earlier:
         single += [Condition("length", length, phase) for length in range(1, SHORT + 1)]
     for place in places:
+        if place.kind != "begin":
+            continue
         offsets = sorted(range(-NEAR, NEAR + 1), key=abs)
         single += [Condition("at", place=place.after(offset)) for offset in offsets]
     yield from ((condition,) for condition in single)
@@ -165,9 +171,10 @@ def _right(move: Move, examples: Examples) -> Bits:
         known = examples.previous != UNKNOWN
         target = examples.previous + move.amount
     else:
-        start = examples.places[replace(move.place, offset=0)]
+        offset = 0 if move.place.kind == "rank" else move.place.offset
+        start = examples.places[move.place.after(-offset)]
         known = start != UNKNOWN
-        target = start + move.place.offset
+        target = start + offset
     right: Bits = known & (target % examples.locations == examples.location)
     return right
 
@@ -178,7 +185,7 @@ def _true(condition: Condition, examples: Examples) -> Bits:
     if condition.kind == "length":
         return examples.lengths[condition.phase] == condition.number
     assert condition.place is not None
-    start = examples.places[replace(condition.place, offset=0)]
+    start = examples.places[condition.place.after(-condition.place.offset)]
     known = (start != UNKNOWN) & (examples.previous != UNKNOWN)
     location = (start + condition.place.offset) % examples.locations
     true: Bits = known & (location == examples.previous)

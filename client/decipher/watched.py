@@ -7,9 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from client.decipher.dataflow import Dataflow, mattering
+from client.decipher.locating import graded_channels, locate
 from client.decipher.program import Place, Rule
 from client.decipher.rules import UNKNOWN, Examples, learn
 from client.decipher.trial import Bits, Trial
+
+LATEST_RANK = 3
+"""The first by rank is looked for in so many first steps of a phase."""
 
 
 class Watched:
@@ -47,11 +51,10 @@ class Watched:
 
     def _examples(self, phase: int, telling: Sequence[Bits]) -> Examples:
         """What can be learned from, in the telling steps of that phase."""
-        # The write head moves first: only the read head can know where this phase began to write.
-        known = phase + (self.kind == "read")
         rows = []
+        places = _places(self._trials, phase, self.kind)
         for index, trial in enumerate(self._trials):
-            begins = _begins(trial, self._flow.write_head)
+            located = locate(trial, self._flow, places)
             seen, focused = self.seen[index], self._focused[index]
             for step in np.flatnonzero(telling[index]):
                 moment = trial.moments[step]
@@ -64,10 +67,10 @@ class Watched:
                         trial.instructions[step][self._column].move == "jump",
                         moment.offset,
                         *moment.lengths[:phase],
-                        *begins[:known],
+                        *located[step],
                     )
                 )
-        table = np.array(rows, np.int64).reshape(-1, 4 + phase + known)
+        table = np.array(rows, np.int64).reshape(-1, 4 + phase + len(places))
         return Examples(
             self._trials[0].recording.locations,
             previous=table[:, 0],
@@ -75,15 +78,16 @@ class Watched:
             jumped=table[:, 2] > 0,
             offset=table[:, 3],
             lengths={earlier: table[:, 4 + earlier] for earlier in range(phase)},
-            places={Place("begin", p): table[:, 4 + phase + p] for p in range(known)},
+            places={place: table[:, 4 + phase + at] for at, place in enumerate(places)},
         )
 
 
-def _begins(trial: Trial, write_head: int) -> list[int]:
-    """Where the write head was at the first step of each phase."""
-    positions = trial.positions("write", write_head)
-    begins: list[int] = []
-    for step, moment in enumerate(trial.moments):
-        if len(begins) == moment.phase:
-            begins.append(int(positions[step + 1]))
-    return begins
+def _places(trials: Sequence[Trial], phase: int, kind: str) -> list[Place]:
+    """The places that a head's rules may name in a phase."""
+    # The write head moves first: only the read head can know where this phase began to write.
+    places = [Place("begin", earlier) for earlier in range(phase + (kind == "read"))]
+    if kind == "read":
+        places += [Place("match", earlier) for earlier in range(1, phase)]
+        for channel in graded_channels([trial.recording.inputs for trial in trials]):
+            places += [Place("rank", channel=channel, offset=-late) for late in range(LATEST_RANK)]
+    return places
