@@ -269,7 +269,8 @@ def _jumps(one: Heads, read: int, delay: int) -> Hits:
 def _landings(one: Heads, read: int, delay: int) -> Places:
     """Where those moves led."""
     steps = one.answer[one.shown : -1] - delay
-    return one.reads[steps, read][_jumps(one, read, delay)]
+    landings: Places = one.reads[steps, read][_jumps(one, read, delay)]
+    return landings
 
 
 def _lookups(one: Heads, read: int, write: int) -> list[bool]:

@@ -107,7 +107,8 @@ class Step:
 
 def most_weight(step: Step) -> Places:
     """The location of each head's largest weight."""
-    return step.traces["weighting"].argmax(1)
+    places: Places = step.traces["weighting"].argmax(1)
+    return places
 
 
 def hard_choices(step: Step) -> Places:

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from client.blocking import Client
 from client.decipher.agreement import Agreement, agree
 from client.decipher.claims import measures
@@ -45,6 +47,9 @@ does as well, so that no program explains more.
 
 CHANGED = 100
 """Of the sequences, as many at most are run with hard heads, and with each kind of change."""
+
+HARD_STEPS = 4000
+"""Steps with hard heads, of which each takes several calls: fewer sequences where they are long."""
 
 LONGER_PART = 20
 """Of the number of sequences in range, one part in so many is run at each of the longer sizes."""
@@ -142,6 +147,8 @@ def decipher(
     program = candidate.program
     fresh = in_range(task, sequences, seed, Purpose.AGREEMENT)
     some = in_range(task, min(sequences, CHANGED), seed, Purpose.CHANGES)
+    steps = np.cumsum([len(sequence.inputs) for sequence in some])
+    hard = some[: max(1, int((steps <= HARD_STEPS).sum()))]
     beyond = max(1, sequences // LONGER_PART)
     return Report(
         network.model,
@@ -155,7 +162,7 @@ def decipher(
         ),
         tuple(habits(recordings)),
         tuple(measures(recordings)),
-        tuple(harden(network, some, by) for by in WAYS) if network.memory_locations else (),
+        tuple(harden(network, hard, by) for by in WAYS) if network.memory_locations else (),
         search(program, network, seed) if program else None,
         tuple(intervene(program, network, some, seed)) if program else (),
     )

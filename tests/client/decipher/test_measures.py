@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from client import Client
@@ -20,9 +21,10 @@ from tests.client.recorded import recording
 LOCATIONS = 32
 
 
-def weighting(*heads: Sequence[int]) -> Float32:
+def weighting(*heads: npt.ArrayLike) -> Float32:
     """Heads that are at these locations, step by step: [T, heads, N]."""
-    return np.eye(LOCATIONS, dtype=np.float32)[np.array(heads).T % LOCATIONS]
+    one_hot: Float32 = np.eye(LOCATIONS, dtype=np.float32)[np.array(heads).T % LOCATIONS]
+    return one_hot
 
 
 def posed(task: str, size: tuple[int, ...], reads: Float32, writes: Float32) -> Recording:
