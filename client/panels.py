@@ -104,15 +104,10 @@ def _outputs(recording: Recording) -> list[Panel]:
     if target is None or mask is None:
         return [_vectors("outputs", [outputs], "channel")]
     pale = int(mask.argmax())
-    if recording.optimum is None:
-        wrong = ((outputs > 0.5) != (target > 0.5)) & (mask > 0)[:, None]
-        title = f"outputs, {wrong.sum()} of {int(mask.sum()) * target.shape[1]} bits wrong"
-        found = [_vectors(title, [outputs], "channel", pale, wrong)]
-    else:
-        found = [
-            _vectors("outputs", [outputs], "channel", pale),
-            _vectors("best possible outputs", [recording.optimum], "channel", pale),
-        ]
+    title = ", ".join(filter(None, ["outputs", recording.result()]))
+    found = [_vectors(title, [outputs], "channel", pale, recording.wrong())]
+    if recording.optimum is not None:
+        found.append(_vectors("best possible outputs", [recording.optimum], "channel", pale))
     return [*found, _vectors("targets", [target], "channel", pale)]
 
 

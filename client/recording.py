@@ -29,6 +29,7 @@ class Recording:
     """
 
     model: Model
+    """As the server told of it, without the list of its versions."""
     locations: int
     """Memory locations of the session, N; 0 for a network without memory."""
     inputs: Float32
@@ -59,6 +60,7 @@ class Recording:
         for name in ("before", "after"):
             memory = getattr(self, name)
             object.__setattr__(self, name, memory and _unchangeable_memory(memory))
+        object.__setattr__(self, "model", replace(self.model, versions=()))
         traces = {name: _unchangeable(values) for name, values in self.traces.items()}
         object.__setattr__(self, "traces", MappingProxyType(traces))
         object.__setattr__(self, "marks", MappingProxyType(dict(self.marks)))
@@ -68,6 +70,24 @@ class Recording:
         """The model, and how long the sequence and the memory are."""
         places = f"{self.locations} locations" if self.locations else "no memory"
         return f"{self.model.name}: {len(self.inputs)} steps, {places}"
+
+    def wrong(self) -> npt.NDArray[np.bool_] | None:
+        """
+        [T, output width]: which bits count and are not the target's.
+
+        None where nothing was asked, or where a bit can only be guessed.
+        """
+        if self.target is None or self.mask is None or self.optimum is not None:
+            return None
+        wrong: npt.NDArray[np.bool_] = (self.outputs > 0.5) != (self.target > 0.5)
+        return wrong & (self.mask > 0)[:, None]
+
+    def result(self) -> str | None:
+        """How many bits are wrong, of how many that count; None where `wrong` is."""
+        wrong = self.wrong()
+        if wrong is None or self.mask is None:
+            return None
+        return f"{wrong.sum()} of {int((self.mask > 0).sum()) * wrong.shape[1]} bits wrong"
 
     def window(self) -> npt.NDArray[np.intp]:
         """The memory locations that the heads use, in the order in which to draw them."""

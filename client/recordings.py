@@ -61,9 +61,11 @@ def save(recording: Recording, path: Path) -> None:
     Raises:
         OSError: the file cannot be written.
     """
+    model = asdict(recording.model)
+    del model["versions"]
     facts = {
         "format": FORMAT,
-        "model": asdict(recording.model),
+        "model": model,
         "locations": recording.locations,
         "steps": len(recording.inputs),
         "first_step": recording.before and recording.before.next_step,
@@ -201,7 +203,8 @@ def _model(facts: dict[str, Any]) -> Model:
         for tensor in _fact(facts, "state", list)
     ]
     traces = [_decoded(TraceTensor, trace) for trace in _fact(facts, "traces", list)]
-    return _decoded(Model, facts | {"state": tuple(state), "traces": tuple(traces)})
+    parts = {"state": tuple(state), "traces": tuple(traces), "versions": ()}
+    return _decoded(Model, facts | parts)
 
 
 def _numbers(facts: list[Any]) -> tuple[int, ...]:

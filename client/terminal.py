@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
+from types import MappingProxyType
 from typing import TextIO
 
 import numpy as np
 import numpy.typing as npt
 
-from client.recording import READ_WEIGHTING, WRITE_WEIGHTING, Recording
 from client.records import Float32
 from client.window import largest
 
@@ -53,19 +54,26 @@ def bits_picture(bits: Float32, terminal: Terminal) -> str:
 
 
 def weighting_picture(
-    weighting: Float32, locations: npt.NDArray[np.intp], terminal: Terminal
+    weighting: Float32,
+    locations: npt.NDArray[np.intp],
+    terminal: Terminal,
+    strengths: Mapping[str, Float32] = MappingProxyType({}),
+    label: int = 0,
 ) -> str:
     """
     One head's weighting [steps, N] with time to the right and the given locations downwards.
 
     A line stands for several locations, and a column for several steps, where there is no room for
-    all: it shows the largest weight of them.
+    all: it shows the largest weight of them. Below is a line for each of the named strengths
+    [steps], such as how much is erased. What is before a line has at least `label` characters, so
+    that pictures stand exactly below each other.
     """
-    label = len(str(locations.max()))
+    label = max(label, len(str(locations.max())), *map(len, strengths))
     halves = 2 if terminal.colour and terminal.unicode else 1
     cells = weighting[:, locations].T
     cells, together = largest(cells, terminal.rows * halves)
-    cells = largest(cells.T, terminal.columns - label - 5)[0].T
+    across = terminal.columns - label - 5
+    cells = largest(cells.T, across)[0].T
     if len(cells) % halves:
         cells = np.vstack([cells, np.zeros_like(cells[:1])])
     bar = "│" if terminal.unicode else "|"
@@ -75,21 +83,10 @@ def weighting_picture(
             _colour_line(cells[row : row + 2]) if halves == 2 else _shade_line(cells[row], terminal)
         )
         lines.append(f"{locations[row * together]:>{label + 1}} {bar}{line}{bar}")
+    for name, strength in strengths.items():
+        line = _shade_line(largest(strength[:, None], across)[0][:, 0], terminal)
+        lines.append(f"{name:>{label + 1}} {bar}{line}{bar}")
     return "\n".join(lines)
-
-
-def recording_picture(recording: Recording, terminal: Terminal) -> str:
-    """The weightings of every head, write heads first; a sentence for a network without any."""
-    locations = recording.window()
-    pictures = []
-    for name in (WRITE_WEIGHTING, READ_WEIGHTING):
-        weightings = recording.traces.get(name, np.zeros((0, 0, 0), np.float32))
-        heads = weightings.shape[1]
-        for head in range(heads):
-            title = name.replace("_", " ") + (f", head {head + 1} of {heads}" if heads > 1 else "")
-            picture = weighting_picture(weightings[:, head], locations, terminal)
-            pictures.append(f"{title} (down: locations, across: steps)\n{picture}")
-    return "\n\n".join(pictures) or "The network has no heads to draw."
 
 
 def _bits_piece(bits: Float32, terminal: Terminal) -> str:

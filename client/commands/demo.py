@@ -9,8 +9,9 @@ from pathlib import Path
 from client import figure
 from client.commands.parsing import Subparsers, add_command, add_locations, connect, positive
 from client.recording import Recording, record_task
+from client.recording_picture import recording_picture
 from client.task_sequence import TaskSequence
-from client.terminal import Terminal, bits_picture, recording_picture
+from client.terminal import Terminal, bits_picture
 
 EXAMPLES = """\
   python -m client demo

@@ -8,22 +8,23 @@ from pathlib import Path
 
 import numpy as np
 
-from client import figure, recordings
+from client import figure, page, recordings
 from client.commands.parsing import Subparsers, add_command, add_locations, connect, positive
 from client.errors import InvalidRequest
 from client.recording import Recording, record, record_task
+from client.recording_picture import recording_picture
 from client.records import Float32, Model
 from client.sequences import SequenceError, format_of, read
 from client.task_sequence import TaskSequence
 from client.tasks import TASKS, Size
-from client.terminal import Terminal, recording_picture
+from client.terminal import Terminal
 
 EXAMPLES = """\
   python -m client trace copy-ntm-lstm
   python -m client trace repeat-copy-ntm-ff --size 10 3 --seed 1 --png heads.png
   python -m client trace copy-ntm-lstm --input steps.csv --png heads.png
   python -m client trace copy-ntm-lstm --save copy.npz
-  python -m client trace --open copy.npz --png heads.png
+  python -m client trace --open copy.npz --svg heads.svg --html heads.html
 """
 
 SIZES = "; ".join(f"{name}: {' '.join(task.size_names)}" for name, task in TASKS.items())
@@ -31,7 +32,7 @@ SIZES = "; ".join(f"{name}: {' '.join(task.size_names)}" for name, task in TASKS
 
 def add_to(subparsers: Subparsers) -> None:
     """The arguments of the command."""
-    summary = "draw what the heads do over time, as in figure 6 of the paper"
+    summary = "draw what the heads do over time, and the memory before and after"
     parser = add_command(subparsers, "trace", run, summary, EXAMPLES)
     parser.add_argument(
         "model", nargs="?", metavar="MODEL", help="name of the model; not needed with --open"
@@ -55,19 +56,27 @@ def add_to(subparsers: Subparsers) -> None:
     parser.add_argument("--save", type=Path, metavar="FILE", help="keep the recording, as .npz")
     parser.add_argument("--png", type=Path, metavar="FILE", help="also draw a picture into a file")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="likewise, for a page or a paper")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="likewise, to move along time in a browser"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """0 when drawn."""
     recording = _recording(arguments)
     print(f"{recording.title}\n\n{recording_picture(recording, Terminal.of(sys.stdout))}")
+    if result := recording.result():
+        print(f"\n{result}")
     if arguments.save:
         recordings.save(recording, arguments.save)
         print(f"\nsaved to {arguments.save}")
-    for layout, path in (("png", arguments.png), ("svg", arguments.svg)):
-        if path:
+    for layout in ("png", "svg"):
+        if path := getattr(arguments, layout):
             figure.save(recording, path, layout)
             print(f"\ndrawn to {path}")
+    if arguments.html:
+        page.save(recording, arguments.html)
+        print(f"\ndrawn to {arguments.html}")
     return 0
 
 

@@ -48,7 +48,7 @@ def compare(
         for x in trial.recording.inputs:
             outputs.append(machine.step(x) > 0.5)
             pointers.append((machine.pointers.read, machine.pointers.write))
-        wrong += int((outputs != trial.bits)[trial.counts].sum())
+        wrong += int((np.array(outputs) != trial.bits)[trial.counts].sum())
         bits += trial.bits[trial.counts].size
         reads, writes = np.array(pointers).T
         for head in heads:
@@ -58,3 +58,13 @@ def compare(
         if wrong > most_wrong:
             break
     return Comparison(wrong, bits, astray, steps)
+
+
+def fails(program: Program, trial: Trial) -> bool:
+    """Whether any bit that counts differs, when the program runs freely."""
+    machine = Machine(program, trial.recording.locations)
+    for step, x in enumerate(trial.recording.inputs):
+        output = machine.step(x) > 0.5
+        if trial.counts[step] and (output != trial.bits[step]).any():
+            return True
+    return False

@@ -114,13 +114,21 @@ def _steps(number: int) -> str:
 
 def _moved(move: Move) -> str:
     if move.place is not None:
-        return f"goes to {place_text(move.place)}"
+        how = "" if move.place.kind == "begin" else "by content "
+        return f"goes {how}to {place_text(move.place)}"
     return f"shifts {move.amount:+d}" if move.amount else "holds"
 
 
 def place_text(place: Place) -> str:
     """A place in words."""
+    if place.kind == "rank":
+        return (
+            f"what has the next largest input {place.channel} of all that is stored, "
+            f"the largest at step {-place.offset}"
+        )
     offset = f" {'+' if place.offset > 0 else '-'} {abs(place.offset)}" if place.offset else ""
+    if place.kind == "match":
+        return f"where the like of what ended phase {place.phase} was stored before it{offset}"
     return f"start {place.phase}{offset}"
 
 
@@ -138,12 +146,13 @@ def _stored(store: Store) -> str:
 def _marked(marker: Marker) -> str:
     times = f"the steps of phase {marker.of_phase}"
     if marker.slope:
-        shown = f"round({marker.slope:.4g} x {marker.intercept:+.4g})"
+        sign = "-" if marker.intercept < 0 else "+"
+        shown = f"round({marker.slope:.4g} x {sign} {abs(marker.intercept):.4g})"
         times += f" times {shown}, x being what the flag showed"
     elif marker.intercept != 1:
         times += f" times {marker.intercept:g}"
     plus = f", plus {marker.offset}" if marker.offset else ""
-    return f"at the step that is {times}{plus}: emit the mark, output {marker.output} alone"
+    return f"if the step is {times}{plus}: emit the mark, output {marker.output} alone"
 
 
 def _emitted(program: Program, phase: Phase) -> str:

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from client.decipher.comparison import compare
+from client.decipher.comparison import compare, fails
 from client.decipher.machine import Machine
-from client.decipher.program import Place, Program, Rule
+from client.decipher.program import Condition, Place, Program, Rule
 from client.decipher.rules import conditions, moves
 from client.decipher.trial import Trial
 from client.decipher.watched import Watched
@@ -21,7 +21,7 @@ STRAYING = 0.01
 WORTH = 2
 """A rule is added only if it mends so many trials: the network itself may err in one."""
 
-SCREENED = 8
+SCREENED = 4
 """A rule that might mend something is tried on so many of the trials that go wrong, then on all."""
 
 MENDING_REACH = 1
@@ -82,24 +82,25 @@ def pruned(program: Program, trials: Sequence[Trial], heads: Sequence[Watched]) 
 
 
 def mended(program: Program, trials: Sequence[Trial]) -> Program:
-    """The program with rules put before others where that makes more of these trials right."""
-    failing = [trial for trial in trials if _fails(program, trial)]
+    """
+    The program with rules put before others where that makes more of these trials right.
+
+    What is still missing are ways of its own that a network has for short sequences, which are few
+    among the trials.
+    """
+    failing = [trial for trial in trials if fails(program, trial)]
     while len(failing) >= WORTH:
         passing = [trial for trial in trials if trial not in failing]
         best, fewest = program, len(failing) - WORTH + 1
-        for longer in _longer(program):
+        for longer in _longer(program, failing):
             found = _failures(longer, failing[:SCREENED], passing, failing, fewest)
             if found < fewest:
                 best, fewest = longer, found
         if best is program:
             break
         program = best
-        failing = [trial for trial in trials if _fails(program, trial)]
+        failing = [trial for trial in trials if fails(program, trial)]
     return program
-
-
-def _fails(program: Program, trial: Trial) -> bool:
-    return compare(program, [trial], (), 0).wrong > 0
 
 
 def _failures(
@@ -110,26 +111,35 @@ def _failures(
     most: int,
 ) -> int:
     """How many of these trials fail, or `most` if it is clear that no fewer do."""
-    if all(_fails(program, trial) for trial in screened):
+    if all(fails(program, trial) for trial in screened):
         return most
     count = 0
     for trial in (*passing, *failing):
-        count += _fails(program, trial)
+        count += fails(program, trial)
         if count >= most:
             return most
     return count
 
 
-def _longer(program: Program) -> Iterator[Program]:
-    """The program with one rule more, before the others of its list."""
+def _longer(program: Program, failing: Sequence[Trial]) -> Iterator[Program]:
+    """The program with one rule more, for such short phases as there are in the failing trials."""
     for index, phase in enumerate(program.body):
         for head, rules in (("read", phase.read), ("write", phase.write)):
             if not rules:
                 continue
             places = [Place("begin", earlier) for earlier in range(index + (head == "read"))]
             for choice in conditions(range(index), places):
+                if not any(_occurs(condition, failing) for condition in choice):
+                    continue
                 for move in moves(places, MENDING_REACH):
                     yield _with(program, index, head, (Rule(choice, move), *rules))
+
+
+def _occurs(condition: Condition, trials: Sequence[Trial]) -> bool:
+    """Whether a condition is about the length of a phase, and holds in one of the trials."""
+    return condition.kind == "length" and any(
+        trial.moments[-1].lengths[condition.phase] == condition.number for trial in trials
+    )
 
 
 def _simpler(program: Program) -> Iterator[Program]:

@@ -180,13 +180,15 @@ def _right(move: Move, examples: Examples) -> Bits:
 
 
 def _true(condition: Condition, examples: Examples) -> Bits:
+    true: Bits
     if condition.kind == "step":
-        return examples.offset == condition.number
-    if condition.kind == "length":
-        return examples.lengths[condition.phase] == condition.number
-    assert condition.place is not None
-    start = examples.places[condition.place.after(-condition.place.offset)]
-    known = (start != UNKNOWN) & (examples.previous != UNKNOWN)
-    location = (start + condition.place.offset) % examples.locations
-    true: Bits = known & (location == examples.previous)
+        true = examples.offset == condition.number
+    elif condition.kind == "length":
+        true = examples.lengths[condition.phase] == condition.number
+    else:
+        assert condition.place is not None
+        start = examples.places[condition.place.after(-condition.place.offset)]
+        known = (start != UNKNOWN) & (examples.previous != UNKNOWN)
+        location = (start + condition.place.offset) % examples.locations
+        true = known & (location == examples.previous)
     return true

@@ -24,6 +24,33 @@ CLOCK = """\
         lengths[phase] += 1
 """
 
+MATCH = """\
+def match(memory, written, inputs):
+    \"\"\"Find the last input among what was written; of several, the longest run alike.\"\"\"
+    best, longest = None, 0
+    for index in range(len(written) - 1, -1, -1):
+        length = 0
+        while length < len(inputs) and length <= index:
+            if memory.get(written[index - length]) != inputs[-1 - length]:
+                break
+            length += 1
+        if length > longest:
+            best, longest = written[index], length
+    return best
+
+
+"""
+
+RANK = """\
+def rank(memory, channel, number):
+    \"\"\"Find the largest value of a channel in memory at number 0, then the next.\"\"\"
+    stored = [location for location in memory if memory[location] is not None]
+    order = sorted(stored, key=lambda location: -memory[location][channel])
+    return order[number] if 0 <= number < len(order) else None
+
+
+"""
+
 
 def source(program: Program) -> str:
     """
@@ -37,6 +64,8 @@ def source(program: Program) -> str:
 def _source(program: Program) -> Iterator[str]:
     openers = [(opener.channel, opener.again) for opener in program.phases.openers]
     count = len(openers)
+    places = [rule.move.place for phase in program.body for rule in (*phase.read, *phase.write)]
+    kinds = {place.kind for place in places if place is not None}
     yield f'"""What {program.model} does.'
     yield ""
     yield from (f"    {line.text}" for line in listing(program))
@@ -47,6 +76,10 @@ def _source(program: Program) -> Iterator[str]:
     yield '"""The flag that begins each phase, and whether it begins the same one again."""'
     yield ""
     yield ""
+    if kinds & {"match"}:
+        yield MATCH.rstrip("\n") + "\n\n"
+    if kinds & {"rank"}:
+        yield RANK.rstrip("\n") + "\n\n"
     yield f"def run(inputs, locations={program.locations}):"
     widths = f"{program.output_width} bits for each input of {program.input_width} numbers"
     yield f'    """Yield {widths}.'
@@ -57,9 +90,15 @@ def _source(program: Program) -> Iterator[str]:
     yield f"    read_head, write_head = {program.read_from}, {program.write_from}"
     yield f"    phase, step, lengths, values = 0, -1, [0] * {count}, [0.0] * {count}"
     yield f"    start = [None] * {count}"
+    if "match" in kinds:
+        yield f"    written, before, heard = [], [0] * {count}, [[] for _ in range({count})]"
     yield "    last = content = None"
     yield "    for x in inputs:"
     yield CLOCK.rstrip()
+    if "match" in kinds:
+        yield "        if not heard[phase]:"
+        yield "            before[phase] = len(written)"
+        yield "        heard[phase].append(x)"
     yield from _bodies(program, "write")
     yield "        write_head = write_head if locations is None else write_head % locations"
     yield "        if start[phase] is None:"
@@ -67,7 +106,7 @@ def _source(program: Program) -> Iterator[str]:
     yield from _bodies(program, "read")
     yield "        read_head = read_head if locations is None else read_head % locations"
     yield "        last, content = content, memory.get(read_head)"
-    yield from _stores(program.body)
+    yield from _stores(program.body, written="match" in kinds)
     yield from _output(program)
 
 
@@ -85,16 +124,16 @@ def _bodies(program: Program, head: str) -> Iterator[str]:
 def _rules(rules: Sequence[Rule], head: str) -> Iterator[str]:
     word = "if"
     for rule in rules:
-        move = f"{head} = {_moved(rule.move, head)}"
+        moves = list(_moved(rule.move, head))
         if rule.conditions:
             yield f"{word} {' and '.join(_held(condition, head) for condition in rule.conditions)}:"
-            yield f"    {move}"
+            yield from (f"    {line}" for line in moves)
             word = "elif"
         elif word == "if":
-            yield move
+            yield from moves
         else:
             yield "else:"
-            yield f"    {move}"
+            yield from (f"    {line}" for line in moves)
 
 
 def _held(condition: Condition, head: str) -> str:
@@ -107,23 +146,39 @@ def _held(condition: Condition, head: str) -> str:
     return f"(({head} - ({place})) % locations if locations else {head} - ({place})) == 0"
 
 
-def _moved(move: Move, head: str) -> str:
-    if move.place is not None:
-        return _location(move.place)
-    return f"{head} + {move.amount}" if move.amount else head
+def _moved(move: Move, head: str) -> Iterator[str]:
+    place = move.place
+    if place is None:
+        yield f"{head} += {move.amount}" if move.amount else "pass"
+    elif place.kind == "begin":
+        yield f"{head} = {_location(place)}"
+    else:
+        if place.kind == "rank":
+            yield f"found = rank(memory, {place.channel}, step{_plus(place.offset)})"
+        else:
+            run = f"written[:before[{place.phase}]], heard[{place.phase}]"
+            yield f"found = match(memory, {run})"
+        offset = _plus(place.offset) if place.kind == "match" else ""
+        yield f"{head} = {head} if found is None else found{offset}"
 
 
 def _location(place: Place) -> str:
-    return f"start[{place.phase}] + {place.offset}" if place.offset else f"start[{place.phase}]"
+    return f"start[{place.phase}]{_plus(place.offset)}"
 
 
-def _stores(body: Sequence[Phase]) -> Iterator[str]:
+def _plus(offset: int) -> str:
+    return f" {'-' if offset < 0 else '+'} {abs(offset)}" if offset else ""
+
+
+def _stores(body: Sequence[Phase], written: bool) -> Iterator[str]:
     word = "if"
     for index, phase in enumerate(body):
         if phase.store is not None:
             content = "x" if phase.store.source == "input" else "last"
             yield f"        {word} phase == {index}{_during(phase.store)}:"
             yield f"            memory[write_head] = {content}"
+            if written:
+                yield "            written.append(write_head)"
             word = "elif"
 
 

@@ -55,7 +55,8 @@ class Trial:
 
     def positions(self, kind: str, head: int) -> Integers:
         """[T + 1]: the location of most weight, before the first step and after each."""
-        return self._weightings(kind)[:, head].argmax(1)
+        positions: Integers = self._weightings(kind)[:, head].argmax(1)
+        return positions
 
     def focused(self, kind: str, head: int) -> Bits:
         """[T + 1]: whether the head is at one place."""

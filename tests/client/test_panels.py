@@ -128,5 +128,5 @@ def test_colours_end_at_usual_values() -> None:
     assert panel.low == -panel.high
     assert 2.9 < panel.high < 3
 
-    (panel,), _ = columns(replace(made, inputs=inputs / 100))
+    (panel,), _ = columns(replace(made, inputs=(inputs / 100).astype(np.float32)))
     assert (panel.low, panel.high) == (0, 1)

@@ -1,4 +1,4 @@
-"""Pictures of bits and of recordings in a terminal, and what of a memory pictures show."""
+"""Pictures of bits and weightings in a terminal, and what of a memory pictures show."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from client.records import Float32
-from client.terminal import Terminal, bits_picture, recording_picture, weighting_picture
+from client.terminal import Terminal, bits_picture, weighting_picture
 from client.window import largest, locations_in_use, mean
-from tests.client.recorded import moving, recording
+from tests.client.recorded import moving
 
 
 def test_a_weighting_in_shades() -> None:
@@ -99,16 +99,19 @@ def test_locations_in_use(weighting: Float32, expected: list[int]) -> None:
     assert locations_in_use([weighting]).tolist() == expected
 
 
-def test_all_heads_are_drawn() -> None:
-    """Each head of a network with several has its own picture; no head, a sentence."""
-    picture = recording_picture(recording(heads=2), Terminal())
+def test_strengths_stand_below_a_weighting() -> None:
+    """Each has a line of shades below the steps, and every label the same width."""
+    weighting = np.array([[1, 0], [0.2, 0.6]], np.float32)
+    strengths = {"erase": np.array([0.2, 1], np.float32)}
 
-    assert [line for line in picture.splitlines() if "weighting" in line] == [
-        "write weighting, head 1 of 2 (down: locations, across: steps)",
-        "write weighting, head 2 of 2 (down: locations, across: steps)",
-        "read weighting (down: locations, across: steps)",
+    assert weighting_picture(weighting, np.arange(2), Terminal(), strengths).splitlines() == [
+        "     0 │█░│",
+        "     1 │ ▒│",
+        " erase │░█│",
     ]
-    assert recording_picture(recording(heads=0), Terminal()) == "The network has no heads to draw."
+    assert weighting_picture(weighting, np.arange(2), Terminal(), label=3) == (
+        "   0 │█░│\n   1 │ ▒│"
+    )
 
 
 def test_rows_that_share_a_place() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -53,6 +55,21 @@ def test_a_task_is_recorded_with_what_it_asks(client: Client) -> None:
     assert made.mask.tolist() == [0.0] * 6 + [1.0] * 5
     np.testing.assert_array_equal(made.target, sequence.target)
     np.testing.assert_array_equal(sequence.answer(made.outputs), sequence.due)
+
+
+def test_wrong_bits_are_told_where_they_count(client: Client) -> None:
+    """What was forgotten is wrong; of inputs of one's own, and of guesses, nothing is."""
+    sequence = TaskSequence.draw("copy", (5,), seed=1)
+    with client.create_session("copy", locations=2) as session:
+        made = record_task(session, sequence)
+    wrong = made.wrong()
+
+    assert wrong is not None
+    np.testing.assert_array_equal(wrong[8:], sequence.due[2:] > 0)
+    assert not wrong[:8].any()
+    assert made.result() == f"{int(sequence.due[2:].sum())} of 40 bits wrong"
+    assert replace(made, target=None, mask=None).result() is None
+    assert replace(made, optimum=made.outputs).wrong() is None
 
 
 def test_a_task_of_other_widths_is_refused(client: Client, fake: FakeServer) -> None:

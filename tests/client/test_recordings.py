@@ -15,6 +15,7 @@ import pytest
 from client import Client
 from client.recording import Recording, record, record_task
 from client.recordings import RecordingError, load, save
+from client.records import ModelVersion
 from client.task_sequence import TaskSequence
 from tests.client.recorded import recording
 
@@ -74,6 +75,15 @@ def test_what_a_server_told_comes_back(tmp_path: Path, client: Client) -> None:
     for made in (task, own, bare):
         save(made, tmp_path / "made.npz")
         assert parts(load(tmp_path / "made.npz")) == parts(made)
+
+
+def test_versions_are_the_servers(tmp_path: Path) -> None:
+    """A recording tells the version that made it, and not which others its server had then."""
+    model = replace(recording().model, versions=(ModelVersion("1" * 64, True, True),))
+    made = replace(recording(), model=model)
+    save(made, tmp_path / "made.npz")
+
+    assert made.model == load(tmp_path / "made.npz").model == recording().model
 
 
 def test_numpy_reads_it_alone(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from service.settings import Settings
 from service.spec import Float32
 from service.work import Chunk
 from tests.conftest import Clock
-from tests.service.driving import OWNER, outputs
+from tests.service.driving import LEDGER, OWNER, outputs
 from tests.tiny_models import ledger
 
 
@@ -75,7 +75,7 @@ class Replicas(RuleBasedStateMachine):
 
     def replica(self) -> Replica:
         """A server that has just started."""
-        clock, networks = Clock(), {"ledger": self.network}
+        clock, networks = Clock(), {LEDGER: self.network}
         metrics = Metrics(CollectorRegistry())
         engine = Engine(
             networks, Settings(max_burst=2), metrics, clock, clock, most_turns=3, has_store=True
@@ -91,7 +91,7 @@ class Replicas(RuleBasedStateMachine):
         """A client opens a session, which is stored before it is told."""
         replica = self.replicas[which]
         durability = Durability(policy, 3 if policy is Policy.ASYNCHRONOUS else 0)
-        view = replica.engine.open("ledger", 5, None, OWNER, None, durability)
+        view = replica.engine.open(LEDGER, 5, None, OWNER, None, durability)
         replica.engine.saving.take([replica.engine.session(view.id)])
         self.send(replica)
         self.arrive(which, len(replica.saving) - 1, "stored")
