@@ -56,6 +56,12 @@ def test_copy_is_deciphered(report: Report) -> None:
     assert sum(habit.share for habit in report.habits) == pytest.approx(2, abs=0.2)
 
 
+def printed_python(text: str) -> str:
+    """The Python in a report."""
+    (python,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    return str(python)
+
+
 def test_the_report_tells_all_of_it(report: Report) -> None:
     """Program, the paper's beside it, Python that runs, and every number's place."""
     text = markdown(report)
@@ -74,9 +80,8 @@ def test_the_report_tells_all_of_it(report: Report) -> None:
     assert report.model.content_hash in text
     assert "while input delimiter not seen do" in text
     assert "The memory wraps around: the same program on a ring of 128 locations" in text
-    python = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     defined: dict[str, Any] = {}
-    exec(python[0], defined)  # noqa: S102 - it is what is tested
+    exec(printed_python(text), defined)  # noqa: S102 - it is what is tested
     inputs = np.zeros((3, 9))
     inputs[0, [1, 4]] = inputs[1, 8] = 1
     assert list(defined["run"](inputs))[2] == [0, 1, 0, 0, 1, 0, 0, 0]
@@ -237,3 +242,17 @@ def test_every_model_that_ships_has_its_program(folder: Path) -> None:
 
     assert text.startswith(f"# {folder.name}: ")
     assert f"Model {card['content_hash']}, " in text
+
+
+@pytest.mark.parametrize("name", ["copy-ntm-lstm", "copy-ntm-ff", "repeat-copy-ntm-lstm"])
+def test_what_is_printed_does_what_the_network_does(shipped: Client, name: str) -> None:
+    """The Python of PROGRAM.md, run by itself, gives every bit of fresh sequences."""
+    program: dict[str, Any] = {}
+    exec(printed_python((MODELS / name / PROGRAM_NAME).read_text()), program)  # noqa: S102 - likewise
+    network = Network(shipped, name)
+    sequences = in_range(network.model.task, 20, 12345, Purpose.AGREEMENT)
+    answers = network.outputs([sequence.inputs for sequence in sequences])
+
+    for sequence, answer in zip(sequences, answers, strict=True):
+        own = np.array(list(program["run"](sequence.inputs.tolist())), np.float32)
+        assert np.array_equal(sequence.answer(own), sequence.answer(answer))
