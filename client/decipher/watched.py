@@ -8,7 +8,7 @@ import numpy as np
 
 from client.decipher.dataflow import Dataflow, mattering
 from client.decipher.locating import graded_channels, locate
-from client.decipher.program import Place, Rule
+from client.decipher.program import Condition, Move, Place, Rule
 from client.decipher.rules import UNKNOWN, Examples, learn
 from client.decipher.trial import Bits, Trial
 
@@ -44,10 +44,27 @@ class Watched:
         telling = [steps & within for steps, within in zip(self.telling, inside, strict=True)]
         if any(steps.any() for steps in telling):
             return learn(self._examples(phase, telling))
+        if self.kind == "write":
+            return self._beginning(phase, inside)
         for program, within in zip(self._program, inside, strict=True):
             for step in np.flatnonzero(within):
                 program[step + 1] = program[step]
         return ()
+
+    def _beginning(self, phase: int, inside: Sequence[Bits]) -> tuple[Rule, ...]:
+        """Moves to where a phase begins, a place that rules may name; the head then stays there."""
+        first = []
+        for index, within in enumerate(inside):
+            steps = np.zeros_like(within)
+            steps[within.argmax()] = within.any() and self._focused[index][within.argmax() + 1]
+            first.append(steps)
+        rules = learn(self._examples(phase, first))
+        for within, program in zip(inside, self._program, strict=True):
+            for step in np.flatnonzero(within)[1 if rules else 0 :]:
+                program[step + 1] = program[step]
+        hold = Rule((), Move("hold"))
+        begun = Condition("step", 0)
+        return (*(Rule((begun, *rule.conditions), rule.move) for rule in rules), hold)
 
     def _examples(self, phase: int, telling: Sequence[Bits]) -> Examples:
         """What can be learned from, in the telling steps of that phase."""

@@ -9,7 +9,7 @@ import pytest
 from client import Client
 from client.decipher.agreement import agree
 from client.decipher.samples import Network, Purpose, in_range, of_size
-from tests.client.decipher.programs import copy_program
+from tests.client.decipher.copy_program import copy_program
 
 
 def test_the_program_of_copy_agrees_in_every_bit(shipped: Client) -> None:

@@ -12,7 +12,7 @@ from client.decipher.counterexamples import contents, search
 from client.decipher.program import Move, Rule
 from client.decipher.samples import Network, of_size
 from client.tasks import TASKS
-from tests.client.decipher.programs import FIRST, copy_program
+from tests.client.decipher.copy_program import FIRST, copy_program
 
 
 def test_the_end_of_the_memory_is_found_without_being_told(shipped: Client) -> None:

@@ -12,7 +12,7 @@ from client.decipher.interventions import KINDS, Change, Effect, intervene
 from client.decipher.machine import Machine
 from client.decipher.program import Move, Rule
 from client.decipher.samples import Network, Purpose, in_range, of_size
-from tests.client.decipher.programs import FIRST, copy_program
+from tests.client.decipher.copy_program import FIRST, copy_program
 
 
 def test_the_program_tells_what_a_change_will_do(shipped: Client) -> None:
