@@ -183,10 +183,12 @@ def test_recordings_that_cannot_tell(copied: list[Recording]) -> None:
         decipher_recordings([*copied[:4], replace(copied[4], locations=64)])
 
 
-def test_what_cannot_be_judged(shipped: Client) -> None:
-    """No sequences."""
+def test_what_cannot_be_judged(shipped: Client, client: Client) -> None:
+    """No sequences, or a task that nobody knows."""
     with pytest.raises(InvalidRequest, match="at least 1 sequence, not 0"):
         decipher(shipped, "copy-ntm-ff", sequences=0)
+    with pytest.raises(InvalidRequest, match="sums is of the task 'sums'; known are copy, "):
+        decipher(client, "sums")
 
 
 def test_the_command_prints_and_writes(
