@@ -15,20 +15,25 @@ export BUILDAH_FORMAT := docker
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint format proto bench dashboards pictures constraints
+.PHONY: help demo serve test lint format proto bench dashboards pictures programs constraints
 .PHONY: image image-test compose-test kubernetes-test balancers-test sbom
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
 
+# Runs a command that finds a server at $$address; the server's log is build/$(1).log.
+define with_server
+@mkdir -p build; \
+$(RUN) -m service --port 0 --metrics-port 0 >build/$(1).log 2>&1 & server=$$!; \
+trap 'kill $$server 2>&-; wait $$server' EXIT; trap 'exit 130' INT TERM; \
+until address=$$(sed -n 's/.*"address": "\([^"]*\)".*/\1/p' build/$(1).log) \
+    && [ "$$address" ] && $(RUN) -m service.probe "$$address" >build/probe.log 2>&1; \
+do kill -0 $$server 2>&- || { cat build/$(1).log; exit 1; }; sleep 0.1; done; \
+$(2)
+endef
+
 demo: $(VENV)/serve.stamp ## start a server, show what a model remembers, stop the server
-	@mkdir -p build; \
-	$(RUN) -m service --port 0 --metrics-port 0 >build/demo.log 2>&1 & server=$$!; \
-	trap 'kill $$server 2>&-; wait $$server' EXIT; trap 'exit 130' INT TERM; \
-	until address=$$(sed -n 's/.*"address": "\([^"]*\)".*/\1/p' build/demo.log) \
-	    && [ "$$address" ] && $(RUN) -m service.probe "$$address" >build/probe.log 2>&1; \
-	do kill -0 $$server 2>&- || { cat build/demo.log; exit 1; }; sleep 0.1; done; \
-	$(RUN) -m client demo --server "$$address" --png build/demo.png
+	$(call with_server,demo,$(RUN) -m client demo --server "$$address" --png build/demo.png)
 
 serve: $(VENV)/serve.stamp ## serve the models in models/ until interrupted
 	$(RUN) -m service
@@ -65,6 +70,9 @@ dashboards: $(VENV)/develop.stamp ## write dashboards and rules, check their typ
 pictures: $(VENV)/develop.stamp ## draw dashboards of a server under load
 	cd deploy/grafana/pictures && $(NPM_CI)
 	$(RUN) -m deploy.pictures
+
+programs: $(VENV)/serve.stamp ## decipher the models that ship, write models/*/PROGRAM.md
+	$(call with_server,programs,$(RUN) -m client decipher --all models --server "$$address")
 
 constraints: ## on Linux on x86-64: pin the newest releases that pyproject.toml admits
 	$(PYTHON) -m venv --clear build/newest

@@ -17,6 +17,7 @@ from client.blocking import Client, Session
 from client.connection import Token, tls
 from client.errors import (
     CapacityExceeded,
+    CheckpointDamaged,
     Diverged,
     Draining,
     InvalidRequest,
@@ -59,6 +60,7 @@ __all__ = [
     "AsyncClient",
     "AsyncSession",
     "CapacityExceeded",
+    "CheckpointDamaged",
     "Client",
     "Diverged",
     "Draining",

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from client.commands import demo, listing, stream, trace, watch
+from client.commands import decipher, demo, listing, stream, trace, watch
 from client.errors import NtmClientError
 from client.figure import DrawingUnavailable
 from client.recordings import RecordingError
@@ -44,6 +44,6 @@ def parser() -> argparse.ArgumentParser:
         epilog="`python -m client COMMAND --help` has the arguments and examples of a command.",
     )
     subparsers = found.add_subparsers(required=True, metavar="COMMAND")
-    for command in (demo, stream, trace, watch, listing):
+    for command in (demo, stream, trace, decipher, watch, listing):
         command.add_to(subparsers)
     return found

@@ -6,7 +6,8 @@ Every error that a client raises.
     │   ├── ModelUnknown
     │   ├── ModelVersionUnknown the server has not the version of the model that is needed
     │   ├── StepIndexMismatch   another client, or a lost call, made steps of this session
-    │   └── NoMemory
+    │   ├── NoMemory
+    │   └── CheckpointDamaged   its bytes were cut short or changed
     ├── SessionGone             the session is closed; open another
     │   ├── SessionUnknown      never opened there, or closed too long ago to remember
     │   ├── SessionExpired
@@ -89,6 +90,12 @@ class StepIndexMismatch(InvalidRequest):
 
 class NoMemory(InvalidRequest):
     """The model has no memory to read."""
+
+
+class CheckpointDamaged(InvalidRequest):
+    """The bytes of a checkpoint were cut short, changed, or never were one."""
+
+    reason = "CHECKPOINT_DAMAGED"
 
 
 class SessionGone(NtmClientError):
@@ -209,6 +216,7 @@ BY_REASON: Mapping[str, type[NtmClientError]] = {
     "MODEL_VERSION_UNKNOWN": ModelVersionUnknown,
     "STEP_INDEX_MISMATCH": StepIndexMismatch,
     "NO_MEMORY": NoMemory,
+    "CHECKPOINT_DAMAGED": CheckpointDamaged,
     "SESSION_UNKNOWN": SessionUnknown,
     "SESSION_EXPIRED": SessionExpired,
     "SESSION_DELETED": SessionDeleted,

@@ -1,0 +1,110 @@
+"""`decipher`: finds the program that a network runs, and says how true it is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from client.blocking import Client
+from client.commands.parsing import Subparsers, add_command, add_locations, connect, positive
+from client.decipher.markdown import markdown
+from client.decipher.report import Report, decipher, decipher_recordings
+from client.errors import InvalidRequest
+from client.recordings import load
+
+EXAMPLES = """\
+  python -m client decipher copy-ntm-lstm
+  python -m client decipher copy-ntm-lstm --sequences 100 --json program.json
+  python -m client decipher --recordings *.npz
+  python -m client decipher --all models
+"""
+
+PROGRAM_NAME = "PROGRAM.md"
+
+
+def add_to(subparsers: Subparsers) -> None:
+    """The arguments of the command."""
+    summary = "find the program that a network runs, and measure how true it is"
+    parser = add_command(subparsers, "decipher", run, summary, EXAMPLES)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("model", nargs="?", metavar="MODEL", help="name of the model")
+    what.add_argument(
+        "--recordings",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="recordings of one model to find it in instead, without a server",
+    )
+    what.add_argument(
+        "--all",
+        type=Path,
+        metavar="FOLDER",
+        help=f"write FOLDER/MODEL/{PROGRAM_NAME} for each model of the server that has a folder "
+        "there",
+    )
+    parser.add_argument(
+        "--sequences",
+        type=positive,
+        default=1000,
+        metavar="S",
+        help="fresh sequences to judge it by (default: %(default)s)",
+    )
+    add_locations(parser)
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="of all sequences (default: %(default)s)"
+    )
+    parser.add_argument("--json", type=Path, metavar="PATH", help="also write all of it as JSON")
+    parser.add_argument("--markdown", type=Path, metavar="PATH", help="also write what is printed")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0 when done, whatever was found."""
+    if arguments.recordings:
+        _show(decipher_recordings([load(path) for path in arguments.recordings]), arguments)
+        return 0
+    with connect(arguments) as client:
+        if arguments.all is None:
+            _show(_deciphered(client, arguments.model, arguments), arguments)
+            return 0
+        if arguments.json or arguments.markdown:
+            raise InvalidRequest("--json and --markdown are for one model; --all writes its own")
+        for model in client.models():
+            folder = arguments.all / model.name
+            if folder.is_dir():
+                report = _deciphered(client, model.name, arguments)
+                (folder / PROGRAM_NAME).write_text(markdown(report))
+                print(f"{model.name}: {report.verdict}", flush=True)
+    return 0
+
+
+def _deciphered(client: Client, model: str, arguments: argparse.Namespace) -> Report:
+    return decipher(
+        client,
+        model,
+        sequences=arguments.sequences,
+        locations=arguments.locations,
+        seed=arguments.seed,
+    )
+
+
+def _show(report: Report, arguments: argparse.Namespace) -> None:
+    text = markdown(report)
+    print(text, end="")
+    if arguments.markdown:
+        arguments.markdown.write_text(text)
+    if arguments.json:
+        facts = {"verdict": report.verdict, "found": report.found, "explained": report.explained}
+        arguments.json.write_text(json.dumps({**facts, **asdict(report)}, default=_plain, indent=1))
+
+
+def _plain(value: object) -> object:
+    """What JSON has for a value that it does not know."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is not for JSON")

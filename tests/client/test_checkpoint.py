@@ -1,0 +1,109 @@
+"""Checkpoints, read and written by the client as the server does."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from client import CheckpointDamaged, Client
+from client.checkpoint import decode, encode
+from client.records import Float32
+
+
+def bits(steps: int, seed: int = 0) -> Float32:
+    """Random inputs of the copy task, [steps, 9]."""
+    return np.random.default_rng(seed).integers(0, 2, (steps, 9)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", ["copy-ntm-lstm", "copy-ntm-ff", "copy-lstm"])
+def test_what_the_server_wrote_is_written_again_byte_for_byte(shipped: Client, name: str) -> None:
+    """Every tensor has its shape, and what the server's bytes say is what it tells otherwise."""
+    with shipped.create_session(name) as session:
+        session.step(bits(7))
+        data = session.checkpoint()
+        found = decode(data)
+
+        assert encode(found) == data
+        assert (found.content_hash, found.next_step) == (session.model.content_hash, 7)
+        assert found.locations == session.locations
+        assert list(found.state) == [tensor.name for tensor in session.model.state]
+        if session.locations:
+            memory = session.read_memory()
+            assert found.tensor("memory", session.model).T.tobytes() == memory.memory.tobytes()
+            weightings = np.concatenate([memory.read_weightings, memory.write_weightings])
+            assert found.tensor("weighting", session.model).tobytes() == weightings.tobytes()
+
+
+def test_a_session_goes_on_from_what_was_written(shipped: Client) -> None:
+    """Restored, or opened from it, it gives the outputs of the session it was taken from."""
+    inputs = bits(30)
+    with shipped.create_session("copy-ntm-lstm", 20) as session:
+        session.step(inputs[:11])
+        data = encode(decode(session.checkpoint()))
+        expected = session.step(inputs[11:]).outputs
+        session.restore(data)
+        assert session.next_step == 11
+        assert session.step(inputs[11:]).outputs.tobytes() == expected.tobytes()
+    with shipped.create_session("copy-ntm-lstm", checkpoint=data) as other:
+        assert other.locations == 20
+        assert other.step(inputs[11:]).outputs.tobytes() == expected.tobytes()
+
+
+def test_a_changed_tensor_is_what_the_session_has(shipped: Client) -> None:
+    """And the other tensors stay as they were."""
+    with shipped.create_session("copy-ntm-ff", 10) as session:
+        session.step(bits(5))
+        before = decode(session.checkpoint())
+        memory = before.tensor("memory", session.model)
+        memory[:, [1, 2]] = memory[:, [2, 1]]
+        session.restore(encode(before.changed(memory=memory)))
+        after = decode(session.checkpoint())
+
+    assert after.tensor("memory", session.model).tobytes() == memory.tobytes()
+    assert after.state["weighting"].tobytes() == before.state["weighting"].tobytes()
+    assert not np.array_equal(after.state["memory"], before.state["memory"])
+    with pytest.raises(ValueError, match="no tensor 'memory' of 3 values"):
+        before.changed(memory=np.zeros(3, np.float32))
+    with pytest.raises(ValueError, match="no tensor 'tape'"):
+        before.changed(tape=memory)
+
+
+def with_checksum(body: bytes) -> bytes:
+    """A body that is followed by its own checksum."""
+    return body + zlib.crc32(body).to_bytes(4, "little")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda data: b"", "0 bytes"),
+        (lambda data: data[:30], "30 bytes"),
+        (lambda data: b"PNG!" + data[4:], "b'PNG!'"),
+        (lambda data: data[:4] + b"\x02" + data[5:], "layout 2"),
+        (lambda data: data[:-9], "cut short"),
+        (lambda data: data[:60] + bytes([data[60] ^ 1]) + data[61:], "checksum"),
+        (lambda data: with_checksum(data[:-40]), "do not add up"),
+        (lambda data: with_checksum(data[:-4] + b"more"), "4 bytes are left over"),
+        (lambda data: with_checksum(data[:6] + b"\x09" + data[7:-4]), "do not add up"),
+    ],
+)
+def test_damaged_bytes_are_refused(
+    shipped: Client, damage: Callable[[bytes], bytes], said: str
+) -> None:
+    """With what is wrong with them."""
+    with shipped.create_session("copy-ntm-ff", 10) as session:
+        data = session.checkpoint()
+
+    with pytest.raises(CheckpointDamaged, match=said):
+        decode(damage(data))
+
+
+def test_the_servers_refusal_is_the_same_error(shipped: Client) -> None:
+    """A program catches one class, whoever finds the damage."""
+    with shipped.create_session("copy-ntm-ff", 10) as session:
+        data = session.checkpoint()
+        with pytest.raises(CheckpointDamaged, match="checksum"):
+            session.restore(data[:-9])

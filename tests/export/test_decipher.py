@@ -1,0 +1,44 @@
+"""Networks that run no program: for these decipher has to say so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from client.decipher.report import Report, decipher
+from export import to_onnx
+from export.card import MODEL_NAME
+from export.configurations import CONFIGURATIONS
+from export.network import build
+from tests.client.served import served
+
+SEQUENCES = 20
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder of networks as they are before their first update."""
+    folder = tmp_path_factory.mktemp("models")
+    for name in ("copy-ntm-lstm", "repeat-copy-ntm-ff"):
+        configuration = CONFIGURATIONS[name]
+        network = build(configuration.architecture, configuration.sizes, seed=1)
+        model = to_onnx.convert(network, to_onnx.spec_of(network, configuration))
+        (folder / name).mkdir()
+        (folder / name / MODEL_NAME).write_bytes(model.SerializeToString())
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["copy-ntm-lstm", "repeat-copy-ntm-ff"])
+def test_an_untrained_network_runs_no_program(untrained: Path, name: str) -> None:
+    """Its score is no better than a constant's, and the verdict says that it is too low."""
+    with served(untrained) as client:
+        report: Report = decipher(client, name, sequences=SEQUENCES)
+
+    assert not report.found
+    assert report.program is None
+    assert report.explained < 0.1
+    assert report.verdict.startswith("no program found: the ")
+    assert report.in_range is not None
+    assert report.in_range.network_exact == 0
