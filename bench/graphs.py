@@ -23,12 +23,13 @@ from bench.serving import bare_steps_a_second, load_network
 from export import to_onnx
 from export.card import load as load_from_card
 from export.to_onnx import ServedStep
-from service.catalogue import MODEL_FILE
 from service.engine import Engine
 from service.metrics import Metrics
+from service.model_folder import MODEL_FILE
 from service.runtime import Network
 from service.settings import Settings
 from service.slab import Slab
+from service.version import Version
 from service.work import Chunk
 
 BATCH, LOCATIONS, CHUNK, INPUT_WIDTH = 64, 128, 32, 9
@@ -148,8 +149,9 @@ def eager_step() -> Step:
 
 def engine_steps_a_second(network: Network, seconds: float = SECONDS) -> float:
     """Throughput of the server's engine, without transport."""
-    engine = Engine({MODEL: network}, Settings(), Metrics(CollectorRegistry()))
-    sessions = [engine.open(MODEL, LOCATIONS, None, "").id for _ in range(BATCH)]
+    version = Version(MODEL, network.content_hash)
+    engine = Engine({version: network}, Settings(), Metrics(CollectorRegistry()))
+    sessions = [engine.open(version, LOCATIONS, None, "").id for _ in range(BATCH)]
     inputs = _copy_inputs(CHUNK)[:, 0].reshape(-1)
     started, steps = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:

@@ -14,7 +14,7 @@ import numpy as np
 from bench import processes
 from bench.processes import MODEL, Load, Served
 from bench.row import ROOT, Measure, Options, Row, alternated
-from service.catalogue import MODEL_FILE
+from service.model_folder import MODEL_FILE
 from service.runtime import Network
 from service.slab import Slab
 

@@ -74,10 +74,11 @@ class AsyncClient:
         idle_timeout: timedelta | None = None,
         checkpoint: bytes = b"",
         durability: Durability | None = None,
+        content_hash: str = "",
     ) -> AsyncSession:
         """Open a session as `Client.create_session` does; `async with` deletes it at its end."""
         opening = procedures.create_session(
-            model, locations, idle_timeout, checkpoint, durability, self._models
+            model, locations, idle_timeout, checkpoint, durability, content_hash, self._models
         )
         return AsyncSession(self, *await carry(self, opening))
 

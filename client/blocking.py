@@ -97,6 +97,7 @@ class Client:
         idle_timeout: timedelta | None = None,
         checkpoint: bytes = b"",
         durability: Durability | None = None,
+        content_hash: str = "",
     ) -> Session:
         """
         Open a session; a `with` block deletes it at its end.
@@ -110,9 +111,11 @@ class Client:
             idle_timeout: Time without a step after which it expires; the server's default without.
             checkpoint: What `Session.checkpoint` gave, to start from; it decides the locations.
             durability: When its steps are stored; as the server is set without.
+            content_hash: Version of the model to open it on, of `Model.versions`; without, the
+                checkpoint's, or else the one for new sessions.
         """
         opening = procedures.create_session(
-            model, locations, idle_timeout, checkpoint, durability, self._models
+            model, locations, idle_timeout, checkpoint, durability, content_hash, self._models
         )
         return Session(self, *self._carry(opening))
 

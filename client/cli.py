@@ -7,12 +7,13 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from client.commands import demo, listing, stream, trace
+from client.commands import demo, listing, stream, trace, watch
 from client.errors import NtmClientError
 from client.figure import DrawingUnavailable
+from client.recordings import RecordingError
 from client.sequences import SequenceError
 
-EXPECTED = (NtmClientError, SequenceError, DrawingUnavailable, OSError)
+EXPECTED = (NtmClientError, SequenceError, RecordingError, DrawingUnavailable, OSError)
 """What can go wrong without a mistake in the program."""
 
 FAILED, INTERRUPTED = 2, 130
@@ -43,6 +44,6 @@ def parser() -> argparse.ArgumentParser:
         epilog="`python -m client COMMAND --help` has the arguments and examples of a command.",
     )
     subparsers = found.add_subparsers(required=True, metavar="COMMAND")
-    for command in (demo, stream, trace, listing):
+    for command in (demo, stream, trace, watch, listing):
         command.add_to(subparsers)
     return found

@@ -13,6 +13,7 @@ from client.records import (
     Float32,
     Memory,
     Model,
+    ModelVersion,
     Policy,
     SessionInfo,
     StateTensor,
@@ -79,6 +80,10 @@ def model_from(message: pb.Model) -> Model:
         default_locations=message.default_locations,
         fixed_locations=message.fixed_locations,
         provider=message.provider,
+        versions=tuple(
+            ModelVersion(version.content_hash, version.current, version.loaded)
+            for version in message.versions
+        ),
     )
 
 

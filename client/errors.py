@@ -4,6 +4,7 @@ Every error that a client raises.
     NtmClientError
     ├── InvalidRequest          what was asked cannot be done as written
     │   ├── ModelUnknown
+    │   ├── ModelVersionUnknown the server has not the version of the model that is needed
     │   ├── StepIndexMismatch   another client, or a lost call, made steps of this session
     │   └── NoMemory
     ├── SessionGone             the session is closed; open another
@@ -71,6 +72,10 @@ class InvalidRequest(NtmClientError):
 
 class ModelUnknown(InvalidRequest):
     """The server has no model of that name."""
+
+
+class ModelVersionUnknown(InvalidRequest):
+    """The server has not that version of the model; another replica may have it."""
 
 
 class StepIndexMismatch(InvalidRequest):
@@ -201,6 +206,7 @@ class StreamClosed(StreamBroken):
 BY_REASON: Mapping[str, type[NtmClientError]] = {
     "INVALID_REQUEST": InvalidRequest,
     "MODEL_UNKNOWN": ModelUnknown,
+    "MODEL_VERSION_UNKNOWN": ModelVersionUnknown,
     "STEP_INDEX_MISMATCH": StepIndexMismatch,
     "NO_MEMORY": NoMemory,
     "SESSION_UNKNOWN": SessionUnknown,

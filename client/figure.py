@@ -92,15 +92,20 @@ def save(recording: Recording, path: Path) -> None:
 def panels(recording: Recording) -> tuple[list[Panel | None], list[Panel | None]]:
     """The panels of the left and the right column from top to bottom; None fills the shorter."""
     traces = recording.traces
-    window = recording.locations()
+    window = recording.window()
     left: list[Panel | None] = [Panel("inputs", recording.inputs, "channel")]
     right: list[Panel | None] = [
-        Panel("outputs", recording.outputs, "channel", pale_steps=recording.answer_start)
+        Panel("outputs", recording.outputs, "channel", pale_steps=_pale_steps(recording))
     ]
     left += _heads(traces, ADD_VECTOR, "add vectors", WRITE_WEIGHTING, "write weighting", window)
     right += _heads(traces, READ_VECTOR, "read vectors", READ_WEIGHTING, "read weighting", window)
     rows = max(len(left), len(right))
     return left + [None] * (rows - len(left)), right + [None] * (rows - len(right))
+
+
+def _pale_steps(recording: Recording) -> int:
+    """How many steps at the beginning the task does not ask about; a network is free in them."""
+    return 0 if recording.mask is None else int(recording.mask.argmax())
 
 
 def _heads(

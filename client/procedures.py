@@ -84,9 +84,10 @@ def list_models() -> Procedure[list[Model]]:
     return [model_from(model) for model in response.models]
 
 
-def get_model(name: str) -> Procedure[Model]:
-    """The model of that name."""
-    response: pb.GetModelResponse = yield pb.GetModelRequest(name=name)
+def get_model(name: str, content_hash: str = "") -> Procedure[Model]:
+    """The model of that name, by that version of it or the one for new sessions."""
+    request = pb.GetModelRequest(name=name, content_hash=content_hash)
+    response: pb.GetModelResponse = yield request
     return model_from(response.model)
 
 
@@ -96,10 +97,13 @@ def create_session(
     idle_timeout: timedelta | None,
     checkpoint: bytes,
     durability: Durability | None,
+    content_hash: str,
     known: dict[str, Model],
 ) -> Procedure[tuple[Model, SessionInfo]]:
     """A new session and its model, which is looked up in `known` or added to it."""
-    request = pb.CreateSessionRequest(model=model, locations=locations or 0, checkpoint=checkpoint)
+    request = pb.CreateSessionRequest(
+        model=model, locations=locations or 0, checkpoint=checkpoint, content_hash=content_hash
+    )
     if idle_timeout is not None:
         request.idle_timeout.CopyFrom(_duration(idle_timeout))
     if durability is not None:
@@ -204,10 +208,10 @@ def _move(session: SessionRecord, message: pb.Session) -> None:
 def _with_model(
     message: pb.Session, known: dict[str, Model]
 ) -> Procedure[tuple[Model, SessionInfo]]:
-    # By hash and not by name: a server that was restarted may serve other weights under the name.
+    # By hash and not by name: sessions stay on their version when the model gets another one.
     model = known.get(message.content_hash)
     if model is None:
-        model = yield from get_model(message.model)
+        model = yield from get_model(message.model, message.content_hash)
         known[model.content_hash] = model
     return model, session_from(message)
 

@@ -1,41 +1,75 @@
-"""A sequence as it went through a network, with what the heads did: what pictures show."""
+"""A sequence as it went through a network, with all that the heads did: what pictures show."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
 from client.blocking import Session
-from client.copy_task import CopySequence
-from client.records import Float32
+from client.records import Float32, Memory, Model
+from client.task_sequence import TaskSequence
+from client.tasks import Size
 from client.window import locations_in_use
 
 READ_WEIGHTING, WRITE_WEIGHTING = "read_weighting", "write_weighting"
-READ_VECTOR, ADD_VECTOR = "read_vector", "add_vector"
-TRACES = (READ_WEIGHTING, WRITE_WEIGHTING, READ_VECTOR, ADD_VECTOR)
-"""The traces that a picture shows, as far as the model has them."""
+READ_VECTOR, ADD_VECTOR, ERASE_VECTOR = "read_vector", "add_vector", "erase_vector"
+"""The traces that pictures show, as far as the model has them."""
 
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """A sequence as it went through a network."""
+    """
+    T steps of a session. Nothing of it can be changed, the arrays included.
 
-    title: str
+    What the task asked is None, or nothing, where the user's own inputs were recorded.
+    """
+
+    model: Model
+    locations: int
+    """Memory locations of the session, N; 0 for a network without memory."""
     inputs: Float32
-    """[steps, input_width]"""
+    """[T, input width]"""
     outputs: Float32
-    """[steps, output_width]"""
+    """[T, output width]"""
     traces: Mapping[str, Float32]
-    """By name, [steps, heads, width]."""
+    """Every trace that the model has, by name: [T, heads, width]."""
+    before: Memory | None = None
+    """Memory [N, M] and weightings [heads, N] before the first step; None without a memory."""
+    after: Memory | None = None
+    """The same after the last step."""
+    size: Size | None = None
+    """How long the task's sequence is, as the task's `size_names` say."""
+    target: Float32 | None = None
+    """[T, output width]: what the task wants, 0 or 1; zeros where the mask is 0."""
+    mask: Float32 | None = None
+    """[T]: 1 in the steps whose output counts, else 0."""
+    optimum: Float32 | None = None
+    """[T, output width]: the best probabilities that a predictor could give, where known."""
     marks: Mapping[int, str] = field(default_factory=dict)
     """Steps to point out, such as a delimiter, with what they are."""
-    answer_start: int = 0
-    """First step whose outputs the task asks for; a network is free in those before it."""
 
-    def locations(self) -> npt.NDArray[np.intp]:
+    def __post_init__(self) -> None:
+        for name in ("inputs", "outputs", "target", "mask", "optimum"):
+            array = getattr(self, name)
+            object.__setattr__(self, name, None if array is None else _unchangeable(array))
+        for name in ("before", "after"):
+            memory = getattr(self, name)
+            object.__setattr__(self, name, memory and _unchangeable_memory(memory))
+        traces = {name: _unchangeable(values) for name, values in self.traces.items()}
+        object.__setattr__(self, "traces", MappingProxyType(traces))
+        object.__setattr__(self, "marks", MappingProxyType(dict(self.marks)))
+
+    @property
+    def title(self) -> str:
+        """The model, and how long the sequence and the memory are."""
+        places = f"{self.locations} locations" if self.locations else "no memory"
+        return f"{self.model.name}: {len(self.inputs)} steps, {places}"
+
+    def window(self) -> npt.NDArray[np.intp]:
         """The memory locations that the heads use, in the order in which to draw them."""
         weightings = [
             self.traces[name] for name in (READ_WEIGHTING, WRITE_WEIGHTING) if name in self.traces
@@ -44,19 +78,48 @@ class Recording:
 
 
 def record(session: Session, inputs: Float32) -> Recording:
-    """Make the steps of a new session, traced."""
+    """Make the steps [T, input width], at least one, with every trace that the model has."""
     model = session.model
-    result = session.step(inputs, traces=[name for name in TRACES if model.trace(name)])
-    return Recording(_title(session, inputs), inputs, result.outputs, result.traces)
+    before = _memory(session)
+    result = session.step(inputs, traces=[trace.name for trace in model.traces])
+    after = _memory(session)
+    return Recording(model, session.locations, inputs, result.outputs, result.traces, before, after)
 
 
-def record_copy(session: Session, sequence: CopySequence) -> Recording:
-    """Let a new session copy, traced."""
-    delimiter = sequence.delimiter_step
-    recording = record(session, sequence.inputs)
-    return replace(recording, marks={delimiter: "delimiter"}, answer_start=delimiter + 1)
+def record_task(session: Session, sequence: TaskSequence) -> Recording:
+    """
+    Let a new session do a task, and keep what was asked.
+
+    Raises:
+        InvalidRequest: the model takes or gives something else; no step was made.
+    """
+    sequence.check(session.model)
+    return replace(
+        record(session, sequence.inputs),
+        size=sequence.size,
+        target=sequence.target,
+        mask=sequence.mask,
+        optimum=sequence.optimum,
+        marks=sequence.marks,
+    )
 
 
-def _title(session: Session, inputs: Float32) -> str:
-    places = f"{session.locations} locations" if session.locations else "no memory"
-    return f"{session.model.name}: {len(inputs)} steps, {places}"
+def _memory(session: Session) -> Memory | None:
+    return session.read_memory() if session.locations else None
+
+
+def _unchangeable_memory(memory: Memory) -> Memory:
+    return replace(
+        memory,
+        memory=_unchangeable(memory.memory),
+        read_weightings=_unchangeable(memory.read_weightings),
+        write_weightings=_unchangeable(memory.write_weightings),
+    )
+
+
+def _unchangeable(values: Float32) -> Float32:
+    if not values.flags.writeable:
+        return values
+    copied = np.array(values, np.float32)
+    copied.flags.writeable = False
+    return copied

@@ -40,12 +40,24 @@ class TraceTensor:
 
 
 @dataclass(frozen=True)
+class ModelVersion:
+    """One content of a model's file."""
+
+    content_hash: str
+    """SHA-256 of the ONNX file, in hexadecimal."""
+    current: bool
+    """Whether it is the one for new sessions."""
+    loaded: bool
+    """Whether its network is loaded; otherwise its first session waits for that."""
+
+
+@dataclass(frozen=True)
 class Model:
     """A network that is served."""
 
     name: str
     content_hash: str
-    """SHA-256 of the ONNX file, in hexadecimal: identifies the weights."""
+    """SHA-256 of the ONNX file, in hexadecimal: identifies the version that is described."""
     task: str
     architecture: str
     input_width: int
@@ -60,6 +72,8 @@ class Model:
     """Whether a session must have `default_locations`."""
     provider: str
     """The onnxruntime execution provider that runs it."""
+    versions: tuple[ModelVersion, ...] = ()
+    """Those of its versions that the server has, the one for new sessions first."""
 
     def trace(self, name: str) -> TraceTensor | None:
         """The trace of that name, or None."""

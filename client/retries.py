@@ -13,6 +13,7 @@ from grpc import StatusCode
 from client.errors import (
     CapacityExceeded,
     Draining,
+    ModelVersionUnknown,
     NtmClientError,
     SessionMoved,
     StreamBroken,
@@ -128,7 +129,9 @@ class Outage:
             return self.last is not None
         if isinstance(error, StreamBroken) and error.code in IDENTITY:
             return self.last is None
-        return isinstance(error, Unavailable | TimedOut | SessionMoved)
+        # The session was opened on that version, so some replica has it, or will have it again.
+        passing = Unavailable | TimedOut | SessionMoved | ModelVersionUnknown
+        return isinstance(error, passing)
 
 
 def carried(procedure: Procedure[T], answer: Callable[[Message], Procedure[Any]]) -> Procedure[T]:

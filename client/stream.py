@@ -64,10 +64,11 @@ class Stream:
         idle_timeout: timedelta | None = None,
         checkpoint: bytes = b"",
         durability: Durability | None = None,
+        content_hash: str = "",
     ) -> AsyncSession:
         """Open a session as `AsyncClient.create_session` does, and step it on this stream."""
         opening = procedures.create_session(
-            model, locations, idle_timeout, checkpoint, durability, self._models
+            model, locations, idle_timeout, checkpoint, durability, content_hash, self._models
         )
         return AsyncSession(self, *await carry(self, opening))
 

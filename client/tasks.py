@@ -1,11 +1,12 @@
 """The five tasks of the paper: seeded generators of input and target sequences, in numpy alone.
 
-A task is one generator and one row of `TASKS`. Channels and layouts that the paper leaves open are
-stated at each generator.
+A task is one generator, names for some steps of what it draws, and one row of `TASKS`. Channels and
+layouts that the paper leaves open are stated at each generator.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple, Protocol
@@ -80,7 +81,11 @@ class Task:
     """Sizes in training: each number is uniform from that in `smallest` to that in `largest`."""
     easiest: Size
     """Where a curriculum starts."""
+    least: Size
+    """No number of a size can be less."""
     generate: Generate
+    marks: Callable[[Size], dict[int, str]]
+    """The steps of a sequence of that size that have a name, such as its delimiter."""
 
     def draw(
         self,
@@ -260,6 +265,24 @@ def sorted_count(items: int) -> int:
     return max(1, 4 * items // 5)
 
 
+def _delimiter_after(size: Size) -> dict[int, str]:
+    return {size[0]: "delimiter"}
+
+
+def _repeat_copy_marks(size: Size) -> dict[int, str]:
+    length, repeats = size
+    return {length: f"{repeats} times", length + 1 + length * repeats: "end"}
+
+
+def _associative_recall_marks(size: Size) -> dict[int, str]:
+    query = 4 * size[0]
+    return dict.fromkeys(range(0, query, 4), "item") | {query: "query", query + 4: "delimiter"}
+
+
+def _no_marks(size: Size) -> dict[int, str]:
+    return {}
+
+
 def _vectors(generator: np.random.Generator, shape: tuple[int, ...], blank_rate: float) -> Float32:
     """
     Random vectors [..., bits], of which that part is all zeros, besides those by chance.
@@ -291,21 +314,59 @@ def _repeats_of(shown: Float32, asked: npt.NDArray[np.int64]) -> npt.NDArray[np.
 
 
 TASKS = {
-    "copy": Task(COPY_BITS + 1, COPY_BITS, ("length",), (1,), (20,), (1,), copy),
+    "copy": Task(
+        COPY_BITS + 1,
+        COPY_BITS,
+        ("length",),
+        smallest=(1,),
+        largest=(20,),
+        easiest=(1,),
+        least=(1,),
+        generate=copy,
+        marks=_delimiter_after,
+    ),
     "repeat-copy": Task(
         COPY_BITS + 1,
         COPY_BITS + 1,
         ("length", "repeats"),
-        (1, 1),
-        (10, MOST_REPEATS),
-        (1, 1),
-        repeat_copy,
+        smallest=(1, 1),
+        largest=(10, MOST_REPEATS),
+        easiest=(1, 1),
+        least=(1, 1),
+        generate=repeat_copy,
+        marks=_repeat_copy_marks,
     ),
     "associative-recall": Task(
-        ITEM_BITS + 2, ITEM_BITS, ("items",), (2,), (6,), (2,), associative_recall
+        ITEM_BITS + 2,
+        ITEM_BITS,
+        ("items",),
+        smallest=(2,),
+        largest=(6,),
+        easiest=(2,),
+        least=(2,),
+        generate=associative_recall,
+        marks=_associative_recall_marks,
     ),
     "ngrams": Task(
-        1, 1, ("bits", "context"), (200, CONTEXT_BITS), (200, CONTEXT_BITS), (100, 1), ngrams
+        1,
+        1,
+        ("bits", "context"),
+        smallest=(200, CONTEXT_BITS),
+        largest=(200, CONTEXT_BITS),
+        easiest=(100, 1),
+        least=(1, 1),
+        generate=ngrams,
+        marks=_no_marks,
     ),
-    "priority-sort": Task(SORT_BITS + 2, SORT_BITS, ("items",), (20,), (20,), (2,), priority_sort),
+    "priority-sort": Task(
+        SORT_BITS + 2,
+        SORT_BITS,
+        ("items",),
+        smallest=(20,),
+        largest=(20,),
+        easiest=(2,),
+        least=(1,),
+        generate=priority_sort,
+        marks=_delimiter_after,
+    ),
 }

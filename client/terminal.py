@@ -79,7 +79,7 @@ def weighting_picture(
 
 def recording_picture(recording: Recording, terminal: Terminal) -> str:
     """The weightings of every head, write heads first; a sentence for a network without any."""
-    locations = recording.locations()
+    locations = recording.window()
     pictures = []
     for name in (WRITE_WEIGHTING, READ_WEIGHTING):
         weightings = recording.traces.get(name, np.zeros((0, 0, 0), np.float32))

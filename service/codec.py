@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from service.catalogue import Model
 from service.errors import InvalidRequest
+from service.model_folder import ModelFile
 from service.pb import ntm_pb2
 from service.saving import Durability, Policy
 from service.spec import LOCATIONS, Dimension, Float32, ModelSpec
@@ -126,12 +126,14 @@ def durability(message: ntm_pb2.CreateSessionRequest | ntm_pb2.Session) -> Durab
     return None
 
 
-def model(model: Model, provider: str) -> ntm_pb2.Model:
-    """A model's description."""
-    spec = model.spec
+def model(
+    file: ModelFile, provider: str, versions: Iterable[ntm_pb2.ModelVersion]
+) -> ntm_pb2.Model:
+    """A model's description, by one of its versions."""
+    spec = file.spec
     return ntm_pb2.Model(
-        name=model.name,
-        content_hash=model.content_hash,
+        name=file.version.model,
+        content_hash=file.version.content_hash,
         task=spec.task,
         architecture=spec.architecture,
         input_width=spec.input_width,
@@ -149,6 +151,7 @@ def model(model: Model, provider: str) -> ntm_pb2.Model:
         default_locations=spec.default_locations,
         fixed_locations=spec.fixed_locations,
         provider=provider,
+        versions=versions,
     )
 
 

@@ -19,6 +19,7 @@ from service.sessions import Session
 from service.settings import Settings
 from service.spec import Float32
 from service.turn import Turn
+from service.version import Version
 from service.work import Chunk, Operation, Run, Work
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class Engine(Lifecycle):
 
     def __init__(
         self,
-        networks: Mapping[str, Network],
+        networks: Mapping[Version, Network],
         settings: Settings,
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,

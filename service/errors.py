@@ -4,6 +4,7 @@ Every error the server tells a client about, without a word of gRPC.
     NtmError
     ├── InvalidRequest            what was asked cannot be done as written
     │   ├── ModelUnknown
+    │   ├── ModelVersionUnknown   the model is served, but not that version of it
     │   ├── SessionUnknown        never opened here, or closed too long ago to remember
     │   ├── SessionExpired
     │   ├── SessionDeleted
@@ -53,6 +54,12 @@ class ModelUnknown(InvalidRequest):
     """No model of that name is served here."""
 
     reason = "MODEL_UNKNOWN"
+
+
+class ModelVersionUnknown(InvalidRequest):
+    """The model has no version of that content hash here; the session or checkpoint needs it."""
+
+    reason = "MODEL_VERSION_UNKNOWN"
 
 
 class SessionUnknown(InvalidRequest):

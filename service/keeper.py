@@ -279,8 +279,7 @@ class Keeper:
             raise self._engine.unknown(session_id)
         epoch, data = found
         stored = record.decode(data)
-        await self._catalogue.load(stored.model)
-        async with self.place():
+        async with self._catalogue.using(stored.version), self.place():
             await self._worker.call(self._adopt, session_id, epoch, stored)
 
     def _adopt(self, session_id: str, epoch: int, stored: record.Stored) -> None:

@@ -21,6 +21,7 @@ from service.sessions import Asleep, Forgotten, Session, SessionTable, moved, ne
 from service.settings import Settings
 from service.slabs import Slabs
 from service.spec import Float32
+from service.version import Version
 from service.views import SessionView
 from service.work import Work
 
@@ -34,7 +35,7 @@ class Lifecycle:
 
     def __init__(
         self,
-        networks: Mapping[str, Network],
+        networks: Mapping[Version, Network],
         settings: Settings,
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
@@ -43,7 +44,7 @@ class Lifecycle:
         has_store: bool = False,
     ) -> None:
         """
-        Serve the networks by name, to which more may be added; the clocks give seconds.
+        Serve the networks, which may come, and go while `uses` denies them; clocks give seconds.
 
         Where there is a store, it takes the snapshots of `saving`.
         """
@@ -79,7 +80,7 @@ class Lifecycle:
 
     def open(
         self,
-        model: str,
+        version: Version,
         locations: int,
         idle_timeout_seconds: float | None,
         owner: str,
@@ -89,7 +90,7 @@ class Lifecycle:
         is_begun: bool = True,
     ) -> SessionView:
         """
-        Open a session of a loaded network; 0 locations and no timeout mean the defaults.
+        Open a session of a loaded version; 0 locations and no timeout mean the defaults.
 
         It starts from a checkpoint if there is one, whose locations then are the default. Without
         a durability it gets the server's. One that is not begun stays awake until it is a `fork`.
@@ -99,7 +100,7 @@ class Lifecycle:
         """
         if self.draining:
             raise draining()
-        network = self._networks[model]
+        network = self._networks[version]
         if start is not None:
             locations = locations or start.locations
         locations = self._admission.locations(network.spec, locations)
@@ -107,13 +108,13 @@ class Lifecycle:
         durability = self._admission.durability(durability, has_store=self._has_store)
         new_bytes = network.spec.state_bytes(locations)
         self._admission.room(self._sessions.held, self._sessions.held_by(owner), new_bytes)
-        slab, slot = self._slabs.place(model, locations)
+        slab, slot = self._slabs.place(version, locations)
         self._opened += 1
         session = Session(
             id=new_session_id(),
             number=self._opened,
             owner=owner,
-            model=model,
+            model=version.model,
             slab=slab,
             slot=slot,
             idle_timeout_seconds=timeout,
@@ -131,22 +132,21 @@ class Lifecycle:
         """
         Go on with a session that the store had, as its owner of that epoch.
 
-        Its model's network is loaded. Raises as `open`, and CheckpointForeign for a session of
-        another version of the model; nothing was changed.
+        Its version is loaded. Raises as `open`; nothing was changed.
         """
-        network, taken = self._networks[stored.model], stored.checkpoint
+        network, taken = self._networks[stored.version], stored.checkpoint
         spec = network.spec
         asleep = self._sessions.sleeping(session_id)
         held, held_by = self._sessions.held, self._sessions.held_by(stored.owner)
         if asleep is None:
             self._admission.room(held, held_by, spec.state_bytes(taken.locations))
             self._opened += 1
-        slab, slot = self._slabs.place(stored.model, taken.locations)
+        slab, slot = self._slabs.place(stored.version, taken.locations)
         session = Session(
             id=session_id,
             number=asleep.view.number if asleep else self._opened,
             owner=stored.owner,
-            model=stored.model,
+            model=stored.version.model,
             slab=slab,
             slot=slot,
             idle_timeout_seconds=stored.idle_timeout_seconds,
@@ -210,6 +210,10 @@ class Lifecycle:
     def is_awake(self, session_id: str) -> bool:
         """Whether there is a session of that id in a slab."""
         return session_id in self._sessions
+
+    def uses(self, version: Version) -> bool:
+        """Whether a session that is open here, awake or asleep, is on that version."""
+        return self._sessions.are_of(version)
 
     def unknown(self, session_id: str) -> NtmError:
         """Why there is no session of that id."""

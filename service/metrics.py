@@ -96,14 +96,21 @@ class Metrics:
         )
         self.model = Gauge(
             "ntm_model_info",
-            "Always 1 for each model loaded; its content hash and provider as labels.",
+            "Always 1 for each version loaded; its content hash and provider as labels.",
             ["model", "content_hash", "provider"],
             registry=registry,
         )
         self.model_load = Gauge(
             "ntm_model_load_seconds",
-            "Time that loading and warming up the model took.",
+            "Time that loading and warming up the model took, the last time.",
             ["model"],
+            registry=registry,
+        )
+        self.model_reloads = Counter(
+            "ntm_model_reloads_total",
+            "Files of models that were put, replaced or removed, by outcome (taken, failed, "
+            "removed).",
+            ["model", "outcome"],
             registry=registry,
         )
         self.serving = Gauge(

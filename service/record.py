@@ -15,6 +15,7 @@ from service.pb import ntm_pb2
 from service.replays import Asked, Replay
 from service.saving import Durability, Snapshot
 from service.spec import ModelSpec
+from service.version import Version
 from service.work import ChunkOutcome, TraceRows
 
 _FLOAT, _LOCATION = np.dtype("<f4"), np.dtype("<u4")
@@ -25,7 +26,7 @@ class Stored:
     """A session as a store had it."""
 
     owner: str
-    model: str
+    version: Version
     idle_timeout_seconds: float
     created_unix_seconds: float
     durability: Durability
@@ -72,14 +73,14 @@ def decode(record: bytes) -> Stored:
         stored = ntm_pb2.StoredSession.FromString(record)
     except DecodeError as error:
         raise CheckpointDamaged(f"the stored session cannot be read: {error}") from error
-    session = stored.session
+    session, taken = stored.session, checkpoint.decode(stored.checkpoint)
     return Stored(
         owner=stored.owner,
-        model=session.model,
+        version=Version(session.model, taken.content_hash),
         idle_timeout_seconds=session.idle_timeout.ToTimedelta().total_seconds(),
         created_unix_seconds=session.create_time.ToDatetime(UTC).timestamp(),
         durability=codec.durability(session) or Durability(),
-        checkpoint=checkpoint.decode(stored.checkpoint),
+        checkpoint=taken,
         chunks=tuple(stored.chunks),
     )
 

@@ -14,7 +14,7 @@ from service.errors import FileInvalid
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Stamp = tuple[tuple[int, int, int], ...]
+Stamp = tuple[int, int, int]
 
 _RETRY_SECONDS = 10.0
 """How long files that could not be read are left alone, unless they change before."""
@@ -47,7 +47,7 @@ class Reloaded(Generic[T]):
         self._read = read
         self._clock = clock
         self._lock = threading.Lock()
-        self._failed: Stamp = ()
+        self._failed: tuple[Stamp, ...] = ()
         self._retry_seconds = 0.0
         self._seen = self._stamp()
         try:
@@ -64,10 +64,10 @@ class Reloaded(Generic[T]):
                 self._read_again(stamp)
             return self._value
 
-    def _is_due(self, stamp: Stamp) -> bool:
+    def _is_due(self, stamp: tuple[Stamp, ...]) -> bool:
         return stamp != self._failed or self._clock() >= self._retry_seconds
 
-    def _read_again(self, stamp: Stamp) -> None:
+    def _read_again(self, stamp: tuple[Stamp, ...]) -> None:
         try:
             self._value = self._read()
         except (OSError, ValueError) as error:
@@ -79,12 +79,12 @@ class Reloaded(Generic[T]):
             self._seen = stamp
             log.info("files taken over", extra={"setting": self._setting})
 
-    def _stamp(self) -> Stamp:
-        """What tells one version of the files from another; links are followed."""
-        return tuple(_file_stamp(path) for path in self._paths)
+    def _stamp(self) -> tuple[Stamp, ...]:
+        return tuple(file_stamp(path) for path in self._paths)
 
 
-def _file_stamp(path: Path) -> tuple[int, int, int]:
+def file_stamp(path: Path) -> Stamp:
+    """What tells one content of a file from another; links are followed."""
     try:
         status = path.stat()
     except OSError:

@@ -29,6 +29,7 @@ from service.metrics import Metrics
 from service.monitoring import Monitoring
 from service.observation import ObservingInterceptor
 from service.pb import ntm_pb2, ntm_pb2_grpc
+from service.reloads import Reloads
 from service.servicer import NtmServicer
 from service.settings import Settings
 from service.spans import Spans
@@ -90,7 +91,7 @@ class Server:
         store = open_store(settings)
         catalogue = await asyncio.to_thread(Catalogue, settings, self.metrics)
         for name in catalogue.named:
-            await catalogue.load(name)
+            await catalogue.load(catalogue.current(name))
         parallel_runs = settings.parallel_runs or runtime.parallel_runs(catalogue.provider)
         self._engine = Engine(
             catalogue.networks,
@@ -106,6 +107,7 @@ class Server:
             if store
             else None
         )
+        self._reloads = Reloads(catalogue, self._engine.uses, self.metrics)
         self.metrics.run_threads.set(parallel_runs)
         self._lag = LagMeter(self.metrics.event_loop_lag_seconds)
         self._spans = Spans(settings)
@@ -126,7 +128,7 @@ class Server:
             extra={
                 "address": f"{settings.host}:{self.port}",
                 "monitoring": f"{settings.metrics_host}:{self.metrics_port}",
-                "models": sorted(catalogue.models),
+                "models": catalogue.models,
                 "provider": catalogue.provider,
                 "parallel_runs": parallel_runs,
                 "tls": credentials is not None,
@@ -139,6 +141,7 @@ class Server:
         """Report NOT_SERVING, finish what waits, end streams, then close everything."""
         self.metrics.draining.set(1)
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self._reloads.stop()
         finished = await self.worker.drain(self._settings.drain_seconds)
         lost = await self._keeper.drain(self._settings.drain_seconds) if self._keeper else None
         self._servicer.end_streams()

@@ -17,10 +17,14 @@ from service.keeper import Keeper
 from service.metrics import Metrics
 from service.pb import ntm_pb2, ntm_pb2_grpc
 from service.principal import PRINCIPAL
+from service.sessions import Session
 from service.settings import Settings
 from service.spans import Spans
+from service.spec import Float32, ModelSpec
 from service.steps import Steps
 from service.stream import Stream
+from service.version import Version
+from service.views import SessionView
 from service.worker import Worker
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -59,18 +63,20 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
         self, request: ntm_pb2.ListModelsRequest, context: Context
     ) -> ntm_pb2.ListModelsResponse:
         """See the proto."""
-        provider = self._catalogue.provider
-        models = sorted(self._catalogue.models.items())
-        return ntm_pb2.ListModelsResponse(
-            models=[codec.model(model, provider) for _, model in models]
-        )
+        catalogue = self._catalogue
+        current = (catalogue.current(name) for name in catalogue.models)
+        return ntm_pb2.ListModelsResponse(models=[self._model(version) for version in current])
 
     async def GetModel(  # noqa: N802
         self, request: ntm_pb2.GetModelRequest, context: Context
     ) -> ntm_pb2.GetModelResponse:
         """See the proto."""
-        model = self._catalogue.model(request.name)
-        return ntm_pb2.GetModelResponse(model=codec.model(model, self._catalogue.provider))
+        version = (
+            Version(request.name, request.content_hash)
+            if request.content_hash
+            else self._catalogue.current(request.name)
+        )
+        return ntm_pb2.GetModelResponse(model=self._model(version))
 
     async def CreateSession(  # noqa: N802
         self, request: ntm_pb2.CreateSessionRequest, context: Context
@@ -147,8 +153,11 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
         self, request: ntm_pb2.ReadMemoryRequest, context: Context
     ) -> ntm_pb2.ReadMemoryResponse:
         """See the proto."""
-        view, state = await self._steps.operate(request, self._engine.read, PRINCIPAL.get())
-        spec = self._catalogue.model(view.model).spec
+
+        def read(session: Session) -> tuple[ModelSpec, tuple[SessionView, dict[str, Float32]]]:
+            return session.slab.network.spec, self._engine.read(session)
+
+        spec, (view, state) = await self._steps.operate(request, read, PRINCIPAL.get())
         if not spec.has_memory:
             raise NoMemory(f"model {view.model!r} has no memory to read")
         response = codec.memory(view, spec, state)
@@ -171,6 +180,18 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
         finally:
             self._streams.discard(stream)
             self._metrics.streams.dec()
+
+    def _model(self, version: Version) -> ntm_pb2.Model:
+        catalogue = self._catalogue
+        versions = (
+            ntm_pb2.ModelVersion(
+                content_hash=each.content_hash,
+                current=catalogue.is_current(each),
+                loaded=each in catalogue.networks,
+            )
+            for each in catalogue.versions(version.model)
+        )
+        return codec.model(catalogue.file(version), catalogue.provider, versions)
 
     def _check_size(self, response: Message, what: str) -> None:
         size, most = response.ByteSize(), self._settings.max_message_bytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import re
 import secrets
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from service.errors import (
 from service.replays import Replays
 from service.saving import Durable, Policy
 from service.slab import Slab
+from service.version import Version
 from service.views import SessionView
 from service.work import Chunk, Work
 
@@ -68,6 +69,11 @@ class Session:
     """Its place in the scheduler's queue."""
 
     @property
+    def version(self) -> Version:
+        """The version of the model that it runs on, from its opening to its end."""
+        return Version(self.model, self.slab.network.content_hash)
+
+    @property
     def locations(self) -> int:
         """Memory locations."""
         return self.slab.locations
@@ -102,6 +108,11 @@ class Asleep:
     owner: str
     deadline_seconds: float
     """When it expires unless it is woken, by the engine's clock."""
+
+    @property
+    def version(self) -> Version:
+        """The version of the model that it goes on with."""
+        return Version(self.view.model, self.view.content_hash)
 
 
 class Forgotten(NamedTuple):
@@ -138,6 +149,7 @@ class SessionTable:
         self.held = Held()
         """All that is open."""
         self._held_by: dict[str, Held] = {}
+        self._of_version: Counter[Version] = Counter()
         self._deadlines: list[tuple[float, str]] = []
         self._timed: set[str] = set()
         """Sessions with a deadline in the list: once each, however often they sleep and wake."""
@@ -170,7 +182,7 @@ class SessionTable:
         """Enter a session that is new, or awake again."""
         woken = self._asleep.pop(session.id, None)
         self._sessions[session.id] = session
-        self._count(session.owner, 0 if woken else 1, session.slab.slot_bytes)
+        self._count(session, 0 if woken else 1, session.slab.slot_bytes)
         if session.id not in self._timed:
             self._look_at(session.id, session.deadline_seconds)
 
@@ -178,17 +190,21 @@ class SessionTable:
         """What an owner has open."""
         return self._held_by.get(owner) or Held()
 
+    def are_of(self, version: Version) -> bool:
+        """Whether any session, awake or asleep, is on that version."""
+        return version in self._of_version
+
     def sleep(self, session: Session, view: SessionView) -> None:
         """Enter a session that is awake as one that is asleep."""
         session.is_open = False
         del self._sessions[session.id]
         self._asleep[session.id] = Asleep(view, session.owner, session.deadline_seconds)
-        self._count(session.owner, 0, -session.slab.slot_bytes)
+        self._count(session, 0, -session.slab.slot_bytes)
 
     def forget(self, asleep: Asleep, why: type[NtmError]) -> None:
         """Remove a session that is asleep and remember why."""
         del self._asleep[asleep.view.id]
-        self._count(asleep.owner, -1, 0)
+        self._count(asleep, -1, 0)
         self._remember(asleep.view.id, asleep.owner, why, asleep.view.epoch)
 
     def sleeping(self, session_id: str) -> Asleep | None:
@@ -231,7 +247,7 @@ class SessionTable:
         """Remove a session and remember why."""
         session.is_open = False
         del self._sessions[session.id]
-        self._count(session.owner, -1, -session.slab.slot_bytes)
+        self._count(session, -1, -session.slab.slot_bytes)
         epoch = session.durable.epoch if session.durable else 0
         self._remember(session.id, session.owner, why, epoch)
 
@@ -263,24 +279,30 @@ class SessionTable:
         heapq.heappush(self._deadlines, (deadline_seconds, session_id))
 
     def check_integrity(self) -> None:
-        """Raise RuntimeError unless what is counted, in all and by owner, is what there is."""
+        """Raise RuntimeError unless what is counted in all, by owner, by version is what is."""
         held, by_owner = Held(), dict[str, Held]()
-        places = [(session.owner, session.slab.slot_bytes) for session in self]
-        places += [(session.owner, 0) for session in self.asleep]
-        for owner, state_bytes in places:
+        of_version: Counter[Version] = Counter()
+        places: list[tuple[Session | Asleep, int]]
+        places = [(session, session.slab.slot_bytes) for session in self]
+        places += [(asleep, 0) for asleep in self.asleep]
+        for session, state_bytes in places:
             held.count(1, state_bytes)
-            by_owner.setdefault(owner, Held()).count(1, state_bytes)
-        if held != self.held or by_owner != self._held_by:
-            raise RuntimeError(
-                f"open: {held}, by owner {by_owner}; counted: {self.held}, {self._held_by}"
-            )
+            by_owner.setdefault(session.owner, Held()).count(1, state_bytes)
+            of_version[session.version] += 1
+        found, counted = (by_owner, of_version), (self._held_by, self._of_version)
+        if held != self.held or found != counted:
+            raise RuntimeError(f"open: {held}, of which {found}; counted: {self.held}, {counted}")
 
-    def _count(self, owner: str, sessions: int, state_bytes: int) -> None:
+    def _count(self, session: Session | Asleep, sessions: int, state_bytes: int) -> None:
         self.held.count(sessions, state_bytes)
-        held = self._held_by.setdefault(owner, Held())
+        held = self._held_by.setdefault(session.owner, Held())
         held.count(sessions, state_bytes)
         if not held.sessions:
-            del self._held_by[owner]
+            del self._held_by[session.owner]
+        if sessions:
+            self._of_version[session.version] += sessions
+            if not self._of_version[session.version]:
+                del self._of_version[session.version]
 
     def _remember(self, session_id: str, owner: str, why: type[NtmError], epoch: int) -> None:
         self._closed[session_id] = why, owner, epoch

@@ -1,4 +1,4 @@
-"""The slabs of every model and memory size: where state is, and how it gets in and out."""
+"""The slabs of every version and memory size: where state is, and how it gets in and out."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from service.runtime import Network
 from service.sessions import Session
 from service.slab import Slab
 from service.spec import Float32
+from service.version import Version
 
 
 class Slabs:
     """Gives sessions their places, and takes them back."""
 
-    def __init__(self, networks: Mapping[str, Network]) -> None:
-        """Of these networks by name, to which more may be added."""
+    def __init__(self, networks: Mapping[Version, Network]) -> None:
+        """Of these networks, which may come and go while they have no slab."""
         self._networks = networks
-        self._slabs: dict[tuple[str, int], Slab] = {}
+        self._slabs: dict[tuple[Version, int], Slab] = {}
 
     def __iter__(self) -> Iterator[Slab]:
         """Those in use. Another thread may iterate."""
@@ -27,24 +28,24 @@ class Slabs:
 
     def of(self, model: str) -> list[Slab]:
         """A model's slabs in use. Any thread may ask."""
-        return [slab for (name, _), slab in list(self._slabs.items()) if name == model]
+        return [slab for (version, _), slab in list(self._slabs.items()) if version.model == model]
 
-    def place(self, model: str, locations: int) -> tuple[Slab, int]:
+    def place(self, version: Version, locations: int) -> tuple[Slab, int]:
         """
-        A slot at the model's initial state, and its slab; no run may be under way.
+        A slot at the version's initial state, and its slab; no run may be under way.
 
         The slab is made for the first slot of its memory size, and grows when it is full.
         """
-        slab = self._slabs.get((model, locations))
+        slab = self._slabs.get((version, locations))
         if slab is None:
-            slab = self._slabs[model, locations] = Slab(self._networks[model], locations)
+            slab = self._slabs[version, locations] = Slab(self._networks[version], locations)
         return slab, slab.acquire()
 
     def leave(self, session: Session) -> None:
         """Take a session's slot back, and the slab with the last one."""
         session.slab.release(session.slot)
         if not session.slab.used:
-            del self._slabs[session.model, session.locations]
+            del self._slabs[session.version, session.locations]
 
     @staticmethod
     def state(session: Session) -> dict[str, Float32]:

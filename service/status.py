@@ -21,6 +21,7 @@ DETAILS_KEY = "grpc-status-details-bin"
 CODES: dict[type[errors.NtmError], grpc.StatusCode] = {
     errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     errors.ModelUnknown: grpc.StatusCode.NOT_FOUND,
+    errors.ModelVersionUnknown: grpc.StatusCode.NOT_FOUND,
     errors.SessionUnknown: grpc.StatusCode.NOT_FOUND,
     errors.SessionExpired: grpc.StatusCode.NOT_FOUND,
     errors.SessionDeleted: grpc.StatusCode.NOT_FOUND,

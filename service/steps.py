@@ -10,8 +10,9 @@ from typing import Any, Protocol, TypeVar
 
 from service import checkpoint, codec
 from service.catalogue import Catalogue
+from service.checkpoint import Checkpoint
 from service.engine import Engine
-from service.errors import NtmError
+from service.errors import CheckpointForeign, ModelVersionUnknown, NtmError
 from service.keeper import Keeper
 from service.metrics import Metrics
 from service.pb import ntm_pb2
@@ -19,6 +20,7 @@ from service.principal import Principal
 from service.saving import Policy
 from service.sessions import Session
 from service.spans import Spans
+from service.version import Version
 from service.views import SessionView
 from service.work import Chunk, Operation, Work
 from service.worker import Worker
@@ -56,14 +58,15 @@ class Steps:
     async def open(
         self, request: ntm_pb2.CreateSessionRequest, principal: Principal
     ) -> ntm_pb2.Session:
-        """Open a session; the first of a model waits until its network is loaded."""
+        """Open a session; the first of a version waits until its network is loaded."""
         timeout = codec.idle_timeout_seconds(request)
         start = checkpoint.decode(request.checkpoint) if request.checkpoint else None
         durability = codec.durability(request)
-        await self._catalogue.load(request.model)
-        view = await self._open(
-            request.model, request.locations, timeout, principal.name, start, durability
-        )
+        version = self._version(request, start)
+        async with self._catalogue.using(version):
+            view = await self._open(
+                version, request.locations, timeout, principal.name, start, durability
+            )
         if self._keeper and view.durability.policy is not Policy.NONE:
             await self._keep(self._keeper, view.id)
         return codec.session(view)
@@ -79,15 +82,17 @@ class Steps:
         if timeout is None:
             timeout = source.idle_timeout_seconds
         # The slot comes first: to find one may move the slab, for which no run may be under way.
-        fork = await self._open(
-            source.model,
-            source.locations,
-            timeout,
-            principal.name,
-            None,
-            source.durability,
-            is_begun=False,
-        )
+        version = Version(source.model, source.content_hash)
+        async with self._catalogue.using(version):
+            fork = await self._open(
+                version,
+                source.locations,
+                timeout,
+                principal.name,
+                None,
+                source.durability,
+                is_begun=False,
+            )
         copy = partial(self._engine.fork, fork_id=fork.id)
         try:
             view: SessionView = await self.operate(request, copy, principal)
@@ -165,6 +170,33 @@ class Steps:
     def closing(self, session_id: str) -> Operation:
         """The closing of a session, as work that waits for the session's chunks."""
         return Operation(session_id, self._engine.close)
+
+    def _version(self, request: ntm_pb2.CreateSessionRequest, start: Checkpoint | None) -> Version:
+        """
+        The version that a new session is to be on: the one asked for, or the checkpoint's.
+
+        Raises:
+            ModelUnknown: new sessions cannot be opened on that model.
+            ModelVersionUnknown, CheckpointForeign: it has not that version.
+        """
+        current = self._catalogue.current(request.model)
+        version = Version(request.model, request.content_hash)
+        if request.content_hash:
+            self._catalogue.file(version)
+            return version
+        if start is None:
+            return current
+        version = Version(request.model, start.content_hash)
+        try:
+            self._catalogue.file(version)
+        except ModelVersionUnknown as error:
+            raise CheckpointForeign(
+                f"the checkpoint is of another model, or of a version that is not here: "
+                f"{error.message}",
+                expected=current.content_hash,
+                actual=start.content_hash,
+            ) from error
+        return version
 
     async def _open(self, *arguments: Any, is_begun: bool = True) -> SessionView:
         opening = partial(self._engine.open, *arguments, is_begun=is_begun)

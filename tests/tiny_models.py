@@ -102,5 +102,21 @@ def ledger(
     return serialized
 
 
+def doubling() -> bytes:
+    """Another version of the ledger: its outputs are twice the sums, and its state is the same."""
+    nodes = ledger_nodes()
+    (sums,) = (node for node in nodes if node.output[0] == "y")
+    sums.input.append("b_total")
+    return ledger(nodes=nodes)
+
+
+def not_loadable() -> bytes:
+    """A ledger that keeps the contract, and of which onnxruntime can make no network."""
+    nodes = ledger_nodes()
+    # Whether types agree is not looked at before.
+    nodes.append(helper.make_node("MatMul", ["zeros", "axis1"], ["unused"]))
+    return ledger(nodes=nodes)
+
+
 def _info(name: str, shape: tuple[int | str, ...]) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["B", *shape])

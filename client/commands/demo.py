@@ -8,8 +8,8 @@ from pathlib import Path
 
 from client import figure
 from client.commands.parsing import Subparsers, add_command, add_locations, connect, positive
-from client.copy_task import CopySequence
-from client.recording import Recording, record_copy
+from client.recording import Recording, record_task
+from client.task_sequence import TaskSequence
 from client.terminal import Terminal, bits_picture, recording_picture
 
 EXAMPLES = """\
@@ -35,21 +35,21 @@ def run(arguments: argparse.Namespace) -> int:
     """0 if every bit came back, else 1."""
     with connect(arguments) as client:
         with client.create_session(arguments.model, arguments.locations) as session:
-            sequence = CopySequence.random(session.model, arguments.length, arguments.seed)
-            recording = record_copy(session, sequence)
+            sequence = TaskSequence.draw("copy", (arguments.length,), arguments.seed)
+            recording = record_task(session, sequence)
         print(f"{recording.title}, on {session.model.provider} at {client.target}\n")
     wrong = _show(sequence, recording, Terminal.of(sys.stdout))
     if arguments.png:
         figure.save(recording, arguments.png)
         print(f"drawn to {arguments.png}")
-    print(f"wrong bits: {wrong} of {sequence.target.size}")
+    print(f"wrong bits: {wrong} of {sequence.due.size}")
     return 1 if wrong else 0
 
 
-def _show(sequence: CopySequence, recording: Recording, terminal: Terminal) -> int:
+def _show(sequence: TaskSequence, recording: Recording, terminal: Terminal) -> int:
     """Print the pictures; how many bits are wrong."""
     answer = sequence.answer(recording.outputs)
-    print(f"target\n{bits_picture(sequence.target, terminal)}")
+    print(f"target\n{bits_picture(sequence.due, terminal)}")
     print(f"answer\n{bits_picture(answer, terminal)}\n")
     print(f"{recording_picture(recording, terminal)}\n")
-    return int((answer != sequence.target).sum())
+    return int((answer != sequence.due).sum())

@@ -37,6 +37,15 @@ def run_models(arguments: argparse.Namespace) -> int:
     heads = "heads (read + write)"
     names = ("model", "task", "architecture", "widths", "locations", heads, "provider")
     print(table(names, rows))
+    versions = [
+        (model.name, version.content_hash, _yes(version.current), _yes(version.loaded))
+        for model in models
+        for version in model.versions
+        if len(model.versions) > 1
+    ]
+    if versions:
+        print()
+        print(table(("model", "version", "for new sessions", "loaded"), versions))
     return 0
 
 
@@ -61,6 +70,10 @@ def run_sessions(arguments: argparse.Namespace) -> int:
     names = ("session", "model", "locations", *steps, "state bytes", "expires in")
     print(table(names, rows))
     return 0
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
 
 
 def table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

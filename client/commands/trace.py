@@ -8,57 +8,94 @@ from pathlib import Path
 
 import numpy as np
 
-from client import figure
+from client import figure, recordings
 from client.commands.parsing import Subparsers, add_command, add_locations, connect, positive
-from client.copy_task import CopySequence
-from client.recording import record, record_copy
+from client.errors import InvalidRequest
+from client.recording import Recording, record, record_task
 from client.records import Float32, Model
 from client.sequences import SequenceError, format_of, read
+from client.task_sequence import TaskSequence
+from client.tasks import TASKS, Size
 from client.terminal import Terminal, recording_picture
 
 EXAMPLES = """\
   python -m client trace copy-ntm-lstm
-  python -m client trace copy-ntm-lstm --length 40 --png heads.png
+  python -m client trace repeat-copy-ntm-ff --size 10 3 --seed 1 --png heads.png
   python -m client trace copy-ntm-lstm --input steps.csv --png heads.png
+  python -m client trace copy-ntm-lstm --save copy.npz
+  python -m client trace --open copy.npz --png heads.png
 """
+
+SIZES = "; ".join(f"{name}: {' '.join(task.size_names)}" for name, task in TASKS.items())
 
 
 def add_to(subparsers: Subparsers) -> None:
     """The arguments of the command."""
-    summary = "draw the head weightings over time, as in figure 6 of the paper"
+    summary = "draw what the heads do over time, as in figure 6 of the paper"
     parser = add_command(subparsers, "trace", run, summary, EXAMPLES)
-    parser.add_argument("model", metavar="MODEL", help="name of the model")
-    sequence = parser.add_mutually_exclusive_group()
-    sequence.add_argument(
-        "--length",
-        type=positive,
-        default=20,
-        metavar="L",
-        help="vectors of a random copy sequence (default: %(default)s)",
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help="name of the model; not needed with --open"
     )
-    sequence.add_argument(
+    parser.add_argument(
+        "--size",
+        type=positive,
+        nargs="+",
+        metavar="S",
+        help=f"of the random sequence of the model's task ({SIZES}; "
+        "default: the largest in training)",
+    )
+    parser.add_argument("--seed", type=int, metavar="S", help="of that sequence (default: random)")
+    parser.add_argument(
         "--input", type=Path, metavar="FILE", help="steps to trace instead: .npy, .csv or .jsonl"
     )
     add_locations(parser)
+    parser.add_argument(
+        "--open", type=Path, metavar="FILE", help="draw what --save wrote; needs no server"
+    )
+    parser.add_argument("--save", type=Path, metavar="FILE", help="keep the recording, as .npz")
     parser.add_argument("--png", type=Path, metavar="PATH", help="also draw a picture into a file")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """0 when drawn."""
+    recording = _recording(arguments)
+    print(f"{recording.title}\n\n{recording_picture(recording, Terminal.of(sys.stdout))}")
+    if arguments.save:
+        recordings.save(recording, arguments.save)
+        print(f"\nsaved to {arguments.save}")
+    if arguments.png:
+        figure.save(recording, arguments.png)
+        print(f"\ndrawn to {arguments.png}")
+    return 0
+
+
+def _recording(arguments: argparse.Namespace) -> Recording:
+    if arguments.input and (arguments.size or arguments.seed is not None):
+        raise InvalidRequest("--size and --seed are of a random sequence, not of --input")
+    if arguments.open:
+        made = (arguments.model, arguments.input, arguments.size, arguments.seed)
+        if any(value is not None for value in (*made, arguments.locations)):
+            raise InvalidRequest("--open draws a recording as it is; name only where to draw it")
+        return recordings.load(arguments.open)
+    if not arguments.model:
+        raise InvalidRequest("name a model, or a recording with --open")
     with (
         connect(arguments) as client,
         client.create_session(arguments.model, arguments.locations) as session,
     ):
         if arguments.input:
-            recording = record(session, _steps(arguments.input, session.model))
-        else:
-            sequence = CopySequence.random(session.model, arguments.length)
-            recording = record_copy(session, sequence)
-    print(f"{recording.title}\n\n{recording_picture(recording, Terminal.of(sys.stdout))}")
-    if arguments.png:
-        figure.save(recording, arguments.png)
-        print(f"\ndrawn to {arguments.png}")
-    return 0
+            return record(session, _steps(arguments.input, session.model))
+        size = tuple(arguments.size) if arguments.size else None
+        return record_task(session, _task_sequence(session.model, size, arguments.seed))
+
+
+def _task_sequence(model: Model, size: Size | None, seed: int | None) -> TaskSequence:
+    if model.task not in TASKS:
+        raise InvalidRequest(
+            f"{model.name} has the task {model.task!r}, and sequences can be drawn of "
+            f"{', '.join(TASKS)}; name steps with --input"
+        )
+    return TaskSequence.draw(model.task, size, seed)
 
 
 def _steps(path: Path, model: Model) -> Float32:

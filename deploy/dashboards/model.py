@@ -1,4 +1,4 @@
-"""The dashboard of one model: its file, speed, batches, sessions and traces."""
+"""The dashboard of one model: its versions, speed, batches, sessions and traces."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def served() -> Iterator[Panel]:
     """Which file each replica serves, and where it runs."""
     yield rows(
         "Loaded",
-        "Content hash of the model's file and the provider that runs it; they should agree.",
+        "Content hash of each version and the provider that runs it; old ones have sessions yet.",
         Query(f"ntm_model_info{{{MODEL}}}", "loaded"),
         hidden=("Value",),
     )
@@ -48,6 +48,14 @@ def served() -> Iterator[Panel]:
         "Time that loading and warming up took, by replica.",
         Query(f"ntm_model_load_seconds{{{MODEL}}}", "time"),
         unit="s",
+    )
+    yield lines(
+        "Files taken over",
+        "Files put, replaced or removed in the last hour, by what became of them.",
+        "none",
+        Query(
+            f"sum by (outcome) (increase(ntm_model_reloads_total{{{MODEL}}}[1h]))", "{{outcome}}"
+        ),
     )
 
 

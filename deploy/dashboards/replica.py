@@ -158,13 +158,13 @@ def versions() -> Iterator[Panel]:
     )
     yield rows(
         "Models",
-        "Models that are loaded, the content hash of each file, and the provider that runs it.",
+        "Versions that are loaded, by content hash, and the provider that runs each.",
         Query(f"ntm_model_info{{{MODEL}}}", "loaded"),
         hidden=("Value", "instance"),
     )
     yield rows(
         "Time to load",
-        "Time that loading and warming up each model took.",
+        "Time that loading and warming up each model took, the last time.",
         Query(f"ntm_model_load_seconds{{{MODEL}}}", "time"),
         hidden=("instance",),
         unit="s",

@@ -12,7 +12,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Model(_message.Message):
-    __slots__ = ("name", "content_hash", "task", "architecture", "input_width", "output_width", "state", "traces", "read_heads", "write_heads", "default_locations", "fixed_locations", "provider")
+    __slots__ = ("name", "content_hash", "task", "architecture", "input_width", "output_width", "state", "traces", "read_heads", "write_heads", "default_locations", "fixed_locations", "provider", "versions")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CONTENT_HASH_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
@@ -26,6 +26,7 @@ class Model(_message.Message):
     DEFAULT_LOCATIONS_FIELD_NUMBER: _ClassVar[int]
     FIXED_LOCATIONS_FIELD_NUMBER: _ClassVar[int]
     PROVIDER_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
     name: str
     content_hash: str
     task: str
@@ -39,7 +40,18 @@ class Model(_message.Message):
     default_locations: int
     fixed_locations: bool
     provider: str
-    def __init__(self, name: _Optional[str] = ..., content_hash: _Optional[str] = ..., task: _Optional[str] = ..., architecture: _Optional[str] = ..., input_width: _Optional[int] = ..., output_width: _Optional[int] = ..., state: _Optional[_Iterable[_Union[StateTensor, _Mapping]]] = ..., traces: _Optional[_Iterable[_Union[TraceTensor, _Mapping]]] = ..., read_heads: _Optional[int] = ..., write_heads: _Optional[int] = ..., default_locations: _Optional[int] = ..., fixed_locations: _Optional[bool] = ..., provider: _Optional[str] = ...) -> None: ...
+    versions: _containers.RepeatedCompositeFieldContainer[ModelVersion]
+    def __init__(self, name: _Optional[str] = ..., content_hash: _Optional[str] = ..., task: _Optional[str] = ..., architecture: _Optional[str] = ..., input_width: _Optional[int] = ..., output_width: _Optional[int] = ..., state: _Optional[_Iterable[_Union[StateTensor, _Mapping]]] = ..., traces: _Optional[_Iterable[_Union[TraceTensor, _Mapping]]] = ..., read_heads: _Optional[int] = ..., write_heads: _Optional[int] = ..., default_locations: _Optional[int] = ..., fixed_locations: _Optional[bool] = ..., provider: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ...) -> None: ...
+
+class ModelVersion(_message.Message):
+    __slots__ = ("content_hash", "current", "loaded")
+    CONTENT_HASH_FIELD_NUMBER: _ClassVar[int]
+    CURRENT_FIELD_NUMBER: _ClassVar[int]
+    LOADED_FIELD_NUMBER: _ClassVar[int]
+    content_hash: str
+    current: bool
+    loaded: bool
+    def __init__(self, content_hash: _Optional[str] = ..., current: _Optional[bool] = ..., loaded: _Optional[bool] = ...) -> None: ...
 
 class StateTensor(_message.Message):
     __slots__ = ("name", "shape")
@@ -213,10 +225,12 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
-    __slots__ = ("name",)
+    __slots__ = ("name", "content_hash")
     NAME_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_HASH_FIELD_NUMBER: _ClassVar[int]
     name: str
-    def __init__(self, name: _Optional[str] = ...) -> None: ...
+    content_hash: str
+    def __init__(self, name: _Optional[str] = ..., content_hash: _Optional[str] = ...) -> None: ...
 
 class GetModelResponse(_message.Message):
     __slots__ = ("model",)
@@ -225,18 +239,20 @@ class GetModelResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
 
 class CreateSessionRequest(_message.Message):
-    __slots__ = ("model", "locations", "idle_timeout", "checkpoint", "durability")
+    __slots__ = ("model", "locations", "idle_timeout", "checkpoint", "durability", "content_hash")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LOCATIONS_FIELD_NUMBER: _ClassVar[int]
     IDLE_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_HASH_FIELD_NUMBER: _ClassVar[int]
     model: str
     locations: int
     idle_timeout: _duration_pb2.Duration
     checkpoint: bytes
     durability: Durability
-    def __init__(self, model: _Optional[str] = ..., locations: _Optional[int] = ..., idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., checkpoint: _Optional[bytes] = ..., durability: _Optional[_Union[Durability, _Mapping]] = ...) -> None: ...
+    content_hash: str
+    def __init__(self, model: _Optional[str] = ..., locations: _Optional[int] = ..., idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., checkpoint: _Optional[bytes] = ..., durability: _Optional[_Union[Durability, _Mapping]] = ..., content_hash: _Optional[str] = ...) -> None: ...
 
 class CreateSessionResponse(_message.Message):
     __slots__ = ("session",)

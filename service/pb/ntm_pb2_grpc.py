@@ -107,16 +107,19 @@ class NtmServiceServicer:
     """
 
     def ListModels(self, request, context):
-        """Lists the models that this server serves, in order of name.
+        """Lists the models that new sessions can be opened on, in order of name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """Describes one model: what a step takes, what it gives, which traces there are.
+        """Describes one model: what a step takes, what it gives, which traces there are. A model whose file is
+        replaced gets another version: new sessions are opened on it, and open ones stay on theirs. The
+        description is of the version for new sessions unless the request names another.
 
         NOT_FOUND, MODEL_UNKNOWN: no model of that name is served here.
+        NOT_FOUND, MODEL_VERSION_UNKNOWN: this server has not that version of it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -130,7 +133,11 @@ class NtmServiceServicer:
         that waits or runs keeps its session alive. Where the server has a store, any replica with the same
         store can go on with the session, and takes it over by doing so.
 
+        It is opened on the version of the model that the request names, else on the checkpoint's, else on the
+        one for new sessions, and stays on it.
+
         NOT_FOUND, MODEL_UNKNOWN: no model of that name is served here.
+        NOT_FOUND, MODEL_VERSION_UNKNOWN: this server has not that version of it.
         INVALID_ARGUMENT, INVALID_REQUEST: the locations or the idle timeout are out of the server's
         limits, or the model allows one number of locations only.
         INVALID_ARGUMENT with one of RestoreSession's reasons: the checkpoint is not for this session.
@@ -150,7 +157,9 @@ class NtmServiceServicer:
         NOT_FOUND with one of SESSION_UNKNOWN (never opened here, another's, or closed too long ago),
         SESSION_EXPIRED, SESSION_DELETED, SESSION_MOVED (another replica has taken it over); DATA_LOSS,
         SESSION_FAILED after a run that failed; UNAVAILABLE, NOT_STORED where the session is in a store that
-        does not answer, or might be another replica's. Every call below that names a session can fail so.
+        does not answer, or might be another replica's; NOT_FOUND, MODEL_VERSION_UNKNOWN where it is in the store and of a
+        version of its model that this server has not: it stays there, for a server that has. Every call below that names a
+        session can fail so.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -175,8 +184,8 @@ class NtmServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CheckpointSession(self, request, context):
-        """Takes a checkpoint: the session's state at its next step, as bytes that any server of the same model
-        takes, now or later. service/checkpoint.py has their layout. Chunks already waiting run first. Does not
+        """Takes a checkpoint: the session's state at its next step, as bytes that any server of the same version
+        of the model takes, now or later. service/checkpoint.py has their layout. Chunks already waiting run first. Does not
         count as use.
 
         INVALID_ARGUMENT, INVALID_REQUEST: the answer would exceed the server's message size.
@@ -190,7 +199,7 @@ class NtmServiceServicer:
         use. A session that is refused stays as it is.
 
         INVALID_ARGUMENT with CHECKPOINT_DAMAGED (the bytes are not those that were taken), CHECKPOINT_FOREIGN
-        (of another model, or another number of locations) or CHECKPOINT_TOO_NEW (taken by a later server).
+        (of another model, another version of it, or another number of locations) or CHECKPOINT_TOO_NEW (taken by a later server).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from client import Client, Session
-from client.copy_task import CopySequence
+from client.task_sequence import TaskSequence
 from deploy.stack import wait_until
 from service.spec import Float32
 from tests.balancers.balancing import BALANCERS, Balancer, balancing, checked, leads_to
@@ -77,7 +77,7 @@ def owners(site: Site, sessions: Sequence[Session]) -> list[int]:
     return found
 
 
-def expected(site: Site, sequences: Sequence[CopySequence]) -> list[Float32]:
+def expected(site: Site, sequences: Sequence[TaskSequence]) -> list[Float32]:
     """What each sequence gives in a session that nothing happens to, beside the balancer."""
     with Client(site.replicas[0].address) as client, client.create_session(MODEL) as session:
         outputs = []
@@ -109,12 +109,11 @@ def test_sessions_outlive_their_replica(
 ) -> None:
     """Ended in the middle of steps: no output differs by a bit, and other sessions stay."""
     before = owners(site, sessions)
-    model = sessions[0].model
-    sequences = [CopySequence.random(model, LENGTH, seed) for seed in range(SESSIONS)]
+    sequences = [TaskSequence.draw("copy", (LENGTH,), seed) for seed in range(SESSIONS)]
     wanted = expected(site, sequences)
     firsts = [s.step(q.inputs[:LENGTH]).outputs for s, q in zip(sessions, sequences, strict=True)]
 
-    def go_on(session: Session, sequence: CopySequence) -> Float32:
+    def go_on(session: Session, sequence: TaskSequence) -> Float32:
         steps = [session.step(inputs[None]).outputs for inputs in sequence.inputs[LENGTH:]]
         return np.concatenate(steps)
 

@@ -14,6 +14,7 @@ from service.metrics import Metrics
 from service.runtime import Network
 from service.settings import Settings
 from service.spec import Float32
+from service.version import Version
 from service.work import Chunk, ChunkOutcome
 
 STEPS = 240
@@ -44,8 +45,9 @@ class Reference:
         self._networks = {
             name: Network((models_dir / name / "model.onnx").read_bytes(), "cpu") for name in MODELS
         }
+        networks = {self._version(name): network for name, network in self._networks.items()}
         metrics = Metrics(CollectorRegistry())
-        self._engine = Engine(self._networks, Settings(), metrics, time.monotonic, time.time)
+        self._engine = Engine(networks, Settings(), metrics, time.monotonic, time.time)
 
     def expected(self, number: int) -> Expected:
         """The session of that number; takes some tens of milliseconds."""
@@ -53,7 +55,7 @@ class Reference:
         width = self._networks[model].spec.input_width
         chance = np.random.default_rng([self._seed, number])
         inputs = chance.random((STEPS + AFTERWARDS, width), np.float32)
-        session = self._engine.open(model, 0, None, "reference").id
+        session = self._engine.open(self._version(model), 0, None, "reference").id
         chunk = Chunk(session, inputs.reshape(-1), 0)
         self._engine.submit(chunk)
         while self._engine.busy:
@@ -61,3 +63,6 @@ class Reference:
         self._engine.delete(session)
         assert isinstance(chunk.outcome, ChunkOutcome), chunk.error
         return Expected(number, model, inputs, chunk.outcome.outputs.copy())
+
+    def _version(self, model: str) -> Version:
+        return Version(model, self._networks[model].content_hash)

@@ -76,10 +76,46 @@ def test_trace_of_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     assert out.endswith(f"drawn to {png}\n")
 
 
-def test_trace_of_a_copy_sequence(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a file a random copy sequence is traced."""
-    assert main(["trace", "copy", "--length", "5"]) == 0
+def test_trace_of_a_task(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a file a random sequence of the model's task is traced; a seed decides it."""
+    assert main(["trace", "copy", "--size", "5", "--seed", "1"]) == 0
     assert "copy: 11 steps, 32 locations" in capsys.readouterr().out
+
+
+def test_a_trace_is_saved_and_opened(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, fake: FakeServer
+) -> None:
+    """What was saved is drawn again alike, without a server."""
+    file = str(tmp_path / "copy.npz")
+    assert main(["trace", "copy", "--size", "5", "--save", file]) == 0
+    drawn = capsys.readouterr().out
+    fake.routes.clear()
+
+    assert main(["trace", "--open", file]) == 0
+    assert drawn == f"{capsys.readouterr().out}\nsaved to {file}\n"
+    assert fake.routes == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name a model, or a recording with --open"),
+        (["sums"], "sums has the task 'sums', and sequences can be drawn of copy, repeat-copy"),
+        (["copy", "--size", "5", "3"], "the size of copy is its length, not [5, 3]"),
+        (["copy", "--input", "steps.npy", "--seed", "3"], "--size and --seed are of a random"),
+        (["copy", "--open", "copy.npz"], "--open draws a recording as it is"),
+        (["--open", "/nowhere/copy.npz"], "No such file"),
+        (["--open", __file__], "test_cli.py is no recording"),
+    ],
+)
+def test_trace_of_nothing(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    """What cannot be traced is said in one line."""
+    assert main(["trace", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
 
 
 def test_trace_of_an_empty_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -11,35 +11,10 @@ import pytest
 from matplotlib.image import imread
 
 from client.figure import DrawingUnavailable, panels, save
-from client.recording import Recording
 from client.records import Float32
 from client.terminal import Terminal, bits_picture, recording_picture, weighting_picture
 from client.window import locations_in_use
-
-
-def moving(steps: int, locations: int, by: int) -> Float32:
-    """The weighting of one head that moves from location 0 in each step, [steps, 1, N]."""
-    weighting = np.zeros((steps, 1, locations), np.float32)
-    weighting[np.arange(steps), 0, np.arange(steps) * by % locations] = 1
-    return weighting
-
-
-def ones(*shape: int) -> Float32:
-    """Inputs or outputs of that shape."""
-    return np.ones(shape, np.float32)
-
-
-def recording(heads: int = 1) -> Recording:
-    """Twelve steps in which every head moves on."""
-    weighting = np.repeat(moving(12, 16, 1), heads, 1)
-    vectors = np.ones((12, heads, 5), np.float32)
-    traces = {
-        "read_weighting": weighting[:, :1],
-        "write_weighting": weighting,
-        "read_vector": vectors[:, :1],
-        "add_vector": -vectors,
-    }
-    return Recording("title", ones(12, 9), ones(12, 8), traces, {5: "delimiter"}, 6)
+from tests.client.recorded import moving, recording
 
 
 def test_a_weighting_in_shades() -> None:
@@ -137,9 +112,7 @@ def test_all_heads_are_drawn() -> None:
         "write weighting, head 2 of 2 (down: locations, across: steps)",
         "read weighting (down: locations, across: steps)",
     ]
-    assert recording_picture(Recording("", ones(1, 1), ones(1, 1), {}), Terminal()) == (
-        "The network has no heads to draw."
-    )
+    assert recording_picture(recording(heads=0), Terminal()) == "The network has no heads to draw."
 
 
 def test_panels_are_those_of_figure_6() -> None:
@@ -175,7 +148,7 @@ def test_a_png_is_drawn(tmp_path: Path, heads: int) -> None:
 
 def test_a_network_without_heads_is_drawn(tmp_path: Path) -> None:
     """Its picture has inputs and outputs."""
-    save(Recording("lstm", ones(4, 3), ones(4, 3), {}), tmp_path / "lstm.png")
+    save(recording(heads=0), tmp_path / "lstm.png")
 
     assert (tmp_path / "lstm.png").stat().st_size > 1000
 

@@ -50,7 +50,7 @@ class Wire:
         self.attempts: list[Attempt] = []
         self.retries = Retries(resume, self.clock, lambda: 0.5)
         opening = procedures.create_session(
-            "sums", None, timedelta(90), b"", Durability(policy, every), {}
+            "sums", None, timedelta(90), b"", Durability(policy, every), "", {}
         )
         self.session = SessionRecord(*self.run(self.retries.carry(opening)))
         self.resuming = Resuming(self.session, self.retries, Limits(chunk_steps=5))

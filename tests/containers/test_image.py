@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from client import AsyncClient, Client, StreamBroken, Unavailable
-from client.copy_task import CopySequence
+from client.task_sequence import TaskSequence
 from tests.conftest import MODELS, Serve
 from tests.containers.engine import LOCKED_DOWN, Container, engine, eventually, is_healthy, running
 
@@ -114,10 +114,10 @@ async def test_it_answers_as_a_server_outside_does(container: Container, serve: 
         for address in (container.address, outside.address):
             async with AsyncClient(address) as client:
                 session = await client.create_session("copy-ntm-lstm")
-                sequence = CopySequence.random(session.model, 20, seed=1)
+                sequence = TaskSequence.draw("copy", (20,), seed=1)
                 answers.append((await session.step(sequence.inputs)).outputs)
 
-    np.testing.assert_array_equal(sequence.answer(answers[0]), sequence.target)
+    np.testing.assert_array_equal(sequence.answer(answers[0]), sequence.due)
     np.testing.assert_array_equal(answers[0], answers[1])
 
 

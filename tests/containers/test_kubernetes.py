@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from client import Client
-from client.copy_task import CopySequence
+from client.task_sequence import TaskSequence
 from tests.containers.engine import engine, is_podman, wait_until_serving
 from tests.deploy.manifests import KUBERNETES, kustomize, named
 
@@ -64,10 +64,10 @@ def address(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
 def test_it_serves(address: str) -> None:
     """Twenty vectors are copied without a wrong bit."""
     with Client(address) as client, client.create_session("copy-ntm-lstm") as session:
-        sequence = CopySequence.random(session.model, 20, seed=1)
+        sequence = TaskSequence.draw("copy", (20,), seed=1)
         answer = sequence.answer(session.step(sequence.inputs).outputs)
 
-    assert (answer == sequence.target).all()
+    assert (answer == sequence.due).all()
 
 
 @pytest.mark.usefixtures("address")

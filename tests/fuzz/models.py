@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from service import graph
-from service.catalogue import MODEL_FILE, Catalogue
+from service.catalogue import Catalogue
 from service.errors import ModelInvalid
 from service.metrics import Metrics
+from service.model_folder import MODEL_FILE
 from service.settings import Settings
 from service.spec import METADATA_KEY
 from tests.fuzz.alterations import altered
@@ -74,7 +75,8 @@ def loader() -> Iterator[Callable[[bytes], None]]:
             path.write_bytes(model)
             with suppress(ModelInvalid):
                 catalogue = Catalogue(settings, Metrics(CollectorRegistry()))
-                runner.run(catalogue.load("fuzzed"))
-                assert list(catalogue.networks) == ["fuzzed"]
+                version = catalogue.current("fuzzed")
+                runner.run(catalogue.load(version))
+                assert list(catalogue.networks) == [version]
 
         yield check

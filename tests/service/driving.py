@@ -10,12 +10,17 @@ from prometheus_client import CollectorRegistry
 
 from service.engine import Engine
 from service.metrics import Metrics
-from service.runtime import Network
+from service.runtime import Network, content_hash
 from service.settings import Settings
 from service.spec import Float32
+from service.version import Version
 from service.work import Chunk, ChunkOutcome, Work
+from tests.tiny_models import ledger
 
 OWNER = "ipv4:127.0.0.1"
+
+LEDGER = Version("ledger", content_hash(ledger()))
+"""The version that engines of these tests serve."""
 
 
 def engine(
@@ -23,7 +28,7 @@ def engine(
 ) -> Engine:
     """An engine that serves the network as `ledger`, with these settings."""
     settings, metrics = Settings(**changes), Metrics(CollectorRegistry())
-    return Engine({"ledger": network}, settings, metrics, clock, clock, most_turns)
+    return Engine({LEDGER: network}, settings, metrics, clock, clock, most_turns)
 
 
 def opened(
@@ -33,7 +38,7 @@ def opened(
     owner: str = OWNER,
 ) -> str:
     """The id of a new session of the ledger."""
-    return engine.open("ledger", locations, idle_timeout_seconds, owner).id
+    return engine.open(LEDGER, locations, idle_timeout_seconds, owner).id
 
 
 def chunk(

@@ -9,10 +9,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from service.catalogue import Catalogue
-from service.errors import ModelInvalid, ModelUnknown
+from service.errors import ModelInvalid, ModelUnknown, ModelVersionUnknown
 from service.metrics import Metrics
+from service.runtime import content_hash
 from service.settings import Settings
-from tests.tiny_models import LEDGER, ledger
+from service.version import Version
+from tests.tiny_models import LEDGER, doubling, ledger, not_loadable
 
 
 @pytest.fixture
@@ -33,15 +35,15 @@ def catalogue(folder: Path, models: str = "") -> Catalogue:
 
 def test_all_models_are_served_unless_some_are_named(folder: Path) -> None:
     """In order of name, and folders without a model are passed over."""
-    assert list(catalogue(folder).models) == ["a", "b"]
-    assert list(catalogue(folder, " b ").models) == ["b"]
+    assert catalogue(folder).models == ["a", "b"]
+    assert catalogue(folder, " b ").models == ["b"]
 
 
 def test_a_model_is_known_before_it_is_loaded(folder: Path) -> None:
     """Its spec is read at the start, its network is not."""
     both = catalogue(folder)
 
-    assert both.model("a").spec == LEDGER
+    assert both.file(both.current("a")).spec == LEDGER
     assert both.provider == "CPUExecutionProvider"
     assert both.networks == {}
 
@@ -49,41 +51,94 @@ def test_a_model_is_known_before_it_is_loaded(folder: Path) -> None:
 async def test_a_model_is_loaded_once_for_all_who_ask(folder: Path) -> None:
     """Three who ask at once, and one later, get the same network; the other stays unloaded."""
     both = catalogue(folder)
-    await asyncio.gather(*(both.load("a") for _ in range(3)))
-    network = both.networks["a"]
-    await both.load("a")
+    version = both.current("a")
+    await asyncio.gather(*(both.load(version) for _ in range(3)))
+    network = both.networks[version]
+    await both.load(version)
 
-    assert both.networks == {"a": network}
-    assert network.content_hash == both.model("a").content_hash
+    assert both.networks == {version: network}
+    assert network.content_hash == version.content_hash
 
 
 async def test_one_who_stops_waiting_does_not_stop_the_loading(folder: Path) -> None:
     """A cancelled call leaves the others to be served."""
     both = catalogue(folder)
-    first, second = (asyncio.create_task(both.load("a")) for _ in range(2))
+    first, second = (asyncio.create_task(both.load(both.current("a"))) for _ in range(2))
     await asyncio.sleep(0)
     first.cancel()
     await second
 
-    assert "a" in both.networks
+    assert both.current("a") in both.networks
 
 
-async def test_a_file_changed_since_the_start_is_not_loaded(folder: Path) -> None:
-    """The client learns that the model cannot be loaded, and the next who asks does as well."""
+async def test_what_is_loaded_is_what_was_read(folder: Path) -> None:
+    """Whatever the file holds by then, until the change is taken over."""
     both = catalogue(folder)
+    version = both.current("a")
     (folder / "a" / "model.onnx").write_bytes(b"changed")
+    await both.load(version)
+
+    assert both.networks[version].content_hash == version.content_hash
+
+
+async def test_a_network_that_cannot_be_loaded_is_told_to_all_who_ask(tmp_path: Path) -> None:
+    """Each learns where to look, and other models are served."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "model.onnx").write_bytes(not_loadable())
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "model.onnx").write_bytes(ledger())
+    both = catalogue(tmp_path)
     for _ in range(2):
         with pytest.raises(ModelInvalid, match="'a' cannot be loaded; the server's log says why"):
-            await both.load("a")
-    await both.load("b")
+            await both.load(both.current("a"))
+    await both.load(both.current("b"))
 
-    assert list(both.networks) == ["b"]
+    assert list(both.networks) == [both.current("b")]
 
 
-async def test_an_unknown_model_is_named(folder: Path) -> None:
+def test_an_unknown_model_is_named(folder: Path) -> None:
     """And so is the way to those there are."""
     with pytest.raises(ModelUnknown, match="'c' is not served here; ListModels"):
-        await catalogue(folder).load("c")
+        catalogue(folder).current("c")
+    with pytest.raises(ModelUnknown, match="'c' is not served here; ListModels"):
+        catalogue(folder).file(Version("c", "f" * 64))
+
+
+async def test_an_unknown_version_is_told_with_those_there_are(folder: Path) -> None:
+    """By whoever asks for it, and nothing is kept for those who asked."""
+    both = catalogue(folder)
+    known = both.current("a").content_hash
+    with pytest.raises(ModelVersionUnknown, match=f"has no version 'f{{64}}' here, but {known}"):
+        async with both.using(Version("a", "f" * 64)):
+            pytest.fail("there is no such version")
+    assert both.versions("a") == [both.current("a")]
+
+
+def test_other_versions_are_known_and_none_is_for_new_sessions(folder: Path) -> None:
+    """Whatever their files are called; other files of the folder are none."""
+    others = folder / "a" / "versions"
+    others.mkdir()
+    (others / "last-year.onnx").write_bytes(doubling())
+    (others / "README.md").write_text("those of last year")
+    (others / ".upload.onnx").write_bytes(b"not whole yet")
+    both = catalogue(folder)
+    old = Version("a", content_hash(doubling()))
+
+    assert both.versions("a") == [both.current("a"), old]
+    assert both.current("a").content_hash == content_hash(ledger())
+    assert both.file(old).content == doubling()
+    assert both.versions("b") == [both.current("b")]
+
+
+def test_a_model_with_other_versions_only_is_not_for_new_sessions(folder: Path) -> None:
+    """Its sessions go on, and no other begins."""
+    others = folder / "a" / "versions"
+    others.mkdir()
+    (folder / "a" / "model.onnx").rename(others / "old.onnx")
+    both = catalogue(folder)
+
+    assert both.models == ["b"]
+    assert both.file(Version("a", content_hash(ledger()))).spec == LEDGER
 
 
 def test_a_model_that_is_not_there_is_named(folder: Path) -> None:
@@ -104,7 +159,7 @@ def test_no_name_of_a_model_is_a_path(folder: Path, name: str) -> None:
     with pytest.raises(ModelInvalid, match="has the models"):
         catalogue(folder, name)
     with pytest.raises(ModelUnknown):
-        catalogue(folder).model(name)
+        catalogue(folder).current(name)
 
 
 def test_links_in_the_folder_are_the_operators(
@@ -117,16 +172,14 @@ def test_links_in_the_folder_are_the_operators(
     (folder / "a" / "model.onnx").rename(volume / "other.onnx")
     (folder / "a" / "model.onnx").symlink_to(volume / "other.onnx")
 
-    assert list(catalogue(folder).models) == ["a", "b"]
+    assert catalogue(folder).models == ["a", "b"]
 
 
-async def test_a_link_that_leads_elsewhere_later_is_not_loaded(folder: Path) -> None:
-    """What is loaded is what was read at the start, or nothing."""
-    both = catalogue(folder)
-    (folder / "a" / "model.onnx").unlink()
-    (folder / "a" / "model.onnx").symlink_to("/etc/passwd")
-    with pytest.raises(ModelInvalid, match="cannot be loaded"):
-        await both.load("a")
+def test_a_folder_that_is_being_made_ready_is_passed_over(folder: Path) -> None:
+    """Its name begins with a dot, until it is moved to its place."""
+    (folder / "a").rename(folder / ".a")
+
+    assert catalogue(folder).models == ["b"]
 
 
 def test_an_empty_folder_says_what_to_set(tmp_path: Path) -> None:
@@ -140,3 +193,22 @@ def test_a_broken_model_is_named_with_its_path(folder: Path) -> None:
     (folder / "a" / "model.onnx").write_bytes(b"broken")
     with pytest.raises(ModelInvalid, match=r"a/model\.onnx: not a valid ONNX model"):
         catalogue(folder)
+
+
+async def test_a_version_that_somebody_is_about_to_use_is_kept(folder: Path) -> None:
+    """It may take long until there is room for a session; after that it is forgotten."""
+    both = catalogue(folder)
+    old = both.current("a")
+    (place,) = (place for place in both.folder.read() if place.model == "a")
+    async with both.using(old):
+        place.path.write_bytes(doubling())
+        both.put(place, both.folder.read()[place])
+        await both.tidy(lambda _: False)
+        assert both.networks.keys() == {old}
+        assert both.versions("a") == [both.current("a"), old]
+    await both.tidy(lambda version: version == old)
+    assert both.networks.keys() == {old}
+    await both.tidy(lambda _: False)
+
+    assert both.networks == {}
+    assert both.versions("a") == [Version("a", content_hash(doubling()))]

@@ -11,7 +11,7 @@ from service.metrics import Metrics
 from service.runtime import Network
 from service.settings import Settings
 from tests.conftest import Clock
-from tests.service.driving import OWNER, chunk, opened, run, stepped
+from tests.service.driving import LEDGER, OWNER, chunk, opened, run, stepped
 from tests.tiny_models import RUN_FAILS
 
 
@@ -22,7 +22,7 @@ class Counted:
         """With turns of at most two ticks."""
         self.registry = CollectorRegistry()
         settings = Settings(max_burst=2, max_sessions=7, max_state_bytes=10_000)
-        networks = {"ledger": network}
+        networks = {LEDGER: network}
         self.engine = Engine(networks, settings, Metrics(self.registry), clock, clock)
 
     def value(self, name: str, **labels: str) -> float | None:
@@ -121,7 +121,7 @@ def test_slots_and_state_are_counted_where_they_are(counted: Counted) -> None:
 
 def test_how_a_session_ended_is_told(counted: Counted, clock: Clock) -> None:
     """One expires after 10 s without a step, one fails, one is deleted after two steps."""
-    idle = counted.engine.open("ledger", 8, 10.0, OWNER).id
+    idle = counted.engine.open(LEDGER, 8, 10.0, OWNER).id
     failing, deleted = opened(counted.engine), opened(counted.engine)
     stepped(counted.engine, chunk(deleted, [[1, 1]] * 2))
     counted.engine.submit(chunk(failing, [[RUN_FAILS, 0]]))

@@ -21,7 +21,7 @@ from service.errors import (
 from service.runtime import Network
 from service.work import Chunk, Operation
 from tests.conftest import Clock
-from tests.service.driving import chunk, engine, opened, outputs, run, stepped, submitted
+from tests.service.driving import LEDGER, chunk, engine, opened, outputs, run, stepped, submitted
 from tests.tiny_models import NOT_FINITE, RUN_FAILS
 
 
@@ -352,7 +352,7 @@ def test_a_newcomer_waits_for_one_burst_at_most(network: Network, clock: Clock) 
 def test_the_sessions_of_one_owner_are_listed_in_order(ledgers: Engine) -> None:
     """Listing goes by creation, page by page, and leaves out the sessions of others."""
     mine = [opened(ledgers) for _ in range(3)]
-    ledgers.open("ledger", 0, None, "somebody else")
+    ledgers.open(LEDGER, 0, None, "somebody else")
     owner = "ipv4:127.0.0.1"
     first = ledgers.owned(owner, 0, 2)
     rest = ledgers.owned(owner, first[-1].number, 2)

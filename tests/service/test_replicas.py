@@ -37,7 +37,7 @@ from service.settings import Settings
 from service.work import Chunk, Operation, Work
 from tests.conftest import Clock
 from tests.service import driving
-from tests.service.driving import OWNER, outputs
+from tests.service.driving import LEDGER, OWNER, outputs
 from tests.service.memory_store import MemoryStore
 from tests.service.turned import LOCATIONS, Client, Replica
 from tests.tiny_models import ledger
@@ -68,7 +68,7 @@ class Replicas(RuleBasedStateMachine):
 
     def replica(self) -> Replica:
         """A server that has just started."""
-        networks = {"ledger": self.network}
+        networks = {LEDGER: self.network}
         metrics, options = Metrics(CollectorRegistry()), Settings(max_burst=2)
         return Replica(
             Engine(networks, options, metrics, self.clock, self.clock, most_turns=3, has_store=True)
@@ -81,7 +81,7 @@ class Replicas(RuleBasedStateMachine):
         replica = self.replicas[which]
         self.end(replica)
         durability = Durability(policy, 3 if policy is Policy.ASYNCHRONOUS else 0)
-        view = replica.engine.open("ledger", LOCATIONS, None, OWNER, None, durability)
+        view = replica.engine.open(LEDGER, LOCATIONS, None, OWNER, None, durability)
         self.keep(replica, view.id, policy)
         client = Client(view.id, len(self.all) + 1, durability, view.epoch)
         self.all.append(client)
@@ -128,7 +128,7 @@ class Replicas(RuleBasedStateMachine):
             return
         self.end(replica)
         durability, policy = client.durability, client.durability.policy
-        fork = replica.engine.open("ledger", LOCATIONS, None, OWNER, None, durability)
+        fork = replica.engine.open(LEDGER, LOCATIONS, None, OWNER, None, durability)
         operation = Operation(client.id, partial(replica.engine.fork, fork_id=fork.id))
         self.operate(which, client, operation)
         at = client.known
@@ -430,7 +430,7 @@ def test_steps_are_neither_lost_nor_repeated_nor_told_wrongly() -> None:
     """With crashes, lost answers, stores that do not answer, sleeping, and going to and fro."""
     Replicas.network = Network(ledger(), "cpu")
     engine = driving.engine(Replicas.network, Clock())
-    view = engine.open("ledger", LOCATIONS, None, OWNER)
+    view = engine.open(LEDGER, LOCATIONS, None, OWNER)
     Replicas.blank = engine.checkpoint(engine.session(view.id))[1]
     Replicas.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
     Replicas.TestCase().runTest()

@@ -13,7 +13,7 @@ from service.saving import RENEW_SECONDS, Durability, Policy, Snapshot
 from service.settings import Settings
 from service.work import Operation, Work
 from tests.conftest import Clock
-from tests.service.driving import OWNER, chunk, outputs
+from tests.service.driving import LEDGER, OWNER, chunk, outputs
 
 ONES = [[1, 1]]
 
@@ -23,14 +23,14 @@ class Storing:
 
     def __init__(self, network: Network, clock: Clock) -> None:
         """Turns make at most two ticks."""
-        networks, metrics = {"ledger": network}, Metrics(CollectorRegistry())
+        networks, metrics = {LEDGER: network}, Metrics(CollectorRegistry())
         self.engine = Engine(networks, Settings(max_burst=2), metrics, clock, clock, has_store=True)
         self.snapshots: list[Snapshot] = []
 
     def opened(self, policy: Policy, every_steps: int = 4) -> str:
         """A session that is stored as it is."""
         durability = Durability(policy, every_steps)
-        session_id = self.engine.open("ledger", 5, None, OWNER, None, durability).id
+        session_id = self.engine.open(LEDGER, 5, None, OWNER, None, durability).id
         self.engine.saving.take([self.engine.session(session_id)])
         self.run()
         self.store()
@@ -200,7 +200,7 @@ def test_a_session_of_no_durability_that_was_stored_is_stored_when_it_is_reset(
     """Or it could come back as it slept; one that never was in the store cannot."""
     slept, new = (
         storing.opened(Policy.NONE),
-        storing.engine.open("ledger", 5, None, OWNER, None, Durability(Policy.NONE)),
+        storing.engine.open(LEDGER, 5, None, OWNER, None, Durability(Policy.NONE)),
     )
     reset = Operation(slept, storing.engine.reset)
     assert storing.run(reset) == []
@@ -212,7 +212,7 @@ def test_a_session_of_no_durability_that_was_stored_is_stored_when_it_is_reset(
 def test_the_store_is_told_only_of_sessions_that_it_may_have(storing: Storing) -> None:
     """And in which epoch they ended."""
     stored = storing.opened(Policy.NONE)
-    new = storing.engine.open("ledger", 5, None, OWNER, None, Durability(Policy.NONE)).id
+    new = storing.engine.open(LEDGER, 5, None, OWNER, None, Durability(Policy.NONE)).id
     storing.engine.delete(stored)
     storing.engine.delete(new)
     assert [each[:2] for each in storing.engine.forgotten()] == [(stored, 1)]

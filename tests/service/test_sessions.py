@@ -96,10 +96,11 @@ def test_what_is_held_is_counted_by_owner(network: Network) -> None:
         lambda table: table.held_by("alice").count(1, 0),
         lambda table: table.held.count(0, -1),
         lambda table: setattr(next(iter(table)), "owner", "bob"),
+        lambda table: setattr(next(iter(table)), "model", "other"),
     ],
 )
 def test_a_miscount_is_found(network: Network, miscount: Callable[[SessionTable], None]) -> None:
-    """By owner and in all."""
+    """By owner, by version and in all."""
     table = SessionTable()
     table.add(session(network, "a", owner="alice"))
     table.check_integrity()

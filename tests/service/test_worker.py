@@ -19,7 +19,7 @@ from service.settings import Settings
 from service.turn import Turn
 from service.worker import Worker
 from tests.conftest import Clock
-from tests.service.driving import OWNER, chunk, engine
+from tests.service.driving import LEDGER, OWNER, chunk, engine
 
 
 class Fixture:
@@ -33,7 +33,7 @@ class Fixture:
 
     async def opened(self) -> str:
         """The id of a new session."""
-        return (await self.worker.call(self.engine.open, "ledger", 8, None, OWNER)).id
+        return (await self.worker.call(self.engine.open, LEDGER, 8, None, OWNER)).id
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ async def test_as_many_runs_are_made_at_once_as_there_are_threads(
     monkeypatch.setattr("service.engine.SHORT_TURN_BYTES", -1)
     # Of three slabs, so that there are three turns.
     views = [
-        await fixture.worker.call(fixture.engine.open, "ledger", size, None, OWNER)
+        await fixture.worker.call(fixture.engine.open, LEDGER, size, None, OWNER)
         for size in (5, 6, 8)
     ]
     works = [fixture.worker.ask(chunk(view.id, [[1, 1]] * 3)) for view in views]
@@ -182,7 +182,7 @@ async def test_a_call_does_not_wait_for_all_steps_there_are(fixture: Fixture, ga
     """While a call waits no more turns are begun, so it comes before the end of long chunks."""
     engine, worker = fixture.engine, fixture.worker
     # Of two slabs, so that there are two turns under way.
-    views = [await worker.call(engine.open, "ledger", size, None, OWNER) for size in (5, 8)]
+    views = [await worker.call(engine.open, LEDGER, size, None, OWNER) for size in (5, 8)]
     done: list[str] = []
     works = [worker.ask(chunk(view.id, [[1, 1]] * 50)) for view in views]
     await asyncio.to_thread(gate.entered.wait)
@@ -278,10 +278,10 @@ async def test_a_session_expires_without_anybody_calling(network: Network) -> No
             if self._opened and not len(self._sessions):
                 loop.call_soon_threadsafe(empty.set)
 
-    watched = Watched({"ledger": network}, Settings(), Metrics(CollectorRegistry()), time.monotonic)
+    watched = Watched({LEDGER: network}, Settings(), Metrics(CollectorRegistry()), time.monotonic)
     worker = Worker(watched, 1)
     worker.start()
-    view = await worker.call(watched.open, "ledger", 8, 0.05, OWNER)
+    view = await worker.call(watched.open, LEDGER, 8, 0.05, OWNER)
     await asyncio.wait_for(empty.wait(), 10)
     with pytest.raises(SessionExpired):
         await worker.call(watched.describe, view.id)
