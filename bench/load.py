@@ -78,19 +78,21 @@ async def multiplexed(
     locations: int = 0,
     traces: tuple[str, ...] = (),
     policy: str = "POLICY_UNSPECIFIED",
+    token: str = "",
 ) -> dict[str, float]:
     """
     Throughput of sessions on one stream, each with chunks of so many steps.
 
-    The first message has a chunk for every session; each next one has a chunk for every session
-    that the last reply had an outcome for.
+    At first every session gets a chunk, 64 of them a message; then, with each reply, those that it
+    had an outcome for.
     """
     request = pb.CreateSessionRequest(model=MODEL, locations=locations)
     request.durability.policy = getattr(pb.Durability, policy)
-    async with _channel(address) as channel, _sessions(channel, sessions, request) as opened:
+    async with _channel(address, token) as channel, _sessions(channel, sessions, request) as opened:
         chunks = [_message([_step(one, steps, tag, traces)]) for tag, one in enumerate(opened)]
         call = channel.stream_stream(STEPS)()
-        await call.write(b"".join(chunks))  # messages joined are one message of all operations
+        for first in range(0, sessions, 64):  # messages joined are one message of all operations
+            await call.write(b"".join(chunks[first : first + 64]))
         begun = started = time.perf_counter()
         done = 0
         while (now := time.perf_counter()) - begun < WARM_UP_SECONDS + seconds:
@@ -170,6 +172,32 @@ async def once_a_second(
         start = time.perf_counter() + 0.1
         starts = (start + index / sessions for index in range(sessions))
         await asyncio.gather(*map(steps, opened, starts))
+        await asyncio.gather(*busy)
+        return quantiles(times)
+
+
+async def lone(
+    address: str, seconds: float, others: int, chunk: int, token: str, others_token: str
+) -> dict[str, float]:
+    """
+    Quantiles of the step time of one session, which pauses for 20 ms after each step.
+
+    Meanwhile `others` sessions of another principal stream chunks as fast as they can.
+    """
+    async with _channel(address, token) as channel, _sessions(channel, 1) as (session,):
+        busy = []
+        if others:
+            streaming = multiplexed(address, others, chunk, seconds + 2, token=others_token)
+            busy = [asyncio.create_task(streaming)]
+            await asyncio.sleep(2)
+        call, message = channel.stream_stream(STEPS)(), _message([_step(session)])
+        times: list[float] = []
+        end = time.perf_counter() + seconds
+        while (sent := time.perf_counter()) < end:
+            await call.write(message)
+            _replies(await call.read())
+            times.append(time.perf_counter() - sent)
+            await asyncio.sleep(0.02)
         await asyncio.gather(*busy)
         return quantiles(times)
 
@@ -288,9 +316,23 @@ async def _open(channel: Any, count: int, request: pb.CreateSessionRequest = _RE
     return sessions
 
 
-def _channel(address: str) -> Any:
-    """A connection; as Any, for grpc's types know no calls of bytes."""
-    return grpc.aio.insecure_channel(address, options=OPTIONS)
+def _channel(address: str, token: str = "") -> Any:
+    """A connection, perhaps of a principal; as Any, for grpc's types know no calls of bytes."""
+    interceptors = [_Authorized(token)] if token else []
+    return grpc.aio.insecure_channel(address, options=OPTIONS, interceptors=interceptors)
+
+
+class _Authorized(grpc.aio.StreamStreamClientInterceptor):
+    """Sends a token with every stream."""
+
+    def __init__(self, token: str) -> None:
+        self._metadata = (("authorization", f"Bearer {token}"),)
+
+    async def intercept_stream_stream(
+        self, continuation: Any, client_call_details: Any, request_iterator: Any
+    ) -> Any:
+        details = client_call_details._replace(metadata=self._metadata)
+        return await continuation(details, request_iterator)
 
 
 def _message(operations: list[pb.Operation]) -> bytes:
@@ -316,6 +358,7 @@ WORK: dict[str, Callable[..., Awaitable[dict[str, float]]]] = {
         multiplexed,
         open_idle,
         once_a_second,
+        lone,
         open_loop,
     )
 }

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import secrets
 import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -15,6 +20,7 @@ from bench import processes
 from bench.processes import MODEL, Load, Served
 from bench.row import ROOT, Measure, Options, Row, alternated
 from service.model_folder import MODEL_FILE
+from service.principal import SCOPES
 from service.runtime import Network
 from service.slab import Slab
 
@@ -210,6 +216,38 @@ def fairness(options: Options) -> Row:
     return Row("fairness", workload, ratio, 4, False, samples)
 
 
+def tenants(options: Options) -> Row:
+    """One session of a principal, among another's many that stream, against it alone."""
+    others, chunk = 255, 1024
+    tokens = {name: secrets.token_hex() for name in ("one", "many")}
+
+    def measured(served: Served, load: Load, streaming: int) -> Measure:
+        return lambda: load(
+            "lone",
+            address=served.address,
+            seconds=10,
+            others=streaming,
+            chunk=chunk,
+            token=tokens["one"],
+            others_token=tokens["many"],
+        )
+
+    with TemporaryDirectory() as folder:
+        file = Path(folder, "tokens.jsonl")
+        file.write_text("".join(_token_line(*each) for each in tokens.items()))
+        with _server_and_load(options, f"--tokens-file={file}") as (served, load):
+            samples = alternated(
+                min(options.rounds, 3),
+                {
+                    "among others, ": measured(served, load, others),
+                    "alone, ": measured(served, load, 0),
+                },
+            )
+    ratio = median(samples["among others, p99, us"]) / median(samples["alone, p99, us"])
+    workload = f"p99 of one session, another principal's {others} streaming chunks of {chunk} / 0"
+    return Row("tenants", workload, ratio, 4, False, samples)
+
+
 BENCHMARKS: dict[str, Callable[[Options], Row]] = {
     "step-latency": step_latency,
     "step-throughput": step_throughput,
@@ -221,6 +259,7 @@ BENCHMARKS: dict[str, Callable[[Options], Row]] = {
     "memory": memory,
     "long-memory": long_memory,
     "fairness": fairness,
+    "tenants": tenants,
 }
 
 
@@ -249,6 +288,12 @@ def bare_steps_a_second(network: Network, rows: int, seconds: float = 1.0) -> fl
         bound.run()
         runs += 1
     return rows * ticks * runs / (time.perf_counter() - started)
+
+
+def _token_line(principal: str, token: str) -> str:
+    """The line of a tokens file that lets a principal in."""
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    return json.dumps({"principal": principal, "scopes": list(SCOPES), "sha256": digest}) + "\n"
 
 
 @contextmanager

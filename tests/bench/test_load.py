@@ -11,8 +11,10 @@ import pytest
 
 from bench import __main__ as command_line
 from bench import load
+from service.principal import READ, STEP
 from service.turn import Turn
 from tests.conftest import MODELS, Serve
+from tests.tokens import token_line
 
 
 async def test_sessions_are_closed_after_a_measurement(serve: Serve) -> None:
@@ -21,6 +23,22 @@ async def test_sessions_are_closed_after_a_measurement(serve: Serve) -> None:
         measured = await load.multiplexed(running.address, 5, 4, seconds=0.05)
         assert measured["steps/s"] > 0
         assert running.metric("ntm_sessions_opened_total", model=load.MODEL) == 5
+        assert running.metric("ntm_sessions", model=load.MODEL) == 0
+
+
+async def test_a_lone_session_and_the_others_are_two_principals(
+    serve: Serve, tmp_path: Path
+) -> None:
+    """Each of both lets only its own token in, and closes its sessions in the end."""
+    tokens = tmp_path / "tokens.jsonl"
+    tokens.write_text(
+        token_line("one", "tok-one", READ, STEP) + token_line("many", "tok-many", READ, STEP)
+    )
+    options = {"models_dir": MODELS, "models": load.MODEL, "tokens_file": str(tokens)}
+    async with serve(**options, max_sessions_per_principal=70) as running:
+        measured = await load.lone(running.address, 0.1, 70, 4, "tok-one", "tok-many")
+        assert measured["p50, us"] > 0
+        assert running.metric("ntm_sessions_opened_total", model=load.MODEL) == 71
         assert running.metric("ntm_sessions", model=load.MODEL) == 0
 
 
