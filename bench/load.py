@@ -9,10 +9,13 @@ message: write bytes, read bytes, parse them, look at what they are.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import math
 import random
 import sys
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -38,10 +41,8 @@ _REQUEST = pb.CreateSessionRequest(model=MODEL)
 live: list[Any] = []
 """Channels whose sessions are to stay open until this process ends."""
 
-_GENERATOR = np.random.default_rng(0)
-
-asleep: list[str] = []
-"""The sessions that were opened last to stay open, in order."""
+asleep: deque[str] = deque()
+"""Sessions of those opened last to stay open, in the order in which they are woken."""
 
 
 async def round_trips(address: str, count: int) -> dict[str, float]:
@@ -104,11 +105,14 @@ async def multiplexed(
         return {"steps/s": done / seconds, "steps": done}
 
 
-async def open_idle(address: str, sessions: int) -> dict[str, float]:
-    """Open sessions that stay open, make one step of each, and tell the bytes of their state."""
+async def open_idle(address: str, sessions: int, locations: int = 0) -> dict[str, float]:
+    """Open sessions that stay open, make one step of each: how fast; the bytes of their state."""
     channel = _channel(address)
     live.append(channel)
-    opened = await _open(channel, sessions)
+    request = pb.CreateSessionRequest(model=MODEL, locations=locations)
+    begun = time.perf_counter()
+    opened = await _open(channel, sessions, request)
+    stepping = time.perf_counter()
     call = channel.stream_stream(STEPS)()
     live.append(call)
     for first in range(0, sessions, 64):
@@ -117,30 +121,61 @@ async def open_idle(address: str, sessions: int) -> dict[str, float]:
         answered = 0
         while answered < len(some):
             answered += len(_replies(await call.read()))
+    stepped = time.perf_counter()
     get = channel.unary_unary(
         "/ntm.v1.NtmService/GetSession", pb.GetSessionRequest.SerializeToString,
         pb.GetSessionResponse.FromString,
     )  # fmt: skip
     described = await get(pb.GetSessionRequest(session_id=opened[0]))
-    asleep[:] = opened
-    return {"state bytes": described.session.state_bytes}
+    asleep.clear()
+    unused = opened[: len(opened) // 2]  # for longest
+    asleep.extend(random.Random(0).sample(unused, len(unused)))  # noqa: S311 - no secret
+    return {
+        "state bytes": described.session.state_bytes,
+        "opened/s": sessions / (stepping - begun),
+        "first steps/s": sessions / (stepped - stepping),
+    }
 
 
-async def wakings(address: str, count: int) -> dict[str, float]:
-    """Quantiles of the time of a step of one of the idle sessions, each of another one."""
-    longest_unused = asleep[: len(asleep) // 2]
-    chosen = [
-        longest_unused[number] for number in _GENERATOR.permutation(len(longest_unused))[:count]
-    ]
+async def wakings(
+    address: str, count: int, at_once: int = 1, rate: float = math.inf
+) -> dict[str, float]:
+    """
+    Quantiles of the time of a step of an idle session, each of the one that was woken longest ago.
+
+    At most so many wait at once, and at most so many begin in a second.
+    """
     async with _channel(address) as channel:
-        call = channel.stream_stream(STEPS)()
-        seconds = []
-        for session in chosen:
-            started = time.perf_counter()
-            await call.write(_message([_step(session)]))
-            _replies(await call.read())
-            seconds.append(time.perf_counter() - started)
-    return quantiles(seconds)
+        seconds: list[float] = []
+        begun = time.perf_counter()
+        due = itertools.count()
+
+        async def one_by_one() -> None:
+            call = channel.stream_stream(STEPS)()
+            while (number := next(due)) < count:
+                await asyncio.sleep(max(0.0, begun + number / rate - time.perf_counter()))
+                session = asleep.popleft()
+                asleep.append(session)
+                started = time.perf_counter()
+                await call.write(_message([_step(session)]))
+                _replies(await call.read())
+                seconds.append(time.perf_counter() - started)
+
+        await asyncio.gather(*(one_by_one() for _ in range(at_once)))
+        return {**quantiles(seconds), "wakes/s": count / (time.perf_counter() - begun)}
+
+
+async def among_wakings(
+    address: str, rate: float, other: str, **arguments: Any
+) -> dict[str, float]:
+    """What some work measures while others of the idle sessions are woken, so many a second."""
+    waking = asyncio.create_task(wakings(address, sys.maxsize, at_once=4, rate=rate))
+    try:
+        return await WORK[other](address=address, **arguments)
+    finally:
+        if waking.done():
+            waking.result()  # it failed
+        waking.cancel()
 
 
 async def once_a_second(
@@ -315,6 +350,8 @@ WORK: dict[str, Callable[..., Awaitable[dict[str, float]]]] = {
         echo_streams,
         multiplexed,
         open_idle,
+        wakings,
+        among_wakings,
         once_a_second,
         open_loop,
     )

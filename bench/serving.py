@@ -277,7 +277,7 @@ def _scraped(served: Served) -> Iterator[None]:
 
 
 def _streams(served: Served, load: Load, work: str = "streams") -> Measure:
-    return lambda: _with_cpu(
+    return lambda: with_cpu(
         served, lambda: load(work, address=served.address, sessions=SESSIONS, seconds=SECONDS)
     )
 
@@ -291,7 +291,7 @@ def stepped_together(
     policy: str = "POLICY_UNSPECIFIED",
 ) -> Callable[[], Mapping[str, float]]:
     """Measures throughput of many sessions on one stream, and the server's processor time."""
-    return lambda: _with_cpu(
+    return lambda: with_cpu(
         served,
         lambda: load(
             "multiplexed",
@@ -306,7 +306,7 @@ def stepped_together(
     )
 
 
-def _with_cpu(served: Served, work: Callable[[], dict[str, float]]) -> Mapping[str, float]:
+def with_cpu(served: Served, work: Callable[[], dict[str, float]]) -> Mapping[str, float]:
     """What some work measured, with the processor time that each step cost the server."""
     cpu, wall = served.cpu_seconds(), time.perf_counter()
     measured = work()

@@ -59,3 +59,36 @@ def test_a_benchmark_runs_from_end_to_end(tmp_path: Path) -> None:
     (found,) = json.loads((tmp_path / "rows.json").read_text())["rows"]
     assert found["ratio"] > 0
     assert found["samples"]["step, p50, us"][0] > found["samples"]["bare run, us"][0]
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+async def test_each_waking_is_of_a_sleeper(serve: Serve, tmp_path: Path, at_once: int) -> None:
+    """The next one is the one that was woken longest ago, so that it is asleep again by then."""
+    store = {"store": f"directory:{tmp_path}", "store_sync": "no", "durability": "none"}
+    async with serve(
+        models_dir=MODELS, models=load.MODEL, max_awake_sessions=8, **store
+    ) as running:
+        try:
+            opened = await load.open_idle(running.address, 48)
+            before = running.metric("ntm_wakes_total", model=load.MODEL, source="here")
+            measured = await load.wakings(running.address, 40, at_once=at_once)
+            woken = running.metric("ntm_wakes_total", model=load.MODEL, source="here") - before
+        finally:
+            await load.live[0].close()
+            load.live.clear()
+    assert woken == 40
+    assert min(opened["opened/s"], opened["first steps/s"], measured["wakes/s"]) > 0
+
+
+async def test_wakings_go_on_at_their_rate_while_something_else_is_measured(serve: Serve) -> None:
+    """The steps of both are made."""
+    async with serve(models_dir=MODELS, models=load.MODEL) as running:
+        try:
+            await load.open_idle(running.address, 4)
+            before = running.metric("ntm_steps_total", model=load.MODEL)
+            await load.among_wakings(running.address, 20, "round_trips", count=400)
+            made = running.metric("ntm_steps_total", model=load.MODEL) - before
+        finally:
+            await load.live[0].close()
+            load.live.clear()
+    assert made > 500  # count and a quarter to warm up, and others
