@@ -51,8 +51,8 @@ def step_throughput(options: Options) -> Row:
         samples = alternated(
             options.rounds,
             {
-                "served, ": _streams(served, load),
-                "echo, ": _streams(echo, load, "echo_streams"),
+                "served, ": streams(served, load),
+                "echo, ": streams(echo, load, "echo_streams"),
             },
         )
     workload = f"{SESSIONS} sessions, a stream each, one step a message / echo"
@@ -66,7 +66,7 @@ def multiplexed(options: Options) -> Row:
             options.rounds,
             {
                 "one stream, ": stepped_together(served, load),
-                "a stream each, ": _streams(served, load),
+                "a stream each, ": streams(served, load),
             },
         )
     workload = f"{SESSIONS} sessions on one stream, one step each a message / a stream each"
@@ -276,7 +276,8 @@ def _scraped(served: Served) -> Iterator[None]:
         thread.join()
 
 
-def _streams(served: Served, load: Load, work: str = "streams") -> Measure:
+def streams(served: Served, load: Load, work: str = "streams") -> Callable[[], Mapping[str, float]]:
+    """Measures throughput of many sessions with a stream each, and the server's processor time."""
     return lambda: with_cpu(
         served, lambda: load(work, address=served.address, sessions=SESSIONS, seconds=SECONDS)
     )
