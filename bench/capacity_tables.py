@@ -9,7 +9,7 @@ import numpy as np
 
 from bench import simulation
 from bench.needs import ENVOY, REPLICA, VALKEY, Workload, needed
-from bench.validation import cached
+from bench.validation import busy_seconds, cached
 
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000, 100_000_000)
 
@@ -93,9 +93,15 @@ def needs(data: Data) -> str:
 def storms(data: Data) -> str:
     """How long it takes until all sessions of a dead replica go on."""
     costs, rows = data["costs"], []
-    takeover, claim = 1e-6 * costs["takeover us"], 1e-6 * costs["Valkey us a claim, 96 KB"]
-    for sessions, replicas, timeout in STORMS:
-        found = simulation.storm(sessions, replicas, takeover, claim, store_timeout_seconds=timeout)
+    store = (costs["Valkey us a claim, 96 KB"] + costs["Valkey us a save, 96 KB"]) / 2
+    for sessions, replicas, valkeys, timeout in STORMS:
+        found = simulation.storm(
+            sessions,
+            replicas,
+            1e-6 * costs["takeover us"],
+            1e-6 * store / valkeys,
+            store_timeout_seconds=timeout,
+        )
         back = found.seconds[np.isfinite(found.seconds)]
         told = [f"{each:.2f}" for each in np.quantile(back, [0.5, 0.99, 1.0])] if len(back) else []
         rows.append(
@@ -123,8 +129,7 @@ def caches(data: Data) -> str:
             asleep = simulation.misses(asked, int(share * CACHED_SESSIONS))
             half = slice(CACHED_STEPS // 2, None)
             missed = float(asleep[half].mean())
-            busy = missed * costs["wake us"] + (1 - missed) * costs["step us, 64 streams"]
-            rate = 0.5e6 / busy  # half of a replica's processor time
+            rate = 0.5 / busy_seconds(missed, costs)
             times = cached(asleep, rate, costs)[half]
             row += [f"{missed:.1%}", _number(rate)]
             row += [_number(1e3 * float(each)) for each in np.quantile(times, [0.5, 0.99])]

@@ -107,6 +107,8 @@ def waking(options: Options) -> Costs:
     costs: Costs = {}
     flags = ("--durability=synchronous", "--max-awake-sessions=512")
     with with_store(options, *flags) as (served, load, url):
+        stored = load("round_trips", address=served.address, count=1000)
+        costs |= {f"stored step {name}": value for name, value in stored.items()}
         load("open_idle", address=served.address, sessions=3000)
         costs |= _woken(served, load, "wake", 1000)
         with processes.server(options, f"--store={url}", "--durability=synchronous") as heir:

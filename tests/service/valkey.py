@@ -77,9 +77,9 @@ class Cluster:
             # Its own port and ten thousand may be none.
             with socket.create_server(("127.0.0.1", 0)) as free:
                 bus = free.getsockname()[1]
-            options = ("--cluster-enabled", "yes", "--cluster-port", str(bus))
+            options = ["--cluster-enabled", "yes", "--cluster-port", str(bus)]
             # A node that is gone must not stop the others.
-            options += ("--cluster-require-full-coverage", "no")
+            options += ["--cluster-require-full-coverage", "no"]
             self.nodes.append(Valkey(folder / str(number), *options))
             first = 16384 * number // 3
             last = 16384 * (number + 1) // 3 - 1
