@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.list:
         print("\n".join(BENCHMARKS))
         return 0
-    versions = _versions(options)
+    versions = versions_of(options)
     if chosen.open_loop:
         measured = _open_loop(options, chosen.open_loop)
         write_json(chosen.json, versions, [], {"open loop": measured})
@@ -113,7 +113,8 @@ def _open_loop(options: Options, rate: float) -> dict[str, float]:
     return measured
 
 
-def _versions(options: Options) -> dict[str, str]:
+def versions_of(options: Options) -> dict[str, str]:
+    """What measures, and what is measured with."""
     return {
         "python": platform.python_version(),
         "grpcio": grpc.__version__,

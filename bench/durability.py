@@ -12,13 +12,18 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
+import redis
+
 from bench import processes
-from bench.row import Options, Row, Unavailable, alternated
-from bench.serving import CHUNK, SESSIONS, stepped_together
+from bench.processes import Load, Served
+from bench.row import Measure, Options, Row, Unavailable, alternated
+from bench.serving import CHUNK, SECONDS, SESSIONS, stepped_together, with_cpu
 
 POLICIES = ("NONE", "ASYNCHRONOUS", "SYNCHRONOUS")
 GOALS = {"NONE": 0.95, "ASYNCHRONOUS": 0.9, "SYNCHRONOUS": 0.3}
 ASLEEP, AWAKE = 100_000, 1_024
+STEPS_OF_OTHERS_A_SECOND = 20
+"""Each of another session, asleep or awake, while residents are measured."""
 
 
 def policies(options: Options) -> list[Row]:
@@ -43,8 +48,8 @@ def policies(options: Options) -> list[Row]:
     return rows
 
 
-def asleep(options: Options) -> Row:
-    """A hundred thousand open sessions with places for a thousand: a step of a sleeper."""
+def asleep(options: Options) -> list[Row]:
+    """A hundred thousand open sessions with places for a thousand: sleepers, and residents."""
     samples: dict[str, list[float]] = {}
     with TemporaryDirectory(prefix="ntm-bench-") as folder, valkey(folder) as url:
         flags = (
@@ -54,19 +59,57 @@ def asleep(options: Options) -> Row:
             f"--max-awake-sessions={AWAKE}",
             "--default-idle-timeout-seconds=86400",
         )
-        with processes.server(options, *flags) as served, processes.load() as load:
+        with (
+            processes.server(options, *flags) as served,
+            processes.server(options, *flags) as empty,
+            processes.load() as load,
+        ):
             before = served.resident_bytes()
-            started = time.perf_counter()
-            load("open_idle", address=served.address, sessions=ASLEEP)
-            samples["opened and stepped once, s"] = [time.perf_counter() - started]
+            opened = load("open_idle", address=served.address, sessions=ASLEEP)
+            samples["opened, a second"] = [opened["opened/s"]]
+            samples["stepped once, a second"] = [opened["first steps/s"]]
+            samples["server, resident MB"] = [served.resident_bytes() / 1e6]
             samples["resident bytes a session"] = [(served.resident_bytes() - before) / ASLEEP]
-            samples["bytes of the store a session"] = [_size(Path(folder)) / ASLEEP]
+            samples["Valkey's memory, bytes a session"] = [used_memory(url) / ASLEEP]
+            samples["Valkey's file, bytes a session"] = [_size(Path(folder)) / ASLEEP]
             awake = partial(load, "round_trips", address=served.address, count=500)
             sleeper = partial(load, "wakings", address=served.address, count=500)
             samples |= alternated(options.rounds, {"awake, ": awake, "a sleeper, ": sleeper})
+            with processes.load() as other_load:
+                other_load("open_idle", address=empty.address, sessions=AWAKE // 2)
+                residents = _residents(options, {load: served, other_load: empty})
     ratio = median(samples["a sleeper, p50, us"]) / median(samples["awake, p50, us"])
     workload = f"p50 of a step, {ASLEEP:,} open, {AWAKE:,} awake, Valkey: a sleeper's / one awake's"
-    return Row("asleep", workload, ratio, 5, False, samples)
+    return [Row("asleep", workload, ratio, 5, False, samples), residents]
+
+
+def _residents(options: Options, servers: Mapping[Load, Served]) -> Row:
+    """
+    Sessions that stream while others make a step now and then: sleepers, or sessions awake.
+
+    The others step in both cases, for that alone breaks up the batches of those that stream.
+    """
+    measures: dict[str, Measure] = {}
+    for others, (load, server) in zip(("sleepers", "others awake"), servers.items(), strict=True):
+        among = partial(
+            load, "among_wakings", address=server.address, rate=STEPS_OF_OTHERS_A_SECOND
+        )
+        streaming = partial(
+            among, other="multiplexed", sessions=SESSIONS, steps=CHUNK, seconds=SECONDS
+        )
+        measures[f"among {others}, "] = partial(with_cpu, server, streaming)
+        measures[f"a lone step among {others}, "] = partial(among, other="round_trips", count=500)
+    samples = alternated(options.rounds, measures)
+    ratio = median(samples["among others awake, steps/s"]) / median(
+        samples["among sleepers, steps/s"]
+    )
+    told = ("steps/s", "us a step", "p50, us", "p99, us")
+    kept = {name: values for name, values in samples.items() if name.endswith(told)}
+    workload = (
+        f"time a step of {SESSIONS} residents, {STEPS_OF_OTHERS_A_SECOND} steps a second of "
+        f"others: {ASLEEP:,}, nearly all asleep / all awake"
+    )
+    return Row("residents", workload, ratio, 1.1, False, kept)
 
 
 BENCHMARKS: dict[str, Callable[[Options], Row | list[Row]]] = {
@@ -113,6 +156,13 @@ def _policy(store: str, policy: str, samples: Mapping[str, list[float]]) -> Row:
     workload = f"{SESSIONS} sessions, chunks of {CHUNK}, {policy.lower()} in a {store} / no store"
     ratio = median(measured) / median(plain)
     return Row(f"{policy.lower()}-{store}", workload, ratio, GOALS[policy], True, kept)
+
+
+def used_memory(url: str) -> int:
+    """Bytes that a Valkey says it uses."""
+    with redis.Redis.from_url(url) as client:
+        used: int = client.info("memory")["used_memory"]
+    return used
 
 
 def _size(folder: Path) -> int:

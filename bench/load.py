@@ -13,60 +13,52 @@ import json
 import random
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
-import grpc.aio
-import numpy as np
 
+from bench import sleepers
 from bench.echo import METHOD as ECHO
+from bench.messages import (
+    MODEL,
+    STEPS,
+    connection,
+    message_of,
+    open_sessions,
+    outcomes_of,
+    some_sessions,
+    step_of,
+)
 from bench.quantiles import quantiles
 from service.pb import ntm_pb2 as pb
 
-STEPS = "/ntm.v1.NtmService/StreamSteps"
-INPUT_WIDTH, BITS = 9, 8
-"""A step of the copy task: eight random bits, and a ninth channel for the delimiter."""
-
-OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 WARM_UP_SECONDS = 0.5
-MODEL = "copy-ntm-lstm"
-
-_REQUEST = pb.CreateSessionRequest(model=MODEL)
-
-live: list[Any] = []
-"""Channels whose sessions are to stay open until this process ends."""
-
-_GENERATOR = np.random.default_rng(0)
-
-asleep: list[str] = []
-"""The sessions that were opened last to stay open, in order."""
 
 
 async def round_trips(address: str, count: int) -> dict[str, float]:
     """Quantiles of the time of one step of one session, one step a message."""
-    async with _channel(address) as channel, _sessions(channel, 1) as (session,):
+    async with connection(address) as channel, some_sessions(channel, 1) as (session,):
         call = channel.stream_stream(STEPS)()
-        return await _timed(STEPS, call, _message([_step(session)]), count)
+        return await _timed(STEPS, call, message_of([step_of(session)]), count)
 
 
 async def echo_round_trips(address: str, count: int) -> dict[str, float]:
     """The same of an echo of the same message."""
-    async with _channel(address) as channel:
+    async with connection(address) as channel:
         call = channel.stream_stream(ECHO)()
-        return await _timed(ECHO, call, _message([_step("0" * 32)]), count)
+        return await _timed(ECHO, call, message_of([step_of("0" * 32)]), count)
 
 
 async def streams(address: str, sessions: int, seconds: float) -> dict[str, float]:
     """Throughput of sessions with a stream each, one step a message, on one connection."""
-    async with _channel(address) as channel, _sessions(channel, sessions) as opened:
+    async with connection(address) as channel, some_sessions(channel, sessions) as opened:
         return await _streamed(channel, STEPS, opened, seconds)
 
 
 async def echo_streams(address: str, sessions: int, seconds: float) -> dict[str, float]:
     """The same of an echo of the same messages."""
-    async with _channel(address) as channel:
+    async with connection(address) as channel:
         return await _streamed(channel, ECHO, ["0" * 32] * sessions, seconds)
 
 
@@ -88,8 +80,11 @@ async def multiplexed(
     """
     request = pb.CreateSessionRequest(model=MODEL, locations=locations)
     request.durability.policy = getattr(pb.Durability, policy)
-    async with _channel(address, token) as channel, _sessions(channel, sessions, request) as opened:
-        chunks = [_message([_step(one, steps, tag, traces)]) for tag, one in enumerate(opened)]
+    async with (
+        connection(address, token) as channel,
+        some_sessions(channel, sessions, request) as opened,
+    ):
+        chunks = [message_of([step_of(one, steps, tag, traces)]) for tag, one in enumerate(opened)]
         call = channel.stream_stream(STEPS)()
         for first in range(0, sessions, 64):  # messages joined are one message of all operations
             await call.write(b"".join(chunks[first : first + 64]))
@@ -98,7 +93,7 @@ async def multiplexed(
         while (now := time.perf_counter()) - begun < WARM_UP_SECONDS + seconds:
             if started == begun and now - begun > WARM_UP_SECONDS:
                 started, done = now, 0
-            outcomes = _replies(await call.read())
+            outcomes = outcomes_of(await call.read())
             done += steps * len(outcomes)
             await call.write(b"".join([chunks[outcome.tag] for outcome in outcomes]))
         seconds = time.perf_counter() - started
@@ -106,43 +101,17 @@ async def multiplexed(
         return {"steps/s": done / seconds, "steps": done}
 
 
-async def open_idle(address: str, sessions: int) -> dict[str, float]:
-    """Open sessions that stay open, make one step of each, and tell the bytes of their state."""
-    channel = _channel(address)
-    live.append(channel)
-    opened = await _open(channel, sessions)
-    call = channel.stream_stream(STEPS)()
-    live.append(call)
-    for first in range(0, sessions, 64):
-        some = opened[first : first + 64]
-        await call.write(_message([_step(session) for session in some]))
-        answered = 0
-        while answered < len(some):
-            answered += len(_replies(await call.read()))
-    get = channel.unary_unary(
-        "/ntm.v1.NtmService/GetSession", pb.GetSessionRequest.SerializeToString,
-        pb.GetSessionResponse.FromString,
-    )  # fmt: skip
-    described = await get(pb.GetSessionRequest(session_id=opened[0]))
-    asleep[:] = opened
-    return {"state bytes": described.session.state_bytes}
-
-
-async def wakings(address: str, count: int) -> dict[str, float]:
-    """Quantiles of the time of a step of one of the idle sessions, each of another one."""
-    longest_unused = asleep[: len(asleep) // 2]
-    chosen = [
-        longest_unused[number] for number in _GENERATOR.permutation(len(longest_unused))[:count]
-    ]
-    async with _channel(address) as channel:
-        call = channel.stream_stream(STEPS)()
-        seconds = []
-        for session in chosen:
-            started = time.perf_counter()
-            await call.write(_message([_step(session)]))
-            _replies(await call.read())
-            seconds.append(time.perf_counter() - started)
-    return quantiles(seconds)
+async def among_wakings(
+    address: str, rate: float, other: str, **arguments: Any
+) -> dict[str, float]:
+    """What some work measures while others of the idle sessions are woken, so many a second."""
+    waking = asyncio.create_task(sleepers.wakings(address, sys.maxsize, at_once=4, rate=rate))
+    try:
+        return await WORK[other](address=address, **arguments)
+    finally:
+        if waking.done():
+            waking.result()  # it failed
+        waking.cancel()
 
 
 async def once_a_second(
@@ -153,7 +122,7 @@ async def once_a_second(
 
     Meanwhile `others` sessions stream chunks as fast as they can, on one stream.
     """
-    async with _channel(address) as channel, _sessions(channel, sessions) as opened:
+    async with connection(address) as channel, some_sessions(channel, sessions) as opened:
         busy = []
         if others:
             busy = [asyncio.create_task(multiplexed(address, others, chunk, seconds + 2))]
@@ -161,12 +130,12 @@ async def once_a_second(
         times: list[float] = []
 
         async def steps(session: str, start: float) -> None:
-            call, message = channel.stream_stream(STEPS)(), _message([_step(session)])
+            call, message = channel.stream_stream(STEPS)(), message_of([step_of(session)])
             for number in range(int(seconds)):
                 await asyncio.sleep(start + number - time.perf_counter())
                 sent = time.perf_counter()
                 await call.write(message)
-                _replies(await call.read())
+                outcomes_of(await call.read())
                 times.append(time.perf_counter() - sent)
 
         start = time.perf_counter() + 0.1
@@ -184,18 +153,18 @@ async def lone(
 
     Meanwhile `others` sessions of another principal stream chunks as fast as they can.
     """
-    async with _channel(address, token) as channel, _sessions(channel, 1) as (session,):
+    async with connection(address, token) as channel, some_sessions(channel, 1) as (session,):
         busy = []
         if others:
             streaming = multiplexed(address, others, chunk, seconds + 2, token=others_token)
             busy = [asyncio.create_task(streaming)]
             await asyncio.sleep(2)
-        call, message = channel.stream_stream(STEPS)(), _message([_step(session)])
+        call, message = channel.stream_stream(STEPS)(), message_of([step_of(session)])
         times: list[float] = []
         end = time.perf_counter() + seconds
         while (sent := time.perf_counter()) < end:
             await call.write(message)
-            _replies(await call.read())
+            outcomes_of(await call.read())
             times.append(time.perf_counter() - sent)
             await asyncio.sleep(0.02)
         await asyncio.gather(*busy)
@@ -210,13 +179,13 @@ async def open_loop(address: str, sessions: int, rate: float, seconds: float) ->
     server that stalls is charged with all the steps that should have been made meanwhile
     (coordinated omission). Sessions have a stream each and step at random moments.
     """
-    async with _channel(address) as channel:
-        opened = await _open(channel, sessions)
+    async with connection(address) as channel:
+        opened = await open_sessions(channel, sessions)
         times: list[float] = []
         generator = random.Random(0)  # noqa: S311 - no secret
 
         async def one(session: str) -> None:
-            call, message = channel.stream_stream(STEPS)(), _message([_step(session)])
+            call, message = channel.stream_stream(STEPS)(), message_of([step_of(session)])
             due: list[float] = []
             answered = asyncio.create_task(receive(call, due))
             moment = time.perf_counter()
@@ -231,7 +200,7 @@ async def open_loop(address: str, sessions: int, rate: float, seconds: float) ->
         async def receive(call: Any, due: list[float]) -> None:
             number = 0
             while (reply := await call.read()) is not grpc.aio.EOF:
-                for _ in _replies(reply):
+                for _ in outcomes_of(reply):
                     times.append(time.perf_counter() - due[number])
                     number += 1
 
@@ -247,7 +216,7 @@ async def _streamed(
 
     async def one(session: str) -> None:
         nonlocal done
-        call, message = channel.stream_stream(method)(), _message([_step(session)])
+        call, message = channel.stream_stream(method)(), message_of([step_of(session)])
         while time.perf_counter() < end:
             await call.write(message)
             _look_at(method, await call.read())
@@ -277,75 +246,7 @@ def _look_at(method: str, message: bytes) -> None:
     if method == ECHO:
         assert len(pb.StreamStepsRequest.FromString(message).operations) == 1
     else:
-        assert len(_replies(message)) == 1
-
-
-def _replies(message: bytes) -> list[pb.Outcome]:
-    outcomes = list(pb.StreamStepsResponse.FromString(message).outcomes)
-    for outcome in outcomes:
-        if outcome.WhichOneof("kind") != "reply":
-            raise RuntimeError(f"a step failed: {outcome}")
-    return outcomes
-
-
-@asynccontextmanager
-async def _sessions(
-    channel: Any, count: int, request: pb.CreateSessionRequest = _REQUEST
-) -> AsyncIterator[list[str]]:
-    """Open sessions, and close them in the end."""
-    sessions = await _open(channel, count, request)
-    yield sessions
-    call = channel.stream_stream(STEPS)()
-    await call.write(_message([pb.Operation(close=session) for session in sessions]))
-    while count:
-        count -= len(pb.StreamStepsResponse.FromString(await call.read()).outcomes)
-
-
-async def _open(channel: Any, count: int, request: pb.CreateSessionRequest = _REQUEST) -> list[str]:
-    call = channel.stream_stream(STEPS)()
-    sessions: list[str] = []
-    while len(sessions) < count:
-        some = min(256, count - len(sessions))
-        await call.write(_message([pb.Operation(open=request)] * some))
-        while some:
-            outcomes = pb.StreamStepsResponse.FromString(await call.read()).outcomes
-            sessions += [outcome.opened.id for outcome in outcomes]
-            some -= len(outcomes)
-    if not all(sessions):
-        raise RuntimeError("the server opened fewer sessions than it was asked for")
-    return sessions
-
-
-def _channel(address: str, token: str = "") -> Any:
-    """A connection, perhaps of a principal; as Any, for grpc's types know no calls of bytes."""
-    interceptors = [_Authorized(token)] if token else []
-    return grpc.aio.insecure_channel(address, options=OPTIONS, interceptors=interceptors)
-
-
-class _Authorized(grpc.aio.StreamStreamClientInterceptor):
-    """Sends a token with every stream."""
-
-    def __init__(self, token: str) -> None:
-        self._metadata = (("authorization", f"Bearer {token}"),)
-
-    async def intercept_stream_stream(
-        self, continuation: Any, client_call_details: Any, request_iterator: Any
-    ) -> Any:
-        details = client_call_details._replace(metadata=self._metadata)
-        return await continuation(details, request_iterator)
-
-
-def _message(operations: list[pb.Operation]) -> bytes:
-    return pb.StreamStepsRequest(operations=operations).SerializeToString()
-
-
-def _step(session: str, steps: int = 1, tag: int = 0, traces: tuple[str, ...] = ()) -> pb.Operation:
-    inputs = np.zeros((steps, INPUT_WIDTH), "<f4")
-    inputs[:, :BITS] = np.random.default_rng(tag).integers(0, 2, (steps, BITS))
-    chunk = pb.Chunk(session_id=session, inputs=inputs.tobytes())
-    if traces:
-        chunk.traces.names.extend(traces)
-    return pb.Operation(tag=tag, step=chunk)
+        assert len(outcomes_of(message)) == 1
 
 
 WORK: dict[str, Callable[..., Awaitable[dict[str, float]]]] = {
@@ -356,7 +257,13 @@ WORK: dict[str, Callable[..., Awaitable[dict[str, float]]]] = {
         streams,
         echo_streams,
         multiplexed,
-        open_idle,
+        sleepers.open_idle,
+        sleepers.indexed,
+        sleepers.open_streams,
+        sleepers.wakings,
+        among_wakings,
+        sleepers.steps_at_random,
+        sleepers.all_at_once,
         once_a_second,
         lone,
         open_loop,

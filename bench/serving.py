@@ -57,8 +57,8 @@ def step_throughput(options: Options) -> Row:
         samples = alternated(
             options.rounds,
             {
-                "served, ": _streams(served, load),
-                "echo, ": _streams(echo, load, "echo_streams"),
+                "served, ": streams(served, load),
+                "echo, ": streams(echo, load, "echo_streams"),
             },
         )
     workload = f"{SESSIONS} sessions, a stream each, one step a message / echo"
@@ -72,7 +72,7 @@ def multiplexed(options: Options) -> Row:
             options.rounds,
             {
                 "one stream, ": stepped_together(served, load),
-                "a stream each, ": _streams(served, load),
+                "a stream each, ": streams(served, load),
             },
         )
     workload = f"{SESSIONS} sessions on one stream, one step each a message / a stream each"
@@ -321,8 +321,9 @@ def _scraped(served: Served) -> Iterator[None]:
         thread.join()
 
 
-def _streams(served: Served, load: Load, work: str = "streams") -> Measure:
-    return lambda: _with_cpu(
+def streams(served: Served, load: Load, work: str = "streams") -> Callable[[], Mapping[str, float]]:
+    """Measures throughput of many sessions with a stream each, and the server's processor time."""
+    return lambda: with_cpu(
         served, lambda: load(work, address=served.address, sessions=SESSIONS, seconds=SECONDS)
     )
 
@@ -336,7 +337,7 @@ def stepped_together(
     policy: str = "POLICY_UNSPECIFIED",
 ) -> Callable[[], Mapping[str, float]]:
     """Measures throughput of many sessions on one stream, and the server's processor time."""
-    return lambda: _with_cpu(
+    return lambda: with_cpu(
         served,
         lambda: load(
             "multiplexed",
@@ -351,7 +352,7 @@ def stepped_together(
     )
 
 
-def _with_cpu(served: Served, work: Callable[[], dict[str, float]]) -> Mapping[str, float]:
+def with_cpu(served: Served, work: Callable[[], dict[str, float]]) -> Mapping[str, float]:
     """What some work measured, with the processor time that each step cost the server."""
     cpu, wall = served.cpu_seconds(), time.perf_counter()
     measured = work()

@@ -1,4 +1,4 @@
-"""A store that keeps sessions in a Redis or Valkey server, for any number of replicas."""
+"""A store that keeps sessions in a Redis or Valkey server, or cluster, for any replicas."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import math
 import random
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from redis import exceptions
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import ConnectionPool, Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
@@ -26,8 +27,20 @@ PREFIX = "ntm:"
 """Of every key; the rest is the session's name."""
 
 _CONNECTIONS = 8
+"""To the server, or to each primary of a cluster."""
+
 _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 0.5
+
+_PASSING = (
+    exceptions.ConnectionError,
+    exceptions.TimeoutError,
+    exceptions.ReadOnlyError,
+    exceptions.ClusterError,
+    exceptions.TryAgainError,
+    exceptions.RedisClusterException,
+)
+"""What may be over with the next try."""
 
 Call = tuple[str, tuple[int | bytes, ...]]
 """A session's id and the script's arguments."""
@@ -90,7 +103,12 @@ class RedisStore:
     """
 
     def __init__(
-        self, url: str, *, password_file: Path | None = None, timeout_seconds: float = 2.0
+        self,
+        url: str,
+        *,
+        is_cluster: bool = False,
+        password_file: Path | None = None,
+        timeout_seconds: float = 2.0,
     ) -> None:
         """
         Nothing is connected yet; lost connections are made again, with pauses that grow.
@@ -98,6 +116,7 @@ class RedisStore:
         Args:
             url: redis://, or rediss:// for TLS, then USER:PASSWORD@HOST:PORT/DATABASE, and after a
                 question mark what redis-py takes, such as ssl_ca_certs=FILE.
+            is_cluster: The URL is of any node of a cluster, which tells of the others.
             password_file: In the place of a password in the URL; read for each new connection.
             timeout_seconds: Of each method, all its tries together.
 
@@ -116,26 +135,18 @@ class RedisStore:
                 url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
                 user = unquote(parts.username) if parts.username else None
                 options["credential_provider"] = _PasswordFile(user, password_file)
-            self._pool: BlockingConnectionPool = BlockingConnectionPool.from_url(
-                url,
-                max_connections=_CONNECTIONS,
-                timeout=timeout_seconds,
-                # Twice within the whole: an answer may be lost without a word.
-                socket_timeout=timeout_seconds / 2,
-                socket_connect_timeout=timeout_seconds / 2,
-                retry=Retry(NoBackoff(), 0),
-                protocol=2,
-                **options,
-            )
-            # Connects nothing, but takes no unknown option.
-            self._pool.make_connection()  # type: ignore[no-untyped-call] # it has no annotations
-        except (TypeError, ValueError):
+            # Twice within the whole: an answer may be lost without a word.
+            options["socket_timeout"] = options["socket_connect_timeout"] = timeout_seconds / 2
+            options |= {"retry": Retry(NoBackoff(), 0), "protocol": 2}
+            self._client = _cluster(url, options) if is_cluster else _single(url, options)
+        except (TypeError, ValueError, exceptions.RedisClusterException):
             # What is wrong is not quoted: it may be the password.
             raise FileInvalid(
                 "store: the URL cannot be read; it must be redis://USER:PASSWORD@HOST:PORT/DATABASE"
-                "?OPTION=VALUE, with /, @, :, ? and # in the password as %2F, %40, %3A, %3F and %23"
+                "?OPTION=VALUE, with /, @, :, ? and # in the password as %2F, %40, %3A, %3F and "
+                "%23; a cluster has no DATABASE"
             ) from None
-        self._client = Redis(connection_pool=self._pool)
+        self._places = asyncio.Semaphore(_CONNECTIONS)
 
     async def save(self, sessions: Sequence[Saved]) -> list[bool]:
         """See `Store`."""
@@ -166,7 +177,12 @@ class RedisStore:
     async def close(self) -> None:
         """See `Store`."""
         await self._client.aclose()
-        await self._pool.disconnect()
+        if isinstance(self._client, RedisCluster):
+            # It leaves open what it has where it does not know all nodes.
+            for nodes in ("nodes_cache", "startup_nodes"):
+                await self._client.nodes_manager.aclose(nodes)
+        else:
+            await self._client.connection_pool.disconnect()
 
     async def _run(self, script: str, calls: Sequence[Call]) -> list[Any]:
         """
@@ -183,11 +199,9 @@ class RedisStore:
                         return await self._call(script, calls)
                     except exceptions.AuthenticationError:
                         raise
-                    except exceptions.ReadOnlyError as error:
+                    except _PASSING as error:
                         failed = error
-                        await self._pool.disconnect(inuse_connections=False)  # no longer a primary
-                    except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
-                        failed = error
+                        await self._look_again(error)
                     await asyncio.sleep(random.uniform(0, longest))  # noqa: S311 - no secret
         except TimeoutError:
             pass
@@ -197,22 +211,43 @@ class RedisStore:
             f"the store at {self._address}: {failed or 'no answer'}, in {self._timeout_seconds} s"
         ) from failed
 
-    async def _call(self, script: str, calls: Sequence[Call]) -> list[Any]:
-        sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-        async with self._client.pipeline(transaction=False) as pipeline:
+    async def _look_again(self, error: Exception) -> None:
+        """Before another try, forget what the servers were: another may be primary by now."""
+        if isinstance(self._client, RedisCluster):
+            with suppress(*_PASSING):  # the next try tells of it
+                await self._client.nodes_manager.initialize()
+        elif isinstance(error, exceptions.ReadOnlyError):
+            await self._client.connection_pool.disconnect(inuse_connections=False)
+
+    async def _call(
+        self, script: str, calls: Sequence[Call], *, is_known: bool = True
+    ) -> list[Any]:
+        name = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+        what = ("EVALSHA", name) if is_known else ("EVAL", script)
+        # The clients' pools do not wait: they fail where all connections are in use.
+        async with self._places, self._client.pipeline(transaction=False) as pipeline:
             for session_id, arguments in calls:
-                pipeline.evalsha(sha, 1, PREFIX + name_of(session_id), *arguments)
+                # A cluster's pipeline has no evalsha(), though it carries out the command.
+                pipeline.execute_command(*what, 1, PREFIX + name_of(session_id), *arguments)
             # An error that the pipeline raises itself would quote the record.
             answers = await pipeline.execute(raise_on_error=False)
-        errors = [answer for answer in answers if isinstance(answer, exceptions.RedisError)]
-        if any(
-            isinstance(error, exceptions.NoScriptError) for error in errors
-        ):  # the server is a new one
-            await self._client.script_load(script)
-            return await self._call(script, calls)
+        errors = [answer for answer in answers if isinstance(answer, Exception)]
+        if is_known and any(isinstance(error, exceptions.NoScriptError) for error in errors):
+            return await self._call(script, calls, is_known=False)  # a server is a new one
         if errors:
             raise errors[0]
         return answers
+
+
+def _single(url: str, options: dict[str, Any]) -> Redis:
+    pool: ConnectionPool = ConnectionPool.from_url(url, max_connections=_CONNECTIONS, **options)
+    # Connects nothing, but takes no unknown option.
+    pool.make_connection()  # type: ignore[no-untyped-call] # it has no annotations
+    return Redis(connection_pool=pool)
+
+
+def _cluster(url: str, options: dict[str, Any]) -> RedisCluster:
+    return RedisCluster.from_url(url, max_connections=_CONNECTIONS, **options)
 
 
 class _PasswordFile(CredentialProvider):

@@ -163,7 +163,7 @@ class Settings:
     store: str = _setting(
         "",
         "where sessions outlive their server: directory:FOLDER, or redis://HOST:PORT (rediss:// "
-        "for TLS), which needs the extra redis; empty for nowhere",
+        "for TLS, redis-cluster:// for a cluster), which needs the extra redis; empty for nowhere",
     )
     store_sync: str = _setting(
         "yes",

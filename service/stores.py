@@ -11,7 +11,9 @@ from service.settings import Settings
 from service.store import Store
 
 _URLS = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss"}
-"""Kinds of URL, and what redis-py calls them."""
+"""Kinds of URL, and what redis-py calls them; with -cluster after them, of a cluster's node."""
+
+_CLUSTER = "-cluster"
 
 
 def open_store(settings: Settings) -> Store | None:
@@ -24,8 +26,9 @@ def open_store(settings: Settings) -> Store | None:
     kind, _, rest = settings.store.partition(":")
     if settings.store in ("", "none"):
         return None
-    if kind in _URLS and rest.startswith("//"):
-        return _redis(f"{_URLS[kind]}:{rest}", settings)
+    url = _URLS.get(kind.removesuffix(_CLUSTER))
+    if url and rest.startswith("//"):
+        return _redis(f"{url}:{rest}", settings, is_cluster=kind.endswith(_CLUSTER))
     if kind == "directory" and rest:
         return _directory(Path(rest), settings)
     if "/" in settings.store and not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", settings.store):
@@ -34,7 +37,7 @@ def open_store(settings: Settings) -> Store | None:
     raise FileInvalid(
         f"store is {kind!r}{' and more' if rest else ''}; it must be none, directory:FOLDER, a "
         "path with a slash, or a URL: redis://HOST:PORT, rediss:// for TLS, likewise valkey:// and "
-        "valkeys://"
+        "valkeys://, and for a cluster redis-cluster:// and so on"
     )
 
 
@@ -44,7 +47,7 @@ def _directory(folder: Path, settings: Settings) -> Store:
     )
 
 
-def _redis(url: str, settings: Settings) -> Store:
+def _redis(url: str, settings: Settings, *, is_cluster: bool) -> Store:
     try:
         from service.redis_store import RedisStore
     except ModuleNotFoundError as error:
@@ -53,6 +56,7 @@ def _redis(url: str, settings: Settings) -> Store:
         ) from error
     return RedisStore(
         url,
+        is_cluster=is_cluster,
         password_file=Path(settings.store_password_file) if settings.store_password_file else None,
         timeout_seconds=settings.store_timeout_seconds,
     )

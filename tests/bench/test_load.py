@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from bench import __main__ as command_line
-from bench import load
+from bench import load, sleepers
+from bench.messages import MODEL
 from service.principal import READ, STEP
 from service.turn import Turn
 from tests.conftest import MODELS, Serve
@@ -19,11 +20,11 @@ from tests.tokens import token_line
 
 async def test_sessions_are_closed_after_a_measurement(serve: Serve) -> None:
     """One measurement leaves nothing behind that the next would feel."""
-    async with serve(models_dir=MODELS, models=load.MODEL) as running:
+    async with serve(models_dir=MODELS, models=MODEL) as running:
         measured = await load.multiplexed(running.address, 5, 4, seconds=0.05)
         assert measured["steps/s"] > 0
-        assert running.metric("ntm_sessions_opened_total", model=load.MODEL) == 5
-        assert running.metric("ntm_sessions", model=load.MODEL) == 0
+        assert running.metric("ntm_sessions_opened_total", model=MODEL) == 5
+        assert running.metric("ntm_sessions", model=MODEL) == 0
 
 
 async def test_a_lone_session_and_the_others_are_two_principals(
@@ -34,17 +35,17 @@ async def test_a_lone_session_and_the_others_are_two_principals(
     tokens.write_text(
         token_line("one", "tok-one", READ, STEP) + token_line("many", "tok-many", READ, STEP)
     )
-    options = {"models_dir": MODELS, "models": load.MODEL, "tokens_file": str(tokens)}
+    options = {"models_dir": MODELS, "models": MODEL, "tokens_file": str(tokens)}
     async with serve(**options, max_sessions_per_principal=70) as running:
         measured = await load.lone(running.address, 0.1, 70, 4, "tok-one", "tok-many")
         assert measured["p50, us"] > 0
-        assert running.metric("ntm_sessions_opened_total", model=load.MODEL) == 71
-        assert running.metric("ntm_sessions", model=load.MODEL) == 0
+        assert running.metric("ntm_sessions_opened_total", model=MODEL) == 71
+        assert running.metric("ntm_sessions", model=MODEL) == 0
 
 
 async def test_a_step_that_fails_ends_the_measurement(serve: Serve) -> None:
     """Refusals are not counted as throughput."""
-    async with serve(models_dir=MODELS, models=load.MODEL, max_chunk_steps=4) as running:
+    async with serve(models_dir=MODELS, models=MODEL, max_chunk_steps=4) as running:
         with pytest.raises(RuntimeError, match="a step failed"):
             await load.multiplexed(running.address, 2, 5, seconds=0.05)
 
@@ -61,7 +62,7 @@ async def test_a_stall_is_charged_to_every_step_that_was_due(
 
     monkeypatch.setattr(Turn, "run", held)
     monkeypatch.setattr("service.engine.SHORT_TURN_BYTES", -1)
-    async with serve(models_dir=MODELS, models=load.MODEL) as running:
+    async with serve(models_dir=MODELS, models=MODEL) as running:
         asyncio.get_running_loop().call_later(0.4, gate.set)
         measured = await load.open_loop(running.address, 1, rate=200, seconds=0.4)
         # Due evenly over the 0.4 s of the stall: half of them for more than 0.1 s of it.
@@ -77,3 +78,34 @@ def test_a_benchmark_runs_from_end_to_end(tmp_path: Path) -> None:
     (found,) = json.loads((tmp_path / "rows.json").read_text())["rows"]
     assert found["ratio"] > 0
     assert found["samples"]["step, p50, us"][0] > found["samples"]["bare run, us"][0]
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+async def test_each_waking_is_of_a_sleeper(serve: Serve, tmp_path: Path, at_once: int) -> None:
+    """The next one is the one that was woken longest ago, so that it is asleep again by then."""
+    store = {"store": f"directory:{tmp_path}", "store_sync": "no", "durability": "none"}
+    async with serve(models_dir=MODELS, models=MODEL, max_awake_sessions=8, **store) as running:
+        try:
+            opened = await sleepers.open_idle(running.address, 48)
+            before = running.metric("ntm_wakes_total", model=MODEL, source="here")
+            measured = await sleepers.wakings(running.address, 40, at_once=at_once)
+            woken = running.metric("ntm_wakes_total", model=MODEL, source="here") - before
+        finally:
+            await sleepers.live[0].close()
+            sleepers.live.clear()
+    assert woken == 40
+    assert min(opened["opened/s"], opened["first steps/s"], measured["wakes/s"]) > 0
+
+
+async def test_wakings_go_on_at_their_rate_while_something_else_is_measured(serve: Serve) -> None:
+    """The steps of both are made."""
+    async with serve(models_dir=MODELS, models=MODEL) as running:
+        try:
+            await sleepers.open_idle(running.address, 4)
+            before = running.metric("ntm_steps_total", model=MODEL)
+            await load.among_wakings(running.address, 20, "round_trips", count=400)
+            made = running.metric("ntm_steps_total", model=MODEL) - before
+        finally:
+            await sleepers.live[0].close()
+            sleepers.live.clear()
+    assert made > 500  # count and a quarter to warm up, and others

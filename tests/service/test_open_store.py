@@ -30,10 +30,10 @@ async def test_a_folder_opens_a_directory(tmp_path: Path, prefix: str) -> None:
     await store.close()
 
 
-@pytest.mark.parametrize("kind", ["redis", "rediss", "valkey", "valkeys"])
+@pytest.mark.parametrize("kind", ["redis", "rediss", "valkey", "valkeys", "valkeys-cluster"])
 async def test_a_url_opens_a_server(kind: str) -> None:
     """Nothing is connected before something is asked."""
-    store = open_store(Settings(store=f"{kind}://user:secret@localhost:1/2"))
+    store = open_store(Settings(store=f"{kind}://user:secret@localhost:1/0"))
 
     assert isinstance(store, RedisStore)
     await store.close()
@@ -50,6 +50,9 @@ async def test_a_url_opens_a_server(kind: str) -> None:
         "redis://user:secret/key@host",
         "redis://user:secret@host?socket_timeout=secret",
         "redis://user:secret@host?unheard=of",
+        "redis-cluster://user:secret@host?unheard=of",
+        "redis-cluster://user:secret@host/2",
+        "directory-cluster:secret",
     ],
 )
 def test_another_setting_is_refused_without_a_word_of_its_password(setting: str) -> None:

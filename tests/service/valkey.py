@@ -75,6 +75,46 @@ class Valkey:
             self._process.send_signal(signal.SIGCONT)
 
 
+class Cluster:
+    """Three servers that share the slots of a cluster between them."""
+
+    def __init__(self, folder: Path) -> None:
+        """Start them, and wait until each knows all of them."""
+        self.nodes = []
+        for number in range(3):
+            (folder / str(number)).mkdir()
+            # Its own port and ten thousand may be none.
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                bus = free.getsockname()[1]
+            options = ["--cluster-enabled", "yes", "--cluster-port", str(bus)]
+            # A node that is gone must not stop the others.
+            options += ["--cluster-require-full-coverage", "no"]
+            self.nodes.append(Valkey(folder / str(number), *options))
+            first = 16384 * number // 3
+            last = 16384 * (number + 1) // 3 - 1
+            self.nodes[-1].command("CLUSTER", "ADDSLOTSRANGE", first, last)
+            self.nodes[0].command("CLUSTER", "MEET", "127.0.0.1", self.nodes[-1].port, bus)
+        self.url = self.nodes[0].url
+        deadline = time.monotonic() + 20
+        while not all(self._is_known_to(node) for node in self.nodes):
+            assert time.monotonic() < deadline, "the nodes did not find each other"
+            time.sleep(0.05)
+
+    def node_of(self, key: str) -> Valkey:
+        """The one that has a key's slot."""
+        slot = self.nodes[0].command("CLUSTER", "KEYSLOT", key)
+        return self.nodes[next(n for n in range(3) if slot < 16384 * (n + 1) // 3)]
+
+    def stop(self) -> None:
+        """Kill them."""
+        for node in self.nodes:
+            node.stop()
+
+    def _is_known_to(self, node: Valkey) -> bool:
+        told = node.command("CLUSTER", "INFO")
+        return "cluster_slots_assigned:16384" in told and "cluster_state:ok" in told
+
+
 class Gate:
     """Passes bytes on between a port of its own and the server's."""
 

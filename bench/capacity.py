@@ -1,0 +1,81 @@
+"""`python -m bench.capacity`: measure what things cost, and write it into docs/capacity.md."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import capacity_tables, costs, envoy, validation
+from bench.__main__ import versions_of
+from bench.row import ROOT, Options, Unavailable
+
+PAGE = ROOT / "docs" / "capacity.md"
+DATA = ROOT / "docs" / "capacity.json"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure unless told otherwise, and write the page's tables."""
+    parser = argparse.ArgumentParser(prog="python -m bench.capacity", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    parser.add_argument(
+        "--envoy", default="envoy", metavar="PROGRAM", help="a path, or a name; default: envoy"
+    )
+    parser.add_argument(
+        "--only-write", action="store_true", help="measure nothing; write what was measured last"
+    )
+    parser.add_argument("--json", type=Path, default=DATA, metavar="PATH")
+    parser.add_argument("--page", type=Path, default=PAGE, metavar="PATH")
+    chosen = parser.parse_args(arguments)
+    if not chosen.only_write:
+        try:
+            program = envoy.found(chosen.envoy)
+        except Unavailable as why:
+            print(why, file=sys.stderr)
+            return 2
+        measured = measure(Options(chosen.rounds), program)
+        chosen.json.write_text(json.dumps(measured, indent=2) + "\n")
+    data = json.loads(chosen.json.read_text())
+    chosen.page.write_text(written(chosen.page.read_text(), data))
+    print(f"{chosen.json}, {chosen.page}")
+    for name, pair in data["validation"].items():
+        print(f"    {name:56}simulated / measured {pair['simulated'] / pair['measured']:6.2f}")
+    return 0
+
+
+def measure(options: Options, envoy_program: Path) -> dict[str, Any]:
+    """Everything that the page is made from."""
+    begun = time.monotonic()
+    found = costs.measured(options, envoy_program)
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "rounds": options.rounds,
+        "versions": versions_of(options),
+        "costs": found,
+        "validation": validation.validated(options, found),
+        "minutes": (time.monotonic() - begun) / 60,
+    }
+
+
+def written(page: str, data: Mapping[str, Any]) -> str:
+    """The page with its tables made anew: what stands between a table's name and its end."""
+    for name, make in capacity_tables.TABLES.items():
+        begin, end = (
+            f"<!-- {name}: written by python -m bench.capacity -->\n",
+            f"<!-- /{name} -->\n",
+        )
+        before, found, rest = page.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not found or not closed:
+            raise ValueError(f"the page has no place for the table {name!r}: {begin}...{end}")
+        page = f"{before}{begin}\n{make(data)}\n{end}{after}"
+    return page
+
+
+if __name__ == "__main__":
+    sys.exit(main())

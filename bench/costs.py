@@ -1,0 +1,250 @@
+"""What a replica, a Valkey and an Envoy cost for each thing they do: measured, by name."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import redis
+
+from bench import processes
+from bench.durability import valkey
+from bench.envoy import envoy
+from bench.processes import Load, Served
+from bench.row import Options
+from bench.serving import stepped_together, streams
+from service.redis_store import RedisStore
+from service.store import Saved
+
+LOCATIONS = (128, 1024)
+CHUNKS = (1, 8, 32)
+REPLAYED_STEPS = 2048
+"""Whose outputs fill what a session keeps for clients that lost them, 64 KB."""
+
+Costs = dict[str, float]
+
+
+def measured(options: Options, envoy_program: Path | None) -> Costs:
+    """Every cost; those of Envoy only where the program is."""
+    costs: Costs = {}
+    for part in (stepping, resident, saving, waking, keeping):
+        costs |= part(options)
+        print(f"{part.__name__}: measured", flush=True)
+    if envoy_program is not None:
+        costs |= balancing(options, envoy_program)
+    return costs
+
+
+def stepping(options: Options) -> Costs:
+    """A replica's processor time for a step, by how steps come, and the steps that it makes."""
+    with processes.server(options) as served, processes.load() as load:
+        lone = load("round_trips", address=served.address, count=1000)
+        costs = {f"lone step {name}": value for name, value in lone.items()}
+        ways = {f"chunks of {chunk}": stepped_together(served, load, chunk) for chunk in CHUNKS}
+        ways["64 streams"] = streams(served, load)
+        ways["chunks of 32, N = 1024"] = stepped_together(served, load, 32, locations=1024)
+        for way, measure in ways.items():
+            rounds = [measure() for _ in range(options.rounds)]
+            costs[f"step us, {way}"] = _median(rounds, "server CPU, us a step")
+            costs[f"steps/s, {way}"] = _median(rounds, "steps/s")
+    return costs
+
+
+def resident(options: Options) -> Costs:
+    """A replica's memory: at rest, for each session awake or asleep, for each open stream."""
+    costs: Costs = {}
+    for locations, count in zip(LOCATIONS, (1000, 200), strict=True):
+        with processes.server(options) as served, processes.load() as load:
+            costs["resident bytes, at rest"] = served.resident_bytes()
+            costs[f"resident bytes, awake, N = {locations}"] = _slope(
+                served, partial(load, "open_idle", sessions=count, locations=locations), count
+            )
+    with processes.server(options) as served, processes.load() as load:
+        both = _slope(served, partial(load, "open_streams", count=200), 200)
+        costs["resident bytes, stream"] = both - costs[f"resident bytes, awake, N = {LOCATIONS[0]}"]
+    with with_store(options, "--durability=none", "--max-awake-sessions=256") as (served, load, _):
+        load("open_idle", address=served.address, sessions=512)
+        costs["resident bytes, asleep"] = _slope(
+            served, partial(load, "open_idle", sessions=500), 500
+        )
+    return costs
+
+
+def saving(options: Options) -> Costs:
+    """What it costs a replica to save a session, in each store, and how many bytes that is."""
+    costs: Costs = {}
+    with processes.server(options) as plain, processes.load() as load:
+        step = stepped_together(plain, load)
+        alone = _median([step() for _ in range(options.rounds)], "server CPU, us a step")
+    with TemporaryDirectory(prefix="ntm-bench-") as folder, valkey(folder) as url:
+        stores = {"Valkey": (url,), "a directory": (f"directory:{folder}/s", "--store-sync=no")}
+        for store, (setting, *flags) in stores.items():
+            with (
+                processes.server(options, f"--store={setting}", *flags) as served,
+                processes.load() as load,
+            ):
+                step = stepped_together(served, load, policy="POLICY_SYNCHRONOUS")
+                rounds = [step() for _ in range(options.rounds)]
+                costs[f"save us, {store}"] = _median(rounds, "server CPU, us a step") - alone
+                costs[f"saves/s, {store}"] = _median(rounds, "steps/s")
+                if store == "Valkey":
+                    costs |= _record_bytes(served, load)
+    return costs
+
+
+def waking(options: Options) -> Costs:
+    """What it costs a replica to wake a session that sleeps, and one of a replica that is gone."""
+    costs: Costs = {}
+    flags = ("--durability=synchronous", "--max-awake-sessions=512")
+    with with_store(options, *flags) as (served, load, url):
+        stored = load("round_trips", address=served.address, count=1000)
+        costs |= {f"stored step {name}": value for name, value in stored.items()}
+        load("open_idle", address=served.address, sessions=3000)
+        costs |= _woken(served, load, "wake", 1000)
+        with processes.server(options, f"--store={url}", "--durability=synchronous") as heir:
+            load("wakings", address=heir.address, count=64)  # its network is loaded
+            costs |= _woken(heir, load, "takeover", 1000)
+    return costs
+
+
+def keeping(options: Options) -> Costs:
+    """A Valkey's processor time, memory and bytes for a record, by size, and what its file adds."""
+    costs: Costs = {}
+    for size in (12_288, 98_304):
+        for file in ("yes", "no"):
+            with (
+                TemporaryDirectory(prefix="ntm-bench-") as folder,
+                valkey(folder) as url,
+                redis.Redis.from_url(url) as client,
+            ):
+                client.config_set("appendonly", file)
+                told = asyncio.run(_filled(client, url, size, options.rounds))
+            with_file = {"yes": "", "no": ", no file"}[file]
+            costs |= {f"{name}, {size >> 10} KB{with_file}": told[name] for name in told}
+    return costs
+
+
+def balancing(options: Options, program: Path) -> Costs:
+    """An Envoy's processor time for a step's messages there and back, its memory for a stream."""
+    costs: Costs = {}
+    with (
+        processes.server(options) as served,
+        envoy(program, [served]) as before,
+        processes.load() as load,
+    ):
+        ways = {"64 streams": streams(before, load), "chunks of 1": stepped_together(before, load)}
+        for way, measure in ways.items():
+            rounds = [measure() for _ in range(options.rounds)]
+            costs[f"Envoy us a step, {way}"] = _median(rounds, "server CPU, us a step")
+            costs[f"steps/s through Envoy, {way}"] = _median(rounds, "steps/s")
+        costs["Envoy bytes, at rest"] = before.resident_bytes()
+        costs["Envoy bytes, stream"] = _slope(before, partial(load, "open_streams", count=200), 200)
+    return costs
+
+
+@contextmanager
+def with_store(options: Options, *flags: str) -> Iterator[tuple[Served, Load, str]]:
+    """A server with a Valkey, a load generator, and the Valkey's URL."""
+    with TemporaryDirectory(prefix="ntm-bench-") as folder, valkey(folder) as url:
+        # A disk that others use may stop a Valkey for seconds.
+        flags = (f"--store={url}", "--store-timeout-seconds=30", "--max-sessions=100000", *flags)
+        with processes.server(options, *flags) as served, processes.load() as load:
+            yield served, load, url
+
+
+def _median(rounds: Sequence[Mapping[str, float]], name: str) -> float:
+    return median(each[name] for each in rounds)
+
+
+def _slope(served: Served, more: Callable[..., Any], count: int) -> float:
+    """Resident bytes for each of what `more` opens `count` of: a line through five times."""
+    resident = []
+    for _ in range(5):
+        more(address=served.address)
+        resident.append(served.resident_bytes())
+    return float(np.polyfit(count * np.arange(5), resident, 1)[0])
+
+
+def _record_bytes(served: Served, load: Load) -> Costs:
+    """Bytes of a record: after one chunk, and with as many outputs as a session keeps."""
+
+    def stored(locations: int, steps: int) -> float:
+        before = counted(served, "ntm_stored_bytes_total")
+        load("indexed", address=served.address, locations=locations, steps=steps, chunk=32)
+        return counted(served, "ntm_stored_bytes_total") - before
+
+    costs = {}
+    for locations in LOCATIONS:
+        for name, steps in (("fresh", 0), ("full", REPLAYED_STEPS)):
+            last = stored(locations, steps + 32) - stored(locations, steps)
+            costs[f"record bytes, N = {locations}, {name}"] = last
+    return costs
+
+
+def counted(served: Served, metric: str) -> float:
+    """What a server has counted under a name, all labels together."""
+    with urllib.request.urlopen(f"http://{served.monitoring}/metrics") as response:
+        text = response.read().decode()
+    values = re.findall(rf"^{metric}(?:{{.*}})? (\S+)$", text, re.MULTILINE)
+    return sum(map(float, values))
+
+
+def _woken(served: Served, load: Load, kind: str, count: int) -> Costs:
+    before = served.cpu_seconds()
+    one = load("wakings", address=served.address, count=count // 2)
+    many = load("wakings", address=served.address, count=count // 2, at_once=32)
+    return {
+        f"{kind} us": 1e6 * (served.cpu_seconds() - before) / count,
+        f"{kind}s/s, 32 at once": many["wakes/s"],
+        **{f"{kind} {name}": one[name] for name in one if name.endswith("us")},
+    }
+
+
+async def _filled(client: redis.Redis, url: str, size: int, seconds: float) -> Mapping[str, float]:
+    """Save and claim records of a size, as replicas do: what it took the server for each."""
+    pid = int(client.info("server")["process_id"])
+    server = Served(url, pid)
+    store = RedisStore(url, timeout_seconds=60)
+    record = np.random.default_rng(0).bytes(size)
+    sessions = [f"{number}" for number in range(2048)]
+    batches = [sessions[start : start + 64] for start in range(0, len(sessions), 64)]
+    taken: dict[str, float] = {}
+
+    async def save(worker: int) -> int:
+        await store.save([Saved(each, 1 << 50, record, 3600) for each in batches[worker]])
+        return 64
+
+    async def claim(worker: int) -> int:
+        await asyncio.gather(*(store.claim(each) for each in batches[worker]))
+        return 64
+
+    empty = client.info("memory")["used_memory"]
+    await asyncio.gather(*map(save, range(len(batches))))
+    taken["memory bytes a record"] = (client.info("memory")["used_memory"] - empty) / len(sessions)
+    for name, work in (("save", save), ("claim", claim)):
+        before, cpu, begun = client.info(), server.cpu_seconds(), time.perf_counter()
+
+        async def again(worker: int, work: Any = work, begun: float = begun) -> int:
+            done = 0
+            while time.perf_counter() - begun < seconds:
+                done += await work(worker + 8 * (done % 4))
+            return done
+
+        done = sum(await asyncio.gather(*map(again, range(8))))
+        after, wall = client.info(), time.perf_counter() - begun
+        taken[f"Valkey us a {name}"] = 1e6 * (server.cpu_seconds() - cpu) / done
+        taken[f"Valkey {name}s/s"] = done / wall
+        moved = {"save": "total_net_input_bytes", "claim": "total_net_output_bytes"}[name]
+        taken[f"network bytes a {name}"] = (after[moved] - before[moved]) / done
+    await store.close()
+    return taken

