@@ -23,21 +23,17 @@ from service.errors import (
     NotStored,
     NtmError,
     SessionDeleted,
-    SessionExpired,
-    SessionFailed,
     SessionMoved,
-    SessionUnknown,
-    StepIndexMismatch,
 )
 from service.keeper import GRACE_SECONDS
 from service.metrics import Metrics
 from service.runtime import Network
 from service.saving import Durability, Policy, Snapshot
 from service.settings import Settings
-from service.work import Chunk, Operation, Work
+from service.work import Operation, Work
 from tests.conftest import Clock
 from tests.service import driving
-from tests.service.driving import LEDGER, OWNER, outputs
+from tests.service.driving import LEDGER, OWNER
 from tests.service.memory_store import MemoryStore
 from tests.service.turned import LOCATIONS, Client, Replica
 from tests.tiny_models import ledger
@@ -374,56 +370,7 @@ class Replicas(RuleBasedStateMachine):
         """Whoever waits for this answer gets it."""
         for client in self.all:
             if client.asked is work and not client.gone:
-                self.answer(client, work)
-
-    def answer(self, client: Client, work: Work) -> None:
-        """What a client makes of an answer; wrong outputs fail the test."""
-        if isinstance(work.error, StepIndexMismatch):
-            expected = int(work.error.metadata["expected"])
-            assert expected <= client.known, "a lost answer is always given again"
-            if client.durability.policy is Policy.NONE:
-                client.gone = StepIndexMismatch  # it is told that steps are lost, and keeps none
-                return
-            assert client.durable <= expected, "durable steps are never lost"
-            client.replayed = expected
-        elif isinstance(work.error, SessionUnknown):
-            is_undurable = client.durability.policy is Policy.NONE
-            assert is_undurable or self.store.record(client.id) is None
-            client.gone = SessionUnknown
-        elif isinstance(work.error, (SessionExpired, SessionFailed)):
-            client.gone = type(work.error)
-        elif work.error is not None:
-            assert isinstance(work.error, (NotStored, SessionMoved)), work.error
-        elif isinstance(work, Chunk):
-            self.answer_steps(client, work)
-        else:
-            self.answer_set_back(client, work)
-
-    def answer_steps(self, client: Client, chunk: Chunk) -> None:
-        """The outputs are those of a session that nothing ever happened to."""
-        first, made = chunk.outcome.first_step, len(chunk.outcome.outputs)
-        assert outputs(chunk) == client.expected(first, made)
-        assert chunk.epoch >= client.epoch
-        client.epoch = chunk.epoch
-        if client.durability.policy is Policy.SYNCHRONOUS:
-            kept = self.store.record(client.id)
-            assert kept is not None
-            assert record.decode(kept).checkpoint.next_step >= first + made
-            assert chunk.durable_step >= first + made
-        client.durable = max(client.durable, chunk.durable_step)
-        client.replayed = first + made
-        if client.replayed > client.known:
-            client.known, client.steps = client.replayed, 0
-
-    def answer_set_back(self, client: Client, work: Work) -> None:
-        """From now on all steps are those from there."""
-        view, there = work.outcome, client.setting_back
-        assert there is not None
-        assert view.next_step == there.next_step
-        assert view.epoch >= client.epoch
-        client.epoch, client.setting_back = view.epoch, None
-        client.start = client.known = client.replayed = client.durable = there.next_step
-        client.sums = (float(there.state["total"][0]), float(there.state["total"][1]))
+                client.answer(work, self.store)
 
 
 def test_steps_are_neither_lost_nor_repeated_nor_told_wrongly() -> None:

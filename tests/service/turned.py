@@ -7,14 +7,25 @@ from functools import partial
 
 import numpy as np
 
+from service import record
 from service.checkpoint import Checkpoint
 from service.engine import Engine
-from service.errors import NtmError
-from service.saving import Durability, Snapshot
+from service.errors import (
+    NotStored,
+    NtmError,
+    SessionExpired,
+    SessionFailed,
+    SessionMoved,
+    SessionUnknown,
+    StepIndexMismatch,
+)
+from service.saving import Durability, Policy, Snapshot
 from service.sessions import Forgotten
 from service.spec import Float32
 from service.turn import Turn
 from service.work import Chunk, Operation, Work
+from tests.service.driving import outputs
+from tests.service.memory_store import MemoryStore
 
 LOCATIONS = 5
 """Of every session."""
@@ -74,6 +85,55 @@ class Client:
     def total(self) -> list[float]:
         """The sums where it is."""
         return self.expected(self.known - 1, 1)[0] if self.known > self.start else [*self.sums]
+
+    def answer(self, work: Work, store: MemoryStore) -> None:
+        """What a client makes of an answer; wrong outputs fail the test."""
+        if isinstance(work.error, StepIndexMismatch):
+            expected = int(work.error.metadata["expected"])
+            assert expected <= self.known, "a lost answer is always given again"
+            if self.durability.policy is Policy.NONE:
+                self.gone = StepIndexMismatch  # it is told that steps are lost, and keeps none
+                return
+            assert self.durable <= expected, "durable steps are never lost"
+            self.replayed = expected
+        elif isinstance(work.error, SessionUnknown):
+            is_undurable = self.durability.policy is Policy.NONE
+            assert is_undurable or store.record(self.id) is None
+            self.gone = SessionUnknown
+        elif isinstance(work.error, (SessionExpired, SessionFailed)):
+            self.gone = type(work.error)
+        elif work.error is not None:
+            assert isinstance(work.error, (NotStored, SessionMoved)), work.error
+        elif isinstance(work, Chunk):
+            self.answer_steps(work, store)
+        else:
+            self.answer_set_back(work)
+
+    def answer_steps(self, chunk: Chunk, store: MemoryStore) -> None:
+        """The outputs are those of a session that nothing ever happened to."""
+        first, made = chunk.outcome.first_step, len(chunk.outcome.outputs)
+        assert outputs(chunk) == self.expected(first, made)
+        assert chunk.epoch >= self.epoch
+        self.epoch = chunk.epoch
+        if self.durability.policy is Policy.SYNCHRONOUS:
+            kept = store.record(self.id)
+            assert kept is not None
+            assert record.decode(kept).checkpoint.next_step >= first + made
+            assert chunk.durable_step >= first + made
+        self.durable = max(self.durable, chunk.durable_step)
+        self.replayed = first + made
+        if self.replayed > self.known:
+            self.known, self.steps = self.replayed, 0
+
+    def answer_set_back(self, work: Work) -> None:
+        """From now on all steps are those from there."""
+        view, there = work.outcome, self.setting_back
+        assert there is not None
+        assert view.next_step == there.next_step
+        assert view.epoch >= self.epoch
+        self.epoch, self.setting_back = view.epoch, None
+        self.start = self.known = self.replayed = self.durable = there.next_step
+        self.sums = (float(there.state["total"][0]), float(there.state["total"][1]))
 
 
 @dataclass(eq=False)
