@@ -74,7 +74,7 @@ def induce(recordings: Sequence[Recording]) -> Candidate:
     kept = trials[HELD_OUT - 1 :: HELD_OUT]
     learned = [trial for index, trial in enumerate(trials) if (index + 1) % HELD_OUT]
     program, flow = _best(learned, phases, find_dataflows(learned, phases)[:PATHS])
-    return _judged(program, compare(program, kept, _watched(kept, flow)), _wrong_of_constant(kept))
+    return _judged(program, compare(program, kept, _watched(kept, flow)), constant)
 
 
 def _judged(program: Program, found: Comparison, constant: float) -> Candidate:

@@ -55,7 +55,9 @@ def anchored(program: Program, trials: Sequence[Trial], heads: Sequence[Watched]
             offsets[
                 int(write.seen[index][step + 1] - machine.pointers.write) % program.locations
             ] += 1
-    (offset, _), *_ = offsets.most_common(1)
+    if not offsets:
+        return program
+    ((offset, _),) = offsets.most_common(1)
     moved = replace(program, write_from=(program.write_from + offset) % program.locations)
     before, after = compare(program, trials, heads), compare(moved, trials, heads)
     better = after.wrong <= before.wrong and after.astray < before.astray

@@ -78,6 +78,22 @@ def test_outputs_by_chance_have_no_program() -> None:
     assert "the best program explains" in found.reason
 
 
+def test_a_program_that_explains_most_is_none() -> None:
+    """With one bit in twenty wrong by chance, nine tenths are explained: too little."""
+    random = np.random.default_rng(6)
+    faulty = [
+        replace(
+            recording,
+            outputs=np.abs(recording.outputs - (random.random(recording.outputs.shape) < 0.05)),
+        )
+        for recording in recordings(COPY)
+    ]
+
+    found = induce(faulty)
+    assert found.program is None
+    assert 0.8 < found.explained < 0.95
+
+
 def test_heads_that_are_elsewhere_have_no_program() -> None:
     """The right outputs with heads that stand still are not the work of these heads."""
     still = [
@@ -94,6 +110,24 @@ def test_heads_that_are_elsewhere_have_no_program() -> None:
     ]
 
     assert induce(still).program is None
+
+
+def test_spread_heads_have_no_program() -> None:
+    """Heads that are nowhere in particular cannot be followed."""
+    spread = [
+        replace(
+            recording,
+            traces={
+                name: np.full_like(values, 1 / 16) if name.endswith("weighting") else values
+                for name, values in recording.traces.items()
+            },
+        )
+        for recording in recordings(COPY)
+    ]
+
+    found = induce(spread)
+    assert found.program is None
+    assert found.explained < 0.5
 
 
 def test_constant_outputs_have_no_program() -> None:
