@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from client import Client
+from client import Client, Session
 from client.decipher.counterexamples import contents, search
 from client.decipher.program import Move, Rule
 from client.decipher.samples import Network, of_size
@@ -29,6 +29,27 @@ def test_the_end_of_the_memory_is_found_without_being_told(shipped: Client) -> N
     # 1, 2, 4, 8, 16, 32, then 24, 28, 26, 25.
     assert found.sizes == 10
     assert found.sequences > 11 * found.sizes
+
+
+class Smaller(Network):
+    """A network whose small memories are smaller than they are said to be."""
+
+    def session(self) -> Session:
+        """With a location less than were asked for, where these are few."""
+        assert self.locations is not None
+        fewer = self.locations - 1 if self.locations < 10 else self.locations
+        return self.client.create_session(self.name, fewer)
+
+
+def test_a_memory_that_ends_elsewhere_than_the_program_says_explains_nothing(
+    shipped: Client,
+) -> None:
+    """At the network's own size it does; at the smaller one the network left the tape before."""
+    found = search(copy_program(), Smaller(shipped, "copy-ntm-lstm", 24))
+
+    (example,) = found.found
+    assert [ring.network_too for ring in example.rings] == [True, False]
+    assert not example.wraps_around
 
 
 def test_a_wrong_program_is_not_blamed_on_the_memory(shipped: Client) -> None:

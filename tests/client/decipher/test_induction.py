@@ -78,6 +78,22 @@ def test_outputs_by_chance_have_no_program() -> None:
     assert "the best program explains" in found.reason
 
 
+def test_a_program_that_explains_most_is_none() -> None:
+    """With one bit in twenty wrong by chance, nine tenths are explained: too little."""
+    random = np.random.default_rng(6)
+    faulty = [
+        replace(
+            recording,
+            outputs=np.abs(recording.outputs - (random.random(recording.outputs.shape) < 0.05)),
+        )
+        for recording in recordings(COPY)
+    ]
+
+    found = induce(faulty)
+    assert found.program is None
+    assert 0.8 < found.explained < 0.95
+
+
 def test_heads_that_are_elsewhere_have_no_program() -> None:
     """The right outputs with heads that stand still are not the work of these heads."""
     still = [

@@ -149,8 +149,18 @@ def test_two_ways_to_one_place_share_the_confidence() -> None:
     reads = [REST, Doing(gate=0.6, key=0), REST, REST]
     found = instructions(played(reads, WROTE))[1][0]
 
-    assert (found.move, found.location, found.focus) == ("jump", 2, pytest.approx(1))
+    assert (found.move, found.location) == ("jump", 2)
+    assert found.focus == pytest.approx(1)
     assert found.confidence == pytest.approx(0.6, abs=1e-4)
+
+
+def test_content_that_gets_less_weight_is_no_jump() -> None:
+    """0.3 of the weight goes to what is asked for, at 3; the head itself stays with 0.7."""
+    reads = [REST, REST, Doing(gate=0.3, key=1), REST]
+    found = instructions(played(reads, WROTE))[2][0]
+
+    assert (found.move, found.location) == ("hold", 2)
+    assert found.focus == pytest.approx(0.7, abs=1e-4)
 
 
 def test_writes_explain_the_memory() -> None:

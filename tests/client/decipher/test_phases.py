@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from client.decipher.phases import Moment, Opener, Phases, find_phases, moments
 from client.records import Float32
 
 
-def steps(*rows: list[float]) -> Float32:
+def steps(*rows: Sequence[float]) -> Float32:
     """Inputs [T, width]."""
     return np.array(rows, np.float32)
 
