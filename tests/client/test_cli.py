@@ -76,12 +76,18 @@ def test_trace_of_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     assert out.endswith(f"drawn to {png}\n")
 
 
-def test_trace_of_a_task(capsys: pytest.CaptureFixture[str]) -> None:
+def test_trace_of_a_task(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Without a file a random sequence of the model's task is traced; a seed decides it."""
-    assert main(["trace", "copy", "--size", "5", "--seed", "1"]) == 0
-    out = capsys.readouterr().out
-    assert out.startswith("copy: 11 steps, 32 locations\n")
-    assert out.endswith("\n0 of 40 bits wrong\n")
+    for seed, name in (("1", "first"), ("1", "again"), ("2", "other")):
+        options = ["--size", "5", "--seed", seed, "--save", str(tmp_path / name)]
+        assert main(["trace", "copy", *options]) == 0
+        out = capsys.readouterr().out
+        assert out.startswith("copy: 11 steps, 32 locations\n")
+        assert "\n0 of 40 bits wrong\n" in out
+    first, again, other = ((tmp_path / name).read_bytes() for name in ("first", "again", "other"))
+
+    assert first == again
+    assert first != other
 
 
 def test_a_trace_is_saved_and_opened(
