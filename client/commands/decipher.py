@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
+from client import page
 from client.blocking import Client
 from client.commands.parsing import Subparsers, add_command, add_locations, connect, positive
 from client.decipher.markdown import markdown
 from client.decipher.report import Report, decipher, decipher_recordings
 from client.errors import InvalidRequest
+from client.recording import Recording, record_task
 from client.recordings import load
+from client.task_sequence import TaskSequence
 
 EXAMPLES = """\
   python -m client decipher copy-ntm-lstm
   python -m client decipher copy-ntm-lstm --sequences 100 --json program.json
+  python -m client decipher repeat-copy-ntm-lstm --html program.html
   python -m client decipher --recordings *.npz
   python -m client decipher --all models
 """
@@ -58,20 +63,28 @@ def add_to(subparsers: Subparsers) -> None:
         "--seed", type=int, default=0, metavar="S", help="of all sequences (default: %(default)s)"
     )
     parser.add_argument("--json", type=Path, metavar="PATH", help="also write all of it as JSON")
+    parser.add_argument(
+        "--html",
+        type=Path,
+        metavar="PATH",
+        help="also write a page of one sequence beside the program, the current line marked",
+    )
     parser.add_argument("--markdown", type=Path, metavar="PATH", help="also write what is printed")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """0 when done, whatever was found."""
     if arguments.recordings:
-        _show(decipher_recordings([load(path) for path in arguments.recordings]), arguments)
+        recordings = [load(path) for path in arguments.recordings]
+        _show(decipher_recordings(recordings), lambda: recordings[0], arguments)
         return 0
     with connect(arguments) as client:
         if arguments.all is None:
-            _show(_deciphered(client, arguments.model, arguments), arguments)
+            report = _deciphered(client, arguments.model, arguments)
+            _show(report, lambda: _recording(client, report), arguments)
             return 0
-        if arguments.json or arguments.markdown:
-            raise InvalidRequest("--json and --markdown are for one model; --all writes its own")
+        if arguments.json or arguments.markdown or arguments.html:
+            raise InvalidRequest("--json, --markdown and --html are for one model, not for --all")
         for model in client.models():
             folder = arguments.all / model.name
             if folder.is_dir():
@@ -91,11 +104,21 @@ def _deciphered(client: Client, model: str, arguments: argparse.Namespace) -> Re
     )
 
 
-def _show(report: Report, arguments: argparse.Namespace) -> None:
+def _recording(client: Client, report: Report) -> Recording:
+    """A sequence as long as in training."""
+    with client.create_session(report.model.name, report.locations) as session:
+        return record_task(session, TaskSequence.draw(report.model.task, seed=report.seed))
+
+
+def _show(
+    report: Report, recording: Callable[[], Recording], arguments: argparse.Namespace
+) -> None:
     text = markdown(report)
     print(text, end="")
     if arguments.markdown:
         arguments.markdown.write_text(text)
+    if arguments.html:
+        page.save(recording(), arguments.html, report.program)
     if arguments.json:
         facts = {"verdict": report.verdict, "found": report.found, "explained": report.explained}
         arguments.json.write_text(json.dumps({**facts, **asdict(report)}, default=_plain, indent=1))

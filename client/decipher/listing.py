@@ -156,6 +156,6 @@ def _marked(marker: Marker) -> str:
 
 
 def _emitted(program: Program, phase: Phase) -> str:
-    when = "one step ago" if program.delay else "now"
+    read = "read one step ago" if program.delay else "reads"
     marked = program.marker is not None and program.body.index(phase) == program.marker.phase
-    return f"{'else ' if marked else ''}emit what the read head read {when}"
+    return f"{'else ' if marked else ''}emit what the read head {read}"

@@ -10,8 +10,6 @@ from __future__ import annotations
 import base64
 import html
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -19,6 +17,9 @@ from string import Template
 import numpy as np
 
 from client.decipher.instructions import instructions
+from client.decipher.listing import listing
+from client.decipher.machine import Machine
+from client.decipher.program import Program
 from client.errors import InvalidRequest
 from client.recording import ADD_VECTOR, ERASE_VECTOR, Recording
 from client.records import Float32
@@ -27,26 +28,17 @@ MOST_BYTES = 64 << 20
 """Of a recording's arrays: a browser takes no much larger page."""
 
 
-@dataclass(frozen=True)
-class Listing:
-    """A program beside a recording, and where in it the network is."""
-
-    lines: Sequence[str]
-    current: Sequence[Sequence[int]]
-    """For each step the lines, counted from 0, that it is about."""
-
-
-def save(recording: Recording, path: Path, listing: Listing | None = None) -> None:
+def save(recording: Recording, path: Path, program: Program | None = None) -> None:
     """
-    Write a recording as an HTML page.
+    Write a recording as an HTML page, beside it the program that its network was found to run.
 
     Raises:
         InvalidRequest: it is too long for a page.
     """
-    path.write_text(page(recording, listing), encoding="utf-8")
+    path.write_text(page(recording, program), encoding="utf-8")
 
 
-def page(recording: Recording, listing: Listing | None = None) -> str:
+def page(recording: Recording, program: Program | None = None) -> str:
     """The text of the page. Raises as `save`."""
     size = sum(values.nbytes for values in recording.traces.values())
     if size > MOST_BYTES:
@@ -56,7 +48,7 @@ def page(recording: Recording, listing: Listing | None = None) -> str:
         )
     parts = resources.files(__name__)
     # Inside a script element only "<" could end it; JSON may write it in another way.
-    shown = json.dumps(_shown(recording, listing), separators=(",", ":")).replace("<", "\\u003c")
+    shown = json.dumps(_shown(recording, program), separators=(",", ":")).replace("<", "\\u003c")
     return Template((parts / "page.html").read_text("utf-8")).substitute(
         title=html.escape(recording.title),
         style=(parts / "page.css").read_text("utf-8"),
@@ -65,7 +57,7 @@ def page(recording: Recording, listing: Listing | None = None) -> str:
     )
 
 
-def _shown(recording: Recording, listing: Listing | None) -> dict[str, object]:
+def _shown(recording: Recording, program: Program | None) -> dict[str, object]:
     """What the page's script reads."""
     model = recording.model
     has_heads = recording.before is not None
@@ -84,9 +76,18 @@ def _shown(recording: Recording, listing: Listing | None) -> dict[str, object]:
         "words": [[instruction.words() for instruction in step] for step in instructions(recording)]
         if has_heads
         else [],
-        "program": listing
-        and {"lines": list(listing.lines), "current": [list(lines) for lines in listing.current]},
+        "program": None if program is None else _program(recording, program),
     }
+
+
+def _program(recording: Recording, program: Program) -> dict[str, object]:
+    """The lines of a program, and for each step of the recording those that it executes."""
+    machine = Machine(program, recording.locations)
+    current = []
+    for x in recording.inputs:
+        machine.step(x)
+        current.append(machine.lines)
+    return {"lines": [line.text for line in listing(program)], "current": current}
 
 
 def _heads(recording: Recording, kind: str) -> list[dict[str, object]]:

@@ -15,10 +15,12 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from client import Client
 from client.decipher.instructions import instructions
-from client.page import Listing, page, save
+from client.decipher.program import Program
+from client.page import page, save
 from client.recording import Recording, record_task
 from client.task_sequence import TaskSequence
 from service.settings import Settings
+from tests.client.decipher.programs import COPY, two_phases
 from tests.client.recorded import recording as made_up
 from tests.conftest import MODELS, serving
 
@@ -30,7 +32,6 @@ pytestmark = [
 ]
 
 LENGTH = 12
-LISTING = Listing(["store the input", "read it back"], [[0]] * LENGTH + [[]] + [[1]] * LENGTH)
 
 Open = Callable[..., Page]
 
@@ -67,10 +68,10 @@ def show(browser: Browser, tmp_path: Path) -> Iterator[Open]:
     contexts = []
 
     def show(
-        recording: Recording, listing: Listing | None = None, step: int = 0, scheme: Any = "light"
+        recording: Recording, program: Program | None = None, step: int = 0, scheme: Any = "light"
     ) -> Page:
         path = tmp_path / "page.html"
-        save(recording, path, listing)
+        save(recording, path, program)
         context = browser.new_context(offline=True, color_scheme=scheme)
         contexts.append(context)
         shown = context.new_page()
@@ -200,13 +201,29 @@ def test_playing_ends_with_the_last_step(recorded: Recording, show: Open) -> Non
 
 def test_current_line_of_the_program_is_marked(recorded: Recording, show: Open) -> None:
     """Beside the trace stands the program, with the lines that the step is about marked."""
-    shown = show(recorded, LISTING)
+    shown = show(recorded, replace(COPY, phases=two_phases(8)))
     marked = []
-    for step in (0, LENGTH, LENGTH + 1):
+    for step in (0, 1, LENGTH + 1):
         shown.evaluate(f"go({step})")
         marked.append(shown.locator("#program li[aria-current]").all_inner_texts())
 
-    assert marked == [["store the input"], [], ["read it back"]]
+    assert marked == [
+        [
+            "phase 0, until input 8 is set, at each step:",
+            "    if it is step 0: the write head holds",
+            "    write the input at the write head",
+        ],
+        [
+            "phase 0, until input 8 is set, at each step:",
+            "    else the write head shifts +1",
+            "    write the input at the write head",
+        ],
+        [
+            "phase 1, from the step 0 in which input 8 is set, at each step:",
+            "    else the read head shifts +1",
+            "    emit what the read head reads",
+        ],
+    ]
 
 
 def test_wrong_bits_are_marked(recorded: Recording, show: Open) -> None:

@@ -25,7 +25,7 @@ phase 0, until input 3 is set, at each step:
 phase 1, from the step 0 in which input 3 is set, at each step:
     if it is step 0: the read head holds
     else the read head shifts +1
-    emit what the read head read now"""
+    emit what the read head reads"""
     )
 
 
@@ -41,7 +41,7 @@ def test_repeat_names_its_places_and_its_count() -> None:
         "    at step 1 write what was read one step ago at the write head",
         "    if the step is the steps of phase 0 times round(2 x + 1), x being what the flag "
         "showed: emit the mark, output 3 alone",
-        "    else emit what the read head read now",
+        "    else emit what the read head reads",
     ]
 
 
