@@ -97,7 +97,8 @@ class Scheduler:
 
     def __contains__(self, session: Session) -> bool:
         """Whether a session waits for its turn, and is in none."""
-        return session in self._queues.get(session.slab, ())
+        owner = self._owners.get(session.owner)
+        return owner is not None and session in owner.queues.get(session.slab, ())
 
     @property
     def waiting(self) -> int:
