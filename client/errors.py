@@ -5,6 +5,7 @@ Every error that a client raises.
     ├── InvalidRequest          what was asked cannot be done as written
     │   ├── ModelUnknown
     │   ├── ModelVersionUnknown the server has not the version of the model that is needed
+    │   ├── SessionExists       the id of a new session is taken
     │   ├── StepIndexMismatch   another client, or a lost call, made steps of this session
     │   ├── NoMemory
     │   └── CheckpointDamaged   its bytes were cut short or changed
@@ -77,6 +78,10 @@ class ModelUnknown(InvalidRequest):
 
 class ModelVersionUnknown(InvalidRequest):
     """The server has not that version of the model; another replica may have it."""
+
+
+class SessionExists(InvalidRequest):
+    """The id of a new session is taken by one that is not as asked for, or another caller's."""
 
 
 class StepIndexMismatch(InvalidRequest):
@@ -214,6 +219,7 @@ BY_REASON: Mapping[str, type[NtmClientError]] = {
     "INVALID_REQUEST": InvalidRequest,
     "MODEL_UNKNOWN": ModelUnknown,
     "MODEL_VERSION_UNKNOWN": ModelVersionUnknown,
+    "SESSION_EXISTS": SessionExists,
     "STEP_INDEX_MISMATCH": StepIndexMismatch,
     "NO_MEMORY": NoMemory,
     "CHECKPOINT_DAMAGED": CheckpointDamaged,

@@ -120,6 +120,11 @@ def state_for(checkpoint: Checkpoint, spec: ModelSpec, content_hash: str) -> dic
     return {name: checkpoint.state[name].reshape(1, *shape) for name, shape in shapes.items()}
 
 
+def are_equal(one: Checkpoint, other: Checkpoint) -> bool:
+    """Whether two checkpoints are of the same state at the same step, to the bit."""
+    return encode(one) == encode(other)
+
+
 def _read(body: bytes) -> Checkpoint:
     _, _, tensors, digest, locations, next_step = _HEAD.unpack_from(body)
     state: dict[str, Float32] = {}

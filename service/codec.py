@@ -24,6 +24,9 @@ _FLOAT = np.dtype("<f4")
 _MOST_TRACES = 64
 """Names that a chunk may select: more than any model has; a message has room for a million."""
 
+_SAME_SECONDS = 1e-3
+"""A timeout that was stored has lost what is less than a microsecond."""
+
 _POLICIES = {
     Policy.NONE: ntm_pb2.Durability.POLICY_NONE,
     Policy.ASYNCHRONOUS: ntm_pb2.Durability.POLICY_ASYNCHRONOUS,
@@ -124,6 +127,24 @@ def durability(message: ntm_pb2.CreateSessionRequest | ntm_pb2.Session) -> Durab
         if asked.policy == value:
             return Durability(policy, asked.every_steps)
     return None
+
+
+def is_as_asked(view: SessionView, request: ntm_pb2.CreateSessionRequest) -> bool:
+    """Whether a session has all that a request for one sets; where it sets nothing, all will do."""
+    timeout, asked = idle_timeout_seconds(request), durability(request)
+    return (
+        view.model == request.model
+        and request.content_hash in ("", view.content_hash)
+        and request.locations in (0, view.locations)
+        and (timeout is None or abs(timeout - view.idle_timeout_seconds) < _SAME_SECONDS)
+        and (asked is None or _is_same(view.durability, asked))
+    )
+
+
+def _is_same(given: Durability, asked: Durability) -> bool:
+    """Whether a session's durability is the one that was asked for."""
+    every_steps = asked.every_steps if asked.policy is Policy.ASYNCHRONOUS else 0
+    return given.policy is asked.policy and every_steps in (0, given.every_steps)
 
 
 def model(

@@ -105,6 +105,10 @@ class DirectoryStore:
         """See `Store`."""
         return await self._in_pool(self._claim, self._path(session_id))
 
+    async def open(self, session: Saved) -> tuple[int, bytes] | None:
+        """See `Store`."""
+        return await self._in_pool(self._claim, self._path(session.session_id), session)
+
     async def epoch(self, session_id: str) -> int:
         """See `Store`."""
         return await self._in_pool(self._epoch, self._path(session_id))
@@ -157,21 +161,30 @@ class DirectoryStore:
             return False
         # What this owner saved later may have come first: then that stays.
         if current is None or (current.epoch, current.order) <= (session.epoch, order):
-            minutes = min(stored_file.MOST_MINUTES, math.ceil(session.seconds / 60))
-            header = Header(session.epoch, order, self._clock() + session.seconds, minutes)
+            header = self._header_for(session, session.epoch, order)
             stored_file.write(path, header, session.record, sync=self._sync)
         return True
 
-    def _claim(self, path: Path) -> tuple[int, bytes] | None:
+    def _header_for(self, session: Saved, epoch: int, order: int) -> Header:
+        """Of a record that is to be kept from now on."""
+        minutes = min(stored_file.MOST_MINUTES, math.ceil(session.seconds / 60))
+        return Header(epoch, order, self._clock() + session.seconds, minutes)
+
+    def _claim(self, path: Path, first: Saved | None = None) -> tuple[int, bytes] | None:
+        """Claim what is kept; where nothing is known, what is to be kept first."""
         with self._locked(path.parent):
             try:
                 found = stored_file.read(path)
             except CheckpointDamaged:
                 _set_aside(path)
                 raise
-            if found is None or self._is_over(found[0]) or found[0].minutes == DELETED:
-                return None
+            if found is None or self._is_over(found[0]):
+                if first is None:
+                    return None
+                found = self._header_for(first, 0, 0), first.record
             header, record = found
+            if header.minutes == DELETED:
+                return None
             now = self._clock()
             claimed = Header(
                 epoch_after(header.epoch, now),

@@ -9,6 +9,7 @@ Every error the server tells a client about, without a word of gRPC.
     │   ├── SessionExpired
     │   ├── SessionDeleted
     │   ├── SessionMoved          another replica has it now
+    │   ├── SessionExists         the id that was chosen for a new one is taken
     │   ├── StepIndexMismatch
     │   ├── CheckpointDamaged
     │   ├── CheckpointForeign     of another model
@@ -84,6 +85,12 @@ class SessionMoved(InvalidRequest):
     """Another replica has taken the session over."""
 
     reason = "SESSION_MOVED"
+
+
+class SessionExists(InvalidRequest):
+    """The id chosen for a new session has one already, which is not what was asked for."""
+
+    reason = "SESSION_EXISTS"
 
 
 class StepIndexMismatch(InvalidRequest):

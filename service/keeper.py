@@ -14,11 +14,12 @@ from service import record
 from service.catalogue import Catalogue
 from service.deletions import Deletions
 from service.engine import Engine
-from service.errors import CapacityExceeded, NotStored, NtmError
+from service.errors import CapacityExceeded, NotStored, NtmError, SessionUnknown
 from service.lifecycle import draining
 from service.logs import session_tag
 from service.metrics import Metrics
-from service.saving import RENEW_SECONDS, Snapshot
+from service.saving import RENEW_SECONDS, Policy, Snapshot
+from service.sessions import Session, deleted
 from service.settings import Settings
 from service.store import Saved, Store, StoreUnavailable
 from service.work import Work
@@ -162,6 +163,62 @@ class Keeper:
         await self._save_to_the_end(self._engine.saving.wanted())
         if session.durable is None or not session.durable.is_clean:
             raise NotStored(f"session {session_id!r} could not be stored; try again")
+
+    async def enter(self, session_id: str) -> bool:
+        """
+        Have a session that was just opened be the only one of its id, which its client has chosen.
+
+        Whether it is. If not, the session that the store has of that id is awake in its place.
+
+        Raises:
+            SessionDeleted: there was one, which was deleted.
+            NotStored: the store does not answer.
+            NtmError: as `wake`. There is no session of that id here then.
+        """
+        session = self._engine.session(session_id)
+        is_new = False
+        try:
+            is_new = await self._is_new(session)
+        finally:
+            if not is_new and session.is_open:
+                self._engine.passed_over(session)
+        if not is_new:
+            try:
+                await self.wake(session_id)
+            except SessionUnknown:
+                raise deleted(session_id) from None
+        return is_new
+
+    async def _is_new(self, session: Session) -> bool:
+        """Whether the store knows no session of that id; then it has this one, if it is to."""
+        durable, saving = session.durable, self._engine.saving
+        assert durable is not None, "there is a store"
+        try:
+            if durable.durability.policy is Policy.NONE:
+                with self._timed("epoch"):
+                    return await self._store.epoch(session.id) == 0
+            saving.take([session])
+            snapshot, wanted = durable.under_way, saving.wanted()
+            assert snapshot is not None, "nothing was under way"
+            wanted.remove(snapshot)
+            if wanted:
+                self._start(self._save(wanted))
+            saved = _saved(snapshot)
+            self._metrics.stored_bytes.inc(len(saved.record))
+            with self._timed("claim"):
+                found = await self._store.open(saved)
+        except StoreUnavailable as error:
+            raise NotStored(
+                f"session {session.id!r} could not be stored: {error}; send the same request again"
+            ) from error
+        if found is None:
+            raise deleted(session.id)
+        if found[1] != saved.record:
+            return False
+        durable.epoch = found[0]
+        self._engine.stored(snapshot, is_kept=True)
+        self._metrics.checkpoints.labels("stored").inc()
+        return True
 
     async def epoch(self, session_id: str) -> int:
         """

@@ -87,13 +87,15 @@ class Lifecycle:
         start: Checkpoint | None = None,
         durability: Durability | None = None,
         *,
+        session_id: str = "",
         is_begun: bool = True,
     ) -> SessionView:
         """
         Open a session of a loaded version; 0 locations and no timeout mean the defaults.
 
         It starts from a checkpoint if there is one, whose locations then are the default. Without
-        a durability it gets the server's. One that is not begun stays awake until it is a `fork`.
+        a durability it gets the server's, without an id one of its own. One that is not begun stays
+        awake until it is a `fork`.
 
         Raises:
             InvalidRequest, CapacityExceeded, Draining: nothing was changed.
@@ -111,7 +113,7 @@ class Lifecycle:
         slab, slot = self._slabs.place(version, locations)
         self._opened += 1
         session = Session(
-            id=new_session_id(),
+            id=session_id or new_session_id(),
             number=self._opened,
             owner=owner,
             model=version.model,
@@ -218,6 +220,10 @@ class Lifecycle:
     def unknown(self, session_id: str) -> NtmError:
         """Why there is no session of that id."""
         return self._sessions.gone(session_id)
+
+    def has(self, session_id: str, caller: str) -> bool:
+        """Whether the caller has a session of that id open. Raises as `SessionTable.has`."""
+        return self._sessions.has(session_id, caller)
 
     def lost(self, session_id: str) -> None:
         """The store has no session of that id."""

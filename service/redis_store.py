@@ -75,6 +75,14 @@ The new epoch, as `store.epoch_after` has it, and the record.
 The new owner counts its saves by a clock of its own. What an earlier server has saved has no time.
 """
 
+_OPEN = f"""\
+if redis.call('EXISTS', KEYS[1]) == 0 then
+    redis.call('HSET', KEYS[1], 'epoch', 0, 'order', 0, 'record', ARGV[1], 'milliseconds', ARGV[2])
+    redis.call('PEXPIRE', KEYS[1], ARGV[2])
+end
+{_CLAIM}"""
+"""Record, milliseconds: as for a claim."""
+
 _EPOCH = """\
 return tonumber(redis.call('HGET', KEYS[1], 'epoch') or 0)
 """
@@ -163,6 +171,12 @@ class RedisStore:
     async def claim(self, session_id: str) -> tuple[int, bytes] | None:
         """See `Store`."""
         (found,) = await self._run(_CLAIM, [(session_id, ())])
+        return found and (found[0], found[1])
+
+    async def open(self, session: Saved) -> tuple[int, bytes] | None:
+        """See `Store`."""
+        arguments = session.record, _milliseconds(session.seconds)
+        (found,) = await self._run(_OPEN, [(session.session_id, arguments)])
         return found and (found[0], found[1])
 
     async def epoch(self, session_id: str) -> int:

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from service.errors import (
+    InvalidRequest,
     NtmError,
     SessionDeleted,
+    SessionExists,
     SessionExpired,
     SessionFailed,
     SessionMoved,
@@ -243,6 +245,24 @@ class SessionTable:
             kind = SessionUnknown
         return _gone(kind, session_id[:64])
 
+    def has(self, session_id: str, caller: str) -> bool:
+        """
+        Whether the caller has a session of that id open, awake or asleep; else it may open one.
+
+        Raises:
+            SessionExists: somebody else has or had it.
+            SessionExpired, SessionDeleted, SessionFailed: it is closed, and why.
+        """
+        there = self._sessions.get(session_id) or self._asleep.get(session_id)
+        kind, owner, _ = self._closed.get(session_id, (SessionMoved, "", 0))
+        if there is None and kind is SessionMoved:
+            return False
+        if caller not in ("", there.owner if there else owner):
+            raise taken(session_id)
+        if there is None:
+            raise _gone(kind, session_id)
+        return True
+
     def close(self, session: Session, why: type[NtmError]) -> None:
         """Remove a session and remember why."""
         session.is_open = False
@@ -319,9 +339,32 @@ def moved(session_id: str) -> NtmError:
     return _gone(SessionMoved, session_id)
 
 
+def deleted(session_id: str) -> NtmError:
+    """What is told of a session that was deleted, wherever that was."""
+    return _gone(SessionDeleted, session_id)
+
+
+def taken(session_id: str) -> NtmError:
+    """What is told of an id that a new session cannot have; the same whoever has it."""
+    return SessionExists(
+        f"session {session_id!r} is there already, and is not a new one as this request asks for; "
+        "draw another session_id",
+        session=session_id,
+    )
+
+
 def _gone(kind: type[NtmError], session_id: str) -> NtmError:
     told = _GONE.get(kind, "is unknown here: it was never opened, or closed long ago")
     return kind(f"session {session_id!r} {told}", session=session_id)
+
+
+def check_session_id(session_id: str) -> None:
+    """Raise InvalidRequest unless a client may have drawn it as the id of a new session."""
+    if not _SESSION_ID.fullmatch(session_id):
+        raise InvalidRequest(
+            f"session_id is {session_id[:64]!r}; it must be 128 random bits as 32 hexadecimal "
+            "digits in lower case"
+        )
 
 
 def new_session_id() -> str:

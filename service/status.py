@@ -26,6 +26,7 @@ CODES: dict[type[errors.NtmError], grpc.StatusCode] = {
     errors.SessionExpired: grpc.StatusCode.NOT_FOUND,
     errors.SessionDeleted: grpc.StatusCode.NOT_FOUND,
     errors.SessionMoved: grpc.StatusCode.NOT_FOUND,
+    errors.SessionExists: grpc.StatusCode.ALREADY_EXISTS,
     errors.StepIndexMismatch: grpc.StatusCode.ABORTED,
     errors.CheckpointDamaged: grpc.StatusCode.INVALID_ARGUMENT,
     errors.CheckpointForeign: grpc.StatusCode.INVALID_ARGUMENT,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -18,7 +18,7 @@ from service.metrics import Metrics
 from service.pb import ntm_pb2
 from service.principal import Principal
 from service.saving import Policy
-from service.sessions import Session
+from service.sessions import Session, check_session_id, moved, taken
 from service.spans import Spans
 from service.version import Version
 from service.views import SessionView
@@ -54,22 +54,83 @@ class Steps:
         self._engine = engine
         self._worker = worker
         self._metrics = metrics
+        self._opening: dict[str, asyncio.Event] = {}
+        """By the ids that clients have chosen for sessions that are being opened."""
 
     async def open(
         self, request: ntm_pb2.CreateSessionRequest, principal: Principal
     ) -> ntm_pb2.Session:
-        """Open a session; the first of a version waits until its network is loaded."""
-        timeout = codec.idle_timeout_seconds(request)
+        """
+        Open a session; the first of a version waits until its network is loaded.
+
+        One whose id its client has chosen is opened once, however often it is asked for.
+        """
         start = checkpoint.decode(request.checkpoint) if request.checkpoint else None
-        durability = codec.durability(request)
+        if not request.session_id:
+            view = await self._new(request, start, principal)
+            if self._keeper and view.durability.policy is not Policy.NONE:
+                await self._keep(self._keeper, view.id)
+            return codec.session(view)
+        check_session_id(request.session_id)
+        async with self._alone(request.session_id):
+            view = await self._chosen(request, start, principal)
+        return codec.session(view)
+
+    async def _new(
+        self, request: ntm_pb2.CreateSessionRequest, start: Checkpoint | None, principal: Principal
+    ) -> SessionView:
         version = self._version(request, start)
         async with self._catalogue.using(version):
-            view = await self._open(
-                version, request.locations, timeout, principal.name, start, durability
+            return await self._open(
+                version,
+                request.locations,
+                codec.idle_timeout_seconds(request),
+                principal.name,
+                start,
+                codec.durability(request),
+                session_id=request.session_id,
             )
-        if self._keeper and view.durability.policy is not Policy.NONE:
-            await self._keep(self._keeper, view.id)
-        return codec.session(view)
+
+    async def _chosen(
+        self, request: ntm_pb2.CreateSessionRequest, start: Checkpoint | None, principal: Principal
+    ) -> SessionView:
+        """
+        The session of the id that its client has chosen: a new one, or that which it was before.
+
+        Raises:
+            SessionExists: it is not as asked for, has made steps, or is somebody else's.
+            SessionDeleted, SessionExpired, SessionFailed: there was one.
+        """
+        session_id = request.session_id
+        if not self._engine.has(session_id, principal.caller):
+            await self._new(request, start, principal)
+            if self._keeper is None or await self._keeper.enter(session_id):
+                return self._engine.describe(session_id)
+            if not self._engine.has(session_id, principal.caller):
+                raise moved(session_id)
+        view = await self.describe(session_id, principal, 0)
+        if not codec.is_as_asked(view, request):
+            raise taken(session_id)
+        if start is not None:
+            asking = ntm_pb2.CheckpointSessionRequest(session_id=session_id)
+            view, there = await self.operate(asking, self._engine.checkpoint, principal)
+            if not checkpoint.are_equal(there, start):
+                raise taken(session_id)
+        elif view.next_step:
+            raise taken(session_id)
+        return view
+
+    @asynccontextmanager
+    async def _alone(self, session_id: str) -> AsyncIterator[None]:
+        """One at a time of those who open a session of the same id."""
+        while opening := self._opening.get(session_id):
+            await opening.wait()
+        done = self._opening[session_id] = asyncio.Event()
+        try:
+            yield
+        finally:
+            del self._opening[session_id]
+            done.set()
 
     async def fork(
         self, request: ntm_pb2.ForkSessionRequest, principal: Principal
@@ -198,8 +259,10 @@ class Steps:
             ) from error
         return version
 
-    async def _open(self, *arguments: Any, is_begun: bool = True) -> SessionView:
-        opening = partial(self._engine.open, *arguments, is_begun=is_begun)
+    async def _open(
+        self, *arguments: Any, session_id: str = "", is_begun: bool = True
+    ) -> SessionView:
+        opening = partial(self._engine.open, *arguments, session_id=session_id, is_begun=is_begun)
         if self._keeper is None:
             return await self._worker.call(opening)
         async with self._keeper.place():

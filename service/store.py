@@ -68,6 +68,15 @@ class Store(Protocol):
             CheckpointTooNew: it was written by a later server, in a layout unknown here.
         """
 
+    async def open(self, session: Saved) -> tuple[int, bytes] | None:
+        """
+        Claim a session, which is kept as this record first if the store does not know it.
+
+        The epoch and the record as by `claim`; None for a session that was deleted. Of all who open
+        a session at once, the first has its record kept, and each is given an epoch of its own. The
+        epoch in `session` is not looked at. Raises as `claim`.
+        """
+
     async def epoch(self, session_id: str) -> int:
         """
         The epoch of a session's owner; 0 for a session that the store does not know.

@@ -136,6 +136,10 @@ class NtmServiceServicer:
         It is opened on the version of the model that the request names, else on the checkpoint's, else on the
         one for new sessions, and stays on it.
 
+        The same request with the same session_id, whose answer was lost, is answered with the session that was
+        opened, as long as that is as the request asks for and has made no step: any replica with the same store
+        finds it there, and takes it over. One with POLICY_NONE is in no store, and known to its replica alone.
+
         NOT_FOUND, MODEL_UNKNOWN: no model of that name is served here.
         NOT_FOUND, MODEL_VERSION_UNKNOWN: this server has not that version of it.
         INVALID_ARGUMENT, INVALID_REQUEST: the locations or the idle timeout are out of the server's
@@ -144,6 +148,11 @@ class NtmServiceServicer:
         RESOURCE_EXHAUSTED, CAPACITY_EXCEEDED: no room for another session or its state, in all or of this
         principal; the metadata have the setting as `limit`. Comes at once, with a retry delay, and touches
         no other session.
+        ALREADY_EXISTS, SESSION_EXISTS: there is a session of that session_id that is not as the request asks
+        for, has made steps, or is another principal's; which of them is not told.
+        NOT_FOUND with SESSION_DELETED or SESSION_EXPIRED, DATA_LOSS, SESSION_FAILED: there was one, and it is
+        closed; draw another session_id.
+        UNAVAILABLE, NOT_STORED: the store does not answer; send the same request again.
         UNAVAILABLE, DRAINING: the server is stopping.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

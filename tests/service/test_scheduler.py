@@ -99,6 +99,19 @@ def test_a_removed_session_does_not_step(slabs: tuple[Slab, Slab]) -> None:
     session = waiting(slabs[0], "gone")
     scheduler.remove(session)
     scheduler.add(session)
+    assert session in scheduler
     scheduler.remove(session)
     scheduler.remove(session)
     assert not scheduler
+    assert session not in scheduler
+
+
+def test_a_session_in_a_turn_does_not_wait(slabs: tuple[Slab, Slab]) -> None:
+    """It is not in the scheduler; who is left there is."""
+    scheduler = Scheduler(max_batch=1, max_burst=1)
+    first, second = waiting(slabs[0], "first"), waiting(slabs[0], "second")
+    scheduler.add(first)
+    scheduler.add(second)
+    assert ids(scheduler) == ["first"]
+    assert first not in scheduler
+    assert second in scheduler

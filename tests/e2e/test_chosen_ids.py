@@ -1,0 +1,341 @@
+"""Sessions whose ids their clients choose, so that opening one may be asked for again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from service.directory_store import DirectoryStore
+from service.pb import ntm_pb2 as pb
+from service.principal import READ, STEP
+from service.store import Saved, StoreUnavailable
+from tests.conftest import Running, Serve
+from tests.e2e.calls import Stream, outputs, reason, stepped, until
+from tests.e2e.test_rpcs import refused
+from tests.tokens import bearer, token_line
+
+NONE, ASYNCHRONOUS, SYNCHRONOUS = (
+    pb.Durability(policy=pb.Durability.POLICY_NONE),
+    pb.Durability(policy=pb.Durability.POLICY_ASYNCHRONOUS, every_steps=4),
+    pb.Durability(policy=pb.Durability.POLICY_SYNCHRONOUS),
+)
+ALICE, BOB = bearer("tok-alice"), bearer("tok-bob")
+
+
+def asking(session_id: str, **fields: Any) -> pb.CreateSessionRequest:
+    """A request for a session of that id."""
+    return pb.CreateSessionRequest(model="ledger", session_id=session_id, **fields)
+
+
+async def created(running: Running, request: pb.CreateSessionRequest, who: Any = None) -> Any:
+    """The session that a request is answered with."""
+    return (await running.stub.CreateSession(request, metadata=who)).session
+
+
+async def refusal(running: Running, request: Any, who: Any = None) -> tuple[Any, str, str]:
+    """Code, reason and sentence of why a session is not opened."""
+    error = await refused(running.stub.CreateSession(request, metadata=who))
+    return error.code(), reason(error), error.details() or ""
+
+
+async def taken(running: Running, request: Any, who: Any = None) -> bool:
+    """Whether the id is refused as taken."""
+    code, why, _ = await refusal(running, request, who)
+    return (code, why) == (grpc.StatusCode.ALREADY_EXISTS, "SESSION_EXISTS")
+
+
+def opened(running: Running) -> float:
+    """How many sessions were opened."""
+    return running.metric("ntm_sessions_opened_total", model="ledger")
+
+
+async def checkpoint_after(running: Running, inputs: Sequence[Sequence[float]]) -> bytes:
+    """A checkpoint after those inputs."""
+    session = (await created(running, asking(token_hex(16)))).id
+    await stepped(running, session, inputs)
+    request = pb.CheckpointSessionRequest(session_id=session)
+    return bytes((await running.stub.CheckpointSession(request)).checkpoint)
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> dict[str, Any]:
+    """Settings of servers that share a store."""
+    return {"store": f"directory:{tmp_path / 'store'}", "store_sync": "no"}
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> dict[str, Any]:
+    """Settings of servers that know Alice and Bob."""
+    file = tmp_path / "tokens.jsonl"
+    file.write_text(
+        token_line("alice", "tok-alice", READ, STEP) + token_line("bob", "tok-bob", READ, STEP)
+    )
+    return {"tokens_file": str(file)}
+
+
+async def test_the_same_request_opens_one_session(running: Running) -> None:
+    """Under the id that it has; each answer describes that session."""
+    request = asking("0123456789abcdef" * 2, locations=6, idle_timeout=Duration(seconds=90))
+    first, again = await created(running, request), await created(running, request)
+    assert first.id == again.id == request.session_id
+    assert (again.locations, again.idle_timeout.seconds) == (6, 90)
+    assert opened(running) == 1
+    assert (await stepped(running, first.id, [[1, 2]])).tolist() == [[1, 2]]
+
+
+async def test_many_at_once_open_one_session(running: Running) -> None:
+    """Those that come while it is being opened wait for that; also on a stream."""
+    request = asking(token_hex(16))
+    stream = Stream(running)
+    await stream.send(*(pb.Operation(tag=tag, open=request) for tag in range(8)))
+    calls = await asyncio.gather(*(created(running, request) for _ in range(8)))
+    outcomes = await stream.rest()
+    ids = [session.id for session in calls] + [outcome.opened.id for outcome in outcomes]
+    assert ids == [request.session_id] * 16
+    assert opened(running) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"locations": 9}, {"idle_timeout": Duration(seconds=91)}, {"content_hash": "ab" * 32}],
+    ids=["locations", "idle timeout", "version"],
+)
+async def test_another_request_of_the_id_is_refused(
+    running: Running, other: dict[str, Any]
+) -> None:
+    """The session goes on as it is; what a request does not set, fits."""
+    session_id = token_hex(16)
+    asked = {"locations": 6, "idle_timeout": Duration(seconds=90)}
+    await created(running, asking(session_id, **asked))
+    assert await taken(running, asking(session_id, **{**asked, **other}))
+    assert (await created(running, asking(session_id))).locations == 6
+    assert opened(running) == 1
+
+
+async def test_another_model_of_the_id_is_refused(running: Running) -> None:
+    """Also one that is not served."""
+    session_id = token_hex(16)
+    await created(running, asking(session_id))
+    assert await taken(running, pb.CreateSessionRequest(model="nothing", session_id=session_id))
+
+
+async def test_a_session_that_has_made_steps_is_no_new_one(running: Running) -> None:
+    """Whoever asks for it then has taken an id twice; the steps stay made."""
+    request = asking(token_hex(16))
+    session = (await created(running, request)).id
+    await stepped(running, session, [[1, 2]])
+    assert await taken(running, request)
+    assert (await stepped(running, session, [[1, 2]], first_step=1)).tolist() == [[2, 4]]
+
+
+async def test_a_checkpoint_is_part_of_the_request(running: Running) -> None:
+    """The same one is answered, another one at the same step is not, nor none."""
+    one, other = [await checkpoint_after(running, [[n, n]]) for n in (1, 2)]
+    session_id, before = token_hex(16), opened(running)
+    first = await created(running, asking(session_id, checkpoint=one))
+    again = await created(running, asking(session_id, checkpoint=one))
+    assert (again.id, again.next_step) == (first.id, 1)
+    assert await taken(running, asking(session_id, checkpoint=other))
+    assert await taken(running, asking(session_id))
+    assert opened(running) == before + 1
+    assert (await stepped(running, session_id, [[1, 1]])).tolist() == [[2, 2]]
+
+
+async def test_the_id_of_a_closed_session_is_not_used_again(running: Running) -> None:
+    """It is told why there is none."""
+    deleted, expired = asking(token_hex(16)), asking(token_hex(16))
+    await created(running, deleted)
+    await running.stub.DeleteSession(pb.DeleteSessionRequest(session_id=deleted.session_id))
+    expired.idle_timeout.FromMilliseconds(1)
+    await created(running, expired)
+    describing = pb.GetSessionRequest(session_id=expired.session_id)
+    while await running.stub.GetSession(describing).code() is grpc.StatusCode.OK:
+        pass
+    for request, why in ((deleted, "SESSION_DELETED"), (expired, "SESSION_EXPIRED")):
+        assert (await refusal(running, request))[:2] == (grpc.StatusCode.NOT_FOUND, why)
+    assert opened(running) == 2
+
+
+@pytest.mark.parametrize("text", ["f" * 31, "f" * 33, "F" * 32, "g" * 32, "x", "ф" * 32])
+async def test_an_id_is_128_bits(running: Running, text: str) -> None:
+    """In hexadecimal, in lower case; the refusal has the id."""
+    code, why, told = await refusal(running, asking(text))
+    assert (code, why) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+    assert repr(text) in told
+    assert opened(running) == 0
+
+
+async def test_a_refusal_leaves_the_id_free(serve: Serve) -> None:
+    """What was asked for can be corrected, or find room, under the same id."""
+    async with serve(max_sessions=1) as running:
+        filling, request = asking(token_hex(16)), asking(token_hex(16), locations=1)
+        assert (await refusal(running, request))[1] == "INVALID_REQUEST"
+        request.locations = 5
+        await created(running, filling)
+        assert (await refusal(running, request))[1] == "CAPACITY_EXCEEDED"
+        await running.stub.DeleteSession(pb.DeleteSessionRequest(session_id=filling.session_id))
+        assert (await created(running, request)).locations == 5
+
+
+async def test_anothers_id_is_taken(serve: Serve, guarded: dict[str, Any]) -> None:
+    """In the words for an own one that is not as asked for, open or closed; nothing is changed."""
+    async with serve(**guarded) as running:
+        mine, closed, own = (asking(token_hex(16)) for _ in range(3))
+        for request, who in ((mine, ALICE), (closed, ALICE), (own, BOB)):
+            await created(running, request, who)
+        deleting = pb.DeleteSessionRequest(session_id=closed.session_id)
+        await running.stub.DeleteSession(deleting, metadata=ALICE)
+        other = asking(own.session_id, locations=9)
+        expected = await refusal(running, other, BOB)
+        for request in (mine, closed):
+            told = str(await refusal(running, request, BOB))
+            assert told.replace(request.session_id, own.session_id) == str(expected)
+        assert (await created(running, mine, ALICE)).id == mine.session_id
+        assert opened(running) == 3
+
+
+@pytest.mark.parametrize("durability", [ASYNCHRONOUS, SYNCHRONOUS], ids=["async", "sync"])
+async def test_another_replica_answers_with_the_same_session(
+    serve: Serve, stored: dict[str, Any], durability: pb.Durability
+) -> None:
+    """It takes it over; the first one finds out, and would have to take it back."""
+    async with serve(**stored) as first, serve(**stored) as second:
+        request = asking(token_hex(16), durability=durability)
+        one = await created(first, request)
+        other = await created(second, request)
+        assert (other.id, other.create_time) == (one.id, one.create_time)
+        assert other.epoch > one.epoch > 0
+        assert opened(second) == 1  # and closed again, as it was there
+        assert second.metric("ntm_sessions", model="ledger") == 1
+        assert (await stepped(second, one.id, [[1, 1]], first_step=0)).tolist() == [[1, 1]]
+        late = await first.stub.GetSession(pb.GetSessionRequest(session_id=one.id))
+        assert late.session.epoch > other.epoch
+        assert first.metric("ntm_sessions_closed_total", model="ledger", reason="moved") == 1
+
+
+async def test_another_replica_refuses_what_the_store_has_otherwise(
+    serve: Serve, stored: dict[str, Any], guarded: dict[str, Any]
+) -> None:
+    """With other fields, after steps, or of another principal; the session goes on."""
+    async with serve(**stored, **guarded) as first, serve(**stored, **guarded) as second:
+        request = asking(token_hex(16), locations=6, durability=SYNCHRONOUS)
+        session = (await created(first, request, ALICE)).id
+        assert await taken(second, asking(session, locations=9), ALICE)
+        assert await taken(second, request, BOB)
+        for policy in (NONE, SYNCHRONOUS):
+            assert await taken(second, asking(session, durability=policy), BOB)
+        step = pb.StepRequest()
+        step.chunk.session_id, step.chunk.inputs = session, b"\0\0\x80?" * 2
+        reply = (await second.stub.Step(step, metadata=ALICE)).reply
+        assert outputs(reply).tolist() == [[1, 1]]
+        for running in (second, first):
+            assert await taken(running, request, ALICE)
+        reply = (await first.stub.Step(step, metadata=ALICE)).reply
+        assert outputs(reply).tolist() == [[2, 2]]
+
+
+async def test_two_replicas_asked_at_once_open_one_session(
+    serve: Serve, stored: dict[str, Any]
+) -> None:
+    """Both answer, and of the two copies one alone makes durable steps."""
+    async with serve(**stored) as first, serve(**stored) as second:
+        for _ in range(10):
+            request = asking(token_hex(16), durability=SYNCHRONOUS)
+            both = await asyncio.gather(*(created(each, request) for each in (first, second)))
+            assert both[0].epoch != both[1].epoch
+            assert both[0].create_time == both[1].create_time
+            owner, other = (first, second) if both[0].epoch > both[1].epoch else (second, first)
+            session = request.session_id
+            assert (await stepped(owner, session, [[1, 1]], first_step=0)).tolist() == [[1, 1]]
+            step = pb.StepRequest()
+            step.chunk.session_id, step.chunk.inputs = session, b"\0\0\x80?" * 2
+            assert reason(await refused(other.stub.Step(step))) == "SESSION_MOVED"
+
+
+@pytest.mark.parametrize("durability", [NONE, SYNCHRONOUS], ids=["none", "sync"])
+async def test_a_session_deleted_elsewhere_is_not_opened_again(
+    serve: Serve, stored: dict[str, Any], durability: pb.Durability
+) -> None:
+    """As long as the store remembers the deletion."""
+    async with serve(**stored) as first, serve(**stored) as second:
+        session = (await created(first, asking(token_hex(16), durability=SYNCHRONOUS))).id
+        await first.stub.DeleteSession(pb.DeleteSessionRequest(session_id=session))
+        await until(lambda: first.metric("ntm_store_seconds_count", operation="delete"))
+        told = await refusal(second, asking(session, durability=durability))
+        assert told[:2] == (grpc.StatusCode.NOT_FOUND, "SESSION_DELETED")
+        assert second.metric("ntm_sessions", model="ledger") == 0
+
+
+async def test_a_session_without_durability_is_opened_once_at_its_replica(
+    serve: Serve, stored: dict[str, Any]
+) -> None:
+    """It is in no store; asleep it is there too."""
+    async with serve(**stored, max_awake_sessions=1) as running:
+        request = asking(token_hex(16), durability=NONE)
+        await created(running, request)
+        assert running.metric("ntm_store_seconds_count", operation="save") == 0
+        assert (await created(running, request)).id == request.session_id
+        await created(running, asking(token_hex(16), durability=NONE))
+        assert running.metric("ntm_sessions_asleep", model="ledger") == 1
+        assert (await created(running, request)).id == request.session_id
+        assert opened(running) == 2
+
+
+@pytest.mark.parametrize("is_kept", [False, True], ids=["lost before", "lost after"])
+@pytest.mark.parametrize("durability", [NONE, SYNCHRONOUS], ids=["none", "sync"])
+async def test_a_store_that_did_not_answer_leaves_the_id_free(
+    serve: Serve,
+    stored: dict[str, Any],
+    durability: pb.Durability,
+    is_kept: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same request opens the session later, here or elsewhere, whether it was kept or not."""
+
+    async def unanswered(store: DirectoryStore, session: Saved | str) -> Any:
+        if is_kept and isinstance(session, Saved):
+            await keep(store, session)
+        raise StoreUnavailable("no answer")
+
+    keep = DirectoryStore.open
+    async with serve(**stored) as first, serve(**stored) as second:
+        for running in (first, second):
+            request = asking(token_hex(16), durability=durability)
+            with monkeypatch.context() as silent:
+                silent.setattr(DirectoryStore, "open", unanswered)
+                silent.setattr(DirectoryStore, "epoch", unanswered)
+                told = await refusal(first, request)
+                assert told[:2] == (grpc.StatusCode.UNAVAILABLE, "NOT_STORED")
+            assert first.metric("ntm_sessions", model="ledger") == (running is second)
+            session = (await created(running, request)).id
+            assert (await stepped(running, session, [[1, 1]])).tolist() == [[1, 1]]
+
+
+async def test_a_call_that_is_cancelled_leaves_the_id_free(
+    serve: Serve, stored: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one past its deadline: the next one opens the session, or finds it."""
+    began, keep = asyncio.Event(), DirectoryStore.open
+
+    async def slow(store: DirectoryStore, session: Saved) -> Any:
+        kept = await keep(store, session)
+        began.set()
+        await asyncio.Event().wait()
+        return kept
+
+    async with serve(**stored) as running:
+        request = asking(token_hex(16), durability=SYNCHRONOUS)
+        with monkeypatch.context() as patched:
+            patched.setattr(DirectoryStore, "open", slow)
+            call = running.stub.CreateSession(request)
+            await asyncio.wait_for(began.wait(), 10)
+            call.cancel()
+        assert (await created(running, request)).id == request.session_id
+        assert (await stepped(running, request.session_id, [[1, 1]])).tolist() == [[1, 1]]
