@@ -16,6 +16,7 @@ from string import Template
 
 import numpy as np
 
+from client.decipher.contents import trace
 from client.decipher.instructions import instructions
 from client.decipher.listing import listing
 from client.decipher.machine import Machine
@@ -33,7 +34,7 @@ def save(recording: Recording, path: Path, program: Program | None = None) -> No
     Write a recording as an HTML page, beside it the program that its network was found to run.
 
     Raises:
-        InvalidRequest: it is too long for a page.
+        InvalidRequest: it is too long for a page, or lacks a trace that the page shows.
     """
     path.write_text(page(recording, program), encoding="utf-8")
 
@@ -91,7 +92,7 @@ def _program(recording: Recording, program: Program) -> dict[str, object]:
 
 
 def _heads(recording: Recording, kind: str) -> list[dict[str, object]]:
-    weightings = recording.traces[f"{kind}_weighting"]
+    weightings = trace(recording, f"{kind}_weighting")
     count = weightings.shape[1]
     writes = kind == "write"
     return [
@@ -100,8 +101,8 @@ def _heads(recording: Recording, kind: str) -> list[dict[str, object]]:
             "name": f"{kind} head" + (f" {head + 1}" if count > 1 else ""),
             "short": kind[0].upper() + (str(head + 1) if count > 1 else ""),
             "weighting": _packed(weightings[:, head]),
-            "erase": _packed(recording.traces[ERASE_VECTOR][:, head]) if writes else None,
-            "add": _packed(recording.traces[ADD_VECTOR][:, head]) if writes else None,
+            "erase": _packed(trace(recording, ERASE_VECTOR)[:, head]) if writes else None,
+            "add": _packed(trace(recording, ADD_VECTOR)[:, head]) if writes else None,
         }
         for head in range(count)
     ]
