@@ -29,8 +29,8 @@ def executed_lines(lines: Sequence[Line], executed: Sequence[str]) -> tuple[int,
 
 
 def _lines(program: Program) -> Iterator[Line]:
-    heads = f"read head {program.read_head} at location {program.read_from}"
-    heads += f", write head {program.write_head} at location {program.write_from}"
+    heads = f"read head {program.read_head + 1} at location {program.read_from}"
+    heads += f", write head {program.write_head + 1} at location {program.write_from}"
     yield Line(f"start with {heads}", frozenset())
     named = _named(program)
     for index, phase in enumerate(program.body):

@@ -104,7 +104,7 @@ const largestOf = (values) => values.reduce((most, value) => Math.max(most, Math
 const plots = [];
 
 function addPlot(title, kind, rows, value, largest, colour, names, strength = () => 1) {
-  const figure = element(byId("timeline"), "figure");
+  const figure = element(byId("timeline"), "figure", { className: plots.length ? "" : "marked" });
   element(figure, "figcaption", { textContent: title, className: kind });
   const labels = element(figure, "div", { className: "rows" });
   const plot = element(figure, "div", { className: "plot" });
@@ -194,7 +194,11 @@ if (memoryBefore) {
 }
 if (recording.program) {
   byId("program").hidden = false;
-  for (const line of recording.program.lines) element(byId("program").querySelector("ol"), "li", { textContent: line });
+  for (const line of recording.program.lines) {
+    const text = line.trimStart();
+    const item = element(byId("program").querySelector("ol"), "li", { textContent: text });
+    item.style.paddingLeft = `${line.length - text.length + 3}ch`;
+  }
 }
 const headRows = heads.map((head) => {
   const row = element(byId("heads").tBodies[0], "tr");

@@ -210,18 +210,18 @@ def test_current_line_of_the_program_is_marked(recorded: Recording, show: Open) 
     assert marked == [
         [
             "phase 0, until input 8 is set, at each step:",
-            "    if it is step 0: the write head holds",
-            "    write the input at the write head",
+            "if it is step 0: the write head holds",
+            "write the input at the write head",
         ],
         [
             "phase 0, until input 8 is set, at each step:",
-            "    else the write head shifts +1",
-            "    write the input at the write head",
+            "else the write head shifts +1",
+            "write the input at the write head",
         ],
         [
             "phase 1, from the step 0 in which input 8 is set, at each step:",
-            "    else the read head shifts +1",
-            "    emit what the read head reads",
+            "else the read head shifts +1",
+            "emit what the read head reads",
         ],
     ]
 

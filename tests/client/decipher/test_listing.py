@@ -17,7 +17,7 @@ def test_copy() -> None:
     assert (
         text(COPY)
         == """\
-start with read head 0 at location 0, write head 0 at location 0
+start with read head 1 at location 0, write head 1 at location 0
 phase 0, until input 3 is set, at each step:
     if it is step 0: the write head holds
     else the write head shifts +1
