@@ -102,8 +102,8 @@ class Client:
         """
         Open a session; a `with` block deletes it at its end.
 
-        Where the answer is lost, the call fails, and the session that it may have opened stays
-        until its idle timeout; where surely none was opened, it is tried again.
+        Where the answer is lost, it is asked for again under the same id, so that one is opened.
+        Where all attempts fail, the session that one may have opened stays until its idle timeout.
 
         Args:
             model: Name of the model.

@@ -42,6 +42,8 @@ class Operations:
         self._limits = limits
         self._tags = itertools.count(1)
         self._pending: dict[int, asyncio.Future[Message]] = {}
+        self._late: set[int] = set()
+        """Tags of operations that open a session and may have been sent again since."""
         self._outbox: deque[pb.Operation] = deque()
         self._waiting = asyncio.Event()
         self._call = stub.StreamSteps(metadata=metadata)
@@ -60,6 +62,8 @@ class Operations:
             async with asyncio.timeout(timeout_seconds):
                 return await future
         except TimeoutError:
+            if operation.HasField("open"):
+                self._late.add(operation.tag)
             raise TimedOut(
                 f"the stream to {self._target} gave no answer in {timeout_seconds:g} s"
             ) from None
@@ -124,7 +128,9 @@ class Operations:
     def _settle(self, outcome: pb.Outcome) -> None:
         future = self._pending.pop(outcome.tag, None)
         if future is None or future.done():
-            if outcome.WhichOneof("kind") == "opened":
+            if outcome.tag in self._late:
+                self._late.discard(outcome.tag)
+            elif outcome.WhichOneof("kind") == "opened":
                 # Whoever asked for it was cancelled, and nobody else knows its id.
                 self._queue(pb.Operation(tag=next(self._tags), close=outcome.opened.id))
         elif outcome.HasField("error"):

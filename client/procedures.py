@@ -8,6 +8,7 @@ I/O of its own.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -100,9 +101,18 @@ def create_session(
     content_hash: str,
     known: dict[str, Model],
 ) -> Procedure[tuple[Model, SessionInfo]]:
-    """A new session and its model, which is looked up in `known` or added to it."""
+    """
+    A new session and its model, which is looked up in `known` or added to it.
+
+    Its id is drawn here, so that load balancers see it from the first call on, and the same request
+    made again opens no second one.
+    """
     request = pb.CreateSessionRequest(
-        model=model, locations=locations or 0, checkpoint=checkpoint, content_hash=content_hash
+        model=model,
+        locations=locations or 0,
+        checkpoint=checkpoint,
+        content_hash=content_hash,
+        session_id=secrets.token_hex(16),
     )
     if idle_timeout is not None:
         request.idle_timeout.CopyFrom(_duration(idle_timeout))

@@ -28,8 +28,8 @@ from service.pb import ntm_pb2 as pb
 
 T = TypeVar("T")
 
-ONCE = (pb.CreateSessionRequest, pb.ForkSessionRequest)
-"""Requests that open a session each time that they are made."""
+ONCE = (pb.ForkSessionRequest,)
+"""Requests that open a session each time that they are made: they say no id for it."""
 
 IDENTITY = (StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED)
 """Codes that end a stream whose token has expired; a new one may come with the next attempt."""
@@ -100,6 +100,8 @@ class Outage:
         """Plan the next attempt. Raises the error if none would help, or none may be made."""
         if not self._passes(error) or (isinstance(request, ONCE) and not _is_refusal(error)):
             raise error
+        if isinstance(request, pb.CreateSessionRequest) and isinstance(error, ModelVersionUnknown):
+            raise error  # no session shows yet that some replica has that version
         self.plan(error)
 
     def plan(self, error: NtmClientError) -> None:

@@ -116,12 +116,14 @@ class FakeServer(NtmServiceServicer):
         """Whether a stream ends instead of answering."""
 
     def open(self, request: pb.CreateSessionRequest) -> pb.Session:
-        """A new session, its id being its number."""
+        """A new session, its id being its number unless the request has one; or that one again."""
         if request.model not in MODELS:
             raise refuse(NOT_FOUND, "MODEL_UNKNOWN", f"no model {request.model!r}")
+        if request.session_id in {*self.sessions, *self.deleted}:
+            return self.find(request.session_id).description
         model = MODELS[request.model]
         session = pb.Session(
-            id=f"{len(self.sessions) + len(self.deleted):032x}",
+            id=request.session_id or f"{len(self.sessions) + len(self.deleted):032x}",
             model=model.name,
             content_hash=model.content_hash,
             locations=request.locations or model.default_locations,

@@ -194,20 +194,60 @@ def test_operations_are_repeated(running: Running) -> None:
     assert session.resumptions == 5
 
 
-def test_a_session_is_opened_once(running: Running) -> None:
-    """Where the answer is lost, opening fails; where the server refused, it is tried again."""
+@pytest.mark.parametrize("loss", ["before", "after"])
+def test_a_session_is_opened_once(running: Running, loss: str) -> None:
+    """Where the call or its answer is lost, or no server is there, it is asked for again."""
     fake = running.fake
     with Client(running.address, resume=QUICK) as client:
         client.models()
-        fake.losses.append("after")
-        with pytest.raises(Unavailable, match="the connection was lost"):
-            client.create_session("sums")
-        assert len(fake.sessions) == 1
+        fake.losses.append(loss)
+        first = client.create_session("sums")
+        assert list(fake.sessions) == [first.id]
         running.stop()
         threading.Timer(0.3, running.restart).start()
-        client.create_session("sums")
+        second = client.create_session("sums")
 
-    assert len(fake.sessions) == 2
+    assert list(fake.sessions) == [first.id, second.id]
+
+
+async def test_a_session_is_opened_once_by_a_stream(running: Running) -> None:
+    """Which breaks before its answer; the next one gets it, and the session goes on."""
+    async with AsyncClient(running.address, resume=QUICK) as client, client.stream() as stream:
+        await client.models()
+        for loss in ("before", "after"):
+            running.fake.losses.append(loss)
+            session = await stream.open("sums")
+            result = await session.step(INPUTS)
+            assert np.array_equal(SUMS, result.outputs)
+
+    assert len(running.fake.sessions) == 2
+    assert running.fake.deleted == set()
+
+
+async def test_an_answer_to_an_earlier_attempt_closes_no_session(running: Running) -> None:
+    """The attempt timed out, and another one on the same stream opened the session."""
+    async with AsyncClient(running.address, timeout_seconds=0.2, resume=QUICK) as client:
+        await client.models()
+        async with client.stream() as stream:
+            running.fake.released.clear()
+            threading.Timer(0.5, running.fake.released.set).start()
+            session = await stream.open("sums")
+            result = await session.step(INPUTS)
+            assert np.array_equal(SUMS, result.outputs)
+
+    assert list(running.fake.sessions) == [session.id]
+
+
+def test_opening_ends_after_the_time_allowed(running: Running) -> None:
+    """With what went wrong last; the session that may have been opened is left to expire."""
+    resume = Resume(seconds=0.3, first_backoff_seconds=0.1, largest_backoff_seconds=0.1)
+    with Client(running.address, resume=resume) as client:
+        client.models()
+        running.fake.losses.extend(["after"] * 100)
+        with pytest.raises(Unavailable, match="the connection was lost"):
+            client.create_session("sums")
+
+    assert len(running.fake.sessions) == 1
 
 
 def test_a_client_that_has_reached_nobody_fails_at_once() -> None:
@@ -269,7 +309,7 @@ async def test_calls_name_their_session(running: Running) -> None:
 
     assert sorted(running.fake.routes) == sorted(
         [
-            ("CreateSession", ""),
+            ("CreateSession", session.id),
             ("GetModel", ""),
             ("Step", session.id),
             ("GetSession", session.id),

@@ -12,9 +12,11 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
+from client import AsyncClient, Resume
 from service.directory_store import DirectoryStore
 from service.pb import ntm_pb2 as pb
 from service.principal import READ, STEP
+from service.servicer import NtmServicer
 from service.store import Saved, StoreUnavailable
 from tests.conftest import Running, Serve
 from tests.e2e.calls import Stream, outputs, reason, stepped, until
@@ -339,3 +341,28 @@ async def test_a_call_that_is_cancelled_leaves_the_id_free(
             call.cancel()
         assert (await created(running, request)).id == request.session_id
         assert (await stepped(running, request.session_id, [[1, 1]])).tolist() == [[1, 1]]
+
+
+async def test_a_client_whose_answer_is_lost_gets_the_session_that_was_opened(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks again under the same id, which load balancers see from the first call on."""
+    seen: list[tuple[str, Any]] = []
+    create = NtmServicer.CreateSession
+
+    async def losing(self: NtmServicer, request: Any, context: Any) -> Any:
+        response = await create(self, request, context)
+        headers = dict(context.invocation_metadata())
+        seen.append((response.session.id, headers["x-session-id"]))
+        if len(seen) == 1:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the connection was lost")
+        return response
+
+    monkeypatch.setattr(NtmServicer, "CreateSession", losing)
+    quick = Resume(first_backoff_seconds=0.01)
+    async with serve() as running, AsyncClient(running.address, resume=quick) as client:
+        await client.models()
+        async with await client.create_session("ledger") as session:
+            assert seen == [(session.id, session.id)] * 2
+            assert (await session.step([1, 2])).outputs.tolist() == [1, 2]
+        assert opened(running) == 1
