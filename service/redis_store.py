@@ -78,10 +78,9 @@ The new owner counts its saves by a clock of its own. What an earlier server has
 _OPEN = f"""\
 if redis.call('EXISTS', KEYS[1]) == 0 then
     redis.call('HSET', KEYS[1], 'epoch', 0, 'order', 0, 'record', ARGV[1], 'milliseconds', ARGV[2])
-    redis.call('PEXPIRE', KEYS[1], ARGV[2])
 end
 {_CLAIM}"""
-"""Record, milliseconds: as for a claim."""
+"""Record, milliseconds, both for one that is unknown: it is kept, and then claimed."""
 
 _EPOCH = """\
 return tonumber(redis.call('HGET', KEYS[1], 'epoch') or 0)

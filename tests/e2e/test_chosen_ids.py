@@ -121,6 +121,24 @@ async def test_another_request_of_the_id_is_refused(
     assert opened(running) == 1
 
 
+async def test_another_durability_of_the_id_is_refused(
+    serve: Serve, stored: dict[str, Any]
+) -> None:
+    """How often steps are stored is part of it, where the policy asks for that."""
+    synchronous = pb.Durability(policy=pb.Durability.POLICY_SYNCHRONOUS, every_steps=9)
+    often = pb.Durability(policy=pb.Durability.POLICY_ASYNCHRONOUS, every_steps=3)
+    any_often = pb.Durability(policy=pb.Durability.POLICY_ASYNCHRONOUS)
+    async with serve(**stored) as running:
+        one, other = token_hex(16), token_hex(16)
+        for _ in range(2):
+            await created(running, asking(one, durability=ASYNCHRONOUS))
+            await created(running, asking(other, durability=synchronous))
+        await created(running, asking(one, durability=any_often))
+        for wrong in (often, SYNCHRONOUS, NONE):
+            assert await taken(running, asking(one, durability=wrong))
+        assert opened(running) == 2
+
+
 async def test_another_model_of_the_id_is_refused(running: Running) -> None:
     """Also one that is not served."""
     session_id = token_hex(16)

@@ -68,6 +68,7 @@ def _real() -> Mapping[str, tuple[Message, ...]]:
     opening = pb.CreateSessionRequest(
         model="ledger", locations=20, idle_timeout=Duration(seconds=7, nanos=5)
     )
+    again = pb.CreateSessionRequest(model="ledger", session_id="0123456789abcdef" * 2)
     operations = [
         pb.Operation(tag=1, open=opening),
         *(pb.Operation(tag=2, step=chunk) for chunk in chunks),
@@ -77,7 +78,7 @@ def _real() -> Mapping[str, tuple[Message, ...]]:
     return {
         "ListModels": (pb.ListModelsRequest(),),
         "GetModel": (pb.GetModelRequest(name="ledger"),),
-        "CreateSession": (opening,),
+        "CreateSession": (opening, again),
         "GetSession": (pb.GetSessionRequest(session_id=named),),
         "ListSessions": (
             pb.ListSessionsRequest(page_size=1),

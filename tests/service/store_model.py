@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-import uuid
-
 from service.store import Saved, Store
-
-LONG = 60.0
-"""Seconds that a session is kept, longer than any test."""
-
-
-def fresh() -> str:
-    """The id of a session that no other test has."""
-    return uuid.uuid4().hex
+from tests.service.any_store import LONG, fresh
 
 
 class Model:

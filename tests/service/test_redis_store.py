@@ -163,6 +163,18 @@ async def test_a_claim_whose_answer_is_lost_is_made_again(valkey: Valkey) -> Non
         assert await store.save([SAVED._replace(epoch=epoch)]) == [True]
 
 
+async def test_an_opening_whose_answer_is_lost_finds_its_own_record(valkey: Valkey) -> None:
+    """And owns the session in the later of the two epochs."""
+    gate = Gate(valkey.port)
+    async with gate.open() as port, opened(f"redis://127.0.0.1:{port}") as store:
+        gate.losing = True
+        told = await store.open(SAVED)
+        assert told is not None
+        assert gate.lost == 1
+        assert told == (await store.epoch(SAVED.session_id), SAVED.record)
+        assert await store.save([SAVED._replace(epoch=told[0])]) == [True]
+
+
 async def test_scripts_that_the_server_forgot_are_sent_again(valkey: Valkey) -> None:
     """As after its restart, for each script."""
     async with opened(valkey.url) as store:
@@ -281,10 +293,11 @@ async def test_connections_are_few(valkey: Valkey) -> None:
         assert 1 < len(clients) <= 8 + 1  # and the one that asks
 
 
-async def test_a_session_is_one_key_with_its_time(valkey: Valkey) -> None:
+@pytest.mark.parametrize("by_opening", [False, True])
+async def test_a_session_is_one_key_with_its_time(valkey: Valkey, by_opening: bool) -> None:
     """The hash is called by the SHA-256 of the id, and goes by itself."""
     async with opened(valkey.url) as store:
-        await store.save([SAVED])
+        await (store.open(SAVED) if by_opening else store.save([SAVED]))
 
         key = PREFIX + name_of(SAVED.session_id)
         assert valkey.command("KEYS", "*") == [key]

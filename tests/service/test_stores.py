@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,62 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.redis_store import RedisStore
-from service.settings import Settings
 from service.store import Saved, Store
-from service.stores import open_store
+from tests.service.any_store import KINDS, LONG, fresh, opened, until_forgotten
 from tests.service.claims import claimed, record_of
-from tests.service.store_model import LONG, Model, fresh
+from tests.service.store_model import Model
 from tests.service.store_process import RACED
-from tests.service.valkey import Valkey
-
-KINDS = ["directory", "redis"]
-
-
-@pytest.fixture(scope="module")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    """A server for all tests here; their sessions have names of their own."""
-    server = Valkey(tmp_path_factory.mktemp("valkey"))
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def setting(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The setting of a store of the kind that the test asks for."""
-    if request.param == "directory":
-        return f"directory:{tmp_path / 'store'}"
-    server: Valkey = request.getfixturevalue("valkey")
-    return server.url
-
-
-def opened(setting: str) -> Store:
-    """The store of a setting, which need not outlive a loss of power."""
-    store = open_store(Settings(store=setting, store_sync="no", store_timeout_seconds=20.0))
-    assert store is not None
-    return store
-
-
-@pytest.fixture
-async def another(setting: str) -> AsyncIterator[Callable[[], Store]]:
-    """Opens one more store on the same records, as one more replica does."""
-    stores: list[Store] = []
-
-    def another() -> Store:
-        stores.append(opened(setting))
-        return stores[-1]
-
-    yield another
-    for store in stores:
-        await store.close()
-
-
-async def until_forgotten(store: Store, session: str) -> None:
-    """Wait until a session's time, or that of its deletion, is over."""
-    deadline = time.monotonic() + 10
-    while await store.epoch(session):
-        assert time.monotonic() < deadline, "the record outlives its time"
-        await asyncio.sleep(0.01)
-
 
 pytestmark = pytest.mark.parametrize("setting", KINDS, indirect=True)
 
@@ -154,59 +103,6 @@ async def test_who_begins_later_may_use_the_id_again(another: Callable[[], Store
 
     assert await store.save([Saved(session, epoch, b"second", LONG)]) == [True]
     assert await record_of(store, session) == b"second"
-
-
-async def test_who_opens_an_unknown_session_owns_it_with_its_record(
-    another: Callable[[], Store],
-) -> None:
-    """It is kept as it was given, for its time, and its owner goes on saving."""
-    store, session = another(), fresh()
-    opened = await store.open(Saved(session, 1, b"first", LONG))
-    assert opened is not None
-
-    epoch, record = opened
-    assert (record, await store.epoch(session)) == (b"first", epoch)
-    assert await store.save([Saved(session, epoch, b"second", 0.2)]) == [True]
-    await until_forgotten(store, session)
-    again = await store.open(Saved(session, 1, b"third", LONG))
-    assert again is not None
-    assert (again[0] > epoch, again[1]) == (True, b"third")
-
-
-async def test_who_opens_a_session_that_is_there_claims_it(another: Callable[[], Store]) -> None:
-    """The record stays, and who had it is refused, though both think to have opened it."""
-    first, second, session = another(), another(), fresh()
-    opened = await first.open(Saved(session, 1, b"first", LONG))
-    assert opened is not None
-    await first.save([Saved(session, opened[0], b"later", LONG)])
-
-    claimed = await second.open(Saved(session, 1, b"second", LONG))
-    assert claimed is not None
-    assert (claimed[0] > opened[0], claimed[1]) == (True, b"later")
-    assert await first.save([Saved(session, opened[0], b"late", LONG)]) == [False]
-
-
-async def test_of_many_who_open_a_session_one_has_its_record_kept(
-    another: Callable[[], Store],
-) -> None:
-    """All are told the same record, each an epoch of its own."""
-    stores, session = [another() for _ in range(4)], fresh()
-    told = await asyncio.gather(
-        *(store.open(Saved(session, 1, bytes([n]), LONG)) for n, store in enumerate(stores * 4))
-    )
-
-    assert len({each[0] for each in told if each}) == 16
-    assert len({each[1] for each in told if each}) == 1
-
-
-async def test_a_deleted_session_is_not_opened(another: Callable[[], Store]) -> None:
-    """As long as its deletion is remembered."""
-    store, session = another(), fresh()
-    await store.save([Saved(session, 1, b"record", LONG)])
-    await store.delete(session, 1, LONG)
-
-    assert await store.open(Saved(session, 1, b"again", LONG)) is None
-    assert await store.claim(session) is None
 
 
 async def test_a_deletion_is_remembered_for_its_time(another: Callable[[], Store]) -> None:
