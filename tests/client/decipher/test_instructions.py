@@ -161,6 +161,7 @@ def test_content_that_gets_less_weight_is_no_jump() -> None:
 
     assert (found.move, found.location) == ("hold", 2)
     assert found.focus == pytest.approx(0.7, abs=1e-4)
+    assert found.confidence == pytest.approx(0.7, abs=1e-3)
 
 
 def test_writes_explain_the_memory() -> None:

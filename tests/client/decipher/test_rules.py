@@ -60,6 +60,16 @@ def test_a_rule_that_would_be_wrong_elsewhere_is_not_taken() -> None:
     )
 
 
+def test_a_rule_must_hold_wherever_it_applies() -> None:
+    """At location 6 most exceptions are seen, but as many steps that are none."""
+    previous = [6, 6, 6, 6, 6, 6, 6, 0, 1]
+    found = learn(examples(previous, [5, 5, 5, 7, 7, 7, 7, 1, 2], [False] * 9))
+
+    conditions = [condition.kind for rule in found for condition in rule.conditions]
+    assert conditions == ["step"] * 3
+    assert found[-1] == Rule((), Move("shift", 1))
+
+
 def test_nothing_is_learned_of_nothing() -> None:
     """Without examples there is no rule."""
     assert learn(examples([], [], [])) == ()
