@@ -100,7 +100,8 @@ def _agreements(agreements: Sequence[Agreement]) -> Iterator[str]:
 def _search(report: Report) -> str:
     assert report.search is not None
     search, names = report.search, TASKS[report.model.task].size_names
-    tried = f"{search.sequences:,} sequences of {search.sizes} sizes were tried"
+    sizes = "1 size" if search.sizes == 1 else f"{search.sizes} sizes"
+    tried = f"{search.sequences:,} sequences of {sizes} were tried"
     if not search.found:
         return f"None: {tried}, and the program, on an endless tape, did what the network did."
     lines = [f"{tried[0].upper()}{tried[1:]}, the program on an endless tape."]
