@@ -58,6 +58,7 @@ def asleep(options: Options) -> list[Row]:
             f"--max-sessions={2 * ASLEEP}",
             f"--max-awake-sessions={AWAKE}",
             "--default-idle-timeout-seconds=86400",
+            "--store-timeout-seconds=30",  # what queues behind others is late, and not refused
         )
         with (
             processes.server(options, *flags) as served,
