@@ -198,12 +198,12 @@ class Scheduler:
         """The owner that has had least of those that wait; forget idle ones that have had less."""
         heap = self._heap
         while heap:
-            had_bytes, _, owner = heap[0]
-            if owner.place is None:
+            had_bytes, number, owner = heap[0]
+            if had_bytes < owner.had_bytes:
+                heapreplace(heap, owner.place or (owner.had_bytes, number, owner))
+            elif owner.place is None:
                 heappop(heap)
                 del self._owners[owner.name]
-            elif had_bytes < owner.had_bytes:
-                heapreplace(heap, owner.place)
             else:
                 self._least_bytes = had_bytes
                 return owner

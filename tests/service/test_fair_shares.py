@@ -96,6 +96,12 @@ def test_owners_with_enough_sessions_get_equal_shares(slab: Slab) -> None:
     assert rows == {"a": 100, "b": 100, "c": 100}
 
 
+def test_who_is_in_a_turn_comes_back_with_what_it_has_had(slab: Slab) -> None:
+    """Owners whose only session is in each of their turns get no more than one that waits on."""
+    rows = rows_in(turned(scheduled(1, slab, many=7, one=1, other=1), 90))
+    assert rows == {"many": 30, "one": 30, "other": 30}
+
+
 def test_what_one_cannot_use_goes_to_the_others_equally(slab: Slab) -> None:
     """One with a single session gets its row a turn, the others half of the rest each."""
     rows = rows_in(turned(scheduled(8, slab, a=100, b=100, c=1), 100))
