@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from client import CapacityExceeded, Client, SessionFailed
+from client import CapacityExceeded, Client, ModelVersionUnknown, SessionFailed
 from deploy import stack
 from tests.conftest import MODELS
 from tests.deploy.tools import ALERTMANAGER, PROMETHEUS
@@ -72,6 +72,7 @@ def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
         ),
     ):
         stack.wait_until(lambda: failed(servers[0].address), 20, "a run failed")
+        ask_for_a_version_that_is_nowhere(servers[0].address)
         yield Watch(prometheus, alertmanager)
 
 
@@ -85,6 +86,12 @@ def failed(address: str) -> bool:
     except CapacityExceeded:
         return False
     raise AssertionError("the run did not fail")
+
+
+def ask_for_a_version_that_is_nowhere(address: str) -> None:
+    """As a client does whose server has lost a model's file."""
+    with Client(address, resume=None) as client, pytest.raises(ModelVersionUnknown):
+        client.create_session("ledger", content_hash="0" * 64)
 
 
 def answered(prometheus: stack.Prometheus, expr: str) -> bool:
