@@ -38,7 +38,7 @@ demo: $(VENV)/serve.stamp ## start a server, show what a model remembers, stop t
 serve: $(VENV)/serve.stamp ## serve the models in models/ until interrupted
 	$(RUN) -m service
 
-test: $(VENV)/develop.stamp ## run every test; ARGS="-m 'not slow'" leaves the slow ones out
+test: $(VENV)/develop.stamp ## run the tests; ARGS="-m 'not slow'" leaves the slow ones out, ARGS="-m long" runs those of minutes
 	$(RUN) -m pytest $(ARGS)
 
 lint: $(VENV)/develop.stamp ## check style, types, the API, the container and the generated code

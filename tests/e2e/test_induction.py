@@ -19,7 +19,7 @@ from client.tasks import TASKS, Size
 from service.settings import Settings
 from tests.conftest import MODELS, Running, serving
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
