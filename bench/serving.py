@@ -203,15 +203,8 @@ def fairness(options: Options) -> Row:
             chunk=chunk,
         )
 
-    with _server_and_load(options) as (served, load):
-        samples = alternated(
-            min(options.rounds, 3),
-            {
-                "among others, ": measured(served, load, others),
-                "alone, ": measured(served, load, 0),
-            },
-        )
-    ratio = median(samples["among others, p99, us"]) / median(samples["alone, p99, us"])
+    with _server_and_load(options) as running:
+        ratio, samples = _among_others(options, running, measured, others)
     workload = f"p99 of {slow} sessions, a step a second, {others} streaming chunks of {chunk} / 0"
     return Row("fairness", workload, ratio, 4, False, samples)
 
@@ -235,17 +228,26 @@ def tenants(options: Options) -> Row:
     with TemporaryDirectory() as folder:
         file = Path(folder, "tokens.jsonl")
         file.write_text("".join(_token_line(*each) for each in tokens.items()))
-        with _server_and_load(options, f"--tokens-file={file}") as (served, load):
-            samples = alternated(
-                min(options.rounds, 3),
-                {
-                    "among others, ": measured(served, load, others),
-                    "alone, ": measured(served, load, 0),
-                },
-            )
-    ratio = median(samples["among others, p99, us"]) / median(samples["alone, p99, us"])
+        with _server_and_load(options, f"--tokens-file={file}") as running:
+            ratio, samples = _among_others(options, running, measured, others)
     workload = f"p99 of one session, another principal's {others} streaming chunks of {chunk} / 0"
     return Row("tenants", workload, ratio, 4, False, samples)
+
+
+def _among_others(
+    options: Options,
+    running: tuple[Served, Load],
+    measured: Callable[[Served, Load, int], Measure],
+    others: int,
+) -> tuple[float, dict[str, list[float]]]:
+    """The p99 among so many sessions that stream over that alone, and the samples of both."""
+    measures = {
+        "among others, ": measured(*running, others),
+        "alone, ": measured(*running, 0),
+    }
+    samples = alternated(min(options.rounds, 3), measures)
+    ratio = median(samples["among others, p99, us"]) / median(samples["alone, p99, us"])
+    return ratio, samples
 
 
 BENCHMARKS: dict[str, Callable[[Options], Row]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from heapq import heappop, heappush, heapreplace
 from itertools import islice
+from operator import itemgetter
 
 from service.sessions import Session
 from service.slab import Slab
@@ -172,12 +173,9 @@ class Scheduler:
         queues = owner.queues
         if not queues:
             return
-        ticket, slab = -1, None
-        for its, queue in queues.items():
-            first = next(iter(queue)).ticket
-            if slab is None or first < ticket:
-                ticket, slab = first, its
-        assert slab is not None
+        ticket, slab = min(
+            ((next(iter(queue)).ticket, its) for its, queue in queues.items()), key=itemgetter(0)
+        )
         owner.slab, owner.place = slab, (owner.had_bytes, ticket, owner)
         line = self._lines.get(slab)
         if line is None:

@@ -56,30 +56,25 @@ def measures(recordings: Sequence[Recording]) -> list[Measure]:
 
 def copy_places(heads: Sequence[Heads]) -> Measure:
     """Figure 6."""
-    return of_pairs(
+    return _read_back(
         heads,
         "read where it was written",
         "Read locations exactly match the write locations (figure 6).",
         "Share of the vectors that a read head, when they were due, read at the location where "
         "a write head was when they were shown.",
-        lambda one, read, write, delay: (
-            one.reads[one.answer - delay, read] == one.writes[: one.shown, write]
-        ),
+        lambda one: np.arange(one.shown),
     )
 
 
 def repeat_places(heads: Sequence[Heads]) -> Measure:
     """Figure 9, where each vector is read."""
-    return of_pairs(
+    return _read_back(
         heads,
         "read where it was written, every time",
         "The write locations are read again, once per repeat (figure 9).",
         "Share of the vectors that a read head, each time they were due, read at the location "
         "where a write head was when they were shown.",
-        lambda one, read, write, delay: (
-            one.reads[one.answer[:-1] - delay, read]
-            == np.resize(one.writes[: one.shown, write], len(one.answer) - 1)
-        ),
+        lambda one: np.resize(np.arange(one.shown), len(one.answer) - 1),
     )
 
 
@@ -125,16 +120,13 @@ def repeat_landings(heads: Sequence[Heads]) -> Measure:
 
 def recall_places(heads: Sequence[Heads]) -> Measure:
     """Figure 12, the answer."""
-    return of_pairs(
+    return _read_back(
         heads,
         "read where it was written",
         "The item that follows is read where it was written (figure 12).",
         "Share of the answer's vectors that a read head, when they were due, read at the location "
         "where a write head was when they were shown.",
-        lambda one, read, write, delay: (
-            one.reads[one.answer - delay, read]
-            == one.writes[_shown(one, one.due) + np.arange(ITEM_VECTORS), write]
-        ),
+        lambda one: _shown(one, one.due) + np.arange(ITEM_VECTORS),
     )
 
 
@@ -230,19 +222,31 @@ def sorted_places(heads: Sequence[Heads]) -> Measure:
 
 def sorted_reads(heads: Sequence[Heads]) -> Measure:
     """Figure 17, the reads."""
-    return of_pairs(
+    return _read_back(
         heads,
         "read in order",
         "Reading goes through the vectors in the order of their priorities (figure 17).",
         "Share of the vectors that a read head, when they were due, read at the location where "
         "a write head was when they were shown.",
-        lambda one, read, write, delay: (
-            one.reads[one.answer - delay, read]
-            == one.writes[
-                np.argsort(-one.recording.inputs[: one.shown, PRIORITY])[: len(one.answer)], write
-            ]
-        ),
+        lambda one: np.argsort(-one.recording.inputs[: one.shown, PRIORITY])[: len(one.answer)],
     )
+
+
+def _read_back(
+    heads: Sequence[Heads],
+    name: str,
+    paper: str,
+    definition: str,
+    shown_at: Callable[[Heads], npt.NDArray[np.intp]],
+) -> Measure:
+    """Whether vectors are read where they were written; `shown_at` has their steps, as due."""
+
+    def hits(one: Heads, read: int, write: int, delay: int) -> Hits:
+        steps = shown_at(one)
+        found: Hits = one.reads[one.answer[: len(steps)] - delay, read] == one.writes[steps, write]
+        return found
+
+    return of_pairs(heads, name, paper, definition, hits)
 
 
 _CLAIMS: Mapping[str, tuple[Callable[[Sequence[Heads]], Measure], ...]] = {
