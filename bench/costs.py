@@ -23,8 +23,8 @@ from bench.envoy import envoy
 from bench.processes import Load, Served
 from bench.row import Options
 from bench.serving import stepped_together, streams
-from service.redis_store import RedisStore
-from service.store import Saved
+from service.stores.base import Saved
+from service.stores.redis_store import RedisStore
 
 LOCATIONS = (128, 1024)
 CHUNKS = (1, 8, 32)

@@ -17,8 +17,8 @@ import yaml
 
 from bench.processes import Served
 from bench.row import ROOT, Unavailable
-from service.pb import ntm_pb2 as pb
-from service.pb import ntm_pb2_grpc
+from ntm.v1 import ntm_pb2 as pb
+from ntm.v1 import ntm_pb2_grpc
 
 _FILE = ROOT / "deploy" / "balancers" / "envoy.yaml"
 

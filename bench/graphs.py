@@ -23,14 +23,14 @@ from bench.serving import bare_steps_a_second, load_network
 from export import to_onnx
 from export.card import load as load_from_card
 from export.to_onnx import ServedStep
-from service.engine import Engine
-from service.metrics import Metrics
-from service.model_folder import MODEL_FILE
-from service.runtime import Network
+from service.engine.engine import Engine
+from service.engine.work import Chunk
+from service.models.folder import MODEL_FILE
+from service.models.runtime import Network
+from service.models.slab import Slab
+from service.models.version import Version
 from service.settings import Settings
-from service.slab import Slab
-from service.version import Version
-from service.work import Chunk
+from service.telemetry.metrics import Metrics
 
 BATCH, LOCATIONS, CHUNK, INPUT_WIDTH = 64, 128, 32, 9
 SECONDS = 1.0

@@ -31,7 +31,7 @@ from bench.messages import (
     step_of,
 )
 from bench.quantiles import quantiles
-from service.pb import ntm_pb2 as pb
+from ntm.v1 import ntm_pb2 as pb
 
 WARM_UP_SECONDS = 0.5
 

@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 import numpy as np
 
-from service.pb import ntm_pb2 as pb
+from ntm.v1 import ntm_pb2 as pb
 
 STEPS = "/ntm.v1.NtmService/StreamSteps"
 MODEL = "copy-ntm-lstm"

@@ -19,10 +19,10 @@ import numpy as np
 from bench import processes
 from bench.processes import MODEL, Load, Served
 from bench.row import ROOT, Measure, Options, Row, alternated
-from service.model_folder import MODEL_FILE
-from service.principal import SCOPES
-from service.runtime import Network
-from service.slab import Slab
+from service.auth.principal import SCOPES
+from service.models.folder import MODEL_FILE
+from service.models.runtime import Network
+from service.models.slab import Slab
 
 SESSIONS = 64
 CHUNK = 32

@@ -24,7 +24,7 @@ from bench.messages import (
 )
 from bench.quantiles import quantiles
 from bench.simulation import requests
-from service.pb import ntm_pb2 as pb
+from ntm.v1 import ntm_pb2 as pb
 
 live: list[Any] = []
 """Channels and calls that are to stay open until this process ends."""

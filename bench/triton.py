@@ -21,7 +21,7 @@ from bench import perf_analyzer, processes, triton_environment
 from bench.processes import MODEL, Load
 from bench.row import ROOT, Options, Row, Unavailable, alternated
 from bench.triton_environment import FOLDER, Environment
-from service.model_folder import MODEL_FILE
+from service.models.folder import MODEL_FILE
 
 GRAPH = ROOT / "models" / MODEL / MODEL_FILE
 WIDTH = 9

@@ -7,9 +7,9 @@ import sys
 from prometheus_client import Counter, Gauge, Histogram
 
 from service.__main__ import main
-from service.access import AccessLog
-from service.counts import Counts
-from service.metrics import Observations
+from service.engine.counts import Counts
+from service.telemetry.access import AccessLog
+from service.telemetry.metrics import Observations
 
 
 def _nothing(*_: object, **__: object) -> None:

@@ -13,9 +13,9 @@ from datetime import timedelta
 
 import numpy as np
 
-from client import AsyncClient, NtmClientError
-from client.aio import AsyncSession
-from client.records import Float32, Model
+from ntm_client import AsyncClient, NtmClientError
+from ntm_client.aio import AsyncSession
+from ntm_client.records import Float32, Model
 
 WAVE_SECONDS = 90.0
 """Clients think longer and shorter in waves of this length."""

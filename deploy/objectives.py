@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.metrics import SECONDS
+from service.telemetry.metrics import SECONDS
 
 FAST_SECONDS = SECONDS[9]
 """A step is fast up to here: 9.9 ms, the bound of a bucket, so that fast steps are counted."""

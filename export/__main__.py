@@ -11,8 +11,6 @@ from typing import Any
 
 import torch
 
-from client import Client, NtmClientError
-from client.tasks import TASKS, Purpose, Size, size_text
 from export import card, evaluation, sweep, training
 from export import report as report_file
 from export.configuration import Configuration, Trial
@@ -22,6 +20,8 @@ from export.network import ARCHITECTURES
 from export.served import ServedModel
 from export.training import Run
 from export.verification import OnnxRunner
+from ntm_client import Client, NtmClientError
+from ntm_tasks.tasks import TASKS, Purpose, Size, size_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

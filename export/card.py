@@ -13,7 +13,6 @@ from typing import Any
 
 import onnx
 
-from client.tasks import TASKS, Purpose
 from export import curve, evaluation, to_onnx, verification
 from export.configuration import SETTING, Configuration
 from export.configurations import CONFIGURATIONS, PAPER
@@ -21,6 +20,7 @@ from export.evaluation import Result
 from export.network import Network
 from export.training import Quality, Run
 from export.verification import OnnxRunner
+from ntm_tasks.tasks import TASKS, Purpose
 
 MODEL_NAME = "model.onnx"
 CARD_NAME = "card.json"

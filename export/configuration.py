@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from client.tasks import TASKS, Size
 from export.network import Sizes
+from ntm_tasks.tasks import TASKS, Size
 
 
 class Trial(NamedTuple):

@@ -9,10 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from client.tasks import TASKS, Float32, Purpose, Size, generator_for, size_text
 from export import evaluation
 from export.curve import LOWEST_SHOWN, Curves
 from export.verification import OnnxRunner
+from ntm_tasks.tasks import TASKS, Float32, Purpose, Size, generator_for, size_text
 
 COLOURS = {"ntm-ff": "tab:blue", "ntm-lstm": "tab:green", "lstm": "tab:orange"}
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from client.tasks import TASKS, Size, size_text
 from export import card, curve, figures
 from export.network import ARCHITECTURES
+from ntm_tasks.tasks import TASKS, Size, size_text
 
 REPORT_NAME = "REPORT.md"
 PICTURES = "report"

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from client import Client
-from client.tasks import Batch, Float32
+from ntm_client import Client
+from ntm_tasks.tasks import Batch, Float32
 
 SESSIONS_AT_ONCE = 8
 

@@ -22,14 +22,7 @@ from torch import Tensor, nn
 
 from export.configuration import Configuration
 from export.network import SHIFTS, Network, Ntm, State, Trace, build
-from service.spec import (
-    METADATA_KEY,
-    Dimension,
-    Initial,
-    ModelSpec,
-    StateTensor,
-    TraceTensor,
-)
+from service.spec import METADATA_KEY, Dimension, Initial, ModelSpec, StateTensor, TraceTensor
 
 OPSET = 18
 

@@ -25,12 +25,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from client.tasks import TASKS, Float32, Purpose, generator_for
 from export.configuration import Configuration, Trial
 from export.evaluation import TorchRunner, answers_of, evaluate, score
 from export.network import Network, build
 from export.rmsprop import RmsProp
 from export.unrolled import Arena, logits_of
+from ntm_tasks.tasks import TASKS, Float32, Purpose, generator_for
 
 MOST_RESTARTS = 3
 

@@ -26,9 +26,9 @@ import onnxruntime
 import torch
 from onnx.reference import ReferenceEvaluator
 
-from client.tasks import TASKS, Float32, Purpose, Size, generator_for
 from export.network import Network, State
 from export.to_onnx import ServedStep, output_names, spec_in
+from ntm_tasks.tasks import TASKS, Float32, Purpose, Size, generator_for
 from service.spec import ModelSpec
 
 LARGEST_DIFFERENCE = 1e-5

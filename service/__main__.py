@@ -7,10 +7,10 @@ import resource
 import sys
 from contextlib import suppress
 
-from service import logs
 from service.errors import FileInvalid, ModelInvalid
 from service.server import serve
 from service.settings import Settings
+from service.telemetry import logs
 
 
 def main() -> int:

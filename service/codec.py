@@ -10,13 +10,13 @@ from typing import TypeVar
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from ntm.v1 import ntm_pb2
+from service.engine.saving import Durability, Policy
+from service.engine.views import SessionView
+from service.engine.work import Chunk, ChunkOutcome, TraceRows
 from service.errors import InvalidRequest
-from service.model_folder import ModelFile
-from service.pb import ntm_pb2
-from service.saving import Durability, Policy
+from service.models.folder import ModelFile
 from service.spec import LOCATIONS, Dimension, Float32, ModelSpec
-from service.views import SessionView
-from service.work import Chunk, ChunkOutcome, TraceRows
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ import sys
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from service import tls
+from service.auth import tls
 from service.errors import FileInvalid
 
 _TIMEOUT_SECONDS = 3.0

@@ -8,15 +8,17 @@ from datetime import UTC
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from service import checkpoint, codec
-from service.checkpoint import Checkpoint
+from ntm.v1 import ntm_pb2
+from service import codec
+from service.engine import checkpoint
+from service.engine.checkpoint import Checkpoint
+from service.engine.replays import Asked, Replay
+from service.engine.saving import Durability, Snapshot
+from service.engine.work import ChunkOutcome, TraceRows
 from service.errors import CheckpointDamaged
-from service.pb import ntm_pb2
-from service.replays import Asked, Replay
-from service.saving import Durability, Snapshot
+from service.models.version import Version
+from service.records.v1 import record_pb2
 from service.spec import ModelSpec
-from service.version import Version
-from service.work import ChunkOutcome, TraceRows
 
 _FLOAT, _LOCATION = np.dtype("<f4"), np.dtype("<u4")
 
@@ -31,7 +33,7 @@ class Stored:
     created_unix_seconds: float
     durability: Durability
     checkpoint: Checkpoint
-    chunks: tuple[ntm_pb2.StoredChunk, ...]
+    chunks: tuple[record_pb2.StoredChunk, ...]
     """Its last ones, oldest first."""
 
     def replays(self, spec: ModelSpec) -> list[Replay]:
@@ -48,7 +50,7 @@ class Stored:
 
 def encode(snapshot: Snapshot) -> bytes:
     """The record of a session as the snapshot has it."""
-    stored = ntm_pb2.StoredSession(
+    stored = record_pb2.StoredSession(
         owner=snapshot.owner,
         session=codec.session(snapshot.view),
         checkpoint=checkpoint.encode(snapshot.checkpoint),
@@ -70,7 +72,7 @@ def decode(record: bytes) -> Stored:
         CheckpointDamaged, CheckpointTooNew: it is not what was stored, or a later server wrote it.
     """
     try:
-        stored = ntm_pb2.StoredSession.FromString(record)
+        stored = record_pb2.StoredSession.FromString(record)
     except DecodeError as error:
         raise CheckpointDamaged(f"the stored session cannot be read: {error}") from error
     session, taken = stored.session, checkpoint.decode(stored.checkpoint)
@@ -85,7 +87,7 @@ def decode(record: bytes) -> Stored:
     )
 
 
-def _replay(chunk: ntm_pb2.StoredChunk, spec: ModelSpec) -> Replay:
+def _replay(chunk: record_pb2.StoredChunk, spec: ModelSpec) -> Replay:
     reply = chunk.reply
     outputs = np.frombuffer(reply.outputs, _FLOAT).reshape(-1, spec.output_width)
     steps = len(outputs)

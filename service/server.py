@@ -16,25 +16,28 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
-from service import __version__, connections, runtime, tls, tokens
-from service.access import AccessLog
-from service.authentication import Authentication
-from service.catalogue import Catalogue
-from service.engine import Engine
-from service.gpu import GpuCollector
-from service.interceptors import CallInterceptor
-from service.keeper import Keeper
-from service.lag import LagMeter
-from service.metrics import Metrics
-from service.monitoring import Monitoring
-from service.observation import ObservingInterceptor
-from service.pb import ntm_pb2, ntm_pb2_grpc
-from service.reloads import Reloads
-from service.servicer import NtmServicer
+from ntm.v1 import ntm_pb2, ntm_pb2_grpc
+from service import __version__
+from service.auth import tls, tokens
+from service.auth.authentication import Authentication
+from service.engine.engine import Engine
+from service.loop.keeper import Keeper
+from service.loop.worker import Worker
+from service.models import runtime
+from service.models.catalogue import Catalogue
+from service.models.reloads import Reloads
+from service.rpc import options
+from service.rpc.interceptors import CallInterceptor
+from service.rpc.observation import ObservingInterceptor
+from service.rpc.servicer import NtmServicer
+from service.rpc.spans import Spans
 from service.settings import Settings
-from service.spans import Spans
-from service.stores import open_store
-from service.worker import Worker
+from service.stores.opening import open_store
+from service.telemetry.access import AccessLog
+from service.telemetry.gpu import GpuCollector
+from service.telemetry.lag import LagMeter
+from service.telemetry.metrics import Metrics
+from service.telemetry.monitoring import Monitoring
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +190,7 @@ class Server:
             ],
             # The interceptors do not see calls that never send their request.
             maximum_concurrent_rpcs=2 * settings.max_calls,
-            options=connections.arguments(settings),
+            options=options.arguments(settings),
         )
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)

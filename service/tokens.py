@@ -1,97 +1,18 @@
-"""
-Tokens in a file: the hash of each, and whose it is; `python -m service.tokens NAME` makes one.
-
-The file has a JSON object a line:
-
-    {"principal": "alice", "scopes": ["read", "step"], "sha256": "...", "expires": "2027-01-31"}
-
-`expires` may be left out; a date alone means its beginning, UTC. Empty lines are passed over.
-"""
+"""`python -m service.tokens NAME`: makes a token and its line for the tokens file."""
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
-import re
-import secrets
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
 
-from service.principal import READ, SCOPES, STEP, Principal
-from service.reloading import Reloaded
-
-_FIELDS = {"principal", "scopes", "sha256"}
-
-
-class Tokens:
-    """The principals of a file, each found by its token."""
-
-    def __init__(self, lines: Sequence[str], clock: Callable[[], float] = time.time) -> None:
-        """Read the lines of a file; the clock gives Unix seconds. Raises ValueError."""
-        self._clock = clock
-        # What is compared is a hash that nobody outside can compute, so the time that it takes to
-        # find one tells nothing of another, and does not grow with their number.
-        self._secret = secrets.token_bytes(32)
-        self._principals: dict[bytes, Principal] = {}
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                self._add(number, line)
-
-    def principal(self, token: str) -> Principal | None:
-        """Whose token it is; None for one that is unknown or has expired."""
-        found = self._principals.get(self._place(hashlib.sha256(token.encode()).digest()))
-        if found is None or found.expires_unix_seconds is None:
-            return found
-        return found if self._clock() < found.expires_unix_seconds else None
-
-    def _add(self, number: int, line: str) -> None:
-        try:
-            digest, principal = _entry(json.loads(line))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"line {number}: {error}") from error
-        if self._place(digest) in self._principals:
-            raise ValueError(f"line {number}: this token stands there twice")
-        self._principals[self._place(digest)] = principal
-
-    def _place(self, digest: bytes) -> bytes:
-        return hashlib.blake2b(digest, key=self._secret).digest()
-
-
-def watched(setting: str, path: Path) -> Reloaded[Tokens]:
-    """The tokens of a file, read again when it was replaced. Raises FileInvalid."""
-    return Reloaded(setting, [path], lambda: Tokens(path.read_text().splitlines()))
-
-
-def _entry(fields: Any) -> tuple[bytes, Principal]:
-    """The hash of a token and its principal, from a line of the file."""
-    if not isinstance(fields, dict) or not _FIELDS <= fields.keys() <= _FIELDS | {"expires"}:
-        raise ValueError(f"an entry has {', '.join(sorted(_FIELDS))} and, if it ends, expires")
-    name, scopes, digest = fields["principal"], fields["scopes"], fields["sha256"]
-    if not isinstance(name, str) or not name.strip():
-        raise ValueError(f"principal is {name!r}; it must be a name")
-    if not isinstance(scopes, list) or not scopes or any(each not in SCOPES for each in scopes):
-        raise ValueError(f"scopes are {scopes!r}; it must be a list of some of {list(SCOPES)}")
-    if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
-        raise ValueError("sha256 must be 64 hexadecimal digits, in lower case")
-    expires = _unix_seconds(fields["expires"]) if "expires" in fields else None
-    return bytes.fromhex(digest), Principal(f"token:{name}", frozenset(scopes), expires)
-
-
-def _unix_seconds(text: Any) -> float:
-    try:
-        moment = datetime.fromisoformat(text)
-    except (TypeError, ValueError):
-        raise ValueError(f"expires is {text!r}; it must be like 2027-01-31T12:00:00Z") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+from service.auth.principal import READ, SCOPES, STEP
+from service.auth.tokens import new_token
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the line of a new token on standard output, and once the token, on standard error."""
+    """Print the line of a new token on standard output, and the token on standard error."""
     parser = argparse.ArgumentParser(
         prog="python -m service.tokens",
         description="Make a token: its line for the tokens file goes to standard output, the token "
@@ -102,22 +23,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--scopes", nargs="+", choices=SCOPES, default=[READ, STEP])
     parser.add_argument("--days", type=float, help="until the token expires (default: never)")
     asked = parser.parse_args(arguments)
-    token = "ntm_" + secrets.token_urlsafe(32)
-    fields = {"principal": asked.name, "scopes": asked.scopes, "sha256": _hash(token)}
-    if asked.days is not None:
-        expires = datetime.now(UTC) + timedelta(days=asked.days)
-        fields["expires"] = expires.isoformat(timespec="seconds")
+    expires = None if asked.days is None else datetime.now(UTC) + timedelta(days=asked.days)
     try:
-        _entry(fields)
+        token, line = new_token(asked.name, asked.scopes, expires)
     except ValueError as error:
         parser.error(str(error))
-    print(json.dumps(fields))
+    print(line)
     print(token, file=sys.stderr)
     return 0
-
-
-def _hash(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,13 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before anything imports onnxruntime
 import grpc.aio
 import pytest
 
-from service.pb import ntm_pb2_grpc
-from service.runtime import Network
+from ntm.v1 import ntm_pb2_grpc
+from ntm_client import Client
+from service.models.runtime import Network
 from service.server import Server
 from service.settings import Settings
-from tests.tiny_models import ledger
-
-MODELS = Path(__file__).parent.parent / "models"
-"""The models that ship."""
+from tests.support.served import MODELS, served
+from tests.support.tiny_models import ledger
 
 
 class Clock:
@@ -130,3 +129,10 @@ async def running(serve: Serve) -> AsyncIterator[Running]:
     """A server with the default limits."""
     async with serve() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def shipped() -> Iterator[Client]:
+    """A client of a server of the models that ship."""
+    with served(MODELS) as client:
+        yield client

@@ -1,4 +1,4 @@
-"""Who may import what: the packages keep to themselves, and each third party has its owners."""
+"""Who may import what: packages, the rooms of the service, and the owners of third parties."""
 
 from __future__ import annotations
 
@@ -13,49 +13,103 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("service", "client", "export", "bench", "deploy")
+
+SOURCES = {
+    "ntm": "client/ntm",
+    "ntm_client": "client/ntm_client",
+    "ntm_tasks": "tasks/ntm_tasks",
+    "ntm_lab": "lab/ntm_lab",
+    "service": "service",
+    "export": "export",
+    "bench": "bench",
+    "deploy": "deploy",
+}
+"""The folder of each package."""
 
 MAY_IMPORT = {
-    "service": ("service",),
-    "client": ("client", "service.pb"),
-    "export": ("export", "client", "service.spec", "service.errors"),
+    "ntm": ("ntm",),
+    "ntm_client": ("ntm_client", "ntm"),
+    "ntm_tasks": ("ntm_tasks",),
+    "ntm_lab": ("ntm_lab", "ntm_client", "ntm_tasks", "ntm"),
+    "service": ("service", "ntm"),
+    "export": ("export", "ntm_client", "ntm_tasks", "service.spec", "service.errors"),
     # Its peers take the parameters of models, and train as the trainer does.
-    "bench": ("bench", "service", "export"),
+    "bench": ("bench", "service", "export", "ntm", "ntm_tasks"),
     # Bounds of buckets are the server's, to the digit; the load of the pictures is a client's.
-    "deploy": ("deploy", "service.metrics", "client"),
+    "deploy": ("deploy", "service.telemetry.metrics", "ntm_client"),
 }
 """What each package may import of this project."""
 
+CONTRACTS = {"service", "service.errors", "service.settings", "service.spec"}
+"""What every room of the service may import."""
+
+ROOMS = {
+    # The wiring: everything.
+    "service.server": None,
+    "service.rpc": {
+        "service.loop",
+        "service.auth",
+        "service.codec",
+        *("service.engine", "service.models", "service.telemetry"),
+    },
+    "service.loop": {
+        "service.codec",
+        "service.stores",
+        *("service.engine", "service.models", "service.telemetry"),
+    },
+    "service.codec": {"service.engine", "service.models", "service.records"},
+    "service.engine": {"service.models", "service.telemetry"},
+    "service.models": {"service.telemetry", "service.watched_files"},
+    "service.stores": set[str](),
+    "service.auth": {"service.watched_files"},
+    "service.telemetry": set[str](),
+    "service.watched_files": set[str](),
+    "service.records": set[str](),
+}
+"""What each room of the service may import of the others, from the top down."""
+
+FORBIDDEN = {
+    # The engine is synchronous: tests turn it by hand, and nothing in it waits.
+    "service.engine": ("asyncio", "threading", "grpc", "google", "ntm", "redis", "service.stores"),
+    "service.telemetry": ("service",),
+    "service.models": ("asyncio.streams", "grpc", "google", "ntm"),
+    "service.stores": ("grpc", "google", "ntm"),
+}
+"""What must not be imported in a room."""
+
 OWNERS = {
-    "cryptography": {"service/jwt_keys.py"},  # comes with PyJWT
-    "ctypes": {"service/cuda.py"},  # no third party, but the way to libraries that are
+    "cryptography": {"service/auth/jwt_keys.py"},  # comes with PyJWT
+    "ctypes": {"service/models/cuda.py"},  # no third party, but the way to libraries that are
     "grpc": {
-        "service/authentication.py",
-        "service/interceptors.py",
-        "service/observation.py",
+        "service/auth/authentication.py",
+        "service/auth/tls.py",
         "service/probe.py",
+        "service/rpc/interceptors.py",
+        "service/rpc/observation.py",
+        "service/rpc/servicer.py",
+        "service/rpc/status.py",
+        "service/rpc/stream.py",
         "service/server.py",
-        "service/servicer.py",
-        "service/status.py",
-        "service/stream.py",
-        "service/tls.py",
     },
     "grpc_health": {"service/probe.py", "service/server.py"},
     "grpc_reflection": {"service/server.py"},
-    "jwt": {"service/jwt_keys.py"},
+    "jwt": {"service/auth/jwt_keys.py"},
     "matplotlib": set[str](),
-    "onnx": {"service/graph.py"},
-    "onnxruntime": {"service/runtime.py", "service/server.py"},  # the server tells its version
-    "opentelemetry": {"service/spans.py"},
-    "prometheus_client": {
-        "service/gpu.py",
-        "service/lag.py",
-        "service/metrics.py",
-        "service/monitoring.py",
+    "onnx": {"service/models/graph.py"},
+    "onnxruntime": {
+        "service/models/runtime.py",
         "service/server.py",
+    },  # the server tells its version
+    "opentelemetry": {"service/rpc/spans.py"},
+    "prometheus_client": {
+        "service/server.py",
+        "service/telemetry/gpu.py",
+        "service/telemetry/lag.py",
+        "service/telemetry/metrics.py",
+        "service/telemetry/monitoring.py",
     },
-    "pynvml": {"service/gpu.py"},
-    "redis": {"service/redis_store.py"},
+    "pynvml": {"service/telemetry/gpu.py"},
+    "redis": {"service/stores/redis_store.py"},
     "torch": set[str](),
 }
 """The only files of the service that may import each third party."""
@@ -68,26 +122,28 @@ READ_THE_ENVIRONMENT = {
 
 def sources(package: str) -> list[Path]:
     """The files of a package that are written by hand."""
-    return [p for p in sorted((ROOT / package).rglob("*.py")) if "pb" not in p.parts]
+    found = sorted((ROOT / SOURCES[package]).rglob("*.py"))
+    return [path for path in found if "_pb2" not in path.name]
 
 
-def is_for_types_only(node: ast.AST) -> bool:
-    """Whether a statement is `if TYPE_CHECKING:`, whose imports never happen at run time."""
-    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+def module_name(package: str, path: Path) -> str:
+    """The name under which a file is imported."""
+    inside = path.relative_to(ROOT / SOURCES[package]).with_suffix("")
+    return ".".join(part for part in (package, *inside.parts) if part != "__init__")
 
 
-def imports(path: Path, *, at_run_time: bool = False) -> Iterator[str]:
-    """Every module that a file imports, by full name; of `from a import b`, a.b."""
-    nodes: list[ast.AST] = [ast.parse(path.read_text())]
-    while nodes:
-        node = nodes.pop()
+MODULES = {module_name(package, path): path for package in SOURCES for path in sources(package)}
+"""Every module of the project, by name."""
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports, for types only as well; of `from a import b`, a.b."""
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} has a relative import"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif not (at_run_time and is_for_types_only(node)):
-            nodes.extend(ast.iter_child_nodes(node))
 
 
 def is_within(name: str, modules: tuple[str, ...]) -> bool:
@@ -95,26 +151,63 @@ def is_within(name: str, modules: tuple[str, ...]) -> bool:
     return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
+def room(name: str) -> str | None:
+    """The room of the service that a module belongs to; None for the wiring and the contracts."""
+    return next((each for each in ROOMS if is_within(name, (each,))), None)
+
+
 def test_rules_are_about_files_that_exist() -> None:
     """No rule outlives the file that it names."""
     named = set.union(READ_THE_ENVIRONMENT, *OWNERS.values())
 
     assert {name for name in named if not (ROOT / name).is_file()} == set()
-    assert all(sources(package) for package in PACKAGES)
+    assert all(sources(package) for package in SOURCES if package != "ntm")
+    folders = {f"service.{path.name}" for path in (ROOT / "service").iterdir() if path.is_dir()}
+    assert folders - {"service.__pycache__"} <= set(ROOMS)
 
 
-@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("package", SOURCES)
 def test_package_imports_of_this_project_only_what_it_may(package: str) -> None:
-    """The service knows no client and no training; the others know only its contract."""
+    """The service knows no client and no training; the others know only its contracts."""
     wrong = {
         f"{path.relative_to(ROOT)} imports {name}"
         for path in sources(package)
         for name in imports(path)
-        if is_within(name, (*PACKAGES, "tests", "proto"))
+        if is_within(name, (*SOURCES, "tests", "proto"))
         and not is_within(name, MAY_IMPORT[package])
     }
 
     assert wrong == set()
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if room(name)])
+def test_room_imports_only_rooms_below_it(module: str) -> None:
+    """From the wire to the kernel, the arrows between rooms point one way."""
+    own = room(module)
+    assert own is not None
+    below = ROOMS[own]
+    if below is None:
+        return
+    wrong = {
+        name
+        for name in imports(MODULES[module])
+        if is_within(name, ("service",))
+        and room(name) not in (own, *below)
+        and not is_within(name, tuple(CONTRACTS - {"service"}))
+        and name not in ("service.__version__",)
+    }
+
+    assert wrong == set()
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if room(name) in FORBIDDEN])
+def test_room_keeps_out_what_it_has_no_use_for(module: str) -> None:
+    """The engine waits for nothing; telemetry knows nothing of the service; stores know bytes."""
+    own = room(module)
+    assert own is not None
+    found = {n for n in imports(MODULES[module]) if is_within(n, FORBIDDEN[own])}
+
+    assert {name for name in found if room(name) != own} == set()
 
 
 @pytest.mark.parametrize("party", OWNERS)
@@ -140,25 +233,25 @@ def test_environment_is_read_in_one_place() -> None:
     assert readers == READ_THE_ENVIRONMENT
 
 
-@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("package", SOURCES)
 def test_modules_import_each_other_without_cycles(package: str) -> None:
-    """The modules of a package can be read, and loaded, from the bottom up."""
-    modules = {
-        ".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sources(package)
-    }
-    graph = {
-        module: {
-            other
-            for other in modules
-            for name in imports(path, at_run_time=True)
-            if other != module and is_within(name, (other,))
-        }
-        for module, path in modules.items()
-    }
+    """The modules of a package can be read from the bottom up, imports for types included."""
+    modules = {name: path for name, path in MODULES.items() if is_within(name, (package,))}
+    graph = {module: imported(module, path, modules) for module, path in modules.items()}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+def imported(module: str, path: Path, modules: dict[str, Path]) -> set[str]:
+    """Which of the modules a file imports: the longest that a name lies in."""
+    found = set()
+    for name in imports(path):
+        holders = [other for other in modules if is_within(name, (other,))]
+        if holders:
+            found.add(max(holders, key=len))
+    return found - {module}
 
 
 def test_proto_holds_no_python() -> None:
@@ -166,11 +259,12 @@ def test_proto_holds_no_python() -> None:
     assert list((ROOT / "proto").rglob("*.py")) == []
 
 
-@pytest.mark.parametrize("module", ["service.__main__", "service.probe", "client"])
+@pytest.mark.parametrize("module", ["service.__main__", "service.probe", "ntm_client"])
 def test_loads_where_torch_and_the_trainer_are_missing(module: str) -> None:
     """A server and a client run on machines without torch, export and what else is optional."""
-    extras = ("torch", "export", "matplotlib", "jwt", "cryptography")
-    blocked = f"import sys\nfor name in {extras}: sys.modules[name] = None"
+    extras = ["torch", "export", "matplotlib", "jwt", "cryptography", "ntm_lab", "ntm_tasks"]
+    others = ["onnxruntime", "onnx", "service"] if module == "ntm_client" else ["ntm_client"]
+    blocked = f"import sys\nfor name in {extras + others}: sys.modules[name] = None"
     run = subprocess.run(
         [sys.executable, "-c", f"{blocked}\nimport {module}"],
         cwd=ROOT,

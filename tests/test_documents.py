@@ -8,9 +8,9 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from service.gpu import GpuCollector
-from service.metrics import Metrics
 from service.settings import Settings, variable
+from service.telemetry.gpu import GpuCollector
+from service.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parent.parent
 

@@ -1,4 +1,4 @@
-"""The committed stubs are what the contract generates."""
+"""The committed stubs are what the contracts generate."""
 
 from __future__ import annotations
 
@@ -9,28 +9,37 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-STUBS = ("ntm_pb2.py", "ntm_pb2.pyi", "ntm_pb2_grpc.py")
+PROTO = ROOT / "proto"
+
+API = [f"client/ntm/v1/ntm_pb2{ending}" for ending in (".py", ".pyi", "_grpc.py")]
+RECORDS = [f"service/records/v1/record_pb2{ending}" for ending in (".py", ".pyi")]
 
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with newly generated stubs."""
+    """A folder with newly generated stubs, laid out as in the project."""
     folder = tmp_path_factory.mktemp("stubs")
-    outputs = [f"--{kind}_out={folder}" for kind in ("python", "pyi", "grpc_python")]
-    command = [sys.executable, "-m", "grpc_tools.protoc", "-Iservice/pb=proto/ntm/v1", *outputs]
-    subprocess.run([*command, "proto/ntm/v1/ntm.proto"], cwd=ROOT, check=True)
-    return folder / "service" / "pb"
+    (folder / "client").mkdir()
+    for source, root, kinds in (
+        ("ntm/v1/ntm.proto", folder / "client", ("python", "pyi", "grpc_python")),
+        ("service/records/v1/record.proto", folder, ("python", "pyi")),
+    ):
+        outputs = [f"--{kind}_out={root}" for kind in kinds]
+        command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTO}", *outputs, source]
+        subprocess.run(command, cwd=ROOT, check=True)
+    return folder
 
 
-@pytest.mark.parametrize("name", STUBS)
+@pytest.mark.parametrize("name", [*API, *RECORDS])
 def test_stub_is_fresh(fresh: Path, name: str) -> None:
-    """A change of the contract comes with its stubs: `make proto` would change nothing."""
-    assert (fresh / name).read_text() == (ROOT / "service" / "pb" / name).read_text()
+    """A change of a contract comes with its stubs: `make proto` would change nothing."""
+    assert (fresh / name).read_text() == (ROOT / name).read_text()
 
 
-def test_no_other_generated_file(fresh: Path) -> None:
-    """service/pb holds the generated files and nothing written by hand."""
-    committed = {path.name for path in (ROOT / "service" / "pb").glob("*.py*")}
+def test_no_other_generated_file() -> None:
+    """Beside the stubs lies nothing written by hand, and every proto file has its stubs."""
+    folders = {(ROOT / name).parent for name in (*API, *RECORDS)}
+    committed = {path for folder in folders for path in folder.glob("*.py*")}
 
-    assert committed == {*STUBS, "__init__.py"}
-    assert {path.name for path in fresh.iterdir()} == set(STUBS)
+    assert committed == {ROOT / name for name in (*API, *RECORDS)}
+    assert len(list(PROTO.rglob("*.proto"))) == len(folders)

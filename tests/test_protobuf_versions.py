@@ -20,7 +20,7 @@ sys.path[:0] = sys.argv[1:]
 import google.protobuf
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
-from service.pb import ntm_pb2, ntm_pb2_grpc
+from ntm.v1 import ntm_pb2, ntm_pb2_grpc
 
 sent = ntm_pb2.Reply(session_id="s", next_step=2, outputs=bytes(8))
 assert sent == ntm_pb2.Reply.FromString(sent.SerializeToString())
@@ -39,6 +39,6 @@ def test_messages_survive_the_wire(major: str, first: list[str]) -> None:
     for folder in first:
         assert Path(folder).is_dir(), f"there is no {folder}: `make test` installs it"
     command = [sys.executable, "-W", "error", "-c", ROUND_TRIP, *first]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    run = subprocess.run(command, cwd=ROOT / "client", capture_output=True, text=True, check=False)
 
     assert (run.returncode, run.stdout.strip(), run.stderr) == (0, major, "")

@@ -12,7 +12,7 @@ from bench.graphs import BATCH, LOCATIONS, Step
 from bench.row import Options
 from bench.serving import load_network
 from bench.training import PeerTraining
-from service.runtime import Network
+from service.models.runtime import Network
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,11 @@ import pytest
 from bench import __main__ as command_line
 from bench import load, sleepers
 from bench.messages import MODEL
-from service.principal import READ, STEP
-from service.turn import Turn
-from tests.conftest import MODELS, Serve
-from tests.tokens import token_line
+from service.auth.principal import READ, STEP
+from service.engine.turn import Turn
+from tests.conftest import Serve
+from tests.support.served import MODELS
+from tests.support.tokens import token_line
 
 
 async def test_sessions_are_closed_after_a_measurement(serve: Serve) -> None:
@@ -61,7 +62,7 @@ async def test_a_stall_is_charged_to_every_step_that_was_due(
         run(turn)
 
     monkeypatch.setattr(Turn, "run", held)
-    monkeypatch.setattr("service.engine.SHORT_TURN_BYTES", -1)
+    monkeypatch.setattr("service.engine.engine.SHORT_TURN_BYTES", -1)
     async with serve(models_dir=MODELS, models=MODEL) as running:
         asyncio.get_running_loop().call_later(0.4, gate.set)
         measured = await load.open_loop(running.address, 1, rate=200, seconds=0.4)

@@ -15,9 +15,9 @@ import pytest
 
 from bench import perf_analyzer, processes, triton, triton_environment
 from bench.row import Options, Unavailable
-from service.graph import parse
+from service.models.graph import parse
 from service.spec import Float32
-from tests import tiny_models
+from tests.support import tiny_models
 
 REPORT = """\
 Concurrency,Inferences/Second,Client Send,Network+Server Send/Recv,Server Queue,\

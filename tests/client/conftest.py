@@ -1,4 +1,4 @@
-"""A fake server for each test and clients of it; a real one of the models that ship."""
+"""A fake server for each test, and clients of it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from dataclasses import dataclass
 import grpc
 import pytest
 
-from client import AsyncClient, Client
+from ntm_client import AsyncClient, Client
 from tests.client.fake_server import FakeServer, serve
-from tests.client.served import served
-from tests.conftest import MODELS
 
 
 @dataclass
@@ -73,11 +71,4 @@ def trying_once(running: Running) -> Iterator[Client]:
 async def async_trying_once(running: Running) -> AsyncIterator[AsyncClient]:
     """An asynchronous client of the fake that fails when the first attempt does."""
     async with AsyncClient(running.address, timeout_seconds=20, resume=None) as client:
-        yield client
-
-
-@pytest.fixture(scope="session")
-def shipped() -> Iterator[Client]:
-    """A client of a server of the models that ship."""
-    with served(MODELS) as client:
         yield client

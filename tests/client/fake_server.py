@@ -24,10 +24,10 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from client.records import Float32
-from service.pb import ntm_pb2 as pb
-from service.pb.ntm_pb2_grpc import NtmServiceServicer, add_NtmServiceServicer_to_server
-from tests.client.fake_session import FakeSession, key
+from ntm.v1 import ntm_pb2 as pb
+from ntm.v1.ntm_pb2_grpc import NtmServiceServicer, add_NtmServiceServicer_to_server
+from ntm_client.records import Float32
+from tests.support.fake_session import FakeSession, key
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from client import (
+from ntm_client import (
     AsyncClient,
     AsyncSession,
     CapacityExceeded,
@@ -18,7 +18,7 @@ from client import (
     TimedOut,
     Unavailable,
 )
-from client.chunks import Limits
+from ntm_client.chunks import Limits
 from tests.client.conftest import Running
 from tests.client.fake_server import FakeServer, refuse
 

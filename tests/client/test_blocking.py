@@ -7,7 +7,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from client import (
+from ntm_client import (
     CapacityExceeded,
     Client,
     InvalidRequest,

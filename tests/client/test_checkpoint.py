@@ -8,9 +8,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from client import CheckpointDamaged, Client
-from client.checkpoint import decode, encode
-from client.records import Float32
+from ntm_client import CheckpointDamaged, Client
+from ntm_client.checkpoint import decode, encode
+from ntm_client.records import Float32
 
 
 def bits(steps: int, seed: int = 0) -> Float32:

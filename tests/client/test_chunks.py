@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.chunks import Limits, Selection, steps_per_chunk
-from client.conversion import model_from
-from client.errors import InvalidRequest
-from service.pb import ntm_pb2 as pb
+from ntm.v1 import ntm_pb2 as pb
+from ntm_client.chunks import Limits, Selection, steps_per_chunk
+from ntm_client.conversion import model_from
+from ntm_client.errors import InvalidRequest
 from tests.client.fake_server import MODELS
-from tests.client.fake_session import FakeSession
+from tests.support.fake_session import FakeSession
 
 SUMS = model_from(MODELS["sums"])
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from client import AsyncClient, Client, TokenNotSent, tls
-from client.connection import Authorization
+from ntm_client import AsyncClient, Client, TokenNotSent, tls
+from ntm_client.connection import Authorization
 from tests.client.conftest import Running
 
 LOCAL = [

@@ -5,8 +5,8 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from client import NtmClientError, Unavailable
-from client.failures import from_call
+from ntm_client import NtmClientError, Unavailable
+from ntm_client.failures import from_call
 
 
 class Failed(grpc.RpcError):

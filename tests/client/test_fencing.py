@@ -7,13 +7,13 @@ from collections.abc import Callable
 import pytest
 from google.protobuf.message import Message
 
-from client import procedures
-from client.chunks import Limits
-from client.conversion import model_from, session_from
-from client.errors import SessionMoved, Unavailable
-from client.fencing import fenced
-from client.procedures import Attempt, Procedure, SessionRecord
-from service.pb import ntm_pb2 as pb
+from ntm.v1 import ntm_pb2 as pb
+from ntm_client import procedures
+from ntm_client.chunks import Limits
+from ntm_client.conversion import model_from, session_from
+from ntm_client.errors import SessionMoved, Unavailable
+from ntm_client.fencing import fenced
+from ntm_client.procedures import Attempt, Procedure, SessionRecord
 from tests.client.fake_server import MODELS
 
 LIMITS = Limits()

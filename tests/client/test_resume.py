@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from client import (
+from ntm_client import (
     AsyncClient,
     AsyncSession,
     Client,

@@ -14,22 +14,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from client import NotResumable, NtmClientError, Resume, TimedOut, Unavailable, procedures
-from client.chunks import Limits
-from client.failures import from_outcome
-from client.procedures import Attempt, Procedure, SessionRecord
-from client.records import Durability, Float32, Policy
-from client.resuming import Resuming
-from client.retries import Retries
-from service.pb import ntm_pb2 as pb
-from tests.client.fake_server import (
-    NOT_FOUND,
-    UNAVAILABLE,
-    FakeServer,
-    Lost,
-    Refused,
-    refuse,
-)
+from ntm.v1 import ntm_pb2 as pb
+from ntm_client import NotResumable, NtmClientError, Resume, TimedOut, Unavailable, procedures
+from ntm_client.chunks import Limits
+from ntm_client.failures import from_outcome
+from ntm_client.procedures import Attempt, Procedure, SessionRecord
+from ntm_client.records import Durability, Float32, Policy
+from ntm_client.resuming import Resuming
+from ntm_client.retries import Retries
+from tests.client.fake_server import NOT_FOUND, UNAVAILABLE, FakeServer, Lost, Refused, refuse
 from tests.conftest import Clock
 
 T = TypeVar("T")

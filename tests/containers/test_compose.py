@@ -93,7 +93,7 @@ def ask(address: str, path: str) -> Any:
 def test_the_demo_runs_against_the_server() -> None:
     """Through the published port, without a wrong bit."""
     wait_until_serving(SERVER)
-    command = [sys.executable, "-m", "client", "demo", f"--server={SERVER}"]
+    command = [sys.executable, "-m", "ntm_lab", "demo", f"--server={SERVER}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr

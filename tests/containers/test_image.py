@@ -15,10 +15,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client import AsyncClient, Client, StreamBroken, Unavailable
-from client.task_sequence import TaskSequence
-from tests.conftest import MODELS, Serve
-from tests.containers.engine import LOCKED_DOWN, Container, engine, eventually, is_healthy, running
+from ntm_client import AsyncClient, Client, StreamBroken, Unavailable
+from ntm_tasks.sequence import TaskSequence
+from tests.conftest import Serve
+from tests.containers.engine import (
+    LOCKED_DOWN,
+    Container,
+    engine,
+    eventually,
+    is_healthy,
+    running,
+)
+from tests.support.served import MODELS
 
 ROOT = Path(__file__).parents[2]
 FOR_CUDA = os.environ.get("ONNXRUNTIME", "").startswith("onnxruntime-gpu")

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from client import Client
-from client.task_sequence import TaskSequence
+from ntm_client import Client
+from ntm_tasks.sequence import TaskSequence
 from tests.containers.engine import engine, is_podman, wait_until_serving
 from tests.deploy.manifests import KUBERNETES, kustomize, named
 

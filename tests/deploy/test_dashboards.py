@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from deploy.dashboards.__main__ import texts
-from service.metrics import SECONDS, Metrics
+from service.telemetry.metrics import SECONDS, Metrics
 from tests.conftest import Running
 from tests.deploy.watched import DASHBOARDS, metrics, panels, rules, shown
 

@@ -12,8 +12,8 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from service import __version__
-from service.metrics import Metrics
 from service.settings import Settings, variable
+from service.telemetry.metrics import Metrics
 from tests.deploy.manifests import KUBERNETES, kustomize, named, program
 
 STREAMS_END_SECONDS = 1.0

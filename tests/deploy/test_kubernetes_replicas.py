@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from service.connections import PING_SECONDS
+from service.rpc.options import PING_SECONDS
 from service.settings import Settings
 from tests.deploy.manifests import DEPLOY, KUBERNETES, addresses, kustomize, named
 from tests.deploy.test_compose import SERVICES

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from client import CapacityExceeded, Client, ModelVersionUnknown, SessionFailed
 from deploy import stack
-from tests.conftest import MODELS
+from ntm_client import CapacityExceeded, Client, ModelVersionUnknown, SessionFailed
 from tests.deploy.tools import ALERTMANAGER, PROMETHEUS
 from tests.deploy.watched import rules, shown
-from tests.tiny_models import RUN_FAILS, ledger
+from tests.support.served import MODELS
+from tests.support.tiny_models import RUN_FAILS, ledger
 
 pytestmark = [*PROMETHEUS, *ALERTMANAGER, pytest.mark.slow]
 

@@ -13,9 +13,9 @@ import grpc.aio
 import numpy as np
 from google.rpc import error_details_pb2, status_pb2
 
-from service.logs import JsonFormatter
-from service.pb import ntm_pb2 as pb
+from ntm.v1 import ntm_pb2 as pb
 from service.spec import Float32
+from service.telemetry.logs import JsonFormatter
 from tests.conftest import Running
 
 Values = Sequence[Sequence[float]] | Float32

@@ -13,7 +13,7 @@ from tests.e2e.calls import Lines
 @pytest.fixture
 def lines() -> Iterator[Lines]:
     """The lines of the access log from now on."""
-    handler, log = Lines(), logging.getLogger("service.access")
+    handler, log = Lines(), logging.getLogger("service.telemetry.access")
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     yield handler

@@ -20,15 +20,15 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from service.interceptors import SCOPES
-from service.logs import JsonFormatter
-from service.pb import ntm_pb2 as pb
-from service.principal import READ, STEP
+from ntm.v1 import ntm_pb2 as pb
+from service.auth.principal import READ, STEP
+from service.rpc.interceptors import SCOPES
+from service.telemetry.logs import JsonFormatter
 from tests.conftest import Running, Serve
 from tests.e2e.calls import Lines, chunk, info, outputs, reason, until
 from tests.e2e.test_rpcs import refused
-from tests.tiny_models import RUN_FAILS
-from tests.tokens import bearer, token_line, write
+from tests.support.tiny_models import RUN_FAILS
+from tests.support.tokens import bearer, token_line, write
 
 METHODS = pb.DESCRIPTOR.services_by_name["NtmService"].methods
 

@@ -8,12 +8,13 @@ import grpc
 import numpy as np
 import pytest
 
-from client import AsyncClient, Client
-from service.pb import ntm_pb2 as pb
+from ntm.v1 import ntm_pb2 as pb
+from ntm_client import AsyncClient, Client
 from service.spec import Float32
-from tests.conftest import MODELS, Running, Serve
+from tests.conftest import Running, Serve
 from tests.e2e.calls import chunk, opened, outputs, reason, stepped
 from tests.e2e.test_rpcs import refused
+from tests.support.served import MODELS
 
 
 def vectors(steps: int, width: int = 2, seed: int = 0) -> Float32:

@@ -12,16 +12,16 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from client import AsyncClient, Resume
-from service.directory_store import DirectoryStore
-from service.pb import ntm_pb2 as pb
-from service.principal import READ, STEP
-from service.servicer import NtmServicer
-from service.store import Saved, StoreUnavailable
+from ntm.v1 import ntm_pb2 as pb
+from ntm_client import AsyncClient, Resume
+from service.auth.principal import READ, STEP
+from service.rpc.servicer import NtmServicer
+from service.stores.base import Saved, StoreUnavailable
+from service.stores.directory import DirectoryStore
 from tests.conftest import Running, Serve
 from tests.e2e.calls import Stream, outputs, reason, stepped, until
 from tests.e2e.test_rpcs import refused
-from tests.tokens import bearer, token_line
+from tests.support.tokens import bearer, token_line
 
 NONE, ASYNCHRONOUS, SYNCHRONOUS = (
     pb.Durability(policy=pb.Durability.POLICY_NONE),

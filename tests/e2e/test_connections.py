@@ -12,9 +12,9 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from service import connections
-from service.pb import ntm_pb2 as pb
-from service.pb import ntm_pb2_grpc
+from ntm.v1 import ntm_pb2 as pb
+from ntm.v1 import ntm_pb2_grpc
+from service.rpc import options
 from tests.conftest import Running, Serve
 from tests.e2e.calls import Stream, chunk, info, opened, reason, stepped
 from tests.e2e.test_rpcs import refused
@@ -73,7 +73,7 @@ async def test_a_flood_of_metadata_is_refused(running: Running) -> None:
     fits = running.stub.ListModels(request, metadata=(("authorization", "Bearer " + "x" * 12_000),))
     assert await fits.code() is grpc.StatusCode.OK
     floods: list[Any] = [
-        (("x-flood", "x" * connections.METADATA_BYTES),),
+        (("x-flood", "x" * options.METADATA_BYTES),),
         tuple((f"x-{number}", "x" * 100) for number in range(200)),
     ]
     for flood in floods:
@@ -99,7 +99,7 @@ async def test_a_connection_has_so_many_calls_at_once(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One more waits for one to end; another connection goes on meanwhile."""
-    monkeypatch.setattr(connections, "CALLS_OF_A_CONNECTION", 2)
+    monkeypatch.setattr(options, "CALLS_OF_A_CONNECTION", 2)
     async with serve() as running:
         streams = [Stream(running) for _ in range(2)]
         for stream in streams:
@@ -128,7 +128,7 @@ async def test_a_connection_that_says_nothing_is_closed(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would otherwise hold a place for as long as it likes."""
-    monkeypatch.setattr(connections, "HANDSHAKE_SECONDS", 0.3)
+    monkeypatch.setattr(options, "HANDSHAKE_SECONDS", 0.3)
     async with serve() as running:
         reader, writer = await asyncio.open_connection("127.0.0.1", running.server.port)
         await asyncio.wait_for(reader.read(), 10)  # until the end
@@ -165,7 +165,7 @@ async def test_a_connection_without_calls_is_closed(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client notices nothing: its next call makes another."""
-    monkeypatch.setattr(connections, "IDLE_SECONDS", 0.3)
+    monkeypatch.setattr(options, "IDLE_SECONDS", 0.3)
     async with serve() as running:
         await opened(running)
         await asyncio.wait_for(

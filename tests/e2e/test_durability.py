@@ -13,10 +13,10 @@ import grpc
 import numpy as np
 import pytest
 
-from service.directory_store import DirectoryStore
-from service.pb import ntm_pb2 as pb
+from ntm.v1 import ntm_pb2 as pb
 from service.spec import Float32
-from service.store import Saved
+from service.stores.base import Saved
+from service.stores.directory import DirectoryStore
 from tests.conftest import Running, Serve
 from tests.e2e.calls import Stream, chunk, opened, outputs, reason, stepped, until
 from tests.e2e.test_rpcs import refused

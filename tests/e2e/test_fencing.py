@@ -11,15 +11,15 @@ import grpc
 import numpy as np
 import pytest
 
-from client import AsyncClient, Durability
-from client.errors import SessionGone
-from service.directory_store import DirectoryStore
-from service.pb import ntm_pb2 as pb
-from service.store import StoreUnavailable
+from ntm.v1 import ntm_pb2 as pb
+from ntm_client import AsyncClient, Durability
+from ntm_client.errors import SessionGone
+from service.stores.base import StoreUnavailable
+from service.stores.directory import DirectoryStore
 from tests.conftest import Running, Serve
 from tests.e2e.calls import Stream, chunk, outputs, reason, until
 from tests.e2e.test_rpcs import refused
-from tests.service.valkey import Valkey
+from tests.support.valkey import Valkey
 
 ONES = np.ones((1, 2), np.float32)
 

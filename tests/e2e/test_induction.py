@@ -8,16 +8,17 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
-from client import Client
-from client.decipher.induction import Candidate, induce
-from client.decipher.instructions import instructions
-from client.decipher.listing import listing
-from client.decipher.machine import Machine
-from client.recording import Recording, record_task
-from client.task_sequence import TaskSequence
-from client.tasks import TASKS, Size
+from ntm_client import Client
+from ntm_lab.decipher.induction import Candidate, induce
+from ntm_lab.decipher.listing import listing
+from ntm_lab.decipher.machine import Machine
+from ntm_lab.recordings.instructions import instructions
+from ntm_lab.recordings.recording import Recording, record_task
+from ntm_tasks.sequence import TaskSequence
+from ntm_tasks.tasks import TASKS, Size
 from service.settings import Settings
-from tests.conftest import MODELS, Running, serving
+from tests.conftest import Running, serving
+from tests.support.served import MODELS
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(600)]
 

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.pb import ntm_pb2 as pb
-from service.runtime import Network
+from ntm.v1 import ntm_pb2 as pb
+from service.models.runtime import Network
 from service.spec import Float32
-from tests.conftest import MODELS, Clock, Running, Serve
+from tests.conftest import Clock, Running, Serve
 from tests.e2e.calls import Stream, chunk, opened, outputs, stepped
-from tests.service import driving
+from tests.support import driving
+from tests.support.served import MODELS
 
 SHIPPED = ["copy-ntm-ff", "copy-ntm-lstm"]
 

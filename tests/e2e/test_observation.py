@@ -14,8 +14,8 @@ from google.rpc import error_details_pb2, status_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.trace.v1 import trace_pb2
 
-from service.logs import session_tag
-from service.pb import ntm_pb2 as pb
+from ntm.v1 import ntm_pb2 as pb
+from service.telemetry.logs import session_tag
 from tests.conftest import Running, Serve
 from tests.e2e.calls import Lines, Stream, chunk, opened
 

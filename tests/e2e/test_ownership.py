@@ -12,13 +12,13 @@ import pytest
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.duration_pb2 import Duration
 
-from service.checkpoint import Checkpoint, encode
-from service.pb import ntm_pb2 as pb
-from service.principal import READ, STEP
+from ntm.v1 import ntm_pb2 as pb
+from service.auth.principal import READ, STEP
+from service.engine.checkpoint import Checkpoint, encode
 from tests.conftest import Running, Serve
 from tests.e2e.calls import chunk, outputs, reason
 from tests.e2e.test_rpcs import refused
-from tests.tokens import bearer, token_line
+from tests.support.tokens import bearer, token_line
 
 METHODS = pb.DESCRIPTOR.services_by_name["NtmService"].methods
 

@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from client import Client
-from client.decipher.instructions import instructions
-from client.decipher.program import Program
-from client.page import page, save
-from client.recording import Recording, record_task
-from client.task_sequence import TaskSequence
+from ntm_client import Client
+from ntm_lab.decipher.program import Program
+from ntm_lab.pictures.page import page, save
+from ntm_lab.recordings.instructions import instructions
+from ntm_lab.recordings.recording import Recording, record_task
+from ntm_tasks.sequence import TaskSequence
 from service.settings import Settings
-from tests.client.decipher.programs import COPY, two_phases
-from tests.client.recorded import recording as made_up
-from tests.conftest import MODELS, serving
+from tests.conftest import serving
+from tests.lab.decipher.programs import COPY, two_phases
+from tests.support.recorded import recording as made_up
+from tests.support.served import MODELS
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 

@@ -17,9 +17,9 @@ import grpc
 import numpy as np
 import pytest
 
+from ntm.v1 import ntm_pb2 as pb
+from ntm.v1 import ntm_pb2_grpc
 from service import probe
-from service.pb import ntm_pb2 as pb
-from service.pb import ntm_pb2_grpc
 from tests.e2e.calls import chunk, outputs
 
 ROOT = Path(__file__).parents[2]

@@ -15,11 +15,11 @@ from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from service.pb import ntm_pb2 as pb
-from service.work import Chunk
+from ntm.v1 import ntm_pb2 as pb
+from service.engine.work import Chunk
 from tests.conftest import Running, Serve
 from tests.e2e.calls import chunk, info, opened, outputs, packed, raw, reason, stepped
-from tests.tiny_models import RUN_FAILS
+from tests.support.tiny_models import RUN_FAILS
 
 
 async def refused(call: Any) -> grpc.aio.AioRpcError:

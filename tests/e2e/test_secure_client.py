@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from client import (
+from ntm_client import (
     AsyncClient,
     Client,
     PermissionDenied,
@@ -20,11 +20,11 @@ from client import (
     Unavailable,
     tls,
 )
-from client.cli import main
-from service.principal import READ, STEP
-from tests.certificates import Authority
+from ntm_lab.cli import main
+from service.auth.principal import READ, STEP
 from tests.conftest import Running, Serve
-from tests.tokens import token_line, write
+from tests.support.certificates import Authority
+from tests.support.tokens import token_line, write
 
 AUTHORITY = Authority()
 

@@ -9,8 +9,8 @@ Those that other tests answer to, in Triton's names of `qa/L0_*`:
     test_backlog_sequence_timeout                 test_rpcs.test_an_expired_session_says_so
     PreserveOrdering                              test_stream.test_outcomes_of_a_session_come_in_...
     growable_memory                               test_slab.test_growing_keeps_every_state
-    CrashingScenario, in long                     tests.chaos (clients killed)
-    L0_sequence_stress                            tests.chaos, test_interleavings
+    CrashingScenario, in long                     tests.stress.chaos (clients killed)
+    L0_sequence_stress                            tests.stress.chaos, test_interleavings
     oldest queued cancellation                    test_engine.test_cancelled_work_that_waits_is_...
 
 What is not as there: ids are the server's or used once, and a batch belongs to no client.
@@ -27,7 +27,7 @@ import grpc.aio
 import numpy as np
 import pytest
 
-from service.pb import ntm_pb2 as pb
+from ntm.v1 import ntm_pb2 as pb
 from tests.conftest import Running, Serve
 from tests.e2e.calls import Stream, chunk, opened, outputs, reason, stepped, until
 from tests.e2e.test_rpcs import refused

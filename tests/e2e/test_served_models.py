@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from client import Client
-from client.tasks import TASKS, Purpose
 from export import __main__ as command_line
 from export import card, evaluation
 from export.configuration import Trial
 from export.configurations import CONFIGURATIONS
 from export.served import ServedModel
 from export.verification import OnnxRunner
-from tests.conftest import MODELS, Serve
+from ntm_client import Client
+from ntm_tasks.tasks import TASKS, Purpose
+from tests.conftest import Serve
+from tests.support.served import MODELS
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)

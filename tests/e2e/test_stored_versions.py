@@ -9,13 +9,13 @@ from typing import Any
 import grpc
 import pytest
 
-from client import AsyncClient, ModelVersionUnknown, Resume
-from service.pb import ntm_pb2 as pb
+from ntm.v1 import ntm_pb2 as pb
+from ntm_client import AsyncClient, ModelVersionUnknown, Resume
 from tests.conftest import Running, Serve
 from tests.e2e.calls import info, opened, reason, stepped, until
 from tests.e2e.test_rpcs import refused
 from tests.e2e.versions import NEW, OLD, loaded, look_often, put, settled, versions
-from tests.tiny_models import doubling, ledger
+from tests.support.tiny_models import doubling, ledger
 
 
 @pytest.fixture

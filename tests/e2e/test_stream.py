@@ -9,7 +9,7 @@ import grpc.aio
 import numpy as np
 import pytest
 
-from service.pb import ntm_pb2 as pb
+from ntm.v1 import ntm_pb2 as pb
 from tests.conftest import Running, Serve
 from tests.e2e.calls import Stream, chunk, opened, outputs, packed, raw, reason, stepped, until
 

@@ -14,16 +14,16 @@ import grpc
 import grpc.aio
 import pytest
 
+from ntm.v1 import ntm_pb2 as pb
+from ntm.v1 import ntm_pb2_grpc
 from service import probe
-from service.pb import ntm_pb2 as pb
-from service.pb import ntm_pb2_grpc
-from service.principal import READ, STEP
-from tests.certificates import Authority, Pair
+from service.auth.principal import READ, STEP
 from tests.conftest import Running, Serve
 from tests.e2e.calls import chunk, outputs, reason
 from tests.e2e.test_process import ROOT, flags, ports, started
 from tests.e2e.test_rpcs import refused
-from tests.tokens import bearer, token_line, write
+from tests.support.certificates import Authority, Pair
+from tests.support.tokens import bearer, token_line, write
 
 TRUSTED, OTHER = Authority("trusted"), Authority("other")
 
@@ -109,7 +109,7 @@ async def test_a_wrong_pair_keeps_the_old_one(
         with caplog.at_level(logging.ERROR):
             assert await listed(running, trusting(TRUSTED)) is grpc.StatusCode.OK
             assert await listed(running, trusting(OTHER)) is grpc.StatusCode.UNAVAILABLE
-        said = [vars(record) for record in caplog.records if record.name == "service.reloading"]
+        said = [vars(record) for record in caplog.records if record.name == "service.watched_files"]
         assert {each["message"] for each in said} == {"files not taken over"}
         assert str(tmp_path) in said[0]["why"]
         new.written(tmp_path, "server")

@@ -1,4 +1,4 @@
-"""`python -m client trace`: what the networks that ship did, drawn and kept."""
+"""`ntm trace`: what the networks that ship did, drawn and kept."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from client.cli import main
-from client.recording import ADD_VECTOR, ERASE_VECTOR, WRITE_WEIGHTING
-from client.recordings import load
-from client.tasks import TASKS
+from ntm_lab.cli import main
+from ntm_lab.recordings.files import load
+from ntm_lab.recordings.recording import ADD_VECTOR, ERASE_VECTOR, WRITE_WEIGHTING
+from ntm_tasks.tasks import TASKS
 from service.settings import Settings
-from tests.conftest import MODELS, Running, serving
+from tests.conftest import Running, serving
+from tests.support.served import MODELS
 
 pytestmark = pytest.mark.slow
 

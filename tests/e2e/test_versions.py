@@ -16,15 +16,16 @@ import numpy as np
 import onnx
 import pytest
 
-from client import cli
-from service import catalogue
-from service.pb import ntm_pb2 as pb
-from service.runtime import Network
-from tests.conftest import MODELS, Running, Serve
+from ntm.v1 import ntm_pb2 as pb
+from ntm_lab import cli
+from service.models import catalogue
+from service.models.runtime import Network
+from tests.conftest import Running, Serve
 from tests.e2e.calls import info, opened, reason, stepped, until
 from tests.e2e.test_rpcs import refused
 from tests.e2e.versions import NEW, OLD, loaded, look_often, put, settled, versions
-from tests.tiny_models import doubling, ledger, not_loadable
+from tests.support.served import MODELS
+from tests.support.tiny_models import doubling, ledger, not_loadable
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`python -m client watch`: looks at a session that somebody else steps."""
+"""`ntm watch`: looks at a session that somebody else steps."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from client import AsyncClient
+from ntm_client import AsyncClient
 from service.settings import Settings
-from tests.conftest import MODELS, Running, serving
+from tests.conftest import Running, serving
+from tests.support.served import MODELS
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ async def test_watch_follows_a_session_to_its_end(running: Running) -> None:
     async with AsyncClient(running.address) as client:
         session = await client.create_session("copy-ntm-lstm")
         watch = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "client", "watch", session.id),
+            *(sys.executable, "-m", "ntm_lab", "watch", session.id),
             *("--server", running.address, "--interval", "0.01"),
             stdout=asyncio.subprocess.PIPE,
         )
@@ -51,7 +52,7 @@ async def test_watching_is_no_use_of_the_session(running: Running) -> None:
         session = await client.create_session("copy-ntm-lstm")
         before = await session.describe()
         watch = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "client", "watch", session.id),
+            *(sys.executable, "-m", "ntm_lab", "watch", session.id),
             *("--server", running.address, "--once"),
             stdout=asyncio.subprocess.DEVNULL,
         )

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from service import reloads
-from service.pb import ntm_pb2 as pb
-from service.runtime import content_hash
+from ntm.v1 import ntm_pb2 as pb
+from service.models import reloads
+from service.models.runtime import content_hash
 from tests.conftest import Running
 from tests.e2e.calls import until
-from tests.tiny_models import doubling, ledger
+from tests.support.tiny_models import doubling, ledger
 
 OLD, NEW = content_hash(ledger()), content_hash(doubling())
 """The ledger's versions: outputs of the first are sums, those of the second twice as much."""

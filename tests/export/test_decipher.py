@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from client.decipher.report import Report, decipher
 from export import to_onnx
 from export.card import MODEL_NAME
 from export.configurations import CONFIGURATIONS
 from export.network import build
-from tests.client.served import served
+from ntm_lab.decipher.report import Report, decipher
+from tests.support.served import served
 
 SEQUENCES = 20
 

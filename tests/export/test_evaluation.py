@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from client.tasks import TASKS, Float32, Purpose
 from export.configuration import Trial
 from export.evaluation import answers_of, evaluate, score, table
+from ntm_tasks.tasks import TASKS, Float32, Purpose
 
 
 class Scripted:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client.tasks import TASKS, Purpose, Size
 from export import card, curve, evaluation
 from export.configuration import Trial
 from export.configurations import CONFIGURATIONS
 from export.evaluation import TorchRunner, outputs
 from export.verification import OnnxRunner
+from ntm_tasks.tasks import TASKS, Purpose, Size
 from service.spec import ModelSpec
 
 MODELS = Path(__file__).parents[2] / "models"

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client.tasks import Size
 from export import card, curve, figures, report, to_onnx
 from export.network import build
 from export.training import Point
+from ntm_tasks.tasks import Size
 from tests.export.conftest import tiny
 
 Bits = Mapping[Size, float]

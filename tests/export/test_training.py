@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from client.tasks import TASKS, Purpose, generator_for
 from export import training
 from export.configuration import Configuration
 from export.evaluation import score
 from export.network import ARCHITECTURES, LstmState, Network, State
 from export.training import MOST_RESTARTS, NotFinite, Point, Quality, Run
 from export.unrolled import Arena, logits_of
+from ntm_tasks.tasks import TASKS, Purpose, generator_for
 from tests.export.conftest import tiny
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from service.store import Store
-from tests.service.any_store import opened
-from tests.service.valkey import Valkey
+from service.stores.base import Store
+from tests.support.any_store import opened
+from tests.support.valkey import Valkey
 
 
 @pytest.fixture(scope="module")

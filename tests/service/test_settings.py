@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service import connections
+from service.rpc import options
 from service.settings import Settings, variable
 
 
@@ -95,5 +95,5 @@ def test_help_is_complete(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_grpc_can_hold_what_follows_from_many_sessions() -> None:
     """Its options are numbers of 31 bits."""
-    arguments = connections.arguments(Settings(max_sessions=2**40))
+    arguments = options.arguments(Settings(max_sessions=2**40))
     assert all(-1 <= value < 2**31 for _, value in arguments)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from service.errors import ModelInvalid
 from service.spec import BLANK, Initial, ModelSpec, StateTensor
-from tests.tiny_models import LEDGER
+from tests.support.tiny_models import LEDGER
 
 
 def test_a_spec_is_read_back_unchanged() -> None:

@@ -1,0 +1,102 @@
+"""
+What a user imports and runs: sessions, the command line, pictures of head traces.
+
+    from client import Client
+
+    with Client("localhost:50051") as client:
+        with client.create_session("copy-ntm-lstm") as session:
+            result = session.step(inputs, traces=["write_weighting"])
+
+`AsyncClient` offers the same to tasks, and a `Stream` that carries many sessions at once. Sessions
+outlive the loss of a server as far as the server can; `Resume` says how.
+"""
+
+from ntm_client.aio import AsyncClient
+from ntm_client.async_session import AsyncSession
+from ntm_client.blocking import Client, Session
+from ntm_client.connection import Token, tls
+from ntm_client.errors import (
+    CapacityExceeded,
+    CheckpointDamaged,
+    Diverged,
+    Draining,
+    InvalidRequest,
+    ModelUnknown,
+    ModelVersionUnknown,
+    NoMemory,
+    NotResumable,
+    NotStored,
+    NtmClientError,
+    PermissionDenied,
+    SessionDeleted,
+    SessionExpired,
+    SessionFailed,
+    SessionGone,
+    SessionMoved,
+    SessionUnknown,
+    StepIndexMismatch,
+    StreamBroken,
+    StreamClosed,
+    TimedOut,
+    TokenNotSent,
+    Unauthenticated,
+    Unavailable,
+    Unreachable,
+)
+from ntm_client.records import (
+    Durability,
+    Memory,
+    Model,
+    ModelVersion,
+    SessionInfo,
+    StateTensor,
+    StepResult,
+    TraceTensor,
+)
+from ntm_client.resume import Resume
+from ntm_client.stream import Stream
+
+__all__ = [
+    "AsyncClient",
+    "AsyncSession",
+    "CapacityExceeded",
+    "CheckpointDamaged",
+    "Client",
+    "Diverged",
+    "Draining",
+    "Durability",
+    "InvalidRequest",
+    "Memory",
+    "Model",
+    "ModelUnknown",
+    "ModelVersion",
+    "ModelVersionUnknown",
+    "NoMemory",
+    "NotResumable",
+    "NotStored",
+    "NtmClientError",
+    "PermissionDenied",
+    "Resume",
+    "Session",
+    "SessionDeleted",
+    "SessionExpired",
+    "SessionFailed",
+    "SessionGone",
+    "SessionInfo",
+    "SessionMoved",
+    "SessionUnknown",
+    "StateTensor",
+    "StepIndexMismatch",
+    "StepResult",
+    "Stream",
+    "StreamBroken",
+    "StreamClosed",
+    "TimedOut",
+    "Token",
+    "TokenNotSent",
+    "TraceTensor",
+    "Unauthenticated",
+    "Unavailable",
+    "Unreachable",
+    "tls",
+]

@@ -1,0 +1,128 @@
+"""The asynchronous client: any number of tasks share one connection."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Self
+
+import grpc
+from google.protobuf.message import Message
+
+from ntm_client import procedures
+from ntm_client.async_session import AsyncSession, carry
+from ntm_client.chunks import Limits
+from ntm_client.connection import (
+    DEFAULT_TIMEOUT_SECONDS,
+    Authorization,
+    Token,
+    channel_options,
+    method_for,
+    route,
+    session_of,
+    stub_of,
+)
+from ntm_client.failures import from_call
+from ntm_client.records import Durability, Model, SessionInfo
+from ntm_client.resume import DEFAULT_RESUME, Resume
+from ntm_client.retries import Retries
+from ntm_client.stream import Stream
+
+__all__ = ["AsyncClient", "AsyncSession", "Stream"]
+
+
+class AsyncClient:
+    """A connection to a server. Closes at the end of an `async with` block."""
+
+    def __init__(
+        self,
+        target: str = "localhost:50051",
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        token: Token | None = None,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        chunk_steps: int = Limits.chunk_steps,
+        max_message_bytes: int = Limits.max_message_bytes,
+        resume: Resume | None = DEFAULT_RESUME,
+    ) -> None:
+        """Connect as `Client` does; to be made where the event loop runs."""
+        self.target = target
+        self.limits = Limits(chunk_steps, max_message_bytes)
+        self.retries = Retries(resume) if resume else None
+        self.timeout_seconds = timeout_seconds
+        self._models: dict[str, Model] = {}
+        self._authorization = Authorization(token, target, credentials)
+        options = [*channel_options(max_message_bytes, resume), *self._authorization.options]
+        self._channel = (
+            grpc.aio.secure_channel(target, credentials, options)
+            if credentials
+            else grpc.aio.insecure_channel(target, options)
+        )
+        self._stub = stub_of(self._channel)
+
+    async def models(self) -> list[Model]:
+        """The models that the server serves, in order of name."""
+        return await carry(self, procedures.list_models())
+
+    async def model(self, name: str) -> Model:
+        """The model of that name."""
+        return await carry(self, procedures.get_model(name))
+
+    async def create_session(
+        self,
+        model: str,
+        locations: int | None = None,
+        idle_timeout: timedelta | None = None,
+        checkpoint: bytes = b"",
+        durability: Durability | None = None,
+        content_hash: str = "",
+    ) -> AsyncSession:
+        """Open a session as `Client.create_session` does; `async with` deletes it at its end."""
+        opening = procedures.create_session(
+            model, locations, idle_timeout, checkpoint, durability, content_hash, self._models
+        )
+        return AsyncSession(self, *await carry(self, opening))
+
+    async def session(self, session_id: str) -> AsyncSession:
+        """The session of that id, wherever it was opened, to continue at its next step."""
+        finding = procedures.find_session(session_id, self._models)
+        return AsyncSession(self, *await carry(self, finding))
+
+    async def sessions(self) -> list[SessionInfo]:
+        """The caller's sessions on the server, oldest first; without a token this host's."""
+        return await carry(self, procedures.list_sessions())
+
+    def stream(self, route: str | None = None) -> Stream:
+        """
+        A stream on which many sessions are stepped at once; use it in `async with`.
+
+        Args:
+            route: What load balancers see as `x-session-id` of the stream, and of all calls for its
+                sessions: the id of a session, where the stream is for one, or any text that is the
+                same for streams that shall reach the same replica; drawn at random without.
+        """
+        return Stream(self, self._stub, self._authorization, self._models, route)
+
+    async def call(self, request: Message, timeout_seconds: float) -> Message:
+        """Make one call of the API; the response that belongs to the request."""
+        return await self.call_by(session_of(request), request, timeout_seconds)
+
+    async def call_by(self, session_id: str, request: Message, timeout_seconds: float) -> Message:
+        """Make one call, which load balancers send where they send those of that session."""
+        metadata = (*self._authorization.metadata(), *route(session_id))
+        try:
+            response: Message = await method_for(self._stub, request)(
+                request, timeout=timeout_seconds, metadata=metadata
+            )
+        except grpc.RpcError as error:
+            raise from_call(error, self.target) from error
+        return response
+
+    async def close(self) -> None:
+        """Close the connection. Sessions stay open until they are deleted or expire."""
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()

@@ -1,0 +1,143 @@
+"""A session for tasks, whichever way its calls travel: one by one, or together on a stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Protocol, Self, TypeVar
+
+import numpy.typing as npt
+from google.protobuf.message import Message
+
+from ntm_client import procedures
+from ntm_client.chunks import Limits
+from ntm_client.errors import NtmClientError, SessionGone
+from ntm_client.fencing import fenced
+from ntm_client.procedures import Attempt, Procedure, SessionRecord
+from ntm_client.records import Memory, Model, SessionInfo, StepResult
+from ntm_client.resuming import Resuming
+from ntm_client.retries import Retries
+
+T = TypeVar("T")
+
+
+class Caller(Protocol):
+    """Carries requests to the server: a client's connection, or a stream."""
+
+    limits: Limits
+    retries: Retries | None
+    timeout_seconds: float
+
+    async def call(self, request: Message, timeout_seconds: float) -> Message:
+        """The response, of the type that belongs to the request."""
+
+
+async def run(caller: Caller, procedure: Procedure[T], timeout_seconds: float | None = None) -> T:
+    """Make the calls that a procedure asks for, each within the timeout; its result."""
+    seconds = caller.timeout_seconds if timeout_seconds is None else timeout_seconds
+    try:
+        wanted = next(procedure)
+        while True:
+            try:
+                response = await _attempt(caller, wanted, seconds)
+            except NtmClientError as error:
+                wanted = procedure.throw(error)
+            else:
+                wanted = procedure.send(response)
+    except StopIteration as returned:
+        result: T = returned.value
+        return result
+
+
+async def carry(caller: Caller, procedure: Procedure[T]) -> T:
+    """Run a procedure that is about no session yet, trying its calls again where that helps."""
+    return await run(caller, caller.retries.carry(procedure) if caller.retries else procedure)
+
+
+async def _attempt(caller: Caller, wanted: Message | Attempt, seconds: float) -> Message:
+    if isinstance(wanted, Attempt):
+        await asyncio.sleep(wanted.delay_seconds)
+        return await caller.call(wanted.request, min(seconds, wanted.most_seconds))
+    return await caller.call(wanted, seconds)
+
+
+class AsyncSession(SessionRecord):
+    """One sequence in progress on the server. Made by a client's or a stream's methods."""
+
+    def __init__(self, caller: Caller, model: Model, info: SessionInfo) -> None:
+        """The session that `info` describes, stepped through that caller."""
+        super().__init__(model, info)
+        self._caller = caller
+        self._resuming = caller.retries and Resuming(self, caller.retries, caller.limits)
+        self._lock = asyncio.Lock()
+
+    async def step(
+        self,
+        inputs: npt.ArrayLike,
+        traces: Sequence[str] = (),
+        top_k: int = 0,
+        *,
+        timeout_seconds: float | None = None,
+    ) -> StepResult:
+        """As `Session.step`. A task cancelled here may have made steps: `describe` tells."""
+        async with self._lock:
+            stepping = procedures.step(self, inputs, traces, top_k, self._caller.limits)
+            return await self._carry(stepping, timeout_seconds)
+
+    async def reset(self) -> None:
+        """Set the session back to the model's initial state, at step 0."""
+        async with self._lock:
+            await self._carry(procedures.reset(self))
+
+    async def checkpoint(self) -> bytes:
+        """As `Session.checkpoint`."""
+        async with self._lock:
+            return await self._carry(procedures.checkpoint(self))
+
+    async def restore(self, checkpoint: bytes) -> None:
+        """As `Session.restore`."""
+        async with self._lock:
+            await self._carry(procedures.restore(self, checkpoint))
+
+    async def fork(self) -> AsyncSession:
+        """As `Session.fork`."""
+        async with self._lock:
+            info = await self._carry(procedures.fork(self))
+        return AsyncSession(self._caller, self.model, info)
+
+    async def describe(self) -> SessionInfo:
+        """The session as the server has it; sets `next_step` to the server's."""
+        async with self._lock:
+            return await self._carry(procedures.describe(self))
+
+    async def read_memory(self) -> Memory:
+        """The memory and the weightings as they are after the last step."""
+        async with self._lock:
+            return await self._carry(procedures.read_memory(self))
+
+    async def delete(self) -> None:
+        """Close the session; the server frees its state."""
+        await self._carry(procedures.delete(self))
+
+    async def _carry(self, procedure: Procedure[T], timeout_seconds: float | None = None) -> T:
+        carried = self._resuming.carry(procedure) if self._resuming else procedure
+        return await run(self._caller, fenced(self, carried), timeout_seconds)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exception is None:
+            with suppress(SessionGone):
+                await self.delete()
+            return
+        # As for `Session`.
+        with suppress(NtmClientError):
+            await run(self._caller, fenced(self, procedures.delete(self)))

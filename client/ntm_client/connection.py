@@ -1,0 +1,142 @@
+"""What blocking and asynchronous connections to a server have in common."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import grpc
+from google.protobuf.message import Message
+
+from ntm.v1 import ntm_pb2 as pb
+from ntm.v1.ntm_pb2_grpc import NtmServiceStub
+from ntm_client.errors import TokenNotSent
+from ntm_client.resume import Resume
+
+DEFAULT_TIMEOUT_SECONDS = 60.0
+
+SESSION_HEADER = "x-session-id"
+"""
+Metadata with the session of each call that names one, in which proxies and servers need not look
+for it: a load balancer can send all calls of a session to one replica by it.
+"""
+
+Token: TypeAlias = str | Callable[[], str]
+"""What says who calls; a function is asked again for each call, so that tokens can be renewed."""
+
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+
+
+class Authorization:
+    """Says with each call who makes it."""
+
+    def __init__(
+        self, token: Token | None, target: str, credentials: grpc.ChannelCredentials | None
+    ) -> None:
+        """
+        Send that token to that server, or none.
+
+        Raises:
+            TokenNotSent: the connection would carry it unencrypted to another machine.
+        """
+        if token is not None and credentials is None and not _is_local(target):
+            raise TokenNotSent(
+                f"the token would travel to {target} for everyone to read; connect with TLS "
+                "(`credentials=tls()`, or --tls)"
+            )
+        self._token = token
+        # A proxy could be on another machine, even where the server is not.
+        needs_no_proxy = token is not None and credentials is None
+        self.options = [("grpc.enable_http_proxy", 0)] if needs_no_proxy else []
+        """Options that the channel needs for the token's sake."""
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """The metadata of a call. Raises TokenNotSent if what should be a token is none."""
+        if self._token is None:
+            return ()
+        token = self._token() if callable(self._token) else self._token
+        if not _TOKEN.fullmatch(token):
+            raise TokenNotSent(
+                f"the token of {len(token)} characters is empty or holds characters that no token "
+                "has, such as a line break"
+            )
+        return (("authorization", f"Bearer {token}"),)
+
+
+def tls(
+    ca: Path | str | None = None,
+    certificate: Path | str | None = None,
+    key: Path | str | None = None,
+) -> grpc.ChannelCredentials:
+    """
+    Credentials for an encrypted connection.
+
+    Args:
+        ca: File of the authorities whose servers are trusted, as PEM; gRPC's own without.
+        certificate: File of the certificate to show a server that asks for one, as PEM.
+        key: File of its private key, as PEM.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    contents = [
+        None if path is None else Path(path).read_bytes() for path in (ca, key, certificate)
+    ]
+    return grpc.ssl_channel_credentials(*contents)
+
+
+def channel_options(max_message_bytes: int, resume: Resume | None) -> list[tuple[str, int]]:
+    """The options of a channel whose messages have at most that many bytes, and that resumes so."""
+    options = [
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.max_receive_message_length", max_message_bytes),
+    ]
+    if resume is None:
+        return options
+    # gRPC would come to connect every two minutes only; attempts in between would fail at once.
+    return [
+        *options,
+        ("grpc.initial_reconnect_backoff_ms", int(resume.first_backoff_seconds * 1000)),
+        ("grpc.max_reconnect_backoff_ms", int(resume.largest_backoff_seconds * 1000)),
+    ]
+
+
+def session_of(request: Message) -> str:
+    """The id of the session that a request is for; empty if it is for none."""
+    if isinstance(request, pb.StepRequest):
+        return request.chunk.session_id
+    return str(getattr(request, "session_id", ""))
+
+
+def route(session_id: str) -> tuple[tuple[str, str], ...]:
+    """The metadata for a load balancer; none if the id is empty, or nothing that metadata take."""
+    if not session_id or not session_id.isascii() or not session_id.isprintable():
+        return ()
+    return ((SESSION_HEADER, session_id),)
+
+
+def stub_of(channel: grpc.Channel | grpc.aio.Channel) -> NtmServiceStub:
+    """The generated stub on that channel."""
+    return NtmServiceStub(channel)
+
+
+def method_for(stub: NtmServiceStub, request: Message) -> Callable[..., Any]:
+    """The method that takes that request: of `StepRequest`, it is `Step`."""
+    method: Callable[..., Any] = getattr(stub, type(request).__name__.removesuffix("Request"))
+    return method
+
+
+def _is_local(target: str) -> bool:
+    """Whether a target is surely on this machine."""
+    if target.startswith(("unix:", "unix-abstract:")):
+        return True
+    for scheme in ("dns:///", "dns:", "ipv4:", "ipv6:"):
+        target = target.removeprefix(scheme)
+    host = target.rpartition(":")[0] if re.search(r"(^[^:]*|\]):\d+$", target) else target
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"

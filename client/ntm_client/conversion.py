@@ -1,0 +1,148 @@
+"""Between the messages of the API and numpy arrays and plain values; nothing here does I/O."""
+
+from __future__ import annotations
+
+from datetime import UTC
+
+import numpy as np
+import numpy.typing as npt
+
+from ntm.v1 import ntm_pb2 as pb
+from ntm_client.errors import InvalidRequest
+from ntm_client.records import (
+    Durability,
+    Float32,
+    Memory,
+    Model,
+    ModelVersion,
+    Policy,
+    SessionInfo,
+    StateTensor,
+    StepResult,
+    TraceTensor,
+    UInt32,
+)
+
+POLICIES: dict[Policy, pb.Durability.Policy] = {
+    "none": pb.Durability.POLICY_NONE,
+    "asynchronous": pb.Durability.POLICY_ASYNCHRONOUS,
+    "synchronous": pb.Durability.POLICY_SYNCHRONOUS,
+}
+
+
+def encode_floats(values: Float32) -> bytes:
+    """The values in row-major order, as little-endian float32."""
+    return values.astype("<f4", copy=False).tobytes()
+
+
+def decode_floats(data: bytes, *shape: int) -> Float32:
+    """Little-endian float32 values in that shape."""
+    return np.frombuffer(data, "<f4").astype(np.float32).reshape(shape)
+
+
+def decode_indices(data: bytes, *shape: int) -> UInt32:
+    """Little-endian uint32 values in that shape."""
+    return np.frombuffer(data, "<u4").astype(np.uint32).reshape(shape)
+
+
+def as_steps(inputs: npt.ArrayLike, model: Model) -> Float32:
+    """
+    The inputs as steps of the model, [steps, input_width]; one vector is one step.
+
+    Raises:
+        InvalidRequest: they are not numbers of that width.
+    """
+    expected = f"a step of {model.name} takes {model.input_width} values"
+    try:
+        steps = np.asarray(inputs, np.float32)
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(
+            f"{expected}; the inputs are not an array of numbers: {error}"
+        ) from error
+    if steps.ndim not in (1, 2) or steps.shape[-1] != model.input_width:
+        raise InvalidRequest(f"{expected}; the inputs have shape {list(steps.shape)}")
+    return np.atleast_2d(steps)
+
+
+def model_from(message: pb.Model) -> Model:
+    """The model that a message describes."""
+    return Model(
+        name=message.name,
+        content_hash=message.content_hash,
+        task=message.task,
+        architecture=message.architecture,
+        input_width=message.input_width,
+        output_width=message.output_width,
+        state=tuple(StateTensor(tensor.name, tuple(tensor.shape)) for tensor in message.state),
+        traces=tuple(TraceTensor(trace.name, trace.heads, trace.width) for trace in message.traces),
+        read_heads=message.read_heads,
+        write_heads=message.write_heads,
+        default_locations=message.default_locations,
+        fixed_locations=message.fixed_locations,
+        provider=message.provider,
+        versions=tuple(
+            ModelVersion(version.content_hash, version.current, version.loaded)
+            for version in message.versions
+        ),
+    )
+
+
+def session_from(message: pb.Session) -> SessionInfo:
+    """The session that a message describes."""
+    return SessionInfo(
+        id=message.id,
+        model=message.model,
+        content_hash=message.content_hash,
+        locations=message.locations,
+        idle_timeout=message.idle_timeout.ToTimedelta(),
+        next_step=message.next_step,
+        state_bytes=message.state_bytes,
+        create_time=message.create_time.ToDatetime(UTC),
+        expire_time=message.expire_time.ToDatetime(UTC),
+        durability=durability_from(message.durability),
+        durable_step=message.durable_step,
+        epoch=message.epoch,
+    )
+
+
+def durability_from(message: pb.Durability) -> Durability:
+    """The policy that a message tells; of a server that knows none, `none`."""
+    names = {number: name for name, number in POLICIES.items()}
+    policy = names.get(message.policy, "none")
+    return Durability(policy, message.every_steps if policy == "asynchronous" else 0)
+
+
+def durability_message(durability: Durability) -> pb.Durability:
+    """The message that asks for that policy."""
+    policy = POLICIES[durability.policy]
+    return pb.Durability(policy=policy, every_steps=durability.every_steps)
+
+
+def result_from(reply: pb.Reply, model: Model) -> StepResult:
+    """The outputs and traces of one chunk."""
+    outputs = decode_floats(reply.outputs, -1, model.output_width)
+    steps = len(outputs)
+    return StepResult(
+        first_step=reply.first_step,
+        outputs=outputs,
+        traces={
+            trace.name: decode_floats(trace.values, steps, trace.heads, trace.width)
+            for trace in reply.traces
+        },
+        locations={
+            trace.name: decode_indices(trace.locations, steps, trace.heads, trace.width)
+            for trace in reply.traces
+            if trace.locations
+        },
+    )
+
+
+def memory_from(message: pb.ReadMemoryResponse) -> Memory:
+    """The memory that a message holds."""
+    locations = message.locations
+    return Memory(
+        next_step=message.next_step,
+        memory=decode_floats(message.memory, locations, message.width),
+        read_weightings=decode_floats(message.read_weightings, -1, locations),
+        write_weightings=decode_floats(message.write_weightings, -1, locations),
+    )

@@ -1,0 +1,93 @@
+"""Turn what a failed call or a failed operation of a stream carries into the client's errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import cast
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+from ntm.v1 import ntm_pb2 as pb
+from ntm_client.errors import BY_CODE, BY_REASON, NtmClientError, Unavailable, Unreachable
+
+DETAILS_KEY = "grpc-status-details-bin"
+CODES = {code.value[0]: code for code in grpc.StatusCode}
+NO_CONNECTION = (
+    "failed to connect to all addresses",
+    "connections to all backends failing",
+    "resolution failed",
+)
+"""
+What gRPC says where it could not connect. Where it says something else one day, such failures count
+as those of a connection that was lost, and what may not be repeated is not.
+"""
+
+CANCELLED_HERE = ("Channel closed!", "Locally cancelled by application!")
+"""What gRPC says of calls that this client cancelled, and of those under way when it is closed."""
+
+
+def from_call(error: grpc.RpcError, target: str) -> NtmClientError:
+    """The error of a call to the server at `target` that failed."""
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    request = error_details_pb2.RequestInfo()
+    for detail in _status(error).details:
+        detail.Unpack(info)
+        detail.Unpack(retry)
+        detail.Unpack(request)
+    if not info.reason:
+        return _without_reason(error, target)
+    return BY_REASON.get(info.reason, NtmClientError)(
+        error.details() or "",
+        code=error.code(),
+        reason=info.reason,
+        metadata=dict(info.metadata),
+        retry_delay_seconds=_seconds(retry, "retry_delay"),
+        request_id=request.request_id,
+    )
+
+
+def from_outcome(error: pb.Error) -> NtmClientError:
+    """The error of an operation of a stream that failed while the stream went on."""
+    return BY_REASON.get(error.reason, NtmClientError)(
+        error.message,
+        code=CODES.get(error.code, grpc.StatusCode.UNKNOWN),
+        reason=error.reason,
+        metadata=dict(error.metadata),
+        retry_delay_seconds=_seconds(error, "retry_delay"),
+    )
+
+
+def _status(error: grpc.RpcError) -> status_pb2.Status:
+    # Blocking and asynchronous calls type them differently; both give pairs.
+    trailing = cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ())
+    for key, value in trailing:
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            return status_pb2.Status.FromString(value)
+    return status_pb2.Status()
+
+
+def _without_reason(error: grpc.RpcError, target: str) -> NtmClientError:
+    code, details = error.code(), error.details() or ""
+    if code is grpc.StatusCode.CANCELLED and details not in CANCELLED_HERE:
+        return Unavailable(f"the server at {target} stopped; try another replica", code=code)
+    if code is grpc.StatusCode.UNAVAILABLE:
+        message = (
+            f"no server answers at {target} ({details}); start one with `python -m service`, "
+            f"or give the address of one that runs"
+        )
+        if any(text in details for text in NO_CONNECTION):
+            return Unreachable(message)
+    elif code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        message = (
+            f"the server at {target} did not answer in time; allow more with `timeout_seconds`"
+        )
+    else:
+        message = f"the server at {target} answered {code.name}: {details}"
+    return BY_CODE.get(code, NtmClientError)(message, code=code)
+
+
+def _seconds(message: error_details_pb2.RetryInfo | pb.Error, field: str) -> float | None:
+    if not message.HasField(field):
+        return None
+    return float(getattr(message, field).ToTimedelta().total_seconds())

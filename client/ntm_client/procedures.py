@@ -1,0 +1,241 @@
+"""
+What the calls of a client do, written once for blocking and asynchronous clients alike.
+
+A procedure is a generator that yields the requests it wants made, is sent their responses or has
+their errors thrown in, and returns the result; the client that drives it is what waits. It does no
+I/O of its own.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+
+from ntm.v1 import ntm_pb2 as pb
+from ntm_client.chunks import Limits, Selection, join, only_step, steps_per_chunk
+from ntm_client.conversion import (
+    as_steps,
+    durability_message,
+    encode_floats,
+    memory_from,
+    model_from,
+    result_from,
+    session_from,
+)
+from ntm_client.errors import NtmClientError
+from ntm_client.records import Durability, Float32, Memory, Model, SessionInfo, StepResult
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A request to be made after a pause, and to be given up earlier than others may be."""
+
+    request: Message
+    delay_seconds: float
+    most_seconds: float
+
+
+# The response to a request has a type that no annotation of a generator can tie to the request's.
+Procedure = Generator[Message | Attempt, Any, T]
+
+PAGE_SIZE = 1000
+
+
+class SessionRecord:
+    """What a client knows of its session. `next_step` advances with every chunk answered."""
+
+    def __init__(self, model: Model, info: SessionInfo) -> None:
+        """The session that `info` describes, which runs on `model`."""
+        self.id = info.id
+        self.model = model
+        self.locations = info.locations
+        self.next_step = info.next_step
+        self.durability = info.durability
+        self.durable_step = info.durable_step
+        """Steps before this one are in the server's store, as it told last."""
+        self.epoch = info.epoch
+        """The latest that a replica has told of the session; see `client.fencing`."""
+        self.resumptions = 0
+        """How often a call on the session went on after it had been interrupted."""
+        self.replayed_steps = 0
+        """Steps made again, whose outputs were thrown away."""
+        self.last_interruption: NtmClientError | None = None
+        """What interrupted the session last."""
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} {self.id} of {self.model.name}, "
+            f"{self.locations} locations, next step {self.next_step}>"
+        )
+
+
+def list_models() -> Procedure[list[Model]]:
+    """All models, in order of name."""
+    response: pb.ListModelsResponse = yield pb.ListModelsRequest()
+    return [model_from(model) for model in response.models]
+
+
+def get_model(name: str, content_hash: str = "") -> Procedure[Model]:
+    """The model of that name, by that version of it or the one for new sessions."""
+    request = pb.GetModelRequest(name=name, content_hash=content_hash)
+    response: pb.GetModelResponse = yield request
+    return model_from(response.model)
+
+
+def create_session(
+    model: str,
+    locations: int | None,
+    idle_timeout: timedelta | None,
+    checkpoint: bytes,
+    durability: Durability | None,
+    content_hash: str,
+    known: dict[str, Model],
+) -> Procedure[tuple[Model, SessionInfo]]:
+    """
+    A new session and its model, which is looked up in `known` or added to it.
+
+    Its id is drawn here, so that load balancers see it from the first call on, and the same request
+    made again opens no second one.
+    """
+    request = pb.CreateSessionRequest(
+        model=model,
+        locations=locations or 0,
+        checkpoint=checkpoint,
+        content_hash=content_hash,
+        session_id=secrets.token_hex(16),
+    )
+    if idle_timeout is not None:
+        request.idle_timeout.CopyFrom(_duration(idle_timeout))
+    if durability is not None:
+        request.durability.CopyFrom(durability_message(durability))
+    response: pb.CreateSessionResponse = yield request
+    return (yield from _with_model(response.session, known))
+
+
+def find_session(session_id: str, known: dict[str, Model]) -> Procedure[tuple[Model, SessionInfo]]:
+    """A session that exists and its model, which is looked up in `known` or added to it."""
+    response: pb.GetSessionResponse = yield pb.GetSessionRequest(session_id=session_id)
+    return (yield from _with_model(response.session, known))
+
+
+def list_sessions() -> Procedure[list[SessionInfo]]:
+    """The caller's sessions, of all pages."""
+    sessions: list[SessionInfo] = []
+    token = ""
+    while True:
+        response: pb.ListSessionsResponse = yield pb.ListSessionsRequest(
+            page_size=PAGE_SIZE, page_token=token
+        )
+        sessions += [session_from(session) for session in response.sessions]
+        token = response.next_page_token
+        if not token:
+            return sessions
+
+
+def step(
+    session: SessionRecord,
+    inputs: npt.ArrayLike,
+    traces: Sequence[str],
+    top_k: int,
+    limits: Limits,
+) -> Procedure[StepResult]:
+    """Makes the steps chunk by chunk and advances `session.next_step` with each answer."""
+    model = session.model
+    steps = as_steps(inputs, model)
+    selection = Selection.of(model, traces, session.locations, top_k)
+    size = steps_per_chunk(model, selection, limits)
+    results: list[StepResult] = []
+    for start in range(0, len(steps), size):
+        chunk = _chunk(session, steps[start : start + size], traces, top_k)
+        response: pb.StepResponse = yield pb.StepRequest(chunk=chunk)
+        session.next_step = response.reply.next_step
+        session.durable_step = response.reply.durable_step
+        results.append(result_from(response.reply, model))
+    result = join(results or [selection.empty(model, session.next_step)])
+    return only_step(result) if np.ndim(inputs) == 1 else result
+
+
+def reset(session: SessionRecord) -> Procedure[None]:
+    """Sets the session back to its start."""
+    response: pb.ResetSessionResponse = yield pb.ResetSessionRequest(session_id=session.id)
+    _move(session, response.session)
+
+
+def checkpoint(session: SessionRecord) -> Procedure[bytes]:
+    """The session's state at its next step."""
+    request = pb.CheckpointSessionRequest(session_id=session.id)
+    response: pb.CheckpointSessionResponse = yield request
+    _move(session, response.session)
+    return response.checkpoint
+
+
+def restore(session: SessionRecord, checkpoint: bytes) -> Procedure[None]:
+    """Sets the session to a checkpoint."""
+    request = pb.RestoreSessionRequest(session_id=session.id, checkpoint=checkpoint)
+    response: pb.RestoreSessionResponse = yield request
+    _move(session, response.session)
+
+
+def fork(session: SessionRecord) -> Procedure[SessionInfo]:
+    """A new session with the state of this one."""
+    response: pb.ForkSessionResponse = yield pb.ForkSessionRequest(session_id=session.id)
+    return session_from(response.session)
+
+
+def describe(session: SessionRecord) -> Procedure[SessionInfo]:
+    """The session as the server has it; `next_step` is set to the server's."""
+    response: pb.GetSessionResponse = yield pb.GetSessionRequest(session_id=session.id)
+    _move(session, response.session)
+    return session_from(response.session)
+
+
+def read_memory(session: SessionRecord) -> Procedure[Memory]:
+    """The session's memory and weightings."""
+    response: pb.ReadMemoryResponse = yield pb.ReadMemoryRequest(session_id=session.id)
+    return memory_from(response)
+
+
+def delete(session: SessionRecord) -> Procedure[None]:
+    """Closes the session."""
+    yield pb.DeleteSessionRequest(session_id=session.id)
+
+
+def _move(session: SessionRecord, message: pb.Session) -> None:
+    session.next_step = message.next_step
+    session.durable_step = message.durable_step
+
+
+def _with_model(
+    message: pb.Session, known: dict[str, Model]
+) -> Procedure[tuple[Model, SessionInfo]]:
+    # By hash and not by name: sessions stay on their version when the model gets another one.
+    model = known.get(message.content_hash)
+    if model is None:
+        model = yield from get_model(message.model, message.content_hash)
+        known[model.content_hash] = model
+    return model, session_from(message)
+
+
+def _chunk(session: SessionRecord, steps: Float32, traces: Sequence[str], top_k: int) -> pb.Chunk:
+    chunk = pb.Chunk(
+        session_id=session.id, first_step=session.next_step, inputs=encode_floats(steps)
+    )
+    if traces:
+        chunk.traces.CopyFrom(pb.TraceSelection(names=traces, top_k=top_k))
+    return chunk
+
+
+def _duration(value: timedelta) -> Duration:
+    duration = Duration()
+    duration.FromTimedelta(value)
+    return duration

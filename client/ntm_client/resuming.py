@@ -1,0 +1,279 @@
+"""
+Carries a session over the loss of a server, an answer or a connection.
+
+Like the procedures it carries, it does no I/O: it yields requests, and is sent their responses or
+has their errors thrown in.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+
+from ntm.v1 import ntm_pb2 as pb
+from ntm_client.chunks import Limits, Selection, steps_per_chunk
+from ntm_client.errors import (
+    Diverged,
+    NotResumable,
+    NtmClientError,
+    SessionDeleted,
+    SessionUnknown,
+    StepIndexMismatch,
+)
+from ntm_client.history import History, checks_of
+from ntm_client.procedures import Procedure, SessionRecord
+from ntm_client.retries import Outage, Retries, carried
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Resuming:
+    """
+    Keeps what a session needs to go on, and answers its requests whatever becomes of the server.
+
+    A session belongs to one client at a time: if another one sets it back, this one makes the steps
+    that it has kept again. Calls that change the session must not overlap.
+    """
+
+    def __init__(self, session: SessionRecord, retries: Retries, limits: Limits) -> None:
+        """Nothing is kept yet."""
+        model, resume = session.model, retries.resume
+        self._session = session
+        self._retries = retries
+        self._history = History(session.next_step, model.input_width, resume.max_kept_bytes)
+        untraced = Selection.of(model, (), session.locations, 0)
+        self._steps_at_once = steps_per_chunk(model, untraced, limits)
+        self._first_step = session.next_step
+        self._diverged: Diverged | None = None
+
+    def carry(self, procedure: Procedure[T]) -> Procedure[T]:
+        """
+        The procedure, with each of its requests answered as if nothing had been lost.
+
+        Raises, beside what the server refuses:
+            NotResumable: steps were lost whose inputs are not kept, or an answer that is not.
+            Diverged: steps made again gave other outputs than the first time.
+            NtmClientError: the last failure, where all attempts failed.
+        """
+        return carried(procedure, self._answer)
+
+    def _answer(self, request: Message) -> Procedure[Any]:
+        if self._history.end != self._session.next_step:
+            self._restart(self._session.next_step)
+        outage = self._retries.outage()
+        match request:
+            case pb.StepRequest():
+                response = yield from self._step(request, outage)
+            case pb.ResetSessionRequest() | pb.RestoreSessionRequest():
+                response = yield from self._set_back(request, outage)
+            case pb.DeleteSessionRequest():
+                response = yield from self._delete(request, outage)
+            case _:
+                response = yield from self._in_place(request, outage)
+        if outage.last is not None:
+            self._resumed(outage)
+        return response
+
+    def _step(self, request: pb.StepRequest, outage: Outage) -> Procedure[Any]:
+        """The answer to the session's next chunk, once the session is at its first step."""
+        if self._diverged is not None:
+            raise self._diverged
+        while True:
+            try:
+                response = yield from self._retried(request, outage)
+            except StepIndexMismatch as error:
+                if error.expected >= self._session.next_step:
+                    raise self._ahead(error) if outage.last else error from None
+                self._fell_back(error, outage)
+                yield from self._replay(error.expected, outage)
+            else:
+                self._keep(request.chunk, response.reply)
+                return response
+
+    def _replay(self, step: int, outage: Outage) -> Procedure[None]:
+        """Make the steps again from that one on, as far as they were answered before."""
+        end = self._session.next_step
+        while step < end:
+            inputs = self._history.inputs(step, self._steps_at_once)
+            chunk = pb.Chunk(session_id=self._session.id, first_step=step, inputs=inputs)
+            try:
+                response = yield from self._retried(pb.StepRequest(chunk=chunk), outage)
+            except StepIndexMismatch as error:
+                self._fell_back(error, outage)
+                step = error.expected
+            else:
+                self._compare(step, response.reply)
+                self._session.replayed_steps += response.reply.next_step - step
+                step = response.reply.next_step
+                self._session.durable_step = response.reply.durable_step
+                self._history.forget(response.reply.durable_step)
+
+    def _in_place(self, request: Message, outage: Outage) -> Procedure[Any]:
+        """The answer to what asks for the session at its next step, wherever the server has it."""
+        while True:
+            response = yield from self._retried(request, outage)
+            step = _next_step(response)
+            if step >= self._session.next_step:
+                return response
+            if isinstance(request, pb.GetSessionRequest) and not self._history.covers(step):
+                return response
+            if isinstance(response, pb.ForkSessionResponse):
+                fork = pb.DeleteSessionRequest(session_id=response.session.id)
+                yield from self._retried(fork, outage)
+            error = StepIndexMismatch(
+                f"session {self._session.id} is at step {step}, not {self._session.next_step}",
+                metadata={"expected": str(step)},
+            )
+            self._fell_back(error, outage)
+            yield from self._replay(step, outage)
+
+    def _set_back(self, request: Message, outage: Outage) -> Procedure[Any]:
+        """The answer to what gives the session another state; doing it twice does no harm."""
+        kept = self._history
+        # If no answer comes, nobody knows which state the kept steps would be made in.
+        self._history = History(
+            kept.end, self._session.model.input_width, self._retries.resume.max_kept_bytes
+        )
+        try:
+            response = yield from self._retried(request, outage)
+        except NtmClientError as error:
+            if error.code.name == "INVALID_ARGUMENT":
+                self._history = kept
+            raise
+        self._restart(response.session.next_step)
+        self._diverged = None
+        return response
+
+    def _delete(self, request: Message, outage: Outage) -> Procedure[Any]:
+        """The answer to the deletion, which may have been made when its answer was lost."""
+        try:
+            return (yield from self._retried(request, outage))
+        except (SessionDeleted, SessionUnknown):
+            if outage.last is None:
+                raise
+            return pb.DeleteSessionResponse()
+
+    def _retried(self, request: Message, outage: Outage) -> Procedure[Any]:
+        while True:
+            try:
+                response = yield outage.attempt(request)
+            except NtmClientError as error:
+                outage.failed(error, request)
+                self._interrupted(error, outage)
+            else:
+                outage.answered()
+                return response
+
+    def _fell_back(self, error: StepIndexMismatch, outage: Outage) -> None:
+        if error.expected < self._history.start:
+            raise self._not_kept(error.expected) from None
+        outage.plan(error)
+        self._interrupted(error, outage)
+
+    def _keep(self, chunk: pb.Chunk, reply: pb.Reply) -> None:
+        """Keep the inputs of steps that were made, unless they are durable or never will be."""
+        history = self._history
+        if self._session.durability.policy == "none" or reply.durable_step >= reply.next_step:
+            history.restart(reply.next_step)
+            return
+        had_dropped = history.dropped
+        checks = checks_of(reply.outputs, self._session.model.output_width)
+        history.forget(reply.durable_step)
+        if history.add(chunk.inputs, checks) and not had_dropped:
+            log.warning(
+                "session %s keeps the inputs from step %d on, for more would exceed "
+                "max_kept_bytes (%d); it is durable to step %d only",
+                self._session.id,
+                history.start,
+                self._retries.resume.max_kept_bytes,
+                reply.durable_step,
+            )
+
+    def _restart(self, step: int) -> None:
+        self._history.restart(step)
+        self._first_step = step
+
+    def _compare(self, step: int, reply: pb.Reply) -> None:
+        if not self._retries.resume.check:
+            return
+        checks = checks_of(reply.outputs, self._session.model.output_width)
+        different = self._history.difference(step, checks)
+        if different is not None:
+            self._diverged = Diverged(
+                f"session {self._session.id} was lost and its steps made again, and step "
+                f"{different} gave other outputs than the first time: the replica computes "
+                f"differently, or another client stepped the session; where such differences may "
+                f"be, use Resume(check=False)",
+                metadata={"step": str(different)},
+            )
+            raise self._diverged
+
+    def _not_kept(self, step: int) -> NotResumable:
+        session, history = self._session, self._history
+        if session.durability.policy == "none":
+            why = (
+                "its durability is none; open sessions with durability asynchronous or synchronous"
+            )
+        elif step < self._first_step:
+            why = "they were made before this client took the session up, or set it back"
+        elif history.dropped:
+            why = (
+                f"they exceed max_kept_bytes ({self._retries.resume.max_kept_bytes}); set it "
+                "higher, or every_steps of the session's durability lower"
+            )
+        else:
+            why = f"the server had told that steps before {session.durable_step} are durable"
+        return self._not_resumable(
+            f"session {session.id} has lost the steps from {step} on, this client is at step "
+            f"{session.next_step}, and inputs are kept from step {history.start} on only: {why}",
+            step,
+        )
+
+    def _ahead(self, error: StepIndexMismatch) -> NotResumable:
+        session = self._session
+        return self._not_resumable(
+            f"session {session.id} is at step {error.expected}, and the answer to the steps from "
+            f"{session.next_step} on was lost; the server does not have it any more: send smaller "
+            "chunks, or set max-replay-bytes higher there",
+            error.expected,
+        )
+
+    def _not_resumable(self, message: str, expected: int) -> NotResumable:
+        indices = {"expected": str(expected), "next_step": str(self._session.next_step)}
+        return NotResumable(
+            f"{message}. `describe` sets next_step to {expected}, to go on from there",
+            metadata=indices,
+        )
+
+    def _interrupted(self, error: NtmClientError, outage: Outage) -> None:
+        self._session.last_interruption = error
+        if outage.failures == 1:
+            log.warning(
+                "session %s was interrupted at step %d and tries again for %g s: %s",
+                self._session.id,
+                self._session.next_step,
+                self._retries.resume.seconds,
+                error,
+            )
+
+    def _resumed(self, outage: Outage) -> None:
+        self._session.resumptions += 1
+        log.info(
+            "session %s goes on at step %d after %d failures in %.1f s",
+            self._session.id,
+            self._session.next_step,
+            outage.failures,
+            outage.seconds,
+        )
+
+
+def _next_step(response: Any) -> int:
+    """Where the session was when it gave that answer."""
+    if isinstance(response, pb.ReadMemoryResponse):
+        return response.next_step
+    step: int = response.session.next_step
+    return step

@@ -1,0 +1,156 @@
+"""Which failures pass, and when a request is tried again."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+from grpc import StatusCode
+
+from ntm.v1 import ntm_pb2 as pb
+from ntm_client.errors import (
+    CapacityExceeded,
+    Draining,
+    ModelVersionUnknown,
+    NtmClientError,
+    SessionMoved,
+    StreamBroken,
+    StreamClosed,
+    TimedOut,
+    Unavailable,
+    Unreachable,
+)
+from ntm_client.procedures import Attempt, Procedure
+from ntm_client.resume import Resume
+
+T = TypeVar("T")
+
+ONCE = (pb.ForkSessionRequest,)
+"""Requests that open a session each time that they are made: they say no id for it."""
+
+IDENTITY = (StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED)
+"""Codes that end a stream whose token has expired; a new one may come with the next attempt."""
+
+
+class Retries:
+    """What a client's requests have in common when they fail."""
+
+    def __init__(
+        self,
+        resume: Resume,
+        clock: Callable[[], float] = time.monotonic,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        """Try again as `resume` says; `draw` gives numbers from 0 to 1 for the pauses."""
+        self.resume = resume
+        self.clock = clock
+        self.draw = draw
+        self.reached = False
+        """Whether a server has answered yet; before that, no connection means a wrong address."""
+
+    def outage(self) -> Outage:
+        """For a request that has not failed yet."""
+        return Outage(self)
+
+    def carry(self, procedure: Procedure[T]) -> Procedure[T]:
+        """The procedure, with each of its requests tried again where that helps."""
+        return carried(procedure, self._answer)
+
+    def _answer(self, request: Message) -> Procedure[Any]:
+        outage = self.outage()
+        while True:
+            try:
+                response = yield outage.attempt(request)
+            except NtmClientError as error:
+                outage.failed(error, request)
+            else:
+                self.reached = True
+                return response
+
+
+class Outage:
+    """What went wrong with one request so far, and when it is tried next."""
+
+    def __init__(self, retries: Retries) -> None:
+        """Nothing went wrong."""
+        self.last: NtmClientError | None = None
+        """What went wrong last."""
+        self.failures = 0
+        self._retries = retries
+        self._in_a_row = 0
+        self._since = 0.0
+        self._delay_seconds = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Time since the first failure."""
+        return self._retries.clock() - self._since
+
+    def attempt(self, request: Message) -> Message | Attempt:
+        """The request as it is to be made next."""
+        if self.last is None:
+            return request
+        left = self._retries.resume.seconds - self.seconds - self._delay_seconds
+        return Attempt(request, self._delay_seconds, max(left, 0.0))
+
+    def failed(self, error: NtmClientError, request: Message) -> None:
+        """Plan the next attempt. Raises the error if none would help, or none may be made."""
+        if not self._passes(error) or (isinstance(request, ONCE) and not _is_refusal(error)):
+            raise error
+        if isinstance(request, pb.CreateSessionRequest) and isinstance(error, ModelVersionUnknown):
+            raise error  # no session shows yet that some replica has that version
+        self.plan(error)
+
+    def plan(self, error: NtmClientError) -> None:
+        """Plan the next attempt. Raises the error if there is no time for it."""
+        resume = self._retries.resume
+        if self.last is None:
+            self._since = self._retries.clock()
+        self.failures += 1
+        self._in_a_row += 1
+        pause = resume.backoff_seconds(self._in_a_row, self._retries.draw())
+        self._delay_seconds = max(pause, error.retry_delay_seconds or 0.0)
+        if self.seconds + self._delay_seconds >= resume.seconds:
+            error.add_note(f"gave up after {self.failures} attempts in {self.seconds:.1f} s")
+            raise error
+        self.last = error
+
+    def answered(self) -> None:
+        """Something was answered: what comes next waits for nothing."""
+        self._in_a_row = 0
+        self._delay_seconds = 0.0
+
+    def _passes(self, error: NtmClientError) -> bool:
+        if isinstance(error, StreamClosed) or not (self._retries.reached or error.reason):
+            return False
+        if isinstance(error, CapacityExceeded):
+            # The sessions of a lost replica come to the others all at once.
+            return self.last is not None
+        if isinstance(error, StreamBroken) and error.code in IDENTITY:
+            return self.last is None
+        # The session was opened on that version, so some replica has it, or will have it again.
+        passing = Unavailable | TimedOut | SessionMoved | ModelVersionUnknown
+        return isinstance(error, passing)
+
+
+def carried(procedure: Procedure[T], answer: Callable[[Message], Procedure[Any]]) -> Procedure[T]:
+    """The procedure, with each of its requests answered by another one."""
+    try:
+        wanted = next(procedure)
+        while True:
+            assert isinstance(wanted, Message), "a procedure that is carried carries none"
+            response = yield from answer(wanted)
+            wanted = procedure.send(response)
+    except StopIteration as returned:
+        result: T = returned.value
+        return result
+
+
+def _is_refusal(error: NtmClientError) -> bool:
+    """Whether the request surely led to nothing."""
+    if isinstance(error, StreamBroken):
+        return isinstance(error.__cause__, Unreachable)
+    return isinstance(error, Unreachable | Draining | SessionMoved | CapacityExceeded)

@@ -1,0 +1,117 @@
+"""One stream that carries the steps of many sessions, so that a message can hold many of them."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import timedelta
+from typing import Protocol, Self
+
+from google.protobuf.message import Message
+
+from ntm.v1 import ntm_pb2 as pb
+from ntm.v1.ntm_pb2_grpc import NtmServiceStub
+from ntm_client import procedures
+from ntm_client.async_session import AsyncSession, Caller, carry
+from ntm_client.connection import Authorization, route
+from ntm_client.errors import StreamClosed
+from ntm_client.operations import Operations
+from ntm_client.records import Durability, Model
+
+
+class RoutingCaller(Caller, Protocol):
+    """A client's connection, whose calls can travel with those of a session."""
+
+    target: str
+
+    async def call_by(self, session_id: str, request: Message, timeout_seconds: float) -> Message:
+        """The response to a request that load balancers treat as that session's."""
+
+
+class Stream:
+    """
+    Sessions that are stepped together. Made by `AsyncClient.stream`, used in `async with`.
+
+    Any number of tasks use it at once; what they begin together goes out in one message. When the
+    stream breaks, every operation not answered yet fails with `StreamBroken`. A client that resumes
+    then sends it again on a new stream; else each later operation fails as well, and the sessions
+    can be continued on another stream.
+    """
+
+    def __init__(
+        self,
+        client: RoutingCaller,
+        stub: NtmServiceStub,
+        authorization: Authorization,
+        models: dict[str, Model],
+        route: str | None,
+    ) -> None:
+        """The stream begins when its `async with` block is entered."""
+        self.limits = client.limits
+        self.retries = client.retries
+        self.timeout_seconds = client.timeout_seconds
+        self.route = secrets.token_hex(16) if route is None else route
+        """What load balancers see as the session of the stream and of its sessions' calls."""
+        self._client = client
+        self._stub = stub
+        self._authorization = authorization
+        self._models = models
+        self._operations: Operations | None = None
+
+    async def open(
+        self,
+        model: str,
+        locations: int | None = None,
+        idle_timeout: timedelta | None = None,
+        checkpoint: bytes = b"",
+        durability: Durability | None = None,
+        content_hash: str = "",
+    ) -> AsyncSession:
+        """Open a session as `AsyncClient.create_session` does, and step it on this stream."""
+        opening = procedures.create_session(
+            model, locations, idle_timeout, checkpoint, durability, content_hash, self._models
+        )
+        return AsyncSession(self, *await carry(self, opening))
+
+    async def session(self, session_id: str) -> AsyncSession:
+        """The session of that id, wherever it was opened, to be stepped on this stream."""
+        finding = procedures.find_session(session_id, self._models)
+        return AsyncSession(self, *await carry(self, finding))
+
+    async def call(self, request: Message, timeout_seconds: float) -> Message:
+        """Open, step and close on the stream; any other request travels as a call of its own."""
+        match request:
+            case pb.CreateSessionRequest():
+                operation = pb.Operation(open=request)
+            case pb.StepRequest():
+                operation = pb.Operation(step=request.chunk)
+            case pb.DeleteSessionRequest():
+                operation = pb.Operation(close=request.session_id, epoch=request.epoch)
+            case _:
+                # By the stream's route: another replica would take the session away from it.
+                return await self._client.call_by(self.route, request, timeout_seconds)
+        return await self._ongoing().perform(operation, timeout_seconds)
+
+    async def close(self) -> None:
+        """End the stream; operations still pending fail. Closes no session."""
+        if self._operations is not None:
+            operations, self._operations = self._operations, None
+            await operations.close()
+
+    async def __aenter__(self) -> Self:
+        self._operations = self._begin()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()
+
+    def _ongoing(self) -> Operations:
+        """The call that operations go out on; a new one if it is over and the client resumes."""
+        if self._operations is None:
+            raise StreamClosed("the stream is not entered, or was closed")
+        if self._operations.broken is not None and self.retries is not None:
+            self._operations = self._begin()
+        return self._operations
+
+    def _begin(self) -> Operations:
+        metadata = (*self._authorization.metadata(), *route(self.route))
+        return Operations(self._stub, metadata, self._client.target, self.limits)

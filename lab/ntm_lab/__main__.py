@@ -1,0 +1,8 @@
+"""`ntm`."""
+
+import sys
+
+from ntm_lab.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The commands of `ntm`, one a module: its arguments, and what it does."""

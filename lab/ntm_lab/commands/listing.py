@@ -1,0 +1,86 @@
+"""`models` and `sessions`: lists of what the server has."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from ntm_lab.commands.parsing import Subparsers, add_command, connect
+
+
+def add_to(subparsers: Subparsers) -> None:
+    """The arguments of the commands."""
+    examples = "  ntm models --server localhost:50051"
+    add_command(subparsers, "models", run_models, "list the models that the server has", examples)
+    examples = "  ntm sessions"
+    summary = "list the sessions that you have open on the server"
+    add_command(subparsers, "sessions", run_sessions, summary, examples)
+
+
+def run_models(arguments: argparse.Namespace) -> int:
+    """0 when listed."""
+    with connect(arguments) as client:
+        models = client.models()
+    rows = [
+        (
+            model.name,
+            model.task,
+            model.architecture,
+            f"{model.input_width} -> {model.output_width}",
+            f"{model.default_locations}{' (fixed)' if model.fixed_locations else ''}",
+            f"{model.read_heads} + {model.write_heads}",
+            model.provider,
+        )
+        for model in models
+    ]
+    heads = "heads (read + write)"
+    names = ("model", "task", "architecture", "widths", "locations", heads, "provider")
+    print(table(names, rows))
+    versions = [
+        (model.name, version.content_hash, _yes(version.current), _yes(version.loaded))
+        for model in models
+        for version in model.versions
+        if len(model.versions) > 1
+    ]
+    if versions:
+        print()
+        print(table(("model", "version", "for new sessions", "loaded"), versions))
+    return 0
+
+
+def run_sessions(arguments: argparse.Namespace) -> int:
+    """0 when listed."""
+    with connect(arguments) as client:
+        sessions = client.sessions()
+    now = datetime.now(UTC)
+    rows = [
+        (
+            session.id,
+            session.model,
+            str(session.locations),
+            str(session.next_step),
+            str(session.durable_step),
+            str(session.state_bytes),
+            f"{max(0.0, (session.expire_time - now).total_seconds()):.0f} s",
+        )
+        for session in sessions
+    ]
+    steps = ("next step", "durable step")
+    names = ("session", "model", "locations", *steps, "state bytes", "expires in")
+    print(table(names, rows))
+    return 0
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows under the names of their columns, each column as wide as its longest text."""
+    widths = [max(len(text) for text in column) for column in zip(names, *rows, strict=True)]
+    lines = (
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in (names, *rows)
+    )
+    return "\n".join(lines)

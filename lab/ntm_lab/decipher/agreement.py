@@ -1,0 +1,93 @@
+"""Does a program do what the network does? Bit by bit, on sequences that it was not found in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ntm_lab.decipher.machine import Machine
+from ntm_lab.decipher.program import Program
+from ntm_lab.decipher.samples import Network
+from ntm_tasks.sequence import TaskSequence
+
+Bits = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """
+    How a network, its program and the task compare on some sequences.
+
+    Bits are outputs above one half, in the steps whose outputs count. The numbers of a program are
+    None where there is none.
+    """
+
+    sizes: str
+    """Which sequences these are."""
+    locations: int
+    sequences: int
+    bits: int
+    network_wrong: int
+    """Bits in which the network differs from the target."""
+    network_exact: int
+    """Sequences without any."""
+    program_wrong: int | None
+    """Bits in which the program differs from the target."""
+    differing: int | None
+    """Bits in which the program differs from the network."""
+    agreeing: int | None
+    """Sequences in which it differs in no bit."""
+    constant_agreeing: int
+    """
+    The same for the best answer that looks at nothing: for each output, the bit that the network
+    gives more often. Where this is high, it says little that a program agrees.
+    """
+
+    @property
+    def share(self) -> float:
+        """Part of the sequences in which the program agrees in every bit; 0 without a program."""
+        return (self.agreeing or 0) / self.sequences
+
+    @property
+    def bit_share(self) -> float:
+        """Part of the bits in which the program agrees; 0 without a program."""
+        return 0.0 if self.differing is None else 1 - self.differing / self.bits
+
+
+def agree(
+    program: Program | None, network: Network, sequences: Sequence[TaskSequence], sizes: str
+) -> Agreement:
+    """Run the sequences through the network, and through the program on as many locations."""
+    answers = network.outputs([sequence.inputs for sequence in sequences])
+    found = [
+        sequence.answer(answer) > 0.5 for sequence, answer in zip(sequences, answers, strict=True)
+    ]
+    due = [sequence.due > 0.5 for sequence in sequences]
+    locations = network.memory_locations
+    constant = np.concatenate(found).mean(0) > 0.5
+    own: list[Bits] | None = None
+    if program is not None:
+        own = [
+            sequence.answer(Machine(program, locations).run(sequence.inputs)) > 0.5
+            for sequence in sequences
+        ]
+    return Agreement(
+        sizes,
+        locations,
+        len(sequences),
+        bits=sum(bits.size for bits in due),
+        network_wrong=sum(_differing(found, due)),
+        network_exact=_differing(found, due).count(0),
+        program_wrong=None if own is None else sum(_differing(own, due)),
+        differing=None if own is None else sum(_differing(own, found)),
+        agreeing=None if own is None else _differing(own, found).count(0),
+        constant_agreeing=[bool((bits == constant).all()) for bits in found].count(True),
+    )
+
+
+def _differing(one: Sequence[Bits], other: Sequence[Bits]) -> list[int]:
+    """For each sequence, how many bits differ."""
+    return [int((a != b).sum()) for a, b in zip(one, other, strict=True)]

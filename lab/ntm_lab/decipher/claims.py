@@ -1,0 +1,314 @@
+"""
+What the paper's authors saw in pictures of one sequence each, as numbers over many sequences.
+
+Where a head is in a step is the location of its largest weight. A read head's location may serve
+the output of its own step or of the next: every measure that follows a read head is taken at both
+delays, and the better one is told.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ntm_client.records import Float32
+from ntm_lab.decipher.measures import (
+    DELAYS,
+    Heads,
+    Hits,
+    Measure,
+    Places,
+    each_head,
+    entropy,
+    linear_fit,
+    mutual_information,
+    of_pairs,
+    of_reads,
+)
+from ntm_lab.recordings.recording import READ_WEIGHTING, Recording
+from ntm_tasks.tasks import CONTEXT_BITS, ITEM_VECTORS, SORT_BITS
+
+PRIORITY = SORT_BITS
+"""The channel of priority sort's inputs that shows a vector's priority."""
+
+SHUFFLES = 20
+"""Times that a baseline is shuffled."""
+
+LONG_ENOUGH = 4
+"""Vectors of a repeat copy whose return to the start is further than a shift leads."""
+
+
+def measures(recordings: Sequence[Recording]) -> list[Measure]:
+    """
+    The measures of the paper's claims for a task.
+
+    The recordings are of one model, whose task names the claims. There are none for a network
+    without heads, nor where no task was recorded but a user's own inputs.
+    """
+    if any(each.size is None or READ_WEIGHTING not in each.traces for each in recordings):
+        return []
+    heads = [Heads.of(recording) for recording in recordings]
+    return [claim(heads) for claim in _CLAIMS[recordings[0].model.task]]
+
+
+def copy_places(heads: Sequence[Heads]) -> Measure:
+    """Figure 6."""
+    return _read_back(
+        heads,
+        "read where it was written",
+        "Read locations exactly match the write locations (figure 6).",
+        "Share of the vectors that a read head, when they were due, read at the location where "
+        "a write head was when they were shown.",
+        lambda one: np.arange(one.shown),
+    )
+
+
+def repeat_places(heads: Sequence[Heads]) -> Measure:
+    """Figure 9, where each vector is read."""
+    return _read_back(
+        heads,
+        "read where it was written, every time",
+        "The write locations are read again, once per repeat (figure 9).",
+        "Share of the vectors that a read head, each time they were due, read at the location "
+        "where a write head was when they were shown.",
+        lambda one: np.resize(np.arange(one.shown), len(one.answer) - 1),
+    )
+
+
+def repeat_jumps(heads: Sequence[Heads]) -> Measure:
+    """Figure 9, the goto."""
+
+    def once(one: Heads, read: int, delay: int) -> Hits:
+        rounds: Hits = _jumps(one, read, delay).reshape(-1, one.shown).sum(1) == 1
+        return rounds
+
+    return of_reads(
+        _long(heads),
+        "one jump per repeat",
+        "The read head jumps back to the start of the sequence once per repeat (figure 9), "
+        'the "NTM equivalent of a goto".',
+        f"Share of the repeats after the first, of sequences of {LONG_ENOUGH} vectors and more, in "
+        "which a read head made exactly one move of more than one location.",
+        once,
+    )
+
+
+def repeat_landings(heads: Sequence[Heads]) -> Measure:
+    """Figure 9, where the goto leads."""
+    long = _long(heads)
+    places = [(one, int(place)) for one in long for place in _landings(one, read=0, delay=0)]
+    vectors = Counter(
+        int(vector)
+        for one, place in places
+        for vector in np.flatnonzero(one.writes[: one.shown, 0] == place)[:1]
+    )
+    vector, times = max(vectors.items(), key=lambda each: each[1], default=(0, 0))
+    return of_pairs(
+        long,
+        "the jump is to the start",
+        "The jump leads to the start of the sequence (figure 9).",
+        "Share of those moves, of more than one location, that led to where a write head was when "
+        "the first vector was shown.",
+        lambda one, read, write, delay: _landings(one, read, delay) == one.writes[0, write],
+        note=f"Of {len(places)} by read head 1, {times} led to where write head 1 was for vector "
+        f"{vector + 1}.",
+    )
+
+
+def recall_places(heads: Sequence[Heads]) -> Measure:
+    """Figure 12, the answer."""
+    return _read_back(
+        heads,
+        "read where it was written",
+        "The item that follows is read where it was written (figure 12).",
+        "Share of the answer's vectors that a read head, when they were due, read at the location "
+        "where a write head was when they were shown.",
+        lambda one: _shown(one, one.due) + np.arange(ITEM_VECTORS),
+    )
+
+
+def recall_lookup(heads: Sequence[Heads]) -> Measure:
+    """Figure 12, the look-up."""
+    return of_pairs(
+        heads,
+        "content look-up",
+        "The queried item is looked up by content (figure 12).",
+        "Share of the queries in which, at one of the query's vectors, a read head jumped by "
+        "content to a location where a write head was when the queried item was shown.",
+        lambda one, read, write, _: np.array([len(_lookups(one, read, write)) > 0]),
+        delays=(0,),
+    )
+
+
+def recall_shift(heads: Sequence[Heads]) -> Measure:
+    """Figure 12, the shift."""
+    return of_pairs(
+        heads,
+        "then one on",
+        "After the look-up the head shifts by one, to what was stored next (figure 12).",
+        "Share of the queries in which such a jump went on, by its shift, to the location where "
+        "the write head was one step later.",
+        lambda one, read, write, _: np.array([any(_lookups(one, read, write))]),
+        delays=(0,),
+    )
+
+
+def context_information(heads: Sequence[Heads]) -> Measure:
+    """Figures 14 and 15, in bits."""
+    contexts = [_contexts(one.recording.inputs[:, 0]) for one in heads]
+    _, counts = np.unique(np.concatenate(contexts), return_counts=True)
+    generator = np.random.default_rng(0)
+    values, baseline = {}, {}
+    for name, places in each_head(heads):
+        for delay in DELAYS:
+            # The context of so many steps ago.
+            known = np.concatenate([each[: len(each) - delay] for each in contexts])
+            place = np.concatenate([each[CONTEXT_BITS - 1 + delay :] for each in places])
+            label = f"{name}, context of the step before" if delay else name
+            values[label] = mutual_information(known, place)
+            shuffled = [
+                mutual_information(generator.permutation(known), place) for _ in range(SHUFFLES)
+            ]
+            baseline[label] = float(np.mean(shuffled))
+    return Measure(
+        "the context decides the location",
+        "The same context of five bits leads to the same location (figures 14 and 15).",
+        "Mutual information of the last five bits and the location of a head, of the "
+        f"{entropy(counts):.2f} bits that the contexts have; the baseline is that of shuffled "
+        "contexts.",
+        "bits",
+        values,
+        baseline,
+    )
+
+
+def read_then_written(heads: Sequence[Heads]) -> Measure:
+    """Figures 14 and 15, the update of a count."""
+    return of_pairs(
+        heads,
+        "read, then written",
+        "The location read for a context is written in the next step, when the bit that followed "
+        "is known (figures 14 and 15).",
+        "Share of the steps in which a write head was where a read head was in the step before.",
+        lambda one, read, write, _: one.reads[:-1, read] == one.writes[1:, write],
+        delays=(0,),
+    )
+
+
+def sorted_places(heads: Sequence[Heads]) -> Measure:
+    """Figure 17, the writes."""
+    priorities = np.concatenate([one.recording.inputs[: one.shown, PRIORITY] for one in heads])
+    values = {
+        name: linear_fit(
+            priorities,
+            np.concatenate([each[: one.shown] for each, one in zip(places, heads, strict=True)]),
+            heads[0].recording.locations,
+        )
+        for name, places in each_head(heads)
+        if name.startswith("write")
+    }
+    return Measure(
+        "written by priority",
+        "The location written is a linear function of the priority (figure 17).",
+        "R² of the best straight line from a vector's priority to the location where a write head "
+        "was when it was shown, the ring of locations cut where the line fits best.",
+        "R²",
+        values,
+    )
+
+
+def sorted_reads(heads: Sequence[Heads]) -> Measure:
+    """Figure 17, the reads."""
+    return _read_back(
+        heads,
+        "read in order",
+        "Reading goes through the vectors in the order of their priorities (figure 17).",
+        "Share of the vectors that a read head, when they were due, read at the location where "
+        "a write head was when they were shown.",
+        lambda one: np.argsort(-one.recording.inputs[: one.shown, PRIORITY])[: len(one.answer)],
+    )
+
+
+def _read_back(
+    heads: Sequence[Heads],
+    name: str,
+    paper: str,
+    definition: str,
+    shown_at: Callable[[Heads], npt.NDArray[np.intp]],
+) -> Measure:
+    """Whether vectors are read where they were written; `shown_at` has their steps, as due."""
+
+    def hits(one: Heads, read: int, write: int, delay: int) -> Hits:
+        steps = shown_at(one)
+        found: Hits = one.reads[one.answer[: len(steps)] - delay, read] == one.writes[steps, write]
+        return found
+
+    return of_pairs(heads, name, paper, definition, hits)
+
+
+_CLAIMS: Mapping[str, tuple[Callable[[Sequence[Heads]], Measure], ...]] = {
+    "copy": (copy_places,),
+    "repeat-copy": (repeat_places, repeat_jumps, repeat_landings),
+    "associative-recall": (recall_lookup, recall_shift, recall_places),
+    "ngrams": (context_information, read_then_written),
+    "priority-sort": (sorted_places, sorted_reads),
+}
+
+
+def _long(heads: Sequence[Heads]) -> list[Heads]:
+    return [one for one in heads if one.shown >= LONG_ENOUGH]
+
+
+def _jumps(one: Heads, read: int, delay: int) -> Hits:
+    """For each vector after the first repeat, whether the head moved there by more than one."""
+    steps = one.answer[one.shown : -1] - delay
+    moved = (one.reads[steps, read] - one.reads[steps - 1, read]) % one.recording.locations
+    jumps: Hits = np.minimum(moved, one.recording.locations - moved) > 1
+    return jumps
+
+
+def _landings(one: Heads, read: int, delay: int) -> Places:
+    """Where those moves led."""
+    steps = one.answer[one.shown : -1] - delay
+    landings: Places = one.reads[steps, read][_jumps(one, read, delay)]
+    return landings
+
+
+def _lookups(one: Heads, read: int, write: int) -> list[bool]:
+    """For each jump, in a query, to the queried item, whether it went on to what came next."""
+    shown = _shown(one, _query(one))
+    following = {
+        int(one.writes[step, write]): int(one.writes[step + 1, write])
+        for step in range(shown, shown + ITEM_VECTORS)
+    }
+    query = range(one.answer[0] - 1 - ITEM_VECTORS, one.answer[0] - 1)
+    moves = [one.instructions[step][read] for step in query]
+    return [
+        move.location == following[move.target]
+        for move in moves
+        if move.move == "jump" and move.target in following
+    ]
+
+
+def _shown(one: Heads, item: Float32) -> int:
+    """The step in which the first vector of an item [3, bits] was shown."""
+    inputs = one.recording.inputs[:, : item.shape[1]]
+    starts = np.arange(1, one.answer[0] - ITEM_VECTORS, ITEM_VECTORS + 1)
+    return next(
+        int(start) for start in starts if np.array_equal(inputs[start : start + ITEM_VECTORS], item)
+    )
+
+
+def _query(one: Heads) -> Float32:
+    start = one.answer[0] - 1 - ITEM_VECTORS
+    query: Float32 = one.recording.inputs[start : start + ITEM_VECTORS, : one.due.shape[1]]
+    return query
+
+
+def _contexts(bits: Float32) -> npt.NDArray[np.int64]:
+    """The last bits up to each step, as a number, from the step that shows the fifth on."""
+    windows = np.lib.stride_tricks.sliding_window_view(bits.astype(np.int64), CONTEXT_BITS)
+    return windows @ (1 << np.arange(CONTEXT_BITS)[::-1])

@@ -1,0 +1,279 @@
+"""
+Inputs on which a program and its network disagree, searched for by size and by contents.
+
+The program runs on an endless tape and is told nothing of the network's memory. Sizes double, one
+number of the size at a time, until something disagrees or sequences get too long; then the search
+halves its way back to the smallest size. At each size the same odd contents are tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+
+from ntm_client.records import Float32
+from ntm_lab.decipher.machine import Machine
+from ntm_lab.decipher.program import Program
+from ntm_lab.decipher.samples import Network, of_size
+from ntm_tasks.sequence import TaskSequence
+from ntm_tasks.tasks import COPY_BITS, ITEM_BITS, ITEM_VECTORS, SORT_BITS, TASKS, Size
+
+MOST_STEPS = 700
+"""Steps of the longest sequence tried: more than twice what a memory of 128 has room for."""
+
+RANDOM = 4
+"""Sequences of each size with contents as they are drawn."""
+
+SMALLER = 4
+"""What is said of the memory's size is tested at a memory so many times smaller."""
+
+VECTOR_BITS: Mapping[str, int] = {
+    "copy": COPY_BITS,
+    "repeat-copy": COPY_BITS,
+    "associative-recall": ITEM_BITS,
+    "priority-sort": SORT_BITS,
+}
+"""Of the tasks that show vectors, how many of the first channels are a vector's."""
+
+
+@dataclass(frozen=True)
+class Ring:
+    """Where the same program, on a ring of locations instead of a tape, does something else."""
+
+    locations: int
+    size: Size | None
+    """The smallest size at which it does; None if there is none up to the counter-example's."""
+    network_too: bool
+    """Whether the network with so many locations leaves the tape's program there, and not before:
+    at that size it disagrees, and at the one below it agrees."""
+
+
+@dataclass(frozen=True, eq=False)
+class CounterExample:
+    """An input on which program and network disagree."""
+
+    size: Size
+    contents: str
+    inputs: Float32
+    """[T, input width]"""
+    first_step: int
+    """The first step whose bits differ."""
+    differing: int
+    """Bits that differ, of those that count."""
+    bits: int
+    agreeing_size: Size | None
+    """A smaller size, the next that was tried, at which all contents agreed."""
+    rings: tuple[Ring, ...] = ()
+    """Of the network's memory size, and of a smaller one."""
+
+    @property
+    def wraps_around(self) -> bool:
+        """
+        Whether the size of the memory is why program and network disagree.
+
+        It is if the program on a ring says from which size on, for this memory and a smaller one.
+        """
+        return bool(self.rings) and all(ring.network_too for ring in self.rings)
+
+
+@dataclass(frozen=True)
+class Search:
+    """What was tried, and found."""
+
+    sizes: int
+    sequences: int
+    found: tuple[CounterExample, ...]
+    """The smallest in each direction in which there is one, the shortest sequence first."""
+
+
+def search(program: Program, network: Network, seed: int = 0) -> Search:
+    """Look for counter-examples among sequences of the task that the network's model names."""
+    return _Searcher(program, network, seed).search()
+
+
+def contents(task: str, size: Size, seed: int) -> Iterator[tuple[str, Float32]]:
+    """
+    Inputs [T, input width] of one size, with a name: as they are drawn, and with odd vectors.
+
+    Odd vectors take the place of others, the same everywhere, so that what was equal, such as a
+    queried item, stays equal; inputs in which a query becomes ambiguous are left out. At the
+    smallest size of all, every vector is tried where there is only one.
+    """
+    drawn = of_size(task, size, RANDOM, seed)
+    for number, sequence in enumerate(drawn):
+        yield f"random {number + 1}", sequence.inputs
+    bits = VECTOR_BITS.get(task)
+    if bits is None:
+        return
+    steps = _steps_with_vectors(drawn[0])
+    vectors = drawn[0].inputs[steps, :bits]
+    for name, odd in _ODD.items():
+        replaced = np.array([odd(vector, vectors[0]) for vector in vectors])
+        if task == "associative-recall" and _ambiguous(replaced):
+            continue
+        yield name, _with_vectors(drawn[0].inputs, steps, replaced)
+    if size == TASKS[task].least and len(steps) == 1:
+        for vector in product((0, 1), repeat=bits):
+            yield f"{vector}", _with_vectors(drawn[0].inputs, steps, np.array([vector]))
+
+
+def _flipped(vector: Float32, first: Float32) -> Float32:
+    """The first vector with one bit flipped, which one says the vector."""
+    flipped = first.copy()
+    flipped[int(vector.sum()) % len(vector)] = 1 - flipped[int(vector.sum()) % len(vector)]
+    return flipped
+
+
+def _single(vector: Float32, _: Float32) -> Float32:
+    """One bit, which one says the vector."""
+    single = np.zeros_like(vector)
+    single[int(vector.sum()) % len(vector)] = 1
+    return single
+
+
+_ODD: Mapping[str, Callable[[Float32, Float32], Float32]] = {
+    "all zeros": lambda vector, first: np.zeros_like(vector),
+    "all ones": lambda vector, first: np.ones_like(vector),
+    "one vector again and again": lambda vector, first: first,
+    "one vector with a bit flipped": _flipped,
+    "single bits": _single,
+    "every other vector blank": lambda vector, first: vector * vector[0],
+    "complements": lambda vector, first: 1 - vector,
+}
+"""Vectors that take the place of a vector, given it and the sequence's first one."""
+
+
+class _Searcher:
+    """Compares a program and a network, and remembers the sizes that it has tried."""
+
+    def __init__(self, program: Program, network: Network, seed: int) -> None:
+        self._program = program
+        self._network = network
+        self._task = network.model.task
+        self._seed = seed
+        self._tried: dict[Size, CounterExample | None] = {}
+        self._sequences = 0
+
+    def search(self) -> Search:
+        """Let each number of the size grow, the others small, then large."""
+        task = TASKS[self._task]
+        found: dict[Size, CounterExample] = {}
+        for axis in range(len(task.least)):
+            others = [task.least, *([task.largest] if len(task.least) > 1 else [])]
+            for start in others:
+                example = self._along(_with(start, axis, task.least[axis]), axis)
+                if example is not None:
+                    found.setdefault(example.size, example)
+        shortest = sorted(found.values(), key=lambda example: len(example.inputs))
+        return Search(len(self._tried), self._sequences, tuple(shortest))
+
+    def _along(self, start: Size, axis: int) -> CounterExample | None:
+        """The smallest counter-example in a direction, as far as halving finds it."""
+        number, good = start[axis], None
+        while (example := self._try(_with(start, axis, number))) is None:
+            good, number = number, 2 * number
+            if self._length(_with(start, axis, number)) > MOST_STEPS:
+                return None
+        while good is not None and number - good > 1:
+            middle = (good + number) // 2
+            between = self._try(_with(start, axis, middle))
+            if between is None:
+                good = middle
+            else:
+                number, example = middle, between
+        agreeing = None if good is None else _with(start, axis, good)
+        locations = self._network.memory_locations
+        rings = [
+            self._ring(start, axis, number, each) for each in (locations, locations // SMALLER)
+        ]
+        return replace(example, agreeing_size=agreeing, rings=tuple(rings))
+
+    def _try(self, size: Size) -> CounterExample | None:
+        """A counter-example of that size, if any contents make one."""
+        if size not in self._tried:
+            self._tried[size] = self._compare(size)
+        return self._tried[size]
+
+    def _compare(self, size: Size) -> CounterExample | None:
+        tried = list(contents(self._task, size, self._seed))
+        self._sequences += len(tried)
+        (example,) = of_size(self._task, size, 1, self._seed)
+        answers = self._network.outputs([inputs for _, inputs in tried])
+        for (name, inputs), answer in zip(tried, answers, strict=True):
+            differs = ((self._run(inputs, None) > 0.5) != (answer > 0.5)).any(1) & (
+                example.mask > 0
+            )
+            if differs.any():
+                own, found = (
+                    example.answer(outputs) for outputs in (self._run(inputs, None), answer)
+                )
+                return CounterExample(
+                    size,
+                    name,
+                    inputs,
+                    first_step=int(differs.argmax()),
+                    differing=int((own != found).sum()),
+                    bits=found.size,
+                    agreeing_size=None,
+                )
+        return None
+
+    def _ring(self, start: Size, axis: int, most: int, locations: int) -> Ring:
+        """Ask the program where a ring is no tape, and the network with as many locations."""
+        sizes = [_with(start, axis, number) for number in range(start[axis], most + 1)]
+        index = next(
+            (index for index, size in enumerate(sizes) if self._tells_apart(size, locations)), None
+        )
+        if index is None:
+            return Ring(locations, None, network_too=False)
+        network = replace(self._network, locations=locations)
+        leaves = not self._agrees(network, sizes[index])
+        stays = index == 0 or self._agrees(network, sizes[index - 1])
+        return Ring(locations, sizes[index], network_too=leaves and stays)
+
+    def _tells_apart(self, size: Size, locations: int) -> bool:
+        """Whether the program does something else on a ring than on a tape."""
+        sequence = self._drawn(size)
+        tape, ring = (self._run(sequence.inputs, length) for length in (None, locations))
+        return not np.array_equal(sequence.answer(tape), sequence.answer(ring))
+
+    def _agrees(self, network: Network, size: Size) -> bool:
+        """Whether the program on a tape does what the network does."""
+        sequence = self._drawn(size)
+        (answer,) = network.outputs([sequence.inputs])
+        own = self._run(sequence.inputs, None)
+        return bool(np.array_equal(sequence.answer(own), sequence.answer(answer)))
+
+    def _run(self, inputs: Float32, locations: int | None) -> Float32:
+        return Machine(self._program, locations).run(inputs)
+
+    def _drawn(self, size: Size) -> TaskSequence:
+        return of_size(self._task, size, 1, self._seed)[0]
+
+    def _length(self, size: Size) -> int:
+        return len(self._drawn(size).inputs)
+
+
+def _steps_with_vectors(sequence: TaskSequence) -> list[int]:
+    """The steps that show a vector: those before the answer that have no name."""
+    return [step for step in range(int(sequence.mask.argmax())) if step not in sequence.marks]
+
+
+def _with_vectors(inputs: Float32, steps: list[int], vectors: Float32) -> Float32:
+    """A copy of the inputs with other vectors in those steps."""
+    changed = inputs.copy()
+    changed[steps, : vectors.shape[1]] = vectors
+    return changed
+
+
+def _ambiguous(vectors: Float32) -> bool:
+    """Whether the query, which is the last item, is like no item or several."""
+    items = vectors.reshape(-1, ITEM_VECTORS * vectors.shape[1])
+    return int((items[:-1] == items[-1]).all(1).sum()) != 1
+
+
+def _with(size: Size, axis: int, number: int) -> Size:
+    return (*size[:axis], number, *size[axis + 1 :])

@@ -1,0 +1,154 @@
+"""Which heads carry the data: from where what is put out was read, and what was written there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+
+from ntm_lab.decipher.phases import Phases
+from ntm_lab.decipher.program import Store
+from ntm_lab.decipher.trial import Bits, Integers, Trial
+
+NOTHING = -1
+"""Instead of a step: what is stored, or was read, is no input."""
+
+LATEST_COPY = 4
+"""In a phase of answers, single writes are looked for in so many first steps."""
+
+ALIKE = 0.005
+"""Data paths whose scores differ by less may each be the right one."""
+
+REPEATS = 0.9
+"""An output repeats an input if it equals what was stored of it at least this often."""
+
+
+@dataclass(frozen=True)
+class Dataflow:
+    """How data goes through the memory, wherever the heads are."""
+
+    read_head: int
+    write_head: int
+    delay: int
+    stores: tuple[Store | None, ...]
+    """Of each phase."""
+    emits: tuple[bool, ...]
+    """Of each phase."""
+    channels: tuple[tuple[int, int], ...] = ()
+    """Pairs of an output and the input that it repeats."""
+    score: float = 0.0
+    """Part of the bits of those outputs, in the steps that count, that it explains."""
+
+    @property
+    def writes(self) -> tuple[int, int]:
+        """How much it writes: phases that are written throughout, and single steps besides."""
+        stores = [store for store in self.stores if store is not None]
+        single = [store.end - store.first for store in stores if store.end is not None]
+        return len(stores) - len(single), sum(single)
+
+
+def find_dataflows(trials: Sequence[Trial], phases: Phases) -> list[Dataflow]:
+    """
+    The paths that explain most of the outputs, all alike.
+
+    Those that write least come first, and those that write more explain more.
+    """
+    count = len(phases.openers)
+    emits = tuple(
+        any(trial.counts[step] for trial in trials for step in _steps_of(trial, phase))
+        for phase in range(count)
+    )
+    model = trials[0].recording.model
+    found = []
+    for write_head, read_head, delay, stores in product(
+        range(model.write_heads), range(model.read_heads), (0, 1), _stores(emits)
+    ):
+        flow = Dataflow(read_head, write_head, delay, stores, emits)
+        found.append(_scored(flow, trials, phases))
+    best = max(flow.score for flow in found)
+    alike = [flow for flow in found if flow.score >= best - ALIKE]
+    kept: list[Dataflow] = []
+    for flow in sorted(alike, key=lambda flow: (flow.writes, -flow.score)):
+        if not kept or flow.score > kept[-1].score:
+            kept.append(flow)
+    return kept
+
+
+def origins(trial: Trial, flow: Dataflow, delay: int) -> Integers:
+    """
+    [T]: which step's input is what was read so many steps ago, 0 or 1, or `NOTHING`.
+
+    Follows the heads' traced locations, whatever their focus.
+    """
+    reads, writes = (
+        trial.positions("read", flow.read_head),
+        trial.positions("write", flow.write_head),
+    )
+    memory: dict[int, int] = {}
+    steps = len(trial.moments)
+    read = np.full(steps + 1, NOTHING)
+    for step, moment in enumerate(trial.moments):
+        read[step + 1] = memory.get(int(reads[step + 1]), NOTHING)
+        store = flow.stores[moment.phase]
+        if store is not None and store.active(moment.offset):
+            source = step if store.source == "input" else int(read[step])
+            memory[int(writes[step + 1])] = source
+    return read[1 - delay : steps + 1 - delay]
+
+
+def mattering(trial: Trial, flow: Dataflow, kind: str) -> Bits:
+    """[T]: the steps in which it has a consequence where the read head, or the write head, is."""
+    steps = len(trial.moments)
+    found = np.zeros(steps, np.bool_)
+    for step, moment in enumerate(trial.moments):
+        store = flow.stores[moment.phase]
+        if kind == "write":
+            # From the first step on, which gives the phase a place that rules may name.
+            found[step] = store is not None and (store.end is None or moment.offset < store.end)
+            continue
+        if step + flow.delay < steps:
+            found[step] = trial.counts[step + flow.delay]
+        if store is not None and store.source == "read" and store.active(moment.offset) and step:
+            found[step - 1] = True
+    return found
+
+
+def _steps_of(trial: Trial, phase: int) -> list[int]:
+    return [step for step, moment in enumerate(trial.moments) if moment.phase == phase]
+
+
+def _stores(emits: Sequence[bool]) -> Iterator[tuple[Store | None, ...]]:
+    """What may be written in each phase: inputs where no answer is due; else copies, or nothing."""
+    hears = Store("input")
+    copies = [None, Store("read"), Store("input")]
+    for first in range(LATEST_COPY):
+        copies += [Store("read", first, end) for end in range(first + 1, LATEST_COPY + 1)]
+    return product(*[copies if answers else [hears] for answers in emits])
+
+
+def _scored(flow: Dataflow, trials: Sequence[Trial], phases: Phases) -> Dataflow:
+    stored, given = [], []
+    for trial in trials:
+        steps = origins(trial, flow, flow.delay)
+        known = trial.counts & (steps != NOTHING)
+        stored.append(trial.recording.inputs[steps[known]] > 0.5)
+        given.append(trial.bits[known])
+    due = sum(int(trial.counts.sum()) for trial in trials)
+    inputs, outputs = np.concatenate(stored), np.concatenate(given)
+    if not len(inputs):
+        return flow
+    equal = np.array(
+        [
+            [(outputs[:, to] == inputs[:, source]).mean() for source in phases.payload]
+            for to in range(outputs.shape[1])
+        ]
+    )
+    channels = tuple(
+        (to, phases.payload[int(row.argmax())])
+        for to, row in enumerate(equal)
+        if row.max() >= REPEATS
+    )
+    right = sum(int((outputs[:, to] == inputs[:, source]).sum()) for to, source in channels)
+    return replace(flow, channels=channels, score=right / (due * outputs.shape[1]))

@@ -1,0 +1,144 @@
+"""
+Hard heads: a served network whose heads are put on one location each, after every step.
+
+After each step a checkpoint of the session is taken, changed and restored. In the state that the
+next step starts from
+
+- every weighting is 1 at one location and 0 elsewhere,
+- every read vector is the memory's row at its head's location, as the step found the memory,
+- the memory is what the write heads write at their locations: M_t = M_{t-1} (1 - w e) + w a
+  (equations 3 and 4), with the step's own erase and add vectors.
+
+What stays soft is within one step: the network computes its own weighting from the hard one before
+it, by equations 5 to 9, and its output of that step has seen what that soft weighting read. The
+LSTM's state is left alone; it feels the hard reads from the next step on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ntm_client import checkpoint
+from ntm_client.blocking import Session
+from ntm_client.checkpoint import Checkpoint
+from ntm_client.records import Float32
+from ntm_lab.decipher.samples import Network
+from ntm_lab.recordings.contents import write
+from ntm_tasks.sequence import TaskSequence
+
+By = Literal["weighting", "choices"]
+"""
+Where a hard head goes.
+
+`weighting`: to the location with the most weight. `choices`: each choice is made hard by itself:
+from where the head was, or, if the gate is above one half, from the location that is most like the
+key, by the shift with the most weight; the sharpening has nothing left to do.
+"""
+
+WAYS: tuple[By, ...] = ("weighting", "choices")
+
+NORM_EPSILON = 1e-6
+"""As in the network's own similarity: squares of a length are raised by it."""
+
+Places = npt.NDArray[np.intp]
+"""[heads], a location for each."""
+
+
+@dataclass(frozen=True)
+class Hardening:
+    """How many bits are wrong with hard heads, against the same sequences with soft ones."""
+
+    by: By
+    sequences: int
+    bits: int
+    """Bits that count, of all sequences."""
+    soft_wrong: int
+    hard_wrong: int
+    changed: int
+    """Bits that hard heads changed, to right or wrong."""
+
+
+def harden(network: Network, sequences: Sequence[TaskSequence], by: By) -> Hardening:
+    """Compare hard with soft heads on the sequences; the model has a memory."""
+    soft = network.outputs([sequence.inputs for sequence in sequences])
+    hard = network.each(lambda sequence: hard_outputs(network, sequence.inputs, by), sequences)
+    answers = [
+        (sequence.due > 0.5, sequence.answer(one) > 0.5, sequence.answer(other) > 0.5)
+        for sequence, one, other in zip(sequences, soft, hard, strict=True)
+    ]
+    return Hardening(
+        by,
+        len(sequences),
+        bits=sum(due.size for due, _, _ in answers),
+        soft_wrong=sum(int((one != due).sum()) for due, one, _ in answers),
+        hard_wrong=sum(int((other != due).sum()) for due, _, other in answers),
+        changed=sum(int((one != other).sum()) for _, one, other in answers),
+    )
+
+
+def hard_outputs(network: Network, inputs: Float32, by: By) -> Float32:
+    """Outputs [T, output width] of a new session with hard heads."""
+    place = {"weighting": most_weight, "choices": hard_choices}[by]
+    outputs = []
+    with network.session() as session:
+        state = checkpoint.decode(session.checkpoint())
+        for x in inputs:
+            output, state = _step(session, x, state, place)
+            outputs.append(output)
+    return np.stack(outputs)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step did, all heads together, the read heads first."""
+
+    memory: Float32
+    """[N, M], as the step found it."""
+    before: Places
+    """Where the heads were."""
+    traces: dict[str, Float32]
+    """By name without `read_` and `write_`, [heads, width]."""
+
+
+def most_weight(step: Step) -> Places:
+    """The location of each head's largest weight."""
+    places: Places = step.traces["weighting"].argmax(1)
+    return places
+
+
+def hard_choices(step: Step) -> Places:
+    """Where each head comes by its gate, its key and its shift, each made hard."""
+    key = step.traces["key"]
+    lengths = np.sqrt((step.memory**2).sum(1) + NORM_EPSILON)
+    alike = step.memory @ key.T / lengths[:, None]
+    by_content = step.traces["gate"][:, 0] > 0.5
+    start = np.where(by_content, alike.argmax(0), step.before)
+    shift = step.traces["shift"]
+    moved: Places = (start + shift.argmax(1) - shift.shape[1] // 2) % len(step.memory)
+    return moved
+
+
+def _step(
+    session: Session, x: Float32, before: Checkpoint, place: Callable[[Step], Places]
+) -> tuple[Float32, Checkpoint]:
+    """Make a step and put every head on one location; the outputs [output width], the state."""
+    model = session.model
+    memory = before.tensor("memory", model).T
+    result = session.step(x, traces=[trace.name for trace in model.traces])
+    heads = {
+        name: np.concatenate([result.traces[f"read_{name}"], result.traces[f"write_{name}"]])
+        for name in ("weighting", "key", "gate", "shift")
+    }
+    places = place(Step(memory, before.tensor("weighting", model).argmax(1), heads))
+    hard = np.eye(session.locations, dtype=np.float32)[places]
+    reading, writing = np.split(hard, [model.read_heads])
+    written = write(memory, writing, result.traces["erase_vector"], result.traces["add_vector"])
+    soft = checkpoint.decode(session.checkpoint())
+    after = soft.changed(memory=written.T, weighting=hard, read_vector=reading @ memory)
+    session.restore(checkpoint.encode(after))
+    return result.outputs, after

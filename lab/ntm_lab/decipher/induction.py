@@ -1,0 +1,137 @@
+"""Finds the program that explains what a network put out, from recordings of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ntm_lab.decipher.comparison import Comparison, compare
+from ntm_lab.decipher.dataflow import Dataflow, find_dataflows
+from ntm_lab.decipher.markers import find_marker
+from ntm_lab.decipher.phases import Phases, find_phases
+from ntm_lab.decipher.program import Phase, Program
+from ntm_lab.decipher.refinement import pruned, refined
+from ntm_lab.decipher.trial import Trial
+from ntm_lab.decipher.watched import Watched
+from ntm_lab.recordings.recording import Recording
+
+EXPLAINED = 0.95
+"""A program is one if it explains at least this part, 0 being what a constant would, 1 all."""
+
+VARIED = 0.05
+"""A network whose bits differ from a constant in a smaller part says nothing to be explained."""
+
+HELD_OUT = 4
+"""Every fourth recording is kept from induction, and the program is scored on these."""
+
+PATHS = 8
+"""So many data paths that explain equally much are followed up."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A program, or why there is none."""
+
+    program: Program | None
+    explained: float
+    """
+    How far the best program found, run freely on recordings that it was not made from, explains
+    the bits that count: 1 - its wrong bits / the wrong bits of the best constant output. 1 is all,
+    0 no more than a constant, and less than 0 worse.
+    """
+    located: float
+    """Of the steps in which a head matters and is at one place, those with the program's there."""
+    reason: str
+    """What was found, or is missing, in words."""
+
+
+def induce(recordings: Sequence[Recording]) -> Candidate:
+    """
+    Find the program that a network runs, from recordings of sequences of mixed sizes.
+
+    At least `HELD_OUT` of them; some 128, of all sizes in which the program is to hold, do well.
+    The recordings tell everything: neither the task's name nor its targets are looked at.
+
+    Raises:
+        InvalidRequest: a recording lacks a trace that this needs.
+        ValueError: there are too few recordings.
+    """
+    if len(recordings) < HELD_OUT:
+        raise ValueError(f"{len(recordings)} recordings are too few; take {HELD_OUT} or more")
+    model = recordings[0].model
+    if not (model.read_heads and model.write_heads):
+        return Candidate(None, 0.0, 0.0, "the network has no heads and no memory")
+    phases = find_phases([recording.inputs for recording in recordings])
+    if phases is None:
+        return Candidate(None, 0.0, 0.0, "the sequences have no order of phases in common")
+    trials = [Trial.of(recording, phases) for recording in recordings]
+    constant = _wrong_of_constant(trials)
+    if constant < VARIED:
+        reason = f"the outputs hardly vary: a constant gives {1 - constant:.1%} of the bits"
+        return Candidate(None, 0.0, 0.0, reason)
+    kept = trials[HELD_OUT - 1 :: HELD_OUT]
+    learned = [trial for index, trial in enumerate(trials) if (index + 1) % HELD_OUT]
+    program, flow = _best(learned, phases, find_dataflows(learned, phases)[:PATHS])
+    return _judged(program, compare(program, kept, _watched(kept, flow)), constant)
+
+
+def _judged(program: Program, found: Comparison, constant: float) -> Candidate:
+    explained = 1 - found.wrong / found.bits / constant
+    located = 1 - found.astray / max(found.steps, 1)
+    if explained >= EXPLAINED:
+        return Candidate(program, explained, located, f"a program explains {explained:.1%}")
+    reason = f"the best program explains {max(explained, 0):.1%}, not the {EXPLAINED:.0%} wanted"
+    return Candidate(None, explained, located, reason)
+
+
+def _wrong_of_constant(trials: Sequence[Trial]) -> float:
+    """Part of the bits that count which differ from the best constant output."""
+    bits = np.concatenate([trial.bits[trial.counts] for trial in trials])
+    return float(np.minimum(bits.mean(0), 1 - bits.mean(0)).mean())
+
+
+def _watched(trials: Sequence[Trial], flow: Dataflow) -> tuple[Watched, Watched]:
+    return Watched(trials, flow, "write"), Watched(trials, flow, "read")
+
+
+def _best(
+    trials: Sequence[Trial], phases: Phases, flows: Sequence[Dataflow]
+) -> tuple[Program, Dataflow]:
+    """The program that explains most of these trials, with its data path, good or not."""
+    found = []
+    for flow in flows:
+        heads = _watched(trials, flow)
+        program = pruned(_program(trials, phases, flow, heads), trials, heads)
+        found.append((compare(program, trials, heads).wrong, program, flow, heads))
+    _, program, flow, heads = min(found, key=lambda each: each[0])
+    return refined(program, trials, heads), flow
+
+
+def _program(
+    trials: Sequence[Trial], phases: Phases, flow: Dataflow, heads: tuple[Watched, Watched]
+) -> Program:
+    """What the heads of a data path were seen to do."""
+    recording = trials[0].recording
+    assert recording.before is not None
+    writes, reads = heads
+    body = [
+        Phase(reads.rules(phase), writes.rules(phase), store, flow.emits[phase])
+        for phase, store in enumerate(flow.stores)
+    ]
+    return Program(
+        model=recording.model.name,
+        locations=recording.locations,
+        input_width=recording.inputs.shape[1],
+        output_width=recording.outputs.shape[1],
+        phases=phases,
+        read_head=flow.read_head,
+        write_head=flow.write_head,
+        read_from=int(recording.before.read_weightings[flow.read_head].argmax()),
+        write_from=int(recording.before.write_weightings[flow.write_head].argmax()),
+        delay=flow.delay,
+        channels=flow.channels,
+        body=tuple(body),
+        marker=find_marker(trials, {output for output, _ in flow.channels}, len(body)),
+    )

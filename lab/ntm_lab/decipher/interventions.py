@@ -1,0 +1,172 @@
+"""
+Causes: the memory or a head of a running session is changed, and the program's likewise.
+
+A session is stopped between two steps; its checkpoint is changed and restored, and it goes on. The
+same is done to the program. If the program is what the network does, both change their outputs in
+the same way. Bits that neither changes say nothing and are not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ntm_client import checkpoint
+from ntm_client.blocking import Session
+from ntm_client.records import Float32
+from ntm_lab.decipher.machine import Machine
+from ntm_lab.decipher.program import Program
+from ntm_lab.decipher.samples import Network
+from ntm_tasks.sequence import TaskSequence
+
+Kind = Literal["overwrite", "swap", "move the read head", "move the write head"]
+
+KINDS: tuple[Kind, ...] = ("overwrite", "swap", "move the read head", "move the write head")
+
+DISTANCES = (-2, -1, 1, 2)
+"""Locations that a head is moved by."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """
+    What is changed, between two steps.
+
+    `overwrite`: location `one` gets what `other` holds. `swap`: they exchange it. Of the moves,
+    `one` is the number of locations, positive to higher ones.
+    """
+
+    kind: Kind
+    step: int
+    """The first step after the change."""
+    one: int
+    other: int = 0
+
+    def to_session(self, session: Session, program: Program) -> None:
+        """Change a session's state, by its checkpoint; of the heads, those of the program."""
+        state = checkpoint.decode(session.checkpoint())
+        memory = state.tensor("memory", session.model)
+        weighting = state.tensor("weighting", session.model)
+        row = program.read_head
+        if self.kind == "overwrite":
+            memory[:, self.one] = memory[:, self.other]
+        elif self.kind == "swap":
+            memory[:, [self.one, self.other]] = memory[:, [self.other, self.one]]
+        else:
+            if self.kind == "move the write head":
+                row = session.model.read_heads + program.write_head
+            weighting[row] = np.roll(weighting[row], self.one)
+        session.restore(checkpoint.encode(state.changed(memory=memory, weighting=weighting)))
+
+    def to_machine(self, machine: Machine) -> None:
+        """Change a machine that runs the program on a ring."""
+        held, heads = machine.memory, machine.pointers
+        assert machine.locations is not None
+        if self.kind == "overwrite":
+            held[self.one] = held[self.other]
+        elif self.kind == "swap":
+            held[self.one], held[self.other] = held[self.other], held[self.one]
+        elif self.kind == "move the read head":
+            heads.read = (heads.read + self.one) % machine.locations
+        else:
+            heads.write = (heads.write + self.one) % machine.locations
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What changes of one kind did, over some sequences."""
+
+    kind: Kind
+    sequences: int
+    bits: int
+    """Bits that count, after the change."""
+    network_changed: int
+    """Those that the network gave otherwise than without the change."""
+    program_changed: int
+    """Those that the program gave otherwise."""
+    either_changed: int
+    agreeing: int
+    """Of those that either gave otherwise, the ones in which both are the same afterwards."""
+
+    @property
+    def share(self) -> float:
+        """Part of the bits that changed in which the program is right; 0 if none did."""
+        return self.agreeing / self.either_changed if self.either_changed else 0.0
+
+
+def intervene(
+    program: Program, network: Network, sequences: Sequence[TaskSequence], seed: int = 0
+) -> list[Effect]:
+    """
+    Make one change of each kind in each sequence, at a step and a place drawn from the seed.
+
+    Sequences in which the program stores no two different things have nothing to exchange, and
+    are left out.
+    """
+    plain = network.outputs([sequence.inputs for sequence in sequences])
+    effects = []
+    for kind in KINDS:
+        luck = np.random.default_rng([seed, KINDS.index(kind)])
+        changes = [
+            (sequence, before, change)
+            for sequence, before in zip(sequences, plain, strict=True)
+            if (change := _drawn(kind, program, network, sequence, luck))
+        ]
+        counts = network.each(lambda each: _effect(program, network, *each), changes)
+        total = np.sum(counts, axis=0, dtype=int) if counts else np.zeros(5, int)
+        effects.append(Effect(kind, len(changes), *(int(count) for count in total)))
+    return effects
+
+
+def _drawn(
+    kind: Kind,
+    program: Program,
+    network: Network,
+    sequence: TaskSequence,
+    luck: np.random.Generator,
+) -> Change | None:
+    """A change in that sequence, where the program says that there is something to change."""
+    answer = np.flatnonzero(sequence.mask)
+    if kind == "move the write head":
+        # While it is shown what it has to store; later it may write nothing that matters.
+        return Change(kind, int(luck.integers(1, max(2, answer[0]))), int(luck.choice(DISTANCES)))
+    # From just before the answer to its middle, so that much of it is still to come.
+    step = int(luck.integers(answer[0], answer[0] + len(answer) // 2 + 1))
+    if kind == "move the read head":
+        return Change(kind, step, int(luck.choice(DISTANCES)))
+    machine = Machine(program, network.memory_locations)
+    machine.run(sequence.inputs[:step])
+    payload = list(program.phases.payload)
+    held = {tuple(stored[payload]): place for place, stored in machine.memory.items()}
+    if len(held) < 2:
+        return None
+    one, other = luck.permutation(sorted(held.values()))[:2]
+    return Change(kind, step, int(one), int(other))
+
+
+def _effect(
+    program: Program, network: Network, sequence: TaskSequence, before: Float32, change: Change
+) -> tuple[int, int, int, int, int]:
+    """The bits of `Effect` in one sequence, whose outputs were `before` without the change."""
+    start, inputs = change.step, sequence.inputs
+    with network.session() as session:
+        session.step(inputs[:start])
+        change.to_session(session, program)
+        network_after = session.step(inputs[start:]).outputs > 0.5
+    machine = Machine(program, network.memory_locations)
+    program_before = machine.run(inputs)[start:] > 0.5
+    machine = Machine(program, network.memory_locations)
+    machine.run(inputs[:start])
+    change.to_machine(machine)
+    program_after = machine.run(inputs[start:]) > 0.5
+    counts = np.broadcast_to(sequence.mask[start:, None] > 0, network_after.shape)
+    by_network = (network_after != (before[start:] > 0.5)) & counts
+    by_program = (program_after != program_before) & counts
+    either = by_network | by_program
+    agreeing = either & (network_after == program_after)
+    numbers = counts.sum(), by_network.sum(), by_program.sum(), either.sum(), agreeing.sum()
+    bits, network_changed, program_changed, changed, same = (int(number) for number in numbers)
+    return bits, network_changed, program_changed, changed, same

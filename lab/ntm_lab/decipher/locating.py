@@ -1,0 +1,53 @@
+"""Where the places that rules may name were, in a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ntm_client.records import Float32
+from ntm_lab.decipher.dataflow import Dataflow, origins
+from ntm_lab.decipher.program import Place
+from ntm_lab.decipher.rules import UNKNOWN
+from ntm_lab.decipher.tape import Tape
+from ntm_lab.decipher.trial import Trial
+
+
+def graded_channels(sequences: Sequence[Float32]) -> list[int]:
+    """The inputs that have other values than 0 and 1 in more than one step of a sequence."""
+    graded = [((steps != 0) & (steps != 1)).sum(0) > 1 for steps in sequences]
+    return [int(channel) for channel in np.flatnonzero(np.any(graded, 0))]
+
+
+def locate(trial: Trial, flow: Dataflow, places: Sequence[Place]) -> list[list[int]]:
+    """[T][places]: where each place was in each step, or `UNKNOWN`, by where the heads were."""
+    tape, begins, writes = Tape(), list[int](), list[int]()
+    heard: list[list[Float32]] = []
+    positions = trial.positions("write", flow.write_head)[1:]
+    read = origins(trial, flow, delay=1)
+    located = []
+    for step, moment in enumerate(trial.moments):
+        x = trial.recording.inputs[step]
+        if len(begins) == moment.phase:
+            begins.append(int(positions[step]))
+            writes.append(len(tape.written))
+            heard.append([])
+        heard[moment.phase].append(x)
+        row = []
+        for place in places:
+            found: int | None = None
+            if place.kind == "rank":
+                found = tape.ranked(place.channel, moment.offset + place.offset)
+            elif place.phase <= moment.phase and place.kind == "begin":
+                found = begins[place.phase]
+            elif place.phase < moment.phase:
+                found = tape.matching(heard[place.phase], writes[place.phase])
+            row.append(UNKNOWN if found is None else found)
+        located.append(row)
+        store = flow.stores[moment.phase]
+        if store is not None and store.active(moment.offset):
+            source = step if store.source == "input" else int(read[step])
+            content = trial.recording.inputs[source] if source >= 0 else None
+            tape.write(int(positions[step]), content)
+    return located

@@ -1,0 +1,66 @@
+"""Finds when an output that repeats no input is set: after a count of rounds, such as the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+
+from ntm_lab.decipher.phases import Moment
+from ntm_lab.decipher.program import Marker
+from ntm_lab.decipher.trial import Trial
+
+LATEST = 2
+"""A marker may come so many steps after the last round."""
+
+AGREEING = 0.9
+"""A count is believed that holds in this part of the trials; a network may err in the others."""
+
+
+def find_marker(trials: Sequence[Trial], explained: set[int], phases: int) -> Marker | None:
+    """
+    When the output that is not among the explained ones is set, if it follows a count.
+
+    Its step has to be the length of an earlier phase, times a whole number that is a linear
+    function of what a flag showed.
+    """
+    for output in range(trials[0].bits.shape[1]):
+        if output in explained:
+            continue
+        moments = [_only_moment(trial, output) for trial in trials]
+        for phase, offset in product(range(1, phases), range(LATEST + 1)):
+            for of_phase in range(phase):
+                marker = _fitted(moments, output, phase, of_phase, offset)
+                if marker is not None:
+                    return marker
+    return None
+
+
+def _only_moment(trial: Trial, output: int) -> Moment | None:
+    """The one step in which an output is set; None if there is not just one."""
+    (steps,) = np.nonzero(trial.bits[:, output] & trial.counts)
+    return trial.moments[steps[0]] if len(steps) == 1 else None
+
+
+def _fitted(
+    moments: Sequence[Moment | None], output: int, phase: int, of_phase: int, offset: int
+) -> Marker | None:
+    counted = [
+        (moment.values[phase], (moment.offset - offset) // moment.lengths[of_phase])
+        for moment in moments
+        if moment is not None
+        and moment.phase == phase
+        and (moment.offset - offset) % moment.lengths[of_phase] == 0
+    ]
+    enough = AGREEING * len(moments)
+    if len(counted) < enough:
+        return None
+    values, times = np.array(counted).T
+    if len(set(values)) > 1:
+        slope, intercept = (float(value) for value in np.polyfit(values, times, 1))
+    else:
+        slope, intercept = 0.0, float(np.median(times))
+    if (np.rint(slope * values + intercept) == times).sum() < enough:
+        return None
+    return Marker(output, phase, of_phase, slope, intercept, offset)

@@ -1,0 +1,173 @@
+"""A number that is measured of head traces, for each head or pair of heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+
+from ntm_client.records import Float32
+from ntm_lab.recordings.instructions import Instruction, instructions
+from ntm_lab.recordings.recording import READ_WEIGHTING, WRITE_WEIGHTING, Recording
+
+Places = npt.NDArray[np.intp]
+Hits = npt.NDArray[np.bool_]
+
+DELAYS = (0, 1)
+"""Steps from a read to the output that it serves."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A claim of the paper, what is measured of it, and what came out for each of the heads."""
+
+    name: str
+    paper: str
+    """What the paper says."""
+    definition: str
+    unit: str
+    """"share" of 1, "bits", or "R²"."""
+    values: Mapping[str, float]
+    """By head, or pair of heads."""
+    baseline: Mapping[str, float] | None = None
+    """What chance gives, where that is not plain."""
+    note: str = ""
+    """What else the measure saw."""
+
+    @property
+    def best(self) -> tuple[str, float]:
+        """The head with the largest value above its baseline, and the value."""
+        base = self.baseline or {}
+        name = max(self.values, key=lambda head: self.values[head] - base.get(head, 0))
+        return name, self.values[name]
+
+
+@dataclass(frozen=True, eq=False)
+class Heads:
+    """Where the heads of a recording of a task were: at the location of their largest weight."""
+
+    recording: Recording
+    reads: Places
+    """[T, read heads]"""
+    writes: Places
+    """[T, write heads]"""
+
+    @classmethod
+    def of(cls, recording: Recording) -> Heads:
+        """Of a recording whose network has heads."""
+        reads, writes = (recording.traces[name] for name in (READ_WEIGHTING, WRITE_WEIGHTING))
+        return cls(recording, reads.argmax(2), writes.argmax(2))
+
+    @cached_property
+    def instructions(self) -> list[list[Instruction]]:
+        """[step][head], the read heads first."""
+        return instructions(self.recording)
+
+    @cached_property
+    def answer(self) -> npt.NDArray[np.intp]:
+        """The steps whose outputs count."""
+        assert self.recording.mask is not None
+        return np.flatnonzero(self.recording.mask)
+
+    @cached_property
+    def due(self) -> Float32:
+        """[steps that count, output width]"""
+        assert self.recording.target is not None
+        due: Float32 = self.recording.target[self.answer]
+        return due
+
+    @property
+    def shown(self) -> int:
+        """Vectors or items shown, the first number of the sequence's size."""
+        assert self.recording.size is not None
+        return self.recording.size[0]
+
+
+def of_pairs(
+    heads: Sequence[Heads],
+    name: str,
+    paper: str,
+    definition: str,
+    hits: Callable[[Heads, int, int, int], Hits],
+    delays: Sequence[int] = DELAYS,
+    note: str = "",
+) -> Measure:
+    """The share of hits for each read and write head, at the better delay."""
+    reads, writes = heads[0].reads.shape[1], heads[0].writes.shape[1]
+    values = {}
+    for read, write in product(range(reads), range(writes)):
+        shares = {
+            delay: _share([hits(one, read, write, delay) for one in heads]) for delay in delays
+        }
+        delay = max(shares, key=lambda each: shares[each])
+        values[f"read head {read + 1}{_later(delay)}, write head {write + 1}"] = shares[delay]
+    return Measure(name, paper, definition, "share", values, note=note)
+
+
+def of_reads(
+    heads: Sequence[Heads],
+    name: str,
+    paper: str,
+    definition: str,
+    hits: Callable[[Heads, int, int], Hits],
+    delays: Sequence[int] = DELAYS,
+) -> Measure:
+    """The share of hits for each read head, at the better delay."""
+    values = {}
+    for read in range(heads[0].reads.shape[1]):
+        shares = {delay: _share([hits(one, read, delay) for one in heads]) for delay in delays}
+        delay = max(shares, key=lambda each: shares[each])
+        values[f"read head {read + 1}{_later(delay)}"] = shares[delay]
+    return Measure(name, paper, definition, "share", values)
+
+
+def _share(hits: Sequence[Hits]) -> float:
+    every = np.concatenate(hits)
+    return float(every.mean()) if every.size else 0.0
+
+
+def _later(delay: int) -> str:
+    return " (a step before the output)" if delay else ""
+
+
+def each_head(heads: Sequence[Heads]) -> Iterator[tuple[str, list[Places]]]:
+    """Every head by its name, and where it was in each recording, [T]."""
+    for head in range(heads[0].reads.shape[1]):
+        yield f"read head {head + 1}", [one.reads[:, head] for one in heads]
+    for head in range(heads[0].writes.shape[1]):
+        yield f"write head {head + 1}", [one.writes[:, head] for one in heads]
+
+
+def mutual_information(one: npt.ArrayLike, other: npt.ArrayLike) -> float:
+    """Bits that two sequences of whole numbers, of the same length, tell of each other."""
+    _, one_index = np.unique(one, return_inverse=True)
+    _, other_index = np.unique(other, return_inverse=True)
+    joint = np.zeros((one_index.max() + 1, other_index.max() + 1))
+    np.add.at(joint, (one_index, other_index), 1)
+    return entropy(joint.sum(1)) + entropy(joint.sum(0)) - entropy(joint.ravel())
+
+
+def linear_fit(x: npt.ArrayLike, places: npt.ArrayLike, locations: int) -> float:
+    """
+    R² of the best straight line from `x` to the places on a ring of locations.
+
+    The ring is cut at each location in turn. 0 where the places do not vary.
+    """
+    x, places = np.asarray(x, float), np.asarray(places)
+    best = 0.0
+    for cut in range(locations):
+        y = (places - cut) % locations
+        if y.std() > 0:
+            best = max(best, float(np.corrcoef(x, y)[0, 1] ** 2))
+    return best
+
+
+def entropy(counts: npt.ArrayLike) -> float:
+    """Bits of the distribution that these counts have."""
+    share = np.asarray(counts, float)
+    share = share[share > 0] / share.sum()
+    return float(-(share * np.log2(share)).sum())

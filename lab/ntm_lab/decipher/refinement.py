@@ -1,0 +1,168 @@
+"""Mends a program where it goes wrong once it runs freely, and leaves out what is needless."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ntm_lab.decipher.comparison import compare, fails
+from ntm_lab.decipher.machine import Machine
+from ntm_lab.decipher.program import Condition, Place, Program, Rule
+from ntm_lab.decipher.rules import conditions, moves
+from ntm_lab.decipher.trial import Trial
+from ntm_lab.decipher.watched import Watched
+
+STRAYING = 0.01
+"""What is left out may move the program's heads from the network's in this part of the steps."""
+
+WORTH = 2
+"""A rule is added only if it mends so many trials: the network itself may err in one."""
+
+SCREENED = 4
+"""A rule that might mend something is tried on so many of the trials that go wrong, then on all."""
+
+MENDING_REACH = 1
+"""Rules that are added shift so far, or go so far from a place."""
+
+
+def refined(program: Program, trials: Sequence[Trial], heads: Sequence[Watched]) -> Program:
+    """
+    A pruned program, with what it lacks to explain most of these trials freely.
+
+    Rules are learned one step after the other, given where the heads were. Where the network's
+    own heads are spread, some of these do harm, or nothing, and some are missing.
+    """
+    return pruned(anchored(mended(program, trials), trials, heads), trials, heads)
+
+
+def anchored(program: Program, trials: Sequence[Trial], heads: Sequence[Watched]) -> Program:
+    """
+    The program with its write head put where the network's is in most steps.
+
+    A head may be spread in the first steps; it is then where it comes to be at one place that
+    tells where the program has to begin.
+    """
+    (write,) = (head for head in heads if head.kind == "write")
+    offsets: Counter[int] = Counter()
+    for index, trial in enumerate(trials):
+        machine = Machine(program, program.locations)
+        for step in np.flatnonzero(write.telling[index]):
+            while machine.steps <= step:
+                machine.step(trial.recording.inputs[machine.steps])
+            offsets[
+                int(write.seen[index][step + 1] - machine.pointers.write) % program.locations
+            ] += 1
+    if not offsets:
+        return program
+    ((offset, _),) = offsets.most_common(1)
+    moved = replace(program, write_from=(program.write_from + offset) % program.locations)
+    before, after = compare(program, trials, heads), compare(moved, trials, heads)
+    better = after.wrong <= before.wrong and after.astray < before.astray
+    return moved if better else program
+
+
+def pruned(program: Program, trials: Sequence[Trial], heads: Sequence[Watched]) -> Program:
+    """
+    The program without the rules and conditions that do not make it better on these trials.
+
+    Its heads stay where the network's are, but for a tolerable part of the steps.
+    """
+    first = compare(program, trials, heads)
+    wrong, astray = first.wrong, first.astray + STRAYING * first.steps
+    again = True
+    while again:
+        again = False
+        for simpler in _simpler(program):
+            found = compare(simpler, trials, heads, wrong)
+            if found.wrong <= wrong and found.astray <= astray:
+                program, wrong, again = simpler, found.wrong, True
+                break
+    return program
+
+
+def mended(program: Program, trials: Sequence[Trial]) -> Program:
+    """
+    The program with rules put before others where that makes more of these trials right.
+
+    What is still missing are ways of its own that a network has for short sequences, which are few
+    among the trials.
+    """
+    failing = [trial for trial in trials if fails(program, trial)]
+    while len(failing) >= WORTH:
+        passing = [trial for trial in trials if trial not in failing]
+        best, fewest = program, len(failing) - WORTH + 1
+        for longer in _longer(program, failing):
+            found = _failures(longer, failing[:SCREENED], passing, failing, fewest)
+            if found < fewest:
+                best, fewest = longer, found
+        if best is program:
+            break
+        program = best
+        failing = [trial for trial in trials if fails(program, trial)]
+    return program
+
+
+def _failures(
+    program: Program,
+    screened: Sequence[Trial],
+    passing: Sequence[Trial],
+    failing: Sequence[Trial],
+    most: int,
+) -> int:
+    """How many of these trials fail, or `most` if it is clear that no fewer do."""
+    if all(fails(program, trial) for trial in screened):
+        return most
+    count = 0
+    for trial in (*passing, *failing):
+        count += fails(program, trial)
+        if count >= most:
+            return most
+    return count
+
+
+def _longer(program: Program, failing: Sequence[Trial]) -> Iterator[Program]:
+    """The program with one rule more, for such short phases as there are in the failing trials."""
+    for index, phase in enumerate(program.body):
+        for head, rules in (("read", phase.read), ("write", phase.write)):
+            if not rules:
+                continue
+            places = [Place("begin", earlier) for earlier in range(index + (head == "read"))]
+            for choice in conditions(range(index), places):
+                if not any(_occurs(condition, failing) for condition in choice):
+                    continue
+                for move in moves(places, MENDING_REACH):
+                    yield _with(program, index, head, (Rule(choice, move), *rules))
+
+
+def _occurs(condition: Condition, trials: Sequence[Trial]) -> bool:
+    """Whether a condition is about the length of a phase, and holds in one of the trials."""
+    return condition.kind == "length" and any(
+        trial.moments[-1].lengths[condition.phase] == condition.number for trial in trials
+    )
+
+
+def _simpler(program: Program) -> Iterator[Program]:
+    """The program with one rule or one condition less."""
+    for index, phase in enumerate(program.body):
+        for head in ("read", "write"):
+            rules = phase.read if head == "read" else phase.write
+            for place, rule in enumerate(rules):
+                fewer = (*rules[:place], *rules[place + 1 :])
+                if rule.conditions or len(rules) == 1:
+                    yield _with(program, index, head, fewer)
+                if len(rule.conditions) < 2:
+                    continue
+                for condition in rule.conditions:
+                    rest = tuple(other for other in rule.conditions if other != condition)
+                    shorter = replace(rule, conditions=rest)
+                    changed = (*rules[:place], shorter, *rules[place + 1 :])
+                    yield _with(program, index, head, changed)
+
+
+def _with(program: Program, index: int, head: str, rules: tuple[Rule, ...]) -> Program:
+    phase = program.body[index]
+    changed = replace(phase, read=rules) if head == "read" else replace(phase, write=rules)
+    return replace(program, body=(*program.body[:index], changed, *program.body[index + 1 :]))

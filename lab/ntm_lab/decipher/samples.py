@@ -1,0 +1,109 @@
+"""Many sequences of a task, and what a served network answers to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+
+from ntm_client.blocking import Client, Session
+from ntm_client.records import Float32, Model
+from ntm_lab.recordings.recording import Recording, record_task
+from ntm_tasks.sequence import TaskSequence
+from ntm_tasks.tasks import TASKS, Size
+
+SESSIONS_AT_ONCE = 8
+"""As many as keep a server busy; more would only wait."""
+
+LONGER: Mapping[str, tuple[Size, ...]] = {
+    "copy": ((40,), (60,), (80,), (100,), (120,)),
+    "repeat-copy": ((20, 10), (10, 12), (10, 15), (10, 20), (20, 20)),
+    "associative-recall": ((8,), (10,), (12,), (15,), (20,)),
+    "ngrams": ((400, 5), (800, 5)),
+    "priority-sort": ((25,), (40,)),
+}
+"""Sizes beyond those in training, up to six times as long where the default memory has room."""
+
+
+class Purpose(IntEnum):
+    """What sequences are drawn for; each purpose has random streams of its own."""
+
+    INDUCTION = 0
+    AGREEMENT = 1
+    CHANGES = 2
+    SIZES = 3
+
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+@dataclass(frozen=True)
+class Network:
+    """A served model at one memory size; each sequence gets a new session."""
+
+    client: Client
+    name: str
+    locations: int | None = None
+    """Memory locations of its sessions; the model's default without."""
+
+    @cached_property
+    def model(self) -> Model:
+        """What the server tells of it."""
+        return self.client.model(self.name)
+
+    @property
+    def memory_locations(self) -> int:
+        """Memory locations of its sessions; 0 for a network without memory."""
+        return self.model.default_locations if self.locations is None else self.locations
+
+    def session(self) -> Session:
+        """A new session, to be used in `with`."""
+        return self.client.create_session(self.name, self.locations)
+
+    def outputs(self, inputs: Sequence[Float32]) -> list[Float32]:
+        """Probabilities [T, output width] for each sequence of inputs [T, input width]."""
+        return self.each(self._answer, inputs)
+
+    def recordings(self, sequences: Sequence[TaskSequence]) -> list[Recording]:
+        """Each sequence as it went through the network, with every trace."""
+        return self.each(self._record, sequences)
+
+    def each(self, work: Callable[[T], U], items: Sequence[T]) -> list[U]:
+        """The results of `work` on each item, in order; several are worked on at once."""
+        with ThreadPoolExecutor(SESSIONS_AT_ONCE) as pool:
+            return list(pool.map(work, items))
+
+    def _answer(self, inputs: Float32) -> Float32:
+        with self.session() as session:
+            return session.step(inputs).outputs
+
+    def _record(self, sequence: TaskSequence) -> Recording:
+        with self.session() as session:
+            return record_task(session, sequence)
+
+
+def in_range(task: str, count: int, seed: int, purpose: Purpose) -> list[TaskSequence]:
+    """Sequences of sizes that are drawn by the law of training; those of a purpose are its own."""
+    chosen = TASKS[task]
+    generator = np.random.default_rng([seed, purpose])
+    bounds = list(zip(chosen.smallest, chosen.largest, strict=True))
+    sizes = [
+        tuple(int(generator.integers(low, high + 1)) for low, high in bounds) for _ in range(count)
+    ]
+    seeds = generator.integers(2**32, size=count)
+    return [
+        TaskSequence.draw(task, size, int(number))
+        for size, number in zip(sizes, seeds, strict=True)
+    ]
+
+
+def of_size(task: str, size: Size, count: int, seed: int) -> list[TaskSequence]:
+    """Sequences of one size."""
+    seeds = np.random.default_rng([seed, Purpose.SIZES, *size]).integers(2**32, size=count)
+    return [TaskSequence.draw(task, size, int(number)) for number in seeds]

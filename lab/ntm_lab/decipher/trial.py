@@ -1,0 +1,67 @@
+"""A recording as induction looks at it: its phases, the bits put out, where the heads were."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from ntm_client.records import Float32
+from ntm_lab.decipher.phases import Moment, Phases, moments
+from ntm_lab.recordings.contents import memory_before, trace
+from ntm_lab.recordings.instructions import MAJORITY, Instruction, instructions
+from ntm_lab.recordings.recording import READ_WEIGHTING, WRITE_WEIGHTING, Recording
+
+Integers = npt.NDArray[np.int64]
+Bits = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """T steps of a recording, and how they are divided."""
+
+    recording: Recording
+    moments: list[Moment]
+    bits: Bits
+    """[T, output width]: outputs over a half."""
+    counts: Bits
+    """[T]: the steps whose outputs the task asks for; all, if there is no task."""
+
+    @classmethod
+    def of(cls, recording: Recording, phases: Phases) -> Trial:
+        """A recording with its phases."""
+        mask = recording.mask
+        counts = np.ones(len(recording.inputs), np.bool_) if mask is None else mask > 0
+        return cls(recording, moments(phases, recording.inputs), recording.outputs > 0.5, counts)
+
+    @cached_property
+    def instructions(self) -> list[list[Instruction]]:
+        """[step][head], the read heads first."""
+        return instructions(self.recording)
+
+    @cached_property
+    def read_weightings(self) -> Float32:
+        """[T + 1, read heads, N]: before the first step and after each."""
+        first = memory_before(self.recording).read_weightings
+        return np.concatenate([first[None], trace(self.recording, READ_WEIGHTING)])
+
+    @cached_property
+    def write_weightings(self) -> Float32:
+        """[T + 1, write heads, N], likewise."""
+        first = memory_before(self.recording).write_weightings
+        return np.concatenate([first[None], trace(self.recording, WRITE_WEIGHTING)])
+
+    def positions(self, kind: str, head: int) -> Integers:
+        """[T + 1]: the location of most weight, before the first step and after each."""
+        positions: Integers = self._weightings(kind)[:, head].argmax(1)
+        return positions
+
+    def focused(self, kind: str, head: int) -> Bits:
+        """[T + 1]: whether the head is at one place."""
+        focused: Bits = self._weightings(kind)[:, head].max(1) > MAJORITY
+        return focused
+
+    def _weightings(self, kind: str) -> Float32:
+        return self.read_weightings if kind == "read" else self.write_weightings

@@ -1,0 +1,110 @@
+"""One head as it was seen to move, from which its rules are learned phase by phase."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ntm_lab.decipher.dataflow import Dataflow, mattering
+from ntm_lab.decipher.locating import graded_channels, locate
+from ntm_lab.decipher.program import Condition, Move, Place, Rule
+from ntm_lab.decipher.rules import UNKNOWN, Examples, learn
+from ntm_lab.decipher.trial import Bits, Trial
+
+LATEST_RANK = 3
+"""The first by rank is looked for in so many first steps of a phase."""
+
+
+class Watched:
+    """The read head, or the write head, of a data path in some trials."""
+
+    def __init__(self, trials: Sequence[Trial], flow: Dataflow, kind: str) -> None:
+        """Look at the head that the data path names."""
+        head = flow.read_head if kind == "read" else flow.write_head
+        self.kind = kind
+        self.seen = [trial.positions(kind, head) for trial in trials]
+        """For each trial [T + 1]: its location, before the first step and after each."""
+        self._focused = [trial.focused(kind, head) for trial in trials]
+        self.telling = [
+            mattering(trial, flow, kind) & focused[1:]
+            for trial, focused in zip(trials, self._focused, strict=True)
+        ]
+        """For each trial [T]: the steps in which it matters, and is at one place."""
+        self._trials, self._flow = trials, flow
+        # [T + 1] for each trial: where the program's head is; it stays where the rules are empty.
+        self._program = [seen.copy() for seen in self.seen]
+        self._column = head + (0 if kind == "read" else trials[0].recording.model.read_heads)
+
+    def rules(self, phase: int) -> tuple[Rule, ...]:
+        """The rules for the next phase; to be asked for one phase after another."""
+        inside = [
+            np.array([moment.phase == phase for moment in trial.moments]) for trial in self._trials
+        ]
+        telling = [steps & within for steps, within in zip(self.telling, inside, strict=True)]
+        if any(steps.any() for steps in telling):
+            return learn(self._examples(phase, telling))
+        if self.kind == "write":
+            return self._beginning(phase, inside)
+        for program, within in zip(self._program, inside, strict=True):
+            for step in np.flatnonzero(within):
+                program[step + 1] = program[step]
+        return ()
+
+    def _beginning(self, phase: int, inside: Sequence[Bits]) -> tuple[Rule, ...]:
+        """Moves to where a phase begins, a place that rules may name; the head then stays there."""
+        first = []
+        for index, within in enumerate(inside):
+            steps = np.zeros_like(within)
+            steps[within.argmax()] = within.any() and self._focused[index][within.argmax() + 1]
+            first.append(steps)
+        rules = learn(self._examples(phase, first))
+        for within, program in zip(inside, self._program, strict=True):
+            for step in np.flatnonzero(within)[1 if rules else 0 :]:
+                program[step + 1] = program[step]
+        hold = Rule((), Move("hold"))
+        begun = Condition("step", 0)
+        return (*(Rule((begun, *rule.conditions), rule.move) for rule in rules), hold)
+
+    def _examples(self, phase: int, telling: Sequence[Bits]) -> Examples:
+        """What can be learned from, in the telling steps of that phase."""
+        rows = []
+        places = _places(self._trials, phase, self.kind)
+        for index, trial in enumerate(self._trials):
+            located = locate(trial, self._flow, places)
+            seen, focused = self.seen[index], self._focused[index]
+            for step in np.flatnonzero(telling[index]):
+                moment = trial.moments[step]
+                # A head that was spread, or elsewhere than the program's, did not shift from there.
+                was_there = focused[step] and seen[step] == self._program[index][step]
+                rows.append(
+                    (
+                        seen[step] if was_there else UNKNOWN,
+                        seen[step + 1],
+                        trial.instructions[step][self._column].move == "jump",
+                        moment.offset,
+                        *moment.lengths[:phase],
+                        *located[step],
+                    )
+                )
+        table = np.array(rows, np.int64).reshape(-1, 4 + phase + len(places))
+        return Examples(
+            self._trials[0].recording.locations,
+            previous=table[:, 0],
+            location=table[:, 1],
+            jumped=table[:, 2] > 0,
+            offset=table[:, 3],
+            lengths={earlier: table[:, 4 + earlier] for earlier in range(phase)},
+            places={place: table[:, 4 + phase + at] for at, place in enumerate(places)},
+        )
+
+
+def _places(trials: Sequence[Trial], phase: int, kind: str) -> list[Place]:
+    """The places that a head's rules may name in a phase."""
+    # The write head moves first: only the read head can know where this phase began to write.
+    places = [Place("begin", earlier) for earlier in range(phase + (kind == "read"))]
+    if kind == "read":
+        places += [Place("match", earlier) for earlier in range(1, phase)]
+        for channel in graded_channels([trial.recording.inputs for trial in trials]):
+            places += [Place("rank", channel=channel, offset=-late) for late in range(LATEST_RANK)]
+    return places

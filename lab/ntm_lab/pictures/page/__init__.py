@@ -1,0 +1,114 @@
+"""
+A recording as one HTML page, in which a person moves along time.
+
+The page has all that it needs inside: styles, a script, and the recording as JSON with its arrays
+in base64. It computes the memory of each step itself, by equations 3 and 4.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+import numpy as np
+
+from ntm_client.errors import InvalidRequest
+from ntm_client.records import Float32
+from ntm_lab.decipher.listing import listing
+from ntm_lab.decipher.machine import Machine
+from ntm_lab.decipher.program import Program
+from ntm_lab.recordings.contents import trace
+from ntm_lab.recordings.instructions import instructions
+from ntm_lab.recordings.recording import ADD_VECTOR, ERASE_VECTOR, Recording
+
+MOST_BYTES = 64 << 20
+"""Of a recording's arrays: a browser takes no much larger page."""
+
+
+def save(recording: Recording, path: Path, program: Program | None = None) -> None:
+    """
+    Write a recording as an HTML page, beside it the program that its network was found to run.
+
+    Raises:
+        InvalidRequest: it is too long for a page, or lacks a trace that the page shows.
+    """
+    path.write_text(page(recording, program), encoding="utf-8")
+
+
+def page(recording: Recording, program: Program | None = None) -> str:
+    """The text of the page. Raises as `save`."""
+    size = sum(values.nbytes for values in recording.traces.values())
+    if size > MOST_BYTES:
+        raise InvalidRequest(
+            f"a page holds up to {MOST_BYTES >> 20} MiB of traces, and these are {size >> 20} MiB: "
+            "record fewer steps or fewer locations"
+        )
+    parts = resources.files(__name__)
+    # Inside a script element only "<" could end it; JSON may write it in another way.
+    shown = json.dumps(_shown(recording, program), separators=(",", ":")).replace("<", "\\u003c")
+    return Template((parts / "page.html").read_text("utf-8")).substitute(
+        title=html.escape(recording.title),
+        style=(parts / "page.css").read_text("utf-8"),
+        script=(parts / "page.js").read_text("utf-8"),
+        recording=shown,
+    )
+
+
+def _shown(recording: Recording, program: Program | None) -> dict[str, object]:
+    """What the page's script reads."""
+    model = recording.model
+    has_heads = recording.before is not None
+    return {
+        "about": f"{model.task}, {model.architecture}, content hash {model.content_hash[:12]}",
+        "steps": len(recording.inputs),
+        "locations": recording.locations,
+        "window": recording.window().tolist(),
+        "inputs": _packed(recording.inputs),
+        "outputs": _packed(recording.outputs),
+        "target": None if recording.target is None else _packed(recording.target),
+        "counts": None if recording.mask is None else recording.mask.tolist(),
+        "marks": {str(step): word for step, word in recording.marks.items()},
+        "memory": _packed(recording.before.memory) if recording.before else None,
+        "heads": [*_heads(recording, "read"), *_heads(recording, "write")] if has_heads else [],
+        "words": [[instruction.words() for instruction in step] for step in instructions(recording)]
+        if has_heads
+        else [],
+        "program": None if program is None else _program(recording, program),
+    }
+
+
+def _program(recording: Recording, program: Program) -> dict[str, object]:
+    """The lines of a program, and for each step of the recording those that it executes."""
+    machine = Machine(program, recording.locations)
+    current = []
+    for x in recording.inputs:
+        machine.step(x)
+        current.append(machine.lines)
+    return {"lines": [line.text for line in listing(program)], "current": current}
+
+
+def _heads(recording: Recording, kind: str) -> list[dict[str, object]]:
+    weightings = trace(recording, f"{kind}_weighting")
+    count = weightings.shape[1]
+    writes = kind == "write"
+    return [
+        {
+            "kind": kind,
+            "name": f"{kind} head" + (f" {head + 1}" if count > 1 else ""),
+            "short": kind[0].upper() + (str(head + 1) if count > 1 else ""),
+            "weighting": _packed(weightings[:, head]),
+            "erase": _packed(trace(recording, ERASE_VECTOR)[:, head]) if writes else None,
+            "add": _packed(trace(recording, ADD_VECTOR)[:, head]) if writes else None,
+        }
+        for head in range(count)
+    ]
+
+
+def _packed(values: Float32) -> dict[str, object]:
+    """Rows [rows, width] as the script's `matrix` reads them."""
+    data = np.ascontiguousarray(values, "<f4").tobytes()
+    return {"width": values.shape[1], "values": base64.b64encode(data).decode("ascii")}

@@ -1,0 +1,1 @@
+"""Files of recorded sequences, and what can be read from a recording."""

@@ -1,0 +1,145 @@
+"""A sequence as it went through a network, with all that the heads did: what pictures show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+
+from ntm_client.blocking import Session
+from ntm_client.records import Float32, Memory, Model
+from ntm_lab.recordings.window import locations_in_use
+from ntm_tasks.sequence import TaskSequence
+from ntm_tasks.tasks import Size
+
+READ_WEIGHTING, WRITE_WEIGHTING = "read_weighting", "write_weighting"
+READ_VECTOR, ADD_VECTOR, ERASE_VECTOR = "read_vector", "add_vector", "erase_vector"
+"""The traces that pictures show, as far as the model has them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """
+    T steps of a session. Nothing of it can be changed, the arrays included.
+
+    What the task asked is None, or nothing, where the user's own inputs were recorded.
+    """
+
+    model: Model
+    """As the server told of it, without the list of its versions."""
+    locations: int
+    """Memory locations of the session, N; 0 for a network without memory."""
+    inputs: Float32
+    """[T, input width]"""
+    outputs: Float32
+    """[T, output width]"""
+    traces: Mapping[str, Float32]
+    """Every trace that the model has, by name: [T, heads, width]."""
+    before: Memory | None = None
+    """Memory [N, M] and weightings [heads, N] before the first step; None without a memory."""
+    after: Memory | None = None
+    """The same after the last step."""
+    size: Size | None = None
+    """How long the task's sequence is, as the task's `size_names` say."""
+    target: Float32 | None = None
+    """[T, output width]: what the task wants, 0 or 1; zeros where the mask is 0."""
+    mask: Float32 | None = None
+    """[T]: 1 in the steps whose output counts, else 0."""
+    optimum: Float32 | None = None
+    """[T, output width]: the best probabilities that a predictor could give, where known."""
+    marks: Mapping[int, str] = field(default_factory=dict)
+    """Steps to point out, such as a delimiter, with what they are."""
+
+    def __post_init__(self) -> None:
+        for name in ("inputs", "outputs", "target", "mask", "optimum"):
+            array = getattr(self, name)
+            object.__setattr__(self, name, None if array is None else _unchangeable(array))
+        for name in ("before", "after"):
+            memory = getattr(self, name)
+            object.__setattr__(self, name, memory and _unchangeable_memory(memory))
+        object.__setattr__(self, "model", replace(self.model, versions=()))
+        traces = {name: _unchangeable(values) for name, values in self.traces.items()}
+        object.__setattr__(self, "traces", MappingProxyType(traces))
+        object.__setattr__(self, "marks", MappingProxyType(dict(self.marks)))
+
+    @property
+    def title(self) -> str:
+        """The model, and how long the sequence and the memory are."""
+        places = f"{self.locations} locations" if self.locations else "no memory"
+        return f"{self.model.name}: {len(self.inputs)} steps, {places}"
+
+    def wrong(self) -> npt.NDArray[np.bool_] | None:
+        """
+        [T, output width]: which bits count and are not the target's.
+
+        None where nothing was asked, or where a bit can only be guessed.
+        """
+        if self.target is None or self.mask is None or self.optimum is not None:
+            return None
+        wrong: npt.NDArray[np.bool_] = (self.outputs > 0.5) != (self.target > 0.5)
+        return wrong & (self.mask > 0)[:, None]
+
+    def result(self) -> str | None:
+        """How many bits are wrong, of how many that count; None where `wrong` is."""
+        wrong = self.wrong()
+        if wrong is None or self.mask is None:
+            return None
+        return f"{wrong.sum()} of {int((self.mask > 0).sum()) * wrong.shape[1]} bits wrong"
+
+    def window(self) -> npt.NDArray[np.intp]:
+        """The memory locations that the heads use, in the order in which to draw them."""
+        weightings = [
+            self.traces[name] for name in (READ_WEIGHTING, WRITE_WEIGHTING) if name in self.traces
+        ]
+        return locations_in_use(weightings) if weightings else np.arange(0)
+
+
+def record(session: Session, inputs: Float32) -> Recording:
+    """Make the steps [T, input width], at least one, with every trace that the model has."""
+    model = session.model
+    before = _memory(session)
+    result = session.step(inputs, traces=[trace.name for trace in model.traces])
+    after = _memory(session)
+    return Recording(model, session.locations, inputs, result.outputs, result.traces, before, after)
+
+
+def record_task(session: Session, sequence: TaskSequence) -> Recording:
+    """
+    Let a new session do a task, and keep what was asked.
+
+    Raises:
+        InvalidRequest: the model takes or gives something else; no step was made.
+    """
+    sequence.check(session.model)
+    return replace(
+        record(session, sequence.inputs),
+        size=sequence.size,
+        target=sequence.target,
+        mask=sequence.mask,
+        optimum=sequence.optimum,
+        marks=sequence.marks,
+    )
+
+
+def _memory(session: Session) -> Memory | None:
+    return session.read_memory() if session.locations else None
+
+
+def _unchangeable_memory(memory: Memory) -> Memory:
+    return replace(
+        memory,
+        memory=_unchangeable(memory.memory),
+        read_weightings=_unchangeable(memory.read_weightings),
+        write_weightings=_unchangeable(memory.write_weightings),
+    )
+
+
+def _unchangeable(values: Float32) -> Float32:
+    if not values.flags.writeable:
+        return values
+    copied = np.array(values, np.float32)
+    copied.flags.writeable = False
+    return copied

@@ -1,0 +1,182 @@
+"""Signed tokens (JWT): the public keys that verify them, and whose they are."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from service.auth.principal import Principal
+from service.errors import FileInvalid
+from service.watched_files import Reloaded
+
+if TYPE_CHECKING:
+    from jwt.algorithms import AllowedPublicKeys
+
+_LEEWAY_SECONDS = 30
+"""How far the clocks of the issuer and of this server may be apart."""
+
+_LEAST_RSA_BITS = 2048
+
+_MOST_REMEMBERED = 1024
+"""Tokens whose signature is not verified again with each call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A public key, and the one algorithm that it may verify."""
+
+    id: str | None
+    algorithm: str
+    key: AllowedPublicKeys
+
+
+class JwtKeys:
+    """Verifies tokens of one issuer for one audience."""
+
+    def __init__(
+        self,
+        keys: list[Key],
+        issuer: str,
+        audience: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """The clock gives Unix seconds."""
+        self._keys = keys
+        self._issuer = issuer
+        self._audience = audience
+        self._clock = clock
+        self._verified = lru_cache(_MOST_REMEMBERED)(self._verify)
+
+    def principal(self, token: str) -> Principal | None:
+        """Whose token it is, or None unless everything about it is right."""
+        try:
+            found = self._verified(token)
+        except _NotValid:
+            return None
+        assert found.expires_unix_seconds is not None, "exp is required"
+        return found if self._clock() < found.expires_unix_seconds else None
+
+    def _verify(self, token: str) -> Principal:
+        """Raises _NotValid, which is not remembered: a token can become valid, others not."""
+        claims = self._claims(token)
+        name, scopes = claims["sub"], claims.get("scope", "")
+        if not name or not isinstance(scopes, str):
+            raise _NotValid
+        expires = float(claims["exp"]) + _LEEWAY_SECONDS
+        return Principal(f"jwt:{name}", frozenset(scopes.split()), expires)
+
+    def _claims(self, token: str) -> dict[str, Any]:
+        """What the token says, if one of the keys signed it for us and its time is now."""
+        import jwt
+
+        try:
+            key_id = jwt.get_unverified_header(token).get("kid")
+        except (jwt.PyJWTError, RecursionError) as error:
+            raise _NotValid from error
+        for key in self._keys:
+            if key_id is not None and key.id not in (None, key_id):
+                continue
+            try:
+                return jwt.decode(
+                    token,
+                    key.key,
+                    # The key decides, never the token: "none" and shared secrets cannot pass.
+                    algorithms=[key.algorithm],
+                    audience=self._audience,
+                    issuer=self._issuer,
+                    leeway=_LEEWAY_SECONDS,
+                    options={"require": ["exp", "sub", "aud", "iss"]},
+                )
+            except (jwt.PyJWTError, RecursionError):
+                continue
+        raise _NotValid
+
+
+class _NotValid(Exception):
+    """A token is not to be trusted; nobody is told why."""
+
+
+def watched(path: Path, issuer: str, audience: str) -> Reloaded[JwtKeys]:
+    """
+    The keys in a file, a JWKS or public keys as PEM; read again when it was replaced.
+
+    Raises:
+        FileInvalid: the file holds no such keys, or PyJWT is not installed.
+    """
+    try:
+        import jwt  # noqa: F401 - to fail at the start
+    except ModuleNotFoundError as error:
+        raise FileInvalid(
+            "jwt_keys needs PyJWT, an extra of this server: pip install 'ntm-service[jwt]'"
+        ) from error
+    return Reloaded("jwt_keys", [path], lambda: JwtKeys(read(path.read_text()), issuer, audience))
+
+
+def read(text: str) -> list[Key]:
+    """The keys of a JWKS or PEM text that fit. Raises ValueError if none does."""
+    found = list(_of_jwks(text) if text.lstrip().startswith("{") else _of_pem(text))
+    keys = [key for key in found if key is not None]
+    if not keys:
+        raise ValueError(
+            f"of {len(found)} keys none fits: RSA of {_LEAST_RSA_BITS} bits or more (RS256), "
+            "EC on P-256 (ES256), or Ed25519 (EdDSA)"
+        )
+    return keys
+
+
+def _of_jwks(text: str) -> Iterator[Key | None]:
+    import jwt
+
+    try:
+        keys = json.loads(text).get("keys")
+    except RecursionError as error:
+        raise ValueError("the JWKS is nested too deeply") from error
+    if not isinstance(keys, list) or not all(isinstance(fields, dict) for fields in keys):
+        raise ValueError("a JWKS has a list of objects as its keys")
+    for fields in keys:
+        if fields.get("kty") == "oct" or "d" in fields:
+            raise ValueError("the JWKS holds a secret key; give public keys only")
+        if fields.get("use", "sig") != "sig":
+            continue
+        try:
+            key = jwt.PyJWK(fields, algorithm=fields.get("alg"))
+        except jwt.PyJWTError:
+            yield None  # of a kind that this library does not know
+            continue
+        fitting = _fitting(key.key, fields.get("kid"))
+        is_for_it = fitting and fields.get("alg", fitting.algorithm) == fitting.algorithm
+        yield fitting if is_for_it else None
+
+
+def _of_pem(text: str) -> Iterator[Key | None]:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    if "PRIVATE KEY" in text:
+        raise ValueError("the file holds a private key; give public keys only")
+    for block in re.findall(r"-----BEGIN [^-]*-----.*?-----END [^-]*-----", text, re.DOTALL):
+        try:
+            key = load_pem_public_key(block.encode())
+        except UnsupportedAlgorithm:
+            yield None
+            continue
+        yield _fitting(key, None)
+
+
+def _fitting(key: Any, key_id: str | None) -> Key | None:
+    """The key with its algorithm, or None for a key of another kind."""
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+    if isinstance(key, rsa.RSAPublicKey) and key.key_size >= _LEAST_RSA_BITS:
+        return Key(key_id, "RS256", key)
+    if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
+        return Key(key_id, "ES256", key)
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return Key(key_id, "EdDSA", key)
+    return None

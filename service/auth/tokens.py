@@ -1,0 +1,112 @@
+"""
+Tokens in a file: the hash of each, and whose it is; `python -m service.tokens NAME` makes one.
+
+The file has a JSON object a line:
+
+    {"principal": "alice", "scopes": ["read", "step"], "sha256": "...", "expires": "2027-01-31"}
+
+`expires` may be left out; a date alone means its beginning, UTC. Empty lines are passed over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from service.auth.principal import SCOPES, Principal
+from service.watched_files import Reloaded
+
+_FIELDS = {"principal", "scopes", "sha256"}
+
+
+class Tokens:
+    """The principals of a file, each found by its token."""
+
+    def __init__(self, lines: Sequence[str], clock: Callable[[], float] = time.time) -> None:
+        """Read the lines of a file; the clock gives Unix seconds. Raises ValueError."""
+        self._clock = clock
+        # What is compared is a hash that nobody outside can compute, so the time that it takes to
+        # find one tells nothing of another, and does not grow with their number.
+        self._secret = secrets.token_bytes(32)
+        self._principals: dict[bytes, Principal] = {}
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                self._add(number, line)
+
+    def principal(self, token: str) -> Principal | None:
+        """Whose token it is; None for one that is unknown or has expired."""
+        found = self._principals.get(self._place(hashlib.sha256(token.encode()).digest()))
+        if found is None or found.expires_unix_seconds is None:
+            return found
+        return found if self._clock() < found.expires_unix_seconds else None
+
+    def _add(self, number: int, line: str) -> None:
+        try:
+            digest, principal = _entry(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"line {number}: {error}") from error
+        if self._place(digest) in self._principals:
+            raise ValueError(f"line {number}: this token stands there twice")
+        self._principals[self._place(digest)] = principal
+
+    def _place(self, digest: bytes) -> bytes:
+        return hashlib.blake2b(digest, key=self._secret).digest()
+
+
+def watched(setting: str, path: Path) -> Reloaded[Tokens]:
+    """The tokens of a file, read again when it was replaced. Raises FileInvalid."""
+    return Reloaded(setting, [path], lambda: Tokens(path.read_text().splitlines()))
+
+
+def _entry(fields: Any) -> tuple[bytes, Principal]:
+    """The hash of a token and its principal, from a line of the file."""
+    if not isinstance(fields, dict) or not _FIELDS <= fields.keys() <= _FIELDS | {"expires"}:
+        raise ValueError(f"an entry has {', '.join(sorted(_FIELDS))} and, if it ends, expires")
+    name, scopes, digest = fields["principal"], fields["scopes"], fields["sha256"]
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError(f"principal is {name!r}; it must be a name")
+    if not isinstance(scopes, list) or not scopes or any(each not in SCOPES for each in scopes):
+        raise ValueError(f"scopes are {scopes!r}; it must be a list of some of {list(SCOPES)}")
+    if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
+        raise ValueError("sha256 must be 64 hexadecimal digits, in lower case")
+    expires = _unix_seconds(fields["expires"]) if "expires" in fields else None
+    return bytes.fromhex(digest), Principal(f"token:{name}", frozenset(scopes), expires)
+
+
+def _unix_seconds(text: Any) -> float:
+    try:
+        moment = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        raise ValueError(f"expires is {text!r}; it must be like 2027-01-31T12:00:00Z") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def new_token(
+    principal: str, scopes: Sequence[str], expires: datetime | None = None
+) -> tuple[str, str]:
+    """
+    A new random token, and the line of the tokens file that lets it in.
+
+    Raises ValueError for a principal or scope that the file cannot hold.
+    """
+    token = "ntm_" + secrets.token_urlsafe(32)
+    fields: dict[str, Any] = {
+        "principal": principal,
+        "scopes": list(scopes),
+        "sha256": _hash(token),
+    }
+    if expires is not None:
+        fields["expires"] = expires.isoformat(timespec="seconds")
+    _entry(fields)
+    return token, json.dumps(fields)
+
+
+def _hash(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""The sessions and their steps; synchronous, without asyncio, gRPC, protobuf or a store."""

@@ -1,0 +1,164 @@
+"""Admission: what a client may ask for, within the server's limits; decides, changes nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from service.engine.saving import Durability, Policy
+from service.engine.sessions import Held, Session
+from service.engine.work import Chunk, trace_width
+from service.errors import CapacityExceeded, InvalidRequest
+from service.settings import Settings
+from service.spec import Float32, ModelSpec
+
+_FEWEST_LOCATIONS = 3
+"""With fewer, the shifts by -1, 0 and +1 would not lead to three different locations."""
+
+_ENVELOPE_BYTES = 16_384
+"""What a message may need besides the outputs and traces: names, numbers, lengths."""
+
+
+_SMALL_REPLY_BYTES = 32_768
+"""Outputs that fit into a message of any size that can be set."""
+
+
+class Admission:
+    """Checks requests against the settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        """The settings hold the limits."""
+        self._settings = settings
+
+    def locations(self, spec: ModelSpec, asked: int) -> int:
+        """The memory locations of a session that asks for so many, 0 for the model's default."""
+        most = self._settings.max_locations
+        if asked in (0, spec.default_locations):
+            return spec.default_locations
+        if not spec.has_memory:
+            raise InvalidRequest(f"locations is {asked}, but this model has no memory; leave it 0")
+        if spec.fixed_locations:
+            raise InvalidRequest(
+                f"locations is {asked}; the model's initial memory was learned for "
+                f"{spec.default_locations}, so it works with those only"
+            )
+        if not _FEWEST_LOCATIONS <= asked <= most:
+            raise InvalidRequest(
+                f"locations is {asked}; the limits are {_FEWEST_LOCATIONS} and {most}"
+            )
+        return asked
+
+    def idle_timeout_seconds(self, asked: float | None) -> float:
+        """The idle timeout of a session that asks for it, None for the server's default."""
+        if asked is None:
+            return self._settings.default_idle_timeout_seconds
+        most = self._settings.max_idle_timeout_seconds
+        if not 0 < asked <= most:
+            raise InvalidRequest(f"idle timeout is {asked} s; it must be above 0, at most {most}")
+        return asked
+
+    def durability(self, asked: Durability | None, *, has_store: bool) -> Durability:
+        """The durability of a session that asks for it, None for the server's default."""
+        settings = self._settings
+        every = settings.checkpoint_every_steps
+        if asked is None:
+            asked = Durability(Policy(settings.durability)) if has_store else Durability()
+        if asked.policy is not Policy.NONE and not has_store:
+            raise InvalidRequest(
+                f"durability is {asked.policy.value}, but this server has no store; ask for none"
+            )
+        if asked.policy is Policy.ASYNCHRONOUS:
+            return Durability(asked.policy, asked.every_steps or every)
+        return Durability(asked.policy)
+
+    def room(self, held: Held, held_by_owner: Held, new_bytes: int) -> None:
+        """Refuse a session of `new_bytes` of state when so much is held, by its owner or in all."""
+        most = self._settings
+        own_sessions, own_bytes = (
+            most.max_sessions_per_principal,
+            most.max_state_bytes_per_principal,
+        )
+        self._check_sessions(held_by_owner, own_sessions, "max_sessions_per_principal")
+        self._check_bytes(held_by_owner, new_bytes, own_bytes, "max_state_bytes_per_principal")
+        self._check_sessions(held, most.max_sessions, "max_sessions")
+        self._check_bytes(held, new_bytes, most.max_state_bytes, "max_state_bytes")
+
+    def _check_sessions(self, held: Held, most: int, limit: str) -> None:
+        if most and held.sessions >= most:
+            raise CapacityExceeded(
+                f"{held.sessions} sessions are open, as many as {limit} allows; delete one or try "
+                "again later",
+                retry_delay_seconds=self._settings.retry_delay_seconds,
+                limit=limit,
+            )
+
+    def _check_bytes(self, held: Held, new_bytes: int, most: int, limit: str) -> None:
+        if most and held.state_bytes + new_bytes > most:
+            raise CapacityExceeded(
+                f"the session needs {new_bytes} bytes of state, and {held.state_bytes} of "
+                f"{most}, which is {limit}, are taken; use fewer locations or try again later",
+                retry_delay_seconds=self._settings.retry_delay_seconds,
+                limit=limit,
+            )
+
+    def chunk(self, session: Session, chunk: Chunk) -> None:
+        """Shape the chunk's inputs to [steps, X] and count its steps, or refuse it."""
+        spec = session.slab.network.spec
+        chunk.inputs = self._shaped(chunk.inputs, spec.input_width)
+        steps = len(chunk.inputs)
+        settings = self._settings
+        if chunk.selection or 4 * spec.output_width * steps > _SMALL_REPLY_BYTES:
+            self._check_reply_size(steps, chunk, spec, session.locations)
+        if session.waiting_steps + steps > settings.max_waiting_steps:
+            raise CapacityExceeded(
+                f"{session.waiting_steps} steps of session {session.id!r} wait; with {steps} "
+                f"more they exceed the {settings.max_waiting_steps} allowed; await some replies",
+                retry_delay_seconds=settings.retry_delay_seconds,
+                limit="max_waiting_steps",
+            )
+        chunk.remaining = steps
+
+    def _shaped(self, values: Float32, width: int) -> Float32:
+        """The input values as [steps, width]; every one is finite and not too large."""
+        most, magnitude = self._settings.max_chunk_steps, self._settings.max_input_magnitude
+        if values.size == 0 or values.size % width:
+            raise InvalidRequest(
+                f"inputs hold {values.size} values; a chunk is one or more steps of {width} each"
+            )
+        inputs = values.reshape(-1, width)
+        if len(inputs) > most:
+            raise InvalidRequest(f"a chunk of {len(inputs)} steps; the limit is {most}; split it")
+        # Quick, and false for NaN; where the sum of squares is larger, a value may be so or not.
+        wide = values.astype(np.float64)
+        if not wide.dot(wide) <= magnitude:
+            self._check_values(inputs)
+        return inputs
+
+    def _check_values(self, inputs: Float32) -> None:
+        magnitude = self._settings.max_input_magnitude
+        allowed = np.abs(inputs) <= magnitude  # false for NaN as well
+        if not allowed.all():
+            step, channel = np.argwhere(~allowed)[0]
+            raise InvalidRequest(
+                f"input {inputs[step, channel]} at step {step} of the chunk, channel {channel}: "
+                f"values must be finite, of magnitude at most {magnitude:g}"
+            )
+
+    def _check_reply_size(self, steps: int, chunk: Chunk, spec: ModelSpec, locations: int) -> None:
+        """Note the size of the chunk's reply, or refuse the chunk."""
+        step_bytes = 4 * spec.output_width
+        for name in chunk.selection:
+            tensor = spec.trace(name)
+            if tensor is None:
+                known = ", ".join(trace.name for trace in spec.traces) or "none"
+                raise InvalidRequest(f"trace {name[:64]!r} is unknown; the model has: {known}")
+            width, sparse = trace_width(tensor, locations, chunk.top_k)
+            step_bytes += 4 * tensor.heads * width * (2 if sparse else 1)
+        size = self._settings.max_message_bytes
+        most = (size - _ENVELOPE_BYTES) // step_bytes
+        if steps > most:
+            raise InvalidRequest(
+                f"a reply for {steps} steps of {step_bytes} bytes each would exceed the "
+                f"message size of {size} bytes; send at most {most} steps in a chunk, or select "
+                "fewer traces or a top_k"
+            )
+        chunk.reply_bytes = steps * step_bytes

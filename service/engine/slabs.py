@@ -1,0 +1,97 @@
+"""The slabs of every version and memory size: where state is, and how it gets in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from service.engine import checkpoint
+from service.engine.checkpoint import Checkpoint
+from service.engine.sessions import Session
+from service.errors import CheckpointForeign
+from service.models.runtime import Network
+from service.models.slab import Slab
+from service.models.version import Version
+from service.spec import Float32
+
+
+class Slabs:
+    """Gives sessions their places, and takes them back."""
+
+    def __init__(self, networks: Mapping[Version, Network]) -> None:
+        """Of these networks, which may come and go while they have no slab."""
+        self._networks = networks
+        self._slabs: dict[tuple[Version, int], Slab] = {}
+
+    def __iter__(self) -> Iterator[Slab]:
+        """Those in use. Another thread may iterate."""
+        return iter(list(self._slabs.values()))
+
+    def of(self, model: str) -> list[Slab]:
+        """A model's slabs in use. Any thread may ask."""
+        return [slab for (version, _), slab in list(self._slabs.items()) if version.model == model]
+
+    def place(self, version: Version, locations: int) -> tuple[Slab, int]:
+        """
+        A slot at the version's initial state, and its slab; no run may be under way.
+
+        The slab is made for the first slot of its memory size, and grows when it is full.
+        """
+        slab = self._slabs.get((version, locations))
+        if slab is None:
+            slab = self._slabs[version, locations] = Slab(self._networks[version], locations)
+        return slab, slab.acquire()
+
+    def leave(self, session: Session) -> None:
+        """Take a session's slot back, and the slab with the last one."""
+        session.slab.release(session.slot)
+        if not session.slab.used:
+            del self._slabs[session.version, session.locations]
+
+    @staticmethod
+    def state(session: Session) -> dict[str, Float32]:
+        """A copy of a session's state by name, without a batch axis."""
+        rows = session.slab.read([session.slot])
+        return {name: values[0] for name, values in rows.items()}
+
+    @staticmethod
+    def checkpoints(sessions: Sequence[Session]) -> list[Checkpoint]:
+        """Each session's state at its step."""
+        taken: dict[Session, Checkpoint] = {}
+        by_slab: dict[Slab, list[Session]] = {}
+        for session in sessions:
+            by_slab.setdefault(session.slab, []).append(session)
+        for slab, its in by_slab.items():
+            rows = slab.read([session.slot for session in its])
+            for row, session in enumerate(its):
+                state = {name: values[row].ravel() for name, values in rows.items()}
+                hash_, locations = slab.network.content_hash, slab.locations
+                taken[session] = Checkpoint(hash_, locations, session.next_step, state)
+        return [taken[session] for session in sessions]
+
+    @staticmethod
+    def restore(session: Session, taken: Checkpoint) -> None:
+        """
+        Set a session's state to a checkpoint's.
+
+        Raises:
+            CheckpointForeign, CheckpointDamaged: it is not for this session; nothing was changed.
+        """
+        network = session.slab.network
+        state = checkpoint.state_for(taken, network.spec, network.content_hash)
+        if taken.locations != session.locations:
+            raise CheckpointForeign(
+                f"the checkpoint has {taken.locations} locations, the session {session.locations}",
+                expected=session.locations,
+                actual=taken.locations,
+            )
+        session.slab.write(session.slot, state)
+
+    @staticmethod
+    def copy(source: Session, target: Session) -> None:
+        """Set a session of the same slab to another's state, which does not leave the device."""
+        source.slab.copy(source.slot, target.slot)
+
+    def check_integrity(self) -> None:
+        """Raise RuntimeError, with the counts, unless every slot is either free or taken, once."""
+        for slab in self:
+            slab.check_integrity()

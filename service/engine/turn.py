@@ -1,0 +1,70 @@
+"""A turn: one run of the network for a batch of sessions, and what came of it."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import numpy as np
+
+from service.engine.sessions import Session
+from service.models.runtime import BoundRun
+from service.spec import Float32
+
+log = logging.getLogger(__name__)
+
+
+class Turn:
+    """
+    Some ticks of a batch of sessions, ready to run.
+
+    Between being made and being committed by the engine it may run on any thread: it touches its
+    own sessions' rows of the slab and nothing else.
+    """
+
+    def __init__(
+        self, sessions: list[Session], bound: BoundRun, ticks: int, buffers: int, *, short: bool
+    ) -> None:
+        """Fill the buffers with the next steps of each session's chunk."""
+        self.sessions = sessions
+        self.ticks = ticks
+        self.buffers = buffers
+        """The number of the buffers that are its own until it is committed."""
+        self.short = short
+        """Whether it takes no longer than to wake a thread and be woken by it."""
+        self.started_seconds = 0.0
+        """When the run began, by the monotonic clock."""
+        self.seconds = 0.0
+        """How long the run took."""
+        self.failed = False
+        """Whether the run raised an error; some of the rows may have been written."""
+        self.outputs: Float32
+        """[ticks, batch, Y]."""
+        self.traces: dict[str, Float32]
+        """By graph output, [ticks, batch, heads, width]."""
+        self._bound = bound
+        rows = len(sessions)
+        chunks = [session.chunk for session in sessions]
+        columns = [chunk.inputs[chunk.done : chunk.done + ticks, None] for chunk in chunks]
+        np.concatenate(columns, axis=1, out=bound.inputs[:, :rows])
+        bound.inputs[:, rows:] = bound.inputs[:, rows - 1 : rows]
+        bound.slots[:rows] = [session.slot for session in sessions]
+        bound.slots[rows:] = bound.slots[rows - 1]
+
+    @property
+    def padding(self) -> int:
+        """Rows besides the sessions' own."""
+        return len(self._bound.slots) - len(self.sessions)
+
+    def run(self) -> None:
+        """Run the network and take the results out of the buffers. Raises nothing."""
+        self.started_seconds = time.monotonic()
+        try:
+            self._bound.run()
+        except Exception:
+            log.exception("run failed", extra={"sessions": len(self.sessions)})
+            self.failed = True
+            return
+        self.seconds = time.monotonic() - self.started_seconds
+        self.outputs = self._bound.output.copy()
+        self.traces = {name: array.copy() for name, array in self._bound.traces.items()}

@@ -1,0 +1,1 @@
+"""Carries out what the engine decides: asyncio, threads and the store around it."""

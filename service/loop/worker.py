@@ -1,0 +1,257 @@
+"""The worker: turns the engine on the event loop, and runs networks on threads beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from service.engine.engine import Engine
+from service.engine.turn import Turn
+from service.engine.work import Work
+from service.errors import Draining
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Call = tuple[Callable[[], Any], "asyncio.Future[Any]"]
+
+
+class Worker:
+    """
+    Turns an engine, so that the event loop never waits long for a network's run.
+
+    The engine belongs to the event loop; only a turn's run is made on one of the worker's own
+    threads, and onnxruntime holds no lock of the interpreter meanwhile. A run so short that it
+    takes no longer than to wake a thread is made in place, once all that has arrived together is
+    scheduled.
+    """
+
+    def __init__(self, engine: Engine, parallel_runs: int) -> None:
+        """
+        Prepare, inside the event loop that the engine is to belong to.
+
+        Turns are begun while the engine can schedule them: one more than `parallel_runs`, and no
+        thread ever waits for its next.
+        """
+        self._engine = engine
+        self._loop = asyncio.get_running_loop()
+        self._turns: SimpleQueue[Turn | None] = SimpleQueue()
+        self._begun: set[Turn] = set()
+        self._is_due = False
+        self._calls: deque[Call] = deque()
+        self._expiry: asyncio.TimerHandle | None = None
+        self._stopping = False
+        self._pending: set[Work] = set()
+        self._nothing_pending = asyncio.Event()
+        self._nothing_pending.set()
+        self.crashed: asyncio.Future[None] = self._loop.create_future()
+        """Done when the engine has failed in a way that it cannot recover from."""
+        self.advance_store: Callable[[], None] = lambda: None
+        """Called whenever the engine may have left something to do with the store."""
+        self._threads = [
+            threading.Thread(target=self._run, name=f"runs-{number}", daemon=True)
+            for number in range(parallel_runs)
+        ]
+
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
+
+    async def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run `function(*arguments)`, a method of the engine, between two turns."""
+        if self._stopping:
+            raise _stopped()
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._calls.append((lambda: function(*arguments), future))
+        if not self._begun:
+            self._perform_calls()
+        return await future
+
+    def submit(self, works: Sequence[Work]) -> None:
+        """Hand over work, whose `answered` is called when it has its outcome or its error."""
+        if self._stopping:
+            for work in works:
+                work.error = _stopped()
+                self._loop.call_soon(work.answered, work)
+            return
+        self._pending.update(works)
+        self._nothing_pending.clear()
+        try:
+            for work in works:
+                self._engine.submit(work)
+        except Exception as error:
+            self._crash(error)
+            return
+        self._advance_soon()
+
+    def ask(self, work: Work) -> asyncio.Future[Any]:
+        """
+        Hand over work; the future gets its outcome or its error.
+
+        Cancelling the future drops the work if it waits, or stops it after the turn under way.
+        """
+        future: asyncio.Future[Any] = self._loop.create_future()
+        work.answered = lambda done: _settle(future, done.outcome, done.error)
+        future.add_done_callback(lambda done: setattr(work, "cancelled", done.cancelled()))
+        self.submit([work])
+        return future
+
+    def resume(self) -> None:
+        """Go on after something outside of a turn has changed sessions, or finished work."""
+        if not self._stopping:
+            self._advance_soon()
+
+    def give_up(self, work: Work) -> None:
+        """Answer work that has an error and that the engine does not know of."""
+        self._answer([work])
+
+    async def drain(self, seconds: float) -> bool:
+        """Refuse new work, wait that long for the work there is; whether all was finished."""
+        self._engine.draining = True
+        try:
+            await asyncio.wait_for(self._nothing_pending.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    async def stop(self) -> None:
+        """End the threads after the runs under way. Work still waiting fails."""
+        self._stopping = True
+        for _ in self._threads:
+            self._turns.put(None)
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
+        if self._expiry:
+            self._expiry.cancel()
+        self._fail_all(_stopped())
+
+    def _run(self) -> None:
+        """On a thread of the worker's: run turns until told to end."""
+        while (turn := self._turns.get()) is not None:
+            turn.run()
+            try:
+                self._loop.call_soon_threadsafe(self._ran, turn)
+            except RuntimeError:
+                return  # the loop has closed: nobody is left to answer
+
+    def _ran(self, turn: Turn) -> None:
+        self._begun.discard(turn)
+        if self._stopping:
+            return
+        try:
+            self._engine.commit(turn)
+        except Exception as error:
+            self._crash(error)
+            return
+        if self._calls and not self._begun:
+            self._perform_calls()
+        self._advance()
+
+    def _perform_calls(self) -> None:
+        """Do what is to be done between two turns."""
+        while self._calls:
+            call, future = self._calls.popleft()
+            if future.done():
+                continue  # nobody waits any more
+            try:
+                future.set_result(call())
+            except Exception as error:
+                future.set_exception(error)
+        self._advance_soon()
+        self._expire_in_time()
+
+    def _advance_soon(self) -> None:
+        """Advance once all that has arrived together is scheduled."""
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._advance)
+
+    def _advance(self) -> None:
+        """Begin turns, or make one if it is short; answer what is finished."""
+        self._is_due = False
+        if self._stopping:
+            return
+        try:
+            self._begin()
+            self.advance_store()
+            finished = self._engine.finished()
+        except Exception as error:
+            self._crash(error)
+            return
+        self._answer(finished)
+        if self._engine.busy and not self._begun:
+            self._advance_soon()
+
+    def _begin(self) -> None:
+        """Hand turns to the threads, one more than they run, so that none waits for its next."""
+        while self._engine.can_schedule and not self._calls:
+            turn = self._engine.schedule()
+            if turn is None:
+                return
+            if turn.short and not self._begun:
+                turn.run()
+                self._engine.commit(turn)
+                return
+            self._begun.add(turn)
+            self._turns.put(turn)
+
+    def _answer(self, finished: Sequence[Work]) -> None:
+        for work in finished:
+            self._pending.discard(work)
+            work.answered(work)
+        if not self._pending:
+            self._nothing_pending.set()
+
+    def _expire_in_time(self) -> None:
+        """See to it that sessions expire when their time comes, the next one above all."""
+        seconds = self._engine.seconds_to_deadline()
+        if seconds is None or self._stopping:
+            return
+        when = self._loop.time() + seconds
+        if self._expiry is None or when < self._expiry.when():
+            if self._expiry:
+                self._expiry.cancel()
+            self._expiry = self._loop.call_at(when, self._expire)
+
+    def _expire(self) -> None:
+        self._expiry = None
+        try:
+            self._engine.expire()
+        except Exception as error:
+            self._crash(error)
+            return
+        self._advance_soon()
+        self._expire_in_time()
+
+    def _crash(self, error: Exception) -> None:
+        log.critical("the engine failed", exc_info=error)
+        self._stopping = True
+        self._fail_all(error)
+        _settle(self.crashed, None, error)
+
+    def _fail_all(self, error: BaseException) -> None:
+        for work in self._pending:
+            work.error = error
+        self._answer(list(self._pending))
+        for _, future in self._calls:
+            _settle(future, None, error)
+        self._calls.clear()
+
+
+def _stopped() -> Draining:
+    return Draining("this server has stopped; connect to another replica")
+
+
+def _settle(future: asyncio.Future[Any], outcome: Any, error: BaseException | None) -> None:
+    if future.done():
+        return  # cancelled meanwhile
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(outcome)

@@ -1,0 +1,101 @@
+"""Takes over files of models that were put, replaced or removed while the server runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+
+from service.errors import ModelInvalid
+from service.models.catalogue import Catalogue
+from service.models.folder import Change, ModelFile, Place
+from service.models.version import Version
+from service.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0
+"""How often the folder of models is looked at."""
+
+_OUTCOMES = ("taken", "failed", "removed")
+
+
+class Reloads:
+    """
+    Looks at the folder of models now and then, on the event loop; what takes long is on a thread.
+
+    A version for new sessions takes over once it is loaded, if the one before it was, so that
+    nobody waits for it. One that cannot be loaded changes nothing.
+    """
+
+    def __init__(
+        self, catalogue: Catalogue, has_sessions: Callable[[Version], bool], metrics: Metrics
+    ) -> None:
+        """Keep the catalogue up to date; versions that have sessions stay in it."""
+        self._catalogue = catalogue
+        self._has_sessions = has_sessions
+        self._metrics = metrics
+        self._is_readable = True
+        # The first failure is seen only where there was a count of none before.
+        for model in catalogue.models:
+            for outcome in _OUTCOMES:
+                metrics.model_reloads.labels(model, outcome)
+        self._looking = asyncio.create_task(self._look_again_and_again())
+
+    async def stop(self) -> None:
+        """Look no more. A network being loaded is thrown away."""
+        self._looking.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._looking
+
+    async def look(self) -> None:
+        """Take over what has changed, and let go of what nobody needs any more."""
+        try:
+            changes = await asyncio.to_thread(self._catalogue.folder.look)
+        except OSError as error:
+            if self._is_readable:
+                log.error("models cannot be looked at", extra={"why": str(error)})
+            self._is_readable = False
+            return
+        self._is_readable = True
+        for change in changes:
+            await self._take(change)
+        await self._catalogue.tidy(self._has_sessions)
+
+    async def _look_again_and_again(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                await self.look()
+            except Exception:
+                log.exception("models could not be looked at")
+
+    async def _take(self, change: Change) -> None:
+        place, found = change
+        if isinstance(found, ModelFile) and self._catalogue.at(place) == found.version:
+            return  # another file of the same content
+        outcome, why = "taken", ""
+        if found is None:
+            self._catalogue.remove(place)
+            outcome = "removed"
+        elif isinstance(found, ModelInvalid):
+            outcome, why = "failed", found.message
+        else:
+            try:
+                await self._take_over(place, found)
+            except ModelInvalid as error:
+                outcome, why = "failed", error.message
+        self._metrics.model_reloads.labels(place.model, outcome).inc()
+        fields = {"model": place.model, "file": str(place.path)}
+        if why:
+            log.error("model file not taken over", extra={**fields, "why": why})
+        else:
+            log.info(f"model file {outcome}", extra=fields)
+
+    async def _take_over(self, place: Place, file: ModelFile) -> None:
+        """Load a version that new sessions are about to need; then have them opened on it."""
+        if place.is_current and self._catalogue.is_needed(place.model):
+            self._catalogue.know(file)
+            await self._catalogue.load(file.version)
+        self._catalogue.put(place, file)

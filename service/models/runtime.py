@@ -1,0 +1,293 @@
+"""The only user of onnxruntime: networks on a device, and the buffers that they run on."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from service.errors import ModelInvalid
+from service.models import cuda, graph
+from service.spec import Float32, ModelSpec
+
+log = logging.getLogger(__name__)
+
+CUDA_BATCH_MULTIPLE = 8
+"""On a GPU there are few batch sizes, since each new one costs memory and time to prepare."""
+
+Int64 = npt.NDArray[np.int64]
+Tensors = Mapping[str, onnxruntime.OrtValue]
+"""The slab tensors by `StateTensor.name`, each [capacity, ...], on the network's device."""
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+_OPTIONS: dict[str, dict[str, str]] = {"cpu": {}, "cuda": {"use_tf32": "0"}}
+"""
+Of each provider. CUDA would by default round the factors of matrix products to 10 bits (TF32), and
+a network's answers then differ from its card's by more than `export` lets a file differ.
+"""
+
+
+class Network:
+    """One model, loaded: runs steps over slabs that it allocates."""
+
+    def __init__(
+        self, model: bytes, device: str = "auto", threads: int = 1, max_burst: int = 8
+    ) -> None:
+        """
+        Load a step graph from the bytes of its ONNX file.
+
+        Args:
+            device: `cpu`, `cuda`, or `auto` for CUDA where it works.
+            threads: onnxruntime threads inside one run.
+            max_burst: most ticks that one run is to make.
+
+        Raises:
+            ModelInvalid: the bytes break the contract of `service.spec`.
+            RuntimeError: `cuda` was asked for and CUDA does not work here.
+        """
+        proto, self.spec = graph.parse(model)
+        self.content_hash = content_hash(model)
+        self.bursts = [2**power for power in range(max_burst.bit_length())]
+        """How many ticks a run can make."""
+        self._steps = {
+            (ticks, traced): _load(
+                graph.slab_graph(proto, self.spec, ticks, traced=traced), device, threads
+            )
+            for ticks in self.bursts
+            for traced in (False, True)
+        }
+        step = self._steps[1, True]
+        self.provider: str = step.get_providers()[0]
+        self._device = "cuda" if self.provider == _PROVIDERS["cuda"] else "cpu"
+        self.on_cpu = self._device == "cpu"
+        self.batch_multiple = graph.batch_multiple(proto) if self.on_cpu else CUDA_BATCH_MULTIPLE
+        """Batches are of a multiple of this, so that no row's result depends on its neighbours."""
+        self._read = _load(graph.rows_graph(self.spec, proto, write=False), self._device, threads)
+        self._write = _load(graph.rows_graph(self.spec, proto, write=True), self._device, threads)
+        self._copy = _load(graph.copy_graph(self.spec, proto), self._device, threads)
+        self._output_shapes = {
+            value.name.removeprefix(graph.tick_name("", 0)): value.shape
+            for value in step.get_outputs()
+        }
+        _check_shapes(self.spec, self._output_shapes)
+
+    def allocate(self, capacity: int, locations: int) -> Tensors:
+        """Slab tensors with room for that many slots; their contents are undefined."""
+        return {
+            tensor.name: onnxruntime.OrtValue.ortvalue_from_shape_and_type(
+                (capacity, *tensor.shape_at(locations)), np.float32, self._device
+            )
+            for tensor in self.spec.state
+        }
+
+    def read_rows(self, tensors: Tensors, slots: Sequence[int]) -> dict[str, Float32]:
+        """Copies of the slots' rows, by state name, each [slots, ...]."""
+        binding = self._bind_slabs(self._read, tensors, slots)
+        for tensor in self.spec.state:
+            binding.bind_output(tensor.input, "cpu")
+        self._read.run_with_iobinding(binding)
+        rows = binding.copy_outputs_to_cpu()
+        return {tensor.name: row for tensor, row in zip(self.spec.state, rows, strict=True)}
+
+    def write_rows(
+        self, tensors: Tensors, slots: Sequence[int], rows: Mapping[str, Float32]
+    ) -> None:
+        """Overwrite the slots' rows, by state name, each [slots, ...]; others stay as they are."""
+        binding = self._bind_slabs(self._write, tensors, slots)
+        for tensor in self.spec.state:
+            binding.bind_cpu_input(tensor.output, np.ascontiguousarray(rows[tensor.name]))
+            binding.bind_ortvalue_output(graph.slab_name(tensor.output), tensors[tensor.name])
+        self._write.run_with_iobinding(binding)
+
+    def copy_row(self, tensors: Tensors, source: int, target: int) -> None:
+        """Overwrite the row of one slot with that of another, on the device."""
+        binding = self._bind_slabs(self._copy, tensors, [target])
+        binding.bind_cpu_input(graph.SOURCES, np.array([source], np.int64))
+        for tensor in self.spec.state:
+            binding.bind_ortvalue_output(graph.slab_name(tensor.output), tensors[tensor.name])
+        self._copy.run_with_iobinding(binding)
+
+    def bind(
+        self, tensors: Tensors, batch: int, locations: int, traced: frozenset[str], ticks: int
+    ) -> BoundRun:
+        """
+        Prepare runs of that many rows and ticks, one of `bursts`.
+
+        They give the graph outputs `traced` besides the model's output. The result keeps the
+        tensors alive.
+        """
+        session = self._steps[ticks, bool(traced)]
+        shapes = self._shapes(locations, traced)
+        return BoundRun(session, self.spec, tensors, (ticks, batch), shapes, self._device)
+
+    def _shapes(self, locations: int, traced: frozenset[str]) -> dict[str, tuple[int, int]]:
+        """Shapes [heads, width] of the traced graph outputs."""
+        shapes = {}
+        for name in traced:
+            _, heads, width = self._output_shapes[name]
+            shapes[name] = (heads, locations if isinstance(width, str) else width)
+        return shapes
+
+    def _bind_slabs(
+        self, session: onnxruntime.InferenceSession, tensors: Tensors, slots: Sequence[int]
+    ) -> onnxruntime.IOBinding:
+        binding = session.io_binding()
+        binding.bind_cpu_input(graph.SLOTS, np.array(slots, np.int64))
+        for tensor in self.spec.state:
+            binding.bind_ortvalue_input(graph.slab_name(tensor.input), tensors[tensor.name])
+        return binding
+
+
+class BoundRun:
+    """
+    Buffers for some ticks of a batch of one size, bound to a slab once and run many times.
+
+    Fill `inputs` and `slots`, call `run`, read `output` and `traces`; rows beyond the batch's own
+    must repeat one of its rows, which then is stepped once all the same.
+    """
+
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        spec: ModelSpec,
+        tensors: Tensors,
+        shape: tuple[int, int],
+        traced: Mapping[str, tuple[int, int]],
+        device: str,
+    ) -> None:
+        """Allocate for `shape` [ticks, batch]; `traced` has [heads, width] of each output."""
+        self._session = session
+        self._binding = session.io_binding()
+        ticks, batch = shape
+        self.inputs: Float32 = np.zeros((*shape, spec.input_width), np.float32)
+        """[ticks, batch, X]."""
+        self.slots: Int64 = np.zeros(batch, np.int64)
+        """[batch]."""
+        self.output: Float32 = np.zeros((*shape, spec.output_width), np.float32)
+        """[ticks, batch, Y]; overwritten by each run."""
+        self.traces: dict[str, Float32] = {
+            name: np.zeros((*shape, *widths), np.float32) for name, widths in traced.items()
+        }
+        """By graph output, [ticks, batch, heads, width]; overwritten by each run."""
+        self._copies: list[tuple[onnxruntime.OrtValue, npt.NDArray[Any]]] = []
+        self._bind_input(graph.SLOTS, self.slots, device)
+        for tick in range(ticks):
+            self._bind_input(graph.tick_name(spec.input, tick), self.inputs[tick], device)
+            for name, array in ((spec.output, self.output), *self.traces.items()):
+                value = _wrap(array[tick])
+                self._binding.bind_ortvalue_output(graph.tick_name(name, tick), value)
+        for tensor in spec.state:
+            slab = tensors[tensor.name]
+            self._binding.bind_ortvalue_input(graph.slab_name(tensor.input), slab)
+            self._binding.bind_ortvalue_output(graph.slab_name(tensor.output), slab)
+
+    def run(self) -> None:
+        """Make the ticks: updates the slab's rows, `output` and `traces` in place."""
+        for value, array in self._copies:
+            value.update_inplace(array)
+        self._session.run_with_iobinding(self._binding)
+
+    def _bind_input(self, name: str, array: npt.NDArray[Any], device: str) -> None:
+        value = onnxruntime.OrtValue.ortvalue_from_numpy(array, device)
+        self._binding.bind_ortvalue_input(name, value)
+        if device != "cpu":
+            # Binding the array itself would copy it to the device once, for all runs.
+            self._copies.append((value, array))
+
+
+def content_hash(model: bytes) -> str:
+    """What names a model's exact content: SHA-256 of its file, in hexadecimal."""
+    return hashlib.sha256(model).hexdigest()
+
+
+def provider(device: str) -> str:
+    """
+    The execution provider that networks on that device will run on.
+
+    Raises:
+        RuntimeError: `cuda` was asked for and CUDA does not work here.
+    """
+    session = _load(graph.identity(), device, threads=1)
+    name: str = session.get_providers()[0]
+    return name
+
+
+def parallel_runs(provider: str) -> int:
+    """
+    How many runs to make at once on a provider.
+
+    The runs of one GPU are made in turn. Of the cores, one is left to the event loop: runs on all
+    of them make more steps in all, but a step that comes alone then waits longer.
+    """
+    cores = len(os.sched_getaffinity(0))
+    return 1 if provider == _PROVIDERS["cuda"] else max(1, cores - 1)
+
+
+def _wrap(array: npt.NDArray[Any]) -> onnxruntime.OrtValue:
+    """An OrtValue over the array's own memory."""
+    return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+
+
+def _load(model: bytes, device: str, threads: int) -> onnxruntime.InferenceSession:
+    fault = _cuda_fault() if device != "cpu" else None
+    if device == "cuda" and fault:
+        raise RuntimeError(f"device is cuda, but {fault}; set the device to auto or cpu otherwise")
+    names = ["cpu"] if device == "cpu" or fault else ["cuda", "cpu"]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    try:
+        session = onnxruntime.InferenceSession(
+            model, options, providers=[(_PROVIDERS[name], _OPTIONS[name]) for name in names]
+        )
+    except Exception as error:  # onnxruntime's errors share no other base class
+        raise ModelInvalid(f"onnxruntime cannot load the model: {error}") from error
+    if device == "cuda" and session.get_providers()[0] != _PROVIDERS["cuda"]:
+        raise RuntimeError("device is cuda, but onnxruntime found no GPU that it can use")
+    return session
+
+
+@cache
+def _cuda_fault() -> str | None:
+    """
+    Why CUDA cannot be used here, or None; found out, and logged, once.
+
+    onnxruntime lists the provider wherever it was built in, and where it cannot load falls back to
+    the CPU with no more than a line on standard error.
+    """
+    if _PROVIDERS["cuda"] in onnxruntime.get_available_providers():
+        # CUDA and cuDNN where pip installs them, which the dynamic linker does not search.
+        with contextlib.redirect_stdout(io.StringIO()):
+            onnxruntime.preload_dlls()
+        folder = Path(onnxruntime.__file__).parent / "capi"
+        fault = cuda.why_not(onnxruntime.__version__, onnxruntime.cuda_version, folder)
+    else:
+        fault = f"onnxruntime {onnxruntime.__version__} has no CUDA provider (onnxruntime-gpu has)"
+    if fault:
+        log.info("no CUDA", extra={"reason": fault})
+    return fault
+
+
+def _check_shapes(spec: ModelSpec, shapes: Mapping[str, Sequence[int | str]]) -> None:
+    """Refuse traces that point outside the graph outputs they name."""
+    if list(shapes[spec.output][1:]) != [spec.output_width]:
+        raise ModelInvalid(f"output has shape {shapes[spec.output]}, spec says {spec.output_width}")
+    for trace in spec.traces:
+        shape = shapes[trace.output]
+        if len(shape) != 3 or not isinstance(shape[1], int):
+            raise ModelInvalid(f"trace {trace.name!r}: {trace.output!r} has shape {shape}")
+        if trace.first_head < 0 or trace.first_head + trace.heads > shape[1]:
+            raise ModelInvalid(f"trace {trace.name!r}: {trace.output!r} has {shape[1]} heads")
+        if isinstance(shape[2], int) != isinstance(trace.width, int):
+            raise ModelInvalid(f"trace {trace.name!r}: {trace.output!r} has width {shape[2]}")

@@ -1,0 +1,116 @@
+"""Slots: which rows of the preallocated state tensors belong to a session."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from service.models.runtime import BoundRun, Network
+from service.spec import Float32
+
+_FIRST_CAPACITY = 8
+MOST_BINDINGS = 512
+"""Kinds of runs that buffers are kept for: batch sizes, ticks, what is traced, for each turn."""
+
+_ROWS_MOVED = 256
+
+
+class Slab:
+    """
+    The state of all resident sessions of one network at one memory size.
+
+    Grows by doubling, so that a slot costs what its state costs. All rows of a session lie at its
+    slot; nobody else reads or writes them.
+    """
+
+    def __init__(self, network: Network, locations: int) -> None:
+        """Start with room for a few slots; locations are 0 for a network without memory."""
+        self.network = network
+        self.locations = locations
+        self.capacity = _FIRST_CAPACITY
+        self.slot_bytes = network.spec.state_bytes(locations)
+        self._tensors = network.allocate(self.capacity, locations)
+        self._free = list(reversed(range(self.capacity)))
+        self._used: set[int] = set()
+        self._bindings: dict[tuple[int, frozenset[str], int, int], BoundRun] = {}
+
+    @property
+    def used(self) -> int:
+        """Slots taken."""
+        return len(self._used)
+
+    def acquire(self) -> int:
+        """Take a slot and set it to the initial state. Grows the slab when none is free."""
+        if not self._free:
+            self._grow()
+        slot = self._free.pop()
+        self._used.add(slot)
+        self.reset(slot)
+        return slot
+
+    def release(self, slot: int) -> None:
+        """Give a slot back. Raises KeyError if it is not taken."""
+        self._used.remove(slot)
+        self._free.append(slot)
+
+    def reset(self, slot: int) -> None:
+        """Set a slot to the model's initial state."""
+        # Made anew: kept, it would take as much memory as a session, for each number of locations.
+        initial = {
+            tensor.name: tensor.initial_value(self.locations)[None]
+            for tensor in self.network.spec.state
+        }
+        self.network.write_rows(self._tensors, [slot], initial)
+
+    def read(self, slots: Sequence[int]) -> dict[str, Float32]:
+        """Copies of the slots' states, by name, each [slots, ...]."""
+        return self.network.read_rows(self._tensors, slots)
+
+    def write(self, slot: int, state: Mapping[str, Float32]) -> None:
+        """Overwrite a slot's state, by name, each [1, ...]."""
+        self.network.write_rows(self._tensors, [slot], state)
+
+    def copy(self, source: int, target: int) -> None:
+        """Overwrite a slot's state with another's."""
+        self.network.copy_row(self._tensors, source, target)
+
+    def bind(self, rows: int, traced: frozenset[str], ticks: int = 1, buffers: int = 0) -> BoundRun:
+        """
+        Buffers for so many ticks of at least that many rows; the same ones for the same request.
+
+        There are as many sets of them as numbers of `buffers`, so that one can be filled while
+        others are run. They are good until the next `acquire`, which may move the slab.
+        """
+        multiple = self.network.batch_multiple
+        batch = -(-rows // multiple) * multiple
+        key = (batch, traced, ticks, buffers)
+        bound = self._bindings.get(key)
+        if bound is None:
+            if len(self._bindings) >= MOST_BINDINGS:
+                self._bindings.clear()
+            bound = self.network.bind(self._tensors, batch, self.locations, traced, ticks)
+            self._bindings[key] = bound
+        return bound
+
+    def check_integrity(self) -> None:
+        """Raise RuntimeError, with the counts, unless each slot is either free or taken, once."""
+        free = set(self._free)
+        if (
+            len(free) != len(self._free)
+            or free & self._used
+            or free | self._used != set(range(self.capacity))
+        ):
+            raise RuntimeError(
+                f"slots do not add up: capacity {self.capacity}, free {len(self._free)} "
+                f"({len(free)} distinct), used {len(self._used)}, both {len(free & self._used)}"
+            )
+
+    def _grow(self) -> None:
+        """Double the capacity; every slot keeps its number and its state."""
+        grown = self.network.allocate(2 * self.capacity, self.locations)
+        for start in range(0, self.capacity, _ROWS_MOVED):
+            slots = range(start, min(start + _ROWS_MOVED, self.capacity))
+            self.network.write_rows(grown, slots, self.network.read_rows(self._tensors, slots))
+        self._tensors = grown
+        self._bindings.clear()
+        self._free.extend(reversed(range(self.capacity, 2 * self.capacity)))
+        self.capacity *= 2

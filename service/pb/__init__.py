@@ -1,1 +1,0 @@
-"""Stubs generated from proto/ntm/v1 by `make proto`; never edited."""

@@ -1,0 +1,125 @@
+"""The only user of OpenTelemetry: spans of calls, and of each chunk's wait and runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.propagate import extract
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+
+from service import __version__
+from service.engine.work import Chunk
+from service.errors import NtmError
+from service.settings import Settings
+from service.telemetry.logs import session_tag
+
+SERVICE = "ntm.v1.NtmService"
+
+
+class Spans:
+    """
+    Makes spans, as children of those that clients name in `traceparent` metadata.
+
+    Without an endpoint in the settings they go nowhere and cost next to nothing.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """
+        Prepare to send spans to the settings' endpoint, if there is one.
+
+        Raises:
+            RuntimeError: there is one, and the extra `otel` is not installed.
+        """
+        self._provider: Any = _provider(settings) if settings.otlp_endpoint else None
+        provider = self._provider or trace.NoOpTracerProvider()
+        self._tracer = provider.get_tracer("ntm", __version__)
+
+    def call(
+        self, method: str, metadata: Iterable[tuple[str, str | bytes]]
+    ) -> AbstractContextManager[Span]:
+        """The span of a call, current within the context; an error that leaves it is noted."""
+        carrier = {key: value for key, value in metadata if isinstance(value, str)}
+        # https://opentelemetry.io/docs/specs/semconv/rpc/grpc/
+        attributes = {"rpc.system": "grpc", "rpc.service": SERVICE, "rpc.method": method}
+        return self._tracer.start_as_current_span(
+            f"{SERVICE}/{method}",
+            context=extract(carrier),
+            kind=SpanKind.SERVER,
+            attributes=attributes,
+            record_exception=False,  # the server's log has what is not the client's doing
+        )
+
+    @staticmethod
+    def parent() -> Context | None:
+        """What the spans of this call's chunks belong under; None if nobody will see them."""
+        span = trace.get_current_span()
+        return trace.set_span_in_context(span) if span.is_recording() else None
+
+    def record(self, chunk: Chunk, parent: Context) -> None:
+        """
+        Make the spans of a finished or failed chunk: itself, its wait, and its runs.
+
+        A run is one of onnxruntime's, for some ticks of a batch that the chunk's session was in.
+        """
+        to_epoch = time.time_ns() - time.monotonic_ns()
+
+        def nanoseconds(seconds: float) -> int:
+            return int(seconds * 1e9) + to_epoch
+
+        started = nanoseconds(chunk.submitted_seconds) if chunk.submitted_seconds else None
+        attributes: dict[str, str | int] = {
+            "ntm.session": session_tag(chunk.session_id),
+            "ntm.model": chunk.model,
+            "ntm.steps": chunk.done,
+        }
+        span = self._tracer.start_span(
+            "chunk", context=parent, start_time=started, attributes=attributes
+        )
+        if isinstance(chunk.error, NtmError):
+            span.set_status(Status(StatusCode.ERROR, chunk.error.reason))
+        inside = trace.set_span_in_context(span)
+        if chunk.begun_seconds:
+            wait = self._tracer.start_span("queue", context=inside, start_time=started)
+            wait.end(nanoseconds(chunk.begun_seconds))
+        for run in chunk.runs or ():
+            made = self._tracer.start_span(
+                "run",
+                context=inside,
+                start_time=nanoseconds(run.started_seconds),
+                attributes={"ntm.ticks": run.ticks, "ntm.rows": run.rows},
+            )
+            made.end(nanoseconds(run.started_seconds + run.seconds))
+        span.end(nanoseconds(chunk.finished_seconds) if chunk.finished_seconds else None)
+
+    def close(self) -> None:
+        """Send what is left."""
+        if self._provider:
+            self._provider.shutdown()
+
+
+def _provider(settings: Settings) -> Any:
+    """A provider that sends spans in batches, from a thread of its own."""
+    try:
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+    except ImportError as error:
+        raise RuntimeError(
+            f"otlp_endpoint is {settings.otlp_endpoint!r}, but {error.name} is not installed; "
+            "install the extra otel"
+        ) from error
+    provider = TracerProvider(
+        resource=Resource.create({"service.name": "ntm-service", "service.version": __version__}),
+        sampler=ParentBased(TraceIdRatioBased(settings.otlp_ratio)),
+    )
+    insecure = not settings.otlp_endpoint.startswith("https://")
+    exporter = OTLPSpanExporter(endpoint=settings.otlp_endpoint, insecure=insecure)
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    return provider

@@ -1,0 +1,250 @@
+"""One StreamSteps call: operations in, outcomes out, as each is ready."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import grpc.aio
+
+from ntm.v1 import ntm_pb2
+from service import codec
+from service.auth.principal import Principal
+from service.engine.work import Chunk, Work
+from service.errors import Draining, InvalidRequest
+from service.rpc import status
+from service.rpc.calls import Steps
+from service.settings import Settings
+from service.telemetry.metrics import Metrics
+
+_MOST_OUTCOMES = 1024
+"""Outcomes in one message."""
+
+_LARGE_MESSAGE_BYTES = 256 << 10
+"""A message takes no more outcomes once it is this large, so that others get their turn."""
+
+_MOST_BEGUN = 128
+"""Operations begun before others get their turn; a message has room for a million."""
+
+_MOST_UNSENT_MESSAGES = 2
+"""Nothing more is read while replies of so many messages of the largest size are not sent."""
+
+_ENVELOPE_BYTES = 128
+"""What an outcome may take in a message besides its outputs and traces, or its error."""
+
+
+class Stream:
+    """
+    Reads operations and writes outcomes; no session's outcomes wait for another's.
+
+    Outcomes that are ready together leave in one message. Reading stops while too many operations
+    are unanswered, or their replies are too large together, so a client that reads slowly is slowed
+    down and costs a bounded memory.
+    """
+
+    def __init__(
+        self,
+        steps: Steps,
+        context: grpc.aio.ServicerContext[Any, Any],
+        principal: Principal,
+        settings: Settings,
+        metrics: Metrics,
+    ) -> None:
+        """Prepare to serve the call of that context."""
+        self._steps = steps
+        self._context = context
+        self._principal = principal
+        self._caller = principal.caller
+        self._settings = settings
+        self._metrics = metrics
+        self._parent = steps.spans.parent()
+        self._pending: set[Work] = set()
+        self._opening: set[asyncio.Task[ntm_pb2.Session]] = set()
+        self._ready: deque[Work | ntm_pb2.Outcome] = deque()
+        self._unanswered = 0
+        self._unsent_bytes = 0
+        """Of large replies, whether they are made yet or not."""
+        self._changed = asyncio.Event()
+        self._answered = asyncio.Event()
+        self._ending = asyncio.Event()
+
+    def end(self) -> None:
+        """Stop reading; `run` then writes what is ready and fails the call as draining."""
+        self._ending.set()
+
+    async def run(self) -> None:
+        """Serve until the client ends the stream or `end` is called; then answer what is left."""
+        reader = asyncio.create_task(self._read())
+        ending = asyncio.create_task(self._ending.wait())
+        writer = asyncio.create_task(self._write())
+        tasks = (reader, ending, writer)
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if reader.done():
+                await self._all_answered(writer)
+                reader.result()
+            elif ending.done():
+                await self._all_answered(writer)
+                raise Draining("this server is stopping; open a stream to another replica")
+            else:
+                writer.result()
+        finally:
+            for task in (*tasks, *self._opening):
+                task.cancel()
+            for work in self._pending:
+                work.cancelled = True
+
+    async def _all_answered(self, writer: asyncio.Task[None]) -> None:
+        """Wait until every outcome is written, or the writer has failed."""
+        while self._unanswered and not writer.done():
+            self._answered.clear()
+            waiting = asyncio.create_task(self._answered.wait())
+            try:
+                await asyncio.wait((waiting, writer), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                waiting.cancel()
+
+    async def _read(self) -> None:
+        most = self._settings.max_stream_operations
+        most_bytes = _MOST_UNSENT_MESSAGES * self._settings.max_message_bytes
+        while isinstance(content := await self._context.read(), bytes):
+            operations = codec.request(ntm_pb2.StreamStepsRequest.FromString, content).operations
+            first = 0
+            while first < len(operations):
+                while self._unanswered >= most or self._unsent_bytes >= most_bytes:
+                    self._answered.clear()
+                    await self._answered.wait()
+                room = min(most - self._unanswered, _MOST_BEGUN)
+                taken = self._start(operations[first : first + room])
+                first += taken
+                self._unanswered += taken
+                if taken == _MOST_BEGUN:
+                    await asyncio.sleep(0)
+
+    def _start(self, operations: Sequence[ntm_pb2.Operation]) -> int:
+        """
+        Begin operations that came together, as far as one with traces; how many these are.
+
+        Their chunks enter the engine's queue at once.
+        """
+        works: list[Work] = []
+        chunks: list[Chunk] = []
+        received = begun = 0
+        for operation in operations:
+            begun += 1
+            kind = operation.WhichOneof("kind")
+            work: Work
+            if kind == "step":
+                work = chunk = codec.chunk(operation.step)
+                chunks.append(chunk)
+                received += chunk.inputs.nbytes
+                if self._parent:
+                    chunk.runs = []
+            else:
+                self._metrics.operations.labels(kind or "none").inc()
+                if kind != "close":
+                    self._start_alone(operation, kind)
+                    continue
+                work = self._steps.closing(operation.close)
+                work.known_epoch = operation.epoch
+            work.tag = operation.tag
+            work.caller = self._caller
+            work.answered = self._finish
+            works.append(work)
+            if chunks and chunks[-1].selection:
+                break
+        self._pending.update(works)
+        self._steps.submit(works)
+        self._unsent_bytes += sum(chunk.reply_bytes for chunk in chunks)
+        self._metrics.received_bytes.inc(received)
+        self._metrics.operations.labels("step").inc(len(chunks))
+        return begun
+
+    def _start_alone(self, operation: ntm_pb2.Operation, kind: str | None) -> None:
+        if kind == "open":
+            opening = asyncio.ensure_future(self._steps.open(operation.open, self._principal))
+            self._opening.add(opening)
+            opening.add_done_callback(partial(self._opened, operation.tag))
+        else:
+            error = InvalidRequest("the operation asks for nothing; set open, step or close")
+            self._put(self._failure(operation.tag, error))
+
+    def _opened(self, tag: int, opening: asyncio.Task[ntm_pb2.Session]) -> None:
+        self._opening.discard(opening)
+        if opening.cancelled():
+            return  # the stream is gone
+        error = opening.exception()
+        if error is None:
+            self._put(ntm_pb2.Outcome(tag=tag, opened=opening.result()))
+        else:
+            self._put(self._failure(tag, error))
+
+    def _finish(self, work: Work) -> None:
+        self._pending.discard(work)
+        if self._parent and isinstance(work, Chunk):
+            self._steps.spans.record(work, self._parent)
+        if work.error is None:
+            self._put(work)
+            return
+        if isinstance(work, Chunk):
+            self._unsent_bytes -= work.reply_bytes
+        self._put(self._failure(work.tag, work.error))
+
+    def _failure(self, tag: int, error: BaseException) -> ntm_pb2.Outcome:
+        known = status.known(error)
+        self._metrics.errors.labels(known.reason).inc()
+        return ntm_pb2.Outcome(tag=tag, error=status.message(known))
+
+    def _put(self, outcome: Work | ntm_pb2.Outcome) -> None:
+        self._ready.append(outcome)
+        self._changed.set()
+
+    async def _write(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            while self._ready:
+                response = ntm_pb2.StreamStepsResponse()
+                chunks, sent = self._fill(response)
+                await self._context.write(response)
+                self._steps.replied(chunks, sent)
+                self._unanswered -= len(response.outcomes)
+                self._answered.set()
+
+    def _fill(self, response: ntm_pb2.StreamStepsResponse) -> tuple[list[Chunk], int]:
+        """
+        Move the outcomes that are ready and fit into a message to this one: at least one.
+
+        Which chunks are among them, and how many bytes of outputs and traces.
+        """
+        chunks: list[Chunk] = []
+        outcomes = response.outcomes
+        room = min(_LARGE_MESSAGE_BYTES, self._settings.max_message_bytes)
+        sent = 0
+        while self._ready and len(outcomes) < _MOST_OUTCOMES:
+            ready = self._ready[0]
+            room -= _size(ready)
+            if room < 0 and outcomes:
+                break
+            self._ready.popleft()
+            if isinstance(ready, ntm_pb2.Outcome):
+                outcomes.append(ready)
+                continue
+            outcome = outcomes.add(tag=ready.tag)
+            if isinstance(ready, Chunk):
+                sent += codec.write_reply(ready, outcome.reply)
+                chunks.append(ready)
+                self._unsent_bytes -= ready.reply_bytes
+            else:
+                outcome.closed = ready.session_id
+        return chunks, sent
+
+
+def _size(outcome: Work | ntm_pb2.Outcome) -> int:
+    """Bytes of an outcome in a message, at most."""
+    if isinstance(outcome, ntm_pb2.Outcome):
+        return outcome.ByteSize() + _ENVELOPE_BYTES
+    return _ENVELOPE_BYTES + (outcome.outcome.nbytes if isinstance(outcome, Chunk) else 0)

@@ -1,0 +1,91 @@
+"""One sequence of one of the paper's tasks: what a network is shown, and what it should answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ntm_client.errors import InvalidRequest
+from ntm_client.records import Float32, Model
+from ntm_tasks.tasks import TASKS, Size
+
+
+@dataclass(frozen=True, eq=False)
+class TaskSequence:
+    """A sequence of T steps of one task."""
+
+    task: str
+    size: Size
+    """What makes it long, as the task's `size_names` say."""
+    inputs: Float32
+    """[T, input width]"""
+    target: Float32
+    """[T, output width], 0 or 1; zeros where the mask is 0."""
+    mask: Float32
+    """[T]: 1 in the steps whose output counts, else 0."""
+    optimum: Float32 | None
+    """[T, output width]: the best probabilities that a predictor could give, where known."""
+    marks: Mapping[int, str]
+    """The steps that have a name, such as a delimiter."""
+
+    @classmethod
+    def draw(cls, task: str, size: Size | None = None, seed: int | None = None) -> TaskSequence:
+        """
+        A random sequence of a task.
+
+        Args:
+            task: One of `TASKS`.
+            size: As the task's `size_names` say; the largest in training without.
+            seed: What the sequence is drawn from; a new one each time without.
+
+        Raises:
+            InvalidRequest: there is no such task, or no sequence of that size.
+        """
+        if task not in TASKS:
+            raise InvalidRequest(f"no task is called {task!r}; there are {', '.join(TASKS)}")
+        chosen = TASKS[task]
+        size = chosen.largest if size is None else size
+        names = " and ".join(chosen.size_names)
+        if len(size) != len(chosen.size_names):
+            raise InvalidRequest(f"the size of {task} is its {names}, not {list(size)}")
+        if any(number < least for number, least in zip(size, chosen.least, strict=True)):
+            raise InvalidRequest(
+                f"the size of {task}, its {names}, is at least {list(chosen.least)}, "
+                f"not {list(size)}"
+            )
+        batch = chosen.generate(np.random.default_rng(seed), 1, size)
+        return cls(
+            task,
+            size,
+            inputs=batch.inputs[:, 0],
+            target=batch.targets[:, 0],
+            mask=batch.mask[:, 0],
+            optimum=None if batch.optimum is None else batch.optimum[:, 0],
+            marks=chosen.marks(size),
+        )
+
+    def check(self, model: Model) -> None:
+        """
+        Find out whether a model takes and gives what the sequence has.
+
+        Raises:
+            InvalidRequest: its widths are others.
+        """
+        takes, gives = self.inputs.shape[1], self.target.shape[1]
+        if (model.input_width, model.output_width) != (takes, gives):
+            raise InvalidRequest(
+                f"{model.name} takes {model.input_width} values and gives {model.output_width}: "
+                f"not a model of the {self.task} task, which takes {takes} and gives {gives}"
+            )
+
+    @property
+    def due(self) -> Float32:
+        """The part of the target that counts, [steps that count, output width]."""
+        due: Float32 = self.target[self.mask > 0]
+        return due
+
+    def answer(self, outputs: Float32) -> Float32:
+        """The part of the outputs [T, output width] that counts, as bits like `due`."""
+        return (outputs[self.mask > 0] > 0.5).astype(np.float32)

@@ -1,0 +1,65 @@
+"""A program as pseudo-code."""
+
+from __future__ import annotations
+
+from ntm_lab.decipher.listing import listing
+from ntm_lab.decipher.program import Program
+from tests.lab.decipher.programs import COPY, RECALL, REPEAT, SORT
+
+
+def text(program: Program) -> str:
+    """All lines."""
+    return "\n".join(line.text for line in listing(program))
+
+
+def test_copy() -> None:
+    """It is as short as the paper's."""
+    assert (
+        text(COPY)
+        == """\
+start with read head 1 at location 0, write head 1 at location 0
+phase 0, until input 3 is set, at each step:
+    if it is step 0: the write head holds
+    else the write head shifts +1
+    write the input at the write head
+phase 1, from the step 0 in which input 3 is set, at each step:
+    if it is step 0: the read head holds
+    else the read head shifts +1
+    emit what the read head reads"""
+    )
+
+
+def test_repeat_names_its_places_and_its_count() -> None:
+    """Places are named where they come about; rules with one move share a line."""
+    assert text(REPEAT).splitlines()[5:] == [
+        "    write the input at the write head",
+        "phase 1, from the step 0 in which input 3 is set, at each step:",
+        "    the write head shifts +1",
+        "    at its first step, call the write head's location start 1",
+        "    if it is step 0 or it is at start 1 - 1: the read head goes to start 0",
+        "    else the read head shifts +1",
+        "    at step 1 write what was read one step ago at the write head",
+        "    if the step is the steps of phase 0 times round(2 x + 1), x being what the flag "
+        "showed: emit the mark, output 3 alone",
+        "    else emit what the read head reads",
+    ]
+
+
+def test_places_that_content_leads_to() -> None:
+    """They are told by what they hold."""
+    assert (
+        "goes by content to where the like of what ended phase 1 was stored before it - 2"
+        in text(RECALL)
+    )
+    assert (
+        "goes by content to what has the next largest input 3 of all that is stored, "
+        "the largest at step 1" in text(SORT)
+    )
+
+
+def test_every_line_but_the_first_stands_for_something() -> None:
+    """So that a step can point at what it executed."""
+    for program in (COPY, REPEAT, RECALL, SORT):
+        first, *others = listing(program)
+        assert not first.keys
+        assert all(line.keys for line in others)

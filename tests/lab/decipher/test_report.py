@@ -1,0 +1,259 @@
+"""The verdict, what leads to it, and how it is told."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from ntm_client import Client, InvalidRequest
+from ntm_lab.cli import main
+from ntm_lab.commands.decipher import PROGRAM_NAME
+from ntm_lab.decipher.markdown import markdown, table
+from ntm_lab.decipher.report import Report, decipher, decipher_recordings
+from ntm_lab.decipher.samples import Network, Purpose, in_range
+from ntm_lab.recordings.files import save
+from ntm_lab.recordings.recording import Recording
+from tests.support.served import MODELS, served
+
+SEQUENCES = 20
+
+
+@pytest.fixture(scope="module")
+def copied(shipped: Client) -> list[Recording]:
+    """Recordings of a model that copies."""
+    sequences = in_range("copy", 24, 0, Purpose.INDUCTION)
+    return Network(shipped, "copy-ntm-ff").recordings(sequences)
+
+
+@pytest.fixture(scope="module")
+def report(shipped: Client) -> Report:
+    """The report on a model whose program is found."""
+    return decipher(shipped, "copy-ntm-ff", sequences=SEQUENCES)
+
+
+def test_copy_is_deciphered(report: Report) -> None:
+    """Its program agrees in every bit, also at six times the length, and where the memory ends."""
+    assert report.verdict == "program found: it explains 100.0% of 20 fresh sequences"
+    assert report.program is report.candidate.program is not None
+    assert report.in_range is not None
+    assert [each.differing for each in (report.in_range, *report.longer)] == [0] * 6
+    assert [each.sizes for each in report.longer] == ["40", "60", "80", "100", "120"]
+    assert report.search is not None
+    assert [(each.size, each.wraps_around) for each in report.search.found] == [((129,), True)]
+    assert [effect.share > 0.9 for effect in report.effects[:3]] == [True] * 3
+    assert [hardening.changed for hardening in report.hardenings] == [0, 0]
+    assert [measure.best[1] for measure in report.measures] == [1.0]
+    assert {habit.head for habit in report.habits} == {"read head 1", "write head 1"}
+    assert sum(habit.share for habit in report.habits) == pytest.approx(2, abs=0.2)
+
+
+def printed_python(text: str) -> str:
+    """The Python in a report."""
+    (python,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    return str(python)
+
+
+def test_the_report_tells_all_of_it(report: Report) -> None:
+    """Program, the paper's beside it, Python that runs, and every number's place."""
+    text = markdown(report)
+
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    assert headings == [
+        "copy-ntm-ff: program found",
+        "The program",
+        "Does it do what the network does?",
+        "Counter-examples",
+        "Causes",
+        "With hard heads",
+        "What the paper saw in pictures",
+        "What the heads do",
+    ]
+    assert report.model.content_hash in text
+    assert "while input delimiter not seen do" in text
+    assert "The memory wraps around: the same program on a ring of 128 locations" in text
+    defined: dict[str, Any] = {}
+    exec(printed_python(text), defined)  # noqa: S102 - it is what is tested
+    inputs = np.zeros((3, 9))
+    inputs[0, [1, 4]] = inputs[1, 8] = 1
+    assert list(defined["run"](inputs))[2] == [0, 1, 0, 0, 1, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("agreeing", "constant", "explained", "found"),
+    [
+        (20, 0, 1.0, True),
+        (18, 0, 0.9, True),
+        (17, 0, 0.85, False),
+        # Of the five sequences that a constant does not give, four are explained.
+        (19, 15, 0.8, False),
+        (20, 20, 0.0, False),
+    ],
+)
+def test_the_verdict_is_by_what_a_constant_does_not_explain(
+    report: Report, agreeing: int, constant: int, explained: float, found: bool
+) -> None:
+    """So many sequences alike are enough, unless as many would be alike without a program."""
+    assert report.in_range is not None
+    judged = replace(report.in_range, agreeing=agreeing, constant_agreeing=constant)
+    other = replace(report, in_range=judged)
+
+    assert other.explained == pytest.approx(explained)
+    assert (other.found, other.program is not None) == (found, found)
+    assert other.verdict.startswith("program found" if found else "no program found: of the best")
+    assert ("```python" in markdown(other)) == found
+
+
+def test_a_network_without_heads_runs_no_program(shipped: Client) -> None:
+    """The verdict says why, and the network is still measured."""
+    report = decipher(shipped, "copy-lstm", sequences=SEQUENCES)
+
+    assert report.verdict == "no program found: the network has no heads and no memory"
+    assert (report.found, report.explained, report.search, report.effects) == (False, 0, None, ())
+    assert (report.hardenings, report.measures, report.habits) == ((), (), ())
+    assert report.in_range is not None
+    assert report.in_range.network_wrong > 0
+    text = markdown(report)
+    assert text.startswith("# copy-lstm: no program found\n")
+    assert "```" not in text
+
+
+def broken(model: str, shuffled: bool) -> bytes:
+    """A model whose matrices are shuffled, or drowned in noise as large as they are."""
+    luck = np.random.default_rng(0)
+    network = onnx.load(MODELS / model / "model.onnx")
+    for tensor in network.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype == np.float32 and values.ndim > 1:
+            if shuffled:
+                other = luck.permutation(values.ravel()).reshape(values.shape)
+            else:
+                other = values + luck.normal(0, values.std(), values.shape).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(other, tensor.name))
+    content: bytes = network.SerializeToString()
+    return content
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shuffled", [True, False])
+def test_a_broken_network_runs_no_program(tmp_path: Path, shuffled: bool) -> None:
+    """Where its weights were destroyed, a false program would be worse than none."""
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "model.onnx").write_bytes(broken("copy-ntm-lstm", shuffled))
+    with served(tmp_path) as client:
+        report = decipher(client, "copy", sequences=SEQUENCES)
+
+    assert not report.found
+    assert report.explained < 0.5
+    assert report.verdict.startswith("no program found: ")
+
+
+@pytest.mark.slow
+def test_a_network_that_counts_runs_no_program(shipped: Client) -> None:
+    """N-grams are predicted from soft counts; that its places know the context is told."""
+    report = decipher(shipped, "ngrams-ntm-lstm", sequences=3)
+
+    assert not report.found
+    assert report.measures[0].best[1] > 3
+
+
+def test_recordings_alone_tell_of_a_program(copied: list[Recording]) -> None:
+    """What only the network could tell is missing, and the verdict says what it rests on."""
+    report = decipher_recordings(copied)
+
+    assert report.verdict == "program found: it explains 100.0% of the recordings' bits"
+    assert (report.in_range, report.longer, report.search, report.effects) == (None, (), None, ())
+    assert "## Does it do what the network does?" not in markdown(report)
+    assert report.measures[0].best[1] == 1.0
+
+
+def test_recordings_that_cannot_tell(copied: list[Recording]) -> None:
+    """Too few, or of two memory sizes."""
+    with pytest.raises(InvalidRequest, match="3 recordings are too few"):
+        decipher_recordings(copied[:3])
+    with pytest.raises(InvalidRequest, match="of 2 models or memory sizes"):
+        decipher_recordings([*copied[:4], replace(copied[4], locations=64)])
+
+
+def test_what_cannot_be_judged(shipped: Client, client: Client) -> None:
+    """No sequences, or a task that nobody knows."""
+    with pytest.raises(InvalidRequest, match="at least 1 sequence, not 0"):
+        decipher(shipped, "copy-ntm-ff", sequences=0)
+    with pytest.raises(InvalidRequest, match="sums is of the task 'sums'; known are copy, "):
+        decipher(client, "sums")
+
+
+def test_the_command_prints_and_writes(
+    copied: list[Recording], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Markdown is what is printed; JSON has every number and the program."""
+    files = [tmp_path / f"{number}.npz" for number in range(8)]
+    for recording, file in zip(copied, files, strict=False):
+        save(recording, file)
+    written, facts = tmp_path / "program.md", tmp_path / "program.json"
+    options = ["--json", str(facts), "--markdown", str(written)]
+
+    assert main(["decipher", "--recordings", *map(str, files), *options]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("# copy-ntm-ff: program found\n")
+    assert written.read_text() == printed
+    found = json.loads(facts.read_text())
+    assert (found["found"], found["explained"]) == (True, 1.0)
+    assert found["candidate"]["program"]["delay"] == 1
+    assert found["measures"][0]["values"] == {
+        "read head 1 (a step before the output), write head 1": 1.0
+    }
+
+
+def test_the_command_writes_into_the_folders_of_models(
+    shipped: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the server's models, those that have a folder there; a line for each."""
+    (tmp_path / "copy-lstm").mkdir()
+    options = ["--sequences", "5", "--server", shipped.target]
+
+    assert main(["decipher", "--all", str(tmp_path), *options]) == 0
+    assert capsys.readouterr().out == (
+        "copy-lstm: no program found: the network has no heads and no memory\n"
+    )
+    assert [path.name for path in tmp_path.rglob("*.md")] == [PROGRAM_NAME]
+    assert main(["decipher", "--all", str(tmp_path), "--json", "x.json", *options]) == 2
+    assert "are for one model" in capsys.readouterr().err
+
+
+def test_a_table_is_in_columns() -> None:
+    """Also as plain text."""
+    assert table(("a", "longer"), [("1,000", "2")]) == (
+        "| a     | longer |\n| ----- | ------ |\n| 1,000 | 2      |"
+    )
+
+
+@pytest.mark.parametrize("folder", sorted(path.parent for path in MODELS.glob("*/model.onnx")))
+def test_every_model_that_ships_has_its_program(folder: Path) -> None:
+    """Or why there is none, of the very weights in the folder: `make programs` writes it."""
+    text = (folder / PROGRAM_NAME).read_text()
+    card = json.loads((folder / "card.json").read_text())
+
+    assert text.startswith(f"# {folder.name}: ")
+    assert f"Model {card['content_hash']}, " in text
+
+
+@pytest.mark.parametrize("name", ["copy-ntm-lstm", "copy-ntm-ff", "repeat-copy-ntm-lstm"])
+def test_what_is_printed_does_what_the_network_does(shipped: Client, name: str) -> None:
+    """The Python of PROGRAM.md, run by itself, gives every bit of fresh sequences."""
+    program: dict[str, Any] = {}
+    exec(printed_python((MODELS / name / PROGRAM_NAME).read_text()), program)  # noqa: S102 - likewise
+    network = Network(shipped, name)
+    sequences = in_range(network.model.task, 20, 12345, Purpose.AGREEMENT)
+    answers = network.outputs([sequence.inputs for sequence in sequences])
+
+    for sequence, answer in zip(sequences, answers, strict=True):
+        own = np.array(list(program["run"](sequence.inputs.tolist())), np.float32)
+        assert np.array_equal(sequence.answer(own), sequence.answer(answer))

@@ -1,0 +1,76 @@
+"""Certificates as files: what is read of them, and what is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from service.auth import tls
+from service.errors import FileInvalid
+from tests.support.certificates import Authority, Pair
+
+NOW = time.time()
+AUTHORITY = Authority()
+ONE, TWO = AUTHORITY.signed("one", names=("ntm.example",)), AUTHORITY.signed("two")
+EXPIRED = AUTHORITY.signed("late", lasts=timedelta(days=-1))
+
+
+def read(folder: Path, pair: Pair, client_ca: bytes = b"") -> tls.Certificates:
+    """What is read of that pair, and of authorities of clients if there are any."""
+    certificate, key = pair.written(folder, "server")
+    ca = folder / "ca.pem"
+    ca.write_bytes(client_ca)
+    return tls.watched(str(certificate), str(key), str(ca) if client_ca else "").value()
+
+
+def test_what_a_certificate_says_is_read(tmp_path: Path) -> None:
+    """A name that it is for, when it expires, and when the clients' authority does."""
+    found = read(tmp_path, ONE, AUTHORITY.certificate + Authority().certificate)
+
+    assert (found.certificate, found.key, found.name) == (ONE.certificate, ONE.key, "ntm.example")
+    day = 24 * 60 * 60
+    assert found.expires_unix_seconds == pytest.approx(NOW + day, abs=60)
+    assert found.client_ca_expires_unix_seconds == pytest.approx(NOW + 10 * day, abs=60)
+    assert read(tmp_path, ONE).client_ca is None
+
+
+def test_an_unencrypted_key_is_asked_for(tmp_path: Path) -> None:
+    """And no password at the terminal."""
+    _, key = ONE.written(tmp_path, "plain")
+    command = ["openssl", "ec", "-in", str(key), "-aes128", "-passout", "pass:secret"]
+    locked = subprocess.run(command, capture_output=True, check=True).stdout
+    with pytest.raises(FileInvalid, match="its private key without a password"):
+        read(tmp_path, Pair(ONE.certificate, locked))
+
+
+@pytest.mark.parametrize(
+    ("pair", "client_ca", "message"),
+    [
+        (Pair(ONE.certificate, TWO.key), b"", "KEY_VALUES_MISMATCH"),
+        (Pair(ONE.certificate[:300], ONE.key), b"", "server.pem and .*server.key must be"),
+        (Pair(ONE.certificate, ONE.key[:100]), b"", "must be a server's certificate"),
+        (Pair(b"", b""), b"", "must be a server's certificate"),
+        (EXPIRED, b"", "certificate has expired"),
+        (AUTHORITY.signed("nameless", names=()), b"", "names no host"),
+        (ONE, AUTHORITY.certificate[:300], "ca.pem must hold certificates, as PEM"),
+        (ONE, TWO.certificate, "ca.pem holds no certificate of an authority"),
+    ],
+)
+def test_files_that_do_not_work_are_refused(
+    tmp_path: Path, pair: Pair, client_ca: bytes, message: str
+) -> None:
+    """Mixed up, half written, expired, or of something else."""
+    with pytest.raises(FileInvalid, match=message):
+        read(tmp_path, pair, client_ca)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    """With its path."""
+    certificate, key = ONE.written(tmp_path, "server")
+    key.unlink()
+    with pytest.raises(FileInvalid, match=r"TLS: cannot read .*server\.key: No such file"):
+        tls.watched(str(certificate), str(key), "")
