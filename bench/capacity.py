@@ -1,4 +1,4 @@
-"""`python -m bench.capacity`: measure what things cost, and write it into docs/capacity.md."""
+"""`python -m bench.capacity`: measure unit costs and write the tables of docs/capacity.md."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import capacity_tables, costs, envoy, validation
+from bench import capacity_tables, costs, envoy
 from bench.__main__ import versions_of
 from bench.row import ROOT, Options, Unavailable
 
@@ -20,14 +20,19 @@ DATA = ROOT / "docs" / "capacity.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure unless told otherwise, and write the page's tables."""
+    """Measure, unless `--only-write` is given, and write the page's tables."""
     parser = argparse.ArgumentParser(prog="python -m bench.capacity", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     parser.add_argument(
-        "--envoy", default="envoy", metavar="PROGRAM", help="a path, or a name; default: envoy"
+        "--envoy",
+        default="envoy",
+        metavar="PROGRAM",
+        help="Envoy: a path, or a name on PATH; default: %(default)s",
     )
     parser.add_argument(
-        "--only-write", action="store_true", help="measure nothing; write what was measured last"
+        "--only-write",
+        action="store_true",
+        help="measure nothing; write the tables from the costs in --json",
     )
     parser.add_argument("--json", type=Path, default=DATA, metavar="PATH")
     parser.add_argument("--page", type=Path, default=PAGE, metavar="PATH")
@@ -43,27 +48,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     data = json.loads(chosen.json.read_text())
     chosen.page.write_text(written(chosen.page.read_text(), data))
     print(f"{chosen.json}, {chosen.page}")
-    for name, pair in data["validation"].items():
-        print(f"    {name:56}simulated / measured {pair['simulated'] / pair['measured']:6.2f}")
     return 0
 
 
 def measure(options: Options, envoy_program: Path) -> dict[str, Any]:
-    """Everything that the page is made from."""
+    """Return everything that the page's tables are made from."""
     begun = time.monotonic()
-    found = costs.measured(options, envoy_program)
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "rounds": options.rounds,
         "versions": versions_of(options),
-        "costs": found,
-        "validation": validation.validated(options, found),
+        "costs": costs.measured(options, envoy_program),
         "minutes": (time.monotonic() - begun) / 60,
     }
 
 
 def written(page: str, data: Mapping[str, Any]) -> str:
-    """The page with its tables made anew: what stands between a table's name and its end."""
+    """Return the page with each table replaced: the text between its begin and end comments."""
     for name, make in capacity_tables.TABLES.items():
         begin, end = (
             f"<!-- {name}: written by python -m bench.capacity -->\n",

@@ -30,6 +30,10 @@ LOCATIONS = (128, 1024)
 CHUNKS = (1, 8, 32)
 REPLAYED_STEPS = 2048
 """Whose outputs fill what a session keeps for clients that lost them, 64 KB."""
+RANDOM_STEPS, RANDOM_STEPS_A_SECOND, EXPONENT = 2000, 78.0, 0.8
+"""Of idle sessions; the k-th session steps as often as 1 / k^exponent."""
+LOST = 500
+"""Sessions that another replica takes over at once."""
 
 Costs = dict[str, float]
 
@@ -103,17 +107,21 @@ def saving(options: Options) -> Costs:
 
 
 def waking(options: Options) -> Costs:
-    """What it costs a replica to wake a session that sleeps, and one of a replica that is gone."""
+    """What a replica needs to wake a session that sleeps, and to take over another replica's."""
     costs: Costs = {}
     flags = ("--durability=synchronous", "--max-awake-sessions=512")
     with with_store(options, *flags) as (served, load, url):
         stored = load("round_trips", address=served.address, count=1000)
         costs |= {f"stored step {name}": value for name, value in stored.items()}
-        load("open_idle", address=served.address, sessions=3000)
+        load("open_idle", address=served.address, sessions=4096)
         costs |= _woken(served, load, "wake", 1000)
+        costs |= _stepped_at_random(served, load)
         with processes.server(options, f"--store={url}", "--durability=synchronous") as heir:
             load("wakings", address=heir.address, count=64)  # its network is loaded
             costs |= _woken(heir, load, "takeover", 1000)
+            lost = load("all_at_once", address=heir.address, count=LOST)
+            costs[f"{LOST} takeovers at once, half done, s"] = lost["p50, us"] / 1e6
+            costs[f"{LOST} takeovers at once, all done, s"] = lost["last, us"] / 1e6
     return costs
 
 
@@ -207,6 +215,22 @@ def _woken(served: Served, load: Load, kind: str, count: int) -> Costs:
         f"{kind} us": 1e6 * (served.cpu_seconds() - before) / count,
         f"{kind}s/s, 32 at once": many["wakes/s"],
         **{f"{kind} {name}": one[name] for name in one if name.endswith("us")},
+    }
+
+
+def _stepped_at_random(served: Served, load: Load) -> Costs:
+    before = counted(served, "ntm_wakes_total")
+    taken = load(
+        "steps_at_random",
+        address=served.address,
+        rate=RANDOM_STEPS_A_SECOND,
+        count=RANDOM_STEPS,
+        exponent=EXPONENT,
+    )
+    woken = counted(served, "ntm_wakes_total") - before
+    return {
+        "random steps, share that wakes": woken / RANDOM_STEPS,
+        **{f"random step {name}": taken[name] for name in ("p50, us", "p99, us")},
     }
 
 

@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 RENEW_SECONDS = 30.0
-"""How often a slow session with asynchronous durability is stored (`service.saving`)."""
+"""How often a slow session with asynchronous durability is stored (`service.engine.saving`)."""
+
+CONNECTIONS_OF_A_REPLICA = 8
+"""To each Valkey (`service.stores.redis_store`)."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,28 @@ def needed(work: Workload, costs: Mapping[str, float]) -> Needs:
         steps, saves, wakes, awake, work.sessions * kept, moved,
         units("replicas"), units("store"), units("balancers"), loads,
     )  # fmt: skip
+
+
+def stored_step_us(costs: Mapping[str, float], share: float = 0.0) -> float:
+    """
+    A replica's processor time in microseconds for a step that is stored before its reply.
+
+    `share` is the share of the steps whose session sleeps and has to be woken.
+    """
+    awake = costs["step us, 64 streams"] + costs["save us, Valkey"]
+    return share * costs["wake us"] + (1 - share) * awake
+
+
+def least_takeover_seconds(
+    costs: Mapping[str, float], sessions: int, replicas: int, valkeys: int
+) -> float:
+    """
+    The time that the takeover of sessions with full records takes at least, all asked for at once.
+
+    It is the processor time of the busiest unit, replica or Valkey. Waiting and retries add to it.
+    """
+    store_us = costs["Valkey us a claim, 96 KB"] + costs["Valkey us a save, 96 KB"]
+    return 1e-6 * sessions * max(costs["takeover us"] / replicas, store_us / valkeys)
 
 
 def _cores(unit: Unit, microseconds_a_second: float) -> float:

@@ -1,4 +1,4 @@
-"""Load of sessions that are idle for long: they stay open, sleep and wake; for `bench.load`."""
+"""Load for `bench.load`: sessions that are idle for long, so that they sleep and wake."""
 
 from __future__ import annotations
 
@@ -23,20 +23,19 @@ from bench.messages import (
     step_of,
 )
 from bench.quantiles import quantiles
-from bench.simulation import requests
 from ntm.v1 import ntm_pb2 as pb
 
 live: list[Any] = []
-"""Channels and calls that are to stay open until this process ends."""
+"""Channels and calls that stay open until this process ends."""
 
 asleep: deque[str] = deque()
-"""Sessions of those opened last to stay open, in the order in which they are woken."""
+"""The less recently used half of the sessions that `open_idle` opened last, next to wake first."""
 
 _GENERATOR = np.random.default_rng(0)
 
 
 async def open_idle(address: str, sessions: int, locations: int = 0) -> dict[str, float]:
-    """Open sessions that stay open, make one step of each: how fast; the bytes of their state."""
+    """Open sessions, step each once and leave them open. Return rates and a state's bytes."""
     channel = connection(address)
     live.append(channel)
     request = pb.CreateSessionRequest(model=MODEL, locations=locations)
@@ -58,7 +57,7 @@ async def open_idle(address: str, sessions: int, locations: int = 0) -> dict[str
     )  # fmt: skip
     described = await get(pb.GetSessionRequest(session_id=opened[0]))
     asleep.clear()
-    unused = opened[: len(opened) // 2]  # for longest
+    unused = opened[: len(opened) // 2]  # the least recently used
     asleep.extend(random.Random(0).sample(unused, len(unused)))  # noqa: S311 - no secret
     return {
         "state bytes": described.session.state_bytes,
@@ -69,9 +68,9 @@ async def open_idle(address: str, sessions: int, locations: int = 0) -> dict[str
 
 async def indexed(address: str, locations: int, steps: int, chunk: int) -> dict[str, float]:
     """
-    Steps of one session in chunks with an index, as the client library sends them.
+    Make steps of one session in chunks with an index, as the client library sends them.
 
-    The session is synchronous, and a server keeps its last outputs for clients that lose them.
+    The session is synchronous. The server keeps its last outputs for a client that asks again.
     """
     request = pb.CreateSessionRequest(model=MODEL, locations=locations)
     request.durability.policy = pb.Durability.POLICY_SYNCHRONOUS
@@ -86,7 +85,7 @@ async def indexed(address: str, locations: int, steps: int, chunk: int) -> dict[
 
 
 async def open_streams(address: str, count: int) -> dict[str, float]:
-    """Open streams that stay open and are silent after one step of a session each."""
+    """Open streams, make one step of a session on each, and leave them open and silent."""
     channel = connection(address)
     live.append(channel)
     for session in await open_sessions(channel, count):
@@ -101,9 +100,9 @@ async def wakings(
     address: str, count: int, at_once: int = 1, rate: float = math.inf
 ) -> dict[str, float]:
     """
-    Quantiles of the time of a step of an idle session, each of the one that was woken longest ago.
+    Measure the time of a step of an idle session: each time the session that woke longest ago.
 
-    At most so many wait at once, and at most so many begin in a second.
+    At most `at_once` steps wait at a time, and at most `rate` begin in a second.
     """
     async with connection(address) as channel:
         seconds: list[float] = []
@@ -129,13 +128,14 @@ async def steps_at_random(
     address: str, rate: float, count: int, exponent: float
 ) -> dict[str, float]:
     """
-    Quantiles of the time of steps of idle sessions, `rate` a second at random moments.
+    Measure the time of steps of idle sessions, `rate` a second at random moments.
 
-    The k-th of the sessions comes as often as 1 / k^exponent. The first half is not counted. A
-    step's time begins when it is due.
+    The k-th session steps as often as 1 / k^exponent. The first half of the steps is a warm-up. A
+    step's time starts when the step is due.
     """
     sessions = list(asleep)
-    asked = requests(len(sessions), count, exponent).tolist()
+    weights = np.arange(1, len(sessions) + 1) ** -exponent
+    asked = _GENERATOR.choice(len(sessions), count, p=weights / weights.sum()).tolist()
     moments = np.cumsum(_GENERATOR.exponential(1 / rate, count))
     async with connection(address) as channel:
         call = channel.stream_stream(STEPS)()
@@ -158,7 +158,7 @@ async def steps_at_random(
 
 
 async def all_at_once(address: str, count: int) -> dict[str, float]:
-    """Quantiles of when so many idle sessions have made a step, all asked for at once."""
+    """Ask `count` idle sessions for a step, all at once, and measure when each has made it."""
     async with connection(address) as channel:
         call = channel.stream_stream(STEPS)()
         begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""docs/capacity.md says what was measured, and names what there is."""
+"""The tables of docs/capacity.md follow from docs/capacity.json."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DATA = json.loads(capacity.DATA.read_text())
 
 
 def test_the_pages_tables_are_what_the_measurements_make() -> None:
-    """Written anew from docs/capacity.json, the page stays the same."""
+    """The page stays the same when its tables are written again from docs/capacity.json."""
     page = capacity.PAGE.read_text()
 
     assert capacity.written(page, DATA) == page
@@ -23,7 +23,7 @@ def test_the_pages_tables_are_what_the_measurements_make() -> None:
 
 
 def test_other_measurements_make_another_page() -> None:
-    """What is written between the tables stays."""
+    """Other costs change the tables and leave the text between them as it is."""
     page = capacity.PAGE.read_text()
     costs = {name: 2 * value for name, value in DATA["costs"].items()}
     written = capacity.written(page, {**DATA, "costs": costs})
@@ -36,15 +36,15 @@ def test_other_measurements_make_another_page() -> None:
 
 
 def test_a_page_without_a_tables_place_is_refused() -> None:
-    """With the name of what it lacks."""
-    page = capacity.PAGE.read_text().replace("<!-- /storms -->", "")
+    """The error gives the name of the table that has no place."""
+    page = capacity.PAGE.read_text().replace("<!-- /takeovers -->", "")
 
-    with pytest.raises(ValueError, match="no place for the table 'storms'"):
+    with pytest.raises(ValueError, match="no place for the table 'takeovers'"):
         capacity.written(page, DATA)
 
 
 def test_settings_that_the_page_names_exist() -> None:
-    """Each variable."""
+    """Each NTM_ variable of the page is a setting of the server."""
     named = set(re.findall(r"\bNTM_[A-Z_]+", capacity.PAGE.read_text()))
 
     assert len(named) > 5

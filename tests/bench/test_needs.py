@@ -1,4 +1,4 @@
-"""What many sessions need: arithmetic that can be followed by hand."""
+"""What many sessions need, on costs that can be checked by hand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench.needs import Workload, needed
+from bench.needs import Workload, least_takeover_seconds, needed, stored_step_us
 
 COSTS = {
     "step us, chunks of 1": 30.0,
@@ -16,6 +16,7 @@ COSTS = {
     "step us, 64 streams": 100.0,
     "save us, Valkey": 200.0,
     "wake us": 2_000.0,
+    "takeover us": 3_000.0,
     "record bytes, N = 128, fresh": 12_288.0,
     "record bytes, N = 128, full": 98_304.0,
     "record bytes, N = 1024, full": 98_304.0,
@@ -133,3 +134,16 @@ def test_needs_grow_with_the_sessions() -> None:
 
     assert hundred.loads == pytest.approx({name: 100 * load for name, load in one.loads.items()})
     assert hundred.replicas == 1000
+
+
+def test_a_stored_step_costs_more_the_more_sessions_sleep() -> None:
+    """A step of 100 us and a save of 200 us, or a wake of 2,000 us, by the share that wakes."""
+    assert stored_step_us(COSTS) == 300
+    assert stored_step_us(COSTS, 0.25) == pytest.approx(0.75 * 300 + 0.25 * 2_000)
+
+
+def test_takeovers_wait_for_the_busiest_unit() -> None:
+    """A session costs a replica 3,000 us and a Valkey 240 us: with 100 replicas, the Valkey."""
+    assert least_takeover_seconds(COSTS, 1_000, 1, 1) == pytest.approx(3.0)
+    assert least_takeover_seconds(COSTS, 1_000, 10, 1) == pytest.approx(0.3)
+    assert least_takeover_seconds(COSTS, 1_000, 100, 1) == pytest.approx(0.24)
