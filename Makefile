@@ -64,13 +64,14 @@ bench: $(VENV)/develop.stamp ## measure against the limits and the peers
 	$(RUN) -m bench
 
 dashboards: $(VENV)/develop.stamp ## write dashboards and rules, check their types
-	$(RUN) -m deploy.dashboards
-	$(RUN) -m deploy.rules
+	$(RUN) -m deploy.generate.dashboards
+	$(RUN) -m deploy.generate.rules
+	$(RUN) -m deploy.generate.prometheus_rule
 	cd deploy/grafana/check && $(NPM_CI) && npm run check
 
 pictures: $(VENV)/develop.stamp ## draw dashboards of a server under load
 	cd deploy/grafana/pictures && $(NPM_CI)
-	$(RUN) -m deploy.pictures
+	$(RUN) -m deploy.generate.pictures
 
 programs: $(VENV)/serve.stamp ## decipher the models that ship, write models/*/PROGRAM.md
 	$(call with_server,programs,$(VENV)/bin/ntm decipher --all models --server "$$address")
@@ -104,7 +105,7 @@ balancers-test: $(VENV)/develop.stamp $(ENVOY) ## kill replicas behind Envoy, ng
 	PATH="$(CURDIR)/$(dir $(ENVOY)):$$PATH" $(RUN) -m pytest tests/stress/balancers
 
 sbom: image ## list what the image holds in build/sbom.cdx.json, as CycloneDX
-	$(RUN) -m deploy.sbom $(ENGINE) $(IMAGE) build/sbom.cdx.json
+	$(RUN) -m deploy.generate.sbom $(ENGINE) $(IMAGE) build/sbom.cdx.json
 
 $(ENVOY):
 	$(PYTHON) -m venv build/envoy

@@ -1,1 +1,1 @@
-"""What watches a running service: dashboards, rules, alerts, and the programs that write them."""
+"""What operators start the service from, and in `generate` the programs that write some of it."""

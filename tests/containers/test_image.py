@@ -207,7 +207,13 @@ def test_it_is_small(image: str) -> None:
 def test_the_list_of_its_parts_is_complete(container: Container, tmp_path: Path) -> None:
     """`make sbom` finds every Python package that Python in the image finds, and Debian's."""
     file = tmp_path / "sbom.json"
-    command = [sys.executable, "-m", "deploy.sbom", os.environ["ENGINE"], os.environ["IMAGE"]]
+    command = [
+        sys.executable,
+        "-m",
+        "deploy.generate.sbom",
+        os.environ["ENGINE"],
+        os.environ["IMAGE"],
+    ]
     subprocess.run([*command, str(file)], cwd=ROOT, check=True)
     urls = [part["purl"] for part in json.loads(file.read_text())["components"]]
     code = (

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from deploy.dashboards.__main__ import texts
+from deploy.generate.dashboards.__main__ import texts
 from service.telemetry.metrics import SECONDS, Metrics
 from tests.conftest import Running
 from tests.deploy.watched import DASHBOARDS, metrics, panels, rules, shown
 
 
 def test_the_dashboards_are_as_the_program_writes_them() -> None:
-    """Running `python -m deploy.dashboards` changes nothing."""
+    """Running `python -m deploy.generate.dashboards` changes nothing."""
     assert {file.name: file.read_text() for file in DASHBOARDS} == texts()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from deploy import prometheus_rule
+from deploy.generate import prometheus_rule
 
 pytestmark = pytest.mark.skipif(
     not prometheus_rule.RULES.is_dir(), reason=f"{prometheus_rule.RULES} is not there yet"
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def test_the_object_is_what_the_rules_would_make_it() -> None:
-    """Generated, committed, and fresh: `python -m deploy.prometheus_rule` writes it."""
+    """Generated, committed, and fresh: `python -m deploy.generate.prometheus_rule` writes it."""
     assert prometheus_rule.FILE.read_text() == prometheus_rule.text()
 
 

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from prometheus_client import generate_latest
 
-from deploy import objectives
-from deploy import rules as program
+from deploy.generate import objectives
+from deploy.generate import rules as program
 from tests.conftest import Running
 from tests.deploy.tools import ALERTMANAGER, PROMETHEUS, passes
 from tests.deploy.watched import DEPLOY, RULES, rules
@@ -19,7 +19,7 @@ RUNBOOK = (DEPLOY.parent / "docs" / "runbook.md").read_text()
 
 
 def test_the_rules_of_the_objectives_are_as_the_program_writes_them() -> None:
-    """Running `python -m deploy.rules` changes nothing."""
+    """Running `python -m deploy.generate.rules` changes nothing."""
     assert program.FILE.read_text() == program.text()
 
 
@@ -39,7 +39,7 @@ def test_an_alert_says_how_bad_it_is_and_what_to_do(rule: dict[str, dict[str, st
 
 
 def test_the_runbook_names_the_objectives_as_they_are() -> None:
-    """Its numbers are those of `deploy.objectives`."""
+    """Its numbers are those of `deploy.generate.objectives`."""
     section = RUNBOOK.split("\n## Objectives\n")[1].split("\n## ")[0]
 
     assert f"{objectives.FAST_SHARE * 100:g} % of steps" in section

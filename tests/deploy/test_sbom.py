@@ -14,7 +14,7 @@ from cyclonedx.output.json import JsonV1Dot6
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from deploy import sbom
+from deploy.generate import sbom
 
 STATUS = """\
 Package: libssl3

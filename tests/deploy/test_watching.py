@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from deploy import stack
+from deploy.generate import stack
 from ntm_client import CapacityExceeded, Client, ModelVersionUnknown, SessionFailed
 from tests.deploy.tools import ALERTMANAGER, PROMETHEUS
 from tests.deploy.watched import rules, shown
@@ -65,7 +65,7 @@ def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
         ) as prometheus,
         stack.process(
             [
-                *(sys.executable, "-m", "deploy.load", "--seconds=100"),
+                *(sys.executable, "-m", "deploy.generate.load", "--seconds=100"),
                 *(server.address for server in servers),
             ],
             folder / "load.log",

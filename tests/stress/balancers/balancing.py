@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import grpc
 import yaml
 
-from deploy import stack
+from deploy.generate import stack
 from ntm.v1 import ntm_pb2 as pb
 from ntm.v1 import ntm_pb2_grpc
 from tests.stress.balancers.replicas import ROOT, Replica, port

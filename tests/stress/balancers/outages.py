@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deploy.stack import wait_until
+from deploy.generate.stack import wait_until
 from ntm_client import AsyncClient, Client, Durability
 from service.spec import Float32
 from tests.stress.balancers.balancing import BALANCERS, Balancer, attempts, balancing, leads_to

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from deploy.stack import wait_until
+from deploy.generate.stack import wait_until
 from tests.support.served import MODELS
 
 ROOT = Path(__file__).parents[3]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.stack import wait_until
+from deploy.generate.stack import wait_until
 from ntm_client import Client, Session
 from ntm_tasks.sequence import TaskSequence
 from service.spec import Float32

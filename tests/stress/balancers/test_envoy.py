@@ -16,7 +16,7 @@ import grpc
 import pytest
 import yaml
 
-from deploy.stack import wait_until
+from deploy.generate.stack import wait_until
 from ntm.v1 import ntm_pb2 as pb
 from ntm.v1 import ntm_pb2_grpc
 from tests.stress.balancers.balancing import (

@@ -1,4 +1,4 @@
-"""A varied load, to see dashboards with data: `python -m deploy.load ADDRESS ... --seconds 300`."""
+"""Put servers under a varied load, to fill dashboards: `python -m deploy.generate.load`."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ async def load(addresses: Sequence[str], seconds: float, names: Sequence[str]) -
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m deploy.load", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m deploy.generate.load", description=__doc__)
     parser.add_argument(
         "addresses", nargs="+", help="of servers with one store; sessions wander from the first"
     )

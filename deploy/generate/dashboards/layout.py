@@ -15,7 +15,7 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableSort,
 )
 
-from deploy.dashboards.panels import DATASOURCE, Panel
+from deploy.generate.dashboards.panels import DATASOURCE, Panel
 
 TAG = "ntm"
 

@@ -1,5 +1,5 @@
 """
-Lists what an image holds, as CycloneDX: `python -m deploy.sbom ENGINE IMAGE FILE`.
+Lists what an image holds, as CycloneDX: `python -m deploy.generate.sbom ENGINE IMAGE FILE`.
 
 Of the Python packages it has the licences and who needs whom, by cyclonedx-py; beside them Python
 itself and the packages of Debian, or of another distribution that keeps them as Debian does.
@@ -26,7 +26,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 ENVIRONMENT = "opt/venv"
 """Where the Dockerfile installs the Python packages."""

@@ -1,8 +1,8 @@
 """
-Writes pictures of two dashboards: `python -m deploy.pictures`, which `make pictures` prepares.
+Write pictures of two dashboards: `python -m deploy.generate.pictures`, started by `make pictures`.
 
-Two servers with one store are put under load and watched by a Prometheus, and Grafana's own
-components, in a headless Chromium, draw the panels from its data. No Grafana server takes part.
+Two servers with one store are put under load, and a Prometheus scrapes them. Grafana's own
+components draw the panels from its data in a headless Chromium. No Grafana server takes part.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from deploy.load import load
-from deploy.stack import ROOT, prometheus, replicas
+from deploy.generate.load import load
+from deploy.generate.stack import ROOT, prometheus, replicas
 
 DASHBOARDS = ("overview", "sessions")
 
@@ -96,7 +96,7 @@ def draw(name: str, url: str, start: float, end: float, folder: Path) -> Image.I
 
 def main() -> None:
     """Everything, into docs/."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.pictures", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m deploy.generate.pictures", description=__doc__)
     parser.add_argument("--seconds", type=float, default=300.0, help="how long the load lasts")
     seconds: float = parser.parse_args().seconds
     bundle()

@@ -6,10 +6,19 @@ from collections.abc import Iterator
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from deploy.dashboards.durability import AWAKE, durability
-from deploy.dashboards.layout import Row, dashboard
-from deploy.dashboards.panels import Panel, lines, number
-from deploy.dashboards.queries import INSTANCE, MODEL, Query, mean, quantile, quantiles, rate, total
+from deploy.generate.dashboards.durability import AWAKE, durability
+from deploy.generate.dashboards.layout import Row, dashboard
+from deploy.generate.dashboards.panels import Panel, lines, number
+from deploy.generate.dashboards.queries import (
+    INSTANCE,
+    MODEL,
+    Query,
+    mean,
+    quantile,
+    quantiles,
+    rate,
+    total,
+)
 
 STATE = f"ntm_state_bytes{{{MODEL}}}"
 SESSIONS = f"ntm_sessions{{{MODEL}}}"

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from deploy.dashboards.durability import awake_and_asleep, store_errors, store_time
-from deploy.dashboards.layout import Row, dashboard
-from deploy.dashboards.panels import Panel, lines, number, rows
-from deploy.dashboards.queries import INSTANCE, MODEL, Query, quantiles, rate, total
+from deploy.generate.dashboards.durability import awake_and_asleep, store_errors, store_time
+from deploy.generate.dashboards.layout import Row, dashboard
+from deploy.generate.dashboards.panels import Panel, lines, number, rows
+from deploy.generate.dashboards.queries import INSTANCE, MODEL, Query, quantiles, rate, total
 
 
 def replica() -> Dashboard:

@@ -1,4 +1,4 @@
-"""Writes the dashboards as JSON: `python -m deploy.dashboards`."""
+"""Writes the dashboards as JSON: `python -m deploy.generate.dashboards`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pathlib import Path
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from deploy.dashboards.model import model
-from deploy.dashboards.overview import overview
-from deploy.dashboards.replica import replica
-from deploy.dashboards.sessions import sessions
+from deploy.generate.dashboards.model import model
+from deploy.generate.dashboards.overview import overview
+from deploy.generate.dashboards.replica import replica
+from deploy.generate.dashboards.sessions import sessions
 
-FOLDER = Path(__file__).parents[1] / "grafana" / "dashboards"
+FOLDER = Path(__file__).parents[2] / "grafana" / "dashboards"
 
 DASHBOARDS = {
     "overview": overview,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from deploy.dashboards.panels import Panel, lines
-from deploy.dashboards.queries import INSTANCE, MODEL, Query, quantile, rate, total
+from deploy.generate.dashboards.panels import Panel, lines
+from deploy.generate.dashboards.queries import INSTANCE, MODEL, Query, quantile, rate, total
 
 ASLEEP = f"({total(f'ntm_sessions_asleep{{{MODEL}}}')} or vector(0))"
 """No model has the metric before its first session sleeps."""

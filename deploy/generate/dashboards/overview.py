@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from deploy.dashboards.durability import not_durable, store_errors, store_time
-from deploy.dashboards.layout import Row, dashboard
-from deploy.dashboards.panels import Panel, lines, number
-from deploy.dashboards.queries import (
+from deploy.generate.dashboards.durability import not_durable, store_errors, store_time
+from deploy.generate.dashboards.layout import Row, dashboard
+from deploy.generate.dashboards.panels import Panel, lines, number
+from deploy.generate.dashboards.queries import (
     INSTANCE,
     MODEL,
     Query,
@@ -20,7 +20,7 @@ from deploy.dashboards.queries import (
     share,
     total,
 )
-from deploy.objectives import ANSWERED_SHARE, FAST_SECONDS, FAST_SHARE, FAULTS
+from deploy.generate.objectives import ANSWERED_SHARE, FAST_SECONDS, FAST_SHARE, FAULTS
 
 CALLS = rate("", f'__name__=~"ntm_rpc_seconds_count|ntm_stream_operations_total", {INSTANCE}')
 FAULTY = f'{INSTANCE}, reason=~"{FAULTS}"'

@@ -1,5 +1,5 @@
 """
-Writes the recording rules and alerts of the objectives: `python -m deploy.rules`.
+Writes the recording rules and alerts of the objectives: `python -m deploy.generate.rules`.
 
 An alert looks at a long window, so that it is worth waking for, and at a short one, so that it
 ends when the cause does (Google's SRE workbook, chapter 5, "multiwindow, multi-burn-rate"). A burn
@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.objectives import ANSWERED_SHARE, FAST_SECONDS, FAST_SHARE, FAULTS
+from deploy.generate.objectives import ANSWERED_SHARE, FAST_SECONDS, FAST_SHARE, FAULTS
 
-FILE = Path(__file__).parent / "prometheus" / "rules" / "objectives.yml"
+FILE = Path(__file__).parents[1] / "prometheus" / "rules" / "objectives.yml"
 
 WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
 
@@ -77,7 +77,7 @@ BURNS = (
 )
 
 HEAD = """\
-# Written by `python -m deploy.rules` from deploy/objectives.py; edit those.
+# Written by `python -m deploy.generate.rules` from deploy/generate/objectives.py; edit those.
 groups:
 """
 

@@ -1,4 +1,4 @@
-"""Writes Prometheus's rules as an object of its Operator: `python -m deploy.prometheus_rule`."""
+"""Write the rules as a PrometheusRule object: `python -m deploy.generate.prometheus_rule`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parents[1]
 RULES = FOLDER / "prometheus" / "rules"
 FILE = FOLDER / "kubernetes" / "monitoring" / "prometheus-rule.yaml"
 
@@ -25,7 +25,8 @@ def text() -> str:
         "metadata": {"name": "ntm"},
         "spec": {"groups": groups},
     }
-    head = "# Generated from deploy/prometheus/rules by `python -m deploy.prometheus_rule`.\n"
+    program = "python -m deploy.generate.prometheus_rule"
+    head = f"# Written by `{program}` from deploy/prometheus/rules.\n"
     return head + yaml.safe_dump(rule, sort_keys=False, width=100)
 
 

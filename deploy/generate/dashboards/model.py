@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from deploy.dashboards.layout import Row, dashboard
-from deploy.dashboards.panels import Panel, lines, rows
-from deploy.dashboards.queries import (
+from deploy.generate.dashboards.layout import Row, dashboard
+from deploy.generate.dashboards.panels import Panel, lines, rows
+from deploy.generate.dashboards.queries import (
     MODEL,
     Query,
     mean,
@@ -17,7 +17,7 @@ from deploy.dashboards.queries import (
     rate,
     total,
 )
-from deploy.objectives import FAST_SECONDS
+from deploy.generate.objectives import FAST_SECONDS
 
 
 def model() -> Dashboard:

@@ -1,0 +1,1 @@
+"""Programs that write dashboards, rules, pictures and the bill of materials."""
