@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class NtmServiceStub:
-    """Models, sessions and steps.
+    """Serves models, holds sessions and makes steps.
     """
 
     def __init__(self, channel):
@@ -103,178 +103,192 @@ class NtmServiceStub:
 
 
 class NtmServiceServicer:
-    """Models, sessions and steps.
+    """Serves models, holds sessions and makes steps.
     """
 
     def ListModels(self, request, context):
-        """Lists the models that new sessions can be opened on, in order of name.
+        """Lists the models on which sessions can be created, in order of name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """Describes one model: what a step takes, what it gives, which traces there are. A model whose file is
-        replaced gets another version: new sessions are opened on it, and open ones stay on theirs. The
-        description is of the version for new sessions unless the request names another.
+        """Gets one model: the input and output widths of a step, the state and the available traces.
 
-        NOT_FOUND, MODEL_UNKNOWN: no model of that name is served here.
-        NOT_FOUND, MODEL_VERSION_UNKNOWN: this server has not that version of it.
+        A model gets a new version when its file is replaced. New sessions use the new version; existing
+        sessions stay on theirs. The response describes the version for new sessions, unless the request names
+        another version.
+
+        NOT_FOUND, MODEL_UNKNOWN: this server has no model with that name.
+        NOT_FOUND, MODEL_VERSION_UNKNOWN: this server does not have that version of the model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateSession(self, request, context):
-        """Opens a session with the model's initial state, or a checkpoint's. The answer states what the server chose where the
-        request left a field unset.
+        """Creates a session with the initial state of a model, or with the state of a checkpoint. The response
+        states the values that the server chose for unset fields.
 
-        A session without a step for its idle timeout expires: it is closed and its state is lost. A chunk
-        that waits or runs keeps its session alive. Where the server has a store, any replica with the same
-        store can go on with the session, and takes it over by doing so.
+        Expiry. A session expires when it has made no step for its idle timeout. It is then closed and its
+        state is lost. A chunk that waits or runs keeps its session alive. If the server has a store, any
+        replica with the same store can continue the session, and takes it over when it does.
 
-        It is opened on the version of the model that the request names, else on the checkpoint's, else on the
-        one for new sessions, and stays on it.
+        Version. The session uses the version that the request names, else the version of the checkpoint, else
+        the version for new sessions. It keeps that version until it is closed.
 
-        The same request with the same session_id, whose answer was lost, is answered with the session that was
-        opened, as long as that is as the request asks for and has made no step: any replica with the same store
-        finds it there, and takes it over. One with POLICY_NONE is in no store, and known to its replica alone.
+        Retries. A request with a session_id can be sent again after a lost response. The response is then the
+        existing session, if that session matches the request and has made no step. Any replica with the same
+        store can answer, and takes the session over. A session with POLICY_NONE is not in the store, so only
+        the replica that created it can answer.
 
-        NOT_FOUND, MODEL_UNKNOWN: no model of that name is served here.
-        NOT_FOUND, MODEL_VERSION_UNKNOWN: this server has not that version of it.
-        INVALID_ARGUMENT, INVALID_REQUEST: the locations or the idle timeout are out of the server's
-        limits, or the model allows one number of locations only.
-        INVALID_ARGUMENT with one of RestoreSession's reasons: the checkpoint is not for this session.
-        RESOURCE_EXHAUSTED, CAPACITY_EXCEEDED: no room for another session or its state, in all or of this
-        principal; the metadata have the setting as `limit`. Comes at once, with a retry delay, and touches
-        no other session.
-        ALREADY_EXISTS, SESSION_EXISTS: there is a session of that session_id that is not as the request asks
-        for, has made steps, or is another principal's; which of them is not told.
-        NOT_FOUND with SESSION_DELETED or SESSION_EXPIRED, DATA_LOSS, SESSION_FAILED: there was one, and it is
-        closed; draw another session_id.
-        UNAVAILABLE, NOT_STORED: the store does not answer; send the same request again.
-        UNAVAILABLE, DRAINING: the server is stopping.
+        NOT_FOUND, MODEL_UNKNOWN: this server has no model with that name.
+        NOT_FOUND, MODEL_VERSION_UNKNOWN: this server does not have that version of the model.
+        INVALID_ARGUMENT, INVALID_REQUEST: the number of locations or the idle timeout is outside the limits of
+        the server, or the model allows only one number of locations.
+        INVALID_ARGUMENT with a reason of RestoreSession: the checkpoint does not fit this session.
+        RESOURCE_EXHAUSTED, CAPACITY_EXCEEDED: the server, or this principal's share of it, has no room for
+        another session or its state. The metadata name the setting as `limit`. The error comes at once, with
+        a retry delay, and does not affect other sessions.
+        ALREADY_EXISTS, SESSION_EXISTS: a session with that session_id exists, and it does not match the
+        request, has made steps, or belongs to another principal. The error does not say which.
+        NOT_FOUND with SESSION_DELETED or SESSION_EXPIRED, DATA_LOSS, SESSION_FAILED: the session with that
+        session_id existed and is closed. Choose another session_id.
+        UNAVAILABLE, NOT_STORED: the store does not answer. Send the same request again.
+        UNAVAILABLE, DRAINING: the server is shutting down.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetSession(self, request, context):
-        """Describes a session, once the store has shown that no other replica has it. Does not count as use: it
-        postpones no expiry.
+        """Gets the description of a session. The server first checks with the store that no other replica owns
+        the session. The call does not postpone the expiry of the session.
 
-        NOT_FOUND with one of SESSION_UNKNOWN (never opened here, another's, or closed too long ago),
-        SESSION_EXPIRED, SESSION_DELETED, SESSION_MOVED (another replica has taken it over); DATA_LOSS,
-        SESSION_FAILED after a run that failed; UNAVAILABLE, NOT_STORED where the session is in a store that
-        does not answer, or might be another replica's; NOT_FOUND, MODEL_VERSION_UNKNOWN where it is in the store and
-        of a version of its model that this server has not: it stays there, for a server that has. Every call below
-        that names a session can fail so.
+        Each of these errors can also come from every RPC below that names a session:
+
+        NOT_FOUND, SESSION_UNKNOWN: the session was never created here, belongs to another principal, or was
+        closed too long ago.
+        NOT_FOUND, SESSION_EXPIRED: the session made no step for its idle timeout.
+        NOT_FOUND, SESSION_DELETED: the session was deleted.
+        NOT_FOUND, SESSION_MOVED: another replica has taken the session over.
+        NOT_FOUND, MODEL_VERSION_UNKNOWN: the session is in the store, and this server does not have its version
+        of the model. The session stays in the store for a server that has it.
+        DATA_LOSS, SESSION_FAILED: a run of the session failed, so the server closed it.
+        UNAVAILABLE, NOT_STORED: the store does not answer, and the session is in the store or may belong to
+        another replica.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSessions(self, request, context):
-        """Lists the caller's sessions, in order of creation: those that its principal created or, where
-        nobody is authenticated, its host.
+        """Lists the sessions of the caller, in order of creation. These are the sessions that the principal
+        created or, on a server without authentication, the sessions that the caller's host created.
 
-        INVALID_ARGUMENT, INVALID_REQUEST: the page token is none that this server gave.
+        INVALID_ARGUMENT, INVALID_REQUEST: the page token was not issued by this server.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResetSession(self, request, context):
-        """Sets the session back to the model's initial state and its next step to 0. Chunks already waiting
-        run before the reset. Counts as use.
+        """Sets a session back to the initial state of its model, and its next step to 0. Waiting chunks run
+        first. The call postpones the expiry of the session.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CheckpointSession(self, request, context):
-        """Takes a checkpoint: the session's state at its next step, as bytes that any server of the same version
-        of the model takes, now or later. service/checkpoint.py has their layout. Chunks already waiting run first. Does not
-        count as use.
+        """Takes a checkpoint of a session: its state and its next step, as bytes. Every server that has the same
+        version of the model can restore it, at any time. Waiting chunks run first. The call does not postpone
+        the expiry of the session.
 
-        INVALID_ARGUMENT, INVALID_REQUEST: the answer would exceed the server's message size.
+        INVALID_ARGUMENT, INVALID_REQUEST: the response would exceed the message size limit of the server.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RestoreSession(self, request, context):
-        """Sets the session to a checkpoint's state and step. Chunks already waiting run before that. Counts as
-        use. A session that is refused stays as it is.
+        """Sets a session to the state and the step of a checkpoint. Waiting chunks run first. The call postpones
+        the expiry of the session. A call that fails leaves the session unchanged.
 
-        INVALID_ARGUMENT with CHECKPOINT_DAMAGED (the bytes are not those that were taken), CHECKPOINT_FOREIGN
-        (of another model, another version of it, or another number of locations) or CHECKPOINT_TOO_NEW (taken by a later server).
+        INVALID_ARGUMENT, CHECKPOINT_DAMAGED: the bytes differ from those that CheckpointSession returned.
+        INVALID_ARGUMENT, CHECKPOINT_FOREIGN: the checkpoint has another model, another version of the model or
+        another number of locations.
+        INVALID_ARGUMENT, CHECKPOINT_TOO_NEW: a later release of the server took the checkpoint.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ForkSession(self, request, context):
-        """Opens a session with the state and the step of another one, which goes on independently. Chunks already
-        waiting in that one run first. Its idle timeout is the same unless the request has one.
+        """Creates a session with the state and the step of an existing one. Both sessions then continue
+        independently. Waiting chunks of the existing session run first. The new session has the same idle
+        timeout, unless the request sets another.
 
-        Fails as CreateSession for want of room.
+        RESOURCE_EXHAUSTED, CAPACITY_EXCEEDED: as in CreateSession.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteSession(self, request, context):
-        """Closes the session and frees its state. Its waiting chunks fail with SESSION_DELETED. Deleting
-        twice fails with NOT_FOUND, SESSION_DELETED.
+        """Deletes a session and frees its state. Its waiting chunks fail with NOT_FOUND, SESSION_DELETED.
+        Deleting a session twice fails with NOT_FOUND, SESSION_DELETED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReadMemory(self, request, context):
-        """Reads a session's memory and the weightings of its heads as they are after its last step. Chunks
-        already waiting run first. Does not count as use.
+        """Reads the memory of a session and the weightings of its heads, as they are after its last step.
+        Waiting chunks run first. The call does not postpone the expiry of the session.
 
-        FAILED_PRECONDITION, NO_MEMORY: the model has none.
-        INVALID_ARGUMENT, INVALID_REQUEST: the answer would exceed the server's message size.
+        FAILED_PRECONDITION, NO_MEMORY: the model has no memory.
+        INVALID_ARGUMENT, INVALID_REQUEST: the response would exceed the message size limit of the server.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Step(self, request, context):
-        """Makes the steps of one chunk and answers with their outputs. Chunks of a session run in the order
-        of their arrival, one step at a time; steps of different sessions run together.
+        """Makes the steps of one chunk and returns their outputs. The chunks of a session run in order of
+        arrival, one step at a time. Steps of different sessions run together.
 
-        A chunk with the first_step, inputs and traces of one that was made already, whose answer was lost, is
-        answered again with the same bytes, as long as the server still has them; no step is made twice.
+        Retries. A chunk with first_step can be sent again, with the same inputs and traces, after a lost
+        response. The response then has the same bytes, while the server still keeps them. No step is made
+        twice.
 
-        A call cancelled (or past its deadline) while its chunk waits changes nothing. One cancelled while
-        its chunk runs stops it after a few steps, which stay made: GetSession tells the next step. A chunk
-        with first_step is made to its end instead, and answered when it is sent again.
+        Cancellation. A call that is cancelled, or exceeds its deadline, while its chunk waits changes nothing.
+        If its chunk already runs, a chunk without first_step stops after a few steps. The steps that were made
+        stay made; GetSession returns the next step. A chunk with first_step runs to its end, and its outputs
+        are returned when it is sent again.
 
-        INVALID_ARGUMENT, INVALID_REQUEST: the inputs are not a whole number of steps of the model's
-        width, exceed a limit, or hold a value that is not finite; or a trace is unknown. Nothing was
-        computed and the session goes on.
-        ABORTED, STEP_INDEX_MISMATCH: first_step is not the session's next step; the metadata have it as
-        `expected`. Nothing was computed.
-        RESOURCE_EXHAUSTED, CAPACITY_EXCEEDED: too many steps of this session wait.
-        DATA_LOSS, SESSION_FAILED: the run failed, or its result was not finite; the session is closed.
-        UNAVAILABLE, NOT_STORED: with POLICY_SYNCHRONOUS, the steps were made and could not be stored; send the
-        same chunk again.
-        UNAVAILABLE, DRAINING: the server is stopping.
+        INVALID_ARGUMENT, INVALID_REQUEST: the inputs are not a whole number of steps of the model's input
+        width, exceed a limit, or contain a value that is not finite; or the model has no trace of a requested
+        name. No step was made, and the session continues.
+        ABORTED, STEP_INDEX_MISMATCH: first_step is not the next step of the session. The metadata have the next
+        step as `expected`. No step was made.
+        RESOURCE_EXHAUSTED, CAPACITY_EXCEEDED: too many steps of this session are waiting.
+        DATA_LOSS, SESSION_FAILED: the run failed, or a result is not finite. The server closed the session.
+        UNAVAILABLE, NOT_STORED: the session has POLICY_SYNCHRONOUS, and the steps were made but not stored. Send
+        the same chunk again.
+        UNAVAILABLE, DRAINING: the server is shutting down.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamSteps(self, request_iterator, context):
-        """Opens, steps and closes any number of sessions. Outcomes of one session come in the order of its
-        operations; those of different sessions in any order. An operation that fails answers with an
-        Error, and the stream goes on. A message may hold many operations, and many outcomes.
+        """Creates, steps and closes any number of sessions on one stream. A message can hold many operations or
+        many outcomes. The outcomes of one session have the order of its operations; the outcomes of different
+        sessions have no order. A failed operation is answered with an Error, and the stream goes on.
 
-        Ending or losing the stream closes no session; chunks of a lost stream are cancelled as in Step.
+        The end or the loss of a stream closes no session. The chunks of a lost stream are cancelled as in Step.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -357,7 +371,7 @@ def add_NtmServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class NtmService:
-    """Models, sessions and steps.
+    """Serves models, holds sessions and makes steps.
     """
 
     @staticmethod
