@@ -5,18 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 from tests.stress.chaos.balancer import Balancer, Connection
 from tests.stress.chaos.folder import Folder
-from tests.stress.chaos.replica import Counts, Replica
+from tests.stress.chaos.replica import Replica
 from tests.stress.chaos.world import World
 from tests.support.valkey import Valkey
-
-_LATE_SECONDS = 1.0
-"""How much later than it was given a refusal may be noticed by a client that waits for a core."""
 
 _SKEW_SECONDS = 30.0
 """Less than the grace with which stores keep sessions: a folder goes by the replicas' calendars."""
@@ -35,8 +30,6 @@ class Faults:
         store: Valkey | Folder,
     ) -> None:
         """All are whole."""
-        self.gathered = Counts()
-        """What replicas had counted before they ended."""
         self._world = world
         self._tally = world.tally
         self._balancer = balancer
@@ -68,24 +61,18 @@ class Faults:
 
     async def _kill(self) -> None:
         replica = self._replica()
-        began = time.monotonic()
-        self.gathered += ended(await replica.counts())
         self._count("replica killed")
         replica.kill()
-        self._tally.blind.append((began, time.monotonic() + _LATE_SECONDS))
         await asyncio.sleep(self._chance.uniform(0, 1))
         await self._start(replica)
 
     async def _stop(self) -> None:
         replica = self._replica()
-        began = time.monotonic()
-        self.gathered += ended(await replica.counts())
         self._count("replica stopped")
         if wrong := await replica.stop():
             self._tally.others.append(wrong)
         else:
             self._tally.not_stored_at_stop += replica.not_stored_at_stop()
-        self._tally.blind.append((began, time.monotonic() + _LATE_SECONDS))
         await self._start(replica)
 
     async def _start(self, replica: Replica) -> None:
@@ -169,8 +156,3 @@ async def _hurt(connection: Connection, kind: str, chance: random.Random) -> Non
         connection.hang_up()
         await asyncio.sleep(chance.uniform(0.5, 6))
     connection.cut()
-
-
-def ended(counts: Counts) -> Counts:
-    """The counts that outlive their replica: those of what it refused."""
-    return Counter({key: value for key, value in counts.items() if key[0] == "ntm_errors_total"})

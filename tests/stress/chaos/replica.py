@@ -40,6 +40,10 @@ class Replica:
         self.name = name
         self.port, self._metrics_port = free_port(), free_port()
         self._log = folder / f"{name}.log"
+        self._refusals = folder / f"{name}.refusals"
+        self._refusals.touch()
+        self._earlier: Counter[str] = Counter()
+        """What the processes before this one have refused."""
         self._flags = [
             *("--device=cpu", *flags),
             *(f"--port={self.port}", f"--metrics-port={self._metrics_port}"),
@@ -50,6 +54,7 @@ class Replica:
 
     async def start(self) -> None:
         """Start it and wait until it serves."""
+        self._earlier = self.refusals()
         self._process = await asyncio.to_thread(self._started)
         async with asyncio.timeout(START_SECONDS):
             while not await asyncio.to_thread(self._is_ready):
@@ -85,6 +90,14 @@ class Replica:
         """How many sessions its store did not take when it stopped cleanly, by its last line."""
         return int(json.loads(self._last_line())["sessions_not_stored"] or 0)
 
+    def refusals(self) -> Counter[str]:
+        """How often all its processes, killed ones too, have counted each reason to refuse."""
+        return Counter(self._refusals.read_text().split())
+
+    def refusals_since_start(self) -> Counter[str]:
+        """How often the process that runs has counted each reason to refuse."""
+        return self.refusals() - self._earlier
+
     async def counts(self) -> Counts:
         """Its metrics now; none if it does not answer in a second."""
         return await asyncio.to_thread(self._counts)
@@ -98,8 +111,9 @@ class Replica:
                 [
                     sys.executable,
                     "-m",
-                    "tests.stress.chaos.skewed",
+                    "tests.stress.chaos.observed",
                     f"{self.skew_seconds}",
+                    str(self._refusals),
                     *self._flags,
                 ],
                 cwd=Path(__file__).parents[3],

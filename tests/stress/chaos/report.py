@@ -18,7 +18,7 @@ def table(tally: Tally) -> str:
         ("steps answered", tally.steps),
         ("steps made again", tally.replayed_steps),
         ("outputs compared", tally.compared),
-        *sorted((f"refused: {reason}", n) for reason, n in tally.refused().items()),
+        *sorted((f"refused: {reason}", n) for reason, n in tally.refusals.items()),
         *sorted((kind, count) for kind, count in tally.errors.items()),
         ("calls resumed", len(tally.resume_seconds)),
         ("time to resume p50, s", f"{quantile(tally.resume_seconds, 0.5):.2f}"),

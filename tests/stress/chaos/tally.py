@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -45,10 +44,8 @@ class Tally:
     """Sessions that a replica could not store when it stopped, as where the store was down."""
     replayed_steps: int = 0
     resume_seconds: list[float] = field(default_factory=list)
-    refusals: list[tuple[float, str]] = field(default_factory=list)
-    """When a client was refused with which reason, whether it tried again or not."""
-    blind: list[tuple[float, float]] = field(default_factory=list)
-    """When a replica could refuse and take the count with it."""
+    refusals: Counter[str] = field(default_factory=Counter)
+    """Errors of servers that clients met, by reason, whether they tried again or not."""
 
     def compare(self, expected: Expected, first: int, outputs: Float32, where: str) -> None:
         """Compare outputs of steps from that one on."""
@@ -58,14 +55,6 @@ class Tally:
         if outputs.tobytes() != wanted.tobytes():
             step = first + int(np.flatnonzero((outputs != wanted).any(axis=1))[0])
             self.mismatches.append(f"session {expected.number} differs at step {step}, {where}")
-
-    def refused(self) -> Counter[str]:
-        """Refusals by reason, without those that no count may have outlived."""
-        return Counter(
-            reason
-            for when, reason in self.refusals
-            if not any(start <= when <= end for start, end in self.blind)
-        )
 
 
 class WatchedRetries(Retries):
@@ -90,5 +79,5 @@ class _WatchedOutage(Outage):
     def failed(self, error: NtmClientError, request: Message) -> None:
         # What ends a stream is counted once, however many operations are on it.
         if error.reason and not isinstance(error, StreamBroken):
-            self._tally.refusals.append((time.monotonic(), error.reason))
+            self._tally.refusals[error.reason] += 1
         super().failed(error, request)

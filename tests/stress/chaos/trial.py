@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from ntm_client.errors import NtmClientError
 from tests.stress.chaos.balancer import Balancer
 from tests.stress.chaos.careless import careless
 from tests.stress.chaos.expected import AFTERWARDS, MODELS, Reference
-from tests.stress.chaos.faults import Faults, ended
+from tests.stress.chaos.faults import Faults
 from tests.stress.chaos.folder import Folder
 from tests.stress.chaos.mortal import killed
 from tests.stress.chaos.replica import Counts, Replica, free_port
@@ -103,22 +104,22 @@ async def _with(
         )
     for way in world.ways:
         way.close()
-    await _survivors(world, fleet, faults.gathered)
+    await _survivors(world, fleet)
     await _audit(world, auditor)
     return world.tally
 
 
-async def _survivors(world: World, fleet: Sequence[Replica], gathered: Counts) -> None:
+async def _survivors(world: World, fleet: Sequence[Replica]) -> None:
     """What the replicas have counted adds up, and each stops cleanly."""
     tally = world.tally
     for replica in fleet:
         counts = await replica.counts()
-        gathered += ended(counts)
-        tally.others += [f"{replica.name}: {wrong}" for wrong in _inconsistencies(counts)]
-    for reason, seen in tally.refused().items():
-        counted = gathered["ntm_errors_total", reason, ""]
-        if seen > counted:
-            tally.others.append(f"{reason} was told {seen} times and counted {counted} times")
+        wrongs = _inconsistencies(counts, replica.refusals_since_start())
+        tally.others += [f"{replica.name}: {wrong}" for wrong in wrongs]
+    counted = sum((replica.refusals() for replica in fleet), Counter[str]())
+    for reason, seen in tally.refusals.items():
+        if seen > counted[reason]:
+            tally.others.append(f"clients met {reason} {seen} times, counted: {counted[reason]}")
     for replica in fleet:
         wrong = await replica.stop()
         if not wrong and (left := replica.not_stored_at_stop()):
@@ -127,9 +128,13 @@ async def _survivors(world: World, fleet: Sequence[Replica], gathered: Counts) -
             tally.others.append(wrong)
 
 
-def _inconsistencies(counts: Counts) -> list[str]:
-    """Where slots are not those of the sessions awake, or anything is still pending."""
-    found = []
+def _inconsistencies(counts: Counts, refusals: Counter[str]) -> list[str]:
+    """Where metrics are not what was refused, slots not the sessions awake, or work is pending."""
+    found = [
+        f"{reason} was refused {count} times, ntm_errors_total says {said}"
+        for reason, count in refusals.items()
+        if (said := counts["ntm_errors_total", reason, ""]) != count
+    ]
     for model in MODELS:
         awake = counts["ntm_sessions", model, ""] - counts["ntm_sessions_asleep", model, ""]
         taken = counts["ntm_slots", model, "taken"]
