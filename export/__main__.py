@@ -21,7 +21,7 @@ from export.served import ServedModel
 from export.training import Run
 from export.verification import OnnxRunner
 from ntm_client import Client, NtmClientError
-from ntm_tasks.tasks import TASKS, Purpose, Size, size_text
+from ntm_tasks import TASKS, Purpose, Size, size_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -20,7 +20,7 @@ from export.evaluation import Result
 from export.network import Network
 from export.training import Quality, Run
 from export.verification import OnnxRunner
-from ntm_tasks.tasks import TASKS, Purpose
+from ntm_tasks import TASKS, Purpose
 
 MODEL_NAME = "model.onnx"
 CARD_NAME = "card.json"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from export.network import Sizes
-from ntm_tasks.tasks import TASKS, Size
+from ntm_tasks import TASKS, Size
 
 
 class Trial(NamedTuple):

@@ -10,7 +10,7 @@ import torch
 
 from export.configuration import Trial
 from export.network import Network, State
-from ntm_tasks.tasks import Batch, Float32, Purpose, Size, Task, generator_for, size_text
+from ntm_tasks import Batch, Float32, Purpose, Size, Task, generator_for, size_text
 
 PROBABILITY_MARGIN = 1e-7
 """Probabilities are kept this far from 0 and 1: the cost of an error stays finite."""

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from export import evaluation
 from export.curve import LOWEST_SHOWN, Curves
 from export.verification import OnnxRunner
-from ntm_tasks.tasks import TASKS, Float32, Purpose, Size, generator_for, size_text
+from ntm_tasks import TASKS, Float32, Purpose, Size, generator_for, size_text
 
 COLOURS = {"ntm-ff": "tab:blue", "ntm-lstm": "tab:green", "lstm": "tab:orange"}
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from export import card, curve, figures
 from export.network import ARCHITECTURES
-from ntm_tasks.tasks import TASKS, Size, size_text
+from ntm_tasks import TASKS, Size, size_text
 
 REPORT_NAME = "REPORT.md"
 PICTURES = "report"

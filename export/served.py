@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from ntm_client import Client
-from ntm_tasks.tasks import Batch, Float32
+from ntm_tasks import Batch, Float32
 
 SESSIONS_AT_ONCE = 8
 

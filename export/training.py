@@ -30,7 +30,7 @@ from export.evaluation import TorchRunner, answers_of, evaluate, score
 from export.network import Network, build
 from export.rmsprop import RmsProp
 from export.unrolled import Arena, logits_of
-from ntm_tasks.tasks import TASKS, Float32, Purpose, generator_for
+from ntm_tasks import TASKS, Float32, Purpose, generator_for
 
 MOST_RESTARTS = 3
 

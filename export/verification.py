@@ -28,7 +28,7 @@ from onnx.reference import ReferenceEvaluator
 
 from export.network import Network, State
 from export.to_onnx import ServedStep, output_names, spec_in
-from ntm_tasks.tasks import TASKS, Float32, Purpose, Size, generator_for
+from ntm_tasks import TASKS, Float32, Purpose, Size, generator_for
 from service.spec import ModelSpec
 
 LARGEST_DIFFERENCE = 1e-5

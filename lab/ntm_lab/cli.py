@@ -12,8 +12,9 @@ from ntm_lab.commands import decipher, demo, listing, stream, trace, watch
 from ntm_lab.commands.sequences import SequenceError
 from ntm_lab.pictures.figure import DrawingUnavailable
 from ntm_lab.recordings.files import RecordingError
+from ntm_tasks import TaskError
 
-EXPECTED = (NtmClientError, SequenceError, RecordingError, DrawingUnavailable, OSError)
+EXPECTED = (NtmClientError, TaskError, SequenceError, RecordingError, DrawingUnavailable, OSError)
 """What can go wrong without a mistake in the program."""
 
 FAILED, INTERRUPTED = 2, 130

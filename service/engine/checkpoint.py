@@ -1,73 +1,19 @@
 """
-Checkpoints: a session's state at a step as bytes, from which any server of its model goes on.
+Checkpoints as the server takes them: decoded with its errors, and fitted to a model's spec.
 
-All numbers are little-endian:
-
-    4 bytes   "NTMC"
-    uint16    version of this layout, 1
-    uint16    number of state tensors
-    32 bytes  SHA-256 of the model's ONNX file
-    uint32    memory locations; 0 for a network without memory
-    uint64    index of the step that comes next
-    then for each state tensor, in the order of the model's spec
-        uint8     bytes of its name
-        ...       its name, UTF-8
-        uint32    number of values
-        ...       the values, float32, in row-major order
-    uint32    CRC-32 of everything before it
+`ntm.checkpoint` has the format, which the client shares.
 """
 
 from __future__ import annotations
 
-import struct
-import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 import numpy as np
 
+from ntm.checkpoint import Checkpoint, Damaged, TooNew, encode
+from ntm.checkpoint import decode as read
 from service.errors import CheckpointDamaged, CheckpointForeign, CheckpointTooNew
 from service.spec import Float32, ModelSpec
 
-MAGIC = b"NTMC"
-VERSION = 1
-
-_HEAD = struct.Struct("<4sHH32sIQ")
-_VERSION = struct.Struct("<4sH")
-_COUNT = struct.Struct("<I")
-_FLOAT = np.dtype("<f4")
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """A session's state at a step, outside of any slab."""
-
-    content_hash: str
-    """SHA-256 of the model's ONNX file, in hexadecimal."""
-    locations: int
-    next_step: int
-    state: Mapping[str, Float32]
-    """By state tensor's name, its values in row-major order, [size]."""
-
-
-def encode(checkpoint: Checkpoint) -> bytes:
-    """The bytes of a checkpoint."""
-    parts = [
-        _HEAD.pack(
-            MAGIC,
-            VERSION,
-            len(checkpoint.state),
-            bytes.fromhex(checkpoint.content_hash),
-            checkpoint.locations,
-            checkpoint.next_step,
-        )
-    ]
-    for name, values in checkpoint.state.items():
-        label = name.encode()
-        parts += [bytes([len(label)]), label, _COUNT.pack(values.size)]
-        parts.append(values.astype(_FLOAT, copy=False).tobytes())
-    body = b"".join(parts)
-    return body + _COUNT.pack(zlib.crc32(body))
+__all__ = ["Checkpoint", "are_equal", "decode", "encode", "state_for"]
 
 
 def decode(data: bytes) -> Checkpoint:
@@ -78,23 +24,12 @@ def decode(data: bytes) -> Checkpoint:
         CheckpointTooNew: they are of a later version of the layout.
         CheckpointDamaged: they are cut short, changed, or no checkpoint at all.
     """
-    magic, version = _VERSION.unpack_from(data) if len(data) >= _VERSION.size else (b"", 0)
-    if magic != MAGIC:
-        raise CheckpointDamaged(f"no checkpoint: {len(data)} bytes that start with {data[:4]!r}")
-    if version > VERSION:
-        raise CheckpointTooNew(
-            f"the checkpoint is of version {version}, and this server reads up to {VERSION}; "
-            "restore it on a newer server"
-        )
-    body = data[: -_COUNT.size]
-    if data[-_COUNT.size :] != _COUNT.pack(zlib.crc32(body)):
-        raise CheckpointDamaged(
-            f"the checkpoint of {len(data)} bytes is damaged or cut short: its checksum is wrong"
-        )
     try:
-        return _read(body)
-    except (ValueError, IndexError, struct.error) as error:
-        raise CheckpointDamaged(f"the checkpoint's parts do not add up: {error}") from error
+        return read(data)
+    except TooNew as error:
+        raise CheckpointTooNew(f"{error}; restore it on a newer server") from error
+    except Damaged as error:
+        raise CheckpointDamaged(str(error)) from error
 
 
 def state_for(checkpoint: Checkpoint, spec: ModelSpec, content_hash: str) -> dict[str, Float32]:
@@ -123,23 +58,3 @@ def state_for(checkpoint: Checkpoint, spec: ModelSpec, content_hash: str) -> dic
 def are_equal(one: Checkpoint, other: Checkpoint) -> bool:
     """Whether two checkpoints are of the same state at the same step, to the bit."""
     return encode(one) == encode(other)
-
-
-def _read(body: bytes) -> Checkpoint:
-    _, _, tensors, digest, locations, next_step = _HEAD.unpack_from(body)
-    state: dict[str, Float32] = {}
-    place = _HEAD.size
-    for _ in range(tensors):
-        size = body[place]
-        name = body[place + 1 : place + 1 + size].decode()
-        place += 1 + size
-        (count,) = _COUNT.unpack_from(body, place)
-        place += _COUNT.size
-        values = np.frombuffer(body, _FLOAT, count, place).astype(np.float32, copy=False)
-        if not np.isfinite(values).all():
-            raise ValueError(f"{name!r} holds values that are not finite")
-        state[name] = values
-        place += values.nbytes
-    if place != len(body) or len(state) != tensors:
-        raise ValueError(f"{len(body) - place} bytes are left over")
-    return Checkpoint(digest.hex(), locations, next_step, state)

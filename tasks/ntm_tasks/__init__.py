@@ -1,1 +1,28 @@
-"""Sequences to train networks on and to try them with: the five tasks of the paper."""
+"""Sequences to train networks on and to try them with: the five tasks of the paper, and yours."""
+
+from ntm_tasks.registry import TASKS, register
+from ntm_tasks.sequence import TaskSequence
+from ntm_tasks.task import (
+    Batch,
+    Float32,
+    Purpose,
+    Size,
+    Task,
+    TaskError,
+    generator_for,
+    size_text,
+)
+
+__all__ = [
+    "TASKS",
+    "Batch",
+    "Float32",
+    "Purpose",
+    "Size",
+    "Task",
+    "TaskError",
+    "TaskSequence",
+    "generator_for",
+    "register",
+    "size_text",
+]

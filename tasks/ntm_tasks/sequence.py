@@ -1,4 +1,4 @@
-"""One sequence of one of the paper's tasks: what a network is shown, and what it should answer."""
+"""One sequence of a task: what a network is shown, and what it should answer."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ntm_client.errors import InvalidRequest
-from ntm_client.records import Float32, Model
-from ntm_tasks.tasks import TASKS, Size
+from ntm_tasks.registry import TASKS
+from ntm_tasks.task import Float32, Size, TaskError
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,17 +40,17 @@ class TaskSequence:
             seed: What the sequence is drawn from; a new one each time without.
 
         Raises:
-            InvalidRequest: there is no such task, or no sequence of that size.
+            TaskError: there is no such task, or no sequence of that size.
         """
         if task not in TASKS:
-            raise InvalidRequest(f"no task is called {task!r}; there are {', '.join(TASKS)}")
+            raise TaskError(f"no task is called {task!r}; there are {', '.join(TASKS)}")
         chosen = TASKS[task]
         size = chosen.largest if size is None else size
         names = " and ".join(chosen.size_names)
         if len(size) != len(chosen.size_names):
-            raise InvalidRequest(f"the size of {task} is its {names}, not {list(size)}")
+            raise TaskError(f"the size of {task} is its {names}, not {list(size)}")
         if any(number < least for number, least in zip(size, chosen.least, strict=True)):
-            raise InvalidRequest(
+            raise TaskError(
                 f"the size of {task}, its {names}, is at least {list(chosen.least)}, "
                 f"not {list(size)}"
             )
@@ -65,20 +64,6 @@ class TaskSequence:
             optimum=None if batch.optimum is None else batch.optimum[:, 0],
             marks=chosen.marks(size),
         )
-
-    def check(self, model: Model) -> None:
-        """
-        Find out whether a model takes and gives what the sequence has.
-
-        Raises:
-            InvalidRequest: its widths are others.
-        """
-        takes, gives = self.inputs.shape[1], self.target.shape[1]
-        if (model.input_width, model.output_width) != (takes, gives):
-            raise InvalidRequest(
-                f"{model.name} takes {model.input_width} values and gives {model.output_width}: "
-                f"not a model of the {self.task} task, which takes {takes} and gives {gives}"
-            )
 
     @property
     def due(self) -> Float32:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from ntm_client import AsyncClient, Client, StreamBroken, Unavailable
-from ntm_tasks.sequence import TaskSequence
+from ntm_tasks import TaskSequence
 from tests.conftest import Serve
 from tests.containers.engine import (
     LOCKED_DOWN,

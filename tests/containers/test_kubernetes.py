@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from ntm_client import Client
-from ntm_tasks.sequence import TaskSequence
+from ntm_tasks import TaskSequence
 from tests.containers.engine import engine, is_podman, wait_until_serving
 from tests.deploy.manifests import KUBERNETES, kustomize, named
 

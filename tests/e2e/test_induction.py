@@ -14,8 +14,7 @@ from ntm_lab.decipher.listing import listing
 from ntm_lab.decipher.machine import Machine
 from ntm_lab.recordings.instructions import instructions
 from ntm_lab.recordings.recording import Recording, record_task
-from ntm_tasks.sequence import TaskSequence
-from ntm_tasks.tasks import TASKS, Size
+from ntm_tasks import TASKS, Size, TaskSequence
 from service.settings import Settings
 from tests.conftest import Running, serving
 from tests.support.served import MODELS

@@ -18,7 +18,7 @@ from ntm_lab.decipher.program import Program
 from ntm_lab.pictures.page import page, save
 from ntm_lab.recordings.instructions import instructions
 from ntm_lab.recordings.recording import Recording, record_task
-from ntm_tasks.sequence import TaskSequence
+from ntm_tasks import TaskSequence
 from service.settings import Settings
 from tests.conftest import serving
 from tests.lab.decipher.programs import COPY, two_phases

@@ -14,7 +14,7 @@ from export.configurations import CONFIGURATIONS
 from export.served import ServedModel
 from export.verification import OnnxRunner
 from ntm_client import Client
-from ntm_tasks.tasks import TASKS, Purpose
+from ntm_tasks import TASKS, Purpose
 from tests.conftest import Serve
 from tests.support.served import MODELS
 

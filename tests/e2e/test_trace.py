@@ -13,7 +13,7 @@ from matplotlib.image import imread
 from ntm_lab.cli import main
 from ntm_lab.recordings.files import load
 from ntm_lab.recordings.recording import ADD_VECTOR, ERASE_VECTOR, WRITE_WEIGHTING
-from ntm_tasks.tasks import TASKS
+from ntm_tasks import TASKS
 from service.settings import Settings
 from tests.conftest import Running, serving
 from tests.support.served import MODELS

@@ -7,7 +7,7 @@ import pytest
 
 from export.configuration import Trial
 from export.evaluation import answers_of, evaluate, score, table
-from ntm_tasks.tasks import TASKS, Float32, Purpose
+from ntm_tasks import TASKS, Float32, Purpose
 
 
 class Scripted:

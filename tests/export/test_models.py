@@ -13,7 +13,7 @@ from export.configuration import Trial
 from export.configurations import CONFIGURATIONS
 from export.evaluation import TorchRunner, outputs
 from export.verification import OnnxRunner
-from ntm_tasks.tasks import TASKS, Purpose, Size
+from ntm_tasks import TASKS, Purpose, Size
 from service.spec import ModelSpec
 
 MODELS = Path(__file__).parents[2] / "models"

@@ -13,7 +13,7 @@ import pytest
 from export import card, curve, figures, report, to_onnx
 from export.network import build
 from export.training import Point
-from ntm_tasks.tasks import Size
+from ntm_tasks import Size
 from tests.export.conftest import tiny
 
 Bits = Mapping[Size, float]

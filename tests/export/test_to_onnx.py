@@ -14,7 +14,7 @@ from export import to_onnx, verification
 from export.evaluation import TorchRunner, outputs
 from export.network import Ntm, build
 from export.verification import Comparison, OnnxRunner, VerificationFailed
-from ntm_tasks.tasks import copy
+from ntm_tasks.tasks.copy import copy
 from service.spec import ModelSpec
 from tests.export.conftest import Exported, tiny
 

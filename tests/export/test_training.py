@@ -16,7 +16,7 @@ from export.evaluation import score
 from export.network import ARCHITECTURES, LstmState, Network, State
 from export.training import MOST_RESTARTS, NotFinite, Point, Quality, Run
 from export.unrolled import Arena, logits_of
-from ntm_tasks.tasks import TASKS, Purpose, generator_for
+from ntm_tasks import TASKS, Purpose, generator_for
 from tests.export.conftest import tiny
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ntm_client.errors import InvalidRequest
-from ntm_tasks.sequence import TaskSequence
-from ntm_tasks.tasks import TASKS, Size
+from ntm_tasks import TASKS, Size, TaskError, TaskSequence
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -93,5 +91,5 @@ def test_the_optimum_is_known_where_bits_are_guessed() -> None:
 )
 def test_what_cannot_be_drawn(task: str, size: Size | None, message: str) -> None:
     """An unknown task, and a size that it does not have, are refused with what there is."""
-    with pytest.raises(InvalidRequest, match=message):
+    with pytest.raises(TaskError, match=message):
         TaskSequence.draw(task, size)

@@ -6,18 +6,17 @@ import numpy as np
 import pytest
 
 from export.evaluation import score
-from ntm_tasks.tasks import (
+from ntm_tasks import (
     TASKS,
     Purpose,
-    associative_recall,
-    copy,
     generator_for,
-    ngrams,
-    normalised_count,
-    priority_sort,
-    repeat_copy,
     size_text,
 )
+from ntm_tasks.tasks.associative_recall import associative_recall
+from ntm_tasks.tasks.copy import copy
+from ntm_tasks.tasks.ngrams import ngrams
+from ntm_tasks.tasks.priority_sort import priority_sort
+from ntm_tasks.tasks.repeat_copy import normalised_count, repeat_copy
 
 
 def test_copy_shows_vectors_then_a_delimiter_then_silence() -> None:

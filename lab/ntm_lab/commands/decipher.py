@@ -18,7 +18,7 @@ from ntm_lab.decipher.report import Report, decipher, decipher_recordings
 from ntm_lab.pictures import page
 from ntm_lab.recordings.files import load
 from ntm_lab.recordings.recording import Recording, record_task
-from ntm_tasks.sequence import TaskSequence
+from ntm_tasks import TaskSequence
 
 EXAMPLES = """\
   ntm decipher copy-ntm-lstm

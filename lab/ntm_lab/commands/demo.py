@@ -11,7 +11,7 @@ from ntm_lab.pictures import figure
 from ntm_lab.pictures.recording import recording_picture
 from ntm_lab.pictures.terminal import Terminal, bits_picture
 from ntm_lab.recordings.recording import Recording, record_task
-from ntm_tasks.sequence import TaskSequence
+from ntm_tasks import TaskSequence
 
 EXAMPLES = """\
   ntm demo

@@ -17,8 +17,7 @@ from ntm_lab.pictures.recording import recording_picture
 from ntm_lab.pictures.terminal import Terminal
 from ntm_lab.recordings import files
 from ntm_lab.recordings.recording import Recording, record, record_task
-from ntm_tasks.sequence import TaskSequence
-from ntm_tasks.tasks import TASKS, Size
+from ntm_tasks import TASKS, Size, TaskSequence
 
 EXAMPLES = """\
   ntm trace copy-ntm-lstm

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ntm_lab.decipher.machine import Machine
 from ntm_lab.decipher.program import Program
 from ntm_lab.decipher.samples import Network
-from ntm_tasks.sequence import TaskSequence
+from ntm_tasks import TaskSequence
 
 Bits = npt.NDArray[np.bool_]
 

@@ -29,7 +29,9 @@ from ntm_lab.decipher.measures import (
     of_reads,
 )
 from ntm_lab.recordings.recording import READ_WEIGHTING, Recording
-from ntm_tasks.tasks import CONTEXT_BITS, ITEM_VECTORS, SORT_BITS
+from ntm_tasks.tasks.associative_recall import ITEM_VECTORS
+from ntm_tasks.tasks.ngrams import CONTEXT_BITS
+from ntm_tasks.tasks.priority_sort import SORT_BITS
 
 PRIORITY = SORT_BITS
 """The channel of priority sort's inputs that shows a vector's priority."""
@@ -45,13 +47,13 @@ def measures(recordings: Sequence[Recording]) -> list[Measure]:
     """
     The measures of the paper's claims for a task.
 
-    The recordings are of one model, whose task names the claims. There are none for a network
-    without heads, nor where no task was recorded but a user's own inputs.
+    The recordings are of one model, whose task names the claims. There are none for a task that is
+    not the paper's, for a network without heads, and for a user's own inputs.
     """
     if any(each.size is None or READ_WEIGHTING not in each.traces for each in recordings):
         return []
     heads = [Heads.of(recording) for recording in recordings]
-    return [claim(heads) for claim in _CLAIMS[recordings[0].model.task]]
+    return [claim(heads) for claim in _CLAIMS.get(recordings[0].model.task, ())]
 
 
 def copy_places(heads: Sequence[Heads]) -> Measure:

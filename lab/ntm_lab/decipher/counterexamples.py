@@ -18,8 +18,7 @@ from ntm_client.records import Float32
 from ntm_lab.decipher.machine import Machine
 from ntm_lab.decipher.program import Program
 from ntm_lab.decipher.samples import Network, of_size
-from ntm_tasks.sequence import TaskSequence
-from ntm_tasks.tasks import COPY_BITS, ITEM_BITS, ITEM_VECTORS, SORT_BITS, TASKS, Size
+from ntm_tasks import TASKS, Size, TaskSequence
 
 MOST_STEPS = 700
 """Steps of the longest sequence tried: more than twice what a memory of 128 has room for."""
@@ -29,14 +28,6 @@ RANDOM = 4
 
 SMALLER = 4
 """What is said of the memory's size is tested at a memory so many times smaller."""
-
-VECTOR_BITS: Mapping[str, int] = {
-    "copy": COPY_BITS,
-    "repeat-copy": COPY_BITS,
-    "associative-recall": ITEM_BITS,
-    "priority-sort": SORT_BITS,
-}
-"""Of the tasks that show vectors, how many of the first channels are a vector's."""
 
 
 @dataclass(frozen=True)
@@ -99,22 +90,21 @@ def contents(task: str, size: Size, seed: int) -> Iterator[tuple[str, Float32]]:
     Inputs [T, input width] of one size, with a name: as they are drawn, and with odd vectors.
 
     Odd vectors take the place of others, the same everywhere, so that what was equal, such as a
-    queried item, stays equal; inputs in which a query becomes ambiguous are left out. At the
+    queried item, stays equal; vectors that the task does not allow are left out. At the
     smallest size of all, every vector is tried where there is only one.
     """
     drawn = of_size(task, size, RANDOM, seed)
     for number, sequence in enumerate(drawn):
         yield f"random {number + 1}", sequence.inputs
-    bits = VECTOR_BITS.get(task)
-    if bits is None:
+    bits = TASKS[task].vector_bits
+    if not bits:
         return
     steps = _steps_with_vectors(drawn[0])
     vectors = drawn[0].inputs[steps, :bits]
     for name, odd in _ODD.items():
         replaced = np.array([odd(vector, vectors[0]) for vector in vectors])
-        if task == "associative-recall" and _ambiguous(replaced):
-            continue
-        yield name, _with_vectors(drawn[0].inputs, steps, replaced)
+        if TASKS[task].allows(replaced):
+            yield name, _with_vectors(drawn[0].inputs, steps, replaced)
     if size == TASKS[task].least and len(steps) == 1:
         for vector in product((0, 1), repeat=bits):
             yield f"{vector}", _with_vectors(drawn[0].inputs, steps, np.array([vector]))
@@ -267,12 +257,6 @@ def _with_vectors(inputs: Float32, steps: list[int], vectors: Float32) -> Float3
     changed = inputs.copy()
     changed[steps, : vectors.shape[1]] = vectors
     return changed
-
-
-def _ambiguous(vectors: Float32) -> bool:
-    """Whether the query, which is the last item, is like no item or several."""
-    items = vectors.reshape(-1, ITEM_VECTORS * vectors.shape[1])
-    return int((items[:-1] == items[-1]).all(1).sum()) != 1
 
 
 def _with(size: Size, axis: int, number: int) -> Size:

@@ -29,7 +29,7 @@ from ntm_client.checkpoint import Checkpoint
 from ntm_client.records import Float32
 from ntm_lab.decipher.samples import Network
 from ntm_lab.recordings.contents import write
-from ntm_tasks.sequence import TaskSequence
+from ntm_tasks import TaskSequence
 
 By = Literal["weighting", "choices"]
 """

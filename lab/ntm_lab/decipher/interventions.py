@@ -20,7 +20,7 @@ from ntm_client.records import Float32
 from ntm_lab.decipher.machine import Machine
 from ntm_lab.decipher.program import Program
 from ntm_lab.decipher.samples import Network
-from ntm_tasks.sequence import TaskSequence
+from ntm_tasks import TaskSequence
 
 Kind = Literal["overwrite", "swap", "move the read head", "move the write head"]
 

@@ -11,7 +11,7 @@ from ntm_lab.decipher.measures import Measure
 from ntm_lab.decipher.program import Program
 from ntm_lab.decipher.report import Report
 from ntm_lab.decipher.source import source
-from ntm_tasks.tasks import TASKS, Size
+from ntm_tasks import TASKS, Size
 
 PAPERS_COPY = """\
 initialise: move head to start location

@@ -28,9 +28,9 @@ from ntm_lab.decipher.induction import HELD_OUT, Candidate, induce
 from ntm_lab.decipher.interventions import Effect, intervene
 from ntm_lab.decipher.measures import Measure
 from ntm_lab.decipher.program import Program
-from ntm_lab.decipher.samples import LONGER, Network, Purpose, in_range, of_size
+from ntm_lab.decipher.samples import Network, Purpose, in_range, of_size
 from ntm_lab.recordings.recording import Recording
-from ntm_tasks.tasks import TASKS, size_text
+from ntm_tasks import TASKS, size_text
 
 RECORDINGS = 128
 """Sequences that a program is found in, and that the paper's claims are measured on."""
@@ -128,7 +128,7 @@ def decipher(
 
     Args:
         client: Of the server that has the model.
-        model: Its name. Its task has to be one of `client.tasks.TASKS`.
+        model: Its name. Its task has to be one of `ntm_tasks.TASKS`.
         sequences: Fresh sequences in range that the program is judged by.
         locations: Memory locations of all sessions; the model's default without.
         seed: Of all sequences; the same give the same report.
@@ -139,7 +139,10 @@ def decipher(
     network = Network(client, model, locations)
     task = network.model.task
     if task not in TASKS:
-        raise InvalidRequest(f"{model} is of the task {task!r}; known are {', '.join(TASKS)}")
+        raise InvalidRequest(
+            f"{model} has the task {task!r}, and sequences can be drawn of {', '.join(TASKS)}; "
+            "register the task with `ntm_tasks.register`"
+        )
     if sequences < 1:
         raise InvalidRequest(f"a program is judged by at least 1 sequence, not {sequences}")
     recordings = network.recordings(in_range(task, RECORDINGS, seed, Purpose.INDUCTION))
@@ -158,7 +161,7 @@ def decipher(
         agree(program, network, fresh, "in range"),
         tuple(
             agree(program, network, of_size(task, size, beyond, seed), size_text(size))
-            for size in LONGER[task]
+            for size in TASKS[task].longer
         ),
         tuple(habits(recordings)),
         tuple(measures(recordings)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import IntEnum
@@ -14,20 +14,10 @@ import numpy as np
 from ntm_client.blocking import Client, Session
 from ntm_client.records import Float32, Model
 from ntm_lab.recordings.recording import Recording, record_task
-from ntm_tasks.sequence import TaskSequence
-from ntm_tasks.tasks import TASKS, Size
+from ntm_tasks import TASKS, Size, TaskSequence
 
 SESSIONS_AT_ONCE = 8
 """As many as keep a server busy; more would only wait."""
-
-LONGER: Mapping[str, tuple[Size, ...]] = {
-    "copy": ((40,), (60,), (80,), (100,), (120,)),
-    "repeat-copy": ((20, 10), (10, 12), (10, 15), (10, 20), (20, 20)),
-    "associative-recall": ((8,), (10,), (12,), (15,), (20,)),
-    "ngrams": ((400, 5), (800, 5)),
-    "priority-sort": ((25,), (40,)),
-}
-"""Sizes beyond those in training, up to six times as long where the default memory has room."""
 
 
 class Purpose(IntEnum):

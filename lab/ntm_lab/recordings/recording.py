@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ntm_client.blocking import Session
+from ntm_client.errors import InvalidRequest
 from ntm_client.records import Float32, Memory, Model
 from ntm_lab.recordings.window import locations_in_use
-from ntm_tasks.sequence import TaskSequence
-from ntm_tasks.tasks import Size
+from ntm_tasks import Size, TaskSequence
 
 READ_WEIGHTING, WRITE_WEIGHTING = "read_weighting", "write_weighting"
 READ_VECTOR, ADD_VECTOR, ERASE_VECTOR = "read_vector", "add_vector", "erase_vector"
@@ -113,7 +113,7 @@ def record_task(session: Session, sequence: TaskSequence) -> Recording:
     Raises:
         InvalidRequest: the model takes or gives something else; no step was made.
     """
-    sequence.check(session.model)
+    _check(sequence, session.model)
     return replace(
         record(session, sequence.inputs),
         size=sequence.size,
@@ -122,6 +122,15 @@ def record_task(session: Session, sequence: TaskSequence) -> Recording:
         optimum=sequence.optimum,
         marks=sequence.marks,
     )
+
+
+def _check(sequence: TaskSequence, model: Model) -> None:
+    takes, gives = sequence.inputs.shape[1], sequence.target.shape[1]
+    if (model.input_width, model.output_width) != (takes, gives):
+        raise InvalidRequest(
+            f"{model.name} takes {model.input_width} values and gives {model.output_width}: "
+            f"not a model of the {sequence.task} task, which takes {takes} and gives {gives}"
+        )
 
 
 def _memory(session: Session) -> Memory | None:

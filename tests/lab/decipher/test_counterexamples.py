@@ -11,7 +11,7 @@ from ntm_client import Client, Session
 from ntm_lab.decipher.counterexamples import contents, search
 from ntm_lab.decipher.program import Move, Rule
 from ntm_lab.decipher.samples import Network, of_size
-from ntm_tasks.tasks import TASKS
+from ntm_tasks import TASKS
 from tests.lab.decipher.copy_program import FIRST, copy_program
 
 

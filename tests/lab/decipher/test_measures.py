@@ -15,7 +15,7 @@ from ntm_lab.decipher.claims import measures
 from ntm_lab.decipher.measures import Measure, linear_fit, mutual_information
 from ntm_lab.decipher.samples import Network, Purpose, in_range
 from ntm_lab.recordings.recording import Recording
-from ntm_tasks.sequence import TaskSequence
+from ntm_tasks import TaskSequence
 from tests.support.recorded import recording
 
 LOCATIONS = 32

@@ -15,7 +15,7 @@ from matplotlib.image import imread
 
 from ntm_lab.pictures.figure import DrawingUnavailable, draw, save
 from ntm_lab.recordings.recording import Recording
-from ntm_tasks.tasks import TASKS
+from ntm_tasks import TASKS
 from tests.support.recorded import recording
 
 RECALL = TASKS["associative-recall"].marks((20,))

@@ -9,7 +9,7 @@ import pytest
 
 from ntm_client import Client, InvalidRequest
 from ntm_lab.recordings.recording import Recording, record, record_task
-from ntm_tasks.sequence import TaskSequence
+from ntm_tasks import TaskSequence
 from tests.client.fake_server import FakeServer
 from tests.support.recorded import recording
 

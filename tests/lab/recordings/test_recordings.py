@@ -16,7 +16,7 @@ from ntm_client import Client
 from ntm_client.records import ModelVersion
 from ntm_lab.recordings.files import RecordingError, load, save
 from ntm_lab.recordings.recording import Recording, record, record_task
-from ntm_tasks.sequence import TaskSequence
+from ntm_tasks import TaskSequence
 from tests.support.recorded import recording
 
 Arrays = dict[str, Any]

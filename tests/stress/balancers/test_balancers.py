@@ -13,7 +13,7 @@ import pytest
 
 from deploy.generate.stack import wait_until
 from ntm_client import Client, Session
-from ntm_tasks.sequence import TaskSequence
+from ntm_tasks import TaskSequence
 from service.spec import Float32
 from tests.stress.balancers.balancing import BALANCERS, Balancer, balancing, checked, leads_to
 from tests.stress.balancers.replicas import MODEL, Replica, replicas

@@ -1,0 +1,1 @@
+"""What a server and its clients agree on: the API's stubs (`v1`) and the checkpoint format."""

@@ -1,0 +1,133 @@
+"""
+The checkpoint format: a session's state at a step as bytes. Any server of its model takes them.
+
+All numbers are little-endian:
+
+    4 bytes   "NTMC"
+    uint16    version of this layout, 1
+    uint16    number of state tensors
+    32 bytes  SHA-256 of the model's ONNX file
+    uint32    memory locations; 0 for a network without memory
+    uint64    index of the step that comes next
+    then for each state tensor, in the order of the model's spec
+        uint8     bytes of its name
+        ...       its name, UTF-8
+        uint32    number of values
+        ...       the values, float32 and finite, in row-major order
+    uint32    CRC-32 of everything before it
+
+Server and client both read and write it with this module, which needs numpy alone. Each turns the
+errors below into its own.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Float32 = npt.NDArray[np.float32]
+
+MAGIC = b"NTMC"
+VERSION = 1
+
+_HEAD = struct.Struct("<4sHH32sIQ")
+_VERSION = struct.Struct("<4sH")
+_COUNT = struct.Struct("<I")
+_FLOAT = np.dtype("<f4")
+
+
+class Damaged(ValueError):
+    """The bytes are no checkpoint, or no longer the one that was written."""
+
+
+class TooNew(ValueError):
+    """The bytes are a checkpoint of a later layout than this module reads."""
+
+    def __init__(self, version: int) -> None:
+        """The checkpoint has that version of the layout."""
+        super().__init__(
+            f"the checkpoint has layout version {version}; the latest known is {VERSION}"
+        )
+        self.version = version
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A session's state at a step, outside of any server."""
+
+    content_hash: str
+    """SHA-256 of the model's ONNX file, in hexadecimal."""
+    locations: int
+    next_step: int
+    state: Mapping[str, Float32]
+    """By state tensor's name, its values in row-major order, [size]."""
+
+
+def encode(checkpoint: Checkpoint) -> bytes:
+    """The bytes of a checkpoint. Equal states at equal steps have equal bytes."""
+    parts = [
+        _HEAD.pack(
+            MAGIC,
+            VERSION,
+            len(checkpoint.state),
+            bytes.fromhex(checkpoint.content_hash),
+            checkpoint.locations,
+            checkpoint.next_step,
+        )
+    ]
+    for name, values in checkpoint.state.items():
+        label = name.encode()
+        parts += [bytes([len(label)]), label, _COUNT.pack(values.size)]
+        parts.append(values.astype(_FLOAT, copy=False).tobytes())
+    body = b"".join(parts)
+    return body + _COUNT.pack(zlib.crc32(body))
+
+
+def decode(data: bytes) -> Checkpoint:
+    """
+    Read a checkpoint's bytes.
+
+    Raises:
+        TooNew: a later version of this module wrote them. Their checksum is not looked at, since a
+            later layout may have it elsewhere.
+        Damaged: they are cut short, changed, or no checkpoint at all.
+    """
+    magic, version = _VERSION.unpack_from(data) if len(data) >= _VERSION.size else (b"", 0)
+    if magic != MAGIC:
+        raise Damaged(f"no checkpoint: {len(data)} bytes that start with {data[:4]!r}")
+    if version > VERSION:
+        raise TooNew(version)
+    body = data[: -_COUNT.size]
+    if data[-_COUNT.size :] != _COUNT.pack(zlib.crc32(body)):
+        raise Damaged(
+            f"the checkpoint of {len(data)} bytes is damaged or cut short: its checksum is wrong"
+        )
+    try:
+        return _read(body)
+    except (ValueError, IndexError, struct.error) as error:
+        raise Damaged(f"the checkpoint's parts do not add up: {error}") from error
+
+
+def _read(body: bytes) -> Checkpoint:
+    _, _, tensors, digest, locations, next_step = _HEAD.unpack_from(body)
+    state: dict[str, Float32] = {}
+    place = _HEAD.size
+    for _ in range(tensors):
+        size = body[place]
+        name = body[place + 1 : place + 1 + size].decode()
+        place += 1 + size
+        (count,) = _COUNT.unpack_from(body, place)
+        place += _COUNT.size
+        values = np.frombuffer(body, _FLOAT, count, place).astype(np.float32, copy=False)
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name!r} holds values that are not finite")
+        state[name] = values
+        place += values.nbytes
+    if place != len(body) or len(state) != tensors:
+        raise ValueError(f"{len(body) - place} bytes are left over")
+    return Checkpoint(digest.hex(), locations, next_step, state)
