@@ -103,12 +103,11 @@ OWNERS = {
     "opentelemetry": {"service/rpc/spans.py"},
     "prometheus_client": {
         "service/server.py",
-        "service/telemetry/gpu.py",
-        "service/telemetry/lag.py",
+        "service/telemetry/meters.py",
         "service/telemetry/metrics.py",
         "service/telemetry/monitoring.py",
     },
-    "pynvml": {"service/telemetry/gpu.py"},
+    "pynvml": {"service/telemetry/meters.py"},
     "redis": {"service/stores/redis_store.py"},
     "torch": set[str](),
 }
