@@ -114,7 +114,7 @@ def test_connections_may_take_all_the_files_that_the_system_allows(models_dir: P
     ("arguments", "message"),
     [
         (["--models-dir=nowhere"], "cannot serve: nowhere has no folder with a model.onnx"),
-        (["--max-batch=1"], "max_batch is 1; the least allowed is 8"),
+        (["--max-batch=1"], "--max-batch is 1; it must be at least 8"),
         (["--unknown"], "unrecognized arguments: --unknown"),
     ],
 )
