@@ -8,7 +8,6 @@ import sys
 from contextlib import suppress
 
 from service.errors import FileInvalid, ModelInvalid
-from service.server import serve
 from service.settings import Settings
 from service.telemetry import logs
 
@@ -16,6 +15,9 @@ from service.telemetry import logs
 def main() -> int:
     """Read the settings and serve; return the exit status."""
     settings = Settings.from_command_line(sys.argv[1:])
+    # After the flags are read, so that --help and mistakes do not wait a second for onnxruntime.
+    from service.server import serve
+
     logs.set_up(settings.log_level)
     _raise_file_limit()
     try:

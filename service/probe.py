@@ -41,7 +41,9 @@ def _channel(address: str) -> grpc.Channel:
     certificate = os.environ.get("NTM_TLS_CERTIFICATE")
     if not certificate:
         return grpc.insecure_channel(address)
-    key = os.environ.get("NTM_TLS_KEY", "")
+    key = os.environ.get("NTM_TLS_KEY")
+    if not key:
+        raise FileInvalid(f"NTM_TLS_CERTIFICATE is {certificate!r}; set NTM_TLS_KEY too")
     return tls.own_channel(address, tls.watched(certificate, key, "").value())
 
 

@@ -191,11 +191,17 @@ class Server:
         names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._grpc)
         address = f"{settings.host}:{settings.port}"
-        self.port = (
-            self._grpc.add_secure_port(address, credentials)
-            if credentials
-            else self._grpc.add_insecure_port(address)
-        )
+        try:
+            self.port = (
+                self._grpc.add_secure_port(address, credentials)
+                if credentials
+                else self._grpc.add_insecure_port(address)
+            )
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"cannot listen on {address}: the address is in use, or not of this machine; see "
+                "--host and --port"
+            ) from error
         self.metrics.build.labels(__version__, onnxruntime.__version__).set(1)
 
     async def _set_health(self, serving: health_pb2.HealthCheckResponse.ServingStatus) -> None:

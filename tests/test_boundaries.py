@@ -258,7 +258,9 @@ def test_proto_holds_no_python() -> None:
     assert list((ROOT / "proto").rglob("*.py")) == []
 
 
-@pytest.mark.parametrize("module", ["service.__main__", "service.probe", "ntm_client"])
+@pytest.mark.parametrize(
+    "module", ["service.__main__", "service.server", "service.probe", "ntm_client"]
+)
 def test_loads_where_torch_and_the_trainer_are_missing(module: str) -> None:
     """A server and a client run on machines without torch, export and what else is optional."""
     extras = ["torch", "export", "matplotlib", "jwt", "cryptography", "ntm_lab", "ntm_tasks"]

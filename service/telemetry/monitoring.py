@@ -95,7 +95,10 @@ class Monitoring:
         self._may_scrape = may_scrape
         host = host.strip("[]")
         server = _ServerIPv6 if ":" in host else _Server
-        self._server = make_server(host, port, self._answer, server, _Handler)
+        try:
+            self._server = make_server(host, port, self._answer, server, _Handler)
+        except OSError as error:
+            raise OSError(f"cannot listen on {host} port {port}: {error.strerror}") from error
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
         )
