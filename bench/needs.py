@@ -31,7 +31,7 @@ class Workload:
     awake_seconds: float = 60.0
     """How long a session stays awake that is not used, `sleep_after_seconds`."""
     record: str = "full"
-    """Whether records are fresh, or full of outputs kept for clients, `max_replay_bytes`."""
+    """Whether records are fresh, or full of outputs kept for clients, `MAX_REPLAY_BYTES`."""
     is_multiplexed: bool = False
     """Whether clients carry many sessions on a stream, 64, or each has its own."""
 

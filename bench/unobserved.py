@@ -8,7 +8,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from service.__main__ import main
 from service.engine.counts import Counts
-from service.telemetry.access import AccessLog
+from service.telemetry.logs import AccessLog
 from service.telemetry.metrics import Observations
 
 

@@ -1,4 +1,4 @@
-"""`python -m service`: serve; `python -m service.probe` asks whether a server is ready."""
+"""The command `python -m service`, which serves."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import sys
 from contextlib import suppress
 
 from service.errors import FileInvalid, ModelInvalid
-from service.server import serve
 from service.settings import Settings
 from service.telemetry import logs
 
 
 def main() -> int:
-    """Read the settings and serve; the exit status."""
+    """Read the settings and serve; return the exit status."""
     settings = Settings.from_command_line(sys.argv[1:])
+    # After the flags are read, so that --help and mistakes do not wait a second for onnxruntime.
+    from service.server import serve
+
     logs.set_up(settings.log_level)
-    _take_files()
+    _raise_file_limit()
     try:
         return asyncio.run(serve(settings))
     except (FileInvalid, ModelInvalid, OSError, RuntimeError) as error:
@@ -25,11 +27,11 @@ def main() -> int:
         return 1
 
 
-def _take_files() -> None:
-    """Let connections have as many files as the system allows; a shell's limit is often 1024."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):  # macOS says unlimited, and means less
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+def _raise_file_limit() -> None:
+    """Allow as many open files as the system does; each connection takes one, shells allow 1024."""
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # macOS reports no limit and enforces one
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
 
 
 if __name__ == "__main__":

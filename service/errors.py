@@ -1,44 +1,48 @@
 """
-Every error the server tells a client about, without a word of gRPC.
+The errors that the server reports to clients and operators, independent of the transport.
 
     NtmError
-    ├── InvalidRequest            what was asked cannot be done as written
+    ├── InvalidRequest            the request cannot succeed as it is written
     │   ├── ModelUnknown
-    │   ├── ModelVersionUnknown   the model is served, but not that version of it
+    │   ├── ModelVersionUnknown   the model is served, but not in this version
     │   ├── SessionUnknown        never opened here, or closed too long ago to remember
     │   ├── SessionExpired
     │   ├── SessionDeleted
-    │   ├── SessionMoved          another replica has it now
-    │   ├── SessionExists         the id that was chosen for a new one is taken
+    │   ├── SessionMoved          another replica has taken the session over
+    │   ├── SessionExists         the id chosen for a new session is in use
     │   ├── StepIndexMismatch
     │   ├── CheckpointDamaged
-    │   ├── CheckpointForeign     of another model
-    │   ├── CheckpointTooNew      written by a later server
+    │   ├── CheckpointForeign     the checkpoint is of another model
+    │   ├── CheckpointTooNew      a later server wrote the checkpoint
     │   └── NoMemory
-    ├── SessionFailed             the state can no longer be trusted
+    ├── SessionFailed             the session's state is lost
     ├── CapacityExceeded          try again later
     ├── Draining                  try another replica
     ├── NotStored                 try again: the store did not answer
-    ├── Unauthenticated           nobody knows who calls
-    ├── PermissionDenied          the caller may not do that
-    ├── ModelInvalid              a model file that must not be served
+    ├── Unauthenticated           the caller has no valid token or certificate
+    ├── PermissionDenied          the caller lacks a scope
+    ├── ModelInvalid              a model file cannot be served
     └── FileInvalid               a file that a setting names is missing or wrong
 
-The gRPC codes belong to `status.CODES`; the reasons are the classes' own.
+`service.rpc.status.CODES` maps each class to a gRPC code.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
+RETRY_DELAY_SECONDS = 1.0
+"""How long clients wait at a limit before they try again."""
+
 
 class NtmError(Exception):
-    """Base of all errors below: a sentence for a person, a reason for a program."""
+    """Base of all errors: a message for people, and a reason and metadata for programs."""
 
     reason: ClassVar[str] = "INTERNAL"
+    """Word that names the error for programs, also as a label of ntm_errors_total."""
 
     def __init__(self, message: str, **metadata: object) -> None:
-        """Metadata are the values that a program needs to act, such as the expected index."""
+        """Metadata are values for programs, such as the expected index of a step."""
         super().__init__(message)
         self.message = message
         self.metadata = {key: str(value) for key, value in metadata.items()}
@@ -46,31 +50,31 @@ class NtmError(Exception):
 
 
 class InvalidRequest(NtmError):
-    """A field has a value that no retry will make acceptable."""
+    """The request has a wrong value; sending it again cannot succeed."""
 
     reason = "INVALID_REQUEST"
 
 
 class ModelUnknown(InvalidRequest):
-    """No model of that name is served here."""
+    """The server has no model of this name."""
 
     reason = "MODEL_UNKNOWN"
 
 
 class ModelVersionUnknown(InvalidRequest):
-    """The model has no version of that content hash here; the session or checkpoint needs it."""
+    """The server has no version of the model with the content hash that was asked for."""
 
     reason = "MODEL_VERSION_UNKNOWN"
 
 
 class SessionUnknown(InvalidRequest):
-    """No session of that id was opened here, as far back as this server remembers."""
+    """The server remembers no session of this id."""
 
     reason = "SESSION_UNKNOWN"
 
 
 class SessionExpired(InvalidRequest):
-    """The session made no step for its idle timeout and was closed."""
+    """The session was closed after it made no step for its idle timeout."""
 
     reason = "SESSION_EXPIRED"
 
@@ -88,31 +92,31 @@ class SessionMoved(InvalidRequest):
 
 
 class SessionExists(InvalidRequest):
-    """The id chosen for a new session has one already, which is not what was asked for."""
+    """The id chosen for a new session belongs to another session."""
 
     reason = "SESSION_EXISTS"
 
 
 class StepIndexMismatch(InvalidRequest):
-    """The chunk does not start at the session's next step; nothing was computed."""
+    """The chunk does not start at the session's next step. No step was made."""
 
     reason = "STEP_INDEX_MISMATCH"
 
 
 class CheckpointDamaged(InvalidRequest):
-    """The bytes are no checkpoint, or no longer the one that was written."""
+    """The bytes are not a checkpoint, or differ from the checkpoint that was written."""
 
     reason = "CHECKPOINT_DAMAGED"
 
 
 class CheckpointForeign(InvalidRequest):
-    """The checkpoint is of another model than the session."""
+    """The checkpoint and the session are of different models."""
 
     reason = "CHECKPOINT_FOREIGN"
 
 
 class CheckpointTooNew(InvalidRequest):
-    """The checkpoint's layout is of a version that this server does not know."""
+    """The checkpoint has a format that only a later server can read."""
 
     reason = "CHECKPOINT_TOO_NEW"
 
@@ -124,53 +128,59 @@ class NoMemory(InvalidRequest):
 
 
 class SessionFailed(NtmError):
-    """The network's run failed or left the session's state not finite; the session is closed."""
+    """A run of the network failed or made the state infinite or NaN. The session is closed."""
 
     reason = "SESSION_FAILED"
 
 
 class CapacityExceeded(NtmError):
-    """A limit of the server is reached; nothing was changed."""
+    """A limit of the server is reached. Nothing has changed."""
 
     reason = "CAPACITY_EXCEEDED"
 
-    def __init__(self, message: str, *, retry_delay_seconds: float, **metadata: object) -> None:
-        """The delay is how long the client should wait before it asks again."""
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_delay_seconds: float = RETRY_DELAY_SECONDS,
+        **metadata: object,
+    ) -> None:
+        """The client should wait for the delay before it tries again."""
         super().__init__(message, **metadata)
         self.retry_delay_seconds = retry_delay_seconds
 
 
 class Draining(NtmError):
-    """The server is stopping and takes no new work."""
+    """The server is stopping and accepts no new steps or sessions."""
 
     reason = "DRAINING"
 
 
 class Unauthenticated(NtmError):
-    """The call shows no token or certificate that is valid; what is wrong with it is not told."""
+    """The call has no valid token or certificate; the message does not say why."""
 
     reason = "UNAUTHENTICATED"
 
 
 class PermissionDenied(NtmError):
-    """The caller is known and lacks the scope that the call needs."""
+    """The caller is authenticated, but lacks the scope that the call needs."""
 
     reason = "PERMISSION_DENIED"
 
 
 class NotStored(NtmError):
-    """The store did not answer: the steps were made, and may not be durable yet."""
+    """The store did not answer. The steps were made, but they may not be durable yet."""
 
     reason = "NOT_STORED"
 
 
 class ModelInvalid(NtmError):
-    """A model file breaks the contract; the message says where."""
+    """A model file breaks the contract of `service.spec`; the message says where."""
 
     reason = "MODEL_INVALID"
 
 
 class FileInvalid(NtmError):
-    """A file that a setting names is missing or wrong; the message says which and why."""
+    """A file that a setting names is missing or wrong; the message names it and the reason."""
 
     reason = "FILE_INVALID"

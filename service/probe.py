@@ -1,8 +1,8 @@
 """
-`python -m service.probe [ADDRESS]`: exit 0 if a server there is SERVING; for health checks.
+The command `python -m service.probe [ADDRESS]`, for health checks: exits 0 if a server is SERVING.
 
-It reads the server's own variables: NTM_PORT, and for TLS NTM_TLS_CERTIFICATE and NTM_TLS_KEY. It
-then trusts that certificate alone, and shows it where the server asks for one.
+It reads the server's variables: NTM_PORT, and for TLS NTM_TLS_CERTIFICATE and NTM_TLS_KEY. With TLS
+it trusts this certificate alone, and shows the same one if the server asks for a certificate.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TIMEOUT_SECONDS = 3.0
 
 
 def main() -> int:
-    """Ask the address given, else this machine's server at NTM_PORT."""
+    """Ask the server at ADDRESS, else at NTM_PORT of this machine; return the exit status."""
     default = f"127.0.0.1:{os.environ.get('NTM_PORT', '50051')}"
     address = sys.argv[1] if len(sys.argv) > 1 else default
     try:
@@ -41,7 +41,9 @@ def _channel(address: str) -> grpc.Channel:
     certificate = os.environ.get("NTM_TLS_CERTIFICATE")
     if not certificate:
         return grpc.insecure_channel(address)
-    key = os.environ.get("NTM_TLS_KEY", "")
+    key = os.environ.get("NTM_TLS_KEY")
+    if not key:
+        raise FileInvalid(f"NTM_TLS_CERTIFICATE is {certificate!r}; set NTM_TLS_KEY too")
     return tls.own_channel(address, tls.watched(certificate, key, "").value())
 
 

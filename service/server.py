@@ -1,4 +1,4 @@
-"""The server: wires everything together, serves, and stops without losing what it has begun."""
+"""The server: connects all parts, serves, and finishes what it has begun before it stops."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ import gc
 import logging
 import signal
 import sys
-from pathlib import Path
 
 import grpc
 import grpc.aio
 import onnxruntime
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry
 
 from ntm.v1 import ntm_pb2, ntm_pb2_grpc
 from service import __version__
-from service.auth import tls, tokens
-from service.auth.authentication import Authentication
+from service.auth import tls
+from service.auth.authentication import Authentication, scraping
 from service.engine.engine import Engine
 from service.loop.keeper import Keeper
 from service.loop.worker import Worker
@@ -33,63 +32,57 @@ from service.rpc.servicer import NtmServicer
 from service.rpc.spans import Spans
 from service.settings import Settings
 from service.stores.opening import open_store
-from service.telemetry.access import AccessLog
-from service.telemetry.gpu import GpuCollector
-from service.telemetry.lag import LagMeter
+from service.telemetry.logs import AccessLog
+from service.telemetry.meters import LagMeter, measure_machine
 from service.telemetry.metrics import Metrics
 from service.telemetry.monitoring import Monitoring
 
 log = logging.getLogger(__name__)
 
 SWITCH_SECONDS = 50e-6
-"""How long a thread may keep the interpreter's lock when another wants it; Python's own is 5 ms."""
+"""Time for which a thread may keep the interpreter's lock; Python's default is 5 ms."""
 
 SERVICE_NAME = ntm_pb2.DESCRIPTOR.services_by_name["NtmService"].full_name
 
 
 class Server:
-    """A running server. `start`, then `stop`; `serve` does both around the signals."""
+    """A server in this process: `start` it, then `stop` it. `serve` does both, for a command."""
 
     def __init__(self, settings: Settings) -> None:
-        """Nothing is loaded or opened before `start`."""
+        """Load and open nothing before `start`."""
         self._settings = settings
         self.registry = CollectorRegistry()
         self.metrics = Metrics(self.registry)
         self.port = 0
-        """The gRPC port, once started."""
+        """The gRPC port, after `start`."""
         self._serving = False
 
     @property
     def metrics_port(self) -> int:
-        """The monitoring server's port, once started."""
+        """The monitoring port, after `start`."""
         return self._monitoring.port
 
     async def start(self) -> None:
         """
-        Open the ports, load the models that the settings name, then report SERVING.
+        Open the ports, load the models that the settings name, and report SERVING.
 
         Raises:
-            OSError, RuntimeError: a port is taken, or the device does not work.
-            ModelInvalid: a model is missing or breaks the contract.
+            OSError, RuntimeError: a port is taken, the device fails, or an extra is missing.
+            ModelInvalid: a model is missing or breaks the contract of `service.spec`.
             FileInvalid: a file that a setting names is missing or wrong.
         """
         settings = self._settings
-        # A run that ends has to get the interpreter's lock from an event loop that seldom lets go.
+        # At the end of each run, its thread waits for the lock that a busy event loop holds.
         sys.setswitchinterval(SWITCH_SECONDS)
-        ProcessCollector(registry=self.registry)
-        PlatformCollector(registry=self.registry)
-        GCCollector(registry=self.registry)
-        GpuCollector(self.registry)
+        measure_machine(self.registry)
         authentication = Authentication(settings)
         credentials = self._credentials()
         self._monitoring = Monitoring(
             settings.metrics_host,
             settings.metrics_port,
             self.registry,
-            lambda: self._serving,
-            tokens.watched("metrics_token_file", Path(settings.metrics_token_file))
-            if settings.metrics_token_file
-            else None,
+            is_ready=lambda: self._serving,
+            may_scrape=scraping(settings.metrics_token_file),
         )
         store = open_store(settings)
         catalogue = await asyncio.to_thread(Catalogue, settings, self.metrics)
@@ -141,7 +134,7 @@ class Server:
         _warn_if_open(settings)
 
     async def stop(self) -> None:
-        """Report NOT_SERVING, finish what waits, end streams, then close everything."""
+        """Report NOT_SERVING, finish and store what waits, end streams, and close everything."""
         self.metrics.draining.set(1)
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         await self._reloads.stop()
@@ -158,11 +151,11 @@ class Server:
         log.info("stopped", extra={"finished_all_work": finished, "sessions_not_stored": lost})
 
     async def check_integrity(self) -> None:
-        """Raise RuntimeError unless sessions, slots and state bytes add up."""
+        """Raise RuntimeError if sessions, slots and bytes of state contradict one another."""
         await self.worker.call(self._engine.check_integrity)
 
     def _credentials(self) -> grpc.ServerCredentials | None:
-        """What the port shows its clients; None without TLS."""
+        """The credentials of the gRPC port; None without TLS."""
         settings = self._settings
         if not settings.tls_certificate:
             return None
@@ -188,7 +181,7 @@ class Server:
                 ),
                 CallInterceptor(authentication, settings, self.metrics),
             ],
-            # The interceptors do not see calls that never send their request.
+            # The interceptors, which count calls, see none that never sends its request.
             maximum_concurrent_rpcs=2 * settings.max_calls,
             options=options.arguments(settings),
         )
@@ -198,11 +191,17 @@ class Server:
         names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._grpc)
         address = f"{settings.host}:{settings.port}"
-        self.port = (
-            self._grpc.add_secure_port(address, credentials)
-            if credentials
-            else self._grpc.add_insecure_port(address)
-        )
+        try:
+            self.port = (
+                self._grpc.add_secure_port(address, credentials)
+                if credentials
+                else self._grpc.add_insecure_port(address)
+            )
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"cannot listen on {address}: the address is in use, or not of this machine; see "
+                "--host and --port"
+            ) from error
         self.metrics.build.labels(__version__, onnxruntime.__version__).set(1)
 
     async def _set_health(self, serving: health_pb2.HealthCheckResponse.ServingStatus) -> None:
@@ -213,20 +212,22 @@ class Server:
 
 
 def _warn_if_open(settings: Settings) -> None:
-    """Say what is missing where programs on other machines can reach the port."""
+    """Warn about missing TLS or authentication if other machines can reach the gRPC port."""
     if settings.is_local:
         return
     if not settings.tls_certificate:
-        log.warning("calls and tokens travel unencrypted: set tls_certificate and tls_key")
+        log.warning("calls and tokens are not encrypted: set --tls-certificate and --tls-key")
     if not settings.authenticates:
-        log.warning("nobody is authenticated: set tokens_file, jwt_keys or tls_client_ca")
+        log.warning(
+            "callers are not authenticated: set --tokens-file, --jwt-keys or --tls-client-ca"
+        )
 
 
 async def serve(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT; the exit status, 1 if the engine failed."""
+    """Serve until SIGTERM or SIGINT; return the exit status, which is 1 if the engine failed."""
     server = Server(settings)
     await server.start()
-    # What there is now stays: each time that it was looked through, all would wait for 0.1 s.
+    # The objects of now stay until the end. Each full collection of them would take 0.1 s.
     gc.collect()
     gc.freeze()
     loop = asyncio.get_running_loop()

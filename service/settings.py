@@ -1,4 +1,4 @@
-"""Settings of the server: each a flag, an environment variable NTM_*, and a default; validated."""
+"""Settings of the server: each one is a flag, an environment variable NTM_*, and a default."""
 
 from __future__ import annotations
 
@@ -6,11 +6,20 @@ import argparse
 import ipaddress
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 PREFIX = "NTM_"
+"""What the names of the environment variables start with."""
+
+_TYPES: dict[type, tuple[str, str]] = {
+    int: ("INT", "a whole number"),
+    float: ("FLOAT", "a number"),
+    str: ("TEXT", "a text"),
+    Path: ("PATH", "a path"),
+}
+"""How help and errors name each type."""
 
 
 def _setting(
@@ -21,213 +30,219 @@ def _setting(
     maximum: float | None = None,
     choices: tuple[str, ...] | None = None,
 ) -> Any:
-    """Declare a dataclass field with what the flag, the validation and the README need of it."""
+    """Declare a field with its help and its limits, for flags, checks and reference pages."""
     metadata = {"help": help_text, "minimum": minimum, "maximum": maximum, "choices": choices}
     return field(default=default, metadata=metadata)
 
 
+class SettingInvalid(ValueError):
+    """A setting has a value that it cannot have; the message names the flag and the value."""
+
+    def __init__(self, setting: str, problem: str) -> None:
+        """`problem` completes the sentence that starts with the name of the setting."""
+        super().__init__(f"{_flag(setting)} {problem}")
+        self.setting = setting
+        self.problem = problem
+
+
 @dataclass(frozen=True)
 class Settings:
-    """Everything that can be set: by flag, else by variable, else the default."""
+    """Every setting; its value comes from the flag, else from the variable, else the default."""
 
-    models_dir: Path = _setting(Path("models"), "folder with one folder for each model")
+    models_dir: Path = _setting(Path("models"), "folder that holds one folder for each model")
     models: str = _setting(
         "",
-        "comma-separated names of the models to serve, loaded at start; empty for all, each loaded "
-        "at its first session",
+        "comma-separated names of the models to serve, loaded at start; empty serves all models "
+        "and loads each at its first session",
     )
     device: str = _setting(
         "auto",
-        "where networks run; cuda fails at start where CUDA does not work",
+        "device that runs the networks; cuda fails at start if CUDA does not work, auto then uses "
+        "the CPU",
         choices=("auto", "cpu", "cuda"),
     )
-    host: str = _setting("127.0.0.1", "address to listen on; 0.0.0.0 for every interface")
-    port: int = _setting(50051, "gRPC port; 0 for any free one", minimum=0, maximum=65535)
+    host: str = _setting("127.0.0.1", "address of the gRPC port; 0.0.0.0 for every interface")
+    port: int = _setting(50051, "gRPC port; 0 for any free port", minimum=0, maximum=65535)
     tls_certificate: str = _setting(
-        "", "file of the certificate that the gRPC port shows, as PEM; empty for no TLS"
+        "", "PEM file of the server's certificate chain; empty disables TLS"
     )
-    tls_key: str = _setting("", "file of its private key, as PEM")
+    tls_key: str = _setting("", "PEM file of the certificate's private key, without a password")
     tls_client_ca: str = _setting(
-        "",
-        "file of the authorities, as PEM, of which clients have to show a certificate; empty to "
-        "ask for none",
+        "", "PEM file of the CAs that sign client certificates; empty disables mTLS"
     )
     tokens_file: str = _setting(
-        "", "file of the tokens that are let in, made by python -m service.tokens"
+        "", "file of the tokens that clients may use; python -m service.tokens makes its lines"
     )
     jwt_keys: str = _setting(
-        "", "file of the public keys of signed tokens (JWT), a JWKS or PEM; needs the extra jwt"
+        "",
+        "JWKS or PEM file of the public keys that verify signed tokens (JWT); needs the extra jwt",
     )
-    jwt_issuer: str = _setting("", "the issuer (iss) that signed tokens must have")
-    jwt_audience: str = _setting("", "the audience (aud) that signed tokens must have")
-    metrics_host: str = _setting("127.0.0.1", "address of the monitoring server")
+    jwt_issuer: str = _setting("", "issuer (iss) that signed tokens must have")
+    jwt_audience: str = _setting("", "audience (aud) that signed tokens must have")
+    metrics_host: str = _setting(
+        "127.0.0.1", "address of the monitoring port; 0.0.0.0 for every interface"
+    )
     metrics_port: int = _setting(
-        9464, "port of /metrics, /healthz and /readyz; 0 for any free one", minimum=0, maximum=65535
+        9464,
+        "monitoring port, with /metrics, /healthz and /readyz; 0 for any free port",
+        minimum=0,
+        maximum=65535,
     )
     metrics_token_file: str = _setting(
-        "", "file of tokens, of which /metrics needs one with the scope metrics; empty for none"
+        "",
+        "file of the tokens for /metrics, which need the scope metrics; empty allows everybody to "
+        "read it",
     )
     threads: int = _setting(
         1,
-        "onnxruntime threads inside one tick; above 1, results may depend on the batch",
+        "threads of onnxruntime inside one tick; with more than 1, outputs may depend on the batch",
         minimum=1,
         maximum=256,
     )
     parallel_runs: int = _setting(
         0,
-        "runs of networks at once, each on a thread; 0 for one on a GPU, else one for each core "
-        "but one, which is left to the event loop",
+        "runs of networks at the same time, each on its own thread; 0 for one on a GPU, and on a "
+        "CPU for one less than it has cores",
         minimum=0,
         maximum=256,
     )
-    max_batch: int = _setting(32, "sessions stepped in one tick", minimum=8, maximum=4096)
+    max_batch: int = _setting(
+        32, "maximum number of sessions stepped in one tick", minimum=8, maximum=4096
+    )
     max_burst: int = _setting(
         8,
-        "ticks made in one run before newcomers are looked at; rounded down to a power of two",
+        "maximum number of ticks in one run, for which new chunks wait; rounded down to a power of "
+        "two",
         minimum=1,
         maximum=16,
     )
     max_calls: int = _setting(
         4_096,
-        "calls under way at once, streams included; more are refused",
+        "maximum number of calls at the same time, streams included; more are refused",
         minimum=1,
         maximum=2**30,  # gRPC is given twice as many, in 31 bits
     )
-    max_sessions: int = _setting(10_000, "open sessions", minimum=1)
+    max_sessions: int = _setting(10_000, "maximum number of open sessions", minimum=1)
     max_awake_sessions: int = _setting(
         0,
-        "sessions whose state is in memory, where there is a store: those unused for longest are "
-        "put to sleep in it; 0 for all",
+        "maximum number of sessions in memory, if there is a store; above it, the sessions unused "
+        "for longest are put to sleep in the store; 0 for no limit",
         minimum=0,
     )
     sleep_after_seconds: float = _setting(
         0.0,
-        "how long a session is unused before it is put to sleep in the store; 0 for no such time",
+        "time without a step after which a session is put to sleep in the store; 0 for never",
         minimum=0.0,
     )
-    max_state_bytes: int = _setting(2 << 30, "bytes of state of all sessions together", minimum=1)
+    max_state_bytes: int = _setting(2 << 30, "maximum bytes of state of all sessions", minimum=1)
     max_sessions_per_principal: int = _setting(
-        0, "open sessions of one principal; 0 for no limit of its own", minimum=0
+        0, "maximum number of open sessions of one principal; 0 for no limit", minimum=0
     )
     max_state_bytes_per_principal: int = _setting(
-        0, "bytes of state of one principal's sessions; 0 for no limit of its own", minimum=0
+        0, "maximum bytes of state of one principal's sessions; 0 for no limit", minimum=0
     )
     max_connection_age_seconds: float = _setting(
         0.0,
-        "when a connection is asked to end, and its streams after drain-seconds more; 0 for never",
+        "age at which a client is asked to close its connection; its streams are ended "
+        "drain-seconds later; 0 for never",
         minimum=0.0,
         maximum=2e6,  # some weeks; gRPC counts milliseconds in 32 bits
     )
-    max_locations: int = _setting(16_384, "memory locations of a session", minimum=1)
-    max_chunk_steps: int = _setting(1_024, "steps in one chunk", minimum=1)
-    max_waiting_steps: int = _setting(4_096, "steps of one session that may wait", minimum=1)
-    max_stream_operations: int = _setting(
-        1_024, "operations of one stream that may be unanswered", minimum=1
+    max_locations: int = _setting(
+        16_384, "maximum number of memory locations of a session", minimum=1
+    )
+    max_chunk_steps: int = _setting(1_024, "maximum number of steps in one chunk", minimum=1)
+    max_waiting_steps: int = _setting(
+        4_096, "maximum number of steps of one session that wait", minimum=1
     )
     durability: str = _setting(
         "asynchronous",
-        "when the steps of a session that does not say are stored, where there is a store",
+        "when the steps of a session are stored, if there is a store and the session does not say",
         choices=("none", "asynchronous", "synchronous"),
     )
     checkpoint_every_steps: int = _setting(
         256,
-        "steps between two checkpoints of a session with asynchronous durability, about",
+        "steps after which a session with asynchronous durability is stored, approximately",
         minimum=1,
-    )
-    max_replay_bytes: int = _setting(
-        65_536,
-        "bytes of its last outputs and traces that each session keeps, for clients that lost them",
-        minimum=0,
     )
     max_message_bytes: int = _setting(
         4 << 20,
-        "bytes of one gRPC message",
+        "maximum bytes of one gRPC message",
         minimum=65_536,
-        maximum=2**31 - 1,  # what gRPC's options hold
-    )
-    max_input_magnitude: float = _setting(
-        1e6,
-        "largest absolute input value",
-        minimum=1.0,
-        maximum=3.4e38,  # a float32 above is not finite
+        maximum=2**31 - 1,  # the most that gRPC's options hold
     )
     default_idle_timeout_seconds: float = _setting(
         300.0, "idle timeout of a session that asks for none", minimum=0.001
     )
     max_idle_timeout_seconds: float = _setting(
         86_400.0,
-        "longest idle timeout a session may ask for",
+        "longest idle timeout that a session may ask for",
         minimum=0.001,
-        maximum=1e9,  # half a lifetime; what protobuf and datetime can hold, with room to spare
+        maximum=1e9,  # 31 years; protobuf and datetime hold more
     )
     store: str = _setting(
         "",
-        "where sessions outlive their server: directory:FOLDER, or redis://HOST:PORT (rediss:// "
-        "for TLS, redis-cluster:// for a cluster), which needs the extra redis; empty for nowhere",
+        "store that keeps sessions when the server stops: directory:FOLDER, or redis://HOST:PORT "
+        "(rediss:// for TLS, redis-cluster:// for a cluster; needs the extra redis); empty for "
+        "none",
     )
     store_sync: str = _setting(
         "yes",
-        "whether what a directory keeps outlives a loss of power, or only the server",
+        "whether a directory store also survives a loss of power, which makes it slower",
         choices=("yes", "no"),
     )
     store_password_file: str = _setting(
-        "", "file of the password for redis://USER@HOST, in the place of one in the URL"
+        "", "file of the password for redis://USER@HOST, instead of a password in the URL"
     )
     store_timeout_seconds: float = _setting(
-        2.0, "how long the store has to answer, tries included", minimum=0.01, maximum=3600.0
-    )
-    retry_delay_seconds: float = _setting(
-        1.0,
-        "how long a client is told to wait at a limit",
-        minimum=0.0,
-        maximum=1e9,  # as above
+        2.0,
+        "longest time for an answer of the store, retries included",
+        minimum=0.01,
+        maximum=3600.0,
     )
     drain_seconds: float = _setting(
         10.0,
-        "time that waiting steps have to finish after SIGTERM",
+        "longest time after SIGTERM to finish the steps that wait",
         minimum=0.0,
-        maximum=2e6,  # as above
+        maximum=2e6,  # some weeks, as above
     )
     log_level: str = _setting(
-        "info", "least severe level logged", choices=("debug", "info", "warning", "error")
+        "info",
+        "least severe level that is logged",
+        choices=("debug", "info", "warning", "error"),
     )
     access_log_per_second: float = _setting(
         10.0,
-        "calls logged a second, and as many that failed; the next line says how many were left out",
+        "maximum number of calls logged a second, and as many failed calls; the next line counts "
+        "the calls that were left out; 0 for none",
         minimum=0.0,
     )
     otlp_endpoint: str = _setting(
-        "", "where OpenTelemetry spans are sent, such as http://collector:4317; empty for nowhere"
-    )
-    otlp_ratio: float = _setting(
-        1.0,
-        "share of calls with spans, of those whose client has not decided it",
-        minimum=0.0,
-        maximum=1.0,
+        "",
+        "address that OpenTelemetry spans are sent to, such as http://collector:4317; "
+        "OTEL_TRACES_SAMPLER chooses the calls; needs the extra otel; empty for none",
     )
 
     def __post_init__(self) -> None:
-        """
-        Check every value.
-
-        Raises:
-            ValueError: names the setting, its value and what is allowed.
-        """
+        """Check every value. Raises SettingInvalid."""
         for setting in fields(self):
             _check(setting, getattr(self, setting.name))
         for name in ("host", "metrics_host"):
-            if not getattr(self, name):  # HTTP would listen on every interface
-                raise ValueError(f"{name} is empty; 0.0.0.0 stands for every interface")
+            if not getattr(self, name):  # an HTTP server would listen on every interface
+                raise SettingInvalid(name, "is empty; use 0.0.0.0 for every interface")
         if self.default_idle_timeout_seconds > self.max_idle_timeout_seconds:
-            raise ValueError(
-                f"default_idle_timeout_seconds is {self.default_idle_timeout_seconds}, above "
-                f"max_idle_timeout_seconds, {self.max_idle_timeout_seconds}"
+            raise SettingInvalid(
+                "default_idle_timeout_seconds",
+                f"is {self.default_idle_timeout_seconds}, above {_flag('max_idle_timeout_seconds')}"
+                f", which is {self.max_idle_timeout_seconds}",
             )
         self._check_together("tls_certificate", "tls_key")
         self._check_together("jwt_keys", "jwt_issuer", "jwt_audience")
         if self.tls_client_ca and not self.tls_certificate:
-            raise ValueError(
-                f"tls_client_ca is {self.tls_client_ca!r}, which needs tls_certificate and tls_key"
+            raise SettingInvalid(
+                "tls_client_ca",
+                f"is {self.tls_client_ca!r}; set {_flag('tls_certificate')} and {_flag('tls_key')} "
+                "too",
             )
 
     @property
@@ -240,45 +255,50 @@ class Settings:
 
     @property
     def authenticates(self) -> bool:
-        """Whether callers have to say who they are."""
+        """Whether callers need a token or a client certificate."""
         return bool(self.tokens_file or self.jwt_keys or self.tls_client_ca)
 
     def _check_together(self, *names: str) -> None:
-        values = {name: getattr(self, name) for name in names}
-        if any(values.values()) and not all(values.values()):
-            missing = " and ".join(name for name, value in values.items() if not value)
-            given = next(name for name, value in values.items() if value)
-            raise ValueError(f"{given} is {values[given]!r}, which needs {missing} too")
+        given = [name for name in names if getattr(self, name)]
+        if given and len(given) < len(names):
+            missing = " and ".join(_flag(name) for name in names if name not in given)
+            value = getattr(self, given[0])
+            raise SettingInvalid(given[0], f"is {value!r}; set {missing} too")
 
     @classmethod
     def from_command_line(
         cls, arguments: Sequence[str], environment: Mapping[str, str] | None = None
     ) -> Settings:
         """
-        Read the settings; a flag wins over a variable. Ends the process on `--help` or an error.
+        Read the settings from flags and variables.
 
-        The environment is the process's own unless another is given.
+        Ends the process with status 2 and one sentence on a mistake, and with 0 on `--help`.
+
+        Args:
+            arguments: The command line without the program's name.
+            environment: The variables; None for those of this process.
         """
-        variables = os.environ if environment is None else environment
-        parser = argparse.ArgumentParser(
-            prog="python -m service",
-            description="Serve recurrent networks over gRPC until SIGTERM or SIGINT.",
-            epilog="Each flag can also be set by the environment variable in brackets.",
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        )
-        for setting in fields(cls):
-            parser.add_argument(
-                "--" + setting.name.replace("_", "-"),
-                help=f"{setting.metadata['help']} [{variable(setting)}]",
-                default=variables.get(variable(setting), setting.default),
-                type=_kind(setting),
-                choices=setting.metadata["choices"],
-                metavar=None if setting.metadata["choices"] else _kind(setting).__name__.upper(),
-            )
+        environment = os.environ if environment is None else environment
+        parser = _parser()
+        flags = vars(parser.parse_args(arguments))
+        variables = {
+            setting.name: environment[variable(setting)]
+            for setting in fields(cls)
+            if variable(setting) in environment
+        }
+        texts = variables | flags
         try:
-            return cls(**vars(parser.parse_args(arguments)))
-        except ValueError as error:
-            parser.error(str(error))
+            return cls(
+                **{
+                    setting.name: _value(setting, texts[setting.name])
+                    for setting in fields(cls)
+                    if setting.name in texts
+                }
+            )
+        except SettingInvalid as error:
+            if error.setting in flags or error.setting not in variables:
+                parser.error(str(error))
+            parser.error(f"{PREFIX}{error.setting.upper()} {error.problem}")
 
 
 def variable(setting: Field[Any]) -> str:
@@ -286,16 +306,50 @@ def variable(setting: Field[Any]) -> str:
     return PREFIX + setting.name.upper()
 
 
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _parser() -> argparse.ArgumentParser:
+    """A parser that yields the text of each flag that is given, and nothing for others."""
+    parser = argparse.ArgumentParser(
+        prog="python -m service",
+        usage="%(prog)s [--FLAG VALUE ...]",
+        description="Serve recurrent networks over gRPC until SIGTERM or SIGINT.",
+        epilog="The environment variable in brackets sets the same as the flag; the flag wins.",
+        argument_default=argparse.SUPPRESS,
+    )
+    for setting in fields(Settings):
+        choices = setting.metadata["choices"]
+        default = f" (default: {setting.default})" if str(setting.default) else ""
+        parser.add_argument(
+            _flag(setting.name),
+            help=f"{setting.metadata['help']} [{variable(setting)}]{default}",
+            metavar="|".join(choices) if choices else _TYPES[_kind(setting)][0],
+        )
+    return parser
+
+
 def _kind(setting: Field[Any]) -> type:
-    assert setting.default is not MISSING
     return Path if isinstance(setting.default, Path) else type(setting.default)
 
 
+def _value(setting: Field[Any], text: str) -> Any:
+    """The text as a value of the setting's type."""
+    kind = _kind(setting)
+    try:
+        return kind(text)
+    except ValueError:
+        raise SettingInvalid(setting.name, f"is {text!r}; it must be {_TYPES[kind][1]}") from None
+
+
 def _check(setting: Field[Any], value: Any) -> None:
-    allowed = setting.metadata
-    if allowed["choices"] and value not in allowed["choices"]:
-        raise ValueError(f"{setting.name} is {value!r}; it must be one of {allowed['choices']}")
-    if allowed["minimum"] is not None and not value >= allowed["minimum"]:
-        raise ValueError(f"{setting.name} is {value}; the least allowed is {allowed['minimum']}")
-    if allowed["maximum"] is not None and not value <= allowed["maximum"]:
-        raise ValueError(f"{setting.name} is {value}; the most allowed is {allowed['maximum']}")
+    minimum, maximum = setting.metadata["minimum"], setting.metadata["maximum"]
+    choices = setting.metadata["choices"]
+    if choices and value not in choices:
+        raise SettingInvalid(setting.name, f"is {value!r}; it must be {' or '.join(choices)}")
+    # Written so that NaN fails.
+    if minimum is not None and not value >= minimum:
+        raise SettingInvalid(setting.name, f"is {value}; it must be at least {minimum}")
+    if maximum is not None and not value <= maximum:
+        raise SettingInvalid(setting.name, f"is {value}; it must be at most {maximum}")

@@ -1,4 +1,4 @@
-"""The contract between an exported network and the server, read from the ONNX file's metadata."""
+"""The contract between a network and the server, which the metadata of the ONNX file holds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -14,19 +14,23 @@ import numpy.typing as npt
 from service.errors import ModelInvalid
 
 METADATA_KEY = "ntm.spec"
-"""Key of the spec's JSON text in the ONNX file's `metadata_props`."""
+"""Key in the ONNX file's `metadata_props` of the spec, which is JSON."""
 
 FORMAT = 1
-"""Version of the JSON layout; a file of another format is refused."""
+"""Version of the JSON layout. A file with another version is refused."""
 
 BLANK = 1e-6
-"""An element of a positional memory that marks no position; not 0, which has no direction."""
+"""Elements of a positional memory that mark no position; a vector of 0 would have no direction."""
 
 LOCATIONS = "N"
 """Stands in a shape for the number of memory locations, which each session chooses."""
 
 Float32 = npt.NDArray[np.float32]
 Dimension = int | Literal["N"]
+Rule = Literal["constant", "one_hot", "positional", "values"]
+
+_FIXED_COUNTS = {"constant": 1, "one_hot": 0}
+"""The number of values that these rules need."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +39,17 @@ class Initial:
     How a state tensor starts.
 
     `constant`: every element is `values[0]`. `one_hot`: 1 at index 0 of the last axis, 0 elsewhere
-    (a head at location 0). `positional`: location i starts with sin and cos of
-    2 pi i / wavelength + pi / 4 for each wavelength in `values`, in turn, in its first elements,
-    and with `BLANK` in the rest. `values`: the elements themselves, in row-major order (learned
-    by training); a tensor over locations that starts so fixes the model's number of locations.
+    (a head at location 0). `positional`: `values` are wavelengths. Each takes two elements of
+    location i, which start as sin and cos of 2 pi i / wavelength + pi / 4; the other elements start
+    as `BLANK`. `values`: the elements themselves, in row-major order, as learned in training. If
+    such a tensor has an axis of locations, the model's number of locations is fixed.
     """
 
-    rule: Literal["constant", "one_hot", "positional", "values"]
+    rule: Rule
     values: tuple[float, ...] = ()
 
     def value(self, shape: tuple[int, ...]) -> Float32:
-        """A tensor of that shape at its start; locations are the last axis."""
+        """Return a tensor of this shape as it starts; its last axis is the locations."""
         if self.rule == "values":
             return np.array(self.values, np.float32).reshape(shape)
         if self.rule == "constant":
@@ -64,27 +68,27 @@ class Initial:
 
 @dataclass(frozen=True)
 class StateTensor:
-    """One tensor of a session's state: the graph reads it as `input` and writes it as `output`."""
+    """One tensor of a session's state. The graph reads it as `input` and writes it as `output`."""
 
     name: str
     input: str
     output: str
     shape: tuple[Dimension, ...]
-    """Shape for one session, without the batch axis; "N" where the locations go."""
+    """Shape for one session, without the batch axis; "N" stands for the number of locations."""
     initial: Initial
 
     def shape_at(self, locations: int) -> tuple[int, ...]:
-        """The shape for one session with that many memory locations."""
+        """Return the shape for a session with this number of memory locations."""
         return tuple(locations if size == LOCATIONS else int(size) for size in self.shape)
 
     def initial_value(self, locations: int) -> Float32:
-        """The tensor of a session that has made no step, of shape `shape_at(locations)`."""
+        """Return the tensor of a session without a step, of shape `shape_at(locations)`."""
         return self.initial.value(self.shape_at(locations))
 
 
 @dataclass(frozen=True)
 class TraceTensor:
-    """What some heads did in a step: rows `first_head` .. `first_head + heads - 1` of an output."""
+    """A trace of some heads: rows `first_head` to `first_head + heads - 1` of an output."""
 
     name: str
     output: str
@@ -97,7 +101,7 @@ class TraceTensor:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Everything the server knows of a network: widths, state, traces, and its memory."""
+    """Everything that the server knows about a network: widths, state, traces and memory."""
 
     task: str
     architecture: str
@@ -110,34 +114,34 @@ class ModelSpec:
     read_heads: int
     write_heads: int
     default_locations: int
-    """Locations of a session that asks for none; 0 for a network without memory."""
+    """Memory locations of a session that does not choose; 0 for a network without memory."""
     fixed_locations: bool
-    """Whether the network works with `default_locations` only."""
+    """Whether the network runs with `default_locations` alone."""
 
     @property
     def has_memory(self) -> bool:
-        """Whether there is a memory whose size a session can choose and a client can read."""
+        """Whether the network has a memory, which clients can read."""
         return self.default_locations > 0
 
     def trace(self, name: str) -> TraceTensor | None:
-        """The trace of that name, or None."""
+        """Return the trace of this name; None if there is none."""
         return next((trace for trace in self.traces if trace.name == name), None)
 
     def state_bytes(self, locations: int) -> int:
-        """Bytes of one session's state."""
+        """Return the bytes of one session's state with this number of locations."""
         return 4 * sum(math.prod(tensor.shape_at(locations)) for tensor in self.state)
 
     def to_json(self) -> str:
-        """The text that belongs under `METADATA_KEY`; `from_json` reads it back unchanged."""
+        """Return the text for `METADATA_KEY`; `from_json` reads the same spec from it."""
         return json.dumps({"format": FORMAT, **asdict(self)})
 
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:
         """
-        Read a spec.
+        Read a spec from the text of `METADATA_KEY`.
 
         Raises:
-            ModelInvalid: the text is not a spec of this format, or contradicts itself.
+            ModelInvalid: the text is not a spec of this format, or it contradicts itself.
         """
         try:
             fields = json.loads(text)
@@ -172,7 +176,7 @@ class ModelSpec:
         graph_names += [name for tensor in self.state for name in (tensor.input, tensor.output)]
         repeated = {name for name in graph_names if graph_names.count(name) > 1}
         if repeated:
-            raise ModelInvalid(f"graph names used twice in the spec: {sorted(repeated)}")
+            raise ModelInvalid(f"the spec has graph names more than once: {sorted(repeated)}")
         for tensor in self.state:
             self._check_state(tensor)
         for trace in self.traces:
@@ -183,38 +187,55 @@ class ModelSpec:
     def _check_state(self, tensor: StateTensor) -> None:
         over_locations = LOCATIONS in tensor.shape
         if over_locations and not self.has_memory:
-            raise ModelInvalid(f"state {tensor.name!r} spans locations, but the model has none")
+            raise ModelInvalid(
+                f"state {tensor.name!r} has an axis of locations, but default_locations is 0"
+            )
         _check_dimensions(f"state {tensor.name!r}", tensor.shape)
         count, rule = len(tensor.initial.values), tensor.initial.rule
         if rule == "values":
             if over_locations and not self.fixed_locations:
-                raise ModelInvalid(f"state {tensor.name!r} starts from values: locations are fixed")
+                raise ModelInvalid(
+                    f"state {tensor.name!r} starts from values over locations; "
+                    "fixed_locations must be true"
+                )
             expected = math.prod(tensor.shape_at(self.default_locations))
         elif rule == "positional":
             expected = self._check_positional(tensor)
         else:
-            expected = {"constant": 1, "one_hot": 0}.get(rule, -1)
+            if rule not in _FIXED_COUNTS:
+                known = ", ".join(get_args(Rule))
+                raise ModelInvalid(f"state {tensor.name!r} starts by {rule!r}; rules are {known}")
+            expected = _FIXED_COUNTS[rule]
         if count != expected:
-            raise ModelInvalid(f"state {tensor.name!r} starts by {rule!r} with {count} values")
+            raise ModelInvalid(
+                f"state {tensor.name!r} has {count} initial values; the rule {rule!r} needs "
+                f"{expected}"
+            )
         if not np.isfinite(np.array(tensor.initial.values, np.float32)).all():
-            raise ModelInvalid(f"state {tensor.name!r} starts from values that are not finite")
+            raise ModelInvalid(
+                f"state {tensor.name!r} has an initial value that is infinite or NaN"
+            )
 
     def _check_positional(self, tensor: StateTensor) -> int:
-        """How many wavelengths there may be: those there are, if they fit."""
+        """Check the wavelengths of a positional start; return their number."""
         wavelengths = tensor.initial.values
         fits = len(tensor.shape) == 2 and tensor.shape[1] == LOCATIONS
         if not fits or 2 * len(wavelengths) > int(tensor.shape[0]):
             raise ModelInvalid(
                 f"state {tensor.name!r} of shape {tensor.shape} cannot start positional with "
-                f"{len(wavelengths)} wavelengths: it must be [at least two each, {LOCATIONS!r}]"
+                f"{len(wavelengths)} wavelengths; its shape must be [at least "
+                f"{2 * len(wavelengths)}, {LOCATIONS!r}]"
             )
         if not wavelengths or min(wavelengths) <= 0:
-            raise ModelInvalid(f"state {tensor.name!r} has the wavelengths {wavelengths}")
+            raise ModelInvalid(
+                f"state {tensor.name!r} has the wavelengths {wavelengths}; it needs one or more, "
+                "all above 0"
+            )
         return len(wavelengths)
 
 
 def _check_types(part: object) -> None:
-    """Refuse a number where a name belongs, and the like, before anything relies on it."""
+    """Refuse values of a wrong type, such as a number for a name, before they are used."""
     for name, kind in get_type_hints(type(part)).items():
         value = getattr(part, name)
         if kind in (str, int, bool) and type(value) is not kind:
@@ -225,7 +246,7 @@ def _check_types(part: object) -> None:
 
 def _check_dimensions(what: str, shape: tuple[object, ...]) -> None:
     if any(size != LOCATIONS and not (type(size) is int and size >= 1) for size in shape):
-        raise ModelInvalid(f"{what} has shape {shape}; sizes are positive or {LOCATIONS!r}")
+        raise ModelInvalid(f"{what} has shape {shape}; each size must be positive or {LOCATIONS!r}")
 
 
 def _state_tensor(fields: Mapping[str, Any]) -> StateTensor:

@@ -1,4 +1,4 @@
-"""`python -m service.tokens NAME`: makes a token and its line for the tokens file."""
+"""The command `python -m service.tokens NAME`, which makes a token for the tokens file."""
 
 from __future__ import annotations
 
@@ -10,19 +10,33 @@ from datetime import UTC, datetime, timedelta
 from service.auth.principal import READ, SCOPES, STEP
 from service.auth.tokens import new_token
 
+MAX_DAYS = 36_500
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the line of a new token on standard output, and the token on standard error."""
+    """Print the line for the file on standard output and the token on standard error."""
     parser = argparse.ArgumentParser(
         prog="python -m service.tokens",
-        description="Make a token: its line for the tokens file goes to standard output, the token "
-        "itself, which is kept nowhere, to standard error.",
+        description="Make a token. Its line for the tokens file goes to standard output. The token "
+        "itself goes to standard error; it is not stored.",
         epilog="example: python -m service.tokens alice --days 90 >>tokens.jsonl",
     )
-    parser.add_argument("name", metavar="NAME", help="the principal; several tokens may have one")
-    parser.add_argument("--scopes", nargs="+", choices=SCOPES, default=[READ, STEP])
-    parser.add_argument("--days", type=float, help="until the token expires (default: never)")
+    parser.add_argument(
+        "name", metavar="NAME", help="name of the principal; it may have several tokens"
+    )
+    parser.add_argument(
+        "--scopes",
+        nargs="+",
+        choices=SCOPES,
+        default=[READ, STEP],
+        help="what the token allows (default: read step)",
+    )
+    parser.add_argument(
+        "--days", type=float, help="days until the token expires (default: it does not expire)"
+    )
     asked = parser.parse_args(arguments)
+    if asked.days is not None and not 0 < asked.days <= MAX_DAYS:  # NaN is neither
+        parser.error(f"--days is {asked.days}; it must be above 0 and at most {MAX_DAYS}")
     expires = None if asked.days is None else datetime.now(UTC) + timedelta(days=asked.days)
     try:
         token, line = new_token(asked.name, asked.scopes, expires)

@@ -1,4 +1,4 @@
-"""What is read from files that may be replaced while the server runs."""
+"""Files that may be replaced while the server runs, such as certificates and tokens."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ T = TypeVar("T")
 Stamp = tuple[int, int, int]
 
 _RETRY_SECONDS = 10.0
-"""How long files that could not be read are left alone, unless they change before."""
+"""Time until wrong files are read again if they have not changed."""
 
 
-class Reloaded(Generic[T]):
-    """A value read from files, and read again when one of them was replaced. For any thread."""
+class Watched(Generic[T]):
+    """A value that is read from files, and read again when one of them changes. Thread-safe."""
 
     def __init__(
         self,
@@ -34,13 +34,13 @@ class Reloaded(Generic[T]):
         Read the value for the first time.
 
         Args:
-            setting: What names the files, for logs and errors.
-            paths: The files.
-            read: Reads the value from them; raises OSError or ValueError where it cannot.
+            setting: The setting that names the files, for logs and errors.
+            paths: The files. `value` asks for the time, size and inode of each.
+            read: Reads the value from the files; raises OSError or ValueError if it cannot.
             clock: Gives seconds.
 
         Raises:
-            FileInvalid: a file cannot be read, or its content is wrong.
+            FileInvalid: a file is missing, or its content is wrong.
         """
         self._setting = setting
         self._paths = paths
@@ -56,8 +56,8 @@ class Reloaded(Generic[T]):
             raise FileInvalid(f"{setting}: {_sentence(error)}") from error
 
     def value(self) -> T:
-        """The value: while the files are wrong, the last one that was right."""
-        # Before the files are read: what changes meanwhile is read again next time.
+        """Return the value of the files; while they are wrong, the last value that was right."""
+        # The stamp is from before the reading, so that a change meanwhile leads to another reading.
         stamp = self._stamp()
         with self._lock:
             if stamp != self._seen and self._is_due(stamp):
@@ -84,11 +84,11 @@ class Reloaded(Generic[T]):
 
 
 def file_stamp(path: Path) -> Stamp:
-    """What tells one content of a file from another; links are followed."""
+    """Return what changes with the content of a file: time, size and inode. Follows links."""
     try:
         status = path.stat()
     except OSError:
-        return 0, 0, 0  # reading it says what is wrong
+        return 0, 0, 0  # the reading raises the error
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 

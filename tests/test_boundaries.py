@@ -111,12 +111,11 @@ OWNERS = {
     "opentelemetry": {"service/rpc/spans.py"},
     "prometheus_client": {
         "service/server.py",
-        "service/telemetry/gpu.py",
-        "service/telemetry/lag.py",
+        "service/telemetry/meters.py",
         "service/telemetry/metrics.py",
         "service/telemetry/monitoring.py",
     },
-    "pynvml": {"service/telemetry/gpu.py"},
+    "pynvml": {"service/telemetry/meters.py"},
     "redis": {"service/stores/redis_store.py"},
     "torch": set[str](),
 }
@@ -274,7 +273,9 @@ def test_proto_holds_no_python() -> None:
     assert list((ROOT / "proto").rglob("*.py")) == []
 
 
-@pytest.mark.parametrize("module", ["service.__main__", "service.probe", "ntm_client"])
+@pytest.mark.parametrize(
+    "module", ["service.__main__", "service.server", "service.probe", "ntm_client"]
+)
 def test_loads_where_torch_and_the_trainer_are_missing(module: str) -> None:
     """A server and a client run on machines without torch, export and what else is optional."""
     extras = ["torch", "export", "matplotlib", "jwt", "cryptography", "ntm_lab", "ntm_tasks"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from service.settings import Settings, variable
-from service.telemetry.gpu import GpuCollector
+from service.telemetry.meters import GpuCollector
 from service.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parent.parent

@@ -1,1 +1,1 @@
-"""Who makes a call: principals, tokens, signed tokens, certificates."""
+"""Authentication of callers: principals, tokens, signed tokens, certificates."""

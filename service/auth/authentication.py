@@ -1,8 +1,8 @@
-"""Authentication: the principal of a call, from its token or the certificate of its connection."""
+"""Authentication: from a call's token or the certificate of its connection to its principal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -10,26 +10,26 @@ import grpc
 import grpc.aio
 
 from service.auth import jwt_keys, tokens
-from service.auth.principal import Principal
+from service.auth.principal import METRICS, Principal
 from service.errors import Unauthenticated
 from service.settings import Settings
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Metadata: TypeAlias = "Iterable[tuple[str, str | bytes]] | None"
 
-_WHO_CALLS = (
-    "this server needs to know who calls: send a token that is valid in the metadata "
-    "`authorization: Bearer TOKEN`"
+_NO_CREDENTIALS = (
+    "the call has no valid token: send one in the metadata `authorization: Bearer TOKEN`, or use a "
+    "client certificate if this server accepts them"
 )
 
 
 class Authentication:
-    """Knows the tokens, keys and certificates that the settings trust."""
+    """The tokens, keys and certificates that the settings name."""
 
     def __init__(self, settings: Settings) -> None:
-        """Read the files that the settings name. Raises FileInvalid."""
+        """Read the files. Raises FileInvalid."""
         self._tokens = (
-            tokens.watched("tokens_file", Path(settings.tokens_file))
+            tokens.watched("--tokens-file", Path(settings.tokens_file))
             if settings.tokens_file
             else None
         )
@@ -40,14 +40,15 @@ class Authentication:
         )
         self._trusts_certificates = bool(settings.tls_client_ca)
         self.is_on = settings.authenticates
-        """Whether callers have to say who they are."""
+        """Whether calls need a token or a client certificate."""
 
     def by_token(self, metadata: Metadata) -> Principal | None:
         """
-        Who makes a call with this metadata; None where that is for `by_connection` to say.
+        Return the principal of a call with this metadata, or None to ask `by_connection`.
 
         Raises:
-            Unauthenticated: there is no token, or not one that is valid; the words do not say why.
+            Unauthenticated: the token is missing or not valid; the message does not say which, so
+                that guessing teaches nothing.
         """
         if not self.is_on:
             return None
@@ -56,37 +57,63 @@ class Authentication:
             return None
         found = None
         if len(shown) == 1 and isinstance(shown[0], str):
-            found = self._of_token(shown[0])
+            found = self._of_token(_bearer(shown[0]))
         if found is None:
-            raise Unauthenticated(_WHO_CALLS)
+            raise Unauthenticated(_NO_CREDENTIALS)
         return found
 
     def by_connection(self, context: Context) -> Principal:
         """
-        Who makes a call without a token: as the certificate of its connection says.
+        Return the principal of a call without a token.
 
-        Its subject's common name counts, else its first alternative name. Where nothing is
-        configured, it is the peer's host, not authenticated. Raises Unauthenticated.
+        Its name is the common name of the client certificate's subject, else the certificate's
+        first alternative name. On a server that does not authenticate, it is the peer's host.
+
+        Raises:
+            Unauthenticated: the connection has no client certificate with a name.
         """
         if not self.is_on:
-            return Principal(host(context), is_authenticated=False)
+            return Principal(_host(context), is_authenticated=False)
         shown = context.auth_context() if self._trusts_certificates else {}
         for field in ("x509_common_name", "x509_subject_alternative_name"):
             for value in shown.get(field, ()):
                 if value:
                     return Principal(f"certificate:{value.decode()}")
-        raise Unauthenticated(_WHO_CALLS)
+        raise Unauthenticated(_NO_CREDENTIALS)
 
-    def _of_token(self, authorization: str) -> Principal | None:
-        scheme, _, token = authorization.partition(" ")
-        if scheme.lower() != "bearer":
+    def _of_token(self, token: str | None) -> Principal | None:
+        if token is None:
             return None
         if self._jwt_keys is not None and token.count(".") == 2:
             return self._jwt_keys.value().principal(token)
         return None if self._tokens is None else self._tokens.value().principal(token)
 
 
-def host(context: Context) -> str:
-    """The host that a call comes from."""
+def scraping(metrics_token_file: str) -> Callable[[str], bool]:
+    """
+    Return a function that says whether a header Authorization ("" for none) may read /metrics.
+
+    It needs a token of the file that has the scope metrics; without a file ("") everybody may.
+    Raises FileInvalid if the file is missing or wrong.
+    """
+    if not metrics_token_file:
+        return lambda authorization: True
+    allowed = tokens.watched("--metrics-token-file", Path(metrics_token_file))
+
+    def may_scrape(authorization: str) -> bool:
+        token = _bearer(authorization)
+        principal = None if token is None else allowed.value().principal(token)
+        return principal is not None and METRICS in principal.scopes
+
+    return may_scrape
+
+
+def _bearer(authorization: str) -> str | None:
+    """The token of `Bearer TOKEN`; None for another scheme."""
+    scheme, _, token = authorization.partition(" ")
+    return token if scheme.lower() == "bearer" else None
+
+
+def _host(context: Context) -> str:
     peer = context.peer()
     return peer.rpartition(":")[0] if peer.startswith(("ipv4:", "ipv6:")) else peer

@@ -1,4 +1,4 @@
-"""Signed tokens (JWT): the public keys that verify them, and whose they are."""
+"""Signed tokens (JWT): the public keys that verify them, and their principals."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ from typing import TYPE_CHECKING, Any
 
 from service.auth.principal import Principal
 from service.errors import FileInvalid
-from service.watched_files import Reloaded
+from service.watched_files import Watched
 
 if TYPE_CHECKING:
     from jwt.algorithms import AllowedPublicKeys
 
 _LEEWAY_SECONDS = 30
-"""How far the clocks of the issuer and of this server may be apart."""
+"""Largest difference between the clocks of the issuer and of this server."""
 
-_LEAST_RSA_BITS = 2048
+_MIN_RSA_BITS = 2048
 
-_MOST_REMEMBERED = 1024
-"""Tokens whose signature is not verified again with each call."""
+_MAX_REMEMBERED = 1024
+"""Tokens that are remembered, so that not every call verifies a signature."""
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A public key, and the one algorithm that it may verify."""
+    """A public key and the only algorithm that it may verify."""
 
     id: str | None
+    """The `kid` that tokens name it by; None fits every token."""
     algorithm: str
     key: AllowedPublicKeys
 
 
 class JwtKeys:
-    """Verifies tokens of one issuer for one audience."""
+    """Verifies the tokens of one issuer for one audience."""
 
     def __init__(
         self,
@@ -51,34 +52,34 @@ class JwtKeys:
         self._issuer = issuer
         self._audience = audience
         self._clock = clock
-        self._verified = lru_cache(_MOST_REMEMBERED)(self._verify)
+        self._verified = lru_cache(_MAX_REMEMBERED)(self._verify)
 
     def principal(self, token: str) -> Principal | None:
-        """Whose token it is, or None unless everything about it is right."""
+        """Return the principal of a token, or None if anything about the token is wrong."""
         try:
             found = self._verified(token)
-        except _NotValid:
+        except _TokenInvalid:
             return None
         assert found.expires_unix_seconds is not None, "exp is required"
         return found if self._clock() < found.expires_unix_seconds else None
 
     def _verify(self, token: str) -> Principal:
-        """Raises _NotValid, which is not remembered: a token can become valid, others not."""
+        """Raises _TokenInvalid, which is not remembered, because a token may become valid later."""
         claims = self._claims(token)
         name, scopes = claims["sub"], claims.get("scope", "")
         if not name or not isinstance(scopes, str):
-            raise _NotValid
+            raise _TokenInvalid
         expires = float(claims["exp"]) + _LEEWAY_SECONDS
         return Principal(f"jwt:{name}", frozenset(scopes.split()), expires)
 
     def _claims(self, token: str) -> dict[str, Any]:
-        """What the token says, if one of the keys signed it for us and its time is now."""
+        """The claims of a token that one of the keys signed, and that is valid here and now."""
         import jwt
 
         try:
             key_id = jwt.get_unverified_header(token).get("kid")
         except (jwt.PyJWTError, RecursionError) as error:
-            raise _NotValid from error
+            raise _TokenInvalid from error
         for key in self._keys:
             if key_id is not None and key.id not in (None, key_id):
                 continue
@@ -86,7 +87,7 @@ class JwtKeys:
                 return jwt.decode(
                     token,
                     key.key,
-                    # The key decides, never the token: "none" and shared secrets cannot pass.
+                    # The key decides, not the token: so neither "none" nor a shared secret works.
                     algorithms=[key.algorithm],
                     audience=self._audience,
                     issuer=self._issuer,
@@ -95,37 +96,35 @@ class JwtKeys:
                 )
             except (jwt.PyJWTError, RecursionError):
                 continue
-        raise _NotValid
+        raise _TokenInvalid
 
 
-class _NotValid(Exception):
-    """A token is not to be trusted; nobody is told why."""
+class _TokenInvalid(Exception):
+    """A token cannot be trusted; the caller is not told why."""
 
 
-def watched(path: Path, issuer: str, audience: str) -> Reloaded[JwtKeys]:
+def watched(path: Path, issuer: str, audience: str) -> Watched[JwtKeys]:
     """
-    The keys in a file, a JWKS or public keys as PEM; read again when it was replaced.
+    Read keys from a JWKS or PEM file, and read them again when the file changes.
 
     Raises:
-        FileInvalid: the file holds no such keys, or PyJWT is not installed.
+        FileInvalid: the file has no key that fits, or PyJWT is not installed.
     """
     try:
-        import jwt  # noqa: F401 - to fail at the start
+        import jwt  # noqa: F401 - fails at start, not at the first call
     except ModuleNotFoundError as error:
-        raise FileInvalid(
-            "jwt_keys needs PyJWT, an extra of this server: pip install 'ntm-service[jwt]'"
-        ) from error
-    return Reloaded("jwt_keys", [path], lambda: JwtKeys(read(path.read_text()), issuer, audience))
+        raise FileInvalid("--jwt-keys needs PyJWT: pip install 'ntm-service[jwt]'") from error
+    return Watched("--jwt-keys", [path], lambda: JwtKeys(read(path.read_text()), issuer, audience))
 
 
 def read(text: str) -> list[Key]:
-    """The keys of a JWKS or PEM text that fit. Raises ValueError if none does."""
+    """Return the keys of a JWKS or PEM text that fit. Raises ValueError if no key fits."""
     found = list(_of_jwks(text) if text.lstrip().startswith("{") else _of_pem(text))
     keys = [key for key in found if key is not None]
     if not keys:
         raise ValueError(
-            f"of {len(found)} keys none fits: RSA of {_LEAST_RSA_BITS} bits or more (RS256), "
-            "EC on P-256 (ES256), or Ed25519 (EdDSA)"
+            f"no key fits ({len(found)} found); use RSA of at least {_MIN_RSA_BITS} bits "
+            "(RS256), EC on P-256 (ES256) or Ed25519 (EdDSA)"
         )
     return keys
 
@@ -138,7 +137,7 @@ def _of_jwks(text: str) -> Iterator[Key | None]:
     except RecursionError as error:
         raise ValueError("the JWKS is nested too deeply") from error
     if not isinstance(keys, list) or not all(isinstance(fields, dict) for fields in keys):
-        raise ValueError("a JWKS has a list of objects as its keys")
+        raise ValueError("the JWKS has no list of objects named keys")
     for fields in keys:
         if fields.get("kty") == "oct" or "d" in fields:
             raise ValueError("the JWKS holds a secret key; give public keys only")
@@ -147,7 +146,7 @@ def _of_jwks(text: str) -> Iterator[Key | None]:
         try:
             key = jwt.PyJWK(fields, algorithm=fields.get("alg"))
         except jwt.PyJWTError:
-            yield None  # of a kind that this library does not know
+            yield None  # a type of key that PyJWT does not know
             continue
         fitting = _fitting(key.key, fields.get("kid"))
         is_for_it = fitting and fields.get("alg", fitting.algorithm) == fitting.algorithm
@@ -170,10 +169,10 @@ def _of_pem(text: str) -> Iterator[Key | None]:
 
 
 def _fitting(key: Any, key_id: str | None) -> Key | None:
-    """The key with its algorithm, or None for a key of another kind."""
+    """The key with its algorithm; None for a key that does not fit."""
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-    if isinstance(key, rsa.RSAPublicKey) and key.key_size >= _LEAST_RSA_BITS:
+    if isinstance(key, rsa.RSAPublicKey) and key.key_size >= _MIN_RSA_BITS:
         return Key(key_id, "RS256", key)
     if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
         return Key(key_id, "ES256", key)

@@ -1,4 +1,4 @@
-"""Who makes a call, and what it may do."""
+"""Principals: the caller of a call, and the scopes that say what it may do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 READ = "read"
-"""Describe models and the caller's own sessions, and read their memory."""
+"""Describe models and the caller's own sessions, and read the memory of these sessions."""
 
 STEP = "step"
 """Create, step, reset and delete the caller's own sessions."""
@@ -19,23 +19,24 @@ SCOPES = (READ, STEP, METRICS)
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Whoever makes a call: what its token or certificate names, or else the host it is on."""
+    """The caller: named by its token or certificate, or by its host if there is neither."""
 
     name: str
-    """Unique, with where the name is from: token:alice, jwt:alice, certificate:alice."""
+    """Unique, with a prefix for its source: token:alice, jwt:alice, certificate:alice."""
     scopes: frozenset[str] = frozenset(SCOPES)
     expires_unix_seconds: float | None = None
+    """When its token expires; None for never."""
     is_authenticated: bool = True
 
     @property
     def caller(self) -> str:
         """
-        What the owner of a session has to be for this principal to use it.
+        The owner that a session must have for this principal to use it.
 
-        Empty where nobody is authenticated: then whoever knows the session's id can use it.
+        Empty if the server does not authenticate: anybody who knows a session's id may use it.
         """
         return self.name if self.is_authenticated else ""
 
 
 PRINCIPAL: ContextVar[Principal] = ContextVar("principal")
-"""Who makes the call that is being answered; each call has a context of its own."""
+"""The caller of the current call; each call has a context of its own."""

@@ -1,4 +1,4 @@
-"""TLS: the server's certificate and key, and the authority that clients' certificates are from."""
+"""TLS: the server's certificate and key, and the CAs that sign client certificates."""
 
 from __future__ import annotations
 
@@ -9,43 +9,45 @@ from typing import Any
 
 import grpc
 
-from service.watched_files import Reloaded
+from service.watched_files import Watched
 
 _HOST_NAMES = ("DNS", "IP Address")
 
 
 @dataclass(frozen=True)
 class Certificates:
-    """What the server shows its clients, and wants of theirs; all PEM."""
+    """The certificates of a server, as PEM."""
 
     certificate: bytes
+    """The server's certificate, followed by intermediate certificates."""
     key: bytes
     name: str
-    """One of the names that the certificate is for."""
+    """One of the certificate's host names; a wildcard is replaced by a name that it covers."""
     expires_unix_seconds: float
     client_ca: bytes | None
+    """CAs that sign client certificates; None to ask for none."""
     client_ca_expires_unix_seconds: float | None
-    """When the first of the authorities expires."""
+    """When the first of these CAs expires."""
 
 
-def watched(certificate: str, key: str, client_ca: str) -> Reloaded[Certificates]:
+def watched(certificate: str, key: str, client_ca: str) -> Watched[Certificates]:
     """
-    The certificates in these files, read again when a file was replaced.
+    Read the certificates, and read them again when a file changes.
 
     Args:
-        certificate: Path of the certificate, followed by those between it and its authority.
+        certificate: Path of the server's certificate, followed by intermediate certificates.
         key: Path of its private key.
-        client_ca: Path of the authorities whose clients are let in; empty to let in every client.
+        client_ca: Path of the CAs that sign client certificates; empty to ask clients for none.
 
     Raises:
-        FileInvalid: a file is missing, or they do not belong together.
+        FileInvalid: a file is missing, expired or wrong, or the key is of another certificate.
     """
     paths = [Path(path) for path in (certificate, key, client_ca) if path]
-    return Reloaded("TLS", paths, lambda: _read(*paths))
+    return Watched("TLS", paths, lambda: _read(*paths))
 
 
-def server_credentials(certificates: Reloaded[Certificates]) -> grpc.ServerCredentials:
-    """Credentials of a port: every new connection gets the certificates as they are then."""
+def server_credentials(certificates: Watched[Certificates]) -> grpc.ServerCredentials:
+    """Return credentials for a port; each new connection gets the certificates as they are then."""
     current = certificates.value()
     return grpc.dynamic_ssl_server_credentials(
         _configuration(current),
@@ -56,9 +58,9 @@ def server_credentials(certificates: Reloaded[Certificates]) -> grpc.ServerCrede
 
 def own_channel(target: str, certificates: Certificates) -> grpc.Channel:
     """
-    A channel from the server's own machine: trusts no certificate but the server's.
+    Open a channel to the server with its own files: it trusts the server's certificate alone.
 
-    It shows that same certificate if the server asks for one.
+    If the server asks for a client certificate, the channel shows the same certificate.
     """
     return grpc.secure_channel(
         target,
@@ -76,42 +78,44 @@ def _configuration(certificates: Certificates) -> grpc.ServerCertificateConfigur
 
 
 def _read(certificate: Path, key: Path, client_ca: Path | None = None) -> Certificates:
-    """Read the files; raises OSError or ValueError unless a handshake with them works."""
+    """Read the files and try a handshake with them. Raises OSError or ValueError if it fails."""
     content = certificate.read_bytes(), key.read_bytes()
-    shown = _shown(certificate, key)
+    shown = _peer_certificate(certificate, key)
     names = [value for kind, value in shown.get("subjectAltName", ()) if kind in _HOST_NAMES]
     if not names:
-        raise ValueError(f"{certificate} names no host: clients want a subject alternative name")
+        raise ValueError(
+            f"{certificate} names no host; it needs a subject alternative name for clients to check"
+        )
     return Certificates(
         *content,
         name=names[0].replace("*", "any"),
         expires_unix_seconds=ssl.cert_time_to_seconds(shown["notAfter"]),
         client_ca=client_ca.read_bytes() if client_ca else None,
-        client_ca_expires_unix_seconds=_authorities_expire(client_ca) if client_ca else None,
+        client_ca_expires_unix_seconds=_first_ca_expires(client_ca) if client_ca else None,
     )
 
 
-def _shown(certificate: Path, key: Path) -> dict[str, Any]:
-    """The certificate as a client who trusts it sees it, in a handshake held in memory."""
+def _peer_certificate(certificate: Path, key: Path) -> dict[str, Any]:
+    """The certificate as a client sees it that trusts it, after a handshake in memory."""
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
     client.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
     try:
-        # The password keeps OpenSSL from asking for one at the terminal.
+        # Without a password here, OpenSSL would ask for one at the terminal.
         server.load_cert_chain(certificate, key, password="")
         client.load_verify_locations(certificate)
         return _handshake(server, client)
     except ssl.SSLError as error:
         why = getattr(error, "verify_message", None) or error.reason or "not readable"
         raise ValueError(
-            f"{certificate} and {key} must be a server's certificate, valid now, and its private "
-            f"key without a password, as PEM: {why}"
+            f"{certificate} and {key} must be PEM files of a server's certificate that is valid "
+            f"now, and of its private key without a password: {why}"
         ) from error
 
 
 def _handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> dict[str, Any]:
-    """What the server's certificate says, once both have agreed."""
+    """Hold the handshake; return the fields of the server's certificate."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     asking = client.wrap_bio(to_client, to_server)
     ends = [asking, server.wrap_bio(to_server, to_client, server_side=True)]
@@ -124,14 +128,14 @@ def _handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> dict[str, Any]
     return asking.getpeercert() or {}
 
 
-def _authorities_expire(client_ca: Path) -> float:
+def _first_ca_expires(client_ca: Path) -> float:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         context.load_verify_locations(client_ca)
     except ssl.SSLError as error:
         why = error.reason or "not readable"
-        raise ValueError(f"{client_ca} must hold certificates, as PEM: {why}") from error
-    authorities = context.get_ca_certs()
-    if not authorities:
-        raise ValueError(f"{client_ca} holds no certificate of an authority")
-    return min(ssl.cert_time_to_seconds(str(each["notAfter"])) for each in authorities)
+        raise ValueError(f"{client_ca} must be a PEM file of certificates: {why}") from error
+    cas = context.get_ca_certs()
+    if not cas:
+        raise ValueError(f"{client_ca} has no certificate of a CA")
+    return min(ssl.cert_time_to_seconds(str(each["notAfter"])) for each in cas)

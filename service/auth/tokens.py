@@ -1,11 +1,11 @@
 """
-Tokens in a file: the hash of each, and whose it is; `python -m service.tokens NAME` makes one.
+Tokens in a file: the hash of each token, its principal and its scopes.
 
-The file has a JSON object a line:
+Each line of the file is a JSON object, which `python -m service.tokens NAME` makes:
 
     {"principal": "alice", "scopes": ["read", "step"], "sha256": "...", "expires": "2027-01-31"}
 
-`expires` may be left out; a date alone means its beginning, UTC. Empty lines are passed over.
+`expires` is optional; a date without a time means 00:00 UTC. Empty lines are allowed.
 """
 
 from __future__ import annotations
@@ -21,19 +21,25 @@ from pathlib import Path
 from typing import Any
 
 from service.auth.principal import SCOPES, Principal
-from service.watched_files import Reloaded
+from service.watched_files import Watched
 
 _FIELDS = {"principal", "scopes", "sha256"}
 
 
 class Tokens:
-    """The principals of a file, each found by its token."""
+    """Finds the principal of a token."""
 
     def __init__(self, lines: Sequence[str], clock: Callable[[], float] = time.time) -> None:
-        """Read the lines of a file; the clock gives Unix seconds. Raises ValueError."""
+        """
+        Read the lines of a tokens file.
+
+        Args:
+            lines: The lines; a ValueError names the number of the first wrong one.
+            clock: Gives Unix seconds.
+        """
         self._clock = clock
-        # What is compared is a hash that nobody outside can compute, so the time that it takes to
-        # find one tells nothing of another, and does not grow with their number.
+        # Tokens are looked up by a keyed hash that no client can compute. So the time of a look-up
+        # says nothing about other tokens, and it does not grow with their number.
         self._secret = secrets.token_bytes(32)
         self._principals: dict[bytes, Principal] = {}
         for number, line in enumerate(lines, 1):
@@ -41,7 +47,7 @@ class Tokens:
                 self._add(number, line)
 
     def principal(self, token: str) -> Principal | None:
-        """Whose token it is; None for one that is unknown or has expired."""
+        """Return the principal of a token; None if the token is unknown or has expired."""
         found = self._principals.get(self._place(hashlib.sha256(token.encode()).digest()))
         if found is None or found.expires_unix_seconds is None:
             return found
@@ -50,30 +56,36 @@ class Tokens:
     def _add(self, number: int, line: str) -> None:
         try:
             digest, principal = _entry(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"line {number} is not JSON: {error.msg}") from error
         except (ValueError, RecursionError) as error:
             raise ValueError(f"line {number}: {error}") from error
         if self._place(digest) in self._principals:
-            raise ValueError(f"line {number}: this token stands there twice")
+            raise ValueError(
+                f"line {number}: the token is in the file already; delete one of its lines"
+            )
         self._principals[self._place(digest)] = principal
 
     def _place(self, digest: bytes) -> bytes:
         return hashlib.blake2b(digest, key=self._secret).digest()
 
 
-def watched(setting: str, path: Path) -> Reloaded[Tokens]:
-    """The tokens of a file, read again when it was replaced. Raises FileInvalid."""
-    return Reloaded(setting, [path], lambda: Tokens(path.read_text().splitlines()))
+def watched(flag: str, path: Path) -> Watched[Tokens]:
+    """Read a tokens file, and read it again when it changes. Raises FileInvalid."""
+    return Watched(flag, [path], lambda: Tokens(path.read_text().splitlines()))
 
 
 def _entry(fields: Any) -> tuple[bytes, Principal]:
     """The hash of a token and its principal, from a line of the file."""
     if not isinstance(fields, dict) or not _FIELDS <= fields.keys() <= _FIELDS | {"expires"}:
-        raise ValueError(f"an entry has {', '.join(sorted(_FIELDS))} and, if it ends, expires")
+        raise ValueError(
+            f"it must have the fields {', '.join(sorted(_FIELDS))} and no other but expires"
+        )
     name, scopes, digest = fields["principal"], fields["scopes"], fields["sha256"]
     if not isinstance(name, str) or not name.strip():
         raise ValueError(f"principal is {name!r}; it must be a name")
     if not isinstance(scopes, list) or not scopes or any(each not in SCOPES for each in scopes):
-        raise ValueError(f"scopes are {scopes!r}; it must be a list of some of {list(SCOPES)}")
+        raise ValueError(f"scopes are {scopes!r}; they must be a list of some of {list(SCOPES)}")
     if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
         raise ValueError("sha256 must be 64 hexadecimal digits, in lower case")
     expires = _unix_seconds(fields["expires"]) if "expires" in fields else None
@@ -92,9 +104,9 @@ def new_token(
     principal: str, scopes: Sequence[str], expires: datetime | None = None
 ) -> tuple[str, str]:
     """
-    A new random token, and the line of the tokens file that lets it in.
+    Make a random token, and the line of the tokens file that allows it.
 
-    Raises ValueError for a principal or scope that the file cannot hold.
+    Raises ValueError if the principal or a scope is not valid in the file.
     """
     token = "ntm_" + secrets.token_urlsafe(32)
     fields: dict[str, Any] = {

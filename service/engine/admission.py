@@ -11,6 +11,9 @@ from service.errors import CapacityExceeded, InvalidRequest
 from service.settings import Settings
 from service.spec import Float32, ModelSpec
 
+MAX_INPUT_MAGNITUDE = 1e6
+"""Largest absolute value of an input; larger ones are mistakes, and could make a state infinite."""
+
 _FEWEST_LOCATIONS = 3
 """With fewer, the shifts by -1, 0 and +1 would not lead to three different locations."""
 
@@ -87,7 +90,6 @@ class Admission:
             raise CapacityExceeded(
                 f"{held.sessions} sessions are open, as many as {limit} allows; delete one or try "
                 "again later",
-                retry_delay_seconds=self._settings.retry_delay_seconds,
                 limit=limit,
             )
 
@@ -96,7 +98,6 @@ class Admission:
             raise CapacityExceeded(
                 f"the session needs {new_bytes} bytes of state, and {held.state_bytes} of "
                 f"{most}, which is {limit}, are taken; use fewer locations or try again later",
-                retry_delay_seconds=self._settings.retry_delay_seconds,
                 limit=limit,
             )
 
@@ -112,14 +113,13 @@ class Admission:
             raise CapacityExceeded(
                 f"{session.waiting_steps} steps of session {session.id!r} wait; with {steps} "
                 f"more they exceed the {settings.max_waiting_steps} allowed; await some replies",
-                retry_delay_seconds=settings.retry_delay_seconds,
                 limit="max_waiting_steps",
             )
         chunk.remaining = steps
 
     def _shaped(self, values: Float32, width: int) -> Float32:
         """The input values as [steps, width]; every one is finite and not too large."""
-        most, magnitude = self._settings.max_chunk_steps, self._settings.max_input_magnitude
+        most = self._settings.max_chunk_steps
         if values.size == 0 or values.size % width:
             raise InvalidRequest(
                 f"inputs hold {values.size} values; a chunk is one or more steps of {width} each"
@@ -129,18 +129,17 @@ class Admission:
             raise InvalidRequest(f"a chunk of {len(inputs)} steps; the limit is {most}; split it")
         # Quick, and false for NaN; where the sum of squares is larger, a value may be so or not.
         wide = values.astype(np.float64)
-        if not wide.dot(wide) <= magnitude:
+        if not wide.dot(wide) <= MAX_INPUT_MAGNITUDE:
             self._check_values(inputs)
         return inputs
 
     def _check_values(self, inputs: Float32) -> None:
-        magnitude = self._settings.max_input_magnitude
-        allowed = np.abs(inputs) <= magnitude  # false for NaN as well
+        allowed = np.abs(inputs) <= MAX_INPUT_MAGNITUDE  # false for NaN as well
         if not allowed.all():
             step, channel = np.argwhere(~allowed)[0]
             raise InvalidRequest(
                 f"input {inputs[step, channel]} at step {step} of the chunk, channel {channel}: "
-                f"values must be finite, of magnitude at most {magnitude:g}"
+                f"values must be finite, of magnitude at most {MAX_INPUT_MAGNITUDE:g}"
             )
 
     def _check_reply_size(self, steps: int, chunk: Chunk, spec: ModelSpec, locations: int) -> None:

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 
+from service.engine import replays
 from service.engine.admission import Admission
 from service.engine.checkpoint import Checkpoint
 from service.engine.counts import Counts
@@ -63,7 +64,6 @@ class Lifecycle:
         self._sessions = SessionTable()
         self._scheduler = Scheduler(settings.max_batch, settings.max_burst)
         self._slabs = Slabs(networks)
-        self._most_replay_bytes = settings.max_replay_bytes
         self._counts = Counts(metrics, self._slabs)
         self._has_store = has_store
         self._forgotten: list[Forgotten] = []
@@ -129,7 +129,7 @@ class Lifecycle:
             idle_timeout_seconds=timeout,
             created_unix_seconds=self._wall_clock(),
             used_seconds=self._clock(),
-            replays=Replays(self._most_replay_bytes),
+            replays=Replays(replays.MAX_REPLAY_BYTES),
             durable=Durable(durability) if self._has_store else None,
             is_begun=is_begun,
         )
@@ -161,7 +161,7 @@ class Lifecycle:
             idle_timeout_seconds=stored.idle_timeout_seconds,
             created_unix_seconds=stored.created_unix_seconds,
             used_seconds=self._clock(),
-            replays=Replays(self._most_replay_bytes, stored.replays(spec)),
+            replays=Replays(replays.MAX_REPLAY_BYTES, stored.replays(spec)),
             durable=Durable(
                 stored.durability, epoch, taken.next_step, stored_version=0, may_be_stored=True
             ),

@@ -21,6 +21,9 @@ class Asked(NamedTuple):
 
 Replay = tuple[Asked, ChunkOutcome]
 
+MAX_REPLAY_BYTES = 65_536
+"""Bytes of outputs and traces that each session keeps, for clients that lost an answer."""
+
 
 class Replays:
     """The outcomes of a session's last chunks, as many as fit."""

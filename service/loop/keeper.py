@@ -64,7 +64,6 @@ class Keeper:
         self._worker = worker
         self._most_awake = settings.max_awake_sessions
         self._sleep_after_seconds = settings.sleep_after_seconds
-        self._retry_delay_seconds = settings.retry_delay_seconds
         self._metrics = metrics
         self._tasks: set[asyncio.Task[None]] = set()
         self._waking: dict[str, asyncio.Task[None]] = {}
@@ -147,7 +146,6 @@ class Keeper:
             raise CapacityExceeded(
                 f"{self._engine.awake} sessions are awake, as many as max_awake_sessions allows, "
                 "and none could be put to sleep; try again later",
-                retry_delay_seconds=self._retry_delay_seconds,
                 limit="max_awake_sessions",
             ) from None
 

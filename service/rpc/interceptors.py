@@ -138,7 +138,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if self._under_way >= most:
             raise CapacityExceeded(
                 f"{most} calls are under way, the most this server takes; try again later",
-                retry_delay_seconds=self._settings.retry_delay_seconds,
                 limit="max_calls",
             )
 

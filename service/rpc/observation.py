@@ -13,8 +13,7 @@ import grpc
 import grpc.aio
 
 from service.rpc.spans import Spans
-from service.telemetry.access import AccessLog
-from service.telemetry.logs import call_fields
+from service.telemetry.logs import AccessLog, call_fields
 from service.telemetry.metrics import Metrics
 
 PREFIX = "/ntm.v1.NtmService/"

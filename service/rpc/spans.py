@@ -109,16 +109,14 @@ def _provider(settings: Settings) -> Any:
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
-        from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
     except ImportError as error:
         raise RuntimeError(
             f"otlp_endpoint is {settings.otlp_endpoint!r}, but {error.name} is not installed; "
             "install the extra otel"
         ) from error
     provider = TracerProvider(
-        resource=Resource.create({"service.name": "ntm-service", "service.version": __version__}),
-        sampler=ParentBased(TraceIdRatioBased(settings.otlp_ratio)),
-    )
+        resource=Resource.create({"service.name": "ntm-service", "service.version": __version__})
+    )  # its sampler is as OTEL_TRACES_SAMPLER says
     insecure = not settings.otlp_endpoint.startswith("https://")
     exporter = OTLPSpanExporter(endpoint=settings.otlp_endpoint, insecure=insecure)
     provider.add_span_processor(BatchSpanProcessor(exporter))

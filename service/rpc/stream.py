@@ -20,6 +20,9 @@ from service.rpc.calls import Steps
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
+MAX_UNANSWERED_OPERATIONS = 1024
+"""Operations of a stream that are not answered yet; with this many, the stream is not read."""
+
 _MOST_OUTCOMES = 1024
 """Outcomes in one message."""
 
@@ -108,7 +111,7 @@ class Stream:
                 waiting.cancel()
 
     async def _read(self) -> None:
-        most = self._settings.max_stream_operations
+        most = MAX_UNANSWERED_OPERATIONS
         most_bytes = _MOST_UNSENT_MESSAGES * self._settings.max_message_bytes
         while isinstance(content := await self._context.read(), bytes):
             operations = codec.request(ntm_pb2.StreamStepsRequest.FromString, content).operations

@@ -1,10 +1,17 @@
-"""Every metric of the server, on a registry passed in."""
+"""
+Every metric of the server, declared in `Metrics`.
+
+To add one, declare it here and count it where it happens. `DECLARATIONS` lists them for programs,
+such as those that write reference pages and dashboards; reading it starts nothing.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any, Generic, TypeVar, overload
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import HistogramMetricFamily, Metric
@@ -19,22 +26,22 @@ ROWS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 256, 512, 1024, 4096)
 
 
 class Observations:
-    """What a `BatchHistogram` has counted of one model."""
+    """What a `BatchHistogram` has counted of one model. One thread at a time may count."""
 
     def __init__(self, buckets: Sequence[float]) -> None:
-        """Nothing yet."""
+        """The buckets are upper bounds, in increasing order."""
         self._buckets = buckets
         self.counts = [0] * (len(buckets) + 1)
         self.sum = 0.0
 
     def observe(self, values: Sequence[float], times: int = 1) -> None:
-        """Count every value, so many times. Only one thread at a time may do so."""
+        """Count each value this many times."""
         for value in values:
             self.counts[bisect_left(self._buckets, value)] += times
         self.sum += times * sum(values)
 
     def observe_one(self, value: float) -> None:
-        """Count a value that comes alone. Only one thread at a time may do so."""
+        """Count one value; faster than `observe` for a value that comes alone."""
         self.counts[bisect_left(self._buckets, value)] += 1
         self.sum += value
 
@@ -43,8 +50,8 @@ class BatchHistogram(Collector):
     """
     A histogram by model that takes many values at a time.
 
-    Prometheus's own takes them one by one, under locks: for two values a step it would need a third
-    of the time that the network needs for the step.
+    Prometheus's own histogram takes values one by one, under locks. For two values a step that
+    would cost a third of the time that the network needs for the step.
     """
 
     def __init__(
@@ -58,14 +65,14 @@ class BatchHistogram(Collector):
         registry.register(self)
 
     def labels(self, model: str) -> Observations:
-        """What is counted of a model."""
+        """Return the counts of a model, which start at 0."""
         seen = self._models.get(model)
         if seen is None:
             seen = self._models[model] = Observations(self._buckets)
         return seen
 
     def collect(self) -> Iterator[Metric]:
-        """The metric as it is now."""
+        """Yield the metric as it is now."""
         family = HistogramMetricFamily(self._name, self._documentation, labels=["model"])
         bounds = [*map(repr, map(float, self._buckets)), "+Inf"]
         for model, seen in list(self._models.items()):
@@ -74,283 +81,271 @@ class BatchHistogram(Collector):
         yield family
 
 
+T = TypeVar("T", Counter, Gauge, Histogram, BatchHistogram)
+
+
+@dataclass(frozen=True)
+class Declaration(Generic[T]):
+    """A metric as scrapes and the reference page show it, before anything is counted."""
+
+    kind: type[T]
+    name: str
+    """The name in queries; a counter's ends in _total."""
+    help: str
+    """One sentence in plain English."""
+    labels: tuple[str, ...] = ()
+    buckets: Sequence[float] = ()
+    """Upper bounds of a histogram's buckets."""
+
+    @property
+    def type(self) -> str:
+        """Prometheus's word for the type: counter, gauge or histogram."""
+        return {Counter: "counter", Gauge: "gauge"}.get(self.kind, "histogram")
+
+    def register(self, registry: CollectorRegistry) -> Counter | Gauge | Histogram | BatchHistogram:
+        """Make the metric, which starts at 0, and register it."""
+        if self.kind is BatchHistogram:
+            return BatchHistogram(self.name, self.help, self.buckets, registry)
+        if self.kind is Histogram:
+            return Histogram(
+                self.name, self.help, self.labels, buckets=self.buckets, registry=registry
+            )
+        return (Counter if self.kind is Counter else Gauge)(
+            self.name, self.help, self.labels, registry=registry
+        )
+
+    @overload
+    def __get__(self, instance: None, owner: Any) -> Declaration[T]: ...
+    @overload
+    def __get__(self, instance: object, owner: Any) -> T: ...
+    def __get__(self, instance: object, owner: Any) -> Any:
+        """Tell type checkers that `metrics.steps` is a counter; `Metrics.steps` declares it."""
+        return self
+
+
+def _counter(name: str, text: str, *labels: str) -> Declaration[Counter]:
+    return Declaration(Counter, name, text, labels)
+
+
+def _gauge(name: str, text: str, *labels: str) -> Declaration[Gauge]:
+    return Declaration(Gauge, name, text, labels)
+
+
+def _histogram(
+    name: str, text: str, *labels: str, buckets: Sequence[float] = SECONDS
+) -> Declaration[Histogram]:
+    return Declaration(Histogram, name, text, labels, buckets)
+
+
+def _by_model(
+    name: str, text: str, buckets: Sequence[float] = SECONDS
+) -> Declaration[BatchHistogram]:
+    return Declaration(BatchHistogram, name, text, ("model",), buckets)
+
+
 class Metrics:
-    """The collectors, as attributes; each says in its help what it counts."""
+    """The metrics that the server counts, as attributes. Each declaration becomes its metric."""
+
+    # The server and its models.
+    build = _gauge(
+        "ntm_build_info",
+        "Always 1; the labels are the versions of the server and of onnxruntime.",
+        *("version", "onnxruntime"),
+    )
+    model = _gauge(
+        "ntm_model_info",
+        "Always 1 for each loaded version; the labels are its content hash and its provider.",
+        *("model", "content_hash", "provider"),
+    )
+    model_load = _gauge(
+        "ntm_model_load_seconds", "Time of the model's last loading, with its warm-up.", "model"
+    )
+    model_reloads = _counter(
+        "ntm_model_reloads_total",
+        "Model files added, replaced or removed, by outcome (taken, failed, removed).",
+        *("model", "outcome"),
+    )
+    serving = _gauge("ntm_serving", "1 while the server reports SERVING, else 0.")
+    draining = _gauge("ntm_draining", "1 since the server was told to stop, else 0.")
+    event_loop_lag_seconds = _histogram(
+        "ntm_event_loop_lag_seconds",
+        "How late the event loop calls a timer, measured ten times a second.",
+    )
+    run_threads = _gauge("ntm_run_threads", "Runs of networks that can be made at once.")
+    certificate_expiry = _gauge(
+        "ntm_certificate_expiry_timestamp_seconds",
+        "Unix time at which a file's certificate expires: server, or client_ca for the CAs of "
+        "clients, of which the first to expire counts.",
+        "file",
+    )
+
+    # Calls.
+    rpc_seconds = _histogram(
+        "ntm_rpc_seconds",
+        "Time from the arrival of a unary call to its answer.",
+        *("method", "code"),
+    )
+    streams = _gauge("ntm_streams", "Open StreamSteps calls.")
+    streams_ended = _counter(
+        "ntm_streams_ended_total", "StreamSteps calls that ended, by gRPC code.", "code"
+    )
+    operations = _counter(
+        "ntm_stream_operations_total",
+        "Operations received on streams, by kind (open, step, close).",
+        "kind",
+    )
+    errors = _counter(
+        "ntm_errors_total",
+        "Calls and stream operations that were refused or failed, by reason.",
+        "reason",
+    )
+    received_bytes = _counter(
+        "ntm_received_input_bytes_total", "Bytes of inputs received in chunks."
+    )
+    sent_bytes = _counter(
+        "ntm_sent_output_bytes_total", "Bytes of outputs and traces sent for chunks."
+    )
+
+    # Sessions and their memory.
+    sessions = _gauge("ntm_sessions", "Open sessions.", "model")
+    sessions_opened = _counter("ntm_sessions_opened_total", "Sessions opened.", "model")
+    sessions_closed = _counter(
+        "ntm_sessions_closed_total",
+        "Sessions closed, by reason (deleted, expired, failed, moved).",
+        *("model", "reason"),
+    )
+    sessions_asleep = _gauge(
+        "ntm_sessions_asleep", "Open sessions that are in the store and in no slab.", "model"
+    )
+    sleeps = _counter("ntm_sleeps_total", "Sessions put to sleep in the store.", "model")
+    wakes = _counter(
+        "ntm_wakes_total",
+        "Sessions taken from the store, by where they were awake before (here, elsewhere).",
+        *("model", "source"),
+    )
+    sessions_limit = _gauge("ntm_sessions_limit", "Limit of open sessions.")
+    waiting_sessions = _gauge(
+        "ntm_waiting_sessions", "Sessions that have at least one step waiting."
+    )
+    slots = _gauge("ntm_slots", "Slots of the slabs, by use (taken, free).", "model", "use")
+    state_bytes = _gauge(
+        "ntm_state_bytes", "Bytes of state of open sessions, by place (slab).", "model", "place"
+    )
+    state_limit_bytes = _gauge("ntm_state_limit_bytes", "Limit of bytes of state of open sessions.")
+    session_lifetime_seconds = _histogram(
+        "ntm_session_lifetime_seconds",
+        "Time from the opening of a session to its closing.",
+        "model",
+        buckets=LIFETIMES,
+    )
+    session_idle_seconds = _histogram(
+        "ntm_session_idle_seconds",
+        "Time without a step before a session expired.",
+        "model",
+        buckets=LIFETIMES,
+    )
+    session_steps = _histogram(
+        "ntm_session_steps",
+        "Steps that a session made between its last reset and its closing.",
+        "model",
+        buckets=STEPS,
+    )
+
+    # Steps and ticks.
+    steps = _counter("ntm_steps_total", "Steps made.", "model")
+    traced_steps = _counter("ntm_traced_steps_total", "Steps made with traces.", "model")
+    traces = _counter(
+        "ntm_traces_total", "Chunks that asked for a trace, by trace.", "model", "trace"
+    )
+    replayed_chunks = _counter(
+        "ntm_replayed_chunks_total",
+        "Chunks sent again whose outputs were answered without computing them again.",
+        "model",
+    )
+    ticks = _counter("ntm_ticks_total", "Runs of the network over a batch.", "model")
+    tick_seconds = _by_model(
+        "ntm_tick_seconds", "Time of one tick; a run of several ticks is divided equally."
+    )
+    batch_rows = _by_model("ntm_batch_rows", "Sessions stepped in one tick.", ROWS)
+    padding_rows = _counter(
+        "ntm_padding_rows_total",
+        "Rows computed to fill up batches, which belong to no session.",
+        "model",
+    )
+    failed_runs = _counter(
+        "ntm_failed_runs_total", "Runs of the network that raised an error.", "model"
+    )
+
+    # Where the time of a chunk goes.
+    queue_seconds = _by_model(
+        "ntm_chunk_queue_seconds", "Time from the arrival of a chunk to its first tick."
+    )
+    run_seconds = _by_model(
+        "ntm_chunk_run_seconds", "Time from a chunk's first tick to the end of its last tick."
+    )
+    chunk_seconds = _by_model(
+        "ntm_chunk_seconds", "Time from the arrival of a chunk to the end of its last tick."
+    )
+    reply_seconds = _by_model(
+        "ntm_chunk_reply_seconds",
+        "Time from the end of a chunk's last tick until gRPC has taken its reply.",
+    )
+    step_seconds = _by_model(
+        "ntm_step_seconds",
+        "Time of a step: the time from its chunk's arrival to the end of the last tick, divided by "
+        "the number of its steps.",
+    )
+    interval_seconds = _by_model(
+        "ntm_step_interval_seconds",
+        "Time from a session's last tick to the arrival of its next chunk, if no chunk waited.",
+    )
+
+    # The store.
+    store_seconds = _histogram(
+        "ntm_store_seconds",
+        "Time of the store's answer, by operation (save, claim, epoch, delete).",
+        "operation",
+    )
+    store_errors = _counter(
+        "ntm_store_errors_total",
+        "Requests that the store did not answer, by operation.",
+        "operation",
+    )
+    checkpoints = _counter(
+        "ntm_checkpoints_total",
+        "Attempts to store a session, by outcome (stored, refused, failed).",
+        "outcome",
+    )
+    stored_bytes = _counter("ntm_stored_bytes_total", "Bytes of sessions sent to the store.")
+    undeleted_sessions = _gauge(
+        "ntm_undeleted_sessions",
+        "Ended sessions that are still to be deleted from the store, which does not answer.",
+    )
+    undurable_steps = _gauge(
+        "ntm_undurable_steps",
+        "Steps of awake sessions that are still to be stored, as their durability asks.",
+    )
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        """Register every collector."""
-        self.registry = registry
-        self._define_server(registry)
-        self._define_requests(registry)
-        self._define_sessions(registry)
-        self._define_ticks(registry)
-        self._define_times(registry)
-        self._define_store(registry)
+        """Register every metric, all at 0; two servers in one process use two registries."""
+        for attribute, declared in _declared():
+            # An attribute of the instance hides the declaration, which is the class's.
+            setattr(self, attribute, declared.register(registry))
 
-    def _define_server(self, registry: CollectorRegistry) -> None:
-        self.build = Gauge(
-            "ntm_build_info",
-            "Always 1; versions of the server and of onnxruntime as labels.",
-            ["version", "onnxruntime"],
-            registry=registry,
-        )
-        self.model = Gauge(
-            "ntm_model_info",
-            "Always 1 for each version loaded; its content hash and provider as labels.",
-            ["model", "content_hash", "provider"],
-            registry=registry,
-        )
-        self.model_load = Gauge(
-            "ntm_model_load_seconds",
-            "Time that loading and warming up the model took, the last time.",
-            ["model"],
-            registry=registry,
-        )
-        self.model_reloads = Counter(
-            "ntm_model_reloads_total",
-            "Files of models that were put, replaced or removed, by outcome (taken, failed, "
-            "removed).",
-            ["model", "outcome"],
-            registry=registry,
-        )
-        self.serving = Gauge(
-            "ntm_serving", "1 while the server reports SERVING, else 0.", registry=registry
-        )
-        self.draining = Gauge(
-            "ntm_draining", "1 from the signal to stop on, else 0.", registry=registry
-        )
-        self.event_loop_lag_seconds = Histogram(
-            "ntm_event_loop_lag_seconds",
-            "How late the event loop was for a timer, looked at ten times a second.",
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self.run_threads = Gauge(
-            "ntm_run_threads", "Runs of networks that can be made at once.", registry=registry
-        )
-        self.certificate_expiry = Gauge(
-            "ntm_certificate_expiry_timestamp_seconds",
-            "When the server's certificate or an authority of clients (client_ca) expires.",
-            ["file"],
-            registry=registry,
-        )
 
-    def _define_requests(self, registry: CollectorRegistry) -> None:
-        self.rpc_seconds = Histogram(
-            "ntm_rpc_seconds",
-            "Time from a unary call's arrival to its answer.",
-            ["method", "code"],
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self.streams = Gauge("ntm_streams", "Open StreamSteps calls.", registry=registry)
-        self.streams_ended = Counter(
-            "ntm_streams_ended_total",
-            "StreamSteps calls that have ended, by gRPC code.",
-            ["code"],
-            registry=registry,
-        )
-        self.operations = Counter(
-            "ntm_stream_operations_total",
-            "Operations received on streams, by kind (open, step, close).",
-            ["kind"],
-            registry=registry,
-        )
-        self.errors = Counter(
-            "ntm_errors_total",
-            "Calls and stream operations refused or failed, by reason.",
-            ["reason"],
-            registry=registry,
-        )
-        self.received_bytes = Counter(
-            "ntm_received_input_bytes_total", "Bytes of chunk inputs received.", registry=registry
-        )
-        self.sent_bytes = Counter(
-            "ntm_sent_output_bytes_total",
-            "Bytes of chunk outputs and traces sent.",
-            registry=registry,
-        )
+def _declared() -> list[tuple[str, Declaration[Any]]]:
+    """The attributes of `Metrics` and what they declare, in order."""
+    return [(name, each) for name, each in vars(Metrics).items() if isinstance(each, Declaration)]
 
-    def _define_sessions(self, registry: CollectorRegistry) -> None:
-        self.sessions = Gauge("ntm_sessions", "Open sessions.", ["model"], registry=registry)
-        self.sessions_opened = Counter(
-            "ntm_sessions_opened_total", "Sessions opened.", ["model"], registry=registry
-        )
-        self.sessions_closed = Counter(
-            "ntm_sessions_closed_total",
-            "Sessions closed, by reason (deleted, expired, failed, moved).",
-            ["model", "reason"],
-            registry=registry,
-        )
-        self.sessions_asleep = Gauge(
-            "ntm_sessions_asleep",
-            "Open sessions that are in the store and in no slab.",
-            ["model"],
-            registry=registry,
-        )
-        self.sleeps = Counter(
-            "ntm_sleeps_total", "Sessions put to sleep.", ["model"], registry=registry
-        )
-        self.wakes = Counter(
-            "ntm_wakes_total",
-            "Sessions taken from the store, by where they were before (here, elsewhere).",
-            ["model", "source"],
-            registry=registry,
-        )
-        self.sessions_limit = Gauge(
-            "ntm_sessions_limit", "Most sessions that may be open.", registry=registry
-        )
-        self.waiting_sessions = Gauge(
-            "ntm_waiting_sessions", "Sessions with a step that waits.", registry=registry
-        )
-        self.slots = Gauge(
-            "ntm_slots",
-            "Slots of the slabs, by use (taken, free).",
-            ["model", "use"],
-            registry=registry,
-        )
-        self.state_bytes = Gauge(
-            "ntm_state_bytes",
-            "Bytes of state of open sessions, by place (slab).",
-            ["model", "place"],
-            registry=registry,
-        )
-        self.state_limit_bytes = Gauge(
-            "ntm_state_limit_bytes",
-            "Most bytes of state that open sessions may have.",
-            registry=registry,
-        )
-        self.session_lifetime_seconds = Histogram(
-            "ntm_session_lifetime_seconds",
-            "Time from opening to closing of a session.",
-            ["model"],
-            buckets=LIFETIMES,
-            registry=registry,
-        )
-        self.session_idle_seconds = Histogram(
-            "ntm_session_idle_seconds",
-            "Time without a step of sessions that expired.",
-            ["model"],
-            buckets=LIFETIMES,
-            registry=registry,
-        )
-        self.session_steps = Histogram(
-            "ntm_session_steps",
-            "Steps that a session had made when it closed, since its last reset.",
-            ["model"],
-            buckets=STEPS,
-            registry=registry,
-        )
 
-    def _define_ticks(self, registry: CollectorRegistry) -> None:
-        self.steps = Counter("ntm_steps_total", "Steps made.", ["model"], registry=registry)
-        self.traced_steps = Counter(
-            "ntm_traced_steps_total", "Steps made with traces.", ["model"], registry=registry
-        )
-        self.traces = Counter(
-            "ntm_traces_total",
-            "Chunks that asked for a trace, by trace.",
-            ["model", "trace"],
-            registry=registry,
-        )
-        self.replayed_chunks = Counter(
-            "ntm_replayed_chunks_total",
-            "Chunks that had been made before and were answered again.",
-            ["model"],
-            registry=registry,
-        )
-        self.ticks = Counter(
-            "ntm_ticks_total", "Runs of the network over a batch.", ["model"], registry=registry
-        )
-        self.tick_seconds = BatchHistogram(
-            "ntm_tick_seconds", "Time of one tick, its share of a run.", SECONDS, registry
-        )
-        self.batch_rows = BatchHistogram(
-            "ntm_batch_rows", "Sessions stepped in one tick.", ROWS, registry
-        )
-        self.padding_rows = Counter(
-            "ntm_padding_rows_total",
-            "Rows computed in ticks besides the sessions' own.",
-            ["model"],
-            registry=registry,
-        )
-        self.failed_runs = Counter(
-            "ntm_failed_runs_total",
-            "Runs of the network that raised an error.",
-            ["model"],
-            registry=registry,
-        )
+GPU_MEMORY_USED = _gauge("ntm_gpu_memory_used_bytes", "Memory in use on a GPU.", "gpu")
+GPU_MEMORY_TOTAL = _gauge("ntm_gpu_memory_total_bytes", "Memory of a GPU.", "gpu")
+GPU_UTILIZATION = _gauge(
+    "ntm_gpu_utilization_ratio", "Share of the last moments in which a GPU was busy.", "gpu"
+)
 
-    def _define_store(self, registry: CollectorRegistry) -> None:
-        self.store_seconds = Histogram(
-            "ntm_store_seconds",
-            "Time that the store took, by operation (save, claim, epoch, delete).",
-            ["operation"],
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self.store_errors = Counter(
-            "ntm_store_errors_total",
-            "Times that the store did not answer, by operation.",
-            ["operation"],
-            registry=registry,
-        )
-        self.checkpoints = Counter(
-            "ntm_checkpoints_total",
-            "Sessions that were to be stored, by outcome (stored, refused, failed).",
-            ["outcome"],
-            registry=registry,
-        )
-        self.stored_bytes = Counter(
-            "ntm_stored_bytes_total", "Bytes of sessions sent to the store.", registry=registry
-        )
-        self.undeleted_sessions = Gauge(
-            "ntm_undeleted_sessions",
-            "Sessions that have ended and that the store has not forgotten yet, as it does not "
-            "answer.",
-            registry=registry,
-        )
-        self.undurable_steps = Gauge(
-            "ntm_undurable_steps",
-            "Steps of sessions awake that the store does not have yet, where it is to have them.",
-            registry=registry,
-        )
-
-    def _define_times(self, registry: CollectorRegistry) -> None:
-        self.queue_seconds = BatchHistogram(
-            "ntm_chunk_queue_seconds",
-            "Time from a chunk's arrival to its first tick.",
-            SECONDS,
-            registry,
-        )
-        self.run_seconds = BatchHistogram(
-            "ntm_chunk_run_seconds",
-            "Time from a chunk's first tick to the end of its last.",
-            SECONDS,
-            registry,
-        )
-        self.chunk_seconds = BatchHistogram(
-            "ntm_chunk_seconds",
-            "Time from a chunk's arrival to the end of its last tick.",
-            SECONDS,
-            registry,
-        )
-        self.reply_seconds = BatchHistogram(
-            "ntm_chunk_reply_seconds",
-            "Time from the end of a chunk's last tick to when gRPC has taken its reply.",
-            SECONDS,
-            registry,
-        )
-        self.step_seconds = BatchHistogram(
-            "ntm_step_seconds",
-            "Time of a step: its chunk's, from arrival to the end of its last tick, divided by "
-            "its steps.",
-            SECONDS,
-            registry,
-        )
-        self.interval_seconds = BatchHistogram(
-            "ntm_step_interval_seconds",
-            "Time from a session's last tick to the arrival of its next chunk, if none waited.",
-            SECONDS,
-            registry,
-        )
+DECLARATIONS: tuple[Declaration[Any], ...] = (
+    *(declared for _, declared in _declared()),
+    *(GPU_MEMORY_USED, GPU_MEMORY_TOTAL, GPU_UTILIZATION),
+)
+"""Every metric of the server besides those of the Python process, in the order of a scrape."""

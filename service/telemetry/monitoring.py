@@ -1,4 +1,4 @@
-"""The monitoring server: /metrics for Prometheus, /healthz and /readyz for whoever starts us."""
+"""The monitoring port, over HTTP: /metrics for Prometheus, /healthz and /readyz for probes."""
 
 from __future__ import annotations
 
@@ -13,24 +13,21 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
-from service.auth.principal import METRICS
-from service.auth.tokens import Tokens
-from service.watched_files import Reloaded
-
-_WHO_SCRAPES = b"send a token with the scope metrics, as Authorization: Bearer TOKEN\n"
-
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
-
 
 log = logging.getLogger(__name__)
 
-_MOST_CONNECTIONS = 64
-"""Each takes a thread and a file; when one more comes, the oldest is closed."""
+_MAX_CONNECTIONS = 64
+"""Each takes a thread and a file. One more connection closes the oldest."""
+
+_TIMEOUT_SECONDS = 10
+"""After this time without a byte from the client, its connection is closed."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):
+    # prometheus_client has a server too, without a limit of connections or of their time.
     daemon_threads = True
-    request_queue_size = _MOST_CONNECTIONS
+    request_queue_size = _MAX_CONNECTIONS
 
     def __init__(self, *arguments: Any) -> None:
         self._lock = threading.Lock()
@@ -39,7 +36,7 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._lock:
-            if len(self._connections) == _MOST_CONNECTIONS:
+            if len(self._connections) == _MAX_CONNECTIONS:
                 oldest = next(iter(self._connections))
                 del self._connections[oldest]
                 with suppress(OSError):  # it may have ended meanwhile
@@ -56,11 +53,15 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().shutdown_request(request)
 
 
+class _ServerIPv6(_Server):
+    address_family = socket.AF_INET6
+
+
 class _Handler(WSGIRequestHandler):
-    timeout = 10  # seconds; a client that sends nothing holds no thread for longer
+    timeout = _TIMEOUT_SECONDS
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
-        """Log nothing: a scrape every few seconds is no news."""
+        """Log nothing: Prometheus scrapes every few seconds."""
 
 
 class Monitoring:
@@ -71,23 +72,33 @@ class Monitoring:
         host: str,
         port: int,
         registry: CollectorRegistry,
-        ready: Callable[[], bool],
-        tokens: Reloaded[Tokens] | None = None,
+        *,
+        is_ready: Callable[[], bool],
+        may_scrape: Callable[[str], bool],
     ) -> None:
         """
-        Listen.
+        Listen and start to answer.
 
         Args:
-            host: Address to listen on.
-            port: 0 for any free one.
-            registry: What /metrics tells.
-            ready: Whether /readyz answers 200 or 503.
-            tokens: Of which /metrics needs one with the scope metrics; None for open metrics.
+            host: Address to listen on; an IPv6 address may have brackets.
+            port: Port to listen on; 0 for any free one.
+            registry: The metrics of /metrics.
+            is_ready: Says whether /readyz answers 200; else it answers 503.
+            may_scrape: Says whether a request with this header Authorization ("" for none) may read
+                /metrics; else the answer is 401.
+
+        Raises:
+            OSError: the port is taken, or the host is not an address of this machine.
         """
-        self._tokens = tokens
         self._metrics = make_wsgi_app(registry)
-        self._ready = ready
-        self._server = make_server(host, port, self._answer, _Server, _Handler)
+        self._is_ready = is_ready
+        self._may_scrape = may_scrape
+        host = host.strip("[]")
+        server = _ServerIPv6 if ":" in host else _Server
+        try:
+            self._server = make_server(host, port, self._answer, server, _Handler)
+        except OSError as error:
+            raise OSError(f"cannot listen on {host} port {port}: {error.strerror}") from error
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
         )
@@ -99,38 +110,29 @@ class Monitoring:
         return self._server.server_port
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop listening; connections in progress end with their answer."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
 
     def _answer(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        path = environ.get("PATH_INFO", "")
-        if path == "/metrics" and not self._may_scrape(environ.get("HTTP_AUTHORIZATION", "")):
-            return _text(
-                start_response, "401 Unauthorized", _WHO_SCRAPES, ("WWW-Authenticate", "Bearer")
-            )
-        if path == "/metrics":
-            answer: Iterable[bytes] = self._metrics(environ, start_response)
-            return answer
-        if path == "/healthz":
-            return _text(start_response, "200 OK", b"ok\n")
-        if path == "/readyz" and self._ready():
-            return _text(start_response, "200 OK", b"ready\n")
-        if path == "/readyz":
-            return _text(start_response, "503 Service Unavailable", b"not ready\n")
-        return _text(start_response, "404 Not Found", b"/metrics, /healthz and /readyz are here\n")
-
-    def _may_scrape(self, authorization: str) -> bool:
-        if self._tokens is None:
-            return True
-        scheme, _, token = authorization.partition(" ")
-        principal = self._tokens.value().principal(token) if scheme.lower() == "bearer" else None
-        return principal is not None and METRICS in principal.scopes
-
-
-def _text(
-    start_response: StartResponse, status: str, body: bytes, *headers: tuple[str, str]
-) -> Iterable[bytes]:
-    start_response(status, [("Content-Type", "text/plain; charset=utf-8"), *headers])
-    return [body]
+        match environ.get("PATH_INFO", ""):
+            case "/metrics" if self._may_scrape(environ.get("HTTP_AUTHORIZATION", "")):
+                answer: Iterable[bytes] = self._metrics(environ, start_response)
+                return answer
+            case "/metrics":
+                status = "401 Unauthorized"
+                text = "send a token with the scope metrics, as Authorization: Bearer TOKEN"
+            case "/healthz":
+                status, text = "200 OK", "ok"
+            case "/readyz" if self._is_ready():
+                status, text = "200 OK", "ready"
+            case "/readyz":
+                status, text = "503 Service Unavailable", "not ready"
+            case _:
+                status, text = "404 Not Found", "/metrics, /healthz and /readyz are here"
+        headers = [("Content-Type", "text/plain; charset=utf-8")]
+        if status.startswith("401"):
+            headers.append(("WWW-Authenticate", "Bearer"))
+        start_response(status, headers)
+        return [f"{text}\n".encode()]

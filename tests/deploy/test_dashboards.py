@@ -52,8 +52,12 @@ async def test_every_metric_named_is_one_that_the_server_has(running: Running) -
 async def test_every_metric_of_the_server_is_on_a_dashboard(running: Running) -> None:
     """What is worth counting is worth looking at."""
     named = set.union(*map(metrics, shown().values()))
+    missing = served(running) - named
 
-    assert served(running) - named == set()
+    assert not missing, (
+        f"no dashboard shows {sorted(missing)}: add a panel to a file of deploy/dashboards and run "
+        "`make dashboards`"
+    )
 
 
 def served(running: Running) -> set[str]:

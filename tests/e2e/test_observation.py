@@ -102,11 +102,15 @@ def attributes(span: trace_pb2.Span) -> dict[str, str | int]:
 
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_a_chunk_has_spans_under_its_clients(
-    serve: Serve, collector: tuple[Collector, str], streamed: bool
+    serve: Serve,
+    collector: tuple[Collector, str],
+    monkeypatch: pytest.MonkeyPatch,
+    streamed: bool,
 ) -> None:
     """The call, the chunk, its wait and each of its runs, one inside the other, in order."""
     received, endpoint = collector
-    async with serve(otlp_endpoint=endpoint, otlp_ratio=0.0, max_burst=2) as running:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")
+    async with serve(otlp_endpoint=endpoint, max_burst=2) as running:
         session = await opened(running)
         steps = chunk(session, [[1, 1]] * 3)
         if streamed:
@@ -146,12 +150,13 @@ async def test_a_chunk_has_spans_under_its_clients(
     assert bounds == sorted(bounds)
 
 
-async def test_a_call_whose_client_does_not_ask_has_no_spans_at_ratio_0(
-    serve: Serve, collector: tuple[Collector, str]
+async def test_calls_without_a_decision_of_their_client_are_sampled_as_opentelemetry_says(
+    serve: Serve, collector: tuple[Collector, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The client's decision counts; without one the ratio decides."""
+    """By the standard variable OTEL_TRACES_SAMPLER; here none of them has spans."""
     received, endpoint = collector
-    async with serve(otlp_endpoint=endpoint, otlp_ratio=0.0) as running:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")
+    async with serve(otlp_endpoint=endpoint) as running:
         await opened(running)
         await asyncio.wait_for(running.stop(), 30)
 

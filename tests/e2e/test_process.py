@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -114,7 +115,7 @@ def test_connections_may_take_all_the_files_that_the_system_allows(models_dir: P
     ("arguments", "message"),
     [
         (["--models-dir=nowhere"], "cannot serve: nowhere has no folder with a model.onnx"),
-        (["--max-batch=1"], "max_batch is 1; the least allowed is 8"),
+        (["--max-batch=1"], "--max-batch is 1; it must be at least 8"),
         (["--unknown"], "unrecognized arguments: --unknown"),
     ],
 )
@@ -135,8 +136,30 @@ def test_a_taken_port_is_named(models_dir: Path) -> None:
         command = [sys.executable, "-m", "service", *flags(models_dir), f"--port={port}"]
         second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
         assert second.returncode == 1
-        assert "cannot serve" in second.stderr
-        assert port in second.stderr
+        assert f"cannot serve: cannot listen on 127.0.0.1:{port}: " in second.stderr
+
+
+def test_a_taken_monitoring_port_is_named(models_dir: Path) -> None:
+    """The sentence has the address."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [sys.executable, "-m", "service", *flags(models_dir), f"--metrics-port={port}"]
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    sentence = f"cannot serve: cannot listen on 127.0.0.1 port {port}: Address already in use"
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1] == sentence
+
+
+def test_the_probe_names_a_key_that_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With TLS it needs both files, as the server does."""
+    monkeypatch.setenv("NTM_TLS_CERTIFICATE", "a.pem")
+    monkeypatch.delenv("NTM_TLS_KEY", raising=False)
+    monkeypatch.setattr(sys, "argv", ["probe"])
+
+    assert probe.main() == 1
+    assert capsys.readouterr().err == "NTM_TLS_CERTIFICATE is 'a.pem'; set NTM_TLS_KEY too\n"
 
 
 def test_the_probe_tells_whether_a_server_serves(

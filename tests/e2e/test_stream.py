@@ -100,9 +100,12 @@ async def test_replies_of_one_tick_share_a_message(running: Running) -> None:
     }
 
 
-async def test_more_operations_than_may_wait_are_all_answered(serve: Serve) -> None:
+async def test_more_operations_than_may_wait_are_all_answered(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The server stops reading at its limit and goes on as it answers."""
-    async with serve(max_stream_operations=4) as running:
+    monkeypatch.setattr("service.rpc.stream.MAX_UNANSWERED_OPERATIONS", 4)
+    async with serve() as running:
         stream = Stream(running)
         session = await stream.opened()
         await stream.send(*(step(tag, session, [[1, 1]]) for tag in range(100)))
@@ -110,9 +113,12 @@ async def test_more_operations_than_may_wait_are_all_answered(serve: Serve) -> N
         assert [outputs(outcome.reply)[0, 0] for outcome in outcomes] == list(range(1, 101))
 
 
-async def test_a_client_that_does_not_read_stops_being_read(serve: Serve) -> None:
+async def test_a_client_that_does_not_read_stops_being_read(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its unread replies are bounded, others are served meanwhile, and it still gets every one."""
-    async with serve(max_stream_operations=2, max_message_bytes=1 << 20) as running:
+    monkeypatch.setattr("service.rpc.stream.MAX_UNANSWERED_OPERATIONS", 2)
+    async with serve(max_message_bytes=1 << 20) as running:
         stream = Stream(running)
         session = await stream.opened(locations=4000)
         traced = {"names": ["read_weighting", "write_weighting"]}

@@ -204,18 +204,21 @@ async def test_a_certificate_names_its_principal(serve: Serve, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--tls-certificate=a.pem"], "tls_certificate is 'a.pem', which needs tls_key too"),
+        (["--tls-certificate=a.pem"], "--tls-certificate is 'a.pem'; set --tls-key too"),
         (
             ["--tls-certificate=a.pem", "--tls-key=a.key"],
             "cannot serve: TLS: cannot read a.pem: No such file or directory",
         ),
-        (["--tokens-file=none"], "cannot serve: tokens_file: cannot read none: No such file"),
-        (["--tokens-file=README.md"], "cannot serve: tokens_file: line 1: Expecting value"),
+        (["--tokens-file=none"], "cannot serve: --tokens-file: cannot read none: No such file"),
+        (
+            ["--tokens-file=README.md"],
+            "cannot serve: --tokens-file: line 1 is not JSON: Expecting value",
+        ),
         (
             ["--jwt-keys=README.md", "--jwt-issuer=i", "--jwt-audience=a"],
-            "cannot serve: jwt_keys: of 0 keys none fits",
+            "cannot serve: --jwt-keys: no key fits (0 found)",
         ),
-        (["--metrics-token-file=none"], "cannot serve: metrics_token_file: cannot read none"),
+        (["--metrics-token-file=none"], "cannot serve: --metrics-token-file: cannot read none"),
     ],
 )
 def test_a_server_with_wrong_files_does_not_start(
@@ -239,8 +242,8 @@ async def test_an_open_port_is_warned_of(
     write(file, token_line("alice", "tok-alice", READ))
     encrypted = configured(tmp_path, TRUSTED.signed("server"))
     everywhere = {"host": "0.0.0.0"}  # noqa: S104 - that it is everywhere is the point
-    unencrypted = "calls and tokens travel unencrypted: set tls_certificate and tls_key"
-    anybody = "nobody is authenticated: set tokens_file, jwt_keys or tls_client_ca"
+    unencrypted = "calls and tokens are not encrypted: set --tls-certificate and --tls-key"
+    anybody = "callers are not authenticated: set --tokens-file, --jwt-keys or --tls-client-ca"
     for settings, expected in (
         ({}, []),
         (everywhere, [unencrypted, anybody]),

@@ -24,29 +24,30 @@ def test_a_flag_wins_over_a_variable_and_a_variable_over_the_default() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"port": 70_000}, "port is 70000; the most allowed is 65535"),
-        ({"max_batch": 1}, "max_batch is 1; the least allowed is 8"),
-        ({"device": "tpu"}, "device is 'tpu'; it must be one of"),
-        ({"max_input_magnitude": float("nan")}, "max_input_magnitude is nan"),
-        ({"max_input_magnitude": float("inf")}, "max_input_magnitude is inf; the most allowed"),
-        ({"max_message_bytes": 2**31}, "max_message_bytes is 2147483648; the most allowed"),
-        ({"retry_delay_seconds": float("inf")}, "retry_delay_seconds is inf; the most allowed"),
-        ({"max_calls": 2**31}, "max_calls is 2147483648; the most allowed"),
-        ({"drain_seconds": float("inf")}, "drain_seconds is inf; the most allowed"),
-        ({"host": ""}, "host is empty; 0.0.0.0 stands for every interface"),
-        ({"metrics_host": ""}, "metrics_host is empty; 0.0.0.0 stands for every interface"),
+        ({"port": 70_000}, "--port is 70000; it must be at most 65535"),
+        ({"max_batch": 1}, "--max-batch is 1; it must be at least 8"),
+        ({"device": "tpu"}, "--device is 'tpu'; it must be auto or cpu or cuda"),
+        ({"max_message_bytes": 2**31}, "--max-message-bytes is 2147483648; it must be at most"),
+        ({"max_calls": 2**31}, "--max-calls is 2147483648; it must be at most"),
+        ({"drain_seconds": float("inf")}, "--drain-seconds is inf; it must be at most"),
+        ({"drain_seconds": float("nan")}, "--drain-seconds is nan; it must be at least 0.0"),
+        ({"host": ""}, "--host is empty; use 0.0.0.0 for every interface"),
+        ({"metrics_host": ""}, "--metrics-host is empty; use 0.0.0.0 for every interface"),
         (
             {"default_idle_timeout_seconds": 10.0, "max_idle_timeout_seconds": 5.0},
-            "default_idle_timeout_seconds is 10.0, above max_idle_timeout_seconds, 5.0",
+            "--default-idle-timeout-seconds is 10.0, above --max-idle-timeout-seconds, which is 5",
         ),
-        ({"tls_certificate": "a.pem"}, "tls_certificate is 'a.pem', which needs tls_key too"),
-        ({"tls_key": "a.key"}, "tls_key is 'a.key', which needs tls_certificate too"),
-        ({"tls_client_ca": "ca.pem"}, "tls_client_ca is 'ca.pem', which needs tls_certificate and"),
+        ({"tls_certificate": "a.pem"}, "--tls-certificate is 'a.pem'; set --tls-key too"),
+        ({"tls_key": "a.key"}, "--tls-key is 'a.key'; set --tls-certificate too"),
+        (
+            {"tls_client_ca": "ca.pem"},
+            "--tls-client-ca is 'ca.pem'; set --tls-certificate and --tls-key too",
+        ),
         (
             {"jwt_keys": "keys.json"},
-            "jwt_keys is 'keys.json', which needs jwt_issuer and jwt_audience too",
+            "--jwt-keys is 'keys.json'; set --jwt-issuer and --jwt-audience too",
         ),
-        ({"jwt_audience": "ntm"}, "jwt_audience is 'ntm', which needs jwt_keys and jwt_issuer too"),
+        ({"jwt_audience": "ntm"}, "--jwt-audience is 'ntm'; set --jwt-keys and --jwt-issuer too"),
     ],
 )
 def test_a_wrong_value_is_named(changes: dict[str, object], message: str) -> None:
@@ -73,14 +74,36 @@ def test_what_is_local_is_known(host: str, is_local: bool) -> None:
     assert Settings(host=host).is_local is is_local
 
 
-def test_a_wrong_variable_ends_the_process_with_a_sentence(
+@pytest.mark.parametrize(
+    ("arguments", "environment", "sentence"),
+    [
+        (["--port", "a"], {}, "--port is 'a'; it must be a whole number"),
+        ([], {"NTM_PORT": "a"}, "NTM_PORT is 'a'; it must be a whole number"),
+        ([], {"NTM_PORT": "70000"}, "NTM_PORT is 70000; it must be at most 65535"),
+        (["--port=-1"], {"NTM_PORT": "1"}, "--port is -1; it must be at least 0"),
+        ([], {"NTM_DRAIN_SECONDS": "1s"}, "NTM_DRAIN_SECONDS is '1s'; it must be a number"),
+        ([], {"NTM_TLS_KEY": "a.key"}, "NTM_TLS_KEY is 'a.key'; set --tls-certificate too"),
+        (["--prot=1"], {}, "unrecognized arguments: --prot=1"),
+    ],
+)
+def test_a_mistake_ends_the_process_with_a_sentence_that_names_its_place(
     capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    environment: dict[str, str],
+    sentence: str,
 ) -> None:
-    """A variable that cannot be read is reported like a flag."""
+    """The flag, or the variable where the value came from there; the exit status is 2."""
     with pytest.raises(SystemExit) as ended:
-        Settings.from_command_line([], {"NTM_PORT": "a"})
+        Settings.from_command_line(arguments, environment)
+
     assert ended.value.code == 2
-    assert "--port: invalid int value: 'a'" in capsys.readouterr().err
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"python -m service: error: {sentence}"
+
+
+def test_a_wrong_variable_is_no_mistake_where_a_flag_wins() -> None:
+    """Its value is not looked at."""
+    assert Settings.from_command_line(["--port", "1"], {"NTM_PORT": "a"}).port == 1
 
 
 def test_help_is_complete(capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,18 +90,30 @@ def state(**fields: Any) -> str:
         (changed(unknown=1), "cannot be read"),
         (changed(input_width=0), "widths must be positive, not 0 and 2"),
         (changed(default_locations=-1), "must not be negative: -1"),
-        (changed(default_locations=0), "'memory' spans locations, but the model has none"),
-        (state(input="x"), "used twice in the spec: \\['x'\\]"),
+        (
+            changed(default_locations=0),
+            "'memory' has an axis of locations, but default_locations is 0",
+        ),
+        (state(input="x"), "more than once: \\['x'\\]"),
         (state(name="store"), "needs the state tensors memory and weighting"),
         (state(shape=[0, "N"]), "has shape \\(0, 'N'\\)"),
         (state(shape=["M", "N"]), "has shape \\('M', 'N'\\)"),
         (changed(task=1), "task in the spec is 1; it must be of type str"),
         (changed(fixed_locations=0), "fixed_locations in the spec is 0; it must be of type bool"),
-        (state(initial={"rule": "random", "values": []}), "starts by 'random' with 0 values"),
-        (state(initial={"rule": "constant", "values": []}), "starts by 'constant' with 0 values"),
-        (state(initial={"rule": "constant", "values": [float("nan")]}), "not finite"),
+        (
+            state(initial={"rule": "random", "values": []}),
+            "starts by 'random'; rules are constant, one_hot, positional, values",
+        ),
+        (
+            state(initial={"rule": "constant", "values": []}),
+            "has 0 initial values; the rule 'constant' needs 1",
+        ),
+        (
+            state(initial={"rule": "constant", "values": [float("nan")]}),
+            "has an initial value that is infinite or NaN",
+        ),
         (state(initial={"rule": "constant", "values": [10**400]}), "cannot be read"),
-        (state(initial={"rule": "values", "values": [0.0] * 16}), "locations are fixed"),
+        (state(initial={"rule": "values", "values": [0.0] * 16}), "fixed_locations must be true"),
         (
             state(initial={"rule": "positional", "values": [4.0, 8.0]}),
             "cannot start positional with 2 wavelengths",
@@ -110,7 +122,10 @@ def state(**fields: Any) -> str:
             state(shape=["N", 2], initial={"rule": "positional", "values": [4.0]}),
             "cannot start positional with 1 wavelengths",
         ),
-        (state(initial={"rule": "positional", "values": []}), r"has the wavelengths \(\)"),
+        (
+            state(initial={"rule": "positional", "values": []}),
+            r"has the wavelengths \(\); it needs one or more, all above 0",
+        ),
         (state(initial={"rule": "positional", "values": [-4.0]}), r"wavelengths \(-4.0,\)"),
     ],
 )

@@ -52,12 +52,12 @@ def test_an_unencrypted_key_is_asked_for(tmp_path: Path) -> None:
     [
         (Pair(ONE.certificate, TWO.key), b"", "KEY_VALUES_MISMATCH"),
         (Pair(ONE.certificate[:300], ONE.key), b"", "server.pem and .*server.key must be"),
-        (Pair(ONE.certificate, ONE.key[:100]), b"", "must be a server's certificate"),
-        (Pair(b"", b""), b"", "must be a server's certificate"),
+        (Pair(ONE.certificate, ONE.key[:100]), b"", "must be PEM files of a server's certificate"),
+        (Pair(b"", b""), b"", "must be PEM files of a server's certificate"),
         (EXPIRED, b"", "certificate has expired"),
         (AUTHORITY.signed("nameless", names=()), b"", "names no host"),
-        (ONE, AUTHORITY.certificate[:300], "ca.pem must hold certificates, as PEM"),
-        (ONE, TWO.certificate, "ca.pem holds no certificate of an authority"),
+        (ONE, AUTHORITY.certificate[:300], "ca.pem must be a PEM file of certificates"),
+        (ONE, TWO.certificate, "ca.pem has no certificate of a CA"),
     ],
 )
 def test_files_that_do_not_work_are_refused(

@@ -1,16 +1,16 @@
-"""The tokens file: what it says, what is refused, and the command that makes its lines."""
+"""The tokens file: what its lines mean, which are refused, and how one is made."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from service import tokens
 from service.auth.principal import Principal
-from service.auth.tokens import Tokens
+from service.auth.tokens import Tokens, new_token
 from tests.conftest import Clock
 
 
@@ -21,7 +21,7 @@ def line(token: str = "secret", **changes: Any) -> str:
 
 
 def test_a_token_finds_its_principal() -> None:
-    """And no other token does, the hash itself least of all."""
+    """No other token finds it, and neither does its hash."""
     found = Tokens([line("one"), "", line("two", principal="bob", scopes=["read", "step"])])
 
     assert found.principal("one") == Principal("token:alice", frozenset(["read"]))
@@ -31,7 +31,7 @@ def test_a_token_finds_its_principal() -> None:
 
 
 def test_a_token_ends_when_it_expires(clock: Clock) -> None:
-    """To the second; a moment without a zone is UTC's."""
+    """It ends at that second; a time without a zone is in UTC."""
     for expires in ("1970-01-01T00:20:00", "1970-01-01T00:20:00Z", "1970-01-01T01:20:00+01:00"):
         clock.seconds = 1199.0
         found = Tokens([line(expires=expires)], clock)
@@ -43,54 +43,47 @@ def test_a_token_ends_when_it_expires(clock: Clock) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("alice:abc", "line 2: Expecting value"),
-        ("[]", "line 2: an entry has principal, scopes, sha256 and, if it ends, expires"),
-        (line(role="root"), "line 2: an entry has principal, scopes, sha256 and"),
+        ("alice:abc", "line 2 is not JSON: Expecting value"),
+        ("[]", "line 2: it must have the fields principal, scopes, sha256 and no other but"),
+        (line(role="root"), "line 2: it must have the fields principal, scopes, sha256 and"),
         (line(principal=" "), "line 2: principal is ' '; it must be a name"),
-        (line(scopes=[]), "line 2: scopes are .*must be a list of some of .'read', 'step'"),
-        (line(scopes=["admin"]), "line 2: scopes are .'admin'.; it must be"),
+        (line(scopes=[]), "line 2: scopes are .*they must be a list of some of .'read', 'step'"),
+        (line(scopes=["admin"]), "line 2: scopes are .'admin'.; they must be"),
         (line(scopes=[["read"]]), "line 2: scopes are "),
         (line(sha256="ABC"), "line 2: sha256 must be 64 hexadecimal digits"),
         (line(expires="soon"), "line 2: expires is 'soon'; it must be like 2027-"),
         (line(expires=5), "line 2: expires is 5; it must be like 2027-"),
-        (line("first"), "line 2: this token stands there twice"),
+        (line("first"), "line 2: the token is in the file already; delete one"),
     ],
 )
 def test_a_wrong_line_is_named(text: str, message: str) -> None:
-    """With its number and what it must be."""
+    """The error has its number and what it must be."""
     with pytest.raises(ValueError, match=message):
         Tokens([line("first"), text])
 
 
-def test_the_command_makes_a_line_and_tells_the_token_once(
-    capsys: pytest.CaptureFixture[str],
+def test_a_new_token_has_a_line_that_allows_it() -> None:
+    """The line has the token's hash and not the token; an expiry is in it if there is one."""
+    expires = datetime(2027, 1, 31, tzinfo=UTC)
+    token, line = new_token("alice", ["read"], expires)
+
+    assert token not in line
+    assert json.loads(line)["expires"] == "2027-01-31T00:00:00+00:00"
+    found = Tokens([line], lambda: 0.0).principal(token)
+    assert found == Principal("token:alice", frozenset(["read"]), expires.timestamp())
+
+
+@pytest.mark.parametrize(
+    ("name", "scopes", "message"),
+    [
+        ("", ["read"], "principal is ''; it must be a name"),
+        ("alice", [], "scopes are ..; they must be a list of some of"),
+        ("alice", ["root"], "scopes are .'root'.; they must be a list of some of"),
+    ],
+)
+def test_a_token_that_the_file_could_not_hold_is_not_made(
+    name: str, scopes: list[str], message: str
 ) -> None:
-    """The line on standard output has the hash only; the token goes to standard error."""
-    assert tokens.main(["alice", "--scopes", "read", "metrics", "--days", "2"]) == 0
-    captured = capsys.readouterr()
-    token = captured.err.strip()
-    assert token not in captured.out
-    assert len(token) > 40
-    found = Tokens(captured.out.splitlines()).principal(token)
-    assert found is not None
-    assert (found.name, found.scopes) == ("token:alice", frozenset(["read", "metrics"]))
-    assert found.expires_unix_seconds is not None
-
-
-def test_tokens_are_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
-    """They may step and read, and do not expire, unless asked for otherwise."""
-    made = []
-    for _ in range(3):
-        tokens.main(["alice"])
-        captured = capsys.readouterr()
-        made.append(captured.err)
-        assert json.loads(captured.out).keys() == {"principal", "scopes", "sha256"}
-        assert json.loads(captured.out)["scopes"] == ["read", "step"]
-    assert len(set(made)) == 3
-
-
-def test_the_command_refuses_an_empty_name(capsys: pytest.CaptureFixture[str]) -> None:
-    """With the sentence that the server would say."""
-    with pytest.raises(SystemExit):
-        tokens.main([" "])
-    assert "principal is ' '; it must be a name" in capsys.readouterr().err
+    """The error is the one that the server would report for the line."""
+    with pytest.raises(ValueError, match=message):
+        new_token(name, scopes)

@@ -28,9 +28,7 @@ ADMISSION = Admission(Settings(max_locations=100, max_sessions=5, max_state_byte
 @pytest.fixture
 def ledgers(network: Network, clock: Clock) -> Engine:
     """An engine with small limits."""
-    return engine(
-        network, clock, max_chunk_steps=4, max_message_bytes=65_536, max_input_magnitude=100.0
-    )
+    return engine(network, clock, max_chunk_steps=4, max_message_bytes=65_536)
 
 
 def test_no_locations_means_the_models_default() -> None:
@@ -105,7 +103,7 @@ def test_a_principal_has_limits_of_its_own() -> None:
         ([1.0] * 10, "a chunk of 5 steps; the limit is 4"),
         ([0.0, 0.0, 0.0, np.nan], "input nan at step 1 of the chunk, channel 1"),
         ([0.0, 0.0, -np.inf, 0.0], "input -inf at step 1 of the chunk, channel 0"),
-        ([101.0, 0.0], "input 101.0 at step 0 of the chunk, channel 0: .* at most 100"),
+        ([1.5e6, 0.0], "input 1500000.0 at step 0 of the chunk, channel 0: .* at most 1e\\+06"),
     ],
 )
 def test_wrong_inputs_are_refused_with_their_place(
@@ -150,11 +148,11 @@ def test_a_reply_too_large_for_a_message_is_refused_with_the_steps_that_fit(
 @given(arrays.arrays(np.float32, st.integers(0, 12), elements=st.floats(width=32)))
 def test_any_values_are_admitted_or_refused(network: Network, values: Float32) -> None:
     """No float32 pattern leads to another error or to a value out of bounds inside."""
-    ledgers = engine(network, Clock(), max_input_magnitude=100.0)
+    ledgers = engine(network, Clock())
     work = Chunk(opened(ledgers), values, None)
     ledgers.submit(work)
     if work.error is None:
         assert work.inputs.shape == (len(values) // 2, 2)
-        assert (abs(work.inputs) <= 100).all()
+        assert (abs(work.inputs) <= 1e6).all()
     else:
         assert isinstance(work.error, InvalidRequest)

@@ -1,4 +1,4 @@
-"""Logs are one JSON object a line."""
+"""Logs are one JSON object a line; the access log stays within its rate."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import json
 import logging
 import sys
 
-from service.telemetry.logs import JsonFormatter, call_fields, session_tag
+import pytest
+
+from service.telemetry.logs import AccessLog, JsonFormatter, call_fields, session_tag
+from tests.conftest import Clock
 
 
 def test_a_record_becomes_one_line_of_json() -> None:
-    """With the extra fields, and a traceback inside the line."""
+    """It has the fields of extra, and a traceback as one field."""
     record = logging.makeLogRecord(
         {"name": "service.x", "levelname": "ERROR", "msg": "lost %d", "args": (3,), "model": "m"}
     )
@@ -28,8 +31,8 @@ def test_a_record_becomes_one_line_of_json() -> None:
     assert fields["time"].endswith("+00:00")
 
 
-def test_lines_of_a_call_tell_which_call_it_is() -> None:
-    """The fields of the call that is served are in every line, and in no line outside of it."""
+def test_lines_of_a_call_have_its_fields() -> None:
+    """The fields of a call are in every line logged while it is served, and in no other line."""
     record = logging.makeLogRecord({"name": "service.x", "levelname": "INFO", "msg": "done"})
     outside = json.loads(JsonFormatter().format(record))
     token = call_fields.set({"request_id": "abc"})
@@ -40,6 +43,64 @@ def test_lines_of_a_call_tell_which_call_it_is() -> None:
     assert inside["request_id"] == "abc"
 
 
-def test_a_session_is_named_by_what_opens_nothing() -> None:
-    """The start of its id's SHA-256, as `sha256sum` gives it."""
+def test_a_session_is_named_by_a_hash_of_its_id() -> None:
+    """The first 16 digits of the SHA-256 that `sha256sum` prints."""
     assert session_tag("abc") == "ba7816bf8f01cfea"
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, int]]:
+    """The gRPC code and the number of calls left out, of each line."""
+    records = [vars(record) for record in caplog.records]
+    return [(record["code"], record["left_out"]) for record in records]
+
+
+@pytest.fixture(autouse=True)
+def at_info(caplog: pytest.LogCaptureFixture) -> None:
+    """Log from level info on, as servers do."""
+    caplog.set_level(logging.INFO)
+
+
+def test_more_calls_than_the_rate_are_left_out_and_counted(
+    caplog: pytest.LogCaptureFixture, clock: Clock
+) -> None:
+    """At two lines a second, two of five calls are logged; a second later a line counts three."""
+    access = AccessLog(2.0, clock)
+    for _ in range(5):
+        access.note("OK", method="Step")
+    clock.seconds += 1
+    access.note("OK", method="Step")
+
+    assert lines(caplog) == [("OK", 0), ("OK", 0), ("OK", 3)]
+
+
+def test_successful_calls_do_not_push_out_failed_ones(
+    caplog: pytest.LogCaptureFixture, clock: Clock
+) -> None:
+    """Successful and failed calls have a rate each."""
+    access = AccessLog(1.0, clock)
+    for code in ("OK", "OK", "NOT_FOUND", "ABORTED"):
+        access.note(code)
+
+    assert lines(caplog) == [("OK", 0), ("NOT_FOUND", 0)]
+
+
+def test_less_than_a_line_a_second_still_gives_one(
+    caplog: pytest.LogCaptureFixture, clock: Clock
+) -> None:
+    """An eighth of a line a second is one line in eight seconds."""
+    access = AccessLog(0.125, clock)
+    for _ in range(20):
+        access.note("OK")
+        clock.seconds += 1
+
+    assert lines(caplog) == [("OK", 0), ("OK", 7), ("OK", 7)]
+
+
+def test_a_rate_of_nothing_logs_nothing(caplog: pytest.LogCaptureFixture, clock: Clock) -> None:
+    """The rate 0 turns the access log off."""
+    access = AccessLog(0.0, clock)
+    access.note("OK")
+    clock.seconds += 100
+    access.note("NOT_FOUND")
+
+    assert lines(caplog) == []

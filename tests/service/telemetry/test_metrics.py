@@ -2,30 +2,60 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
+from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry, Histogram, Metric
+from prometheus_client import CollectorRegistry, Histogram
 
-from service.telemetry.metrics import SECONDS, BatchHistogram, Metrics
+from service.telemetry.meters import GpuCollector
+from service.telemetry.metrics import (
+    DECLARATIONS,
+    SECONDS,
+    BatchHistogram,
+    Declaration,
+    Metrics,
+)
 
 
-def collected() -> list[Metric]:
-    """Every metric of the server."""
+@pytest.mark.parametrize("declared", DECLARATIONS, ids=lambda declared: declared.name)
+def test_names_have_the_namespace_and_help_is_a_sentence(declared: Declaration[Any]) -> None:
+    """The prefix is ntm_, counters end in _total, and the help ends in a full stop."""
+    assert re.fullmatch(r"ntm(_[a-z]+)+", declared.name)
+    assert declared.name.endswith("_total") == (declared.type == "counter")
+    assert re.fullmatch(r"[A-Z0-9].*\.", declared.help)
+
+
+def test_a_scrape_has_what_is_declared() -> None:
+    """Name, type and help of every metric, in the order of the declarations."""
     registry = CollectorRegistry()
     Metrics(registry)
-    return list(registry.collect())
+    GpuCollector(registry)
+
+    assert [
+        (metric.name + "_total" * (metric.type == "counter"), metric.type, metric.documentation)
+        for metric in registry.collect()
+    ] == [(declared.name, declared.type, declared.help) for declared in DECLARATIONS]
 
 
-@pytest.mark.parametrize("metric", collected(), ids=lambda metric: metric.name)
-def test_names_have_the_namespace_and_help_is_a_sentence(metric: Metric) -> None:
-    """Prefix ntm_, and a sentence that says what is counted."""
-    assert metric.name.startswith("ntm_")
-    assert metric.documentation.endswith(".")
+@pytest.mark.parametrize("declared", DECLARATIONS, ids=lambda declared: declared.name)
+def test_a_metric_has_the_labels_that_are_declared(declared: Declaration[Any]) -> None:
+    """With a value for each label, the metric counts."""
+    registry = CollectorRegistry()
+    metric = declared.register(registry)
+    (metric.labels(*declared.labels) if declared.labels else metric)
+    samples = [sample for family in registry.collect() for sample in family.samples]
+
+    assert samples
+    assert all(
+        {**sample.labels, "le": ""} == {**{each: each for each in declared.labels}, "le": ""}
+        for sample in samples
+    )
 
 
 def test_two_servers_in_one_process_do_not_clash() -> None:
-    """There is no global registry."""
+    """Each has a registry of its own."""
     Metrics(CollectorRegistry())
     Metrics(CollectorRegistry())
 

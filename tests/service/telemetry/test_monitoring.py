@@ -7,20 +7,16 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from service.auth.principal import METRICS, READ
-from service.auth.tokens import watched
 from service.telemetry.metrics import Metrics
 from service.telemetry.monitoring import Monitoring
-from tests.support.tokens import token_line
 
 
 class Ready:
-    """Whether the server is, as a test says."""
+    """Whether the server is ready, which a test sets."""
 
     now = False
 
@@ -31,7 +27,9 @@ def monitoring() -> Iterator[Monitoring]:
     registry = CollectorRegistry()
     Metrics(registry).streams.set(3)
     Ready.now = False
-    server = Monitoring("127.0.0.1", 0, registry, lambda: Ready.now)
+    server = Monitoring(
+        "127.0.0.1", 0, registry, is_ready=lambda: Ready.now, may_scrape=lambda _: True
+    )
     yield server
     server.close()
 
@@ -50,7 +48,7 @@ def get(monitoring: Monitoring, path: str, authorization: str = "") -> tuple[int
 
 
 def test_connections_that_say_nothing_give_way_to_others(monitoring: Monitoring) -> None:
-    """Of a hundred, the oldest are closed, and whoever asks is answered."""
+    """Of a hundred silent connections the oldest are closed, and requests are answered."""
     with ExitStack() as stack:
         silent = [
             stack.enter_context(socket.create_connection(("127.0.0.1", monitoring.port)))
@@ -65,42 +63,55 @@ def test_connections_that_say_nothing_give_way_to_others(monitoring: Monitoring)
 
 
 def test_metrics_are_in_prometheus_format(monitoring: Monitoring) -> None:
-    """With help and type, as Prometheus scrapes them."""
+    """Each has its help and its type."""
     status, body = get(monitoring, "/metrics")
     assert status == 200
     assert "# TYPE ntm_streams gauge\nntm_streams 3.0\n" in body
 
 
 def test_ready_follows_the_server(monitoring: Monitoring) -> None:
-    """503 until it serves, 200 then; alive all along."""
+    """/readyz answers 503 until the server serves, then 200; /healthz answers 200 all the time."""
     assert get(monitoring, "/healthz") == (200, "ok\n")
     assert get(monitoring, "/readyz") == (503, "not ready\n")
     Ready.now = True
     assert get(monitoring, "/readyz") == (200, "ready\n")
 
 
-def test_another_path_says_what_there_is(monitoring: Monitoring) -> None:
-    """A person who guesses is helped."""
+def test_another_path_lists_the_paths(monitoring: Monitoring) -> None:
+    """The answer is 404."""
     assert get(monitoring, "/") == (404, "/metrics, /healthz and /readyz are here\n")
 
 
-def test_metrics_need_a_token_where_there_is_a_file_of_them(tmp_path: Path) -> None:
-    """One with the scope metrics; whether the server is there stays open to all."""
-    file = tmp_path / "tokens.jsonl"
-    file.write_text(token_line("scraper", "s3cret", METRICS) + token_line("alice", "other", READ))
-    registry = CollectorRegistry()
-    Metrics(registry)
-    tokens = watched("metrics_token_file", file)
-    server = Monitoring("127.0.0.1", 0, registry, lambda: True, tokens)
+def test_metrics_are_refused_to_those_who_may_not_scrape() -> None:
+    """The answer is 401 and says what to send; /healthz and /readyz stay open."""
+    server = Monitoring(
+        "127.0.0.1",
+        0,
+        CollectorRegistry(),
+        is_ready=lambda: True,
+        may_scrape=lambda authorization: authorization == "Bearer s3cret",
+    )
     try:
         refused = (401, "send a token with the scope metrics, as Authorization: Bearer TOKEN\n")
-        for wrong in ("", "Bearer", "Bearer x", "Bearer other", "Basic s3cret", "s3cret"):
-            assert get(server, "/metrics", wrong) == refused
+        assert get(server, "/metrics") == refused
+        assert get(server, "/metrics", "Bearer other") == refused
         assert get(server, "/metrics", "Bearer s3cret")[0] == 200
         assert get(server, "/healthz") == (200, "ok\n")
         assert get(server, "/readyz") == (200, "ready\n")
-        file.write_text(token_line("scraper", "renewed", METRICS))
-        assert get(server, "/metrics", "Bearer s3cret") == refused
-        assert get(server, "/metrics", "Bearer renewed")[0] == 200
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_the_monitoring_port_may_have_an_ipv6_address(host: str) -> None:
+    """With brackets, as --host has it, or without."""
+    if not socket.has_ipv6:
+        pytest.skip("this machine has no IPv6")
+    server = Monitoring(
+        host, 0, CollectorRegistry(), is_ready=lambda: True, may_scrape=lambda _: True
+    )
+    try:
+        with urllib.request.urlopen(f"http://[::1]:{server.port}/healthz", timeout=10) as response:
+            assert response.read() == b"ok\n"
     finally:
         server.close()

@@ -9,8 +9,7 @@ from dataclasses import fields
 
 from hypothesis import strategies as st
 
-from service.errors import CapacityExceeded
-from service.rpc import options, status
+from service.rpc import options
 from service.settings import Settings, variable
 
 CommandLine = tuple[Sequence[str], Mapping[str, str]]
@@ -66,8 +65,6 @@ def settings_reader() -> Iterator[Callable[[CommandLine], None]]:
 
 def _use(settings: Settings) -> None:
     """Do with settings what others cannot check for them."""
-    full = CapacityExceeded("full", retry_delay_seconds=settings.retry_delay_seconds)
-    assert status.message(full).retry_delay.ToTimedelta().total_seconds() >= 0
     for seconds in (settings.default_idle_timeout_seconds, settings.drain_seconds):
         assert seconds >= 0
     for name, value in options.arguments(settings):
