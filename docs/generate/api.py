@@ -27,6 +27,9 @@ FILE = "ntm/v1/ntm.proto"
 STATUS = re.compile(rf"(?:{'|'.join(code.name for code in grpc.StatusCode)})(?:,| with\b)")
 """How a line begins that says when a call fails with a code."""
 
+SUBJECT = re.compile(r"^([A-Z][a-z]+\.)(?= [A-Z])")
+"""A word that says what a paragraph is about, such as "Retries."."""
+
 Path_ = tuple[int, ...]
 """Where something is declared, as `SourceCodeInfo.Location.path` numbers it."""
 
@@ -79,7 +82,7 @@ def _file() -> FileDescriptorProto:
 def _blocks(paragraph: str) -> Iterator[str]:
     """A paragraph's lines, where each status begins an item of a list."""
     if not STATUS.match(paragraph):
-        yield prose(paragraph)
+        yield SUBJECT.sub(r"**\1**", prose(paragraph))
         return
     items: list[list[str]] = []
     for line in paragraph.split("\n"):

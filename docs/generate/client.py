@@ -16,6 +16,8 @@ Everything below is imported from `ntm_client`. [The Python client](../client.md
 [Errors](errors.md) lists the exceptions.
 """
 
+WIDTH = 90
+
 SECTION = re.compile(r"^(Args|Raises|Returns):$")
 Method = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -95,18 +97,37 @@ def _fields(tree: ast.ClassDef) -> Iterator[str]:
 
 def _function(tree: Method, level: str, owner: str = "") -> Iterator[str]:
     is_property = any(ast.unparse(each) == "property" for each in tree.decorator_list)
-    arguments = ast.unparse(tree.args)
-    if owner:
-        arguments = re.sub(r"^self(, )?", "", arguments)
     returns = f" -> {ast.unparse(tree.returns)}" if tree.returns else ""
     if tree.name == "__init__":
         name, title, returns = owner, f"{owner}()", ""
     else:
         name = title = f"{owner}.{tree.name}" if owner else tree.name
     prefix = "async " if isinstance(tree, ast.AsyncFunctionDef) else ""
-    signature = f"{prefix}{name}{'' if is_property else f'({arguments})'}{returns}"
+    arguments = "" if is_property else _arguments(tree.args, len(f"{prefix}{name}(){returns}"))
+    signature = f"{prefix}{name}{arguments}{returns}"
     text = _text(ast.get_docstring(tree))
     yield f"\n{level} {title}\n\n```python\n{signature}\n```\n\n{text}\n"
+
+
+def _arguments(arguments: ast.arguments, others: int) -> str:
+    """The arguments of a signature: one a line where they would not fit beside the others."""
+    found = []
+    positional = [*arguments.posonlyargs, *arguments.args]
+    defaults = [None] * (len(positional) - len(arguments.defaults)) + arguments.defaults
+    pairs = list(zip(positional, defaults, strict=True))
+    if arguments.vararg or arguments.kwonlyargs:
+        pairs += [(ast.arg(f"*{arguments.vararg.arg if arguments.vararg else ''}"), None)]
+    pairs += zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    if arguments.kwarg:
+        pairs += [(ast.arg(f"**{arguments.kwarg.arg}"), None)]
+    for argument, default in pairs:
+        if argument.arg != "self":
+            value = f" = {ast.unparse(default)}" if default else ""
+            found.append(ast.unparse(argument) + value)
+    line = f"({', '.join(found)})"
+    if len(line) + others <= WIDTH:
+        return line
+    return "(\n" + "".join(f"    {each},\n" for each in found) + ")"
 
 
 def _text(docstring: str | None) -> str:

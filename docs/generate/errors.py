@@ -75,7 +75,7 @@ def page() -> str:
         for error in _tree(NtmClientError)
         if error not in (*BY_REASON.values(), *BASES)
     ]
-    columns = ("reason", "gRPC code", "when", "what to do", "Python")
+    columns = ("reason, gRPC code", "when", "what to do", "Python")
     source = "service/errors.py, service/rpc/status.py and client/ntm_client/errors.py"
     return (
         head("Errors", source)
@@ -99,7 +99,7 @@ def _row(error: type[errors.NtmError]) -> list[str]:
     raised = BY_REASON.get(reason, NtmClientError).__name__
     # What an error's constructor takes does not matter to its code.
     code_name = code(error.__new__(error)).name
-    return [f"`{reason}`", f"`{code_name}`", cell(when), cell(TO_DO[reason]), f"`{raised}`"]
+    return [f"`{reason}`<br>`{code_name}`", cell(when), cell(TO_DO[reason]), f"`{raised}`"]
 
 
 def _summary(error: type) -> str:

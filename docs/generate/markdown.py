@@ -18,9 +18,8 @@ CODE = re.compile(
 
 def head(title: str, source: str) -> str:
     """A page's title, and a note for those who would edit it."""
-    return (
-        f"<!-- Written by `make reference` from {source}. Do not edit this page. -->\n\n# {title}\n"
-    )
+    note = f"<!-- Written by `make reference` from {source}. Do not edit this page. -->"
+    return f"# {title}\n\n{note}\n"
 
 
 def prose(text: str) -> str:
