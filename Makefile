@@ -15,7 +15,7 @@ export BUILDAH_FORMAT := docker
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint format proto bench dashboards pictures programs constraints
+.PHONY: help demo serve test lint format proto reference site bench dashboards pictures programs constraints
 .PHONY: image image-test compose-test kubernetes-test balancers-test sbom
 
 help: ## list the targets
@@ -41,7 +41,7 @@ serve: $(VENV)/serve.stamp ## serve the models in models/ until interrupted
 test: $(VENV)/develop.stamp ## run the tests; ARGS="-m 'not slow'" leaves the slow ones out, ARGS="-m long" runs those of minutes
 	$(RUN) -m pytest $(ARGS)
 
-lint: $(VENV)/develop.stamp ## check style, types, the API, the container and the generated code
+lint: $(VENV)/develop.stamp site ## check style, types, the API, the container, the documents and the generated code
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
@@ -59,6 +59,12 @@ proto: $(VENV)/develop.stamp ## generate the stubs from proto/
 	$(RUN) -m grpc_tools.protoc -Iproto --python_out=client --pyi_out=client \
 	    --grpc_python_out=client ntm/v1/ntm.proto
 	$(RUN) -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. service/records/v1/record.proto
+
+reference: $(VENV)/develop.stamp ## write docs/reference from the code
+	$(RUN) -m docs.generate
+
+site: $(VENV)/develop.stamp ## build the documentation into build/site, checking every link
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet --strict
 
 bench: $(VENV)/develop.stamp ## measure against the limits and the peers
 	$(RUN) -m bench
