@@ -2,5 +2,6 @@
 
 from __future__ import annotations
 
+from tests.client.conftest import client as client
 from tests.client.conftest import fake as fake
 from tests.client.conftest import running as running
