@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,16 @@ from ntm_client import Client
 from service.models.runtime import Network
 from service.server import Server
 from service.settings import Settings
+from tests.support.leftovers import lasting, nothing_left
 from tests.support.served import MODELS, served
 from tests.support.tiny_models import ledger
+
+
+@pytest.fixture(scope="module", autouse=True)
+def leaves_nothing() -> Iterator[None]:
+    """A module that leaves sockets, processes or threads behind fails, with its last test."""
+    with nothing_left():
+        yield
 
 
 class Clock:
@@ -134,5 +142,8 @@ async def running(serve: Serve) -> AsyncIterator[Running]:
 @pytest.fixture(scope="session")
 def shipped() -> Iterator[Client]:
     """A client of a server of the models that ship."""
-    with served(MODELS) as client:
+    with ExitStack() as stack:
+        with lasting():
+            client = stack.enter_context(served(MODELS))
+            client.models()
         yield client

@@ -205,6 +205,9 @@ class RedisStore:
         and again, and so may be made twice.
         """
         failed: Exception | None = None
+        task = asyncio.current_task()
+        assert task is not None
+        cancellations = task.cancelling()
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 for longest in _longest_pauses():
@@ -214,6 +217,10 @@ class RedisStore:
                         raise
                     except _PASSING as error:
                         failed = error
+                        # A cluster's pipeline gathers its nodes' answers: where one of them fails
+                        # at the moment of a cancellation, that failure takes its place.
+                        if task.cancelling() > cancellations:
+                            raise asyncio.CancelledError from error
                         await self._look_again(error)
                     await asyncio.sleep(random.uniform(0, longest))  # noqa: S311 - no secret
         except TimeoutError:

@@ -81,20 +81,24 @@ def test_a_benchmark_runs_from_end_to_end(tmp_path: Path) -> None:
     assert found["samples"]["step, p50, us"][0] > found["samples"]["bare run, us"][0]
 
 
-@pytest.mark.parametrize("at_once", [1, 4])
-async def test_each_waking_is_of_a_sleeper(serve: Serve, tmp_path: Path, at_once: int) -> None:
+# Of those at once, one may wait for the store while the others go on: the more there are, the more
+# sleepers it takes that it does not meet the one that it is putting to sleep.
+@pytest.mark.parametrize(("at_once", "sessions", "wakings"), [(1, 48, 40), (4, 192, 120)])
+async def test_each_waking_is_of_a_sleeper(
+    serve: Serve, tmp_path: Path, at_once: int, sessions: int, wakings: int
+) -> None:
     """The next one is the one that was woken longest ago, so that it is asleep again by then."""
     store = {"store": f"directory:{tmp_path}", "store_sync": "no", "durability": "none"}
     async with serve(models_dir=MODELS, models=MODEL, max_awake_sessions=8, **store) as running:
         try:
-            opened = await sleepers.open_idle(running.address, 48)
+            opened = await sleepers.open_idle(running.address, sessions)
             before = running.metric("ntm_wakes_total", model=MODEL, source="here")
-            measured = await sleepers.wakings(running.address, 40, at_once=at_once)
+            measured = await sleepers.wakings(running.address, wakings, at_once=at_once)
             woken = running.metric("ntm_wakes_total", model=MODEL, source="here") - before
         finally:
             await sleepers.live[0].close()
             sleepers.live.clear()
-    assert woken == 40
+    assert woken == wakings
     assert min(opened["opened/s"], opened["first steps/s"], measured["wakes/s"]) > 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,7 @@ from ntm_client import Client
 from ntm_tasks import TaskSequence
 from tests.containers.engine import engine, is_podman, wait_until_serving
 from tests.deploy.manifests import KUBERNETES, kustomize, named
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
+from tests.support.ports import free_port
 
 
 def for_podman(objects: list[dict[str, Any]], image: str, ports: dict[str, str]) -> str:

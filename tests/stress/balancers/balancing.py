@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from deploy.generate import stack
 from ntm.v1 import ntm_pb2 as pb
 from ntm.v1 import ntm_pb2_grpc
 from tests.stress.balancers.replicas import ROOT, Replica, port
+from tests.support.ports import free_port
 
 CONFIGURATIONS = ROOT / "deploy" / "balancers"
 
@@ -119,8 +119,7 @@ def checked(
 @contextmanager
 def balancing(balancer: Balancer, replicas: Sequence[Replica], folder: Path) -> Iterator[str]:
     """The address of a balancer before replicas, once it leads to all of them."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        own_port: int = free.getsockname()[1]
+    own_port = free_port()
     path = _write(balancer, replicas, own_port, folder)
     log = folder / f"{balancer.program}.log"
     with stack.process([str(balancer.path), *balancer.run, str(path)], log) as running:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import re
 import signal
-import socket
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -28,6 +27,7 @@ from tests.stress.balancers.balancing import (
 )
 from tests.stress.balancers.names import Names, names
 from tests.stress.balancers.replicas import MODEL, Replica, port, replicas
+from tests.support.ports import free_port
 
 SESSIONS = tuple(f"session-{number}" for number in range(300))
 """Ids to be led somewhere: as many as show that a hundredth of them moves."""
@@ -154,13 +154,6 @@ def test_only_the_sessions_of_the_replica_that_goes_move(
 
     wait_until(lambda: led(channel) == before, 30, "all are led where they were")
     assert silent.close().closed == silent.session
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        found: int = free.getsockname()[1]
-        return found
 
 
 def by_name(

@@ -5,31 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.ports import free_port
+
 START_SECONDS = 60.0
 STOP_SECONDS = 40.0
 Counts = Counter[tuple[str, str, str]]
 """Values of metrics by name and by the labels that matter here: model or reason, and use."""
-
-
-def free_port() -> int:
-    """A port that no outgoing connection takes while its server is down."""
-    while True:
-        port = random.randint(20_000, 30_000)  # noqa: S311 - no secret
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
 
 
 class Replica:

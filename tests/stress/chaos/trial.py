@@ -15,7 +15,7 @@ from tests.stress.chaos.expected import AFTERWARDS, MODELS, Reference
 from tests.stress.chaos.faults import Faults
 from tests.stress.chaos.folder import Folder
 from tests.stress.chaos.mortal import killed
-from tests.stress.chaos.replica import Counts, Replica, free_port
+from tests.stress.chaos.replica import Counts, Replica
 from tests.stress.chaos.tally import Tally
 from tests.stress.chaos.walks import expiring, handed_over, streamed, threaded, unary, undurable
 from tests.stress.chaos.world import Kept, World
@@ -57,9 +57,7 @@ async def trial(
     """Make a run with so many replicas, on a store of that kind: valkey or directory."""
     models_dir = models_in(folder / "models")
     store: Valkey | Folder = (
-        Valkey(folder, "--appendfsync", "always", port=free_port())
-        if kind == "valkey"
-        else Folder(folder / "store")
+        Valkey(folder, "--appendfsync", "always") if kind == "valkey" else Folder(folder / "store")
     )
     try:
         flags = [
