@@ -27,9 +27,10 @@ ROOT = Path(__file__).parents[2]
 
 WITHOUT_TORCH = """
 import sys
+REFUSED = {"torch", "onnxscript", "matplotlib", "export", "ntm_client", "ntm_lab", "ntm_tasks"}
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"torch", "onnxscript", "matplotlib", "export", "client"}:
+        if name.partition(".")[0] in REFUSED:
             raise ImportError(f"{name} is not for the server")
 sys.meta_path.insert(0, Refuse())
 from service.__main__ import main
