@@ -151,7 +151,7 @@ class Server:
         log.info("stopped", extra={"finished_all_work": finished, "sessions_not_stored": lost})
 
     async def check_integrity(self) -> None:
-        """Raise RuntimeError if sessions, slots and bytes of state contradict one another."""
+        """Raise RuntimeError unless sessions, slots and state bytes add up."""
         await self.worker.call(self._engine.check_integrity)
 
     def _credentials(self) -> grpc.ServerCredentials | None:

@@ -31,9 +31,9 @@ class Principal:
     @property
     def caller(self) -> str:
         """
-        The owner that a session must have for this principal to use it.
+        What the owner of a session has to be for this principal to use it.
 
-        Empty if the server does not authenticate: anybody who knows a session's id may use it.
+        Empty where nobody is authenticated: then whoever knows the session's id can use it.
         """
         return self.name if self.is_authenticated else ""
 

@@ -38,7 +38,6 @@ class GpuCollector(Collector):
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        """Register with the registry."""
         try:
             pynvml.nvmlInit()
             self._gpus = pynvml.nvmlDeviceGetCount()

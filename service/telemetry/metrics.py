@@ -57,7 +57,6 @@ class BatchHistogram(Collector):
     def __init__(
         self, name: str, documentation: str, buckets: Sequence[float], registry: CollectorRegistry
     ) -> None:
-        """Register the metric."""
         self._name = name
         self._documentation = documentation
         self._buckets = buckets

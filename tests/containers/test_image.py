@@ -106,7 +106,7 @@ def test_of_the_models_it_holds_the_networks_alone(container: Container) -> None
 def test_every_module_that_it_loads_has_its_bytecode(container: Container) -> None:
     """A read-only file system would have the sources compiled again at every start."""
     code = (
-        "import sys, pathlib, service.__main__\n"
+        "import sys, pathlib, service.__main__, service.server\n"
         "files = [m.__cached__ for m in sys.modules.values() if getattr(m, '__cached__', None)]\n"
         "files = [f for f in files if f.startswith(('/app', '/opt'))]\n"
         "print([f for f in files if not pathlib.Path(f).exists()] if len(files) > 100 else files)"

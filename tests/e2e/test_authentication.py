@@ -1,4 +1,4 @@
-"""Who is let in, over real channels: tokens, signed tokens, scopes, and what is told and logged."""
+"""Authentication over real channels: tokens, signed tokens, scopes, and what is logged of them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ BOTH, READER, STEPPER = "tok-both", "tok-reader", "tok-stepper"
 
 @pytest.fixture
 def tokens_file(tmp_path: Path) -> Path:
-    """The tokens of three principals."""
+    """A file of tokens of three principals."""
     file = tmp_path / "tokens.jsonl"
     file.write_text(
         token_line("alice", BOTH, READ, STEP)
@@ -49,13 +49,13 @@ def tokens_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def guarded(serve: Serve, tokens_file: Path) -> AsyncIterator[Running]:
-    """A server that lets in those tokens."""
+    """A server that accepts these tokens."""
     async with serve(tokens_file=str(tokens_file)) as running:
         yield running
 
 
 def called(running: Running, method: str, metadata: Any) -> Any:
-    """A call of any RPC with an empty request."""
+    """Call any RPC with an empty request."""
     if method == "StreamSteps":
         return running.stub.StreamSteps(iter(()), metadata=metadata)
     request = getattr(pb, next(m.input_type.name for m in METHODS if m.name == method))()
@@ -63,19 +63,19 @@ def called(running: Running, method: str, metadata: Any) -> Any:
 
 
 async def code_of(running: Running, method: str, token: str) -> grpc.StatusCode:
-    """How a call with that token ends."""
+    """The status code of a call with this token."""
     found: grpc.StatusCode = await called(running, method, bearer(token)).code()
     return found
 
 
 def test_every_rpc_has_a_scope() -> None:
-    """One that had none could not be called."""
+    """An RPC without a scope could not be called."""
     assert set(SCOPES) == {method.name for method in METHODS}
 
 
 @pytest.mark.parametrize("method", [method.name for method in METHODS])
 async def test_nobody_calls_without_a_valid_token(guarded: Running, method: str) -> None:
-    """Every RPC answers all wrong tokens in the same words, and counts them."""
+    """Every RPC answers each wrong token with the same message, and counts it."""
     wrong: list[tuple[tuple[str, str], ...]] = [
         (),
         bearer(""),
@@ -105,7 +105,7 @@ async def test_nobody_calls_without_a_valid_token(guarded: Running, method: str)
 
 @pytest.mark.parametrize("method", [method.name for method in METHODS])
 async def test_a_token_does_what_its_scopes_allow(guarded: Running, method: str) -> None:
-    """And nothing else; the refusal names the scope."""
+    """A token does nothing else, and the refusal names the missing scope."""
     may, may_not = (READER, STEPPER) if SCOPES[method] == READ else (STEPPER, READER)
     for token in (may, BOTH):
         assert await code_of(guarded, method, token) not in (
@@ -121,7 +121,7 @@ async def test_a_token_does_what_its_scopes_allow(guarded: Running, method: str)
 
 
 async def test_the_scheme_is_written_as_one_likes(guarded: Running) -> None:
-    """As HTTP has it."""
+    """The scheme Bearer may be in lower case, as in HTTP."""
     metadata = (("authorization", f"bearer {READER}"),)
     assert await called(guarded, "ListModels", metadata).code() is grpc.StatusCode.OK
 
@@ -129,7 +129,7 @@ async def test_the_scheme_is_written_as_one_likes(guarded: Running) -> None:
 async def test_a_token_is_let_in_and_out_as_the_file_changes(
     guarded: Running, tokens_file: Path
 ) -> None:
-    """Without a restart; a file that is wrong changes nothing."""
+    """A changed file counts without a restart; a wrong file changes nothing."""
     write(tokens_file, token_line("carol", "tok-new", READ))
     assert await code_of(guarded, "ListModels", "tok-new") is grpc.StatusCode.OK
     assert await code_of(guarded, "ListModels", BOTH) is grpc.StatusCode.UNAUTHENTICATED
@@ -140,7 +140,7 @@ async def test_a_token_is_let_in_and_out_as_the_file_changes(
 
 
 async def test_health_is_open_and_reflection_is_not(guarded: Running) -> None:
-    """Probes have no token; reflection takes any that is valid."""
+    """Health checks need no token; reflection needs any valid one."""
     health = health_pb2_grpc.HealthStub(guarded.channel)
     answer = await health.Check(health_pb2.HealthCheckRequest())
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
@@ -154,7 +154,7 @@ async def test_health_is_open_and_reflection_is_not(guarded: Running) -> None:
 
 
 async def test_a_stream_ends_when_its_token_expires(guarded: Running, tokens_file: Path) -> None:
-    """What it did before stays done, and its principal goes on with another token."""
+    """Its steps stay made, and its principal continues with another token."""
     request = pb.CreateSessionRequest(model="ledger")
     session = (await guarded.stub.CreateSession(request, metadata=bearer(BOTH))).session.id
     expires = (datetime.now(UTC) + timedelta(seconds=2)).isoformat()
@@ -175,7 +175,7 @@ async def test_a_stream_ends_when_its_token_expires(guarded: Running, tokens_fil
 
 
 async def test_signed_tokens_are_let_in(serve: Serve, tmp_path: Path) -> None:
-    """Beside those of the file; once the keys are replaced, the old ones are worth nothing."""
+    """They are valid beside the tokens of the file, until their keys are replaced."""
     keys, file = tmp_path / "keys.pem", tmp_path / "tokens.jsonl"
     file.write_text(token_line("alice", BOTH, READ))
     old, new = (ed25519.Ed25519PrivateKey.generate() for _ in range(2))
@@ -206,12 +206,12 @@ async def test_signed_tokens_are_let_in(serve: Serve, tmp_path: Path) -> None:
 
 
 async def test_without_authentication_a_token_changes_nothing(running: Running) -> None:
-    """A client may send one to any server."""
+    """A server without authentication accepts calls with a token."""
     assert await code_of(running, "ListModels", "whatever") is grpc.StatusCode.OK
 
 
 async def test_a_principal_has_a_limit_of_its_own(serve: Serve, tokens_file: Path) -> None:
-    """Named in the refusal; another principal has room, and so has the first after a delete."""
+    """The refusal names the limit; other principals have room, and a delete makes room."""
     async with serve(tokens_file=str(tokens_file), max_sessions_per_principal=1) as running:
         opening = pb.CreateSessionRequest(model="ledger")
         first = await running.stub.CreateSession(opening, metadata=bearer(BOTH))
@@ -231,7 +231,7 @@ async def test_a_principal_has_a_limit_of_its_own(serve: Serve, tokens_file: Pat
 async def test_no_log_line_holds_a_token_or_a_session_id(
     guarded: Running, tokens_file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """At the most talkative level, whatever happens: who reads logs can use neither."""
+    """At level debug, no line has a token or a session id that a reader could use."""
     with caplog.at_level(logging.DEBUG):
         me = bearer(BOTH)
         opening = pb.CreateSessionRequest(model="ledger")
@@ -263,7 +263,7 @@ async def test_no_log_line_holds_a_token_or_a_session_id(
 
 
 async def test_a_refusal_is_logged_with_the_host(guarded: Running, lines: Lines) -> None:
-    """So that an operator sees who keeps trying."""
+    """An operator sees the host of refused calls."""
     await code_of(guarded, "ListModels", "tok-guessed")
     await code_of(guarded, "ListModels", STEPPER)
     refusals = [each for each in lines.fields if each["code"] != "OK"]

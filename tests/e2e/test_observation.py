@@ -1,4 +1,4 @@
-"""What is told of each call: its request id, its line in the log, and its spans."""
+"""What each call leaves: its request id, its line in the log, and its spans."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TRACEPARENT = ("traceparent", f"00-{TRACE_ID}-{PARENT_ID}-01")
 
 
 async def test_a_failed_call_can_be_found_in_the_log(running: Running, lines: Lines) -> None:
-    """By the id that its client gave it, which also comes back with the error."""
+    """The log line and the error have the request id that the client chose."""
     request = pb.GetSessionRequest(session_id="nobody's")
     metadata = (("x-request-id", "order-66"),)
     with pytest.raises(grpc.aio.AioRpcError) as failed:
@@ -46,7 +46,7 @@ async def test_a_failed_call_can_be_found_in_the_log(running: Running, lines: Li
 async def test_a_request_id_that_cannot_be_logged_is_replaced(
     running: Running, lines: Lines, given: str
 ) -> None:
-    """By one of the server's own, of 16 hexadecimal digits."""
+    """The server replaces it by 16 hexadecimal digits."""
     await running.stub.ListModels(pb.ListModelsRequest(), metadata=(("x-request-id", given),))
 
     assert len(lines.fields[-1]["request_id"]) == 16
@@ -56,7 +56,7 @@ async def test_a_request_id_that_cannot_be_logged_is_replaced(
 async def test_the_log_has_a_line_for_a_stream_and_no_session_id(
     running: Running, lines: Lines
 ) -> None:
-    """When it ends, with how long it was open."""
+    """The line is written at the end and has the time for which the stream was open."""
     stream = Stream(running)
     session = await stream.opened()
     await stream.send(pb.Operation(step=chunk(session, [[1, 2]])))
@@ -73,11 +73,11 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
     """An OTLP receiver that keeps the spans it gets."""
 
     def __init__(self) -> None:
-        """None yet."""
+        """Keep none at first."""
         self.spans: list[trace_pb2.Span] = []
 
     async def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - OTLP's name
-        """Take some."""
+        """Keep the spans of a request."""
         for resource in request.resource_spans:
             for scope in resource.scope_spans:
                 self.spans += scope.spans
@@ -86,7 +86,7 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
 
 @pytest.fixture
 async def collector() -> AsyncIterator[tuple[Collector, str]]:
-    """A running receiver and its endpoint."""
+    """A running receiver, and its endpoint."""
     server, collector = grpc.aio.server(), Collector()
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -107,7 +107,7 @@ async def test_a_chunk_has_spans_under_its_clients(
     monkeypatch: pytest.MonkeyPatch,
     streamed: bool,
 ) -> None:
-    """The call, the chunk, its wait and each of its runs, one inside the other, in order."""
+    """The spans of the call, the chunk, its wait and its runs are nested and in order."""
     received, endpoint = collector
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")
     async with serve(otlp_endpoint=endpoint, max_burst=2) as running:
@@ -153,7 +153,7 @@ async def test_a_chunk_has_spans_under_its_clients(
 async def test_calls_without_a_decision_of_their_client_are_sampled_as_opentelemetry_says(
     serve: Serve, collector: tuple[Collector, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the standard variable OTEL_TRACES_SAMPLER; here none of them has spans."""
+    """The variable OTEL_TRACES_SAMPLER decides; with parentbased_always_off there are no spans."""
     received, endpoint = collector
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")
     async with serve(otlp_endpoint=endpoint) as running:

@@ -1,4 +1,4 @@
-"""The server as a process: how it starts, says what is wrong, and stops."""
+"""The server as a process: it starts, reports mistakes, and stops."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ ROOT = Path(__file__).parents[2]
 
 WITHOUT_TORCH = """
 import sys
+REFUSED = {"torch", "onnxscript", "matplotlib", "export", "ntm_client", "ntm_lab", "ntm_tasks"}
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"torch", "onnxscript", "matplotlib", "export", "client"}:
+        if name.partition(".")[0] in REFUSED:
             raise ImportError(f"{name} is not for the server")
 sys.meta_path.insert(0, Refuse())
 from service.__main__ import main
@@ -39,7 +40,7 @@ sys.exit(main())
 
 @contextmanager
 def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A server process; killed at the end if it is still there."""
+    """A server process, which is killed at the end if it still runs."""
     with subprocess.Popen(
         [sys.executable, *arguments],
         cwd=ROOT,
@@ -55,7 +56,7 @@ def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def ports(process: subprocess.Popen[str]) -> tuple[str, str]:
-    """The addresses of gRPC and of monitoring, from the line that says it serves."""
+    """The addresses of the gRPC and the monitoring port, from the log line "serving"."""
     assert process.stderr is not None
     for line in process.stderr:
         if '"message": "serving"' in line:
@@ -65,13 +66,13 @@ def ports(process: subprocess.Popen[str]) -> tuple[str, str]:
 
 
 def flags(models_dir: Path) -> list[str]:
-    """Free ports, the CPU, and the ledger."""
+    """Flags for free ports, the CPU and the ledger."""
     return [f"--models-dir={models_dir}", "--device=cpu", "--port=0", "--metrics-port=0"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_the_server_cleanly(models_dir: Path, number: signal.Signals) -> None:
-    """Exit status 0 and the last line says that all work was finished."""
+    """The exit status is 0, and the last log line says that all work was finished."""
     with started("-m", "service", *flags(models_dir)) as process:
         address, monitoring = ports(process)
         with urllib.request.urlopen(f"http://{monitoring}/readyz", timeout=10) as response:
@@ -89,7 +90,7 @@ def test_a_signal_stops_the_server_cleanly(models_dir: Path, number: signal.Sign
 
 
 def test_the_server_needs_no_torch(models_dir: Path) -> None:
-    """With torch, matplotlib and our other packages unimportable, it serves all the same."""
+    """It serves when torch, matplotlib and the project's other packages cannot be imported."""
     with started("-c", WITHOUT_TORCH, *flags(models_dir)) as process:
         address, _ = ports(process)
         with grpc.insecure_channel(address) as channel:
@@ -100,7 +101,7 @@ def test_the_server_needs_no_torch(models_dir: Path) -> None:
 
 
 def test_connections_may_take_all_the_files_that_the_system_allows(models_dir: Path) -> None:
-    """Whatever the shell that started the server was content with."""
+    """The server raises the limit of open files that its shell has set."""
     limited = (
         "import resource, runpy;"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (200, 2000));"
@@ -120,7 +121,7 @@ def test_connections_may_take_all_the_files_that_the_system_allows(models_dir: P
     ],
 )
 def test_a_server_that_cannot_start_says_why(arguments: list[str], message: str) -> None:
-    """In one sentence on standard error, with a status that is not 0."""
+    """One sentence is on standard error, and the exit status is not 0."""
     command = [sys.executable, "-m", "service", "--port=0", "--metrics-port=0", *arguments]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert ended.returncode != 0
@@ -129,7 +130,7 @@ def test_a_server_that_cannot_start_says_why(arguments: list[str], message: str)
 
 
 def test_a_taken_port_is_named(models_dir: Path) -> None:
-    """Two servers on one port would share its clients."""
+    """The server does not start, because two servers on one port would share its clients."""
     with started("-m", "service", *flags(models_dir)) as process:
         address, _ = ports(process)
         port = address.rpartition(":")[2]
@@ -140,7 +141,7 @@ def test_a_taken_port_is_named(models_dir: Path) -> None:
 
 
 def test_a_taken_monitoring_port_is_named(models_dir: Path) -> None:
-    """The sentence has the address."""
+    """The error has the address."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         command = [sys.executable, "-m", "service", *flags(models_dir), f"--metrics-port={port}"]
@@ -153,7 +154,7 @@ def test_a_taken_monitoring_port_is_named(models_dir: Path) -> None:
 def test_the_probe_names_a_key_that_is_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With TLS it needs both files, as the server does."""
+    """With TLS the probe needs the certificate and the key."""
     monkeypatch.setenv("NTM_TLS_CERTIFICATE", "a.pem")
     monkeypatch.delenv("NTM_TLS_KEY", raising=False)
     monkeypatch.setattr(sys, "argv", ["probe"])
@@ -165,7 +166,7 @@ def test_the_probe_names_a_key_that_is_missing(
 def test_the_probe_tells_whether_a_server_serves(
     models_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit status 0 while it does, 1 when nobody answers."""
+    """The exit status is 0 while the server serves, and 1 if nothing answers."""
     with started("-m", "service", *flags(models_dir)) as process:
         address, _ = ports(process)
         monkeypatch.setattr(sys, "argv", ["probe", address])

@@ -1,4 +1,4 @@
-"""TLS over real connections: rotated certificates, wrong ones, and clients that must show one."""
+"""TLS over real connections: rotated certificates, wrong certificates, client certificates."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TRUSTED, OTHER = Authority("trusted"), Authority("other")
 
 
 def configured(folder: Path, pair: Pair, client_ca: bytes = b"") -> dict[str, str]:
-    """The settings of a server that shows that pair, written into the folder."""
+    """The settings of a server with this certificate and key, which are written into the folder."""
     certificate, key = pair.written(folder, "server")
     settings = {"tls_certificate": str(certificate), "tls_key": str(key)}
     if client_ca:
@@ -39,7 +39,7 @@ def configured(folder: Path, pair: Pair, client_ca: bytes = b"") -> dict[str, st
 
 
 def trusting(authority: Authority, shown: Pair | None = None) -> grpc.ChannelCredentials:
-    """A client's credentials: whom it trusts, and what it shows."""
+    """Credentials of a client: the CA that it trusts, and its own certificate."""
     if shown is None:
         return grpc.ssl_channel_credentials(authority.certificate)
     return grpc.ssl_channel_credentials(authority.certificate, shown.key, shown.certificate)
@@ -48,7 +48,7 @@ def trusting(authority: Authority, shown: Pair | None = None) -> grpc.ChannelCre
 async def listed(
     running: Running, credentials: grpc.ChannelCredentials | None, metadata: Any = ()
 ) -> grpc.StatusCode:
-    """How ListModels ends over a connection of its own."""
+    """The status code of ListModels over a new connection."""
     options = [("grpc.use_local_subchannel_pool", 1)]
     async with (
         grpc.aio.secure_channel(running.address, credentials, options)
@@ -64,7 +64,7 @@ async def listed(
 async def test_certificates_are_rotated_under_open_connections(
     serve: Serve, tmp_path: Path
 ) -> None:
-    """A stream goes on, new connections see the new certificate, and only it."""
+    """An open stream continues; new connections get the new certificate alone."""
     old, new = TRUSTED.signed("old"), OTHER.signed("new", lasts=timedelta(days=3))
     async with serve(trusting(TRUSTED), **configured(tmp_path, old)) as running:
         before = expiry(running, "server")
@@ -86,7 +86,7 @@ async def test_certificates_are_rotated_under_open_connections(
 
 
 def expiry(running: Running, file: str) -> float:
-    """When what is in the file expires, as the metric has it."""
+    """The time at which the file's certificate expires, from the metric."""
     return running.metric("ntm_certificate_expiry_timestamp_seconds", file=file)
 
 
@@ -94,7 +94,7 @@ def expiry(running: Running, file: str) -> float:
 async def test_a_wrong_pair_keeps_the_old_one(
     serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture, which: str
 ) -> None:
-    """The log says why, and once the files are right they are taken over."""
+    """The log has the reason; as soon as the files are right, the server uses them."""
     old, new = TRUSTED.signed("old"), OTHER.signed("new")
     async with serve(trusting(TRUSTED), **configured(tmp_path, old)) as running:
         wrong = {
@@ -125,7 +125,7 @@ async def test_nothing_is_told_without_tls(serve: Serve, tmp_path: Path) -> None
 
 
 async def test_old_versions_of_tls_are_refused(serve: Serve, tmp_path: Path) -> None:
-    """1.2 and 1.3 are spoken."""
+    """The server accepts TLS 1.2 and 1.3."""
     async with serve(trusting(TRUSTED), **configured(tmp_path, TRUSTED.signed("s"))) as running:
         command = ["openssl", "s_client", "-connect", running.address, "-alpn", "h2"]
         for version, accepted in (("tls1_1", False), ("tls1_2", True), ("tls1_3", True)):
@@ -143,7 +143,7 @@ async def test_old_versions_of_tls_are_refused(serve: Serve, tmp_path: Path) -> 
 async def test_clients_must_show_a_certificate_that_is_trusted(
     serve: Serve, tmp_path: Path
 ) -> None:
-    """None, one of another authority, and one that has expired are refused in the handshake."""
+    """The handshake refuses a missing certificate, one of another CA, and an expired one."""
     settings = configured(tmp_path, TRUSTED.signed("server"), TRUSTED.certificate)
     alice = TRUSTED.signed("alice")
     async with serve(trusting(TRUSTED, alice), **settings) as running:
@@ -161,7 +161,7 @@ async def test_clients_must_show_a_certificate_that_is_trusted(
 async def test_a_rotated_authority_of_clients_counts_for_new_connections(
     serve: Serve, tmp_path: Path
 ) -> None:
-    """Who was let in before is not, and the other way round."""
+    """Clients of the old CA are refused, and clients of the new CA are accepted."""
     settings = configured(tmp_path, TRUSTED.signed("server"), TRUSTED.certificate)
     before, after = TRUSTED.signed("alice"), OTHER.signed("alice")
     async with serve(trusting(TRUSTED, before), **settings) as running:
@@ -172,7 +172,7 @@ async def test_a_rotated_authority_of_clients_counts_for_new_connections(
 
 
 async def test_a_certificate_names_its_principal(serve: Serve, tmp_path: Path) -> None:
-    """By common name or alternative name; sessions belong to it, and a token comes before it."""
+    """The name is the common or alternative name; it owns sessions; a token overrides it."""
     settings = configured(tmp_path, TRUSTED.signed("server"), TRUSTED.certificate)
     file = tmp_path / "tokens.jsonl"
     write(file, token_line("alice", "tok-alice", READ, STEP))
@@ -224,7 +224,7 @@ async def test_a_certificate_names_its_principal(serve: Serve, tmp_path: Path) -
 def test_a_server_with_wrong_files_does_not_start(
     models_dir: Path, arguments: list[str], message: str
 ) -> None:
-    """It says which file, and why."""
+    """The error names the flag or the file, and the reason."""
     command = [sys.executable, "-m", "service", *flags(models_dir), *arguments]
     ended = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
@@ -237,7 +237,7 @@ def test_a_server_with_wrong_files_does_not_start(
 async def test_an_open_port_is_warned_of(
     serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of what is missing, where other machines reach it."""
+    """If other machines can reach the port, a warning names each setting that is missing."""
     file = tmp_path / "tokens.jsonl"
     write(file, token_line("alice", "tok-alice", READ))
     encrypted = configured(tmp_path, TRUSTED.signed("server"))
@@ -269,7 +269,7 @@ def test_the_probe_speaks_tls_as_the_server_does(
     client_ca: bytes,
     names: tuple[str, ...],
 ) -> None:
-    """By the server's own variables; it shows the server's certificate where one is asked for."""
+    """It reads the server's variables, and shows the server's certificate if asked for one."""
     settings = configured(tmp_path, TRUSTED.signed("server", names=names), client_ca)
     options = [f"--{name.replace('_', '-')}={path}" for name, path in settings.items()]
     with started("-m", "service", *flags(models_dir), *options) as process:
@@ -288,7 +288,7 @@ def test_the_probe_speaks_tls_as_the_server_does(
 
 
 def test_the_first_line_says_whether_it_is_safe(models_dir: Path, tmp_path: Path) -> None:
-    """An operator sees in the log whether the server encrypts, and authenticates."""
+    """The log line has whether the server encrypts and authenticates."""
     settings = configured(tmp_path, TRUSTED.signed("server"), TRUSTED.certificate)
     options = [f"--{name.replace('_', '-')}={path}" for name, path in settings.items()]
     with started("-m", "service", *flags(models_dir), *options) as process:

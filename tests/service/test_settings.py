@@ -1,4 +1,4 @@
-"""Settings: where they come from, and what is refused."""
+"""Settings: where their values come from, and which are refused."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def test_a_wrong_value_is_named(changes: dict[str, object], message: str) -> Non
         ("ntm.example", False),
     ],
 )
-def test_what_is_local_is_known(host: str, is_local: bool) -> None:
-    """A name that could be anywhere is not."""
+def test_a_local_address_is_recognised(host: str, is_local: bool) -> None:
+    """A name that may be of another machine does not count as local."""
     assert Settings(host=host).is_local is is_local
 
 
@@ -92,7 +92,7 @@ def test_a_mistake_ends_the_process_with_a_sentence_that_names_its_place(
     environment: dict[str, str],
     sentence: str,
 ) -> None:
-    """The flag, or the variable where the value came from there; the exit status is 2."""
+    """It names the flag or the variable that the value came from; the exit status is 2."""
     with pytest.raises(SystemExit) as ended:
         Settings.from_command_line(arguments, environment)
 
@@ -102,7 +102,7 @@ def test_a_mistake_ends_the_process_with_a_sentence_that_names_its_place(
 
 
 def test_a_wrong_variable_is_no_mistake_where_a_flag_wins() -> None:
-    """Its value is not looked at."""
+    """The flag's value counts, and the variable's is not read."""
     assert Settings.from_command_line(["--port", "1"], {"NTM_PORT": "a"}).port == 1
 
 
@@ -117,6 +117,6 @@ def test_help_is_complete(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_grpc_can_hold_what_follows_from_many_sessions() -> None:
-    """Its options are numbers of 31 bits."""
+    """The options of gRPC are numbers of 31 bits."""
     arguments = options.arguments(Settings(max_sessions=2**40))
     assert all(-1 <= value < 2**31 for _, value in arguments)

@@ -31,7 +31,7 @@ def test_learned_values_keep_every_bit() -> None:
 
 
 def test_initial_values_follow_their_rules() -> None:
-    """Constants fill, one-hot puts all weight on location 0, and N is what the session chose."""
+    """A constant fills the tensor, one_hot sets location 0, and the session chooses N."""
     total, memory, weighting = LEDGER.state
     constant = replace(memory, initial=Initial("constant", (0.5,)))
     assert total.initial_value(3).tolist() == [0, 0]
@@ -40,7 +40,7 @@ def test_initial_values_follow_their_rules() -> None:
 
 
 def test_a_positional_memory_marks_each_location() -> None:
-    """Sine and cosine of its index over each wavelength, an eighth of a turn on; the rest faint."""
+    """Two elements are sine and cosine, an eighth of a turn on; the others are BLANK."""
     memory = replace(LEDGER.state[1], shape=(5, "N"), initial=Initial("positional", (4.0, 16.0)))
     value = memory.initial_value(20)
     half = np.sqrt(0.5)
@@ -54,7 +54,7 @@ def test_a_positional_memory_marks_each_location() -> None:
 
 
 def test_a_positional_spec_is_read_back_unchanged() -> None:
-    """Its wavelengths are its values."""
+    """The wavelengths are kept as its values."""
     memory = replace(LEDGER.state[1], initial=Initial("positional", (4.0,)))
     spec = replace(LEDGER, state=(LEDGER.state[0], memory, LEDGER.state[2]))
 
@@ -62,7 +62,7 @@ def test_a_positional_spec_is_read_back_unchanged() -> None:
 
 
 def test_state_bytes_grow_with_the_locations() -> None:
-    """Four bytes for each element: 2 for the total, 4 N for memory and weightings."""
+    """Each element takes four bytes: 2 elements for the total, 4 N for memory and weightings."""
     assert LEDGER.state_bytes(8) == 4 * (2 + 2 * 8 + 2 * 8)
     assert LEDGER.state_bytes(1000) == 4 * (2 + 4 * 1000)
 
@@ -130,14 +130,14 @@ def state(**fields: Any) -> str:
     ],
 )
 def test_a_wrong_spec_is_refused_with_its_fault(text: str, message: str) -> None:
-    """The error names what is wrong and the value found."""
+    """The error has what is wrong and the value."""
     with pytest.raises(ModelInvalid, match=message):
         ModelSpec.from_json(text)
 
 
 @given(st.recursive(st.none() | st.integers() | st.text(), st.lists))
 def test_any_other_json_is_refused_cleanly(value: object) -> None:
-    """Whatever the metadata hold, the only error is ModelInvalid."""
+    """Any JSON leads to ModelInvalid and to no other error."""
     with pytest.raises(ModelInvalid):
         ModelSpec.from_json(json.dumps(value))
 
@@ -150,6 +150,6 @@ def test_any_other_json_is_refused_cleanly(value: object) -> None:
     ),
 )
 def test_a_spec_with_one_field_spoiled_is_read_or_refused(field: str, value: object) -> None:
-    """No value of any field leads to another error than ModelInvalid."""
+    """Any value of any field is read or leads to ModelInvalid."""
     with contextlib.suppress(ModelInvalid):
         ModelSpec.from_json(changed(**{field: value}))

@@ -1,4 +1,4 @@
-"""Files that are replaced while somebody uses them."""
+"""Files that are replaced while their value is in use."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def number(path: Path, clock: Clock) -> Watched[int]:
 
 
 def test_a_replaced_file_is_read_again(path: Path, clock: Clock) -> None:
-    """Whether it was written over, or another was moved to its place."""
+    """It may be written over, or another file may be moved to its place."""
     found = number(path, clock)
     values = [found.value()]
     path.write_text("22")
@@ -40,7 +40,7 @@ def test_a_replaced_file_is_read_again(path: Path, clock: Clock) -> None:
 
 
 def test_a_link_that_leads_elsewhere_is_followed(path: Path, clock: Clock) -> None:
-    """As Kubernetes replaces what it mounts."""
+    """Kubernetes replaces mounted files in this way."""
     link = path.with_name("link")
     link.symlink_to(path)
     found = number(link, clock)
@@ -53,7 +53,7 @@ def test_a_link_that_leads_elsewhere_is_followed(path: Path, clock: Clock) -> No
 
 
 def test_a_file_is_read_only_when_it_changed(path: Path, clock: Clock) -> None:
-    """Asking for the value costs a look at the file's time."""
+    """While the file does not change, its value is not read again."""
     reads = []
     found = Watched("the_number", [path], lambda: reads.append(path.read_text()), clock)
     for _ in range(3):
@@ -65,7 +65,7 @@ def test_a_file_is_read_only_when_it_changed(path: Path, clock: Clock) -> None:
 def test_a_wrong_file_keeps_the_value_and_is_logged(
     path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Once, until it changes or some time has passed; then the right one is taken over."""
+    """The log has it once, and again after 10 s; a right file is then used at once."""
     found = number(path, clock)
     path.write_text("half-wri")
     with caplog.at_level(logging.INFO):
@@ -81,7 +81,7 @@ def test_a_wrong_file_keeps_the_value_and_is_logged(
 
 
 def test_a_file_that_is_gone_keeps_the_value(path: Path, clock: Clock) -> None:
-    """Until it is back."""
+    """The last value counts until the file is back."""
     found = number(path, clock)
     path.unlink()
     assert found.value() == 1
@@ -99,7 +99,7 @@ def test_a_file_that_is_gone_keeps_the_value(path: Path, clock: Clock) -> None:
 def test_the_first_reading_says_what_is_wrong(
     path: Path, clock: Clock, content: str | None, message: str
 ) -> None:
-    """With the setting's name."""
+    """The error has the setting's name."""
     path.unlink()
     if content is not None:
         path.write_text(content)

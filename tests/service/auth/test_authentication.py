@@ -1,4 +1,4 @@
-"""Who may read /metrics; who may make calls is tested end to end, in tests/e2e."""
+"""Access to /metrics. Access to calls is tested over real channels, in tests/e2e."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.tokens import token_line
 
 
 def test_metrics_need_a_token_where_there_is_a_file_of_them(tmp_path: Path) -> None:
-    """It must have the scope metrics; a change of the file counts at the next scrape."""
+    """The token must have the scope metrics; a changed file counts at the next scrape."""
     file = tmp_path / "tokens.jsonl"
     file.write_text(
         token_line("scraper", "s3cret", METRICS) + token_line("alice", "other", READ, STEP)

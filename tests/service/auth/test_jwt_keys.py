@@ -1,4 +1,4 @@
-"""Signed tokens: which are let in, and above all which are not."""
+"""Signed tokens: which are valid, and above all which are not."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def verifying(text: str, clock: Any = time.time) -> JwtKeys:
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    """What a valid token says; None leaves a claim out."""
+    """The claims of a valid token; None leaves a claim out."""
     said = {
         "sub": "alice",
         "iss": "https://issuer",
@@ -67,14 +67,14 @@ def claims(**changes: Any) -> dict[str, Any]:
 
 
 def encoded(part: dict[str, Any]) -> bytes:
-    """A part of a token."""
+    """The header or the claims of a token, encoded."""
     return base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=")
 
 
 @pytest.mark.parametrize("algorithm", PRIVATE)
 @pytest.mark.parametrize("text", [jwks(), "".join(map(pem, PRIVATE.values()))])
 def test_a_valid_token_finds_its_principal(algorithm: str, text: str) -> None:
-    """Signed with any of the three algorithms; its key comes as JWKS or PEM, among others."""
+    """Each of three algorithms is accepted, with keys from a JWKS or a PEM file."""
     said = claims()
     token = jwt.encode(said, PRIVATE[algorithm], algorithm)
     scopes = frozenset(["read", "step", "email"])
@@ -100,13 +100,13 @@ def test_a_valid_token_finds_its_principal(algorithm: str, text: str) -> None:
     ],
 )
 def test_a_token_with_a_wrong_claim_is_not_valid(changes: dict[str, Any]) -> None:
-    """Expired, not yet valid, for somebody else, or of nobody."""
+    """It has expired, is not valid yet, is for another audience, or names no subject."""
     token = jwt.encode(claims(**changes), RSA, "RS256")
     assert verifying(jwks()).principal(token) is None
 
 
 def test_a_token_that_nobody_signed_is_not_valid() -> None:
-    """Whatever its header says of the algorithm."""
+    """A token without a signature is refused, whatever algorithm its header names."""
     for name in ("none", "None", "NONE", ""):
         token = b".".join([encoded({"alg": name, "typ": "JWT"}), encoded(claims()), b""])
         assert verifying(jwks()).principal(token.decode()) is None
@@ -114,7 +114,7 @@ def test_a_token_that_nobody_signed_is_not_valid() -> None:
 
 @pytest.mark.parametrize("secret", [pem(RSA), pem(RSA).strip(), jwks()])
 def test_a_public_key_is_no_shared_secret(secret: str) -> None:
-    """A token signed with HMAC, with the public key that everybody knows as the secret."""
+    """A token is refused that is signed by HMAC with the public key as the secret."""
     signed = b".".join([encoded({"alg": "HS256", "typ": "JWT"}), encoded(claims())])
     signature = hmac.digest(secret.encode(), signed, hashlib.sha256)
     token = signed + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")
@@ -125,13 +125,13 @@ def test_a_public_key_is_no_shared_secret(secret: str) -> None:
 
 @pytest.mark.parametrize("algorithm", ["RS512", "PS256", "HS256"])
 def test_other_algorithms_are_not_valid(algorithm: str) -> None:
-    """Even with the right key."""
+    """They are refused even with the right key."""
     key: Any = "x" * 64 if algorithm == "HS256" else RSA
     assert verifying(jwks()).principal(jwt.encode(claims(), key, algorithm)) is None
 
 
 def test_another_key_or_a_changed_token_is_not_valid() -> None:
-    """One signed by somebody else, one whose claims were replaced, one cut short, and garbage."""
+    """Refused are tokens of another key, changed tokens, incomplete tokens, and other texts."""
     keys = verifying(jwks())
     header, _, signature = jwt.encode(claims(), RSA, "RS256").split(".")
     changed = f"{header}.{encoded(claims(sub='root')).decode()}.{signature}"
@@ -152,12 +152,12 @@ def test_another_key_or_a_changed_token_is_not_valid() -> None:
 
 
 def pem_as_jwk(private: rsa.RSAPrivateKey) -> str:
-    """A public key as a token's header may bring it along."""
+    """A public key in the form that a token's header may contain."""
     return RSAAlgorithm.to_jwk(private.public_key())
 
 
 def test_a_token_once_verified_still_expires(clock: Clock) -> None:
-    """What is remembered is whose it is, not that it is valid."""
+    """The server remembers the principal of a token, but checks its expiry at each call."""
     clock.seconds = time.time()
     keys = verifying(jwks(), clock)
     token = jwt.encode(claims(), ED, "EdDSA")
@@ -184,13 +184,13 @@ def test_a_token_once_verified_still_expires(clock: Clock) -> None:
     ],
 )
 def test_a_file_without_a_fitting_key_is_refused(text: str, message: str) -> None:
-    """Secret keys above all: they do not belong on this server."""
+    """Secret keys are refused too, because they do not belong on this server."""
     with pytest.raises(ValueError, match=message):
         jwt_keys.read(text)
 
 
 def test_an_rsa_key_that_is_short_is_refused() -> None:
-    """It could be factored."""
+    """A key of 1,024 bits can be factored."""
     short = rsa.generate_private_key(65537, 1024)  # noqa: S505 - it is to be refused
     with pytest.raises(ValueError, match="RSA of at least 2048 bits"):
         jwt_keys.read(pem(short))
@@ -199,7 +199,7 @@ def test_an_rsa_key_that_is_short_is_refused() -> None:
 def test_a_server_without_pyjwt_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At the start, and only where signed tokens are wanted."""
+    """The error comes at start, and only if --jwt-keys is set."""
     monkeypatch.setitem(sys.modules, "jwt", None)
     with pytest.raises(FileInvalid, match=r"pip install 'ntm-service\[jwt\]'"):
         jwt_keys.watched(tmp_path / "keys", "issuer", "audience")

@@ -1,4 +1,4 @@
-"""Certificates as files: what is read of them, and what is refused."""
+"""Certificate files: what is read from them, and which are refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EXPIRED = AUTHORITY.signed("late", lasts=timedelta(days=-1))
 
 
 def read(folder: Path, pair: Pair, client_ca: bytes = b"") -> tls.Certificates:
-    """What is read of that pair, and of authorities of clients if there are any."""
+    """What is read from this pair, and from the CAs of clients if there are any."""
     certificate, key = pair.written(folder, "server")
     ca = folder / "ca.pem"
     ca.write_bytes(client_ca)
@@ -28,7 +28,7 @@ def read(folder: Path, pair: Pair, client_ca: bytes = b"") -> tls.Certificates:
 
 
 def test_what_a_certificate_says_is_read(tmp_path: Path) -> None:
-    """A name that it is for, when it expires, and when the clients' authority does."""
+    """The fields are a host name and the expiry, and the expiry of the clients' CA."""
     found = read(tmp_path, ONE, AUTHORITY.certificate + Authority().certificate)
 
     assert (found.certificate, found.key, found.name) == (ONE.certificate, ONE.key, "ntm.example")
@@ -39,7 +39,7 @@ def test_what_a_certificate_says_is_read(tmp_path: Path) -> None:
 
 
 def test_an_unencrypted_key_is_asked_for(tmp_path: Path) -> None:
-    """And no password at the terminal."""
+    """OpenSSL asks for no password at the terminal."""
     _, key = ONE.written(tmp_path, "plain")
     command = ["openssl", "ec", "-in", str(key), "-aes128", "-passout", "pass:secret"]
     locked = subprocess.run(command, capture_output=True, check=True).stdout
@@ -63,13 +63,13 @@ def test_an_unencrypted_key_is_asked_for(tmp_path: Path) -> None:
 def test_files_that_do_not_work_are_refused(
     tmp_path: Path, pair: Pair, client_ca: bytes, message: str
 ) -> None:
-    """Mixed up, half written, expired, or of something else."""
+    """Files that are mixed up, incomplete, expired or of another kind; the error has the reason."""
     with pytest.raises(FileInvalid, match=message):
         read(tmp_path, pair, client_ca)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    """With its path."""
+    """The error has its path."""
     certificate, key = ONE.written(tmp_path, "server")
     key.unlink()
     with pytest.raises(FileInvalid, match=r"TLS: cannot read .*server\.key: No such file"):
