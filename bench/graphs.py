@@ -1,4 +1,4 @@
-"""Rows about the network's step: the graph that is served against other ways to compute it."""
+"""Rows about the step of the network: the served graph against other implementations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import onnxruntime
 import torch
 from prometheus_client import CollectorRegistry
@@ -20,12 +19,10 @@ from bench.literal import CELLS, WIDTH, LiteralStep
 from bench.processes import MODEL
 from bench.row import ROOT, Options, Row, Unavailable, alternated
 from bench.serving import bare_steps_a_second, load_network
-from export import to_onnx
 from export.card import load as load_from_card
 from export.to_onnx import ServedStep
 from service.engine.engine import Engine
 from service.engine.work import Chunk
-from service.models.folder import MODEL_FILE
 from service.models.runtime import Network
 from service.models.slab import Slab
 from service.models.version import Version
@@ -35,15 +32,15 @@ from service.telemetry.metrics import Metrics
 BATCH, LOCATIONS, CHUNK, INPUT_WIDTH = 64, 128, 32, 9
 SECONDS = 1.0
 AGREEMENT = 1e-4
-"""How far a peer's outputs may be from the served graph's over a copy sequence."""
+"""The largest difference of a peer's outputs from the served graph's in a copy sequence."""
 
 Array = npt.NDArray[np.float32]
 Step = Callable[[Array], Array]
-"""One step of a batch that carries its own state: [B, X] -> [B, Y]."""
+"""Makes one step of a batch and keeps its state: [B, X] -> [B, Y]."""
 
 
 def graph(options: Options) -> Row:
-    """The graph that is served, against one exported from the equations as they are written."""
+    """Compare the served graph with one exported from the paper's equations as written."""
     network = _network_on_cpu(options)
     literal = literal_step()
     check(literal, network)
@@ -60,7 +57,7 @@ def graph(options: Options) -> Row:
 
 
 def kernel(options: Options) -> Row:
-    """The graph that is served, against a step fused by hand."""
+    """Compare the served graph with a step fused by hand."""
     network = _network_on_cpu(options)
     fused = FusedStep(parameters(), BATCH, LOCATIONS)
     check(fused, network)
@@ -77,7 +74,7 @@ def kernel(options: Options) -> Row:
 
 
 def peer_torch(options: Options) -> Row:
-    """The server's engine, against PyTorch's eager step of the same network."""
+    """Compare the server's engine with PyTorch's eager step of the same network."""
     network = load_network(options)
     eager = eager_step()
     check(eager, _network_on_cpu(options))
@@ -102,10 +99,10 @@ BENCHMARKS: dict[str, Callable[[Options], Row]] = {
 
 def literal_step() -> Step:
     """
-    The literal graph on onnxruntime, one thread.
+    Return the literal graph on onnxruntime with one thread.
 
-    Nothing is gathered or scattered: the state of the whole batch lies in two sets of buffers, one
-    of which each run reads and the other it writes.
+    It gathers and scatters nothing: the state of the batch is in two sets of buffers. Each run
+    reads one set and writes the other.
     """
     tensors = {name: torch.from_numpy(value) for name, value in parameters().items()}
     cells = [tensors[f"controller.initial_{name}"].repeat(BATCH, 1) for name in ("hidden", "cell")]
@@ -130,7 +127,7 @@ def literal_step() -> Step:
 
 
 def eager_step() -> Step:
-    """The network that the model was made from, in PyTorch, one thread."""
+    """Return the network of the model in PyTorch with one thread."""
     torch.set_num_threads(1)
     served = ServedStep(load_from_card(ROOT / "models" / MODEL)).eval()
     with torch.no_grad():
@@ -148,7 +145,7 @@ def eager_step() -> Step:
 
 
 def engine_steps_a_second(network: Network, seconds: float = SECONDS) -> float:
-    """Throughput of the server's engine, without transport."""
+    """Return the throughput of the server's engine without transport."""
     version = Version(MODEL, network.content_hash)
     engine = Engine({version: network}, Settings(), Metrics(CollectorRegistry()))
     sessions = [engine.open(version, LOCATIONS, None, "").id for _ in range(BATCH)]
@@ -163,7 +160,7 @@ def engine_steps_a_second(network: Network, seconds: float = SECONDS) -> float:
 
 
 def steps_a_second(step: Step) -> float:
-    """Session-steps a second of a step of a whole batch."""
+    """Return the steps a second, over all sessions of the batch."""
     inputs = _copy_inputs(CHUNK)
     step(inputs[0])
     started, ticks = time.perf_counter(), 0
@@ -174,7 +171,7 @@ def steps_a_second(step: Step) -> float:
 
 
 def check(step: Step, network: Network) -> None:
-    """Refuse a peer that does not compute what is served, over a copy sequence of 20 vectors."""
+    """Raise ArithmeticError if a peer differs from the served graph on a copy of 20 vectors."""
     slab = Slab(network, LOCATIONS)
     slots = [slab.acquire() for _ in range(BATCH)]
     bound = slab.bind(BATCH, frozenset())
@@ -188,7 +185,7 @@ def check(step: Step, network: Network) -> None:
 
 
 class _PingPong:
-    """Runs a graph whose inputs are x and the state, and whose outputs are y and the state."""
+    """Runs a graph with inputs x and state, and outputs y and state."""
 
     def __init__(self, session: onnxruntime.InferenceSession, state: list[Array]) -> None:
         inputs = [value.name for value in session.get_inputs()]
@@ -218,7 +215,7 @@ def _wrap(array: Array) -> Any:
 
 
 def _copy_inputs(steps: int, length: int | None = None) -> Array:
-    """Steps of the copy task, [steps, B, X]: vectors, then a delimiter and blanks if told."""
+    """Return copy inputs [steps, B, X]: `length` vectors, a delimiter, blanks; or only vectors."""
     inputs = np.zeros((steps, BATCH, INPUT_WIDTH), np.float32)
     vectors = steps if length is None else length
     inputs[:vectors, :, :-1] = np.random.default_rng(0).integers(0, 2, (vectors, BATCH, 8))
@@ -228,12 +225,12 @@ def _copy_inputs(steps: int, length: int | None = None) -> Array:
 
 
 def parameters() -> dict[str, Array]:
-    """The model's parameters by name."""
-    model = onnx.load(ROOT / "models" / MODEL / MODEL_FILE)
-    return {name: value.numpy() for name, value in to_onnx.parameters_in(model).items()}
+    """Return the parameters of the model by name."""
+    network = load_from_card(ROOT / "models" / MODEL)
+    return {name: value.detach().numpy() for name, value in network.named_parameters()}
 
 
 def _network_on_cpu(options: Options) -> Network:
     if options.device == "cuda":
-        raise Unavailable("its peer runs on the CPU only")
+        raise Unavailable("its peer runs on the CPU only; use --device cpu")
     return load_network(Options(device="cpu"))

@@ -1,9 +1,9 @@
 """
-The paper's equations one by one, in PyTorch, as a peer for the graph that is served.
+The paper's equations as written, in PyTorch: a peer of the served graph.
 
-Nothing is rearranged: a product for every head parameter, memory as [B, N, M], the memory and keys
-normalised as the cosine says, rotation by rolling, sharpening by powers, erasing and adding by
-outer products. Letters are the paper's.
+Nothing is reorganised: one product for each head parameter, memory as [B, N, M], memory and keys
+normalised for the cosine, rotation by rolling, sharpening by powers, erasing and adding by outer
+products. Letters are the paper's.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from torch.nn.functional import softmax, softplus
 from export.addressing import NORM_EPSILON
 
 WIDTH, CELLS = 20, 100
-"""Of the memory and of the LSTM of the model that is measured, which has a head of each kind."""
+"""Width of the memory and size of the LSTM of the model, which has one head of each kind."""
 
 State = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 """Memory [B, N, M], read and write weighting [B, N], read vector [B, M], hidden and cell [B, C]."""
 
 
 class Head(nn.Module):
-    """One head's parameters, each from a product of its own; section 3.3."""
+    """One head: each parameter has a product of its own (section 3.3)."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        """Take the columns k, beta, g, s, gamma of all heads' product."""
+        """`weight` and `bias` have the columns k, beta, g, s, gamma."""
         super().__init__()
         sizes = [WIDTH, 1, 1, 3, 1]
         products = [
@@ -41,7 +41,7 @@ class Head(nn.Module):
         self.sharpening: nn.Linear = products[4]
 
     def forward(self, h: Tensor, memory: Tensor, previous: Tensor) -> Tensor:
-        """The next weighting [B, N]: equations 5 to 9."""
+        """Return the next weighting [B, N]: equations 5 to 9."""
         k = torch.tanh(_limited(self.key(h)))
         beta = softplus(_limited(self.strength(h)))
         g = torch.sigmoid(_limited(self.gate(h)))
@@ -60,10 +60,10 @@ class Head(nn.Module):
 
 
 class LiteralStep(nn.Module):
-    """A step of an NTM with an LSTM, a read head and a write head, from a model's parameters."""
+    """A step of an NTM with an LSTM, one read head and one write head."""
 
     def __init__(self, parameters: Mapping[str, Tensor]) -> None:
-        """Take the parameters by their names in the model's file."""
+        """`parameters` have the names of the model's file."""
         super().__init__()
         gates = parameters["controller.layers.0.gates.weight"]
         bias = parameters["controller.layers.0.gates.bias"]
@@ -107,7 +107,7 @@ class LiteralStep(nn.Module):
 
 
 def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    """A product `x @ weight + bias`."""
+    """Return the layer `x @ weight + bias`."""
     linear = nn.Linear(*weight.shape)
     with torch.no_grad():
         linear.weight.copy_(weight.T)

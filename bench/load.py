@@ -1,9 +1,9 @@
 """
-The load generator, `python -m bench.load`: work as lines of JSON in, what was measured out.
+The load generator, `python -m bench.load`. It reads work and writes results as lines of JSON.
 
-It shares the machine with the server, so it costs as little as it can: messages are serialised
-once and sent as bytes. Towards the echo it does what it does towards the server, message for
-message: write bytes, read bytes, parse them, look at what they are.
+It shares the machine with the server, so it uses little processor time: messages are serialised
+once and sent as bytes. It treats the echo exactly like the server: write bytes, read bytes, parse
+and check them.
 """
 
 from __future__ import annotations
@@ -37,27 +37,27 @@ WARM_UP_SECONDS = 0.5
 
 
 async def round_trips(address: str, count: int) -> dict[str, float]:
-    """Quantiles of the time of one step of one session, one step a message."""
+    """Measure the time of single steps of one session, one step a message."""
     async with connection(address) as channel, some_sessions(channel, 1) as (session,):
         call = channel.stream_stream(STEPS)()
         return await _timed(STEPS, call, message_of([step_of(session)]), count)
 
 
 async def echo_round_trips(address: str, count: int) -> dict[str, float]:
-    """The same of an echo of the same message."""
+    """Measure the same with an echo of the same message."""
     async with connection(address) as channel:
         call = channel.stream_stream(ECHO)()
         return await _timed(ECHO, call, message_of([step_of("0" * 32)]), count)
 
 
 async def streams(address: str, sessions: int, seconds: float) -> dict[str, float]:
-    """Throughput of sessions with a stream each, one step a message, on one connection."""
+    """Measure the throughput of sessions with a stream each, one step a message."""
     async with connection(address) as channel, some_sessions(channel, sessions) as opened:
         return await _streamed(channel, STEPS, opened, seconds)
 
 
 async def echo_streams(address: str, sessions: int, seconds: float) -> dict[str, float]:
-    """The same of an echo of the same messages."""
+    """Measure the same with an echo of the same messages."""
     async with connection(address) as channel:
         return await _streamed(channel, ECHO, ["0" * 32] * sessions, seconds)
 
@@ -73,10 +73,10 @@ async def multiplexed(
     token: str = "",
 ) -> dict[str, float]:
     """
-    Throughput of sessions on one stream, each with chunks of so many steps.
+    Measure the throughput of sessions on one stream, in chunks of `steps` steps.
 
-    At first every session gets a chunk, 64 of them a message; then, with each reply, those that it
-    had an outcome for.
+    Every session first gets a chunk, 64 chunks a message. Each reply is then followed by a message
+    with the next chunks of the sessions in that reply.
     """
     request = pb.CreateSessionRequest(model=MODEL, locations=locations)
     request.durability.policy = getattr(pb.Durability, policy)
@@ -104,7 +104,7 @@ async def multiplexed(
 async def among_wakings(
     address: str, rate: float, other: str, **arguments: Any
 ) -> dict[str, float]:
-    """What some work measures while others of the idle sessions are woken, so many a second."""
+    """Run some work while `rate` idle sessions a second make a step, and return its results."""
     waking = asyncio.create_task(sleepers.wakings(address, sys.maxsize, at_once=4, rate=rate))
     try:
         return await WORK[other](address=address, **arguments)
@@ -118,9 +118,9 @@ async def once_a_second(
     address: str, sessions: int, seconds: float, others: int, chunk: int
 ) -> dict[str, float]:
     """
-    Quantiles of the step time of sessions that each step once a second, at different moments.
+    Measure the step time of sessions that each step once a second, at different moments.
 
-    Meanwhile `others` sessions stream chunks as fast as they can, on one stream.
+    Meanwhile, `others` sessions stream chunks as fast as possible on one stream.
     """
     async with connection(address) as channel, some_sessions(channel, sessions) as opened:
         busy = []
@@ -149,9 +149,9 @@ async def lone(
     address: str, seconds: float, others: int, chunk: int, token: str, others_token: str
 ) -> dict[str, float]:
     """
-    Quantiles of the step time of one session, which pauses for 20 ms after each step.
+    Measure the step time of one session that pauses for 20 ms after each step.
 
-    Meanwhile `others` sessions of another principal stream chunks as fast as they can.
+    Meanwhile, `others` sessions of another principal stream chunks as fast as possible.
     """
     async with connection(address, token) as channel, some_sessions(channel, 1) as (session,):
         busy = []
@@ -173,11 +173,11 @@ async def lone(
 
 async def open_loop(address: str, sessions: int, rate: float, seconds: float) -> dict[str, float]:
     """
-    Quantiles of step time at a rate of steps that no slowness of the server reduces.
+    Measure the step time at a rate of steps that does not depend on the server.
 
-    Each step's time counts from the moment it was to be sent at, not from when it was sent: a
-    server that stalls is charged with all the steps that should have been made meanwhile
-    (coordinated omission). Sessions have a stream each and step at random moments.
+    A step's time starts when the step is due, not when it is sent. So a stall of the server counts
+    for every step that was due during it (no coordinated omission). Sessions have a stream each and
+    step at random moments.
     """
     async with connection(address) as channel:
         opened = await open_sessions(channel, sessions)
@@ -242,7 +242,7 @@ async def _timed(method: str, call: Any, message: bytes, count: int) -> dict[str
 
 
 def _look_at(method: str, message: bytes) -> None:
-    """Parse an answer, and see that it is what it should be."""
+    """Parse an answer and check it."""
     if method == ECHO:
         assert len(pb.StreamStepsRequest.FromString(message).operations) == 1
     else:

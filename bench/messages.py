@@ -1,4 +1,4 @@
-"""Messages of the load generators, serialised once and sent as bytes."""
+"""Messages of the load generator, serialised once and sent as bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ntm.v1 import ntm_pb2 as pb
 STEPS = "/ntm.v1.NtmService/StreamSteps"
 MODEL = "copy-ntm-lstm"
 INPUT_WIDTH, BITS = 9, 8
-"""A step of the copy task: eight random bits, and a ninth channel for the delimiter."""
+"""A step of the copy task has eight random bits and a delimiter."""
 
 _OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
@@ -23,7 +23,7 @@ _REQUEST = pb.CreateSessionRequest(model=MODEL)
 
 
 def outcomes_of(message: bytes) -> list[pb.Outcome]:
-    """What a reply holds. Raises RuntimeError if a step failed."""
+    """Return the outcomes in a message. Raises RuntimeError if a step failed."""
     outcomes = list(pb.StreamStepsResponse.FromString(message).outcomes)
     for outcome in outcomes:
         if outcome.WhichOneof("kind") != "reply":
@@ -35,7 +35,7 @@ def outcomes_of(message: bytes) -> list[pb.Outcome]:
 async def some_sessions(
     channel: Any, count: int, request: pb.CreateSessionRequest = _REQUEST
 ) -> AsyncIterator[list[str]]:
-    """Open sessions, and close them in the end."""
+    """Create sessions, and close them on exit."""
     sessions = await open_sessions(channel, count, request)
     yield sessions
     call = channel.stream_stream(STEPS)()
@@ -47,7 +47,7 @@ async def some_sessions(
 async def open_sessions(
     channel: Any, count: int, request: pb.CreateSessionRequest = _REQUEST
 ) -> list[str]:
-    """The ids of sessions that are new. Raises RuntimeError if they are fewer."""
+    """Create `count` sessions and return their ids. Raises RuntimeError if one was refused."""
     call = channel.stream_stream(STEPS)()
     sessions: list[str] = []
     while len(sessions) < count:
@@ -58,18 +58,18 @@ async def open_sessions(
             sessions += [outcome.opened.id for outcome in outcomes]
             some -= len(outcomes)
     if not all(sessions):
-        raise RuntimeError("the server opened fewer sessions than it was asked for")
+        raise RuntimeError("the server refused to create some of the sessions")
     return sessions
 
 
 def connection(address: str, token: str = "") -> Any:
-    """A connection, perhaps of a principal; as Any, for grpc's types know no calls of bytes."""
+    """Open a channel, with a token if any. It is Any because grpc's types lack calls of bytes."""
     interceptors = [_Authorized(token)] if token else []
     return grpc.aio.insecure_channel(address, options=_OPTIONS, interceptors=interceptors)
 
 
 class _Authorized(grpc.aio.StreamStreamClientInterceptor):
-    """Sends a token with every stream."""
+    """Adds a token to every stream."""
 
     def __init__(self, token: str) -> None:
         self._metadata = (("authorization", f"Bearer {token}"),)
@@ -82,14 +82,14 @@ class _Authorized(grpc.aio.StreamStreamClientInterceptor):
 
 
 def message_of(operations: list[pb.Operation]) -> bytes:
-    """A message of operations."""
+    """Serialise operations into one message."""
     return pb.StreamStepsRequest(operations=operations).SerializeToString()
 
 
 def step_of(
     session: str, steps: int = 1, tag: int = 0, traces: tuple[str, ...] = ()
 ) -> pb.Operation:
-    """A chunk of steps of the copy task; the same ones for the same tag."""
+    """Return a chunk of steps of the copy task. Equal tags give equal inputs."""
     inputs = np.zeros((steps, INPUT_WIDTH), "<f4")
     inputs[:, :BITS] = np.random.default_rng(tag).integers(0, 2, (steps, BITS))
     chunk = pb.Chunk(session_id=session, inputs=inputs.tobytes())

@@ -1,4 +1,4 @@
-"""What a number of sessions needs, by arithmetic on measured costs."""
+"""Compute what a number of sessions needs from measured costs."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ CONNECTIONS_OF_A_REPLICA = 8
 
 @dataclass(frozen=True)
 class Workload:
-    """What clients do."""
+    """The load of clients."""
 
     sessions: int
     active: float
-    """Share of the sessions that step at a time; each is active for `active_seconds` in a row."""
+    """The share of sessions that are active at a time, each for `active_seconds` in a row."""
     active_seconds: float
     steps_a_second: float
-    """Of an active session."""
+    """Steps of an active session."""
     chunk: int
-    """Steps in a message: 1, 8 or 32, for which costs are measured."""
+    """Steps in a message: 1, 8 or 32, the measured ones."""
     every_steps: int
-    """Steps between two saves, `checkpoint_every_steps`; 0 for synchronous: each chunk."""
+    """Steps between two saves (`checkpoint_every_steps`). 0 is synchronous: one a chunk."""
     locations: int = 128
     awake_seconds: float = 60.0
-    """How long a session stays awake that is not used, `sleep_after_seconds`."""
+    """The time after which an idle session is put to sleep (`sleep_after_seconds`)."""
     record: str = "full"
-    """Whether records are fresh, or full of outputs kept for clients, `MAX_REPLAY_BYTES`."""
+    """"fresh", or "full" of outputs kept for clients (`max_replay_bytes`)."""
     is_multiplexed: bool = False
-    """Whether clients carry many sessions on a stream, 64, or each has its own."""
+    """Whether clients carry 64 sessions on a stream. Otherwise each session has its own."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What one replica, Valkey or Envoy may use: a rule of thumb of operators, not measured."""
+    """The planned size of a replica, Valkey or Envoy. These are rules of thumb, not measured."""
 
     cores: float
     gigabytes: float
     gigabits_a_second: float = 10.0
     share: float = 0.6
-    """Of each of these that is planned with; the rest is for peaks, and for those that failed."""
+    """The planned share of each resource. The rest is for peaks and for failed units."""
 
 
 REPLICA = Unit(cores=1, gigabytes=8)
@@ -54,7 +54,7 @@ ENVOY = Unit(cores=4, gigabytes=8)
 
 @dataclass(frozen=True)
 class Needs:
-    """What a workload takes."""
+    """What a workload needs."""
 
     steps_a_second: float
     saves_a_second: float
@@ -66,24 +66,24 @@ class Needs:
     valkeys: int
     envoys: int
     loads: dict[str, float]
-    """Of each resource, how many units of its kind it would fill: 1 is one unit as planned."""
+    """The number of units that the load would fill, for each resource."""
 
     @property
     def first(self) -> str:
-        """The resource that runs out first where there is one unit of each kind."""
+        """The resource that runs out first with one unit of each kind."""
         return max(self.loads, key=self.loads.__getitem__)
 
 
 def needed(work: Workload, costs: Mapping[str, float]) -> Needs:
     """
-    What a workload takes, by arithmetic: rates times costs, over what a unit may use.
+    Compute what a workload needs: rates times costs, over the planned share of a unit.
 
-    Costs are those of `bench.costs`, in microseconds of processor time and bytes.
+    `costs` are those of `bench.costs`, in microseconds of processor time and bytes.
     """
     active = work.sessions * work.active
     steps = active * work.steps_a_second
     idle_seconds = work.active_seconds * (1 / work.active - 1)
-    # Idle times are exponential: those that outlast the time that a session stays awake.
+    # Idle times are exponential. This is the share that is longer than `awake_seconds`.
     slept = math.exp(-work.awake_seconds / idle_seconds)
     wakes = active / work.active_seconds * slept
     awake = active * (1 + idle_seconds * (1 - slept) / work.active_seconds)
@@ -97,7 +97,7 @@ def needed(work: Workload, costs: Mapping[str, float]) -> Needs:
     streams = active / (64 if work.is_multiplexed else 1)
     way = f"chunks of {work.chunk}" if work.is_multiplexed or work.chunk > 1 else "64 streams"
     step_us = costs[f"step us, {way}"]
-    if work.locations != 128:  # what a step's run takes more; the rest of a step is the same
+    if work.locations != 128:  # only the run of a step takes longer
         step_us += costs[f"step us, chunks of 32, N = {work.locations}"]
         step_us -= costs["step us, chunks of 32"]
     save_us, claim_us = (
@@ -167,6 +167,6 @@ def _memory(unit: Unit, used: float, at_rest: float = 0.0) -> float:
 
 
 def _by_size(name: str, size: float, costs: Mapping[str, float]) -> float:
-    """A cost of a record of that size: on the line through those of the two sizes measured."""
+    """Return a cost for a record of `size` bytes, interpolated between the measured sizes."""
     small, large = costs[f"{name}, 12 KB"], costs[f"{name}, 96 KB"]
     return small + (large - small) * (size - 12_288) / (98_304 - 12_288)

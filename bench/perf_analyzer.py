@@ -1,4 +1,4 @@
-"""Load on Triton by its own client, perf_analyzer, which is written in C++."""
+"""Load for Triton by its own client, perf_analyzer, which is written in C++."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 WINDOW_MILLISECONDS = 1000
-"""perf_analyzer reports on three windows at least."""
+"""perf_analyzer measures at least three windows."""
 
 LIMIT_SECONDS = 60
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What perf_analyzer saw at one number of sequences."""
+    """Results of perf_analyzer at one number of sequences."""
 
     steps_a_second: float
     p50_microseconds: float
@@ -27,11 +27,11 @@ def measure(
     command: Sequence[str], address: str, model: str, inputs: Path, sequences: int
 ) -> Measured:
     """
-    Stream that many sequences at a time, each sending its next step when it gets a reply.
+    Stream `sequences` sequences at a time. Each sends its next step when it gets a reply.
 
     Args:
-        command: what starts perf_analyzer.
-        inputs: JSON file with the steps of a few sequences, which are sent again and again.
+        command: starts perf_analyzer.
+        inputs: JSON file with the steps of a few sequences, which are sent repeatedly.
     """
     report = inputs.with_name(f"measured-{sequences}.csv")
     report.unlink(missing_ok=True)
@@ -39,7 +39,7 @@ def measure(
     workload += ["--input-data", str(inputs), "--concurrency-range", str(sequences)]
     windows = ["--measurement-mode", "time_windows"]
     windows += ["--measurement-interval", str(WINDOW_MILLISECONDS)]
-    # Any three windows do: rounds show how stable it is, for us and for Triton alike.
+    # Any three windows are enough: the rounds show the stability, for us as for Triton.
     windows += ["--stability-percentage", "999"]
     done = subprocess.run(
         [*command, *workload, *windows, "-f", str(report)],
@@ -54,7 +54,7 @@ def measure(
 
 
 def parse(report: str) -> Measured:
-    """Read the table that perf_analyzer writes, of one line."""
+    """Parse the table that perf_analyzer writes. It has one line."""
     (line,) = csv.DictReader(report.splitlines())
     return Measured(
         float(line["Inferences/Second"]), float(line["p50 latency"]), float(line["p99 latency"])

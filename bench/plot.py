@@ -1,4 +1,4 @@
-"""A picture of all rows: how far each is from its goal."""
+"""Draw all rows with their distance from the goal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REACHED, SHORT = "#2b7a4b", "#b5462f"
 
 
 def draw(rows: Sequence[Row], path: Path, title: str) -> None:
-    """Draw each row's margin as a bar on a logarithmic axis, and write it as PNG."""
+    """Draw the margin of each row as a bar on a logarithmic axis, and write a PNG."""
     figure = Figure(figsize=(9, 0.42 * len(rows) + 1.4), layout="constrained")
     axes = figure.add_subplot()
     upside_down = list(reversed(rows))
@@ -39,7 +39,7 @@ def draw(rows: Sequence[Row], path: Path, title: str) -> None:
             ha="left" if row.margin >= 1 else "right",
             fontsize=8,
         )
-    axes.set_xlabel("times better than the goal (left of 1: short of it)")
+    axes.set_xlabel("factor better than the goal (below 1: goal missed)")
     axes.set_title(title, fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

@@ -1,4 +1,4 @@
-"""The processes under test, and the load generator's, each apart from the others."""
+"""Start servers and the load generator, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from typing import Any
 from bench.row import ROOT, Options
 
 MODEL = "copy-ntm-lstm"
-"""The model that is served in every benchmark."""
+"""The model of every benchmark."""
 
 
 class Served:
     """A server in a process of its own."""
 
     def __init__(self, address: str, pid: int, monitoring: str = "") -> None:
-        """It listens there and is that process; the metrics are at `monitoring`."""
+        """`monitoring` is the address of the metrics."""
         self.address = address
         self.monitoring = monitoring
         self._pid = pid
 
     def cpu_seconds(self) -> float:
-        """Processor time that it has taken so far, in user and kernel mode."""
+        """Return the processor time so far, in user and kernel mode."""
         fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def resident_bytes(self) -> int:
-        """Memory that it has in RAM."""
+        """Return the resident memory."""
         pages = int(Path(f"/proc/{self._pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
@@ -41,11 +41,11 @@ class Load:
     """A load generator in a process of its own: `bench.load`."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
-        """Talk to it by lines of JSON."""
+        """`process` reads and writes lines of JSON."""
         self._process = process
 
     def __call__(self, work: str, **arguments: Any) -> dict[str, float]:
-        """Let it do some work, a coroutine of `bench.load`; what it measured."""
+        """Run a coroutine of `bench.load` by name, and return what it measured."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(json.dumps({"work": work, **arguments}), file=self._process.stdin, flush=True)
@@ -58,7 +58,7 @@ class Load:
 
 @contextmanager
 def server(options: Options, *flags: str, module: str = "service") -> Iterator[Served]:
-    """A server of the model, started as a user would, with more flags if there are any."""
+    """Start a server of the model, as a user does, with additional flags."""
     flags = ("--port=0", "--metrics-port=0", f"--models={MODEL}", *flags)
     command = (module, f"--device={options.device}", *flags)
     with _started(*command, folder=options.checkout, stderr=subprocess.PIPE) as process:
@@ -73,7 +73,7 @@ def server(options: Options, *flags: str, module: str = "service") -> Iterator[S
 
 @contextmanager
 def echo() -> Iterator[Served]:
-    """A server that only sends back what it gets."""
+    """Start a server that sends back every message."""
     with _started("bench.echo") as process:
         assert process.stdout is not None
         yield Served(process.stdout.readline().strip(), process.pid)
@@ -81,7 +81,7 @@ def echo() -> Iterator[Served]:
 
 @contextmanager
 def load() -> Iterator[Load]:
-    """A load generator."""
+    """Start a load generator."""
     with _started("bench.load", stdin=subprocess.PIPE) as process:
         yield Load(process)
 
@@ -111,5 +111,5 @@ def _started(
 
 
 def cores() -> int:
-    """Processors that this machine lets us use."""
+    """Return the number of processors that this process can use."""
     return len(os.sched_getaffinity(0))

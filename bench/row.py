@@ -1,4 +1,4 @@
-"""What a benchmark gives: a ratio, the goal it is held to, and what it was taken from."""
+"""The result of a benchmark: a ratio, its goal, and the samples."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Options:
-    """How benchmarks are run."""
+    """The options of a run of benchmarks."""
 
     rounds: int = 5
     device: str = "cpu"
-    """Where the server and the networks in this process run."""
+    """The device of the server and of the networks in this process."""
     checkout: Path = ROOT
-    """The project whose server is measured."""
+    """The checkout of the project whose server is measured."""
 
 
 class Unavailable(Exception):
@@ -34,9 +34,9 @@ class Row:
     ratio: float
     goal: float
     at_least: bool
-    """Whether the ratio should be at least the goal, or at most."""
+    """Whether the goal is the least ratio that is good; otherwise it is the greatest."""
     samples: dict[str, list[float]]
-    """What was measured, one value a round, by name with the unit."""
+    """One value a round, by name with unit."""
 
     @property
     def reached(self) -> bool:
@@ -45,11 +45,11 @@ class Row:
 
     @property
     def margin(self) -> float:
-        """How many times better than the goal: 1 at the goal, below 1 short of it."""
+        """The factor by which the ratio is better than the goal. Below 1, the goal is missed."""
         return self.ratio / self.goal if self.at_least else self.goal / self.ratio
 
     def text(self) -> str:
-        """The line, and below it each median with its spread."""
+        """Return the row as text, followed by each median with its range."""
         sign = ">=" if self.at_least else "<="
         verdict = "ok" if self.reached else "short"
         lines = [
@@ -67,9 +67,9 @@ Measure = Callable[[], float | Mapping[str, float]]
 
 def alternated(rounds: int, measures: Mapping[str, Measure]) -> dict[str, list[float]]:
     """
-    Take every measure once a round, after a round that does not count; the values by name.
+    Take every measure once a round, after a warm-up round. Return the values by name.
 
-    A measure that gives several values by name adds each under both names.
+    The values of a measure that returns a mapping have both names, joined.
     """
     samples: dict[str, list[float]] = {}
     for number in range(rounds + 1):

@@ -1,4 +1,4 @@
-"""Rows about the server: against the transport alone, the network alone, and itself elsewhere."""
+"""Rows about the server: against the bare transport, the bare network, and itself."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from service.models.slab import Slab
 SESSIONS = 64
 CHUNK = 32
 SECONDS = 2.0
-"""How long each measurement of throughput takes, after its warm-up."""
+"""The duration of a measurement of throughput, after its warm-up."""
 
 WEIGHTINGS = ["read_weighting", "write_weighting"]
 
 
 def step_latency(options: Options) -> Row:
-    """One session, one step at a time: against the transport plus the network's run."""
+    """Compare a lone step with the transport plus a run of the network."""
     network = load_network(options)
     with _server_and_load(options) as (served, load), processes.echo() as echo:
         samples = alternated(
@@ -52,7 +52,7 @@ def step_latency(options: Options) -> Row:
 
 
 def step_throughput(options: Options) -> Row:
-    """Many sessions with a stream each: against the transport."""
+    """Compare many sessions with a stream each with the transport."""
     with _server_and_load(options) as (served, load), processes.echo() as echo:
         samples = alternated(
             options.rounds,
@@ -66,7 +66,7 @@ def step_throughput(options: Options) -> Row:
 
 
 def multiplexed(options: Options) -> Row:
-    """Many sessions on one stream, against a stream each."""
+    """Compare many sessions on one stream with a stream each."""
     with _server_and_load(options) as (served, load):
         samples = alternated(
             options.rounds,
@@ -81,10 +81,9 @@ def multiplexed(options: Options) -> Row:
 
 def chunked(options: Options) -> Row:
     """
-    Many sessions with chunks: against onnxruntime alone on the same graph and batch.
+    Compare many sessions with chunks with bare onnxruntime, on the same graph and batch.
 
-    Runs are made on one thread, in the server as in the loop; what they reach on every core is
-    measured beside it.
+    Both make runs on one thread. The throughput with runs on every core is kept as a sample.
     """
     network = load_network(options)
     with (
@@ -104,7 +103,7 @@ def chunked(options: Options) -> Row:
 
 
 def traces(options: Options) -> Row:
-    """All weightings of every step, against none."""
+    """Compare steps with all weightings traced with steps without traces."""
     with _server_and_load(options) as (served, load):
         samples = alternated(
             options.rounds,
@@ -118,7 +117,7 @@ def traces(options: Options) -> Row:
 
 
 def metrics(options: Options) -> Row:
-    """What observing costs: a server that is scraped every second, against one that is blind."""
+    """Compare a server with metrics, logs and scrapes with one that records nothing."""
     with (
         _server_and_load(options) as (observed, load),
         processes.server(options, module="bench.unobserved") as blind,
@@ -136,7 +135,7 @@ def metrics(options: Options) -> Row:
 
 
 def sessions(options: Options) -> Row:
-    """Ten thousand live sessions, few of them active, against only those few."""
+    """Compare 64 active sessions among ten thousand live ones with the 64 alone."""
     live = 10_000
     flags = ("--max-sessions=20000",)
     with (
@@ -157,7 +156,7 @@ def sessions(options: Options) -> Row:
 
 
 def memory(options: Options) -> Row:
-    """Resident memory of the server for each session more, against the bytes of its state."""
+    """Compare the server's memory for one more session with the bytes of its state."""
     samples: dict[str, list[float]] = {"bytes a session": [], "state, bytes": []}
     for _ in range(options.rounds):
         with _server_and_load(options, "--max-sessions=20000") as (served, load):
@@ -175,7 +174,7 @@ def memory(options: Options) -> Row:
 
 
 def long_memory(options: Options) -> Row:
-    """A memory of many locations against one of few."""
+    """Compare a memory of many locations with one of few."""
     with _server_and_load(options) as (served, load):
         samples = alternated(
             options.rounds,
@@ -190,7 +189,7 @@ def long_memory(options: Options) -> Row:
 
 
 def fairness(options: Options) -> Row:
-    """Sessions that step once a second, among sessions that stream, against those alone."""
+    """Compare sessions that step once a second among streaming sessions with them alone."""
     slow, others, chunk = 16, 63, 1024
 
     def measured(served: Served, load: Load, streaming: int) -> Measure:
@@ -210,7 +209,7 @@ def fairness(options: Options) -> Row:
 
 
 def tenants(options: Options) -> Row:
-    """One session of a principal, among another's many that stream, against it alone."""
+    """Compare a session among many streaming sessions of another principal with it alone."""
     others, chunk = 255, 1024
     tokens = {name: secrets.token_hex() for name in ("one", "many")}
 
@@ -240,7 +239,7 @@ def _among_others(
     measured: Callable[[Served, Load, int], Measure],
     others: int,
 ) -> tuple[float, dict[str, list[float]]]:
-    """The p99 among so many sessions that stream over that alone, and the samples of both."""
+    """Return the p99 among streaming sessions over the p99 alone, and the samples of both."""
     measures = {
         "among others, ": measured(*running, others),
         "alone, ": measured(*running, 0),
@@ -266,16 +265,15 @@ BENCHMARKS: dict[str, Callable[[Options], Row]] = {
 
 
 def load_network(options: Options) -> Network:
-    """The model's network, in this process."""
+    """Load the network of the model in this process."""
     return Network((ROOT / "models" / MODEL / MODEL_FILE).read_bytes(), options.device)
 
 
 def bare_steps_a_second(network: Network, rows: int, seconds: float = 1.0) -> float:
     """
-    Throughput of onnxruntime alone, on the graphs that are served, in this process.
+    Return the throughput in steps/s of onnxruntime on the served graphs, in this process.
 
-    A lone row is stepped once a run, as when it comes alone; more rows as many times a run as
-    the server does at most.
+    One row makes one step a run. More rows make as many steps a run as the server makes at most.
     """
     ticks = 1 if rows == 1 else network.bursts[-1]
     slab = Slab(network, network.spec.default_locations)
@@ -293,7 +291,7 @@ def bare_steps_a_second(network: Network, rows: int, seconds: float = 1.0) -> fl
 
 
 def _token_line(principal: str, token: str) -> str:
-    """The line of a tokens file that lets a principal in."""
+    """Return the line of a tokens file for a principal."""
     digest = hashlib.sha256(token.encode()).hexdigest()
     return json.dumps({"principal": principal, "scopes": list(SCOPES), "sha256": digest}) + "\n"
 
@@ -306,7 +304,7 @@ def _server_and_load(options: Options, *flags: str) -> Iterator[tuple[Served, Lo
 
 @contextmanager
 def _scraped(served: Served) -> Iterator[None]:
-    """Fetch the server's metrics every second meanwhile."""
+    """Fetch the metrics of the server every second."""
     ended = threading.Event()
 
     def scrape() -> None:
@@ -324,7 +322,7 @@ def _scraped(served: Served) -> Iterator[None]:
 
 
 def streams(served: Served, load: Load, work: str = "streams") -> Callable[[], Mapping[str, float]]:
-    """Measures throughput of many sessions with a stream each, and the server's processor time."""
+    """Return a measure: steps/s of sessions with a stream each, and the server's CPU time."""
     return lambda: with_cpu(
         served, lambda: load(work, address=served.address, sessions=SESSIONS, seconds=SECONDS)
     )
@@ -338,7 +336,7 @@ def stepped_together(
     traces: list[str] | None = None,
     policy: str = "POLICY_UNSPECIFIED",
 ) -> Callable[[], Mapping[str, float]]:
-    """Measures throughput of many sessions on one stream, and the server's processor time."""
+    """Return a measure: steps/s of sessions on one stream, and the server's CPU time."""
     return lambda: with_cpu(
         served,
         lambda: load(
@@ -355,7 +353,7 @@ def stepped_together(
 
 
 def with_cpu(served: Served, work: Callable[[], dict[str, float]]) -> Mapping[str, float]:
-    """What some work measured, with the processor time that each step cost the server."""
+    """Run some work; return its measurements and the server's processor time for a step."""
     cpu, wall = served.cpu_seconds(), time.perf_counter()
     measured = work()
     cores = (served.cpu_seconds() - cpu) / (time.perf_counter() - wall)
@@ -368,6 +366,6 @@ def with_cpu(served: Served, work: Callable[[], dict[str, float]]) -> Mapping[st
 def _throughput(
     name: str, workload: str, goal: float, samples: dict[str, list[float]], one: str, other: str
 ) -> Row:
-    """The row of a throughput divided by another."""
+    """Return the row of one throughput divided by another."""
     ratio = median(samples[f"{one}steps/s"]) / median(samples[f"{other}steps/s"])
     return Row(name, workload, ratio, goal, True, samples)

@@ -1,4 +1,4 @@
-"""The row about training: this project's trainer against the loop of loudinthecloud/pytorch-ntm."""
+"""The row about training: our trainer against the loop of loudinthecloud/pytorch-ntm."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOCATIONS, WIDTH, CELLS, BITS, LONGEST = 128, 20, 100, 8, 20
 
 
 def train(options: Options) -> Row:
-    """Training sequences a second on copy, both with one thread and 128 locations."""
+    """Compare training sequences a second on copy, with one thread and 128 locations."""
     torch.set_num_threads(1)
     run = Run.new(replace(CONFIGURATIONS[CONFIGURATION], locations=(LOCATIONS,)), seed=1)
     peer = PeerTraining()
@@ -45,12 +45,12 @@ BENCHMARKS: dict[str, Callable[[Options], Row]] = {"train": train}
 
 @denormals_as_zeros()
 def ours_a_second(run: Run) -> float:
-    """Sequences a second of the project's own updates."""
+    """Return the sequences a second of our updates."""
     return run.configuration.batch * sequences_a_second(lambda: update(run))
 
 
 def sequences_a_second(one: Callable[[], object]) -> float:
-    """How often something is done in a second."""
+    """Return the calls a second of a function."""
     started, done = time.perf_counter(), 0
     while time.perf_counter() - started < SECONDS:
         one()
@@ -60,14 +60,15 @@ def sequences_a_second(one: Callable[[], object]) -> float:
 
 class PeerTraining:
     """
-    Batch 1, a sequence at a time, step by step in Python; RMSprop; gradients clipped by value.
+    The loop of pytorch-ntm, written anew from its structure and its defaults.
 
-    The structure, not the code, of that project at its defaults: an LSTM controller of 100, a
-    product a head, shifting by a convolution for each sequence, lengths 1 to 20 of 8 bits.
+    Batch 1, one sequence at a time, step by step in Python; RMSprop; gradients clipped by value; an
+    LSTM controller of 100; one product a head; shifts by a convolution for each sequence; lengths 1
+    to 20 of 8 bits.
     """
 
     def __init__(self) -> None:
-        """Make a network and its optimiser."""
+        """Draw the parameters and make the optimiser."""
         torch.manual_seed(0)
         self.controller = nn.LSTM(BITS + 1 + WIDTH, CELLS)
         self.read_head = nn.Linear(CELLS, WIDTH + 6)
@@ -79,7 +80,7 @@ class PeerTraining:
         self.optimiser = torch.optim.RMSprop(self.parameters, lr=1e-4, momentum=0.9, alpha=0.95)
 
     def update(self) -> None:
-        """Learn from one sequence."""
+        """Make one update, from one sequence."""
         length = int(torch.randint(1, LONGEST + 1, ()))
         vectors = torch.randint(0, 2, (length, 1, BITS)).float()
         inputs = torch.zeros(2 * length + 1, 1, BITS + 1)
@@ -118,7 +119,7 @@ class PeerTraining:
 
 
 def _addressed(parameters: Tensor, memory: Tensor, previous: Tensor) -> Tensor:
-    """A head's next weighting [1, N]: equations 5 to 9."""
+    """Return the next weighting [1, N] of a head: equations 5 to 9."""
     key, strength, gate, shift, sharpening = torch.split(parameters, [WIDTH, 1, 1, 3, 1], 1)
     similarity = cosine_similarity(memory + 1e-16, key[:, None] + 1e-16, dim=-1)
     content = softmax(softplus(strength) * similarity, 1)

@@ -1,4 +1,4 @@
-"""The peer: Triton 2.51, whose sequence batcher steps the same network on the same onnxruntime."""
+"""The peer Triton 2.51: its sequence batcher steps the same network on the same onnxruntime."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SESSIONS = 64
 SECONDS = 2.0
 START_SECONDS = 60
 MOST_VECTORS = 24
-"""Of the copy sequences that Triton gets: from 16 vectors, with a delimiter and as many answers."""
+"""The longest copy sequence for Triton; the shortest has 16 vectors."""
 
 TRITON = f"Triton, {SESSIONS} sequences, "
 WORKLOADS = {
@@ -40,13 +40,13 @@ WORKLOADS = {
     ),
     "peer-triton-chunked": (f"{SESSIONS} sessions on one stream, chunks of 32", 25.0),
 }
-"""Of our server, by row: the workload, and the goal for its throughput over Triton's best."""
+"""By row: the workload of our server, and the goal for its throughput over Triton's best."""
 
 
 def peer_triton(options: Options) -> list[Row]:
-    """Our server's throughput in three workloads against Triton's at as many sequences."""
+    """Compare our server in three workloads with Triton at the same number of sequences."""
     if options.device == "cuda":
-        raise Unavailable("Triton is measured on the CPU only")
+        raise Unavailable("Triton is measured on the CPU only; use --device cpu")
     environment = triton_environment.ready()
     inputs = write_sequences(FOLDER / "inputs.json")
     with (
@@ -72,7 +72,7 @@ BENCHMARKS: dict[str, Callable[[Options], list[Row]]] = {"peer-triton": peer_tri
 def _alternated(
     rounds: int, triton: Callable[[], perf_analyzer.Measured], ours: str, load: Load
 ) -> dict[str, list[float]]:
-    """All values of each row by its name, and all of Triton's by names that tell what they are."""
+    """Return the values of each row by its name, and the values of Triton by description."""
     measured: list[perf_analyzer.Measured] = []
 
     def triton_steps_a_second() -> float:
@@ -102,7 +102,7 @@ def _samples(prefix: str, measured: list[perf_analyzer.Measured]) -> dict[str, l
 
 
 def _rows(samples: dict[str, list[float]]) -> list[Row]:
-    """The rows; the first has all that was measured of Triton, the others its best throughput."""
+    """Return the rows. The first has all samples of Triton, the others its best throughput."""
     best = {name: values for name, values in samples.items() if name == TRITON + "steps/s"}
     details = {name: values for name, values in samples.items() if name not in WORKLOADS}
     rows: list[Row] = []
@@ -115,7 +115,7 @@ def _rows(samples: dict[str, list[float]]) -> list[Row]:
 
 
 def write_sequences(path: Path) -> Path:
-    """Write copy sequences as perf_analyzer reads them, of lengths that keep them out of step."""
+    """Write copy sequences for perf_analyzer, of different lengths so that they do not align."""
     generator = np.random.default_rng(0)
     sequences = []
     for vectors in range(16, MOST_VECTORS + 1):
@@ -128,7 +128,7 @@ def write_sequences(path: Path) -> Path:
 
 
 def _check(environment: Environment, address: str, inputs: Path) -> None:
-    """Refuse to measure a Triton whose outputs are not the network's."""
+    """Raise RuntimeError if Triton's outputs differ from the network's."""
     done = subprocess.run(
         [environment.python, "-m", "bench.triton_check", address, MODEL, GRAPH, inputs],
         cwd=ROOT,
@@ -142,7 +142,7 @@ def _check(environment: Environment, address: str, inputs: Path) -> None:
 
 @contextmanager
 def _triton(environment: Environment) -> Iterator[str]:
-    """The address of a Triton that serves the model."""
+    """Start a Triton that serves the model; enter with its address."""
     address, log = f"127.0.0.1:{_free_port()}", FOLDER / "server.log"
     with (
         log.open("w") as output,
@@ -180,13 +180,13 @@ def _command(environment: Environment, address: str) -> list[str]:
         "--allow-metrics=false",
         "--disable-auto-complete-config",
         "--exit-timeout-secs=10",
-        # With the default of 8, 64 streams make this release crash about every second time.
+        # With the default of 8, this release crashes about every second time at 64 streams.
         "--grpc-infer-allocation-pool-size=1024",
     ]
 
 
 def _variables(environment: Environment) -> dict[str, str]:
-    """The process's environment: Python models find their packages by PATH, and our spec."""
+    """Return the environment in which Python models find their packages and our spec."""
     libraries = [environment.packages / "nvidia_pytriton.libs", sysconfig.get_config_var("LIBDIR")]
     return {
         **os.environ,
@@ -198,7 +198,7 @@ def _variables(environment: Environment) -> dict[str, str]:
 
 
 def _write_repository() -> Path:
-    """Triton's model repository, with one version of one model."""
+    """Write Triton's model repository, with one version of one model."""
     repository = FOLDER / "models"
     version = repository / MODEL / "1"
     version.mkdir(parents=True, exist_ok=True)
@@ -213,7 +213,7 @@ def _await_start(process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while "Started GRPCInferenceService" not in log.read_text():
         if process.poll() is not None or time.monotonic() > deadline:
-            raise Unavailable(f"Triton did not start; {log.relative_to(ROOT)} says why")
+            raise Unavailable(f"Triton did not start; see {log.relative_to(ROOT)}")
         time.sleep(0.1)
 
 

@@ -1,4 +1,4 @@
-"""In Triton's environment: check that Triton carries each sequence's state from step to step."""
+"""Check that Triton carries the state of each sequence; runs in Triton's environment."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TOLERANCE = 1e-5
 
 
 def main(address: str, model: str, graph: Path, sequences: Path) -> str | None:
-    """What is wrong with the outputs that Triton gives for the sequences in the file, if any."""
+    """Return how Triton's outputs for the sequences of a file differ, or None if they agree."""
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     spec = ModelSpec.from_json(session.get_modelmeta().custom_metadata_map[METADATA_KEY])
     inputs = [
@@ -37,7 +37,7 @@ def main(address: str, model: str, graph: Path, sequences: Path) -> str | None:
 def _streamed(
     address: str, model: str, spec: ModelSpec, inputs: Sequence[Float32]
 ) -> list[Float32]:
-    """The outputs of all sequences, stepped at the same time on one stream."""
+    """Return the outputs of all sequences, stepped together on one stream."""
     replies: SimpleQueue[tuple[Any, Any]] = SimpleQueue()
     outputs = [np.empty((len(steps), spec.output_width), np.float32) for steps in inputs]
     with grpc.InferenceServerClient(address) as client:
@@ -64,7 +64,7 @@ def _streamed(
 
 
 def _stepped(session: onnxruntime.InferenceSession, spec: ModelSpec, inputs: Float32) -> Float32:
-    """The outputs of one sequence alone, by the plain graph."""
+    """Return the outputs of one sequence, computed by the plain graph."""
     states = [tensor.initial_value(spec.default_locations)[None] for tensor in spec.state]
     names = [spec.output, *(tensor.output for tensor in spec.state)]
     outputs = []

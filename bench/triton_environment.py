@@ -1,4 +1,4 @@
-"""What Triton and its load generator need, installed below build/ when first asked for."""
+"""The environment of Triton and its load generator, installed below build/ at first use."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ import onnxruntime
 from bench.row import ROOT, Unavailable
 
 FOLDER = ROOT / "build" / "triton"
-"""Holds everything that this benchmark writes."""
+"""The folder of everything that this benchmark writes."""
 
 TRITON = "nvidia-pytriton==0.7.0"
-"""The wheel that holds Triton 2.51 with its Python backend."""
+"""The wheel with Triton 2.51 and its Python backend."""
 
 PERF_ANALYZER = "perf-analyzer==2.60.0"
 GLIBC = (2, 38)
-"""What perf_analyzer was built for."""
+"""The oldest glibc that perf_analyzer runs on."""
 
 NEWER_SUITE = "trixie"
 NEWER_PACKAGES = ("libc6", "libgcc-s1", "libssl3t64", "libstdc++6", "libzstd1", "zlib1g")
-"""Where Debian has an older glibc: what perf_analyzer loads, and the suite it is taken from."""
+"""For a Debian with an older glibc: the libraries of perf_analyzer, and their suite."""
 
 
 @dataclass(frozen=True)
 class Environment:
-    """Where things are once they are installed."""
+    """The paths of what is installed."""
 
     folder: Path
 
     @property
     def python(self) -> Path:
-        """The interpreter that has tritonclient and onnxruntime."""
+        """The interpreter with tritonclient and onnxruntime."""
         return self.folder / "venv" / "bin" / "python"
 
     @property
     def packages(self) -> Path:
-        """Where pip put them."""
+        """The folder of its packages."""
         return Path(sysconfig.get_path("purelib", vars={"base": str(self.folder / "venv")}))
 
     @property
@@ -55,7 +55,7 @@ class Environment:
 
     @property
     def perf_analyzer(self) -> list[str]:
-        """The command that starts perf_analyzer, on a newer glibc where one was needed."""
+        """The command of perf_analyzer, with a newer glibc if one is needed."""
         binary = str(self.folder / "wheel" / "perf_analyzer" / "bin" / "perf_analyzer")
         libraries = self._newer / "usr" / "lib" / "x86_64-linux-gnu"
         if not libraries.exists():
@@ -69,10 +69,10 @@ class Environment:
 
 def ready() -> Environment:
     """
-    The environment; installed at the first call, and again when what it should hold changes.
+    Return the environment. Install it at the first call, and again when its contents change.
 
     Raises:
-        Unavailable: this machine cannot have it.
+        Unavailable: the environment cannot be installed on this machine.
     """
     if sys.platform != "linux" or platform.machine() != "x86_64":
         raise Unavailable("Triton's wheel is for Linux on x86-64 only")
@@ -91,7 +91,7 @@ def _install(environment: Environment) -> None:
     folder = environment.folder
     _run("making an environment", [sys.executable, "-m", "venv", str(folder / "venv")])
     pip = [str(environment.python), "-m", "pip", "--disable-pip-version-check", "install"]
-    # Triton's wheel wants a numpy older than the one that constraints.txt has.
+    # Triton's wheel requires an older numpy than constraints.txt has.
     _run("installing Triton", [*pip, TRITON, _runtime(), "numpy"])
     _install_stub(environment.triton)
     target = ["--target", str(folder / "wheel"), "--platform", "manylinux_2_38_x86_64"]
@@ -105,12 +105,12 @@ def _install(environment: Environment) -> None:
 
 
 def _runtime() -> str:
-    """The onnxruntime that our server runs on, as built for the CPU."""
+    """Return the requirement of our server's onnxruntime, in its build for the CPU."""
     return f"onnxruntime=={onnxruntime.__version__}"
 
 
 def _install_stub(triton: Path) -> None:
-    """Put the program that runs Python models, one for each version of Python, where it belongs."""
+    """Move the program that runs Python models, for this version of Python, into its place."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     stub = triton / "python_backend_stubs" / version / "triton_python_backend_stub"
     if not stub.exists():
@@ -121,16 +121,16 @@ def _install_stub(triton: Path) -> None:
 def _glibc() -> tuple[int, ...]:
     name, version = platform.libc_ver()
     if name != "glibc":
-        raise Unavailable("perf_analyzer needs glibc")
+        raise Unavailable("perf_analyzer needs glibc; this system has another C library")
     return tuple(int(part) for part in version.split("."))
 
 
 def _install_newer_libraries(apt: Path, target: Path) -> None:
-    """Unpack a newer Debian's libraries beside this one's, from the same mirror."""
+    """Unpack libraries of a newer Debian into the environment, from the same mirror."""
     suite = _debian_suite()
     if not suite or not shutil.which("apt-get"):
         wanted = ".".join(str(part) for part in GLIBC)
-        raise Unavailable(f"perf_analyzer needs glibc {wanted}, or Debian's apt to get it with")
+        raise Unavailable(f"perf_analyzer needs glibc {wanted}, or Debian's apt to download it")
     for folder in ("state/lists/partial", "cache/archives/partial", "packages"):
         (apt / folder).mkdir(parents=True)
     (apt / "status").touch()
@@ -152,7 +152,7 @@ def _install_newer_libraries(apt: Path, target: Path) -> None:
 
 
 def _debian_suite() -> str | None:
-    """Which Debian this is, if it is one."""
+    """Return the codename of this Debian; None on other systems."""
     try:
         system = platform.freedesktop_os_release()
     except OSError:
@@ -161,10 +161,10 @@ def _debian_suite() -> str | None:
 
 
 def mirror(printed: str, suite: str) -> str:
-    """Where this machine takes a suite from, by what `apt-get update --print-uris` printed."""
+    """Return the mirror of a suite in the output of `apt-get update --print-uris`."""
     found = re.search(rf"^'(.+)/dists/{re.escape(suite)}/InRelease'", printed, re.MULTILINE)
     if not found:
-        raise Unavailable(f"apt has no source of {suite} whose mirror might have {NEWER_SUITE}")
+        raise Unavailable(f"apt has no source for {suite} from which to download {NEWER_SUITE}")
     return found[1]
 
 
@@ -174,7 +174,7 @@ def _apt(settings: Mapping[str, object], folder: Path, *command: str) -> str:
 
 
 def _run(what: str, command: Sequence[str], folder: Path = ROOT) -> str:
-    """What the command printed."""
+    """Run a command and return its output. Raises Unavailable if it fails."""
     done = subprocess.run(
         command,
         cwd=folder,

@@ -1,4 +1,4 @@
-"""Triton's model: steps the batch's sequences together, with their states by correlation id."""
+"""Triton's model: steps the sequences of a batch together; keeps states by correlation id."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ START, END = 1, 2
 
 
 class TritonPythonModel:
-    """What Triton's Python backend looks for: one network, and the states of its sequences."""
+    """The class that Triton's Python backend loads: a network and the states of its sequences."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the step graph that lies beside this file."""
+        """Load the step graph beside this file."""
         path = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1  # as our server has it
@@ -36,7 +36,7 @@ class TritonPythonModel:
         self._states: dict[int, list[Float32]] = {}
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """One step of each request's sequence."""
+        """Make one step of the sequence of each request."""
         sequences = [request.correlation_id() for request in requests]
         for request, sequence in zip(requests, sequences, strict=True):
             if request.flags() & START:
@@ -53,7 +53,7 @@ class TritonPythonModel:
         ]
 
     def _feeds(self, requests: Sequence[Any], sequences: Sequence[int]) -> dict[str, Float32]:
-        """The graph's inputs for the batch: a row for each request."""
+        """Return the inputs of the graph: a row for each request."""
         name = self._spec.input
         inputs = [triton.get_input_tensor_by_name(request, name).as_numpy() for request in requests]
         feeds = {name: np.concatenate(inputs)}

@@ -1,4 +1,4 @@
-"""A server that counts and logs nothing of what it serves, `python -m bench.unobserved`."""
+"""A server without metrics and logs, for comparison: `python -m bench.unobserved`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.telemetry.metrics import Observations
 
 
 def _nothing(*_: object, **__: object) -> None:
-    """Take the place of whatever observes."""
+    """Replace a method that observes."""
 
 
 def _blind() -> None:

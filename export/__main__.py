@@ -13,10 +13,10 @@ import torch
 
 from export import card, evaluation, sweep, training
 from export import report as report_file
+from export.architectures import ARCHITECTURES
 from export.configuration import Configuration, Trial
 from export.configurations import CONFIGURATIONS, PAPER
 from export.evaluation import Result
-from export.network import ARCHITECTURES
 from export.served import ServedModel
 from export.training import Run
 from export.verification import OnnxRunner

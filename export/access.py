@@ -32,7 +32,7 @@ from export.kernels import (
     softmax,
     tanh_of,
 )
-from export.network import PREACTIVATION_LIMIT, SHIFTS
+from export.ntm import PREACTIVATION_LIMIT, SHIFTS
 
 LIMIT = np.float32(PREACTIVATION_LIMIT)
 NORM_FLOOR = np.float32(NORM_EPSILON)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from export.architectures import ARCHITECTURES
 from export.configuration import Configuration, Trial
 
 COPY_VALIDATION = (Trial((20,), 128, 64), Trial((120,), 128, 32), Trial((1000,), 1024, 4))
@@ -290,6 +291,7 @@ def _paper(
 ) -> Configuration:
     """A row of the paper's tables 1 to 3, with the optimiser of its section 4.6."""
     ours = CONFIGURATIONS[f"{task}-{architecture}"]
+    locations = 128 if ARCHITECTURES[architecture].has_memory else 0
     return Configuration(
         task,
         architecture,
@@ -297,8 +299,8 @@ def _paper(
         layers,
         heads,
         heads,
-        locations=(0 if architecture == "lstm" else 128,),
-        default_locations=0 if architecture == "lstm" else 128,
+        locations=(locations,),
+        default_locations=locations,
         initial_memory="learned",
         gate_bias=0.0,
         optimiser="rmsprop",

@@ -10,17 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from export import evaluation
+from export.architectures import ARCHITECTURES
 from export.curve import LOWEST_SHOWN, Curves
 from export.verification import OnnxRunner
 from ntm_tasks import TASKS, Float32, Purpose, Size, generator_for, size_text
-
-COLOURS = {"ntm-ff": "tab:blue", "ntm-lstm": "tab:green", "lstm": "tab:orange"}
-
-NAMES = {
-    "ntm-ff": "NTM, feedforward controller",
-    "ntm-lstm": "NTM, LSTM controller",
-    "lstm": "LSTM",
-}
 
 EXAMPLES: Mapping[str, Sequence[Size]] = {
     "copy": ((10,), (20,), (30,), (50,), (120,)),
@@ -48,8 +41,8 @@ def learning(
             axes.plot(
                 [point.sequences / 1000 for point in points],
                 [max(point.bits_per_sequence, LOWEST_SHOWN) for point in points],
-                color=COLOURS[arch],
-                label=NAMES[arch] if strong else None,
+                color=ARCHITECTURES[arch].colour,
+                label=_legend(arch) if strong else None,
                 linewidth=1.8 if strong else 0.7,
                 alpha=1 if strong else 0.35,
                 zorder=3 if strong else 2,
@@ -75,7 +68,9 @@ def by_items(path: Path, bits: Mapping[str, Sequence[tuple[int, float]]]) -> Non
     axes.axvspan(0, most + 0.5, color="0.93", label=f"trained on (2 to {most} items)")
     for arch, values in bits.items():
         items, costs = zip(*values, strict=True)
-        axes.plot(items, costs, "o-", color=COLOURS[arch], label=NAMES[arch], linewidth=1.5)
+        axes.plot(
+            items, costs, "o-", color=ARCHITECTURES[arch].colour, label=_legend(arch), linewidth=1.5
+        )
     axes.set_xlim(1.5, 20.5)
     axes.set_ylim(bottom=-0.5)
     axes.set_xlabel("items in the sequence")
@@ -108,12 +103,17 @@ def examples(path: Path, task: str, models: Mapping[str, Path], sizes: Sequence[
             runner = OnnxRunner(file.read_bytes())
             found = evaluation.outputs(runner, batch, runner.spec.default_locations)[due, 0].T
             axes = grid[row][column]
-            _picture(axes, found, NAMES[arch].replace(", ", ",\n") if column == 0 else "")
+            _picture(axes, found, _legend(arch).replace(", ", ",\n") if column == 0 else "")
             wrong = np.argwhere((found > 0.5) != (targets > 0.5))
             axes.plot(wrong[:, 1], wrong[:, 0], "s", color="red", markersize=1.6)
             axes.set_xlabel(f"{len(wrong)} of {targets.size} wrong", fontsize=8)
     figure.suptitle(f"{task}: answers to one sequence of each size; red: wrong bits", fontsize=11)
     figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def _legend(name: str) -> str:
+    architecture = ARCHITECTURES[name]
+    return architecture.legend or architecture.title
 
 
 def _picture(axes: Axes, values: Float32, label: str) -> None:

@@ -1,358 +1,118 @@
-"""The networks as pure functions: (input, state) -> (output logits, state, trace).
+"""
+What a network is to the trainer and to the exporter, and how an architecture describes itself.
 
-A network holds its parameters and nothing else. Shapes: B sequences, R read and W write heads
-(H = R + W, read heads first), N memory locations of width M, X inputs, Y outputs, C the size of
-each of the controller's L layers. No parameter depends on N, but for a learned initial memory.
+Shapes here and in the networks: T steps, B sequences, X inputs, Y outputs, N memory locations.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
-from export import addressing
-from service.spec import Initial
+from export.arena import Arena
+from service.spec import Initial, TraceTensor
 
-ARCHITECTURES = ("ntm-lstm", "ntm-ff", "lstm")
-
-INITIAL_MEMORIES = {
-    "constant": Initial("constant", (1e-6,)),
-    "positional": Initial("positional", (4.0, 16.0, 64.0, 256.0, 1024.0)),
-}
-"""
-What the memory may hold before the first step, besides learned values.
-
-With a constant memory nothing tells one location from another. The positional one marks each: the
-first two wavelengths by four signs each, for a lookup of one of many; the long ones by values that
-change slowly, for a place chosen by a number, such as a priority.
-"""
-
-SHIFTS = (-1, 0, 1)
-"""The shifts a head may choose from, in the order of its shift distribution."""
-
-PREACTIVATION_LIMIT = 20.0
-"""Head parameters are cut off here before their activation functions: nothing can overflow."""
+State = NamedTuple
+"""What a network carries from step to step: a named tuple of float32 tensors, batch axis first."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a network's parameters are made from; those of the memory mean nothing to a baseline."""
+    """What a network's parameters are made from. A network without memory ignores the memory's."""
 
     input_width: int
     output_width: int
     controller_size: int
     layers: int
-    """Of the controller or the LSTM baseline."""
+    """Of the controller."""
     read_heads: int
     write_heads: int
     memory_width: int
     gate_bias: float = 0.0
-    """Where the bias of every gate starts: below zero, heads start by shifting, not by content."""
+    """The initial bias of every gate. Below zero, heads start by shifting, not by content."""
     initial_memory: str = "constant"
-    """One of `INITIAL_MEMORIES`, or "learned"."""
+    """A key of `ntm.INITIAL_MEMORIES`, or "learned"."""
     locations: int = 0
     """N, if the initial memory is learned."""
 
 
-class FeedforwardNtmState(NamedTuple):
-    """What an NTM with a feedforward controller carries from step to step."""
+class Network(nn.Module, ABC):
+    """A step as a pure function. A network holds its parameters and nothing else."""
 
-    memory: Tensor
-    """[B, M, N]"""
-    weighting: Tensor
-    """[B, H, N]"""
-    read_vector: Tensor
-    """[B, R, M]"""
+    @abstractmethod
+    def initial_state(self, batch: int, locations: int) -> State:
+        """Return the state of `batch` sequences before the first step, at N = `locations`."""
 
-
-class LstmNtmState(NamedTuple):
-    """What an NTM with an LSTM controller carries from step to step."""
-
-    memory: Tensor
-    """[B, M, N]"""
-    weighting: Tensor
-    """[B, H, N]"""
-    read_vector: Tensor
-    """[B, R, M]"""
-    controller_hidden: Tensor
-    """[B, L, C]"""
-    controller_cell: Tensor
-    """[B, L, C]"""
-
-
-class LstmState(NamedTuple):
-    """What the LSTM baseline carries from step to step."""
-
-    controller_hidden: Tensor
-    """[B, L, C]"""
-    controller_cell: Tensor
-    """[B, L, C]"""
-
-
-NtmState = FeedforwardNtmState | LstmNtmState
-State = NtmState | LstmState
-
-
-class Trace(NamedTuple):
-    """What every head did in a step, besides the weightings and read vectors in the state."""
-
-    key: Tensor
-    """k [B, H, M]"""
-    strength: Tensor
-    """beta [B, H, 1]"""
-    gate: Tensor
-    """g [B, H, 1]"""
-    shift: Tensor
-    """s [B, H, 3], over the shifts -1, 0, +1"""
-    sharpening: Tensor
-    """gamma [B, H, 1]"""
-    erase_vector: Tensor
-    """e [B, W, M]"""
-    add_vector: Tensor
-    """a [B, W, M]"""
-
-
-class Affine(nn.Module):
-    """`x @ weight + bias`, x [B, inputs] -> [B, outputs]."""
-
-    def __init__(self, inputs: int, outputs: int, generator: torch.Generator) -> None:
-        """Start from Glorot's uniform weights and zero biases."""
-        super().__init__()
-        weight = torch.empty(inputs, outputs)
-        self.weight = nn.Parameter(nn.init.xavier_uniform_(weight, generator=generator))
-        self.bias = nn.Parameter(torch.zeros(outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The product."""
-        return torch.addmm(self.bias, x, self.weight)
-
-
-class LstmLayer(nn.Module):
-    """One layer of long short-term memory, all four gates in one product."""
-
-    def __init__(self, inputs: int, size: int, generator: torch.Generator) -> None:
-        """Make a layer of `size` cells."""
-        super().__init__()
-        self.size = size
-        self.gates = Affine(inputs + size, 4 * size, generator)
-
-    def forward(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        """`x` [B, inputs], `hidden` and `cell` [B, size] -> the next hidden and cell."""
-        preactivation = self.gates(torch.cat([x, hidden], 1))
-        gates, candidate = torch.split(preactivation, [3 * self.size, self.size], 1)
-        input_gate, forget_gate, output_gate = torch.split(torch.sigmoid(gates), self.size, 1)
-        cell = forget_gate * cell + input_gate * torch.tanh(candidate)
-        return output_gate * torch.tanh(cell), cell
-
-
-class FeedforwardController(nn.Module):
-    """Layers of tanh units; they remember nothing by themselves."""
-
-    State: type[NtmState] = FeedforwardNtmState
-
-    def __init__(self, inputs: int, size: int, layers: int, generator: torch.Generator) -> None:
-        """Make `layers` layers of `size` units."""
-        super().__init__()
-        self.layers = nn.ModuleList(
-            Affine(size if layer else inputs, size, generator) for layer in range(layers)
-        )
-
-    def products(self) -> list[Affine]:
-        """The product of each layer, the input's first."""
-        return cast("list[Affine]", list(self.layers))
-
-    def initial_state(self, batch: int) -> tuple[Tensor, ...]:
-        """Nothing."""
-        return ()
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """`x` [B, inputs] -> output [B, C], and no state."""
-        for layer in self.layers:
-            x = torch.tanh(layer(x))
-        return (x,)
-
-
-class LstmController(nn.Module):
-    """Stacked LSTM layers with a learned initial state."""
-
-    State: type[NtmState] = LstmNtmState
-
-    def __init__(self, inputs: int, size: int, layers: int, generator: torch.Generator) -> None:
-        """Make `layers` layers of `size` cells."""
-        super().__init__()
-        self.layers = nn.ModuleList(
-            LstmLayer(size if layer else inputs, size, generator) for layer in range(layers)
-        )
-        self.initial_hidden = nn.Parameter(torch.zeros(layers, size))
-        self.initial_cell = nn.Parameter(torch.zeros(layers, size))
-
-    def products(self) -> list[Affine]:
-        """The product of each layer, the input's first."""
-        return [cast(LstmLayer, layer).gates for layer in self.layers]
-
-    def initial_state(self, batch: int) -> tuple[Tensor, ...]:
-        """Hidden and cell, each [B, L, C]."""
-        return tuple(
-            value.repeat(batch, 1, 1) for value in (self.initial_hidden, self.initial_cell)
-        )
-
-    def forward(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, ...]:
-        """`x` [B, inputs] -> output [B, C], then the next state: hidden and cell [B, L, C]."""
-        size = self.initial_hidden.shape[1]
-        before = zip(
-            *(torch.split(values.flatten(1), size, 1) for values in (hidden, cell)), strict=True
-        )
-        after = []
-        for layer, (layer_hidden, layer_cell) in zip(self.layers, before, strict=True):
-            x, layer_cell = layer(x, layer_hidden, layer_cell)
-            after.append((x, layer_cell))
-        shape = (-1, *self.initial_hidden.shape)
-        return x, *(torch.cat(values, 1).reshape(shape) for values in zip(*after, strict=True))
-
-
-class Heads(nn.Module):
-    """Turns the controller's output into the parameters of all heads, in one product."""
-
-    def __init__(self, sizes: Sizes, generator: torch.Generator) -> None:
-        """Make the product's parameters."""
-        super().__init__()
-        self.count = sizes.read_heads + sizes.write_heads
-        self.write_heads = sizes.write_heads
-        self.width = sizes.memory_width
-        # Of each head: key, strength, gate, shift, sharpening.
-        self.parts = [self.width, 1, 1, len(SHIFTS), 1]
-        self.addressing = self.count * sum(self.parts)
-        self.writing = self.write_heads * 2 * self.width
-        self.layer = Affine(sizes.controller_size, self.addressing + self.writing, generator)
-        with torch.no_grad():
-            self.layer.bias[self.width + 1 : self.addressing : sum(self.parts)] = sizes.gate_bias
-
-    def forward(self, controller_output: Tensor) -> Trace:
-        """`controller_output` [B, C] -> what every head is to do."""
-        limit = PREACTIVATION_LIMIT
-        preactivation = self.layer(controller_output).clamp(-limit, limit)
-        of_all, of_writing = torch.split(preactivation, [self.addressing, self.writing], 1)
-        of_all = of_all.reshape(-1, self.count, sum(self.parts))
-        of_writing = of_writing.reshape(-1, self.write_heads, 2 * self.width)
-        key, strength, gate, shift, sharpening = torch.split(of_all, self.parts, 2)
-        erase, add = torch.split(of_writing, self.width, 2)
-        return Trace(
-            key=torch.tanh(key),
-            strength=softplus(strength),
-            gate=torch.sigmoid(gate),
-            shift=torch.softmax(shift, 2),
-            sharpening=1 + softplus(sharpening),
-            erase_vector=torch.sigmoid(erase),
-            add_vector=torch.tanh(add),
-        )
-
-
-class Ntm(nn.Module):
-    """A controller with read and write heads on a memory."""
-
-    def __init__(
-        self, sizes: Sizes, controller: type[FeedforwardController | LstmController], seed: int
-    ) -> None:
-        """Make the parameters from a seed."""
-        super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        read_width = sizes.read_heads * sizes.memory_width
-        self.read_heads = sizes.read_heads
-        self.controller = controller(
-            sizes.input_width + read_width, sizes.controller_size, sizes.layers, generator
-        )
-        self.heads = Heads(sizes, generator)
-        self.output = Affine(sizes.controller_size + read_width, sizes.output_width, generator)
-        self.memory_rule = INITIAL_MEMORIES.get(sizes.initial_memory)
-        if self.memory_rule is None and sizes.initial_memory != "learned":
-            names = f"{', '.join(INITIAL_MEMORIES)} or learned"
-            raise ValueError(f"initial memory {sizes.initial_memory!r} is not {names}")
-        self.initial_memory: nn.Parameter | None = None
-        if self.memory_rule is None:
-            values = torch.empty(sizes.memory_width, sizes.locations)
-            self.initial_memory = nn.Parameter(values.uniform_(-0.5, 0.5, generator=generator))
-
-    def initial_state(self, batch: int, locations: int) -> NtmState:
+    @abstractmethod
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State, NamedTuple | None]:
         """
-        The state before the first step, for any number of locations; for the one that it was
-        learned at, if the initial memory is learned.
+        Make one step.
 
-        The read vector starts at zero, which is what an empty memory gives. Were it learned, a
-        feedforward controller could tell the first step from the second by it; two trainings were
-        seen to end in networks that treat the first vector apart and lose the next.
+        `x` [B, X] -> output logits [B, Y], the next state, and what the step did: a named tuple of
+        tensors [B, heads, width], in the order in which the architecture's traces name them, or
+        None. The next value of every state tensor has to depend on its last value.
         """
-        like = self.output.weight
-        weighting = like.new_zeros(batch, self.heads.count, locations)
-        weighting[:, :, 0] = 1
-        memory: Tensor | None = self.initial_memory
-        if self.memory_rule is not None:
-            shape = (self.heads.width, locations)
-            memory = torch.from_numpy(self.memory_rule.value(shape)).to(like)
-        assert memory is not None
-        return self.controller.State(
-            memory.repeat(batch, 1, 1),
-            weighting,
-            like.new_zeros(batch, self.read_heads, self.heads.width),
-            *self.controller.initial_state(batch),
-        )
 
-    def forward(self, x: Tensor, state: NtmState) -> tuple[Tensor, NtmState, Trace]:
+    def starts(self) -> Mapping[str, Initial | str]:
         """
-        Make one step: `x` [B, X] -> output logits [B, Y], the next state, what the heads did.
+        Return how state tensors start, by name: a rule, or the name of the learned parameter.
 
-        All heads address the memory M_{t-1} as the step finds it, and read from it; then it is
-        written. The output sees the controller and what was just read.
+        A tensor that is not named starts from the values of `initial_state`, which are then
+        written into the file and cannot span the locations.
         """
-        memory, previous, read_before, *controller_state = state
-        output, *controller_state = self.controller(
-            torch.cat([x, read_before.flatten(1)], 1), *controller_state
-        )
-        trace = self.heads(output)
-        content = addressing.content_weighting(memory, trace.key, trace.strength)
-        weighting = addressing.interpolate(content, previous, trace.gate)
-        weighting = addressing.shift_weighting(weighting, trace.shift)
-        weighting = addressing.sharpen(weighting, trace.sharpening)
-        reading, writing = torch.split(weighting, [self.read_heads, self.heads.write_heads], 1)
-        read_vector = addressing.read(memory, reading)
-        memory = addressing.write(memory, writing, trace.erase_vector, trace.add_vector)
-        logits = self.output(torch.cat([output, read_vector.flatten(1)], 1))
-        return logits, type(state)(memory, weighting, read_vector, *controller_state), trace
+        return {}
 
 
-class LstmBaseline(nn.Module):
-    """The paper's baseline: stacked LSTM layers, no memory, no heads."""
-
-    def __init__(self, sizes: Sizes, seed: int) -> None:
-        """Make the parameters from a seed."""
-        super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        size = sizes.controller_size
-        self.lstm = LstmController(sizes.input_width, size, sizes.layers, generator)
-        self.output = Affine(size, sizes.output_width, generator)
-
-    def initial_state(self, batch: int, locations: int) -> LstmState:
-        """The state before the first step; there are no locations."""
-        return LstmState(*self.lstm.initial_state(batch))
-
-    def forward(self, x: Tensor, state: LstmState) -> tuple[Tensor, LstmState, None]:
-        """Make one step: `x` [B, X] -> output logits [B, Y], the next state, and no trace."""
-        output, *after = self.lstm(x, *state)
-        return self.output(output), LstmState(*after), None
+def next_name(tensor: str) -> str:
+    """Return the graph's name of the next value of a state tensor."""
+    return f"{tensor}_next"
 
 
-Network = Ntm | LstmBaseline
+def stepped(network: Network, inputs: Tensor, state: State, _arena: Arena) -> Tensor:
+    """Return the logits [T, B, Y] of `inputs` [T, B, X], step by step, for autograd."""
+    rows = []
+    for x in inputs:
+        logits, state, _ = network(x, state)
+        rows.append(logits)
+    return torch.stack(rows)
 
 
-def build(architecture: str, sizes: Sizes, seed: int) -> Network:
-    """Make a network of one of the `ARCHITECTURES`, its parameters drawn from a seed."""
-    if architecture == "lstm":
-        return LstmBaseline(sizes, seed)
-    controllers: dict[str, type[FeedforwardController | LstmController]] = {
-        "ntm-lstm": LstmController,
-        "ntm-ff": FeedforwardController,
-    }
-    return Ntm(sizes, controllers[architecture], seed)
+def no_traces(_sizes: Sizes) -> Sequence[TraceTensor]:
+    """Return the traces of a network without heads."""
+    return ()
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Everything that the trainer, the exporter and the report need about a kind of network."""
+
+    name: str
+    """Ends the names of its models, such as ntm-ff in copy-ntm-ff."""
+    title: str
+    """Heads its column in the report."""
+    build: Callable[[Sizes, int], Network]
+    """Makes a network from its sizes and a seed of the parameters."""
+    over_locations: tuple[str, ...] = ()
+    """
+    The state tensors whose last axis is the N locations; empty for a network without memory.
+
+    A network with memory has the tensors "memory" [B, M, N] and "weighting" [B, heads, N].
+    """
+    traces: Callable[[Sizes], Sequence[TraceTensor]] = no_traces
+    """The traces that the served network offers."""
+    logits: Callable[[Network, Tensor, State, Arena], Tensor] = stepped
+    """Runs whole sequences in training; the default leaves the gradient to autograd."""
+    legend: str = ""
+    """Names it in pictures; the title, if empty."""
+    colour: str = "tab:gray"
+    """Its lines in pictures."""
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether sessions choose a number of locations."""
+        return bool(self.over_locations)

@@ -8,16 +8,15 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from export import card, curve, figures
-from export.network import ARCHITECTURES
+from export.architectures import ARCHITECTURES
+from export.configurations import CONFIGURATIONS
 from ntm_tasks import TASKS, Size, size_text
 
 REPORT_NAME = "REPORT.md"
 PICTURES = "report"
 
-TITLES = {"ntm-ff": "NTM, feedforward", "ntm-lstm": "NTM, LSTM", "lstm": "LSTM"}
-"""The architectures as the report names them, in the order of its columns."""
-
-NTMS = ("ntm-ff", "ntm-lstm")
+BASELINE = "lstm"
+"""The architecture that the paper compares the NTMs with."""
 
 Card = Mapping[str, Any]
 
@@ -100,7 +99,7 @@ def write(models: Path) -> Path:
     """
     cards: dict[str, Card] = {
         name: card.read(models / name)
-        for name in (f"{task}-{arch}" for task in TASKS for arch in ARCHITECTURES)
+        for name in _names()
         if (models / name / card.CARD_NAME).exists()
     }
     pictures = models / PICTURES
@@ -123,6 +122,16 @@ def write(models: Path) -> Path:
     return path
 
 
+def _names() -> list[str]:
+    """All models that can be trained, task by task."""
+    names = (f"{task}-{arch}" for task in TASKS for arch in ARCHITECTURES)
+    return [name for name in names if name in CONFIGURATIONS]
+
+
+def _with_memory() -> list[str]:
+    return [name for name, each in ARCHITECTURES.items() if each.has_memory]
+
+
 def result_of(entry: Card, size: Size, locations: int | None = None) -> Card | None:
     """The result of one seed at a size, or None."""
     for result in entry["results"]:
@@ -142,21 +151,23 @@ def _against_the_paper(cards: Mapping[str, Card]) -> str:
     rows = []
     for each in MEASURES:
         values = {
-            arch: _value(cards, f"{each.task}-{arch}", each.size, each.field) for arch in TITLES
+            arch: _value(cards, f"{each.task}-{arch}", each.size, each.field)
+            for arch in ARCHITECTURES
         }
-        ours = [value for arch in NTMS if (value := values[arch]) is not None]
+        ours = [value for arch in _with_memory() if (value := values[arch]) is not None]
         rows.append(
             [
                 each.task,
                 each.title,
-                *(_number(values[arch], each.field) for arch in TITLES),
+                *(_number(values[arch], each.field) for arch in ARCHITECTURES),
                 each.paper,
                 _goal(each),
                 _met(each, ours),
             ]
         )
-    heads = ["task", "measure", *TITLES.values(), "the paper's", "goal", "met by an NTM"]
-    missing = [name for name in (f"{t}-{a}" for t in TASKS for a in TITLES) if name not in cards]
+    titles = [each.title for each in ARCHITECTURES.values()]
+    heads = ["task", "measure", *titles, "the paper's", "goal", "met by an NTM"]
+    missing = [name for name in _names() if name not in cards]
     note = f"\n\nMissing models: {', '.join(missing)}." if missing else ""
     return _table(heads, rows) + note
 
@@ -196,9 +207,9 @@ def _against_lstms(cards: Mapping[str, Card]) -> str:
             if size is None:
                 continue
             field = COMPARED_BY.get(task, BITS)
-            ntms = [_value(cards, f"{task}-{arch}", size, field) for arch in NTMS]
+            ntms = [_value(cards, f"{task}-{arch}", size, field) for arch in _with_memory()]
             best = min((value for value in ntms if value is not None), default=None)
-            lstm = _value(cards, f"{task}-lstm", size, field)
+            lstm = _value(cards, f"{task}-{BASELINE}", size, field)
             known = best is not None and lstm is not None
             rows.append(
                 [
@@ -285,7 +296,7 @@ def _draw(models: Path, cards: Mapping[str, Card], folder: Path) -> dict[str, st
     """Draw every picture that there are models for: what each file shows."""
     drawn = {}
     for task in TASKS:
-        found = {arch: f"{task}-{arch}" for arch in TITLES if f"{task}-{arch}" in cards}
+        found = {arch: f"{task}-{arch}" for arch in ARCHITECTURES if f"{task}-{arch}" in cards}
         if not found:
             continue
         curves = {
@@ -305,7 +316,7 @@ def _draw(models: Path, cards: Mapping[str, Card], folder: Path) -> dict[str, st
             drawn[f"examples-{task}.png"] = f"One sequence of each size, {task}"
     recall = {
         arch: _bits_by_items(card.shipped(dict(cards[name])))
-        for arch in TITLES
+        for arch in ARCHITECTURES
         if (name := f"associative-recall-{arch}") in cards
     }
     if recall:

@@ -20,17 +20,12 @@ from onnxscript import FLOAT
 from onnxscript import opset18 as op
 from torch import Tensor, nn
 
+from export.architectures import ARCHITECTURES, build
 from export.configuration import Configuration
-from export.network import SHIFTS, Network, Ntm, State, Trace, build
-from service.spec import METADATA_KEY, Dimension, Initial, ModelSpec, StateTensor, TraceTensor
+from export.network import Architecture, Network, State, next_name
+from service.spec import LOCATIONS, METADATA_KEY, Dimension, Initial, ModelSpec, StateTensor
 
 OPSET = 18
-
-NEXT = "_next"
-"""Ends the graph's name for the next value of a state tensor."""
-
-OVER_LOCATIONS = ("memory", "weighting")
-"""The state tensors whose last axis is the locations."""
 
 _PREFIX = "network."
 
@@ -56,8 +51,12 @@ def convert(network: Network, spec: ModelSpec) -> onnx.ModelProto:
     with torch.no_grad():
         state = network.initial_state(3, fixed or 11)
     batch, locations = torch.export.Dim("B"), torch.export.Dim("N")
-    over_locations = {0: batch} if fixed else {0: batch, 2: locations}
-    axes = [over_locations if name in OVER_LOCATIONS else {0: batch} for name in state._fields]
+    axes = [
+        {0: batch}
+        if fixed or LOCATIONS not in tensor.shape
+        else {0: batch, len(tensor.shape): locations}
+        for tensor in spec.state
+    ]
     with warnings.catch_warnings():
         # The exporter warns about its own internals and its own way of naming axes.
         warnings.simplefilter("ignore")
@@ -82,13 +81,16 @@ def convert(network: Network, spec: ModelSpec) -> onnx.ModelProto:
 
 def output_names(spec: ModelSpec) -> list[str]:
     """The graph's outputs, in the order in which `ServedStep` returns them."""
-    traces = Trace._fields if spec.has_memory else ()
-    return [spec.output, *(tensor.output for tensor in spec.state), *traces]
+    state = [tensor.output for tensor in spec.state]
+    # Each once, in the order of the spec; a dict keeps it.
+    traces = dict.fromkeys(trace.output for trace in spec.traces)
+    return [spec.output, *state, *(name for name in traces if name not in state)]
 
 
 def spec_of(network: Network, configuration: Configuration) -> ModelSpec:
     """The contract of a network's graph."""
-    memory = isinstance(network, Ntm)
+    architecture = ARCHITECTURES[configuration.architecture]
+    memory = architecture.has_memory
     return ModelSpec(
         task=configuration.task,
         architecture=configuration.architecture,
@@ -96,8 +98,8 @@ def spec_of(network: Network, configuration: Configuration) -> ModelSpec:
         input_width=configuration.sizes.input_width,
         output="y",
         output_width=configuration.sizes.output_width,
-        state=tuple(_state_tensors(network)),
-        traces=tuple(_trace_tensors(configuration)) if memory else (),
+        state=tuple(_state_tensors(network, architecture)),
+        traces=tuple(architecture.traces(configuration.sizes)),
         read_heads=configuration.read_heads if memory else 0,
         write_heads=configuration.write_heads if memory else 0,
         default_locations=configuration.default_locations if memory else 0,
@@ -125,8 +127,8 @@ def load(model: onnx.ModelProto, configuration: Configuration) -> Network:
     Raises:
         ValueError: the model's parameters are not those of such a network.
     """
-    values = parameters_in(model)
     network = build(configuration.architecture, configuration.sizes, seed=0)
+    values = _parameters_in(model, network)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             # The exporter drops a bias that is zero throughout; nothing else may be missing.
@@ -141,63 +143,36 @@ def load(model: onnx.ModelProto, configuration: Configuration) -> Network:
     return network
 
 
-def parameters_in(model: onnx.ModelProto) -> dict[str, Tensor]:
+def _parameters_in(model: onnx.ModelProto, network: Network) -> dict[str, Tensor]:
     """The network's parameters by name: initialisers, and learned initial values of the state."""
+    names = {name for name, _ in network.named_parameters()}
     found = {
         initializer.name: torch.from_numpy(numpy_helper.to_array(initializer).copy())
         for initializer in model.graph.initializer
-        if initializer.name.endswith((".weight", ".bias"))
+        if initializer.name in names or initializer.name.endswith((".weight", ".bias"))
     }
     model_spec = spec_in(model)
+    starts = network.starts()
     for tensor in model_spec.state:
-        if tensor.initial.rule == "values":
-            found[_initial_parameter(tensor.name, found)] = torch.from_numpy(
-                tensor.initial_value(model_spec.default_locations)
-            )
+        start = starts.get(tensor.name)
+        if isinstance(start, str):
+            value = tensor.initial_value(model_spec.default_locations)
+            found[start] = torch.from_numpy(value)
     return found
 
 
-def _initial_parameter(state_name: str, parameters: dict[str, Tensor]) -> str:
-    """Name of the parameter in which a network keeps the learned start of a state tensor."""
-    if state_name == "memory":
-        return "initial_memory"
-    owner = "controller." if any(name.startswith("controller.") for name in parameters) else "lstm."
-    return owner + state_name.replace("controller_", "initial_")
-
-
-def _state_tensors(network: Network) -> Iterator[StateTensor]:
-    rules = {"weighting": Initial("one_hot"), "read_vector": Initial("constant", (0.0,))}
-    if isinstance(network, Ntm) and network.memory_rule:
-        rules["memory"] = network.memory_rule
+def _state_tensors(network: Network, architecture: Architecture) -> Iterator[StateTensor]:
+    starts = network.starts()
     with torch.no_grad():
         state = network.initial_state(batch=1, locations=1)
     for name, value in zip(state._fields, state, strict=True):
         shape: tuple[Dimension, ...] = tuple(value.shape[1:])
-        if name in OVER_LOCATIONS:
-            shape = (*shape[:-1], "N")
-        learned = Initial("values", tuple(value.flatten().tolist()))
-        yield StateTensor(name, name, name + NEXT, shape, rules.get(name, learned))
-
-
-def _trace_tensors(configuration: Configuration) -> Iterator[TraceTensor]:
-    """What the heads did: read heads are the first rows of an output, write heads the rest."""
-    width, reads, writes = (
-        configuration.memory_width, configuration.read_heads, configuration.write_heads
-    )  # fmt: skip
-    outputs: list[tuple[str, str, Dimension]] = [
-        ("weighting", "weighting" + NEXT, "N"),
-        ("key", "key", width),
-        ("strength", "strength", 1),
-        ("gate", "gate", 1),
-        ("shift", "shift", len(SHIFTS)),
-        ("sharpening", "sharpening", 1),
-    ]
-    for name, output, size in outputs:
-        yield TraceTensor(f"read_{name}", output, 0, reads, size)
-        yield TraceTensor(f"write_{name}", output, reads, writes, size)
-    yield TraceTensor("read_vector", "read_vector" + NEXT, 0, reads, width)
-    yield TraceTensor("erase_vector", "erase_vector", 0, writes, width)
-    yield TraceTensor("add_vector", "add_vector", 0, writes, width)
+        if name in architecture.over_locations:
+            shape = (*shape[:-1], LOCATIONS)
+        initial = starts.get(name)
+        if not isinstance(initial, Initial):
+            initial = Initial("values", tuple(value.flatten().tolist()))
+        yield StateTensor(name, name, next_name(name), shape, initial)
 
 
 @onnxscript.script()

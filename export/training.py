@@ -25,11 +25,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from export.architectures import ARCHITECTURES, build
+from export.arena import Arena
 from export.configuration import Configuration, Trial
 from export.evaluation import TorchRunner, answers_of, evaluate, score
-from export.network import Network, build
+from export.network import Network
 from export.rmsprop import RmsProp
-from export.unrolled import Arena, logits_of
 from ntm_tasks import TASKS, Float32, Purpose, generator_for
 
 MOST_RESTARTS = 3
@@ -277,7 +278,8 @@ def update(run: Run) -> tuple[float, float]:
     batch = task.draw(generator, configuration.batch, configuration.blank_rate, run.progress)
     locations = int(generator.choice(configuration.locations))
     state = run.network.initial_state(configuration.batch, locations)
-    logits = logits_of(run.network, torch.from_numpy(batch.inputs), state, run.arena)
+    unroll = ARCHITECTURES[configuration.architecture].logits
+    logits = unroll(run.network, torch.from_numpy(batch.inputs), state, run.arena)
     targets = batch.targets
     if configuration.expected_targets and batch.optimum is not None:
         targets = batch.optimum

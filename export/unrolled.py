@@ -1,13 +1,13 @@
 """
-A network over whole sequences, for training: the same function as its steps one after another.
+The fast path of training: NTMs and the LSTM over whole sequences, with a backward pass by hand.
 
-PyTorch makes the matrix products, `kernels.py` and `access.py` what is between them. The gradient
-takes the same way back; what a product's parameters get is summed over all steps in one more.
+It computes the same function as the network's steps one after another. PyTorch computes the matrix
+products; `kernels.py` and `access.py` compute everything between them. The gradient of a product's
+parameters is summed over all steps in one product.
 """
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,17 +16,26 @@ from torch import Tensor
 
 from export import access, kernels
 from export.access import Memory
+from export.arena import Arena
+from export.baseline import LstmBaseline
 from export.kernels import Array
-from export.network import LstmController, Network, Ntm, State
+from export.layers import LstmController
+from export.network import Network, State
+from export.ntm import Ntm
 
 
 def logits_of(network: Network, inputs: Tensor, state: State, arena: Arena) -> Tensor:
     """
     Run `inputs` [T, B, X] from a state: logits [T, B, Y], for PyTorch to differentiate.
 
-    What the steps compute lies in the arena until the next call with it, which has to come after
-    the way back.
+    What the steps compute stays in the arena for the backward pass. Do not call this again with the
+    same arena before the backward pass.
+
+    Raises:
+        TypeError: the network is neither an NTM nor the LSTM.
     """
+    if not isinstance(network, Ntm | LstmBaseline):
+        raise TypeError(f"there is no fast path for {type(network).__name__}")
     arena.clear()
     controller = network.controller if isinstance(network, Ntm) else network.lstm
     is_lstm = isinstance(controller, LstmController)
@@ -40,33 +49,6 @@ def logits_of(network: Network, inputs: Tensor, state: State, arena: Arena) -> T
     features = _Unrolled.apply(layout, arena, inputs, *state, *parameters)  # type: ignore[no-untyped-call]  # torch does not annotate it
     logits: Tensor = network.output(features.flatten(0, 1))
     return logits.reshape(*inputs.shape[:2], -1)
-
-
-class Arena:
-    """
-    Memory that is used again and again: new pages cost more than all that is computed in them.
-
-    Measured on sequences of 200 steps: fresh arrays made the forward way of the heads nine times
-    as long.
-    """
-
-    def __init__(self) -> None:
-        """Start with none."""
-        self._values = torch.empty(0)
-        self._used = 0
-
-    def clear(self) -> None:
-        """Give everything that was taken free; the next to take it overwrites it."""
-        if self._used > len(self._values):
-            self._values = torch.empty(self._used)
-        self._used = 0
-
-    def take(self, *shape: int) -> Tensor:
-        """An array that holds anything."""
-        start, self._used = self._used, self._used + prod(shape)
-        if self._used > len(self._values):
-            return torch.empty(shape)
-        return self._values[start : self._used].view(shape)
 
 
 class _Layout(NamedTuple):

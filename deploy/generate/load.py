@@ -18,28 +18,28 @@ from ntm_client.aio import AsyncSession
 from ntm_client.records import Float32, Model
 
 WAVE_SECONDS = 90.0
-"""Clients think longer and shorter in waves of this length."""
+"""The period of the waves in which the load rises and falls."""
 
 IDLE_TIMEOUT = timedelta(seconds=2)
-"""Of the sessions that are forgotten."""
+"""Of the sessions that no client deletes."""
 
 
 class Load:
-    """Clients of every kind, which go on until they are cancelled."""
+    """Clients of every kind. Each runs until it is cancelled."""
 
     def __init__(
         self, client: AsyncClient, models: Sequence[Model], others: Sequence[AsyncClient] = ()
     ) -> None:
-        """Step these models through that client; others are of servers with the same store."""
+        """`client` steps the `models`; `others` are clients of servers with the same store."""
         self._client = client
         self._others = others
         self._models = models
-        # Any generator will do: nothing here is secret.
+        # No cryptographic generator is needed.
         self._random = random.Random(0)  # noqa: S311
         self._start = time.monotonic()
 
     async def run(self, seconds: float) -> None:
-        """All clients at once, for a while."""
+        """Run all clients at once, for `seconds`."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds), asyncio.TaskGroup() as clients:
                 for model in self._models:
@@ -53,7 +53,7 @@ class Load:
                     clients.create_task(self.wander(other))
 
     async def talk(self, model: Model) -> None:
-        """Short sessions by unary calls, a step or a few at a time, deleted at their end."""
+        """Step short sessions by unary calls, one or four steps at a time, and delete them."""
         while True:
             with contextlib.suppress(NtmClientError):
                 async with await self._client.create_session(model.name) as session:
@@ -66,7 +66,7 @@ class Load:
             await self.think(0.5)
 
     async def stream(self, model: Model, sessions: int) -> None:
-        """Sessions on one stream, with longer chunks; one of them watches the heads."""
+        """Step sessions on one stream, in longer chunks, one of them with traces."""
         while True:
             try:
                 async with self._client.stream() as stream, asyncio.TaskGroup() as group:
@@ -86,7 +86,7 @@ class Load:
                 await self.think(0.2)
 
     async def forget(self) -> None:
-        """Sessions that nobody deletes, and that are asked for when they have expired."""
+        """Create sessions that expire, and step them after that."""
         while True:
             for model in self._models:
                 with contextlib.suppress(NtmClientError):
@@ -99,7 +99,7 @@ class Load:
                 await self.think(0.2)
 
     async def err(self) -> None:
-        """Requests that the server refuses, each for another reason."""
+        """Send requests that the server refuses, each for a different reason."""
         model = self._models[0]
         while True:
             with contextlib.suppress(NtmClientError):
@@ -115,7 +115,7 @@ class Load:
             await self.think(1.5)
 
     async def crowd(self) -> None:
-        """Now and then more sessions than the server's limit, if it is low."""
+        """Create up to 100 sessions every few seconds, which exceeds a low limit of the server."""
         while True:
             sessions: list[AsyncSession] = []
             name = self._models[-1].name
@@ -130,7 +130,7 @@ class Load:
             await self.think(15.0)
 
     async def repeat(self) -> None:
-        """A session whose answers are lost now and then, so that its chunks are sent again."""
+        """Send each chunk of a session twice, as after a lost answer."""
         model = self._models[0]
         while True:
             with contextlib.suppress(NtmClientError):
@@ -144,7 +144,7 @@ class Load:
             await self.think(0.5)
 
     async def wander(self, other: AsyncClient) -> None:
-        """Sessions that another server takes over, of which the first learns when asked again."""
+        """Step sessions on another server, which takes them over, and then on the first again."""
         model = self._models[0]
         while True:
             with contextlib.suppress(NtmClientError):
@@ -158,21 +158,21 @@ class Load:
             await self.think(0.5)
 
     async def think(self, seconds: float) -> None:
-        """Wait for about so long, in waves."""
+        """Wait for a random time of `seconds` on average, longer and shorter in waves."""
         phase = 2 * math.pi * (time.monotonic() - self._start) / WAVE_SECONDS
         await asyncio.sleep(seconds * (1.2 - math.sin(phase)) * self._random.expovariate(1.0))
 
     def inputs(self, model: Model, steps: int) -> Float32:
-        """Random bits, [steps, input_width]."""
+        """Return random bits, [steps, input_width]."""
         bits = [[self._random.randrange(2) for _ in range(model.input_width)] for _ in range(steps)]
         return np.array(bits, np.float32)
 
 
 async def load(addresses: Sequence[str], seconds: float, names: Sequence[str]) -> None:
-    """Put the first server under load for so long, with these models or all that it serves."""
+    """Put the first server under load for `seconds`, with the models of `names`, or all."""
     async with contextlib.AsyncExitStack() as opened:
         client, *others = [
-            # What is refused and what is lost is to be seen, not tried again.
+            # Without retries, refusals and losses show in the dashboards.
             await opened.enter_async_context(AsyncClient(address, resume=None))
             for address in addresses
         ]
@@ -183,9 +183,13 @@ async def load(addresses: Sequence[str], seconds: float, names: Sequence[str]) -
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m deploy.generate.load", description=__doc__)
     parser.add_argument(
-        "addresses", nargs="+", help="of servers with one store; sessions wander from the first"
+        "addresses",
+        nargs="+",
+        help="HOST:PORT of servers with one store; the first gets the load, others take sessions",
     )
-    parser.add_argument("--seconds", type=float, default=300.0)
-    parser.add_argument("--models", nargs="*", default=(), help="all if none")
+    parser.add_argument(
+        "--seconds", type=float, default=300.0, help="duration of the load (default: %(default)s)"
+    )
+    parser.add_argument("--models", nargs="*", default=(), help="names of models; default: all")
     arguments = parser.parse_args()
     asyncio.run(load(arguments.addresses, arguments.seconds, arguments.models))

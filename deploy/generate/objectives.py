@@ -1,21 +1,21 @@
-"""What the service promises its clients: the one place for the objectives' figures."""
+"""The service level objectives. Rules, alerts and dashboards take their numbers from here."""
 
 from __future__ import annotations
 
 from service.telemetry.metrics import SECONDS
 
 FAST_SECONDS = SECONDS[9]
-"""A step is fast up to here: 9.9 ms, the bound of a bucket, so that fast steps are counted."""
+"""A step is fast up to this time: 9.9 ms, the bound of a bucket, so that the count is exact."""
 
 FAST_SHARE = 0.99
-"""Of all steps, the share that is to be fast."""
+"""The objective for the share of fast steps."""
 
 ANSWERED_SHARE = 0.999
-"""Of all calls and operations of streams, the share that is to meet no fault of the server."""
+"""The objective for the share of calls and stream operations without a fault of the server."""
 
 FAULTS = "INTERNAL|MODEL_INVALID|NOT_STORED|SESSION_FAILED"
 """
-The reasons of errors that are the service's own; all others are a client's, or a refusal.
+The reasons of errors that are the server's fault. All others are a client's fault, or refusals.
 
-NOT_STORED is among them: whether its server or its store has failed, the client is not served.
+NOT_STORED counts as a fault: the client is not served, whether the server or its store has failed.
 """

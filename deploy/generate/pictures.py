@@ -36,11 +36,11 @@ MODELS = (
 )
 
 MARGIN_SECONDS = 20
-"""At the start of the load, in which rates have nothing to look back on."""
+"""The start of the load, left out because rates need earlier samples."""
 
 
 def bundle() -> None:
-    """Make one script and one style sheet of the page and of Grafana's components."""
+    """Bundle the page and Grafana's components into one script and one style sheet."""
     BUNDLE.mkdir(parents=True, exist_ok=True)
     shutil.copy(PAGE / "page.html", BUNDLE)
     esbuild = PAGE / "node_modules" / ".bin" / "esbuild"
@@ -62,7 +62,12 @@ def bundle() -> None:
 
 
 def draw(name: str, url: str, start: float, end: float, folder: Path) -> Image.Image:
-    """A dashboard's panels over that time; raises RuntimeError where a panel has no data."""
+    """
+    Draw the panels of a dashboard from `start` to `end`, in seconds since the epoch.
+
+    Raises:
+        RuntimeError: a panel has no data.
+    """
     board = json.loads((ROOT / "deploy" / "grafana" / "dashboards" / f"{name}.json").read_text())
     places = [panel["gridPos"] for panel in board["panels"]]
     height = 30 * max(place["y"] + place["h"] for place in places) + 16
@@ -72,7 +77,7 @@ def draw(name: str, url: str, start: float, end: float, folder: Path) -> Image.I
         [
             "chromium",
             "--headless",
-            "--no-sandbox",  # it sees one page, which is ours, and root has no sandbox
+            "--no-sandbox",  # root has no sandbox, and the only page is ours
             "--disable-gpu",
             "--disable-background-networking",
             "--no-first-run",
@@ -95,9 +100,11 @@ def draw(name: str, url: str, start: float, end: float, folder: Path) -> Image.I
 
 
 def main() -> None:
-    """Everything, into docs/."""
+    """Write the pictures into docs/."""
     parser = argparse.ArgumentParser(prog="python -m deploy.generate.pictures", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=300.0, help="how long the load lasts")
+    parser.add_argument(
+        "--seconds", type=float, default=300.0, help="duration of the load (default: %(default)s)"
+    )
     seconds: float = parser.parse_args().seconds
     bundle()
     flags = (

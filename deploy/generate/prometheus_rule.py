@@ -13,7 +13,7 @@ FILE = FOLDER / "kubernetes" / "monitoring" / "prometheus-rule.yaml"
 
 
 def text() -> str:
-    """The object with every group of every file of rules."""
+    """Return the object with every group of every file of rules."""
     groups = [
         group
         for path in sorted(RULES.glob("*.yml"))

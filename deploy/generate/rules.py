@@ -1,9 +1,9 @@
 """
-Writes the recording rules and alerts of the objectives: `python -m deploy.generate.rules`.
+Write the recording rules and alerts of the objectives: `python -m deploy.generate.rules`.
 
-An alert looks at a long window, so that it is worth waking for, and at a short one, so that it
-ends when the cause does (Google's SRE workbook, chapter 5, "multiwindow, multi-burn-rate"). A burn
-rate of 1 spends the budget, the share that may miss the objective, in exactly 30 days.
+Each alert has a long window, so that short disturbances do not fire it, and a short window, so that
+it ends soon after its cause (Google's SRE workbook, chapter 5, "multiwindow, multi-burn-rate"). The
+budget is the share that may miss the objective; a burn rate of 1 spends it in exactly 30 days.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ FILE = Path(__file__).parents[1] / "prometheus" / "rules" / "objectives.yml"
 WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
 
 LEAST_RATE = 1
-"""Steps or calls a second below which nobody is woken: one of a hundred is then one a minute."""
+"""Below this rate of steps or calls a second, no alert pages."""
 
 
 @dataclass(frozen=True)
 class Objective:
-    """One promise: its budget, what counts against it, and the words of its alerts."""
+    """One objective: its budget, what counts against it, and the words of its alerts."""
 
     record: str
     alerts: dict[str, str]  # by severity
@@ -35,7 +35,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class Burn:
-    """How fast a budget is spent before somebody is told; `windows` are long and short."""
+    """The burn rate at which an alert fires; `windows` are the long and the short one."""
 
     severity: str
     rate: float
@@ -63,9 +63,9 @@ OBJECTIVES = (
         record="ntm:failed_calls",
         alerts={"page": "NtmCallsFail", "ticket": "NtmFailedCallsAddUp"},
         budget=1 - ANSWERED_SHARE,
-        missed=f"{FAILED} or 0 * {CALLS}",  # a reason has no counter until it is first met
+        missed=f"{FAILED} or 0 * {CALLS}",  # a reason has no counter until its first error
         all=CALLS,
-        what="of calls and stream operations met a fault of the server",
+        what="of calls and stream operations failed by a fault of the server",
     ),
 )
 
@@ -97,14 +97,14 @@ ALERT = """\
         annotations:
           summary: "{{{{ $value | humanizePercentage }}}} {what} in the last {long}"
           description: >-
-            The objective allows {budget:.1%}. At this rate the budget of 30 days lasts
+            The objective allows {budget:.1%}. At this rate, the budget for 30 days lasts
             {days:.2g} days or less.
           runbook_url: docs/runbook.md#{anchor}
 """
 
 
 def recordings(objective: Objective) -> str:
-    """The group that records the share that missed the objective, over every window."""
+    """Return the group that records the share that missed the objective, over every window."""
     ratio = f"({objective.missed}) / {objective.all}"
     recorded = {f"{objective.record}:ratio_rate{w}": ratio.replace("$window", w) for w in WINDOWS}
     recorded[f"{objective.record}:all_rate5m"] = objective.all.replace("$window", "5m")
@@ -113,7 +113,7 @@ def recordings(objective: Objective) -> str:
 
 
 def alerts(objective: Objective) -> str:
-    """The group of the objective's alerts."""
+    """Return the group of the objective's alerts."""
     rules = []
     for burn in BURNS:
         alert = objective.alerts[burn.severity]
@@ -138,7 +138,7 @@ def alerts(objective: Objective) -> str:
 
 
 def text() -> str:
-    """The whole file."""
+    """Return the content of the file."""
     return HEAD + "".join(recordings(each) + alerts(each) for each in OBJECTIVES)
 
 

@@ -1,8 +1,8 @@
 """
-Lists what an image holds, as CycloneDX: `python -m deploy.generate.sbom ENGINE IMAGE FILE`.
+List the packages of an image as CycloneDX: `python -m deploy.generate.sbom ENGINE IMAGE FILE`.
 
-Of the Python packages it has the licences and who needs whom, by cyclonedx-py; beside them Python
-itself and the packages of Debian, or of another distribution that keeps them as Debian does.
+The list has Python itself, the Python packages with their licences and dependencies (by
+cyclonedx-py), and the packages of Debian or of another distribution with dpkg.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PACKAGES = "var/lib/dpkg/status"
 
 
 def main() -> None:
-    """Copy out of the image what tells what it holds, and write the list."""
+    """Copy the descriptions of packages out of the image, and write the list."""
     engine, image, path = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
         copy(engine, image, Path(folder))
@@ -63,12 +63,12 @@ def copy(engine: str, image: str, folder: Path) -> None:
 
 
 def describe(folder: Path) -> Bom:
-    """What the files that `copy` left in a folder tell."""
-    # First: to ask for the packages changes the file.
+    """Return the packages that the files in a folder describe; `copy` puts them there."""
+    # First, because listing the packages changes the file.
     (version,) = re.findall(
         r"^version = (\S+)", (folder / ENVIRONMENT / "pyvenv.cfg").read_text(), re.MULTILINE
     )
-    # The method comes from a decorator that types do not see.
+    # A decorator adds the method, which mypy does not see.
     bom: Bom = Bom.from_json(  # type: ignore[attr-defined]
         json.loads(_python_packages(folder / ENVIRONMENT))
     )
@@ -84,7 +84,7 @@ def describe(folder: Path) -> Bom:
 
 
 def _extract(copying: subprocess.Popen[bytes], folder: Path) -> None:
-    """Of the tar that an engine writes, what describes packages."""
+    """Extract the descriptions of packages from the tar that an engine writes."""
     assert copying.stdout is not None
     with tarfile.open(fileobj=copying.stdout, mode="r|") as archive:
         for member in archive:
@@ -94,9 +94,9 @@ def _extract(copying: subprocess.Popen[bytes], folder: Path) -> None:
 
 
 def _python_packages(environment: Path) -> str:
-    """The CycloneDX, as JSON, of the packages that were copied out of an environment."""
-    # cyclonedx-py asks a Python for its packages. The image's does not run here: another, in an
-    # environment that is empty but for the descriptions of the image's packages, answers for it.
+    """Return the CycloneDX JSON of the packages that were copied out of an environment."""
+    # cyclonedx-py asks an interpreter for its packages. The image's interpreter may not run here,
+    # so another one answers, in an environment with only the descriptions of the image's packages.
     (packages,) = environment.glob("lib/python*/site-packages")
     python = environment / "bin" / "python"
     venv.create(environment, symlinks=True)
@@ -105,7 +105,7 @@ def _python_packages(environment: Path) -> str:
     if here != packages:
         here.rmdir()
         here.symlink_to(packages)
-    # It warns that nothing is known of what the whole needs; `describe` adds that.
+    # It warns that the root component has no dependencies; `describe` adds them.
     command = ["-W", "ignore::UserWarning", "-m", "cyclonedx_py", "environment", "--no-validate"]
     command += ["--sv=1.6", "--output-reproducible", "--mc-type=application"]
     command += [f"--pyproject={ROOT / 'pyproject.toml'}", str(python)]
@@ -113,7 +113,7 @@ def _python_packages(environment: Path) -> str:
 
 
 def _system_packages(folder: Path) -> Iterator[Component]:
-    """The installed packages of the distribution."""
+    """Return the installed packages of the distribution."""
     release = (folder / "usr/lib/os-release").read_text()
     (distribution,) = re.findall(r'^ID="?(\w+)"?$', release, re.MULTILINE)
     for paragraph in (folder / PACKAGES).read_text().strip().split("\n\n"):

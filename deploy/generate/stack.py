@@ -1,4 +1,4 @@
-"""Two servers, and a Prometheus that watches them, as processes of this machine."""
+"""Start servers, Prometheus and Alertmanager as processes of this machine."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 
 Sample = dict[str, Any]
-"""As Prometheus gives it: `metric`, the labels, and `value`, a time and a number as text."""
+"""As in Prometheus's API: `metric`, the labels, and `value`, a time and a number as text."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """Where a server process answers."""
+    """The addresses of a server process."""
 
     address: str
     monitoring: str
@@ -36,12 +36,12 @@ class Server:
 
 @dataclass(frozen=True)
 class Prometheus:
-    """A Prometheus to ask."""
+    """The HTTP API of a Prometheus."""
 
     url: str
 
     def get(self, path: str, **parameters: str) -> Any:
-        """What its HTTP API answers; raises ValueError with its words where it refuses."""
+        """Return the data of an answer. Raises ValueError with the message of a refusal."""
         query = urllib.parse.urlencode(parameters)
         address = f"{self.url}/api/v1/{path}?{query}"
         try:
@@ -51,13 +51,13 @@ class Prometheus:
             raise ValueError(f"{parameters}: {error.read().decode()}") from error
 
     def query(self, expr: str) -> list[Sample]:
-        """The samples of an expression now."""
+        """Return the current samples of an expression."""
         samples: list[Sample] = self.get("query", query=expr)["result"]
         return samples
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Ask again until it holds; raises TimeoutError that says what did not come about."""
+    """Poll until the condition holds. Raises TimeoutError, with `what`, after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -67,7 +67,7 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
 
 @contextmanager
 def process(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that writes to a log, ended at the end."""
+    """Run a process that writes to a log, and end it on exit."""
     with log.open("wb") as output:
         started = subprocess.Popen(
             command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env=_environment()
@@ -85,7 +85,7 @@ def process(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[byte
 
 @contextmanager
 def replicas(folder: Path, *flags: str) -> Iterator[list[Server]]:
-    """Two servers that share a store, from when both serve."""
+    """Start two servers that share a store; enter when both serve."""
     shared = (*flags, f"--store=directory:{folder / 'store'}")
     with (
         server(folder / "first.log", *shared) as first,
@@ -96,7 +96,7 @@ def replicas(folder: Path, *flags: str) -> Iterator[list[Server]]:
 
 @contextmanager
 def server(log: Path, *flags: str) -> Iterator[Server]:
-    """A server on free ports, from when it serves."""
+    """Start a server on free ports; enter when it serves."""
     command = [sys.executable, "-m", "service", "--port=0", "--metrics-port=0", *flags]
     with process(command, log) as running:
 
@@ -112,7 +112,7 @@ def server(log: Path, *flags: str) -> Iterator[Server]:
 
 @contextmanager
 def alertmanager(folder: Path) -> Iterator[str]:
-    """The address of an Alertmanager with our configuration, from when it is ready."""
+    """Start an Alertmanager with our configuration; enter with its address when it is ready."""
     address = f"127.0.0.1:{_free_port()}"
     command = [
         "prometheus-alertmanager",
@@ -140,7 +140,7 @@ def alertmanager(folder: Path) -> Iterator[str]:
 def prometheus(
     folder: Path, targets: Sequence[str], alerted: Sequence[str] = ()
 ) -> Iterator[Prometheus]:
-    """A Prometheus with our rules that scrapes the targets every second, once it has done so."""
+    """Start a Prometheus with our rules that scrapes every second; enter after a first scrape."""
     file = folder / "prometheus.yml"
     file.write_text(_configuration(targets, alerted))
     address = f"127.0.0.1:{_free_port()}"
@@ -167,7 +167,7 @@ def prometheus(
 
 
 def _configuration(targets: Sequence[str], alerted: Sequence[str]) -> str:
-    """Ours, with other addresses, every second, without the watchers watching themselves."""
+    """Return our configuration with other addresses, a second's interval and only the job ntm."""
     ours = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
     ours["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     ours["rule_files"] = [str(PROMETHEUS / file) for file in ours["rule_files"]]

@@ -96,4 +96,4 @@ def test_a_benchmark_that_cannot_run_says_why_and_the_others_go_on(
 def test_an_unknown_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     """With the names that there are."""
     assert command_line.main(["speed"]) == 2
-    assert "no benchmark ['speed']; there are ['step-latency'" in capsys.readouterr().err
+    assert "unknown benchmarks: speed; choose from step-latency, " in capsys.readouterr().err

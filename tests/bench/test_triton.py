@@ -142,7 +142,7 @@ def test_the_mirror_is_the_one_that_apt_uses() -> None:
     )
 
     assert triton_environment.mirror(printed, "bookworm") == "http://mirror.example/debian"
-    with pytest.raises(Unavailable, match="apt has no source of sid"):
+    with pytest.raises(Unavailable, match="apt has no source for sid"):
         triton_environment.mirror(printed, "sid")
 
 

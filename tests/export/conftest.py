@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from export import to_onnx
+from export.architectures import ARCHITECTURES, build
 from export.configuration import Configuration, Trial
-from export.network import ARCHITECTURES, Network, build
+from export.network import Network
 
 
 def tiny(architecture: str, **fields: int) -> Configuration:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from export import to_onnx
+from export.architectures import build
 from export.card import MODEL_NAME
 from export.configurations import CONFIGURATIONS
-from export.network import build
 from ntm_lab.decipher.report import Report, decipher
 from tests.support.served import served
 

@@ -9,7 +9,9 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from export.network import ARCHITECTURES, INITIAL_MEMORIES, Ntm, Sizes, build
+from export.architectures import ARCHITECTURES, build
+from export.network import Sizes
+from export.ntm import INITIAL_MEMORIES, Ntm
 
 SIZES = Sizes(5, 3, 8, 2, 2, 3, 4)
 

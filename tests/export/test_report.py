@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from export import card, curve, figures, report, to_onnx
-from export.network import build
+from export.architectures import build
 from export.training import Point
 from ntm_tasks import Size
 from tests.export.conftest import tiny

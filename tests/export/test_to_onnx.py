@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from export import to_onnx, verification
+from export.architectures import build
 from export.evaluation import TorchRunner, outputs
-from export.network import Ntm, build
+from export.ntm import Ntm
 from export.verification import Comparison, OnnxRunner, VerificationFailed
 from ntm_tasks.tasks.copy import copy
 from service.spec import ModelSpec

@@ -8,15 +8,11 @@ import torch
 from torch import Tensor
 
 from export import kernels
-from export.network import (
-    ARCHITECTURES,
-    PREACTIVATION_LIMIT,
-    Network,
-    Sizes,
-    State,
-    build,
-)
-from export.unrolled import Arena, logits_of
+from export.architectures import ARCHITECTURES, build
+from export.arena import Arena
+from export.network import Network, Sizes, stepped
+from export.ntm import PREACTIVATION_LIMIT
+from export.unrolled import logits_of
 
 STEPS, BATCH = 9, 3
 
@@ -32,15 +28,6 @@ def network_of(architecture: str, layers: int, reads: int, writes: int, memory: 
         for parameter in network.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.4)
     return network
-
-
-def stepped(network: Network, inputs: Tensor, state: State) -> Tensor:
-    """The logits of the network's own steps."""
-    rows = []
-    for x in inputs:
-        logits, state, _ = network(x, state)
-        rows.append(logits)
-    return torch.stack(rows)
 
 
 def gradients(network: Network, logits: Tensor) -> Gradients:
@@ -65,7 +52,7 @@ def test_logits_and_gradients_are_those_of_the_steps(
     """For every parameter, the learned start of the state included; and again in used memory."""
     network = network_of(architecture, layers, reads, writes, memory)
     inputs = torch.randn(STEPS, BATCH, 5, generator=torch.Generator().manual_seed(4))
-    expected = stepped(network, inputs, network.initial_state(BATCH, 7))
+    expected = stepped(network, inputs, network.initial_state(BATCH, 7), Arena())
     expected_gradients = gradients(network, expected)
     arena = Arena()
     for _ in range(3):
@@ -85,7 +72,7 @@ def test_parameters_beyond_their_limit_get_no_gradient(factor: float) -> None:
     with torch.no_grad():
         network.get_parameter("heads.layer.bias").mul_(factor)
     inputs = torch.randn(STEPS, BATCH, 5, generator=torch.Generator().manual_seed(4))
-    expected = stepped(network, inputs, network.initial_state(BATCH, 7))
+    expected = stepped(network, inputs, network.initial_state(BATCH, 7), Arena())
     expected_gradient = gradients(network, expected)["heads.layer.bias"]
     logits = logits_of(network, inputs, network.initial_state(BATCH, 7), Arena())
 

@@ -1,4 +1,4 @@
-"""Writes the dashboards as JSON: `python -m deploy.generate.dashboards`."""
+"""Write the dashboards as JSON: `python -m deploy.generate.dashboards`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DASHBOARDS = {
 
 
 def texts() -> dict[str, str]:
-    """The JSON of each dashboard, by name of its file."""
+    """Return the JSON of each dashboard by file name."""
     encoder = JSONEncoder(sort_keys=True, indent=1)
     return {f"{name}.json": encoder.encode(make()) + "\n" for name, make in DASHBOARDS.items()}
 

@@ -1,4 +1,4 @@
-"""Panels of sleeping sessions and of the store, which several dashboards show."""
+"""Panels about sleeping sessions and the store, for several dashboards."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from deploy.generate.dashboards.panels import Panel, lines
 from deploy.generate.dashboards.queries import INSTANCE, MODEL, Query, quantile, rate, total
 
 ASLEEP = f"({total(f'ntm_sessions_asleep{{{MODEL}}}')} or vector(0))"
-"""No model has the metric before its first session sleeps."""
+"""A model does not have the metric until its first session sleeps."""
 
 AWAKE = f"({total(f'ntm_sessions{{{MODEL}}}')} - {ASLEEP})"
 
 
 def durability() -> Iterator[Panel]:
-    """What the store holds, and how it gets there and back."""
+    """Sessions in the store, and their way there and back."""
     yield awake_and_asleep()
     yield lines(
         "Sleeps and wakes",
-        "Sessions a second put to sleep, and woken: those that slept here, and those that were "
-        "another replica's.",
+        "Sessions a second that were put to sleep or woken, the latter by source: this replica or "
+        "another one.",
         "count:sessions/s",
         Query(total(rate("ntm_sleeps_total")), "put to sleep"),
         Query(total(rate("ntm_wakes_total"), "source"), "woken, from {{source}}"),
     )
     yield lines(
         "Sessions moved",
-        "Sessions a second that a replica had awake and found to be another replica's.",
+        "Sessions a second that a replica closed because another replica had taken them over.",
         "count:sessions/s",
         Query(
             total(rate("ntm_sessions_closed_total", f'{MODEL}, reason="moved"'), "instance"),
@@ -36,8 +36,8 @@ def durability() -> Iterator[Panel]:
     )
     yield lines(
         "Checkpoints by outcome",
-        "Sessions a second that were to be stored: stored, refused since another replica has "
-        "them, or failed with the store.",
+        "Writes of sessions a second: stored, refused because another replica owns the session, or "
+        "failed.",
         "count:checkpoints/s",
         Query(total(rate("ntm_checkpoints_total", INSTANCE), "outcome"), "{{outcome}}"),
         stacked=True,
@@ -45,13 +45,13 @@ def durability() -> Iterator[Panel]:
     yield not_durable()
     yield lines(
         "Deletions to be told",
-        "Sessions that have ended and that the store has not forgotten, as it did not answer.",
+        "Closed sessions whose deletion the store has not confirmed yet, by replica.",
         "none",
         Query(total(f"ntm_undeleted_sessions{{{INSTANCE}}}", "instance"), "{{instance}}"),
     )
     yield lines(
         "Bytes stored",
-        "Bytes of sessions sent to the store a second, by replica.",
+        "Bytes a second sent to the store, by replica.",
         "Bps",
         Query(total(rate("ntm_stored_bytes_total", INSTANCE), "instance"), "{{instance}}"),
         stacked=True,
@@ -60,7 +60,7 @@ def durability() -> Iterator[Panel]:
     yield store_errors()
     yield lines(
         "Chunks answered again",
-        "Chunks a second that had been made before: clients had lost the answer, by model.",
+        "Chunks a second that were sent again and answered from the last replies, by model.",
         "count:chunks/s",
         Query(total(rate("ntm_replayed_chunks_total"), "model"), "{{model}}"),
         stacked=True,
@@ -68,10 +68,10 @@ def durability() -> Iterator[Panel]:
 
 
 def awake_and_asleep() -> Panel:
-    """Where the open sessions are."""
+    """Return the panel of open sessions by place."""
     return lines(
         "Awake and asleep",
-        "Open sessions: awake, with state in a slab, and asleep in the store.",
+        "Open sessions: awake, with state in a slab, or asleep in the store.",
         "none",
         Query(AWAKE, "awake"),
         Query(ASLEEP, "asleep"),
@@ -80,20 +80,20 @@ def awake_and_asleep() -> Panel:
 
 
 def not_durable() -> Panel:
-    """What would be lost with a replica."""
+    """Return the panel of steps that a loss of the replica would undo."""
     return lines(
         "Steps not durable yet",
-        "Steps that the store does not have yet: clients make them again if the replica dies.",
+        "Steps that are not in the store yet. If the replica fails, clients make them again.",
         "none",
         Query(total(f"ntm_undurable_steps{{{INSTANCE}}}", "instance"), "{{instance}}"),
     )
 
 
 def store_time() -> Panel:
-    """How long the store takes."""
+    """Return the panel of the time of store operations."""
     return lines(
         "Time of the store",
-        "Half and 99 of 100 calls of the store took no longer, by operation.",
+        "Median and 99th percentile of the time of store operations, by operation.",
         "s",
         *(
             Query(
@@ -106,10 +106,10 @@ def store_time() -> Panel:
 
 
 def store_errors() -> Panel:
-    """How often the store fails."""
+    """Return the panel of failed store operations."""
     return lines(
         "Store errors",
-        "Times a second that the store did not answer, or not in time, by operation.",
+        "Store operations a second that failed or timed out, by operation.",
         "ops",
         Query(total(rate("ntm_store_errors_total", INSTANCE), "operation"), "{{operation}}"),
         stacked=True,

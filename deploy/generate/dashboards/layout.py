@@ -1,4 +1,4 @@
-"""A dashboard from its rows of panels: variables, links to the others, where each panel stands."""
+"""Build a dashboard from rows of panels: variables, links to the others, positions of panels."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Row:
 
 
 def dashboard(name: str, description: str, rows: Sequence[Row], one: str = "") -> Dashboard:
-    """The dashboard `ntm-<name>`; `one` is the variable of which it shows one value at a time."""
+    """Return the dashboard `ntm-<name>`. The variable `one` selects a single value."""
     board = (
         builders.Dashboard(f"NTM: {name}")
         .uid(f"ntm-{name}")
@@ -58,7 +58,7 @@ def dashboard(name: str, description: str, rows: Sequence[Row], one: str = "") -
             board.with_panel(panel.id(next(numbers)))
     built = board.build()
     for variable in built.templating.list_val or []:
-        # Of intervals only; Grafana has them nowhere else.
+        # Grafana writes these for interval variables only.
         variable.auto = variable.auto_count = variable.auto_min = None
     return built
 

@@ -1,4 +1,4 @@
-"""The dashboard of one model: its versions, speed, batches, sessions and traces."""
+"""The dashboard of one model: its versions, speed, runs, sessions and traces."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from deploy.generate.objectives import FAST_SECONDS
 
 
 def model() -> Dashboard:
-    """One model on all replicas."""
+    """Return the dashboard."""
     return dashboard(
         "model",
-        "One model: how fast it is, how its runs are filled, what its sessions do.",
+        "One model on all replicas: its versions, speed, runs, sessions and traces.",
         [
             Row("What is served", list(served())),
             Row("Speed", list(speed())),
@@ -36,22 +36,22 @@ def model() -> Dashboard:
 
 
 def served() -> Iterator[Panel]:
-    """Which file each replica serves, and where it runs."""
+    """Versions and providers."""
     yield rows(
         "Loaded",
-        "Content hash of each version and the provider that runs it; old ones have sessions yet.",
+        "Content hash and provider of each loaded version. Old ones stay while they have sessions.",
         Query(f"ntm_model_info{{{MODEL}}}", "loaded"),
         hidden=("Value",),
     )
     yield rows(
         "Time to load",
-        "Time that loading and warming up took, by replica.",
+        "Time to load and warm up each version, by replica.",
         Query(f"ntm_model_load_seconds{{{MODEL}}}", "time"),
         unit="s",
     )
     yield lines(
         "Files taken over",
-        "Files put, replaced or removed in the last hour, by what became of them.",
+        "Files added, replaced or removed in the last hour, by outcome.",
         "none",
         Query(
             f"sum by (outcome) (increase(ntm_model_reloads_total{{{MODEL}}}[1h]))", "{{outcome}}"
@@ -60,24 +60,24 @@ def served() -> Iterator[Panel]:
 
 
 def speed() -> Iterator[Panel]:
-    """How long its steps take."""
+    """Rates and times of steps."""
     yield lines(
         "Steps",
-        "Steps made a second, and those of them with traces.",
+        "Steps a second: all steps, and steps with traces.",
         "count:steps/s",
         Query(total(rate("ntm_steps_total")), "all"),
         Query(total(rate("ntm_traced_steps_total")), "traced"),
     )
     yield lines(
         "Time of a step",
-        "From a chunk's arrival to its last tick, divided by its steps; dashed: the objective.",
+        "Time from a chunk's arrival to its last tick, over its steps. Dashed: the objective.",
         "s",
         *quantiles("ntm_step_seconds"),
         bound=FAST_SECONDS,
     )
     yield lines(
         "Where a chunk's time goes",
-        "Mean time that a chunk waits, is run, and waits for its reply to be taken.",
+        "Mean time of a chunk in the queue, in runs, and until gRPC takes its reply.",
         "s",
         Query(mean("ntm_chunk_queue_seconds"), "queue"),
         Query(mean("ntm_chunk_run_seconds"), "run"),
@@ -85,29 +85,29 @@ def speed() -> Iterator[Panel]:
         stacked=True,
     )
     for part, words in (
-        ("queue", "arrival to its first tick"),
-        ("run", "first tick to the end of its last"),
-        ("reply", "last tick to when gRPC has taken its reply"),
+        ("queue", "arrival of a chunk to its first tick"),
+        ("run", "first tick of a chunk to the end of its last"),
+        ("reply", "last tick of a chunk until gRPC takes its reply"),
     ):
         yield lines(
             f"Time in {part}",
-            f"From a chunk's {words}.",
+            f"Time from the {words}.",
             "s",
             *quantiles(f"ntm_chunk_{part}_seconds"),
         )
 
 
 def runs() -> Iterator[Panel]:
-    """How its ticks are made."""
+    """Runs and batches."""
     yield lines(
         "Ticks",
-        "Runs of the network over a batch a second, by replica.",
+        "Runs of the network a second, each over a batch, by replica.",
         "count:ticks/s",
         Query(total(rate("ntm_ticks_total"), "instance"), "{{instance}}"),
     )
     yield lines(
         "Time of a tick",
-        "One run of the network over a batch.",
+        "Time of one run of the network over a batch.",
         "s",
         *quantiles("ntm_tick_seconds"),
     )
@@ -121,7 +121,7 @@ def runs() -> Iterator[Panel]:
     padding = total(rate("ntm_padding_rows_total"))
     yield lines(
         "Rows computed",
-        "Rows a second that step a session, and those that only fill up a batch.",
+        "Rows computed a second: rows that step a session, and rows that only fill the batch.",
         "count:rows/s",
         Query(total(rate("ntm_batch_rows_sum")), "steps"),
         Query(padding, "padding"),
@@ -129,20 +129,20 @@ def runs() -> Iterator[Panel]:
     )
     yield lines(
         "Failed runs",
-        "Runs in the last hour that raised an error; each closed the sessions of its batch.",
+        "Runs that failed in the last hour. Each closed the sessions of its batch.",
         "none",
         Query(f"{total(f'increase(ntm_failed_runs_total{{{MODEL}}}[1h])')} or vector(0)", "failed"),
     )
     yield lines(
         "Share of run time",
-        "Time spent in runs a second, by replica: 1 is one run thread busy all the time.",
+        "Seconds of run time a second, by replica. 1 is one run thread that is always busy.",
         "none",
         Query(total(rate("ntm_tick_seconds_sum"), "instance"), "{{instance}}"),
     )
 
 
 def sessions() -> Iterator[Panel]:
-    """What its sessions do."""
+    """Sessions and traces."""
     yield lines(
         "Open sessions",
         "Open sessions, awake or asleep, by replica.",
@@ -152,14 +152,14 @@ def sessions() -> Iterator[Panel]:
     )
     yield lines(
         "State",
-        "Bytes of state of sessions that are awake, by replica.",
+        "Bytes of state of awake sessions, by replica.",
         "bytes",
         Query(total(f"ntm_state_bytes{{{MODEL}}}", "instance"), "{{instance}}"),
         stacked=True,
     )
     yield lines(
         "Traces asked for",
-        "Chunks a second that asked for a trace, by trace.",
+        "Chunks a second that requested a trace, by trace.",
         "count:chunks/s",
         Query(total(rate("ntm_traces_total"), "trace"), "{{trace}}"),
     )

@@ -1,4 +1,4 @@
-"""The dashboard to open first: is the service well, how fast is it, where does time go?"""
+"""The first dashboard: health, traffic, latency, errors and saturation of all replicas."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ FAST = f'{MODEL}, le="{FAST_SECONDS!r}"'
 
 
 def overview() -> Dashboard:
-    """All replicas and models at a glance."""
+    """Return the dashboard of all replicas and models."""
     return dashboard(
         "overview",
-        "Is the service well, how fast is it, and where does the time go?",
+        "Health, traffic, latency, errors and saturation of all replicas.",
         [
             Row("Now", list(now())),
             Row("Traffic", list(traffic())),
@@ -45,10 +45,10 @@ def overview() -> Dashboard:
 
 
 def now() -> Iterator[Panel]:
-    """What one number can say."""
+    """Current values."""
     yield number(
         "Replicas serving",
-        "Replicas that report SERVING, of those that Prometheus reaches.",
+        "Replicas that report SERVING, among those that Prometheus scrapes.",
         "none",
         total(f"ntm_serving{{{INSTANCE}}}"),
         bound=1,
@@ -56,20 +56,20 @@ def now() -> Iterator[Panel]:
     )
     yield number(
         "Open sessions",
-        "Sessions that are open now, awake or asleep.",
+        "Open sessions, awake or asleep.",
         "none",
         total(f"ntm_sessions{{{MODEL}}}"),
     )
     yield number(
         "Steps a second",
-        "Steps made, of all sessions together.",
+        "Steps a second, over all sessions.",
         "none",
         total(rate("ntm_steps_total")),
         decimals=0,
     )
     yield number(
         "Step, p99",
-        "99 of 100 steps took no longer; red above the objective's bound.",
+        "99 % of steps took no longer. Red above the bound of the objective.",
         "s",
         quantile("ntm_step_seconds", 0.99),
         bound=FAST_SECONDS,
@@ -77,7 +77,7 @@ def now() -> Iterator[Panel]:
     )
     yield number(
         "Fast steps",
-        f"Share of steps within {FAST_SECONDS * 1000:.1f} ms; the objective is {FAST_SHARE:.0%}.",
+        f"Share of steps within {FAST_SECONDS * 1000:.1f} ms. The objective is {FAST_SHARE:.0%}.",
         "percentunit",
         share(rate("ntm_step_seconds_bucket", FAST), rate("ntm_step_seconds_count")),
         bound=FAST_SHARE,
@@ -86,7 +86,7 @@ def now() -> Iterator[Panel]:
     )
     yield number(
         "Faultless calls",
-        "Share of calls and stream operations that met no fault of the server; the objective is "
+        "Share of calls and stream operations without a fault of the server. The objective is "
         f"{ANSWERED_SHARE:.1%}.",
         "percentunit",
         f"1 - {share(rate('ntm_errors_total', FAULTY), CALLS)}",
@@ -97,44 +97,44 @@ def now() -> Iterator[Panel]:
 
 
 def traffic() -> Iterator[Panel]:
-    """What clients ask for."""
+    """Calls, operations and bytes."""
     yield lines(
         "Steps by model",
-        "Steps made a second, by model.",
+        "Steps a second, by model.",
         "count:steps/s",
         Query(total(rate("ntm_steps_total"), "model"), "{{model}}"),
         stacked=True,
     )
     yield lines(
         "Calls by method",
-        "Unary calls answered a second, by method.",
+        "Unary calls a second, by method.",
         "reqps",
         Query(total(rate("ntm_rpc_seconds_count", INSTANCE), "method"), "{{method}}"),
         stacked=True,
     )
     yield lines(
         "Stream operations by kind",
-        "Operations received on streams a second: sessions opened, stepped and closed.",
+        "Operations a second received on streams, by kind: open, step or close a session.",
         "ops",
         Query(total(rate("ntm_stream_operations_total", INSTANCE), "kind"), "{{kind}}"),
         stacked=True,
     )
     yield lines(
         "Streams",
-        "Open StreamSteps calls, by replica.",
+        "StreamSteps calls in progress, by replica.",
         "none",
         Query(total(f"ntm_streams{{{INSTANCE}}}", "instance"), "{{instance}}"),
     )
     yield lines(
         "Bytes of steps",
-        "Inputs received and outputs and traces sent a second, without the messages around them.",
+        "Bytes a second: inputs received, outputs and traces sent, without message framing.",
         "Bps",
         Query(total(rate("ntm_received_input_bytes_total", INSTANCE)), "inputs received"),
         Query(total(rate("ntm_sent_output_bytes_total", INSTANCE)), "outputs and traces sent"),
     )
     yield lines(
         "Traced steps",
-        "Share of steps whose heads somebody watches, by model.",
+        "Share of steps with at least one trace requested, by model.",
         "percentunit",
         Query(
             f"{total(rate('ntm_traced_steps_total'), 'model')}"
@@ -145,29 +145,29 @@ def traffic() -> Iterator[Panel]:
 
 
 def latency() -> Iterator[Panel]:
-    """How long clients wait for the server."""
+    """Times of steps, chunks and calls."""
     yield lines(
         "Time of a step",
-        "From a chunk's arrival to its last tick, divided by its steps; dashed: the objective.",
+        "Time from a chunk's arrival to its last tick, over its steps. Dashed: the objective.",
         "s",
         *quantiles("ntm_step_seconds"),
         bound=FAST_SECONDS,
     )
     yield lines(
         "Time of a chunk",
-        "From a chunk's arrival to its last tick, however many steps it has.",
+        "Time from the arrival of a chunk to its last tick, for chunks of any length.",
         "s",
         *quantiles("ntm_chunk_seconds"),
     )
     yield lines(
         "Time of a call",
-        "From a unary call's arrival to its answer, all methods together.",
+        "Time from the arrival of a unary call to its response, over all methods.",
         "s",
         *quantiles("ntm_rpc_seconds", INSTANCE),
     )
     yield lines(
         "p99 of a step by model",
-        "99 of 100 steps of the model took no longer; dashed: the objective.",
+        "99 % of the steps of the model took no longer. Dashed: the objective.",
         "s",
         Query(quantile("ntm_step_seconds", 0.99, by="model"), "{{model}}"),
         bound=FAST_SECONDS,
@@ -175,7 +175,7 @@ def latency() -> Iterator[Panel]:
     )
     yield lines(
         "p99 of a call by method",
-        "99 of 100 calls of the method took no longer.",
+        "99 % of the calls of the method took no longer.",
         "s",
         Query(quantile("ntm_rpc_seconds", 0.99, INSTANCE, by="method"), "{{method}}"),
         span=12,
@@ -183,11 +183,11 @@ def latency() -> Iterator[Panel]:
 
 
 def time_spent() -> Iterator[Panel]:
-    """Queue, run and reply, and how well runs are filled."""
+    """Time in the queue, in runs and in reply, and the size of batches."""
     yield lines(
         "Where a chunk's time goes",
-        "Mean time that a chunk waits, is run, and waits for its reply to be taken; together, all "
-        "that it spends in the server.",
+        "Mean time of a chunk in the queue, in runs, and until gRPC takes its reply. The sum is "
+        "its time in the server.",
         "s",
         Query(mean("ntm_chunk_queue_seconds"), "queue"),
         Query(mean("ntm_chunk_run_seconds"), "run"),
@@ -197,7 +197,7 @@ def time_spent() -> Iterator[Panel]:
     )
     yield lines(
         "p99 of each part",
-        "99 of 100 chunks spent no longer in the queue, in runs, in reply.",
+        "99 % of chunks spent no longer in the queue, in runs and in reply.",
         "s",
         Query(quantile("ntm_chunk_queue_seconds", 0.99), "queue"),
         Query(quantile("ntm_chunk_run_seconds", 0.99), "run"),
@@ -206,7 +206,7 @@ def time_spent() -> Iterator[Panel]:
     )
     yield lines(
         "Sessions in a tick",
-        "Sessions that one run of the network steps together: the more, the cheaper each.",
+        "Sessions that one run of the network steps together. More sessions cost less each.",
         "none",
         Query(mean("ntm_batch_rows"), "mean"),
         Query(quantile("ntm_batch_rows", 0.99), "p99"),
@@ -214,7 +214,7 @@ def time_spent() -> Iterator[Panel]:
     padding = total(rate("ntm_padding_rows_total"), "model")
     yield lines(
         "Padding",
-        "Share of computed rows that repeat another, so that rows fill whole packets.",
+        "Share of computed rows that repeat another row to fill the batch.",
         "percentunit",
         Query(
             f"{padding} / ({padding} + {total(rate('ntm_batch_rows_sum'), 'model')})", "{{model}}"
@@ -229,10 +229,10 @@ def time_spent() -> Iterator[Panel]:
 
 
 def errors() -> Iterator[Panel]:
-    """Who was told no, and why."""
+    """Refusals and failures."""
     yield lines(
         "Errors by reason",
-        "Calls and stream operations refused or failed a second, by reason.",
+        "Calls and stream operations a second that were refused or failed, by reason.",
         "reqps",
         Query(total(rate("ntm_errors_total", INSTANCE), "reason"), "{{reason}}"),
         stacked=True,
@@ -246,7 +246,7 @@ def errors() -> Iterator[Panel]:
     )
     yield lines(
         "Streams ended by code",
-        "StreamSteps calls ended a second, by gRPC code.",
+        "StreamSteps calls a second that ended, by gRPC code.",
         "count:streams/s",
         Query(total(rate("ntm_streams_ended_total", INSTANCE), "code"), "{{code}}"),
         stacked=True,
@@ -254,11 +254,11 @@ def errors() -> Iterator[Panel]:
 
 
 def saturation() -> Iterator[Panel]:
-    """How near the limits are."""
+    """Use of limited resources."""
     threads = total(f"ntm_run_threads{{{INSTANCE}}}", "instance")
     yield lines(
         "Run threads busy",
-        "Share of the time in which runs that can be made at once are made, by replica.",
+        "Share of the time in which the run threads are busy, by replica.",
         "percentunit",
         Query(
             f"{total(rate('ntm_tick_seconds_sum', INSTANCE), 'instance')} / {threads}",
@@ -269,20 +269,20 @@ def saturation() -> Iterator[Panel]:
     )
     yield lines(
         "Event loop late by",
-        "How late the event loop is for a timer, and so for every message.",
+        "Delay of timers in the event loop. Messages are delayed as much.",
         "s",
         *quantiles("ntm_event_loop_lag_seconds", INSTANCE),
         bound=0.1,
     )
     yield lines(
         "Sessions with a step waiting",
-        "Sessions that wait for a tick, by replica.",
+        "Sessions with a step that waits for a tick, by replica.",
         "none",
         Query(total(f"ntm_waiting_sessions{{{INSTANCE}}}", "instance"), "{{instance}}"),
     )
     yield lines(
         "Limits used",
-        "Sessions and bytes of state, as shares of what the replica may hold; above, it refuses.",
+        "Sessions and bytes of state as shares of their limits, at which sessions are refused.",
         "percentunit",
         Query(used(total(f"ntm_sessions{{{INSTANCE}}}", "instance"), "sessions_limit"), "sessions"),
         Query(
@@ -298,7 +298,7 @@ def saturation() -> Iterator[Panel]:
     )
     yield lines(
         "Files used",
-        "Open files, connections among them, as a share of those that the process may open.",
+        "Open files, including connections, as a share of the limit of the process.",
         "percentunit",
         Query(
             f"process_open_fds{{{INSTANCE}}} / process_max_fds{{{INSTANCE}}}",
@@ -311,5 +311,5 @@ def saturation() -> Iterator[Panel]:
 
 
 def used(amount: str, limit: str) -> str:
-    """An amount by replica as a share of a limit; of all replicas, the fullest."""
+    """Return the largest share of a limit that any replica uses."""
     return f"max({amount} / {total(f'ntm_{limit}{{{INSTANCE}}}', 'instance')})"

@@ -1,4 +1,4 @@
-"""The three kinds of panel that the dashboards are made of, alike in everything but their data."""
+"""The three kinds of panel: lines over time, one number, and a table."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DATASOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 Panel = timeseries.Panel | stat.Panel | table.Panel
 
 HEIGHT = 9
-"""Of a panel with lines, in Grafana's rows of 30 pixels; a dashboard is 24 columns wide."""
+"""The height of a panel with lines, in units of 30 pixels. A dashboard is 24 columns wide."""
 
 
 def lines(
@@ -45,7 +45,7 @@ def lines(
     most: float | None = None,
     span: int = 8,
 ) -> timeseries.Panel:
-    """Lines over time; `bound` draws a dashed line, `most` is the end of the axis."""
+    """Return a panel with lines. `bound` draws a dashed line; `most` ends the axis."""
     panel = (
         timeseries.Panel()
         .title(title)
@@ -93,7 +93,11 @@ def number(
     decimals: int | None = None,
     span: int = 4,
 ) -> stat.Panel:
-    """The last value, large, over its course; red above `bound`, or below it."""
+    """
+    Return a panel with the last value over its history.
+
+    It is red above `bound` or, with `good_above`, below it.
+    """
     panel = (
         stat.Panel()
         .title(title)
@@ -114,7 +118,7 @@ def number(
 def rows(
     title: str, description: str, query: Query, hidden: tuple[str, ...] = (), unit: str = "none"
 ) -> table.Panel:
-    """The labels of each series as a row, and its value in `unit`; `hidden` are left out."""
+    """Return a table: a row for each series, its labels except `hidden`, its value in `unit`."""
     hide = dict.fromkeys(("Time", "__name__", "job", *hidden), True)
     target = _target(query, "A").instant().format(PromQueryFormat.TABLE)
     value = DynamicConfigValue(id_val="displayName", value=query.legend)

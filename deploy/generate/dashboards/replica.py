@@ -13,7 +13,7 @@ from deploy.generate.dashboards.queries import INSTANCE, MODEL, Query, quantiles
 
 
 def replica() -> Dashboard:
-    """One replica, below the API."""
+    """Return the dashboard."""
     return dashboard(
         "replica",
         "One replica: its process, its event loop, its models and its GPU.",
@@ -30,7 +30,7 @@ def replica() -> Dashboard:
 
 
 def now() -> Iterator[Panel]:
-    """What one number can say."""
+    """Current values."""
     yield number(
         "Serving",
         "1 while the replica reports SERVING.",
@@ -41,7 +41,7 @@ def now() -> Iterator[Panel]:
     )
     yield number(
         "Draining",
-        "1 once the replica was told to stop.",
+        "1 while the replica shuts down.",
         "none",
         f"ntm_draining{{{INSTANCE}}}",
         bound=1,
@@ -55,15 +55,15 @@ def now() -> Iterator[Panel]:
     )
     yield number(
         "Sessions",
-        "Sessions that are open here, awake or asleep.",
+        "Open sessions of this replica, awake or asleep.",
         "none",
         total(f"ntm_sessions{{{INSTANCE}}}"),
     )
-    yield number("Streams", "StreamSteps calls open here.", "none", f"ntm_streams{{{INSTANCE}}}")
+    yield number("Streams", "StreamSteps calls in progress.", "none", f"ntm_streams{{{INSTANCE}}}")
     yield number(
         "Certificate expires in",
-        "Time until the server's certificate expires; no data without TLS, "
-        "green while it is more than two weeks.",
+        "Time until the certificate of the server expires. Green above two weeks. No data without "
+        "TLS.",
         "s",
         f"ntm_certificate_expiry_timestamp_seconds{{{INSTANCE}}} - time()",
         bound=14 * 86400,
@@ -73,43 +73,43 @@ def now() -> Iterator[Panel]:
 
 
 def process() -> Iterator[Panel]:
-    """What the operating system and Python say."""
+    """The process and the interpreter."""
     yield lines(
         "Processor",
-        "Cores in use; runs, the event loop and gRPC together.",
+        "Cores in use, by runs, the event loop and gRPC together.",
         "none",
         Query(rate("process_cpu_seconds_total", INSTANCE), "cores"),
     )
     yield lines(
         "Memory",
-        "Bytes of the process: resident ones occupy memory, virtual ones need not.",
+        "Resident and virtual memory of the process in bytes.",
         "bytes",
         Query(f"process_resident_memory_bytes{{{INSTANCE}}}", "resident"),
         Query(f"process_virtual_memory_bytes{{{INSTANCE}}}", "virtual"),
     )
     yield lines(
         "Open files",
-        "Files and connections open, and the most there may be.",
+        "Open files, including connections, and their limit.",
         "none",
         Query(f"process_open_fds{{{INSTANCE}}}", "open"),
         Query(f"process_max_fds{{{INSTANCE}}}", "limit"),
     )
     yield lines(
         "Garbage collections",
-        "Collections of Python's garbage a second, by generation.",
+        "Runs a second of Python's garbage collector, by generation.",
         "ops",
         Query(rate("python_gc_collections_total", INSTANCE), "generation {{generation}}"),
     )
     yield lines(
         "Garbage collected",
-        "Python objects a second in cycles that were freed, and those that could not be.",
+        "Python objects a second in reference cycles that were freed, or could not be freed.",
         "ops",
         Query(total(rate("python_gc_objects_collected_total", INSTANCE)), "freed"),
         Query(total(rate("python_gc_objects_uncollectable_total", INSTANCE)), "not freed"),
     )
     yield lines(
         "Event loop late by",
-        "How late the event loop is for a timer, and so for every message.",
+        "Delay of timers in the event loop. Messages are delayed as much.",
         "s",
         *quantiles("ntm_event_loop_lag_seconds", INSTANCE),
         bound=0.1,
@@ -117,25 +117,25 @@ def process() -> Iterator[Panel]:
 
 
 def work() -> Iterator[Panel]:
-    """What it computes."""
+    """Runs, steps and errors."""
     busy = total(rate("ntm_tick_seconds_sum", INSTANCE))
     yield lines(
         "Runs under way",
-        "Runs made at once, on average, and the most there can be.",
+        "Mean number of runs in progress, and the number of run threads.",
         "none",
         Query(busy, "under way"),
         Query(f"ntm_run_threads{{{INSTANCE}}}", "most"),
     )
     yield lines(
         "Steps by model",
-        "Steps made a second, by model.",
+        "Steps a second, by model.",
         "count:steps/s",
         Query(total(rate("ntm_steps_total"), "model"), "{{model}}"),
         stacked=True,
     )
     yield lines(
         "Errors by reason",
-        "Calls and stream operations refused or failed a second, by reason.",
+        "Calls and stream operations a second that were refused or failed, by reason.",
         "reqps",
         Query(total(rate("ntm_errors_total", INSTANCE), "reason"), "{{reason}}"),
         stacked=True,
@@ -143,7 +143,7 @@ def work() -> Iterator[Panel]:
 
 
 def versions() -> Iterator[Panel]:
-    """What runs here."""
+    """Versions of programs and models."""
     yield rows(
         "Server",
         "Versions of the server and of onnxruntime.",
@@ -152,19 +152,19 @@ def versions() -> Iterator[Panel]:
     )
     yield rows(
         "Python",
-        "The interpreter that runs the server.",
+        "Version of the Python interpreter.",
         Query(f"python_info{{{INSTANCE}}}", "up"),
         hidden=("Value", "major", "minor", "patchlevel"),
     )
     yield rows(
         "Models",
-        "Versions that are loaded, by content hash, and the provider that runs each.",
+        "Content hash and provider of each loaded version.",
         Query(f"ntm_model_info{{{MODEL}}}", "loaded"),
         hidden=("Value", "instance"),
     )
     yield rows(
         "Time to load",
-        "Time that loading and warming up each model took, the last time.",
+        "Time of the last loading and warming up of each model.",
         Query(f"ntm_model_load_seconds{{{MODEL}}}", "time"),
         hidden=("instance",),
         unit="s",
@@ -172,10 +172,10 @@ def versions() -> Iterator[Panel]:
 
 
 def gpu() -> Iterator[Panel]:
-    """What the NVIDIA driver says."""
+    """GPUs, as the NVIDIA driver reports them."""
     yield lines(
         "GPU busy",
-        "Share of the last moments in which the GPU computed, whoever used it.",
+        "Share of the time in which the GPU was busy, for all processes.",
         "percentunit",
         Query(f"ntm_gpu_utilization_ratio{{{INSTANCE}}}", "GPU {{gpu}}"),
         most=1,
@@ -183,7 +183,7 @@ def gpu() -> Iterator[Panel]:
     )
     yield lines(
         "GPU memory",
-        "Memory of the GPU that is taken, whoever took it, and all there is.",
+        "Used memory of the GPU, by all processes, and its total memory.",
         "bytes",
         Query(f"ntm_gpu_memory_used_bytes{{{INSTANCE}}}", "GPU {{gpu}}, taken"),
         Query(f"ntm_gpu_memory_total_bytes{{{INSTANCE}}}", "GPU {{gpu}}, all"),

@@ -1,4 +1,4 @@
-"""The dashboard of sessions: how many, how long they live, what they hold, how they end."""
+"""The dashboard of sessions: their number, lifetime, state, durability and end."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ STATE_LIMIT = f"ntm_state_limit_bytes{{{INSTANCE}}}"
 
 
 def sessions() -> Dashboard:
-    """From opening to closing."""
+    """Return the dashboard."""
     return dashboard(
         "sessions",
-        "How many sessions there are, how long they live, what they hold and how they end.",
+        "Number, lifetime, state, durability and end of sessions.",
         [
             Row("Now", list(now())),
             Row("Opened and closed", list(opened_and_closed())),
@@ -42,17 +42,17 @@ def sessions() -> Dashboard:
 
 
 def now() -> Iterator[Panel]:
-    """What one number can say."""
-    yield number("Open", "Sessions that are open now, awake or asleep.", "none", total(SESSIONS))
+    """Current values."""
+    yield number("Open", "Open sessions, awake or asleep.", "none", total(SESSIONS))
     yield number(
         "Limit",
-        "Sessions that all replicas together may hold.",
+        "Maximum number of sessions of all replicas together.",
         "none",
         total(LIMIT),
     )
     yield number(
         "Opened a minute",
-        "Sessions opened a minute.",
+        "Sessions created a minute.",
         "none",
         f"60 * {total(rate('ntm_sessions_opened_total'))}",
         decimals=1,
@@ -64,11 +64,11 @@ def now() -> Iterator[Panel]:
         total(f"ntm_waiting_sessions{{{INSTANCE}}}"),
     )
     yield number(
-        "State", "Bytes of state of all sessions that are awake.", "bytes", total(STATE), decimals=1
+        "State", "Bytes of state of all awake sessions.", "bytes", total(STATE), decimals=1
     )
     yield number(
         "State of a session",
-        "Mean bytes of state that a session holds while it is awake.",
+        "Mean bytes of state of an awake session.",
         "bytes",
         f"{total(STATE)} / {AWAKE}",
         decimals=1,
@@ -76,7 +76,7 @@ def now() -> Iterator[Panel]:
 
 
 def opened_and_closed() -> Iterator[Panel]:
-    """Comings and goings."""
+    """Sessions that are created and closed."""
     yield lines(
         "Open sessions by model",
         "Open sessions, awake or asleep, by model.",
@@ -86,15 +86,15 @@ def opened_and_closed() -> Iterator[Panel]:
     )
     yield lines(
         "Opened by model",
-        "Sessions opened a second, by model.",
+        "Sessions created a second, by model.",
         "count:sessions/s",
         Query(total(rate("ntm_sessions_opened_total"), "model"), "{{model}}"),
         stacked=True,
     )
     yield lines(
         "Closed by reason",
-        "Sessions closed a second: deleted by a client, expired, failed with a run, or moved to "
-        "another replica.",
+        "Sessions closed a second: deleted by a client, expired, failed, or moved to another "
+        "replica.",
         "count:sessions/s",
         Query(total(rate("ntm_sessions_closed_total"), "reason"), "{{reason}}"),
         stacked=True,
@@ -102,57 +102,57 @@ def opened_and_closed() -> Iterator[Panel]:
 
 
 def life() -> Iterator[Panel]:
-    """What sessions do while they are open."""
+    """Lifetime and activity of sessions."""
     yield lines(
         "Lifetime",
-        "From opening to closing, of sessions that closed.",
+        "Time from creation to closing, of closed sessions.",
         "s",
         *quantiles("ntm_session_lifetime_seconds"),
     )
     yield lines(
         "Idle before expiry",
-        "Time without a step of sessions that expired: the idle timeouts that clients chose.",
+        "Time without a step of expired sessions: the idle timeouts that clients chose.",
         "s",
         *quantiles("ntm_session_idle_seconds"),
     )
     yield lines(
         "Steps of a session",
-        "Steps that a session had made when it closed.",
+        "Steps that a session had made when it was closed.",
         "none",
         *quantiles("ntm_session_steps"),
     )
     yield lines(
         "Interval between steps",
-        "From a session's last tick to its next chunk: how long clients think.",
+        "Time from the last tick of a session to its next chunk.",
         "s",
         *quantiles("ntm_step_interval_seconds"),
     )
     yield lines(
         "Median interval by model",
-        "Half of the chunks came sooner after the session's last tick.",
+        "Median time from the last tick of a session to its next chunk, by model.",
         "s",
         Query(quantile("ntm_step_interval_seconds", 0.5, by="model"), "{{model}}"),
     )
     yield lines(
         "Mean steps of a session by model",
-        "Steps that a session had made when it closed, by model.",
+        "Mean number of steps that a session had made when it was closed, by model.",
         "none",
         Query(mean("ntm_session_steps", by="model"), "{{model}}"),
     )
 
 
 def state() -> Iterator[Panel]:
-    """What sessions hold."""
+    """State of sessions."""
     yield lines(
         "State by model",
-        "Bytes of state of sessions that are awake, by model and by where they are.",
+        "Bytes of state of awake sessions, by model and place.",
         "bytes",
         Query(total(STATE, "model, place"), "{{model}}, {{place}}"),
         stacked=True,
     )
     yield lines(
         "Slots",
-        "Slots of the slabs: taken by sessions, and free for new ones without growing a slab.",
+        "Slots of the slabs: taken by sessions, and free.",
         "none",
         *(Query(total(f'ntm_slots{{{MODEL}, use="{use}"}}'), use) for use in ("taken", "free")),
         stacked=True,

@@ -1,0 +1,38 @@
+"""
+The architectures that can be trained: one module of this folder each.
+
+A module has the constant `ARCHITECTURE`; nothing else has to name it. Its settings for a task are a
+row of `export.configurations`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from export.network import Architecture, Network, Sizes
+
+ARCHITECTURES: dict[str, Architecture] = {}
+"""By name: those with a memory first, then those that they are compared with."""
+
+
+def register(architecture: Architecture) -> None:
+    """Add an architecture. Raises ValueError if the name is taken."""
+    if architecture.name in ARCHITECTURES:
+        raise ValueError(f"there is an architecture {architecture.name!r} already")
+    ARCHITECTURES[architecture.name] = architecture
+
+
+def build(architecture: str, sizes: Sizes, seed: int) -> Network:
+    """Make a network of one of the `ARCHITECTURES`, its parameters drawn from a seed."""
+    return ARCHITECTURES[architecture].build(sizes, seed)
+
+
+def _found() -> list[Architecture]:
+    modules = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)]
+    found: list[Architecture] = [module.ARCHITECTURE for module in modules]
+    return sorted(found, key=lambda each: (not each.has_memory, each.name))
+
+
+for _architecture in _found():
+    register(_architecture)
