@@ -23,8 +23,15 @@ from tests.support.served import MODELS, served
 from tests.support.tiny_models import ledger
 
 
+@pytest.fixture(scope="session")
+def lasting_poller() -> None:
+    """What gRPC shares among all asynchronous channels and servers of a process."""
+    with lasting():
+        grpc.aio.init_grpc_aio()
+
+
 @pytest.fixture(scope="module", autouse=True)
-def leaves_nothing() -> Iterator[None]:
+def leaves_nothing(lasting_poller: None) -> Iterator[None]:
     """A module that leaves sockets, processes or threads behind fails, with its last test."""
     with nothing_left():
         yield
@@ -145,5 +152,5 @@ def shipped() -> Iterator[Client]:
     with ExitStack() as stack:
         with lasting():
             client = stack.enter_context(served(MODELS))
-            client.models()
+            client.models()  # the channel has its threads and its socket
         yield client
