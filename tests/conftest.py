@@ -23,6 +23,12 @@ from tests.support.served import MODELS, served
 from tests.support.tiny_models import ledger
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: at the end no process waits for another's long file."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def lasting_poller() -> None:
     """What gRPC shares among all asynchronous channels and servers of a process."""
