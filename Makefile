@@ -10,16 +10,19 @@ ENVOY := build/envoy/bin/envoy
 NPM_CI := npm ci --ignore-scripts --no-audit --no-fund
 # Or onnxruntime-gpu, or 'onnxruntime-gpu[cuda,cudnn]': see the Dockerfile.
 ONNXRUNTIME ?= onnxruntime
+# Of tests: a file at a time, on all cores up to four. `make test WORKERS=` takes one process.
+WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # What Docker builds anyway; the other builders leave HEALTHCHECK out without it.
 export BUILDAH_FORMAT := docker
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test lint format proto reference site bench dashboards pictures programs constraints
-.PHONY: image image-test compose-test kubernetes-test balancers-test sbom
+.PHONY: image image-test compose-test kubernetes-test containers-test containers-image
+.PHONY: balancers-test sbom
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 # Runs a command that finds a server at $$address; the server's log is build/$(1).log.
 define with_server
@@ -39,7 +42,7 @@ serve: $(VENV)/serve.stamp ## serve the models in models/ until interrupted
 	$(RUN) -m service
 
 test: $(VENV)/develop.stamp ## run the tests; ARGS="-m 'not slow'" leaves the slow ones out, ARGS="-m long" runs those of minutes
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest $(WORKERS) $(ARGS)
 
 lint: $(VENV)/develop.stamp site ## check style, types, the API, the container, the documents and the generated code
 	$(VENV)/bin/ruff check
@@ -47,7 +50,7 @@ lint: $(VENV)/develop.stamp site ## check style, types, the API, the container, 
 	$(VENV)/bin/mypy
 	cd proto && ../$(VENV)/bin/buf lint
 	$(VENV)/bin/hadolint Dockerfile tests/containers/stand-ins.Dockerfile
-	$(VENV)/bin/shellcheck .ci/run tests/containers/*.sh tests/containers/run
+	$(VENV)/bin/shellcheck .ci/run tests/containers/*.sh tests/containers/build tests/containers/run
 	$(RUN) -m pytest --quiet tests/test_generated.py
 
 format: $(VENV)/develop.stamp ## put every file into the one style
@@ -106,6 +109,12 @@ compose-test: $(VENV)/develop.stamp ## start what deploy/compose.yaml describes,
 
 kubernetes-test: $(VENV)/develop.stamp ## run the Deployment of deploy/kubernetes with Podman
 	IMAGE=$(IMAGE) tests/containers/run tests/containers/test_kubernetes.py
+
+containers-test: $(VENV)/develop.stamp ## all three in a row, of one image
+	IMAGE=$(IMAGE) ONNXRUNTIME='$(ONNXRUNTIME)' tests/containers/run tests/containers
+
+containers-image: ## the image that they test, or what it lacks: to build while other work runs
+	IMAGE=$(IMAGE) ONNXRUNTIME='$(ONNXRUNTIME)' tests/containers/build
 
 balancers-test: $(VENV)/develop.stamp $(ENVOY) ## kill replicas behind Envoy, nginx and HAProxy, where installed
 	PATH="$(CURDIR)/$(dir $(ENVOY)):$$PATH" $(RUN) -m pytest tests/stress/balancers

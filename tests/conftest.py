@@ -23,8 +23,21 @@ from tests.support.served import MODELS, served
 from tests.support.tiny_models import ledger
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: at the end no process waits for another's long file."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(scope="session")
+def lasting_poller() -> None:
+    """What gRPC shares among all asynchronous channels and servers of a process."""
+    with lasting():
+        grpc.aio.init_grpc_aio()
+
+
 @pytest.fixture(scope="module", autouse=True)
-def leaves_nothing() -> Iterator[None]:
+def leaves_nothing(lasting_poller: None) -> Iterator[None]:
     """A module that leaves sockets, processes or threads behind fails, with its last test."""
     with nothing_left():
         yield
@@ -145,5 +158,5 @@ def shipped() -> Iterator[Client]:
     with ExitStack() as stack:
         with lasting():
             client = stack.enter_context(served(MODELS))
-            client.models()
+            client.models()  # the channel has its threads and its socket
         yield client

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 
-import grpc
 import pytest
 
 from ntm_client import AsyncClient, Client
 from tests.client.fake_server import FakeServer, serve
+from tests.support.ports import free_port
 
 
 @dataclass
@@ -18,24 +18,24 @@ class Running:
 
     fake: FakeServer
     address: str
-    server: grpc.Server
+    _stop: Callable[[], None]
 
     def stop(self) -> None:
         """Answer no more."""
         self.fake.released.set()
-        self.server.stop(None).wait()
+        self._stop()
 
     def restart(self) -> None:
         """Answer again, at the same address."""
-        self.server, _ = serve(self.fake, int(self.address.rpartition(":")[2]))
+        self._stop = serve(self.fake, self.address)
 
 
 @pytest.fixture
 def running() -> Iterator[Running]:
     """A fake server that runs during the test."""
     fake = FakeServer()
-    server, address = serve(fake)
-    running = Running(fake, address, server)
+    address = f"127.0.0.1:{free_port()}"
+    running = Running(fake, address, serve(fake, address))
     yield running
     running.stop()
 

@@ -340,10 +340,16 @@ for _method in pb.DESCRIPTOR.services_by_name["NtmService"].methods:
         setattr(FakeServer, _method.name, _unary)
 
 
-def serve(fake: FakeServer, port: int = 0) -> tuple[grpc.Server, str]:
-    """A running server with that servicer, at any free port without one, and its address."""
-    server = grpc.server(ThreadPoolExecutor(8))
+def serve(fake: FakeServer, address: str) -> Callable[[], None]:
+    """Start a server with that servicer; what is returned stops it, threads included."""
+    threads = ThreadPoolExecutor(8)
+    server = grpc.server(threads)
     add_NtmServiceServicer_to_server(fake, server)
-    port = server.add_insecure_port(f"127.0.0.1:{port}")
+    server.add_insecure_port(address)
     server.start()
-    return server, f"127.0.0.1:{port}"
+
+    def stop() -> None:
+        server.stop(None).wait()
+        threads.shutdown()
+
+    return stop

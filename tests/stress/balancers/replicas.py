@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.generate.stack import wait_until
+from tests.support.ports import free_port
 from tests.support.served import MODELS
 
 ROOT = Path(__file__).parents[3]
@@ -24,11 +24,11 @@ MODEL = "copy-ntm-ff"
 class Replica:
     """One server process. After it was killed it starts again at the same addresses."""
 
-    def __init__(self, folder: Path, number: int, store: str, address: str = "127.0.0.1:0") -> None:
+    def __init__(self, folder: Path, number: int, store: str, address: str) -> None:
         """Start it; `wait` tells when it serves."""
         self._log = folder / f"replica-{number}.log"
         self._store = store
-        self.address, self.monitoring = address, "127.0.0.1:0"
+        self.address, self.monitoring = address, f"127.0.0.1:{free_port()}"
         self.start()
 
     def start(self) -> None:
@@ -48,9 +48,6 @@ class Replica:
     def wait(self) -> None:
         """Until it serves."""
         wait_until(self._serves, 60, "the replica serves")
-        (line,) = (x for x in self._log.read_text().splitlines() if '"message": "serving"' in x)
-        fields = json.loads(line)
-        self.address, self.monitoring = fields["address"], fields["monitoring"]
 
     def _serves(self) -> bool:
         assert self.process.poll() is None, self._log.read_text()
@@ -75,9 +72,10 @@ class Replica:
 
 @contextmanager
 def replicas(
-    folder: Path, store: str = "", addresses: Sequence[str] = ("127.0.0.1:0",) * 3
+    folder: Path, store: str = "", addresses: Sequence[str] = ()
 ) -> Iterator[list[Replica]]:
-    """Replicas that serve at these addresses, with that store, or one that is a folder."""
+    """Replicas at these addresses, or three at free ones, with that store, or a folder as one."""
+    addresses = addresses or [f"127.0.0.1:{free_port()}" for _ in range(3)]
     store = store or f"directory:{folder / 'store'}"
     started: list[Replica] = []
     try:
