@@ -1,4 +1,4 @@
-"""`ntm`."""
+"""`python -m ntm_lab`, the twin of the command `ntm`."""
 
 import sys
 

@@ -1,50 +1,135 @@
-"""The command line: parses it, runs the command, and says in a sentence what went wrong."""
+"""The command line: runs a command, and says in a sentence what went wrong."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from ntm_client.errors import NtmClientError
-from ntm_lab.commands import decipher, demo, listing, stream, trace, watch
-from ntm_lab.commands.sequences import SequenceError
-from ntm_lab.pictures.figure import DrawingUnavailable
-from ntm_lab.recordings.files import RecordingError
-from ntm_tasks import TaskError
-
-EXPECTED = (NtmClientError, TaskError, SequenceError, RecordingError, DrawingUnavailable, OSError)
-"""What can go wrong without a mistake in the program."""
+from cyclopts import App, CycloptsError, Parameter
 
 FAILED, INTERRUPTED = 2, 130
 
 
+class Command(NamedTuple):
+    """Where a command is, and what the help says of it before it is imported."""
+
+    function: str
+    summary: str
+    examples: str
+
+
+COMMANDS = {
+    "demo": Command(
+        "ntm_lab.commands.demo:demo",
+        "Let a model copy random vectors, draw its heads and count wrong bits.",
+        "  ntm demo --length 100 --locations 256 --png copy.png",
+    ),
+    "trace": Command(
+        "ntm_lab.commands.trace:trace",
+        "Draw what the heads do over time, and the memory before and after.",
+        """\
+  ntm trace copy-ntm-lstm
+  ntm trace repeat-copy-ntm-ff --size 10 3 --seed 1 --png heads.png
+  ntm trace copy-ntm-lstm --input steps.csv --save copy.npz
+  ntm trace --open copy.npz --svg heads.svg --html heads.html""",
+    ),
+    "stream": Command(
+        "ntm_lab.commands.stream:stream",
+        "Make the steps of a file or of standard input, and write their outputs.",
+        """\
+  ntm stream copy-ntm-lstm --input steps.npy --output outputs.npy
+  ./sensor | ntm stream copy-ntm-lstm --format jsonl | ./display
+  ntm stream copy-ntm-lstm --input first.csv --keep
+  ntm stream --session ID --input second.csv
+  ./sensor | ntm stream copy-ntm-lstm --durability synchronous""",
+    ),
+    "decipher": Command(
+        "ntm_lab.commands.decipher:decipher",
+        "Find the program that a network runs, and measure how true it is.",
+        """\
+  ntm decipher copy-ntm-lstm --sequences 100 --json program.json
+  ntm decipher repeat-copy-ntm-lstm --html program.html
+  ntm decipher --recordings *.npz
+  ntm decipher --all models""",
+    ),
+    "watch": Command(
+        "ntm_lab.commands.watch:watch",
+        "Show a running session's memory and heads, without disturbing it.",
+        "  ntm watch SESSION --once",
+    ),
+    "models": Command(
+        "ntm_lab.commands.listing:models",
+        "List the models that the server has.",
+        "  ntm models --server ntm.example:50051 --tls",
+    ),
+    "sessions": Command(
+        "ntm_lab.commands.listing:sessions",
+        "List the sessions that you have open on the server.",
+        "  ntm sessions",
+    ),
+}
+"""A command's module is imported when the command runs, so that help comes at once."""
+
+
+def _version() -> str:
+    # Imported here, for it takes as long as all else of the help.
+    from importlib.metadata import version
+
+    return version("ntm-lab")
+
+
+app = App(
+    "ntm",
+    help="Step Neural Turing Machines on a server, and look at what their heads do.",
+    version=_version,
+    default_parameter=Parameter(negative=(), show_default=lambda value: value or None),
+    help_format="plaintext",
+)
+app.register_install_completion_command(help="Complete commands and options in this shell.")
+for _name, _command in COMMANDS.items():
+    app.command(
+        _command.function,
+        name=_name,
+        help=_command.summary,
+        help_epilogue=f"Examples:\n{_command.examples}",
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Its status; 2 after an error, which is said on standard error."""
-    arguments = parser().parse_args(argv)
-    command: Callable[[argparse.Namespace], int] = arguments.run
     try:
-        return command(arguments)
+        status: int | None = app(
+            argv, exit_on_error=False, print_error=False, result_action="return_value"
+        )
+    except CycloptsError as error:
+        return _failed(f"{error} See `{' '.join(('ntm', *(error.command_chain or ())))} --help`.")
     except BrokenPipeError:
-        # Whoever read the output has had enough; let Python's last flush go nowhere.
+        # The reader of the output has had enough; let Python's last flush go nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
-    except EXPECTED as error:
-        print(f"ntm-client: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
+    except Exception as error:
+        if not _is_expected(error):
+            raise
+        return _failed(str(error))
+    return status or 0
 
 
-def parser() -> argparse.ArgumentParser:
-    """All commands and their arguments."""
-    found = argparse.ArgumentParser(
-        prog="ntm",
-        description="Step Neural Turing Machines on a server, and look at what their heads do.",
-        epilog="`ntm COMMAND --help` has the arguments and examples of a command.",
-    )
-    subparsers = found.add_subparsers(required=True, metavar="COMMAND")
-    for command in (demo, stream, trace, decipher, watch, listing):
-        command.add_to(subparsers)
-    return found
+def _failed(message: str) -> int:
+    print(f"ntm: {message}", file=sys.stderr)
+    return FAILED
+
+
+def _is_expected(error: Exception) -> bool:
+    """Whether an error can come without a mistake in the program."""
+    # Imported here, for help needs none of it.
+    from ntm_client.errors import NtmClientError
+    from ntm_lab.commands.sequences import SequenceError
+    from ntm_lab.recordings.files import RecordingError
+    from ntm_tasks import TaskError
+
+    expected = NtmClientError | TaskError | SequenceError | RecordingError | OSError
+    return isinstance(error, expected)

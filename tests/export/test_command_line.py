@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -91,10 +93,38 @@ def test_a_setting_that_is_no_number_is_refused(setting: str, tmp_path: Path) ->
 @pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["export"]])
 def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """--help explains each command."""
-    with pytest.raises(SystemExit, match="0"):
-        command_line.main([*command, "--help"])
+    assert command_line.main([*command, "--help"]) == 0
+    assert "Usage: ntm-export" in capsys.readouterr().out
 
-    assert "usage: python -m export" in capsys.readouterr().out
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train"], 'Command "train" parameter TASK requires an argument.'),
+        (["train", "tetris"], "no configuration 'tetris-ntm-lstm'; there are copy-ntm-lstm,"),
+        (["sweep", "--seed", "1"], "Unknown option: --seed. Did you mean --seeds?"),
+        (["evaluate", "m", "--threads", "two"], 'unable to convert "two" into int'),
+    ],
+)
+def test_a_mistyped_command_is_said_in_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The value and the option are named, and nothing is trained."""
+    assert command_line.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("ntm-export: ")
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_help_loads_no_torch() -> None:
+    """Which commands there are is said at once, not after the seconds that torch takes to load."""
+    code = "import sys; from export.__main__ import main; main(['--help']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    *help_, modules = done.stdout.splitlines()
+    assert any("train" in line for line in help_)
+    assert not {"torch", "numpy", "grpc", "matplotlib"} & set(modules.split())
 
 
 def test_export_ships_the_seed_that_is_best_in_validation(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ntm_lab.cli import main
+from ntm_lab.cli import COMMANDS, main
 from tests.client.conftest import Running
 from tests.client.fake_server import FakeServer
 
@@ -270,8 +270,58 @@ def test_no_server(capsys: pytest.CaptureFixture[str]) -> None:
     """The address and what to do, without a traceback."""
     assert main(["models", "--server", "127.0.0.1:1"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("ntm-client: no server answers at 127.0.0.1:1 ")
+    assert error.startswith("ntm: no server answers at 127.0.0.1:1 ")
     assert "python -m service" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nope"], 'Unknown command "nope". Available commands: demo, trace, stream,'),
+        (["watch"], 'Command "watch" parameter SESSION requires an argument.'),
+        (["trace", "copy", "--siz", "3"], "Unknown option: --siz. Did you mean --size?"),
+        (["trace", "copy", "--size", "0"], "--size. Must be >= 1."),
+        (["demo", "--locations", "0"], "--locations. Must be >= 1."),
+        (["stream", "copy", "--format", "xml"], 'Choose from: "csv", "jsonl", "npy".'),
+        (["watch", "x", "--interval", "0"], "--interval. Must be > 0."),
+        (["models", "--cert", "client.pem"], "--cert and --key go together; give both"),
+        (["decipher"], "name one of: a model, --recordings, --all"),
+        (["decipher", "copy", "--all", "models"], "name one of: a model, --recordings, --all"),
+    ],
+)
+def test_a_mistyped_command(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    """What is wrong is said in one line, with the option and what it takes."""
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("ntm: ")
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_help_loads_nothing_that_takes_long() -> None:
+    """Which commands there are is said without numpy, gRPC or matplotlib."""
+    code = "import sys; from ntm_lab.cli import main; main(['--help']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    modules = set(done.stdout.splitlines()[-1].split())
+    assert not {"numpy", "grpc", "google.protobuf", "matplotlib", "ntm_tasks"} & modules
+
+
+def test_every_command_is_completed_by_the_shell(tmp_path: Path) -> None:
+    """`ntm --install-completion` writes a completion of all commands for the user's shell."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ntm_lab", "--install-completion", "--shell", "bash"],
+        env={**os.environ, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    written = "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+
+    assert "bash" in done.stdout
+    assert [name for name in COMMANDS if name not in written] == []
 
 
 def test_help_needs_no_server() -> None:

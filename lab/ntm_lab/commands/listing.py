@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from ntm_lab.commands.parsing import Subparsers, add_command, connect
+from ntm_lab.commands.options import LOCAL, Server
 
 
-def add_to(subparsers: Subparsers) -> None:
-    """The arguments of the commands."""
-    examples = "  ntm models --server localhost:50051"
-    add_command(subparsers, "models", run_models, "list the models that the server has", examples)
-    examples = "  ntm sessions"
-    summary = "list the sessions that you have open on the server"
-    add_command(subparsers, "sessions", run_sessions, summary, examples)
-
-
-def run_models(arguments: argparse.Namespace) -> int:
-    """0 when listed."""
-    with connect(arguments) as client:
-        models = client.models()
+def models(*, server: Server = LOCAL) -> None:
+    """List the models that the server has."""
+    with server.connect() as client:
+        found = client.models()
     rows = [
         (
             model.name,
@@ -32,27 +22,26 @@ def run_models(arguments: argparse.Namespace) -> int:
             f"{model.read_heads} + {model.write_heads}",
             model.provider,
         )
-        for model in models
+        for model in found
     ]
     heads = "heads (read + write)"
     names = ("model", "task", "architecture", "widths", "locations", heads, "provider")
     print(table(names, rows))
     versions = [
         (model.name, version.content_hash, _yes(version.current), _yes(version.loaded))
-        for model in models
+        for model in found
         for version in model.versions
         if len(model.versions) > 1
     ]
     if versions:
         print()
         print(table(("model", "version", "for new sessions", "loaded"), versions))
-    return 0
 
 
-def run_sessions(arguments: argparse.Namespace) -> int:
-    """0 when listed."""
-    with connect(arguments) as client:
-        sessions = client.sessions()
+def sessions(*, server: Server = LOCAL) -> None:
+    """List the sessions that you have open on the server."""
+    with server.connect() as client:
+        found = client.sessions()
     now = datetime.now(UTC)
     rows = [
         (
@@ -64,12 +53,11 @@ def run_sessions(arguments: argparse.Namespace) -> int:
             str(session.state_bytes),
             f"{max(0.0, (session.expire_time - now).total_seconds()):.0f} s",
         )
-        for session in sessions
+        for session in found
     ]
     steps = ("next step", "durable step")
     names = ("session", "model", "locations", *steps, "state bytes", "expires in")
     print(table(names, rows))
-    return 0
 
 
 def _yes(value: bool) -> str:

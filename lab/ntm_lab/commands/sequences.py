@@ -6,13 +6,14 @@ import json
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import PurePath
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Literal, Protocol, get_args
 
 import numpy as np
 
 from ntm_client.records import Float32
 
-FORMATS = ("csv", "jsonl", "npy")
+Format = Literal["csv", "jsonl", "npy"]
+FORMATS: tuple[Format, ...] = get_args(Format)
 
 
 class SequenceError(ValueError):
@@ -29,10 +30,10 @@ class Writer(Protocol):
         """Finish the file's content; the file stays open."""
 
 
-def format_of(path: str, default: str) -> str:
+def format_of(path: str, default: Format) -> Format:
     """The format that the ending of a file's name tells, or else the default."""
     ending = PurePath(path).suffix.removeprefix(".")
-    return ending if ending in FORMATS else default
+    return next((each for each in FORMATS if each == ending), default)
 
 
 def read(file: BinaryIO, name: str, layout: str, width: int, at_once: int) -> Iterator[Float32]:

@@ -2,119 +2,95 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from contextlib import ExitStack
-from typing import BinaryIO, get_args
+from typing import BinaryIO
 
-from ntm_client.blocking import Client, Session
+from ntm_client.blocking import Session
 from ntm_client.errors import InvalidRequest
 from ntm_client.records import Durability, Policy
-from ntm_lab.commands.parsing import Subparsers, add_command, add_locations, connect, positive
-from ntm_lab.commands.sequences import FORMATS, format_of, read, writer
-
-EXAMPLES = """\
-  ntm stream copy-ntm-lstm --input steps.npy --output outputs.npy
-  ./sensor | ntm stream copy-ntm-lstm --format jsonl | ./display
-  ntm stream copy-ntm-lstm --input first.csv --keep
-  ntm stream --session ID --input second.csv
-  ./sensor | ntm stream copy-ntm-lstm --durability synchronous
-
-A line is a step: values separated by commas, or a JSON array of numbers. Outputs of lines from
-standard input appear as the lines arrive, one line for each.
-"""
+from ntm_lab.commands.options import LOCAL, Locations, Positive, Server
+from ntm_lab.commands.sequences import Format, format_of, read, writer
 
 STEPS_AT_ONCE = 256
 STANDARD = "-"
 
 
-def add_to(subparsers: Subparsers) -> None:
-    """The arguments of the command."""
-    summary = "make the steps of a file or of standard input, and write their outputs"
-    parser = add_command(subparsers, "stream", run, summary, EXAMPLES)
-    parser.add_argument(
-        "model", nargs="?", metavar="MODEL", help="name of the model; not needed with --session"
-    )
-    parser.add_argument(
-        "--input", default=STANDARD, metavar="FILE", help="steps; - for standard input (default)"
-    )
-    parser.add_argument(
-        "--format", choices=FORMATS, help="of the steps (default: by the file's name, else csv)"
-    )
-    parser.add_argument(
-        "--output", default=STANDARD, metavar="FILE", help="- for standard output (default)"
-    )
-    parser.add_argument(
-        "--output-format",
-        choices=FORMATS,
-        help="of the outputs (default: by the file's name, else that of the steps; "
-        "to standard output csv for npy)",
-    )
-    add_locations(parser)
-    parser.add_argument(
-        "--durability",
-        choices=get_args(Policy),
-        help="when steps are written to the server's store (default: as the server is set)",
-    )
-    parser.add_argument(
-        "--every-steps",
-        type=positive,
-        metavar="N",
-        help="with --durability asynchronous, steps between two writings (default: the server's)",
-    )
-    parser.add_argument(
-        "--session", metavar="ID", help="continue this session, and do not delete it at the end"
-    )
-    parser.add_argument("--keep", action="store_true", help="do not delete the new session either")
+def stream(
+    model: str | None = None,
+    /,
+    *,
+    input: str = STANDARD,  # noqa: A002 - the option's name
+    format: Format | None = None,  # noqa: A002 - the option's name
+    output: str = STANDARD,
+    output_format: Format | None = None,
+    locations: Locations = None,
+    durability: Policy | None = None,
+    every_steps: Positive | None = None,
+    session: str | None = None,
+    keep: bool = False,
+    server: Server = LOCAL,
+) -> None:
+    """
+    Make the steps of a file or of standard input, and write their outputs.
 
+    Outputs of lines from standard input appear as the lines arrive, one line for each.
 
-def run(arguments: argparse.Namespace) -> int:
-    """0 when every step was made and written."""
-    layout = arguments.format or format_of(arguments.input, "csv")
-    line_layout = "csv" if arguments.output == STANDARD and layout == "npy" else layout
-    output_layout = arguments.output_format or format_of(arguments.output, line_layout)
-    at_once = 1 if arguments.input == STANDARD else STEPS_AT_ONCE
+    Args:
+        model: Name of the model; not needed with --session.
+        input: File of the steps, - for standard input. A line of csv or jsonl is one step.
+        format: Format of the steps; by default that of the file's name, else csv.
+        output: File for the outputs, - for standard output.
+        output_format: Format of the outputs; by default that of the file's name, else the steps'.
+        durability: When steps are written to the server's store; by default as the server is set.
+        every_steps: With --durability asynchronous, steps between two writings to the store.
+        session: Id of a session to continue. It is not deleted at the end.
+        keep: Do not delete the new session at the end.
+    """
+    layout = format or format_of(input, "csv")
+    line_layout = "csv" if output == STANDARD and layout == "npy" else layout
+    at_once = 1 if input == STANDARD else STEPS_AT_ONCE
     with ExitStack() as stack:
-        source = _source(arguments.input, stack)
-        client = stack.enter_context(connect(arguments))
-        session = _session(client, arguments)
-        if not (arguments.keep or arguments.session):
-            stack.enter_context(session)
-        output = writer(_sink(arguments.output, stack), output_layout)
-        for steps in read(source, arguments.input, layout, session.model.input_width, at_once):
-            output.write(session.step(steps).outputs)
-        output.close()
-    if arguments.keep or arguments.session:
-        print(
-            f"next step {session.next_step}; continue with --session {session.id}", file=sys.stderr
-        )
-    return 0
-
-
-def _session(client: Client, arguments: argparse.Namespace) -> Session:
-    durability = _durability(arguments)
-    if not arguments.session:
-        if not arguments.model:
+        source = _source(input, stack)
+        client = stack.enter_context(server.connect())
+        wanted = _durability(durability, every_steps)
+        if session is not None:
+            steps_of = _continued(client.session(session), model, locations, wanted)
+        elif model is not None:
+            steps_of = client.create_session(model, locations, durability=wanted)
+        else:
             raise InvalidRequest("name a model, or a session to continue with --session")
-        return client.create_session(arguments.model, arguments.locations, durability=durability)
-    session = client.session(arguments.session)
+        keep = keep or session is not None
+        if not keep:
+            stack.enter_context(steps_of)
+        sink = writer(_sink(output, stack), output_format or format_of(output, line_layout))
+        for steps in read(source, input, layout, steps_of.model.input_width, at_once):
+            sink.write(steps_of.step(steps).outputs)
+        sink.close()
+    if keep:
+        next_ = f"next step {steps_of.next_step}; continue with --session {steps_of.id}"
+        print(next_, file=sys.stderr)
+
+
+def _continued(
+    session: Session, model: str | None, locations: int | None, durability: Durability | None
+) -> Session:
+    """The session, unless it is another than what was asked for."""
     if durability not in (None, session.durability):
         raise InvalidRequest(
             f"session {session.id} has the durability {session.durability.policy}, which stays"
         )
-    if arguments.model not in (None, session.model.name):
+    if model not in (None, session.model.name):
         raise InvalidRequest(f"session {session.id} runs {session.model.name}")
-    if arguments.locations not in (None, session.locations):
+    if locations not in (None, session.locations):
         raise InvalidRequest(f"session {session.id} has {session.locations} locations")
     return session
 
 
-def _durability(arguments: argparse.Namespace) -> Durability | None:
-    if arguments.every_steps and arguments.durability != "asynchronous":
+def _durability(policy: Policy | None, every_steps: int | None) -> Durability | None:
+    if every_steps and policy != "asynchronous":
         raise InvalidRequest("--every-steps goes with --durability asynchronous")
-    if arguments.durability is None:
-        return None
-    return Durability(arguments.durability, arguments.every_steps or 0)
+    return None if policy is None else Durability(policy, every_steps or 0)
 
 
 def _source(path: str, stack: ExitStack) -> BinaryIO:

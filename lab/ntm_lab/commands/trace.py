@@ -2,102 +2,82 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from cyclopts import Parameter
 
 from ntm_client.errors import InvalidRequest
 from ntm_client.records import Float32, Model
-from ntm_lab.commands.parsing import Subparsers, add_command, add_locations, connect, positive
+from ntm_lab.commands.options import AT_LEAST_1, LOCAL, Locations, Server
 from ntm_lab.commands.sequences import SequenceError, format_of, read
 from ntm_lab.pictures import figure, page
 from ntm_lab.pictures.recording import recording_picture
 from ntm_lab.pictures.terminal import Terminal
 from ntm_lab.recordings import files
-from ntm_lab.recordings.recording import Recording, record, record_task
+from ntm_lab.recordings.recording import record, record_task
 from ntm_tasks import TASKS, Size, TaskSequence
 
-EXAMPLES = """\
-  ntm trace copy-ntm-lstm
-  ntm trace repeat-copy-ntm-ff --size 10 3 --seed 1 --png heads.png
-  ntm trace copy-ntm-lstm --input steps.csv --png heads.png
-  ntm trace copy-ntm-lstm --save copy.npz
-  ntm trace --open copy.npz --svg heads.svg --html heads.html
-"""
 
-SIZES = "; ".join(f"{name}: {' '.join(task.size_names)}" for name, task in TASKS.items())
+def trace(
+    model: str | None = None,
+    /,
+    *,
+    size: Annotated[tuple[int, ...], AT_LEAST_1, Parameter(consume_multiple=True)] = (),
+    seed: int | None = None,
+    input: Path | None = None,  # noqa: A002 - the option's name
+    locations: Locations = None,
+    open: Path | None = None,  # noqa: A002 - the option's name
+    save: Path | None = None,
+    png: Path | None = None,
+    svg: Path | None = None,
+    html: Path | None = None,
+    server: Server = LOCAL,
+) -> None:
+    """
+    Draw what the heads do over time, and the memory before and after.
 
-
-def add_to(subparsers: Subparsers) -> None:
-    """The arguments of the command."""
-    summary = "draw what the heads do over time, and the memory before and after"
-    parser = add_command(subparsers, "trace", run, summary, EXAMPLES)
-    parser.add_argument(
-        "model", nargs="?", metavar="MODEL", help="name of the model; not needed with --open"
-    )
-    parser.add_argument(
-        "--size",
-        type=positive,
-        nargs="+",
-        metavar="S",
-        help=f"of the random sequence of the model's task ({SIZES}; "
-        "default: the largest in training)",
-    )
-    parser.add_argument("--seed", type=int, metavar="S", help="of that sequence (default: random)")
-    parser.add_argument(
-        "--input", type=Path, metavar="FILE", help="steps to trace instead: .npy, .csv or .jsonl"
-    )
-    add_locations(parser)
-    parser.add_argument(
-        "--open", type=Path, metavar="FILE", help="draw what --save wrote; needs no server"
-    )
-    parser.add_argument("--save", type=Path, metavar="FILE", help="keep the recording, as .npz")
-    parser.add_argument("--png", type=Path, metavar="FILE", help="also draw a picture into a file")
-    parser.add_argument("--svg", type=Path, metavar="FILE", help="likewise, for a page or a paper")
-    parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="likewise, to move along time in a browser"
-    )
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """0 when drawn."""
-    recording = _recording(arguments)
+    Args:
+        model: Name of the model; not needed with --open.
+        size: Size of a random sequence of the task, such as 20; the largest in training by default.
+        seed: Seed of that sequence; random by default.
+        input: Steps to trace instead: .npy, .csv or .jsonl.
+        open: Draw what --save wrote; needs no server.
+        save: Keep the recording, as .npz.
+        png: Also draw a picture into this file.
+        svg: Likewise, for a page or a paper.
+        html: Likewise, to move along time in a browser.
+    """
+    if input and (size or seed is not None):
+        raise InvalidRequest("--size and --seed are of a random sequence, not of --input")
+    if open:
+        if size or any(value is not None for value in (model, input, seed, locations)):
+            raise InvalidRequest("--open draws a recording as it is; name only where to draw it")
+        recording = files.load(open)
+    elif model:
+        with server.connect() as client, client.create_session(model, locations) as session:
+            if input:
+                recording = record(session, _steps(input, session.model))
+            else:
+                sequence = _task_sequence(session.model, size or None, seed)
+                recording = record_task(session, sequence)
+    else:
+        raise InvalidRequest("name a model, or a recording with --open")
     print(f"{recording.title}\n\n{recording_picture(recording, Terminal.of(sys.stdout))}")
     if result := recording.result():
         print(f"\n{result}")
-    if arguments.save:
-        files.save(recording, arguments.save)
-        print(f"\nsaved to {arguments.save}")
-    for layout in ("png", "svg"):
-        if path := getattr(arguments, layout):
+    if save:
+        files.save(recording, save)
+        print(f"\nsaved to {save}")
+    for layout, path in (("png", png), ("svg", svg)):
+        if path:
             figure.save(recording, path, layout)
             print(f"\ndrawn to {path}")
-    if arguments.html:
-        page.save(recording, arguments.html)
-        print(f"\ndrawn to {arguments.html}")
-    return 0
-
-
-def _recording(arguments: argparse.Namespace) -> Recording:
-    if arguments.input and (arguments.size or arguments.seed is not None):
-        raise InvalidRequest("--size and --seed are of a random sequence, not of --input")
-    if arguments.open:
-        made = (arguments.model, arguments.input, arguments.size, arguments.seed)
-        if any(value is not None for value in (*made, arguments.locations)):
-            raise InvalidRequest("--open draws a recording as it is; name only where to draw it")
-        return files.load(arguments.open)
-    if not arguments.model:
-        raise InvalidRequest("name a model, or a recording with --open")
-    with (
-        connect(arguments) as client,
-        client.create_session(arguments.model, arguments.locations) as session,
-    ):
-        if arguments.input:
-            return record(session, _steps(arguments.input, session.model))
-        size = tuple(arguments.size) if arguments.size else None
-        return record_task(session, _task_sequence(session.model, size, arguments.seed))
+    if html:
+        page.save(recording, html)
+        print(f"\ndrawn to {html}")
 
 
 def _task_sequence(model: Model, size: Size | None, seed: int | None) -> TaskSequence:

@@ -2,59 +2,57 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
+from typing import Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from ntm_client.errors import SessionGone
-from ntm_lab.commands.parsing import Subparsers, add_command, connect, seconds
+from ntm_lab.commands.options import LOCAL, Server
 from ntm_lab.pictures.memory import memory_picture
 from ntm_lab.pictures.terminal import Terminal
-
-EXAMPLES = """\
-  ntm sessions                 # which there are
-  ntm watch SESSION
-  ntm watch SESSION --once
-"""
 
 CLEAR = "\x1b[H\x1b[2J"
 """To the corner of the terminal, and everything away."""
 
 
-def add_to(subparsers: Subparsers) -> None:
-    """The arguments of the command."""
-    summary = "show a running session's memory and heads, without disturbing it"
-    parser = add_command(subparsers, "watch", run, summary, EXAMPLES)
-    parser.add_argument("session", metavar="SESSION", help="id of the session")
-    parser.add_argument(
-        "--interval",
-        type=seconds,
-        default=0.5,
-        metavar="SECONDS",
-        help="from one look to the next (default: %(default)s)",
-    )
-    parser.add_argument("--once", action="store_true", help="look once")
+def watch(
+    session: str,
+    /,
+    *,
+    interval: Annotated[float, Parameter(validator=Number(gt=0, lt=1e6))] = 0.5,
+    once: bool = False,
+    server: Server = LOCAL,
+) -> None:
+    """
+    Show a running session's memory and heads, again and again, without disturbing it.
 
+    It ends with the session.
 
-def run(arguments: argparse.Namespace) -> int:
-    """0 when it has looked once, or the session has ended while it was watched."""
+    Args:
+        session: Id of the session; `ntm sessions` lists them.
+        interval: Seconds from one look to the next.
+        once: Look once.
+    """
     terminal = Terminal.of(sys.stdout)
-    with connect(arguments) as client:
-        session = client.session(arguments.session)
+    with server.connect() as client:
+        watched = client.session(session)
         shown = None
         while True:
             try:
-                memory = session.read_memory()
+                memory = watched.read_memory()
             except SessionGone as gone:
                 if shown is None:
                     raise
                 print(gone)
-                return 0
+                return
             if memory.next_step != shown:
                 shown = memory.next_step
-                head = f"{session.model.name}, step {shown}, {session.locations} locations"
-                clear = CLEAR if sys.stdout.isatty() and not arguments.once else ""
+                head = f"{watched.model.name}, step {shown}, {watched.locations} locations"
+                clear = CLEAR if sys.stdout.isatty() and not once else ""
                 print(f"{clear}{head}\n\n{memory_picture(memory, terminal)}\n", flush=True)
-            if arguments.once:
-                return 0
-            time.sleep(arguments.interval)
+            if once:
+                return
+            time.sleep(interval)

@@ -42,10 +42,6 @@ HEADING, TITLE, LABELS, AXIS, BETWEEN_HEADS = 0.42, 0.3, 0.18, 0.55, 0.07
 INCHES_OF_A_CHARACTER = 0.075
 
 
-class DrawingUnavailable(RuntimeError):
-    """The library that draws is not installed."""
-
-
 @dataclass(frozen=True)
 class Placed:
     """A panel, and how high each of its images is, in inches."""
@@ -70,15 +66,10 @@ def save(recording: Recording, path: Path, layout: str) -> None:
         layout: png or svg.
 
     Raises:
-        DrawingUnavailable: matplotlib is not installed.
         OSError: the file cannot be written.
     """
-    try:
-        from matplotlib import rc_context
-    except ImportError as error:
-        raise DrawingUnavailable(
-            "drawing needs matplotlib: pip install 'matplotlib>=3.10'"
-        ) from error
+    from matplotlib import rc_context
+
     metadata = {"svg": {"Title": recording.title, "Date": None}, "png": {"Software": None}}
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": recording.model.content_hash}):
         draw(recording).savefig(path, format=layout, metadata=metadata[layout])

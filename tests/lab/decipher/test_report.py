@@ -186,7 +186,9 @@ def test_what_cannot_be_judged(shipped: Client, client: Client) -> None:
     """No sequences, or a task that nobody knows."""
     with pytest.raises(InvalidRequest, match="at least 1 sequence, not 0"):
         decipher(shipped, "copy-ntm-ff", sequences=0)
-    with pytest.raises(InvalidRequest, match="sums is of the task 'sums'; known are copy, "):
+    with pytest.raises(
+        InvalidRequest, match="sums has the task 'sums', and sequences can be drawn of copy, "
+    ):
         decipher(client, "sums")
 
 

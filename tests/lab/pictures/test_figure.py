@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from itertools import combinations
@@ -13,7 +12,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.image import imread
 
-from ntm_lab.pictures.figure import DrawingUnavailable, draw, save
+from ntm_lab.pictures.figure import draw, save
 from ntm_lab.recordings.recording import Recording
 from ntm_tasks import TASKS
 from tests.support.recorded import recording
@@ -153,11 +152,3 @@ def test_no_weight_is_lost_in_a_long_sequence() -> None:
     assert drawn.shape == (342, 481)
     assert (drawn.max(0) == 1).all()
     assert axis.get_xlim() == (-0.5, 2400.5)
-
-
-def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The error says what to install."""
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-
-    with pytest.raises(DrawingUnavailable, match="pip install"):
-        save(recording(), tmp_path / "heads.png", "png")

@@ -1,0 +1,236 @@
+"""The commands: train, sweep, export, evaluate and report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from cyclopts import Parameter
+
+from export import card, evaluation, training
+from export import report as report_file
+from export import sweep as sweeping
+from export.configuration import Configuration, Trial
+from export.configurations import CONFIGURATIONS, PAPER
+from export.evaluation import Result
+from export.served import ServedModel
+from export.training import Run
+from export.verification import OnnxRunner
+from ntm_client import Client
+from ntm_tasks import TASKS, Purpose, Size, size_text
+
+SEVERAL = Parameter(consume_multiple=True)
+
+
+def train(
+    task: str,
+    /,
+    *,
+    architecture: str = "ntm-lstm",
+    seed: int = 1,
+    paper: bool = False,
+    set: tuple[str, ...] = (),  # noqa: A002 - the option's name
+    runs: Path = Path("runs"),
+    threads: int = 1,
+) -> None:
+    """
+    Train a network on a task, from the last checkpoint if there is one.
+
+    Args:
+        task: Name of the task.
+        architecture: One of ntm-lstm, ntm-ff and lstm.
+        seed: Seed of parameters and sequences.
+        paper: Take the paper's own sizes and optimiser, not ours.
+        set: Replace a setting of the configuration, as NAME=VALUE; may be repeated.
+        runs: Folder of the checkpoints.
+        threads: Threads of PyTorch.
+    """
+    torch.set_num_threads(threads)
+    table = PAPER if paper else CONFIGURATIONS
+    row = table[_known(f"{task}-{architecture}", table)]
+    configuration = row.with_settings(dict(_name_and_value(text) for text in set))
+    folder = training.folder_of(runs, configuration.name, seed, paper=paper)
+    if (folder / training.CHECKPOINT_NAME).exists():
+        run = Run.load(folder)
+        if run.configuration != configuration:
+            raise ValueError(f"{folder} holds a run of another configuration; remove it first")
+        print(f"going on from {run.sequences:,} sequences")
+    else:
+        run = Run.new(configuration, seed)
+    parameters = sum(parameter.numel() for parameter in run.network.parameters())
+    print(
+        f"{configuration.name}: seed {seed}, {parameters:,} parameters, "
+        f"{configuration.updates * configuration.batch:,} sequences"
+    )
+    print(f"{'sequences':>10} {'bits/seq':>10} {'wrong bits':>10} {'seq/s':>7}  validation")
+    run = training.train(run, folder, _show_last_point)
+    print(f"best after {run.best_update * configuration.batch:,} sequences; {folder}")
+
+
+def sweep(
+    *names: Annotated[str, Parameter(name="TASK-ARCHITECTURE")],
+    seeds: Annotated[tuple[int, ...], SEVERAL] = (1,),
+    runs: Path = Path("runs"),
+) -> None:
+    """
+    Run trainings one after another, each in a process of its own.
+
+    Args:
+        names: Such as copy-ntm-lstm; all of the table by default.
+        seeds: Seeds of each.
+        runs: Folder of the checkpoints.
+    """
+    chosen = [_known(name, CONFIGURATIONS) for name in names or CONFIGURATIONS]
+    outcomes = sweeping.sweep(chosen, seeds, runs)
+    print(sweeping.table(outcomes))
+    failed = [outcome for outcome in outcomes if not outcome.finished]
+    if failed:
+        raise ArithmeticError(f"{len(failed)} of {len(outcomes)} trainings failed")
+
+
+def export(run_folder: Path, /, *, models: Path = Path("models")) -> None:
+    """
+    Write a trained network as a model to serve, after comparing the two step by step.
+
+    Args:
+        run_folder: Of a model's seeds, such as runs/copy-ntm-lstm, or of one of its runs.
+        models: Folder to write the model's folder in.
+    """
+    torch.set_num_threads(1)
+    one = (run_folder / training.CHECKPOINT_NAME).exists()
+    folders = [run_folder] if one else sorted(run_folder.glob("seed-*"))
+    if not folders:
+        raise FileNotFoundError(f"{run_folder} has no checkpoint and no folder seed-*")
+    loaded = sorted((Run.load(folder) for folder in folders), key=lambda run: run.seed)
+    print(card.write_model(loaded, models / loaded[0].configuration.name))
+
+
+def evaluate(
+    model: Path,
+    /,
+    *,
+    sizes: Annotated[tuple[str, ...], SEVERAL] = (),
+    locations: Annotated[tuple[int, ...], SEVERAL] = (),
+    sequences: int = 200,
+    seed: int = 0,
+    threads: int = 1,
+    server: str | None = None,
+) -> None:
+    """
+    Run an exported model on fresh sequences, through onnxruntime or through a server.
+
+    Args:
+        model: Folder of the model, such as models/NAME.
+        sizes: Sizes of the sequences, such as 20 or 10x20; by default the trials of the card.
+        locations: Memory sizes; the model's own by default.
+        sequences: Sequences of each size.
+        seed: Seed of the sequences.
+        threads: Threads of onnxruntime.
+        server: Address of a server of the same model, to stream the sequences through instead.
+    """
+    runner = OnnxRunner((model / card.MODEL_NAME).read_bytes(), threads)
+    answers = evaluation.answers_of(runner)
+    task = TASKS[runner.spec.task]
+    described = card.read(model)
+    on_card = {
+        Trial(tuple(each["size"]), each["locations"], each["sequences"]): each
+        for each in card.shipped(described)["results"]
+    }
+    trials = list(on_card)
+    if sizes:
+        trials = [
+            Trial(_size(size), each, sequences)
+            for each in locations or (runner.spec.default_locations,)
+            for size in sizes
+        ]
+    for trial in trials:
+        if len(trial.size) != len(task.size_names):
+            raise ValueError(f"a size of this task is {' x '.join(task.size_names)}")
+    with ExitStack() as stack:
+        if server:
+            client = stack.enter_context(Client(server))
+            answers = _served(client, model.resolve().name, described["content_hash"])
+        results = [
+            evaluation.evaluate(answers, task, trial, Purpose.EVALUATION, seed) for trial in trials
+        ]
+    print(evaluation.table(results))
+    if not sizes and seed == card.EVALUATION_SEED:
+        differ = [
+            size_text(result.size)
+            for trial, result in zip(trials, results, strict=True)
+            if not agrees(result, on_card[trial])
+        ]
+        print(f"differs from the card at {', '.join(differ)}" if differ else "as on the card")
+
+
+def report(*, models: Path = Path("models")) -> None:
+    """
+    Compare all models with each other and with the paper, in REPORT.md and its pictures.
+
+    Args:
+        models: Folder of the models, to read and to write.
+    """
+    print(report_file.write(models))
+
+
+def _served(client: Client, name: str, content_hash: str) -> ServedModel:
+    """The server's model of that name. Raises ValueError if it is another than the card's."""
+    found = client.model(name).content_hash
+    if found != content_hash:
+        raise ValueError(f"{client.target} serves another {name}: {found}, not {content_hash}")
+    return ServedModel(client, name)
+
+
+def agrees(result: Result, on_card: Mapping[str, Any]) -> bool:
+    """Whether a result is the card's, but for the rounding of another machine."""
+    bits: float = on_card["bits_per_sequence"]
+    return abs(result.bits_per_sequence - bits) <= max(1e-4, 1e-3 * bits)
+
+
+def _show_last_point(run: Run) -> None:
+    """Print the curve's last point."""
+    point = run.curve[-1]
+    before = run.curve[-2] if len(run.curve) > 1 else None
+    sequences = point.sequences - (before.sequences if before else 0)
+    seconds = point.seconds - (before.seconds if before else 0)
+    best = " (best)" if run.best_update == run.update else ""
+    print(
+        f"{point.sequences:>10,} {point.bits_per_sequence:>10.3f} {point.wrong_bits:>10.3f} "
+        f"{sequences / seconds:>7,.0f}  {_validation(run.configuration, point)}{best}",
+        flush=True,
+    )
+
+
+def _validation(configuration: Configuration, point: training.Point) -> str:
+    trials = configuration.validation
+    if not trials:
+        return ""
+    trial = trials[min(point.trials_passed, len(trials) - 1)]
+    return (
+        f"{point.trials_passed} of {len(trials)} trials; "
+        f"{size_text(trial.size)}: {point.validation_bits:.4f} bits"
+    )
+
+
+def _size(text: str) -> Size:
+    try:
+        return tuple(int(number) for number in text.split("x"))
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not a size, such as 20 or 10x20") from error
+
+
+def _known(name: str, table: Mapping[str, Configuration]) -> str:
+    """The name, if the table has a row of it."""
+    if name not in table:
+        raise ValueError(f"there is no configuration {name!r}; there are {', '.join(table)}")
+    return name
+
+
+def _name_and_value(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"{text!r} is not NAME=VALUE")
+    return name, value
