@@ -67,7 +67,7 @@ reference: $(VENV)/develop.stamp ## write docs/reference from the code
 	$(RUN) -m docs.generate
 
 site: $(VENV)/develop.stamp ## build the documentation into build/site, checking every link
-	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 bench: $(VENV)/develop.stamp ## measure against the limits and the peers
 	$(RUN) -m bench

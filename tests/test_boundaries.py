@@ -23,6 +23,7 @@ SOURCES = {
     "export": "export",
     "bench": "bench",
     "deploy": "deploy",
+    "docs": "docs",
 }
 """The folder of each package."""
 
@@ -37,6 +38,8 @@ MAY_IMPORT = {
     "bench": ("bench", "service", "export", "ntm", "ntm_tasks"),
     # Bounds of buckets are the server's, to the digit; the load of the pictures is a client's.
     "deploy": ("deploy", "service.telemetry.metrics", "ntm_client"),
+    # The reference pages are written from the code.
+    "docs": ("docs", "service", "ntm_client"),
 }
 """What each package may import of this project."""
 
