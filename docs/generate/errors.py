@@ -49,7 +49,7 @@ TO_DO = {
     "UNAUTHENTICATED": "Send a valid token in `authorization: Bearer TOKEN`, or a valid "
     "certificate.",
     "PERMISSION_DENIED": "Use a token that has the scope in the metadata `scope`.",
-    "NOT_STORED": "Send the same request again, with the same first step. The steps were made.",
+    "NOT_STORED": "Send the same request again, with the same first step.",
     "MODEL_INVALID": "Replace the model's file. The message says what is wrong with it.",
     "FILE_INVALID": "Only seen at the server's start: correct the file that the message names.",
 }
