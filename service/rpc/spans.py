@@ -73,7 +73,7 @@ class Spans:
 
         started = nanoseconds(chunk.submitted_seconds) if chunk.submitted_seconds else None
         attributes: dict[str, str | int] = {
-            "ntm.session": session_tag(chunk.session_id),
+            "ntm.session": session_tag(chunk.ref.id),
             "ntm.model": chunk.model,
             "ntm.steps": chunk.done,
         }
