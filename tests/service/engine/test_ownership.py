@@ -187,7 +187,7 @@ def test_the_named_callers_use_a_session_of_any_owner(ledgers: Engine) -> None:
     [
         partial(SessionRef, "0" * 32),
         partial(SessionRef, "0" * 32, ALICE),
-        partial(Operation, action=Session.view),
+        partial(Operation, action=Session.__hash__),
         partial(Chunk, first_step=None),
     ],
 )
