@@ -30,7 +30,7 @@ from service.spec import LOCATIONS, Dimension, Float32, ModelSpec
 T = TypeVar("T")
 
 _FLOAT, _LOCATION = np.dtype("<f4"), np.dtype("<u4")
-_MOST_TRACES = 64
+_MAX_TRACES = 64
 """Names that a chunk may select: more than any model has; a message has room for a million."""
 
 _SAME_SECONDS = 1e-3
@@ -71,9 +71,9 @@ def chunk(message: ntm_pb2.Chunk, caller: Caller) -> Chunk:
     selection, error = NO_TRACES, None
     if message.HasField("traces"):
         names = message.traces.names
-        selection = Selection(tuple(names[:_MOST_TRACES]), message.traces.top_k)
-        if len(names) > _MOST_TRACES:
-            error = InvalidRequest(f"{len(names)} traces are selected; the limit is {_MOST_TRACES}")
+        selection = Selection(tuple(names[:_MAX_TRACES]), message.traces.top_k)
+        if len(names) > _MAX_TRACES:
+            error = InvalidRequest(f"{len(names)} traces are selected; the limit is {_MAX_TRACES}")
     if not whole:
         error = InvalidRequest(
             f"inputs are {size} bytes, which is no whole number of float32 values"

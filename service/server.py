@@ -100,7 +100,7 @@ class Server:
         self._lifecycle = Lifecycle(
             catalogue.networks, settings, self.metrics, has_store=store is not None
         )
-        engine = Engine(self._lifecycle, settings, most_turns=parallel_runs + 1)
+        engine = Engine(self._lifecycle, settings, max_turns=parallel_runs + 1)
         self.worker = Worker(engine, parallel_runs)
         self._keeper = (
             Keeper(store, catalogue, self.worker, settings, self.metrics) if store else None

@@ -32,8 +32,8 @@ class Engine:
     `schedule` and `commit`.
     """
 
-    def __init__(self, lifecycle: Lifecycle, settings: Settings, most_turns: int = 2) -> None:
-        """At most `most_turns` turns may be scheduled and not yet committed."""
+    def __init__(self, lifecycle: Lifecycle, settings: Settings, max_turns: int = 2) -> None:
+        """At most `max_turns` turns may be scheduled and not yet committed."""
         self.lifecycle = lifecycle
         self._admission = Admission(settings)
         self._scheduler = lifecycle.scheduler
@@ -41,7 +41,7 @@ class Engine:
         self._counts = lifecycle.counts
         self._outbox = lifecycle.outbox
         self._now = lifecycle.now
-        self._buffers = list(range(most_turns))
+        self._buffers = list(range(max_turns))
 
     @property
     def busy(self) -> bool:

@@ -84,7 +84,7 @@ class Lifecycle:
         self._wall_clock = wall_clock
         self._networks = networks
         self._admission = Admission(settings)
-        self._most_replay_bytes = settings.max_replay_bytes
+        self._max_replay_bytes = settings.max_replay_bytes
         self._opened = 0
         metrics.sessions_limit.set(settings.max_sessions)
         metrics.state_limit_bytes.set(settings.max_state_bytes)
@@ -148,7 +148,7 @@ class Lifecycle:
             idle_timeout_seconds=timeout,
             created_unix_seconds=self._wall_clock(),
             used_seconds=self.now(),
-            replays=Replays(self._most_replay_bytes),
+            replays=Replays(self._max_replay_bytes),
             durable=Durable(durability) if self.has_store else None,
             is_begun=is_begun,
         )
@@ -184,7 +184,7 @@ class Lifecycle:
             idle_timeout_seconds=stored.idle_timeout_seconds,
             created_unix_seconds=stored.created_unix_seconds,
             used_seconds=self.now(),
-            replays=Replays(self._most_replay_bytes, stored.replays),
+            replays=Replays(self._max_replay_bytes, stored.replays),
             durable=Durable(
                 stored.durability, epoch, taken.next_step, stored_version=0, may_be_stored=True
             ),

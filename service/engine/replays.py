@@ -25,11 +25,11 @@ Replay = tuple[Asked, ChunkOutcome]
 class Replays:
     """The outcomes of a session's last chunks, as many as fit into a number of bytes."""
 
-    __slots__ = ("_bytes", "_most_bytes", "_outcomes")
+    __slots__ = ("_bytes", "_max_bytes", "_outcomes")
 
-    def __init__(self, most_bytes: int, replays: Iterable[Replay] = ()) -> None:
-        """Keep at most `most_bytes` of outputs and traces; start with `replays`, oldest first."""
-        self._most_bytes = most_bytes
+    def __init__(self, max_bytes: int, replays: Iterable[Replay] = ()) -> None:
+        """Keep at most `max_bytes` of outputs and traces; start with `replays`, oldest first."""
+        self._max_bytes = max_bytes
         self._outcomes: dict[Asked, ChunkOutcome] = {}
         self._bytes = 0
         for asked, outcome in replays:
@@ -57,7 +57,7 @@ class Replays:
     def _keep(self, asked: Asked, outcome: ChunkOutcome) -> None:
         self._outcomes[asked] = outcome
         self._bytes += outcome.nbytes
-        while self._bytes > self._most_bytes:
+        while self._bytes > self._max_bytes:
             oldest = next(iter(self._outcomes))
             self._bytes -= self._outcomes.pop(oldest).nbytes
 

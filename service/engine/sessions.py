@@ -27,7 +27,7 @@ from service.models.slab import Slab
 from service.models.version import Version
 from service.session_ref import SessionRef
 
-MOST_CLOSED_REMEMBERED = 100_000
+MAX_CLOSED_REMEMBERED = 100_000
 """How many closed sessions are remembered; the oldest become unknown first."""
 
 _SESSION_ID = re.compile(r"[0-9a-f]{32}")
@@ -244,7 +244,7 @@ class SessionTable:
 
     def may_be_stored(self, ref: SessionRef) -> bool:
         """
-        Whether the store may hold this session for the caller, who has no session awake here.
+        Whether the store may hold this session for the caller; not if the session is awake here.
 
         The local reason for closing does not apply if the caller knows a later epoch: another
         replica has owned the session since.
@@ -359,7 +359,7 @@ class SessionTable:
 
     def _remember(self, session_id: str, owner: str, why: type[NtmError], epoch: int) -> None:
         self._closed[session_id] = _Closed(why, owner, epoch)
-        if len(self._closed) > MOST_CLOSED_REMEMBERED:
+        if len(self._closed) > MAX_CLOSED_REMEMBERED:
             self._closed.popitem(last=False)
 
     def next_deadline_seconds(self) -> float | None:
@@ -375,7 +375,7 @@ def closed_error(why: type[NtmError], session_id: str) -> NtmError:
 
 
 def exists_error(session_id: str) -> NtmError:
-    """The error for an id that a new session cannot have; the same whoever has the session."""
+    """The error for an id that a new session cannot have; the same for every owner of the other."""
     return SessionExists(
         f"session {session_id!r} is there already, and is not a new one as this request asks for; "
         "draw another session_id",

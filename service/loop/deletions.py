@@ -12,7 +12,7 @@ from service.stores.base import Store, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
-MOST_LEFT = 10_000
+MAX_LEFT = 10_000
 """Deletions that wait for the store; the oldest are dropped first, and their records expire."""
 
 _AT_ONCE = 64
@@ -54,7 +54,7 @@ class Deletions:
                 await self._store.delete(ended.session_id, ended.epoch, seconds)
         except StoreUnavailable:
             self._left[ended.session_id] = ended
-            if len(self._left) > MOST_LEFT:
+            if len(self._left) > MAX_LEFT:
                 del self._left[next(iter(self._left))]
                 log.warning("a deletion was given up: the store has not answered for too long")
 

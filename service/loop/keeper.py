@@ -29,16 +29,16 @@ from service.telemetry.metrics import Metrics
 log = logging.getLogger(__name__)
 
 SAVED_AT_ONCE = 64
-"""Sessions that are put to sleep, or stored before the server stops, in one go."""
+"""Sessions that are stored in one save when they go to sleep or the server stops."""
 
-MOST_WAIT_SECONDS = 10.0
-"""How long a session that is asked for waits until another one can sleep."""
+MAX_WAIT_SECONDS = 10.0
+"""How long a request for a session waits until another session can sleep."""
 
 GRACE_SECONDS = 2 * RENEW_SECONDS
 """How much longer than its idle timeout a session is kept in the store, or its deletion."""
 
 LOOK_SECONDS = 1.0
-"""How often sessions that have been idle for long are looked for."""
+"""How often idle sessions are looked for."""
 
 
 class Keeper:
@@ -65,7 +65,7 @@ class Keeper:
         self._lifecycle = worker.engine.lifecycle
         self._sessions = worker.engine.lifecycle.sessions
         self._saving = worker.engine.lifecycle.saving
-        self._most_awake = settings.max_awake_sessions
+        self._max_awake = settings.max_awake_sessions
         self._sleep_after_seconds = settings.sleep_after_seconds
         self._retry_delay_seconds = settings.retry_delay_seconds
         self._metrics = metrics
@@ -100,7 +100,7 @@ class Keeper:
 
     async def wake(self, session_id: str) -> None:
         """
-        Have a session awake that may be in the store.
+        Wake a session that may be in the store.
 
         Raises:
             SessionUnknown, NotStored: it is not there, or the store does not answer.
@@ -128,23 +128,23 @@ class Keeper:
         """
         Room for one more session that is awake; if need be, others are put to sleep.
 
-        One at a time, in the order of asking.
+        Callers get it one at a time, in the order in which they asked.
 
         Raises:
             CapacityExceeded: all that are awake were busy all the time.
         """
         async with self._placing:
-            if self._most_awake:
+            if self._max_awake:
                 await self._have_room()
             yield
 
     async def _have_room(self) -> None:
         try:
-            async with asyncio.timeout(MOST_WAIT_SECONDS):
-                while len(self._sessions) >= self._most_awake:
+            async with asyncio.timeout(MAX_WAIT_SECONDS):
+                while len(self._sessions) >= self._max_awake:
                     self._advanced.clear()
                     await self._make_room()
-                    if len(self._sessions) >= self._most_awake:
+                    if len(self._sessions) >= self._max_awake:
                         await self._advanced.wait()
         except TimeoutError:
             raise CapacityExceeded(
@@ -156,7 +156,7 @@ class Keeper:
 
     async def keep(self, session_id: str) -> None:
         """
-        Have the store keep a session that is awake and idle as it is.
+        Store a session that is awake and idle.
 
         Raises:
             NotStored: it could not.
@@ -168,9 +168,10 @@ class Keeper:
 
     async def enter(self, session_id: str) -> bool:
         """
-        Have a session that was just opened be the only one of its id, which its client has chosen.
+        Enter a session that was just opened into the store under the id that its client chose.
 
-        Whether it is. If not, the session that the store has of that id is awake in its place.
+        Returns whether it is the only one of that id. If not, the session that the store has is
+        awake in its place.
 
         Raises:
             SessionDeleted: there was one, which was deleted.
@@ -192,14 +193,20 @@ class Keeper:
         return is_new
 
     async def _is_new(self, session: Session) -> bool:
-        """Whether the store knows no session of that id; then it has this one, if it is to."""
+        """Whether the store had no session of that id; it keeps this one, if the policy says so."""
         durable = session.durable
         assert durable is not None, "there is a store"
         try:
             if durable.durability.policy is Policy.NONE:
                 with self._timed("epoch"):
                     return await self._store.epoch(session.id) == 0
-            (snapshot,) = self._saving.take([session])  # the session is new: none is under way
+            taken = self._saving.take([session])
+            if not taken:  # a snapshot is under way already
+                raise NotStored(
+                    f"session {session.id!r} was used before it was opened; send the same request "
+                    "again"
+                )
+            (snapshot,) = taken
             saved = _saved(snapshot)
             self._metrics.stored_bytes.inc(len(saved.record))
             with self._timed("claim"):
@@ -219,9 +226,9 @@ class Keeper:
 
     async def epoch(self, session_id: str) -> int:
         """
-        The session's epoch in the store; 0 if it knows none.
+        The session's epoch in the store; 0 if the store has no such session.
 
-        Raises NotStored if it does not answer: who has the session is then not known.
+        Raises NotStored if the store does not answer, for the owner is then unknown.
         """
         if not self._lifecycle.may_be_elsewhere(session_id):
             return 0
@@ -253,7 +260,7 @@ class Keeper:
         return len(self._lifecycle.unsaved())
 
     async def stop(self) -> None:
-        """Let go of the store."""
+        """Stop what is under way, and close the store."""
         self._looking.cancel()
         for task in self._tasks:
             task.cancel()
@@ -360,20 +367,20 @@ class Keeper:
 
     async def _look_for_idle(self) -> None:
         """Every second: retry deletions, put idle sessions to sleep, keep a sixteenth free."""
-        headroom = self._most_awake // 16
+        headroom = self._max_awake // 16
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
                 await self._deletions.retry()
                 if self._sleep_after_seconds:
                     await self._make_room(self._sleep_after_seconds)
-                while self._most_awake and len(self._sessions) > self._most_awake - headroom:
+                while self._max_awake and len(self._sessions) > self._max_awake - headroom:
                     before = len(self._sessions)
                     await self._make_room()
                     if len(self._sessions) >= before:
                         break
             except Exception:
-                log.exception("sessions could not be put to sleep, or their deletions be told")
+                log.exception("sessions could not be put to sleep, or not deleted from the store")
 
     @contextmanager
     def _timed(self, operation: str) -> Iterator[None]:

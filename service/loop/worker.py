@@ -132,7 +132,7 @@ class Worker:
         self._fail_all(_stopped())
 
     def _run(self) -> None:
-        """On a thread of the worker's: run turns until told to end."""
+        """On a thread of the worker: run turns until there is None."""
         while (turn := self._turns.get()) is not None:
             turn.run()
             try:

@@ -73,7 +73,7 @@ class Calls:
         """
         Open a session; the first of a version waits until its network is loaded.
 
-        One whose id its client has chosen is opened once, however often it is asked for.
+        A session whose id its client chose is opened once, however often it is asked for.
         """
         start = checkpoint.decode(request.checkpoint) if request.checkpoint else None
         if not request.session_id:
@@ -105,10 +105,10 @@ class Calls:
         self, request: ntm_pb2.CreateSessionRequest, start: Checkpoint | None, principal: Principal
     ) -> SessionView:
         """
-        The session of the id that its client has chosen: a new one, or that which it was before.
+        The session of the id that its client chose: a new one, or the one opened before.
 
         Raises:
-            SessionExists: it is not as asked for, has made steps, or is somebody else's.
+            SessionExists: it is not as asked for, has made steps, or is another caller's.
             SessionDeleted, SessionExpired, SessionFailed: there was one.
         """
         session_id = request.session_id
@@ -236,11 +236,11 @@ class Calls:
 
     def _version(self, request: ntm_pb2.CreateSessionRequest, start: Checkpoint | None) -> Version:
         """
-        The version that a new session is to be on: the one asked for, or the checkpoint's.
+        The version of a new session: the one asked for, else the checkpoint's, else the current.
 
         Raises:
             ModelUnknown: new sessions cannot be opened on that model.
-            ModelVersionUnknown, CheckpointForeign: it has not that version.
+            ModelVersionUnknown, CheckpointForeign: the model has no such version here.
         """
         current = self.catalogue.current(request.model)
         version = Version(request.model, request.content_hash)

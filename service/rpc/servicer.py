@@ -86,7 +86,7 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
     ) -> ntm_pb2.ListSessionsResponse:
         after = _page_start(request.page_token)
         size = min(request.page_size or _DEFAULT_PAGE, _LARGEST_PAGE)
-        # One more than the page tells whether there is a next one.
+        # One more than the page has room for: if there is one, there is a next page.
         owner = PRINCIPAL.get().name
         views = await self._calls.worker.call(self._lifecycle.owned, owner, after, size + 1)
         page = views[:size]

@@ -20,16 +20,16 @@ from service.rpc.calls import Calls
 from service.session_ref import SessionRef
 from service.settings import Settings
 
-_MOST_OUTCOMES = 1024
+_MAX_OUTCOMES = 1024
 """Most outcomes in one message."""
 
 _LARGE_MESSAGE_BYTES = 256 << 10
 """A message takes no more outcomes once it is this large, so that other calls get their turn."""
 
-_MOST_BEGUN = 128
+_MAX_BEGUN = 128
 """Operations begun before other calls get their turn; a message has room for a million."""
 
-_MOST_UNSENT_MESSAGES = 2
+_MAX_UNSENT_MESSAGES = 2
 """Reading stops while unsent replies would fill this many messages of the largest size."""
 
 _ENVELOPE_BYTES = 128
@@ -108,7 +108,7 @@ class Stream:
 
     async def _read(self) -> None:
         most = self._settings.max_stream_operations
-        most_bytes = _MOST_UNSENT_MESSAGES * self._settings.max_message_bytes
+        most_bytes = _MAX_UNSENT_MESSAGES * self._settings.max_message_bytes
         while isinstance(content := await self._context.read(), bytes):
             operations = codec.request(ntm_pb2.StreamStepsRequest.FromString, content).operations
             first = 0
@@ -116,11 +116,11 @@ class Stream:
                 while self._unanswered >= most or self._unsent_bytes >= most_bytes:
                     self._answered.clear()
                     await self._answered.wait()
-                room = min(most - self._unanswered, _MOST_BEGUN)
+                room = min(most - self._unanswered, _MAX_BEGUN)
                 taken = self._start(operations[first : first + room])
                 first += taken
                 self._unanswered += taken
-                if taken == _MOST_BEGUN:
+                if taken == _MAX_BEGUN:
                     await asyncio.sleep(0)
 
     def _start(self, operations: Sequence[ntm_pb2.Operation]) -> int:
@@ -223,7 +223,7 @@ class Stream:
         outcomes = response.outcomes
         room = min(_LARGE_MESSAGE_BYTES, self._settings.max_message_bytes)
         sent = 0
-        while self._ready and len(outcomes) < _MOST_OUTCOMES:
+        while self._ready and len(outcomes) < _MAX_OUTCOMES:
             ready = self._ready[0]
             room -= _size(ready)
             if room < 0 and outcomes:

@@ -26,12 +26,12 @@ LEDGER = Version("ledger", content_hash(ledger()))
 
 
 def engine(
-    network: Network, clock: Callable[[], float], most_turns: int = 2, **changes: Any
+    network: Network, clock: Callable[[], float], max_turns: int = 2, **changes: Any
 ) -> Engine:
     """An engine that serves the network as `ledger`, with these settings."""
     settings, metrics = Settings(**changes), Metrics(CollectorRegistry())
     lifecycle = Lifecycle({LEDGER: network}, settings, metrics, clock, clock)
-    return Engine(lifecycle, settings, most_turns)
+    return Engine(lifecycle, settings, max_turns)
 
 
 def opened(

@@ -69,7 +69,7 @@ def test_closed_sessions_are_remembered_up_to_a_bound(
     network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The oldest closed session becomes unknown, so that memory stays bounded."""
-    monkeypatch.setattr(sessions, "MOST_CLOSED_REMEMBERED", 2)
+    monkeypatch.setattr(sessions, "MAX_CLOSED_REMEMBERED", 2)
     table = SessionTable()
     for name in "abc":
         one = session(network, name)

@@ -71,7 +71,7 @@ class Replicas(RuleBasedStateMachine):
         metrics, options = Metrics(CollectorRegistry()), Settings(max_burst=2)
         clock = self.clock
         lifecycle = Lifecycle(networks, options, metrics, clock, clock, has_store=True)
-        return Replica(Engine(lifecycle, options, most_turns=3))
+        return Replica(Engine(lifecycle, options, max_turns=3))
 
     @precondition(lambda self: self.has_room)
     @rule(which=WHICH, policy=POLICIES)
