@@ -92,7 +92,6 @@ OWNERS = {
         "service/auth/tls.py",
         "service/probe.py",
         "service/rpc/interceptors.py",
-        "service/rpc/servicer.py",
         "service/rpc/status.py",
         "service/rpc/stream.py",
         "service/server.py",

@@ -240,6 +240,11 @@ class Lifecycle:
         if snapshot.durable.is_clean and session.can_sleep:
             self.put_to_sleep(session)
 
+    def entered(self, snapshot: Snapshot, epoch: int) -> None:
+        """The store has kept a new session, which this replica owns in that epoch."""
+        snapshot.durable.epoch = epoch
+        self.stored(snapshot, is_kept=True)
+
     def lost(self, session_id: str) -> None:
         """The store turned out to have no session of that id."""
         if asleep := self.sessions.sleeping(session_id):
@@ -304,7 +309,7 @@ class Lifecycle:
         return self._set_back(session, 0)
 
     def restore(self, session: Session, taken: Checkpoint) -> SessionView:
-        """Set a session to a checkpoint. Raises as `Slabs.restore`."""
+        """Set a session to a checkpoint. Raises as `Slots.restore`."""
         self.slots.restore(session, taken)
         return self._set_back(session, taken.next_step)
 

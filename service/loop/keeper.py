@@ -219,8 +219,7 @@ class Keeper:
             raise closed_error(SessionDeleted, session.id)
         if found[1] != saved.record:
             return False
-        durable.epoch = found[0]
-        self._lifecycle.stored(snapshot, is_kept=True)
+        self._lifecycle.entered(snapshot, found[0])
         self._metrics.checkpoints.labels("stored").inc()
         return True
 

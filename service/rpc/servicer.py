@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, TypeAlias
 
-import grpc
-import grpc.aio
 from google.protobuf.message import Message
 
 from ntm.v1 import ntm_pb2, ntm_pb2_grpc
@@ -18,12 +15,10 @@ from service.engine.sessions import Session
 from service.errors import InvalidRequest, NoMemory
 from service.models.version import Version
 from service.rpc.calls import Calls, session_ref
-from service.rpc.interceptors import needs
+from service.rpc.interceptors import Context, needs
 from service.rpc.stream import Stream
 from service.settings import Settings
 from service.spec import Float32, ModelSpec
-
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 _DEFAULT_PAGE, _LARGEST_PAGE = 100, 1000
 

@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 
 from ntm.v1 import ntm_pb2 as pb
+from service.auth.principal import Principal
 from service.engine.checkpoint import Checkpoint, encode
 from service.engine.lifecycle import Lifecycle
 from service.errors import NotStored
 from service.loop.keeper import Keeper
+from service.rpc.calls import session_ref
+from service.session_ref import ANYBODY, Caller, SessionRef
 from service.stores.directory import DirectoryStore
 from tests.conftest import Running, Serve
 from tests.e2e.calls import opened, reason, stepped
@@ -33,6 +36,21 @@ async def sessions(running: Running) -> list[str]:
     """The ids of all sessions that are open."""
     listed = await running.stub.ListSessions(pb.ListSessionsRequest())
     return [session.id for session in listed.sessions]
+
+
+@pytest.mark.parametrize(
+    ("principal", "caller"),
+    [
+        (Principal("token:alice"), "token:alice"),
+        (Principal("ipv4:127.0.0.1", is_authenticated=False), ANYBODY),
+    ],
+)
+def test_a_request_names_its_session_with_its_principal(
+    principal: Principal, caller: Caller
+) -> None:
+    """By name, or as anybody where nobody is authenticated."""
+    request = pb.GetSessionRequest(session_id=CHOSEN, epoch=3)
+    assert session_ref(request, principal) == SessionRef(CHOSEN, caller, 3)
 
 
 async def test_a_session_of_a_chosen_id_is_opened_once(running: Running) -> None:
