@@ -22,10 +22,12 @@ from bench.serving import bare_steps_a_second, load_network
 from export.card import load as load_from_card
 from export.to_onnx import ServedStep
 from service.engine.engine import Engine
+from service.engine.lifecycle import Lifecycle
 from service.engine.work import Chunk
 from service.models.runtime import Network
 from service.models.slab import Slab
 from service.models.version import Version
+from service.session_ref import SessionRef
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
@@ -147,8 +149,11 @@ def eager_step() -> Step:
 def engine_steps_a_second(network: Network, seconds: float = SECONDS) -> float:
     """Return the throughput of the server's engine without transport."""
     version = Version(MODEL, network.content_hash)
-    engine = Engine({version: network}, Settings(), Metrics(CollectorRegistry()))
-    sessions = [engine.open(version, LOCATIONS, None, "").id for _ in range(BATCH)]
+    settings = Settings()
+    lifecycle = Lifecycle({version: network}, settings, Metrics(CollectorRegistry()))
+    engine = Engine(lifecycle, settings)
+    views = [lifecycle.open(version, LOCATIONS, None, "bench") for _ in range(BATCH)]
+    sessions = [SessionRef(view.id, "bench", 0) for view in views]
     inputs = _copy_inputs(CHUNK)[:, 0].reshape(-1)
     started, steps = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:

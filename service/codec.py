@@ -1,4 +1,9 @@
-"""Between protobuf messages and what the engine works with."""
+"""
+Between protobuf messages and what the engine works with.
+
+Calls and stream operations in, replies and descriptions out; sessions as records for a store, with
+all that another replica needs to continue them.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +16,25 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from ntm.v1 import ntm_pb2
-from service.engine.saving import Durability, Policy
-from service.engine.views import SessionView
-from service.engine.work import Chunk, ChunkOutcome, TraceRows
-from service.errors import InvalidRequest
+from service.engine import checkpoint
+from service.engine.durability import Durability, Policy, SessionView, Snapshot, Stored
+from service.engine.replays import Asked, Replay
+from service.engine.work import NO_TRACES, Chunk, ChunkOutcome, Selection, TraceRows
+from service.errors import CheckpointDamaged, InvalidRequest
 from service.models.folder import ModelFile
+from service.models.version import Version
+from service.records.v1 import record_pb2
+from service.session_ref import Caller, SessionRef
 from service.spec import LOCATIONS, Dimension, Float32, ModelSpec
 
 T = TypeVar("T")
 
-_FLOAT = np.dtype("<f4")
-_MOST_TRACES = 64
+_FLOAT, _LOCATION = np.dtype("<f4"), np.dtype("<u4")
+_MAX_TRACES = 64
 """Names that a chunk may select: more than any model has; a message has room for a million."""
 
 _SAME_SECONDS = 1e-3
-"""A timeout that was stored has lost what is less than a microsecond."""
+"""How far timeouts of one session may differ: a stored one is rounded to microseconds."""
 
 _POLICIES = {
     Policy.NONE: ntm_pb2.Durability.POLICY_NONE,
@@ -50,45 +59,46 @@ def request(parse: Callable[[bytes], T], content: bytes) -> T:
         ) from error
 
 
-def chunk(message: ntm_pb2.Chunk) -> Chunk:
+def chunk(message: ntm_pb2.Chunk, caller: Caller) -> Chunk:
     """
-    The chunk of a message; its inputs are still one row of values.
+    The chunk that a caller asks for; its inputs are still one row of values.
 
     It has an error already if the inputs are no float32 values, or the traces too many.
     """
     inputs = message.inputs
     size = len(inputs)
     whole = size % _FLOAT.itemsize == 0
-    decoded = Chunk(
-        message.session_id,
-        np.frombuffer(inputs if whole else b"", _FLOAT),
-        message.first_step if message.HasField("first_step") else None,
-    )
-    decoded.known_epoch = message.epoch
+    selection, error = NO_TRACES, None
     if message.HasField("traces"):
-        decoded.selection = tuple(message.traces.names[:_MOST_TRACES])
-        decoded.top_k = message.traces.top_k
-        if len(message.traces.names) > _MOST_TRACES:
-            decoded.error = InvalidRequest(
-                f"{len(message.traces.names)} traces are selected; the limit is {_MOST_TRACES}"
-            )
+        names = message.traces.names
+        selection = Selection(tuple(names[:_MAX_TRACES]), message.traces.top_k)
+        if len(names) > _MAX_TRACES:
+            error = InvalidRequest(f"{len(names)} traces are selected; the limit is {_MAX_TRACES}")
     if not whole:
-        decoded.error = InvalidRequest(
+        error = InvalidRequest(
             f"inputs are {size} bytes, which is no whole number of float32 values"
         )
+    decoded = Chunk(
+        SessionRef(message.session_id, caller, message.epoch),
+        np.frombuffer(inputs if whole else b"", _FLOAT),
+        message.first_step if message.HasField("first_step") else None,
+        selection,
+    )
+    if error is not None:
+        decoded.error = error
     return decoded
 
 
 def write_reply(chunk: Chunk, message: ntm_pb2.Reply) -> int:
-    """Write a finished chunk's outputs and traces into a message; how many bytes they are."""
-    message.session_id = chunk.session_id
+    """Write a finished chunk's reply into a message; return the bytes of outputs and traces."""
+    message.session_id = chunk.ref.id
     message.durable_step = chunk.durable_step
     message.epoch = chunk.epoch
     return write_outcome(chunk.outcome, message)
 
 
 def write_outcome(outcome: ChunkOutcome, message: ntm_pb2.Reply) -> int:
-    """Write what a chunk led to into a message; how many bytes of outputs and traces there are."""
+    """Write a chunk's outcome into a message; return the bytes of outputs and traces."""
     message.first_step = outcome.first_step
     message.next_step = outcome.first_step + len(outcome.outputs)
     message.outputs = outputs = _bytes(outcome.outputs)
@@ -121,7 +131,7 @@ def session(view: SessionView) -> ntm_pb2.Session:
 
 
 def durability(message: ntm_pb2.CreateSessionRequest | ntm_pb2.Session) -> Durability | None:
-    """The durability that a message names, or None."""
+    """The durability that a message names, or None for the server's default."""
     asked = message.durability
     for policy, value in _POLICIES.items():
         if asked.policy == value:
@@ -130,7 +140,7 @@ def durability(message: ntm_pb2.CreateSessionRequest | ntm_pb2.Session) -> Durab
 
 
 def is_as_asked(view: SessionView, request: ntm_pb2.CreateSessionRequest) -> bool:
-    """Whether a session has all that a request for one sets; where it sets nothing, all will do."""
+    """Whether a session has every value that a request sets; an unset field fits any value."""
     timeout, asked = idle_timeout_seconds(request), durability(request)
     return (
         view.model == request.model
@@ -201,6 +211,71 @@ def idle_timeout_seconds(
     if not request.HasField("idle_timeout"):
         return None
     return request.idle_timeout.seconds + request.idle_timeout.nanos / 1e9
+
+
+def encode_record(snapshot: Snapshot) -> bytes:
+    """The record of a session for a store."""
+    stored = record_pb2.StoredSession(
+        owner=snapshot.owner,
+        session=session(snapshot.view),
+        checkpoint=checkpoint.encode(snapshot.checkpoint),
+    )
+    for asked, outcome in snapshot.replays:
+        made = stored.chunks.add(inputs_crc32=asked.inputs_crc32)
+        if asked.traces or asked.top_k:
+            made.traces.names.extend(asked.traces)
+            made.traces.top_k = asked.top_k
+        write_outcome(outcome, made.reply)
+    return stored.SerializeToString()
+
+
+def decode_record(record: bytes) -> Stored:
+    """
+    Read a record.
+
+    Raises:
+        CheckpointDamaged: it is not what was stored.
+        CheckpointTooNew: a later server wrote it.
+    """
+    try:
+        stored = record_pb2.StoredSession.FromString(record)
+    except DecodeError as error:
+        raise CheckpointDamaged(f"the stored session cannot be read: {error}") from error
+    taken = checkpoint.decode(stored.checkpoint)
+    try:
+        replays = tuple(_replay(each) for each in stored.chunks)
+    except ValueError as error:
+        raise CheckpointDamaged(f"the stored chunks cannot be read: {error}") from error
+    kept = stored.session
+    return Stored(
+        owner=stored.owner,
+        version=Version(kept.model, taken.content_hash),
+        idle_timeout_seconds=kept.idle_timeout.ToTimedelta().total_seconds(),
+        created_unix_seconds=kept.create_time.ToDatetime(UTC).timestamp(),
+        durability=durability(kept) or Durability(),
+        checkpoint=taken,
+        replays=replays,
+    )
+
+
+def _replay(stored: record_pb2.StoredChunk) -> Replay:
+    reply, selected = stored.reply, stored.traces
+    steps = reply.next_step - reply.first_step
+    outputs = np.frombuffer(reply.outputs, _FLOAT).reshape(steps, -1).astype(np.float32, copy=False)
+    asked = Asked(
+        reply.first_step, steps, stored.inputs_crc32, tuple(selected.names), selected.top_k
+    )
+    traces = tuple(_rows(trace, steps) for trace in reply.traces)
+    return asked, ChunkOutcome(reply.first_step, outputs, traces)
+
+
+def _rows(trace: ntm_pb2.Trace, steps: int) -> TraceRows:
+    shape = (steps, trace.heads, trace.width)
+    values = np.frombuffer(trace.values, _FLOAT).reshape(shape).astype(np.float32, copy=False)
+    locations = None
+    if trace.locations:
+        locations = np.frombuffer(trace.locations, _LOCATION).reshape(shape).astype(np.uint32)
+    return TraceRows(trace.name, values, locations)
 
 
 def _trace(rows: TraceRows) -> ntm_pb2.Trace:

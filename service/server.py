@@ -20,14 +20,15 @@ from service import __version__
 from service.auth import tls
 from service.auth.authentication import Authentication, scraping
 from service.engine.engine import Engine
+from service.engine.lifecycle import Lifecycle
 from service.loop.keeper import Keeper
 from service.loop.worker import Worker
 from service.models import runtime
 from service.models.catalogue import Catalogue
 from service.models.reloads import Reloads
 from service.rpc import options
-from service.rpc.interceptors import CallInterceptor
-from service.rpc.observation import ObservingInterceptor
+from service.rpc.calls import Calls
+from service.rpc.interceptors import CallInterceptor, ObservingInterceptor, scopes
 from service.rpc.servicer import NtmServicer
 from service.rpc.spans import Spans
 from service.settings import Settings
@@ -89,33 +90,21 @@ class Server:
         for name in catalogue.named:
             await catalogue.load(catalogue.current(name))
         parallel_runs = settings.parallel_runs or runtime.parallel_runs(catalogue.provider)
-        self._engine = Engine(
-            catalogue.networks,
-            settings,
-            self.metrics,
-            most_turns=parallel_runs + 1,
-            has_store=store is not None,
+        self._lifecycle = Lifecycle(
+            catalogue.networks, settings, self.metrics, has_store=store is not None
         )
-        self.worker = Worker(self._engine, parallel_runs)
-        self.worker.start()
+        engine = Engine(self._lifecycle, settings, max_turns=parallel_runs + 1)
+        self.worker = Worker(engine, parallel_runs)
         self._keeper = (
-            Keeper(store, catalogue, self._engine, self.worker, settings, self.metrics)
-            if store
-            else None
+            Keeper(store, catalogue, self.worker, settings, self.metrics) if store else None
         )
-        self._reloads = Reloads(catalogue, self._engine.uses, self.metrics)
+        self.worker.start(self._keeper.apply if self._keeper else None)
+        self._reloads = Reloads(catalogue, self._lifecycle.sessions.are_of, self.metrics)
         self.metrics.run_threads.set(parallel_runs)
         self._lag = LagMeter(self.metrics.event_loop_lag_seconds)
         self._spans = Spans(settings)
-        self._servicer = NtmServicer(
-            catalogue,
-            self._engine,
-            self.worker,
-            self._keeper,
-            settings,
-            self.metrics,
-            self._spans,
-        )
+        calls = Calls(catalogue, self.worker, self._keeper, self.metrics, self._spans)
+        self._servicer = NtmServicer(calls, settings)
         self._open_port(authentication, credentials)
         await self._grpc.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
@@ -152,7 +141,7 @@ class Server:
 
     async def check_integrity(self) -> None:
         """Raise RuntimeError unless sessions, slots and state bytes add up."""
-        await self.worker.call(self._engine.check_integrity)
+        await self.worker.call(self._lifecycle.check_integrity)
 
     def _credentials(self) -> grpc.ServerCredentials | None:
         """The credentials of the gRPC port; None without TLS."""
@@ -179,7 +168,7 @@ class Server:
                 ObservingInterceptor(
                     self.metrics, AccessLog(settings.access_log_per_second), self._spans
                 ),
-                CallInterceptor(authentication, settings, self.metrics),
+                CallInterceptor(authentication, scopes(NtmServicer), settings, self.metrics),
             ],
             # The interceptors, which count calls, see none that never sends its request.
             maximum_concurrent_rpcs=2 * settings.max_calls,

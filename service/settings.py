@@ -165,6 +165,11 @@ class Settings:
         "steps after which a session with asynchronous durability is stored, approximately",
         minimum=1,
     )
+    max_replay_bytes: int = _setting(
+        65_536,
+        "bytes of its last outputs and traces that each session keeps, for clients that lost them",
+        minimum=0,
+    )
     max_message_bytes: int = _setting(
         4 << 20,
         "maximum bytes of one gRPC message",

@@ -238,7 +238,7 @@ class Resuming:
         return self._not_resumable(
             f"session {session.id} is at step {error.expected}, and the answer to the steps from "
             f"{session.next_step} on was lost; the server does not have it any more: send smaller "
-            "chunks",
+            "chunks, or start the server with a larger --max-replay-bytes",
             error.expected,
         )
 

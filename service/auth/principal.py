@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from service.session_ref import ANYBODY, Caller
+
 READ = "read"
 """Describe models and the caller's own sessions, and read the memory of these sessions."""
 
@@ -29,13 +31,13 @@ class Principal:
     is_authenticated: bool = True
 
     @property
-    def caller(self) -> str:
+    def caller(self) -> Caller:
         """
-        What the owner of a session has to be for this principal to use it.
+        This principal as the caller in a `SessionRef`.
 
-        Empty where nobody is authenticated: then whoever knows the session's id can use it.
+        Where nobody is authenticated, it is `ANYBODY`: knowing the id of a session is enough.
         """
-        return self.name if self.is_authenticated else ""
+        return self.name if self.is_authenticated else ANYBODY
 
 
 PRINCIPAL: ContextVar[Principal] = ContextVar("principal")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from service.engine.saving import Durability, Policy
-from service.engine.sessions import Held, Session
+from service.engine.durability import Durability, Policy
+from service.engine.sessions import Session, Usage
 from service.engine.work import Chunk, trace_width
 from service.errors import CapacityExceeded, InvalidRequest
 from service.settings import Settings
@@ -29,11 +29,10 @@ class Admission:
     """Checks requests against the settings."""
 
     def __init__(self, settings: Settings) -> None:
-        """The settings hold the limits."""
         self._settings = settings
 
     def locations(self, spec: ModelSpec, asked: int) -> int:
-        """The memory locations of a session that asks for so many, 0 for the model's default."""
+        """The locations of a session that asks for `asked`; 0 asks for the model's default."""
         most = self._settings.max_locations
         if asked in (0, spec.default_locations):
             return spec.default_locations
@@ -51,7 +50,7 @@ class Admission:
         return asked
 
     def idle_timeout_seconds(self, asked: float | None) -> float:
-        """The idle timeout of a session that asks for it, None for the server's default."""
+        """The timeout of a session that asks for `asked`; None asks for the server's default."""
         if asked is None:
             return self._settings.default_idle_timeout_seconds
         most = self._settings.max_idle_timeout_seconds
@@ -60,7 +59,7 @@ class Admission:
         return asked
 
     def durability(self, asked: Durability | None, *, has_store: bool) -> Durability:
-        """The durability of a session that asks for it, None for the server's default."""
+        """The durability of a session that asks for `asked`; None asks for the server's default."""
         settings = self._settings
         every = settings.checkpoint_every_steps
         if asked is None:
@@ -73,30 +72,30 @@ class Admission:
             return Durability(asked.policy, asked.every_steps or every)
         return Durability(asked.policy)
 
-    def room(self, held: Held, held_by_owner: Held, new_bytes: int) -> None:
-        """Refuse a session of `new_bytes` of state when so much is held, by its owner or in all."""
+    def room(self, usage: Usage, usage_by_owner: Usage, new_bytes: int) -> None:
+        """Refuse a session of `new_bytes` of state if its owner, or all owners, have too much."""
         most = self._settings
         own_sessions, own_bytes = (
             most.max_sessions_per_principal,
             most.max_state_bytes_per_principal,
         )
-        self._check_sessions(held_by_owner, own_sessions, "max_sessions_per_principal")
-        self._check_bytes(held_by_owner, new_bytes, own_bytes, "max_state_bytes_per_principal")
-        self._check_sessions(held, most.max_sessions, "max_sessions")
-        self._check_bytes(held, new_bytes, most.max_state_bytes, "max_state_bytes")
+        self._check_sessions(usage_by_owner, own_sessions, "max_sessions_per_principal")
+        self._check_bytes(usage_by_owner, new_bytes, own_bytes, "max_state_bytes_per_principal")
+        self._check_sessions(usage, most.max_sessions, "max_sessions")
+        self._check_bytes(usage, new_bytes, most.max_state_bytes, "max_state_bytes")
 
-    def _check_sessions(self, held: Held, most: int, limit: str) -> None:
-        if most and held.sessions >= most:
+    def _check_sessions(self, usage: Usage, most: int, limit: str) -> None:
+        if most and usage.sessions >= most:
             raise CapacityExceeded(
-                f"{held.sessions} sessions are open, as many as {limit} allows; delete one or try "
+                f"{usage.sessions} sessions are open, as many as {limit} allows; delete one or try "
                 "again later",
                 limit=limit,
             )
 
-    def _check_bytes(self, held: Held, new_bytes: int, most: int, limit: str) -> None:
-        if most and held.state_bytes + new_bytes > most:
+    def _check_bytes(self, usage: Usage, new_bytes: int, most: int, limit: str) -> None:
+        if most and usage.state_bytes + new_bytes > most:
             raise CapacityExceeded(
-                f"the session needs {new_bytes} bytes of state, and {held.state_bytes} of "
+                f"the session needs {new_bytes} bytes of state, and {usage.state_bytes} of "
                 f"{most}, which is {limit}, are taken; use fewer locations or try again later",
                 limit=limit,
             )
@@ -107,7 +106,7 @@ class Admission:
         chunk.inputs = self._shaped(chunk.inputs, spec.input_width)
         steps = len(chunk.inputs)
         settings = self._settings
-        if chunk.selection or 4 * spec.output_width * steps > _SMALL_REPLY_BYTES:
+        if chunk.selection.names or 4 * spec.output_width * steps > _SMALL_REPLY_BYTES:
             self._check_reply_size(steps, chunk, spec, session.locations)
         if session.waiting_steps + steps > settings.max_waiting_steps:
             raise CapacityExceeded(
@@ -127,7 +126,8 @@ class Admission:
         inputs = values.reshape(-1, width)
         if len(inputs) > most:
             raise InvalidRequest(f"a chunk of {len(inputs)} steps; the limit is {most}; split it")
-        # Quick, and false for NaN; where the sum of squares is larger, a value may be so or not.
+        # One pass for nearly all chunks, and false for NaN: if the sum of squares is within the
+        # limit, so is every value. If not, each value has to be looked at.
         wide = values.astype(np.float64)
         if not wide.dot(wide) <= MAX_INPUT_MAGNITUDE:
             self._check_values(inputs)
@@ -145,12 +145,12 @@ class Admission:
     def _check_reply_size(self, steps: int, chunk: Chunk, spec: ModelSpec, locations: int) -> None:
         """Note the size of the chunk's reply, or refuse the chunk."""
         step_bytes = 4 * spec.output_width
-        for name in chunk.selection:
+        for name in chunk.selection.names:
             tensor = spec.trace(name)
             if tensor is None:
                 known = ", ".join(trace.name for trace in spec.traces) or "none"
                 raise InvalidRequest(f"trace {name[:64]!r} is unknown; the model has: {known}")
-            width, sparse = trace_width(tensor, locations, chunk.top_k)
+            width, sparse = trace_width(tensor, locations, chunk.selection.top_k)
             step_bytes += 4 * tensor.heads * width * (2 if sparse else 1)
         size = self._settings.max_message_bytes
         most = (size - _ENVELOPE_BYTES) // step_bytes

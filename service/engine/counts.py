@@ -1,11 +1,11 @@
-"""What the engine tells the metrics: of sessions as they open and close, of every turn."""
+"""Counts sessions as they open and close, and every turn, in the metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from service.engine.sessions import Asleep, Session
-from service.engine.slabs import Slabs
+from service.engine.slots import Slots
 from service.engine.turn import Turn
 from service.engine.work import Chunk
 from service.errors import NtmError, SessionDeleted, SessionExpired, SessionFailed, SessionMoved
@@ -25,10 +25,10 @@ SLAB = "slab"
 class Counts:
     """Counts for one engine; seconds are by the engine's clock."""
 
-    def __init__(self, metrics: Metrics, slabs: Slabs) -> None:
-        """The slabs are looked at whenever the metrics are collected."""
+    def __init__(self, metrics: Metrics, slots: Slots) -> None:
+        """The slots are counted whenever the metrics are collected."""
         self._metrics = metrics
-        self._slabs = slabs
+        self._slots = slots
         self._models: dict[str, _Model] = {}
 
     def opened(self, session: Session) -> None:
@@ -82,7 +82,7 @@ class Counts:
         if session.next_step and not session.waiting:
             interval = chunk.submitted_seconds - session.used_seconds
             self._model(session.model).interval_seconds.observe_one(interval)
-        for name in chunk.selection:
+        for name in chunk.selection.names:
             self._metrics.traces.labels(session.model, name).inc()
 
     def replayed(self, session: Session) -> None:
@@ -90,11 +90,11 @@ class Counts:
         self._metrics.replayed_chunks.labels(session.model).inc()
 
     def begun(self, session: Session, waited: Sequence[float]) -> None:
-        """Chunks of one model, the session's, have begun after so many seconds in the queue."""
+        """Chunks of the session's model have begun, after these seconds in the queue."""
         self._model(session.model).queue_seconds.observe(waited)
 
     def committed(self, turn: Turn, chunks: Sequence[Chunk], traced: int) -> None:
-        """A turn made its ticks, so many of the steps with traces, and finished these chunks."""
+        """A turn made its ticks, `traced` of the steps with traces, and finished these chunks."""
         model, ticks = self._model(turn.sessions[0].model), turn.ticks
         model.ticks.inc(ticks)
         model.steps.inc(ticks * len(turn.sessions))
@@ -126,12 +126,12 @@ class Counts:
 
     def _watch_slots(self, model: str) -> None:
         """Count a model's slots when the metrics are collected, which another thread does."""
-        slots, slabs = self._metrics.slots, self._slabs
-        slots.labels(model, "taken").set_function(
-            lambda: sum(slab.used for slab in slabs.of(model))
+        metric, slots = self._metrics.slots, self._slots
+        metric.labels(model, "taken").set_function(
+            lambda: sum(slab.used for slab in slots.of(model))
         )
-        slots.labels(model, "free").set_function(
-            lambda: sum(slab.capacity - slab.used for slab in slabs.of(model))
+        metric.labels(model, "free").set_function(
+            lambda: sum(slab.capacity - slab.used for slab in slots.of(model))
         )
 
 

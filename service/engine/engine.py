@@ -1,26 +1,22 @@
-"""The engine: owns sessions, slabs and schedule, and steps them; single-threaded, without I/O."""
+"""The engine: steps the sessions of a lifecycle. Schedule, run, commit; one thread, no I/O."""
 
 from __future__ import annotations
 
 import logging
 import math
-import time
 from collections import deque
-from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from service.engine.lifecycle import Lifecycle, draining
-from service.engine.saving import Snapshot
-from service.engine.sessions import Session
+from service.engine.admission import Admission
+from service.engine.effects import Effects
+from service.engine.lifecycle import Lifecycle, draining_error
+from service.engine.sessions import Operation, Session, closed_error
 from service.engine.turn import Turn
-from service.engine.work import Chunk, Operation, Run, Work
+from service.engine.work import Chunk, Run, Work
 from service.errors import NtmError, SessionFailed, SessionMoved, StepIndexMismatch
-from service.models.runtime import Network
-from service.models.version import Version
 from service.settings import Settings
 from service.spec import Float32
-from service.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -28,33 +24,29 @@ SHORT_TURN_BYTES = 384 << 10
 """A turn that steps no more state than this takes no longer than to wake a thread for it."""
 
 
-class Engine(Lifecycle):
+class Engine:
     """
-    Holds every session and steps those that have work.
+    Steps the sessions that have work.
 
-    What takes long is a turn's run, which another thread may do between `schedule` and `commit`.
+    The network's run is the only slow part of a turn. Another thread may run it between
+    `schedule` and `commit`.
     """
 
-    def __init__(
-        self,
-        networks: Mapping[Version, Network],
-        settings: Settings,
-        metrics: Metrics,
-        clock: Callable[[], float] = time.monotonic,
-        wall_clock: Callable[[], float] = time.time,
-        most_turns: int = 2,
-        *,
-        has_store: bool = False,
-    ) -> None:
-        """As `Lifecycle`; at most `most_turns` may be scheduled and not committed."""
-        super().__init__(networks, settings, metrics, clock, wall_clock, has_store=has_store)
-        self._buffers = list(range(most_turns))
-        self._absent: list[Work] = []
+    def __init__(self, lifecycle: Lifecycle, settings: Settings, max_turns: int = 2) -> None:
+        """At most `max_turns` turns may be scheduled and not yet committed."""
+        self.lifecycle = lifecycle
+        self._admission = Admission(settings)
+        self._scheduler = lifecycle.scheduler
+        self._saving = lifecycle.saving
+        self._counts = lifecycle.counts
+        self._outbox = lifecycle.outbox
+        self._now = lifecycle.now
+        self._buffers = list(range(max_turns))
 
     @property
     def busy(self) -> bool:
         """Whether `turn` has something to do now."""
-        return bool(self._scheduler) or bool(self._finished)
+        return bool(self._scheduler) or bool(self._outbox.finished)
 
     @property
     def can_schedule(self) -> bool:
@@ -63,26 +55,27 @@ class Engine(Lifecycle):
 
     def submit(self, work: Work) -> None:
         """
-        Queue work behind the session's other work; a turn returns it when it is finished.
+        Queue work behind the session's other work; its answer is among later effects.
 
-        Work that is refused, here or before (it then has an error already), is finished with its
+        Work that is refused, here or before (it then has an error already), is answered with its
         error in its place among the session's other work.
         """
+        lifecycle = self.lifecycle
         try:
-            session = self.awake_for(work.session_id, work.caller, work.known_epoch)
+            session = lifecycle.awake(work.ref)
         except NtmError as error:
-            if self.may_be_stored(work.session_id, work.caller, work.known_epoch):
-                self._absent.append(work)
+            if lifecycle.may_be_stored(work.ref):
+                self._outbox.absent.append(work)
                 return
             work.error = error
-            self._finished.append(work)
+            self._outbox.finished.append(work)
             return
         try:
-            if self.draining:
-                raise draining()
+            if lifecycle.is_draining:
+                raise draining_error()
             if isinstance(work, Chunk) and work.error is None:
                 self._admission.chunk(session, work)
-                work.submitted_seconds = self._clock()
+                work.submitted_seconds = self._now()
                 self._counts.admitted(session, work)
                 session.waiting_steps += work.remaining
         except NtmError as error:
@@ -91,39 +84,22 @@ class Engine(Lifecycle):
         if len(session.waiting) == 1:
             self._settle(session)
 
-    def may_be_stored(self, session_id: str, caller: str, known_epoch: int) -> bool:
-        """Whether a session that is not awake may be in the store, to be woken for the caller."""
-        return self._has_store and self._sessions.may_be_stored(session_id, caller, known_epoch)
-
-    def absent(self) -> list[Work]:
-        """Hand out the work for sessions that may be in the store, to be submitted once awake."""
-        absent, self._absent = self._absent, []
-        return absent
-
-    def stored(self, snapshot: Snapshot, *, is_kept: bool) -> None:
-        """The store has a snapshot; or it has refused it, and the session is another replica's."""
-        session = snapshot.session
-        if not is_kept:
-            if session.is_open:
-                self.passed_over(session)
-            return
-        self.saving.saved(snapshot)
-        snapshot.durable.stored_seconds = self._clock()
-        unchanged = session.durable is not None and session.durable.is_clean
-        if snapshot.puts_to_sleep and unchanged and session.can_sleep:
-            self.put_to_sleep(session)
+    def take_effects(self) -> Effects:
+        """What is to be done outside the engine since this was last called."""
+        return self._outbox.take()
 
     def turn(self) -> list[Work]:
-        """Schedule, run and commit one batch; the work finished since it was last asked for."""
+        """Schedule, run and commit one batch, and take the finished work; for one thread alone."""
         turn = self.schedule()
         if turn is not None:
             turn.run()
             self.commit(turn)
-        return self.finished()
+        finished, self._outbox.finished = self._outbox.finished, []
+        return finished
 
     def schedule(self) -> Turn | None:
         """
-        Take the batch that steps next, ready to run; None when nobody waits.
+        Take the batch that steps next, ready to run; None if no session waits.
 
         Until it is committed, work may be submitted, sessions may expire, other turns may be
         committed and, while `can_schedule`, scheduled, and nothing else.
@@ -133,7 +109,7 @@ class Engine(Lifecycle):
             return None
         rows, ticks = len(batch.sessions), batch.ticks
         chunks = [session.chunk for session in batch.sessions]
-        now = self._clock()
+        now = self._now()
         waited = []
         for chunk in chunks:
             if not chunk.done:
@@ -148,21 +124,21 @@ class Engine(Lifecycle):
         return Turn(batch.sessions, bound, ticks, buffers, short=short)
 
     def commit(self, turn: Turn) -> None:
-        """Let the sessions take over the results of a run; finish chunks; queue who has more."""
+        """Give each session its results, finish chunks, and queue the sessions that have more."""
         self._buffers.append(turn.buffers)
         if turn.failed:
             self._fail(turn.sessions)
             return
-        now, ticks = self._clock(), turn.ticks
+        now, ticks = self._now(), turn.ticks
         unsound = _unsound(turn.outputs)
         finished: list[Chunk] = []
         traced = 0
         for row, session in enumerate(turn.sessions):
             if session.is_moved:
-                self._close(session, SessionMoved)
+                self.lifecycle.close(session, SessionMoved)
                 continue
             if row in unsound:
-                self._close(session, SessionFailed)
+                self.lifecycle.close(session, SessionFailed)
                 continue
             chunk = session.chunk
             chunk.advance(turn.outputs[:, row], turn.traces, row)
@@ -176,46 +152,32 @@ class Engine(Lifecycle):
                 chunk.runs.append(run)
             if not chunk.remaining:
                 chunk.finish(now)
-                if chunk.is_indexed:
+                if chunk.first_step is not None:
                     session.replays.add(chunk)
                 finished.append(chunk)
-        if self._has_store:
+        if self.lifecycle.has_store:
             self._save_due(turn.sessions)
         for session in turn.sessions:
             if session.waiting and not session.chunk.remaining:
-                self.saving.finish(session, session.waiting.popleft())
+                self._saving.finish(session, session.waiting.popleft())
             self._settle(session)
         self._counts.committed(turn, finished, traced)
-
-    def finished(self) -> list[Work]:
-        """Hand out the work finished since it was last asked for, in the order of finishing."""
-        finished, self._finished = self._finished, []
-        return finished
-
-    def check_integrity(self) -> None:
-        """Raise RuntimeError unless slots, sessions and state bytes add up."""
-        self._slabs.check_integrity()
-        self._sessions.check_integrity()
-        used = sum(slab.used for slab in self._slabs)
-        places = {(session.slab, session.slot) for session in self._sessions}
-        if not used == len(self._sessions) == len(places):
-            raise RuntimeError(
-                f"sessions {len(self._sessions)}, their places {len(places)}, slots used {used}"
-            )
 
     def _fail(self, sessions: list[Session]) -> None:
         """Close the sessions of a run that failed: some of their rows may have been written."""
         self._counts.failed(sessions[0].model)
         for session in sessions:
-            self._close(session, SessionMoved if session.is_moved else SessionFailed)
+            self.lifecycle.close(session, SessionMoved if session.is_moved else SessionFailed)
 
     def _settle(self, session: Session) -> None:
-        """Do the operations at the head of the session's work and schedule the chunk after them."""
+        """Do the operations at the head of the session's queue; schedule the chunk after them."""
         while session.waiting:
             work = session.waiting[0]
-            # One that has begun and may be sent again is made to its end, so that it is kept.
+            # A chunk that has begun and can be sent again is finished even if cancelled: the
+            # client that sends it again then finds the replay.
             dropped = work.error is not None or (
-                work.cancelled and not (isinstance(work, Chunk) and work.done and work.is_indexed)
+                work.cancelled
+                and not (isinstance(work, Chunk) and work.done and work.first_step is not None)
             )
             if isinstance(work, Chunk) and not dropped and self._begun(session, work):
                 self._scheduler.add(session)
@@ -226,27 +188,27 @@ class Engine(Lifecycle):
                 continue
             if isinstance(work, Chunk):
                 session.waiting_steps -= work.remaining
-            self.saving.finish(session, work)
+            self._saving.finish(session, work)
 
     def _save_due(self, sessions: list[Session]) -> None:
-        """Take snapshots of the sessions of a turn whose policy wants it, all in one go."""
-        due, now = [], self._clock()
+        """Take snapshots of the sessions of a turn that are due, with one copy per slab."""
+        due, now = [], self._now()
         for session in sessions:
             if session.durable is not None:
                 session.durable.version += 1
                 if session.durable.is_due(session.next_step, session.chunk.remaining, now):
                     due.append(session)
         if due:
-            self.saving.take(due)
+            self._outbox.snapshots += self._saving.take(due)
 
     def _begun(self, session: Session, chunk: Chunk) -> bool:
-        """Begin a chunk whose turn has come, unless it was made before or has another index."""
+        """Begin a chunk whose turn has come, unless its steps were made before or do not fit."""
         if chunk.done:
             return True
-        if chunk.is_indexed and chunk.first_step != session.next_step:
+        if chunk.first_step is not None and chunk.first_step != session.next_step:
             chunk.outcome = session.replays.find(chunk)
             if chunk.outcome is not None:
-                chunk.model, chunk.finished_seconds = session.model, self._clock()
+                chunk.model, chunk.finished_seconds = session.model, self._now()
                 self._counts.replayed(session)
                 return False
             chunk.error = StepIndexMismatch(
@@ -256,11 +218,13 @@ class Engine(Lifecycle):
                 actual=chunk.first_step,
             )
             return False
-        chunk.begin(session)
+        spec = session.slab.network.spec
+        chunk.begin(session.next_step, session.model, spec, session.locations)
         return True
 
     def _operate(self, session: Session, operation: Operation) -> None:
-        # Closing the session must not finish what waits behind before the operation itself.
+        # An operation that closes the session fails the work in the queue. The work behind is set
+        # aside, so that it is answered after the operation.
         behind, session.waiting = session.waiting, deque()
         version = session.durable.version if session.durable else 0
         try:
@@ -269,18 +233,18 @@ class Engine(Lifecycle):
             operation.error = error
         except Exception:
             log.exception("operation failed")
-            self._close(session, SessionFailed)
-            operation.error = self._sessions.gone(session.id)
+            self.lifecycle.close(session, SessionFailed)
+            operation.error = closed_error(SessionFailed, session.id)
         set_back = session.durable is not None and session.durable.version != version
-        self.saving.finish(session, operation, set_back=set_back)
+        self._saving.finish(session, operation, set_back=set_back)
         if session.is_open:
             session.waiting = behind
         else:
-            self._drop(session, behind)
+            self.lifecycle.fail(behind)
 
 
 def _unsound(outputs: Float32) -> set[int]:
-    """Which rows of outputs [ticks, batch, Y] hold a value that is not finite."""
+    """The rows of outputs [ticks, batch, Y] that hold a value that is not finite."""
     if math.isfinite(outputs.sum()):
-        return set()  # the quick way, which is nearly always the end of it
+        return set()  # nearly always; a sum is much faster than looking at each value
     return set(np.flatnonzero(~np.isfinite(outputs).all(axis=(0, 2))).tolist())

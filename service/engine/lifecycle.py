@@ -1,4 +1,4 @@
-"""The life of sessions: how they open, what can be told and changed of them, how they close."""
+"""The life of sessions: how they open, sleep, wake, change and close, and whose they are."""
 
 from __future__ import annotations
 
@@ -7,36 +7,45 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from service.engine import replays
 from service.engine.admission import Admission
 from service.engine.checkpoint import Checkpoint
 from service.engine.counts import Counts
+from service.engine.durability import Durability, Durable, SessionView, Snapshot, Stored
+from service.engine.effects import Ended, Outbox
 from service.engine.replays import Replays
-from service.engine.saving import Durability, Durable, Saving
+from service.engine.saving import Saving
 from service.engine.scheduler import Scheduler
 from service.engine.sessions import (
     Asleep,
-    Forgotten,
     Session,
     SessionTable,
-    moved,
+    closed_error,
     new_session_id,
 )
-from service.engine.slabs import Slabs
-from service.engine.views import SessionView
+from service.engine.slots import Slots
 from service.engine.work import Work
-from service.errors import Draining, NtmError, SessionDeleted, SessionExpired, SessionMoved
+from service.errors import (
+    CheckpointDamaged,
+    Draining,
+    NtmError,
+    SessionDeleted,
+    SessionExpired,
+    SessionMoved,
+)
 from service.models.runtime import Network
 from service.models.version import Version
-from service.record import Stored
+from service.session_ref import SERVER, SessionRef
 from service.settings import Settings
-from service.spec import Float32
+from service.spec import Float32, ModelSpec
 from service.telemetry.metrics import Metrics
 
 
 class Lifecycle:
     """
-    Holds every session and its state.
+    Holds every session, its state and its place in the queue.
+
+    Whatever names a session from outside is a `SessionRef`. A method that takes a `Session` is for
+    the server itself, which had to get the session by such a reference, and for operations.
 
     Belongs to one thread (the event loop's), and waits for nothing.
     """
@@ -52,38 +61,48 @@ class Lifecycle:
         has_store: bool = False,
     ) -> None:
         """
-        Serve the networks, which may come, and go while `uses` denies them; clocks give seconds.
+        Sessions are of these networks, which may be added, and removed while `sessions` uses none.
 
-        Where there is a store, it takes the snapshots of `saving`.
+        Args:
+            networks: those loaded.
+            settings: the limits, and the sizes of batches.
+            metrics: where sessions are counted.
+            clock: gives seconds since any moment.
+            wall_clock: gives Unix seconds.
+            has_store: whether snapshots are stored; if not, sessions end with the server.
         """
-        self.draining = False
+        self.sessions = SessionTable()
+        self.scheduler = Scheduler(settings.max_batch, settings.max_burst)
+        self.slots = Slots(networks)
+        self.counts = Counts(metrics, self.slots)
+        self.outbox = Outbox()
+        self.saving = Saving(self.view, self.outbox)
+        self.has_store = has_store
+        self.is_draining = False
+        """Whether new sessions and new work are refused."""
+        self.now = clock
+        self._wall_clock = wall_clock
         self._networks = networks
         self._admission = Admission(settings)
-        self._clock = clock
-        self._wall_clock = wall_clock
-        self._sessions = SessionTable()
-        self._scheduler = Scheduler(settings.max_batch, settings.max_burst)
-        self._slabs = Slabs(networks)
-        self._counts = Counts(metrics, self._slabs)
-        self._has_store = has_store
-        self._forgotten: list[Forgotten] = []
-        self.saving = Saving(self._slabs, self._view, self._answer)
-        """What is to be stored, and what waits for that."""
+        self._max_replay_bytes = settings.max_replay_bytes
         self._opened = 0
-        self._finished: list[Work] = []
         metrics.sessions_limit.set(settings.max_sessions)
         metrics.state_limit_bytes.set(settings.max_state_bytes)
-        metrics.waiting_sessions.set_function(lambda: self._scheduler.waiting)
-        metrics.undurable_steps.set_function(self._sessions.undurable_steps)
+        metrics.waiting_sessions.set_function(lambda: self.scheduler.waiting)
+        metrics.undurable_steps.set_function(self.sessions.undurable_steps)
 
-    def now(self) -> float:
-        """The time by the engine's clock, in seconds."""
-        return self._clock()
+    def drain(self) -> None:
+        """Refuse new sessions and new work from now on."""
+        self.is_draining = True
+
+    def view(self, session: Session) -> SessionView:
+        """The session as it is now."""
+        return session.view(self.now(), self._wall_clock())
 
     def seconds_to_deadline(self) -> float | None:
         """How long until `expire` may have something to do; None while there is no session."""
-        deadline = self._sessions.next_deadline_seconds()
-        return None if deadline is None else max(0.0, deadline - self._clock())
+        deadline = self.sessions.next_deadline_seconds()
+        return None if deadline is None else max(0.0, deadline - self.now())
 
     def open(
         self,
@@ -107,17 +126,17 @@ class Lifecycle:
         Raises:
             InvalidRequest, CapacityExceeded, Draining: nothing was changed.
         """
-        if self.draining:
-            raise draining()
+        if self.is_draining:
+            raise draining_error()
         network = self._networks[version]
         if start is not None:
             locations = locations or start.locations
         locations = self._admission.locations(network.spec, locations)
         timeout = self._admission.idle_timeout_seconds(idle_timeout_seconds)
-        durability = self._admission.durability(durability, has_store=self._has_store)
+        durability = self._admission.durability(durability, has_store=self.has_store)
         new_bytes = network.spec.state_bytes(locations)
-        self._admission.room(self._sessions.held, self._sessions.held_by(owner), new_bytes)
-        slab, slot = self._slabs.place(version, locations)
+        self._admission.room(self.sessions.usage, self.sessions.usage_by(owner), new_bytes)
+        slab, slot = self.slots.place(version, locations)
         self._opened += 1
         session = Session(
             id=session_id or new_session_id(),
@@ -128,29 +147,33 @@ class Lifecycle:
             slot=slot,
             idle_timeout_seconds=timeout,
             created_unix_seconds=self._wall_clock(),
-            used_seconds=self._clock(),
-            replays=Replays(replays.MAX_REPLAY_BYTES),
-            durable=Durable(durability) if self._has_store else None,
+            used_seconds=self.now(),
+            replays=Replays(self._max_replay_bytes),
+            durable=Durable(durability) if self.has_store else None,
             is_begun=is_begun,
         )
         self._enter(session, start)
-        self._counts.opened(session)
-        return self._view(session)
+        self.counts.opened(session)
+        return self.view(session)
 
     def adopt(self, session_id: str, epoch: int, stored: Stored) -> SessionView:
         """
         Go on with a session that the store had, as its owner of that epoch.
 
-        Its version is loaded. Raises as `open`; nothing was changed.
+        Its version is loaded.
+
+        Raises:
+            CapacityExceeded, CheckpointForeign, CheckpointDamaged: nothing was changed.
         """
         network, taken = self._networks[stored.version], stored.checkpoint
         spec = network.spec
-        asleep = self._sessions.sleeping(session_id)
-        held, held_by = self._sessions.held, self._sessions.held_by(stored.owner)
+        asleep = self.sessions.sleeping(session_id)
+        _check_replays(stored, spec)
         if asleep is None:
-            self._admission.room(held, held_by, spec.state_bytes(taken.locations))
+            usage, usage_by_owner = self.sessions.usage, self.sessions.usage_by(stored.owner)
+            self._admission.room(usage, usage_by_owner, spec.state_bytes(taken.locations))
             self._opened += 1
-        slab, slot = self._slabs.place(stored.version, taken.locations)
+        slab, slot = self.slots.place(stored.version, taken.locations)
         session = Session(
             id=session_id,
             number=asleep.view.number if asleep else self._opened,
@@ -160,216 +183,222 @@ class Lifecycle:
             slot=slot,
             idle_timeout_seconds=stored.idle_timeout_seconds,
             created_unix_seconds=stored.created_unix_seconds,
-            used_seconds=self._clock(),
-            replays=Replays(replays.MAX_REPLAY_BYTES, stored.replays(spec)),
+            used_seconds=self.now(),
+            replays=Replays(self._max_replay_bytes, stored.replays),
             durable=Durable(
                 stored.durability, epoch, taken.next_step, stored_version=0, may_be_stored=True
             ),
         )
         self._enter(session, taken)
-        self._counts.woken(session, was_here=asleep is not None)
-        return self._view(session)
+        self.counts.woken(session, was_here=asleep is not None)
+        return self.view(session)
 
     def _enter(self, session: Session, start: Checkpoint | None) -> None:
-        """Let a session begin where the checkpoint says, or give its slot back."""
+        """Enter a session into the table, at the checkpoint's step, or give its slot back."""
         try:
             if start is not None:
-                self._slabs.restore(session, start)
+                self.slots.restore(session, start)
                 session.next_step = start.next_step
         except NtmError:
-            self._slabs.leave(session)
+            self.slots.leave(session)
             raise
-        self._sessions.add(session)
+        self.sessions.add(session)
 
     def sleepers(self, count: int, idle_seconds: float = 0.0) -> list[Session]:
-        """At most so many sessions that could sleep, the longest unused first."""
-        until = self._clock() - idle_seconds
-        able = (s for s in self._sessions if s.can_sleep and s.used_seconds <= until)
+        """At most `count` sessions that could sleep, the longest unused first."""
+        until = self.now() - idle_seconds
+        able = (s for s in self.sessions if s.can_sleep and s.used_seconds <= until)
         return heapq.nsmallest(count, able, key=lambda session: session.used_seconds)
-
-    @property
-    def awake(self) -> int:
-        """How many sessions are in slabs."""
-        return len(self._sessions)
 
     def unsaved(self) -> list[Session]:
         """The sessions that the store does not have as they are, and that are in no turn."""
         return [
             session
-            for session in self._sessions
+            for session in self.sessions
             if session.durable and not session.durable.is_covered and not session.waiting
         ]
 
     def put_to_sleep(self, session: Session) -> None:
         """Take a session out of its slab; the store has it as it is."""
         assert session.durable is not None
-        self._sessions.sleep(session, self._view(session))
-        self._slabs.leave(session)
-        self._counts.slept(session)
+        self.sessions.sleep(session, self.view(session))
+        self.slots.leave(session)
+        self.counts.slept(session)
 
-    def forgotten(self) -> list[Forgotten]:
-        """Hand out the sessions that the store need not keep any longer."""
-        forgotten, self._forgotten = self._forgotten, []
-        return forgotten
+    def stored(self, snapshot: Snapshot, *, is_kept: bool) -> None:
+        """The store has kept a snapshot, or refused it as the session is another replica's."""
+        session = self.sessions.of_snapshot(snapshot)
+        if not is_kept:
+            if session is not None:
+                self.passed_over(session)
+            return
+        self.saving.saved(snapshot)
+        snapshot.durable.stored_seconds = self.now()
+        if session is None or not snapshot.puts_to_sleep:
+            return
+        # It may have gone on since the snapshot was taken.
+        if snapshot.durable.is_clean and session.can_sleep:
+            self.put_to_sleep(session)
 
-    def session(self, session_id: str) -> Session:
-        """The session of that id that is awake. Raises as `SessionTable.get`."""
-        return self._sessions.get(session_id)
-
-    def is_awake(self, session_id: str) -> bool:
-        """Whether there is a session of that id in a slab."""
-        return session_id in self._sessions
-
-    def uses(self, version: Version) -> bool:
-        """Whether a session that is open here, awake or asleep, is on that version."""
-        return self._sessions.are_of(version)
-
-    def unknown(self, session_id: str) -> NtmError:
-        """Why there is no session of that id."""
-        return self._sessions.gone(session_id)
-
-    def has(self, session_id: str, caller: str) -> bool:
-        """Whether the caller has a session of that id open. Raises as `SessionTable.has`."""
-        return self._sessions.has(session_id, caller)
+    def entered(self, snapshot: Snapshot, epoch: int) -> None:
+        """The store has kept a new session, which this replica owns in that epoch."""
+        snapshot.durable.epoch = epoch
+        self.stored(snapshot, is_kept=True)
 
     def lost(self, session_id: str) -> None:
-        """The store has no session of that id."""
-        if asleep := self._sessions.sleeping(session_id):
-            self._forget(asleep)
-        self._sessions.lost(session_id)
+        """The store turned out to have no session of that id."""
+        if asleep := self.sessions.sleeping(session_id):
+            self._expire_asleep(asleep)
+        self.sessions.forget_moved(session_id)
 
-    def describe(self, session_id: str, caller: str = "", known_epoch: int = 0) -> SessionView:
-        """A session as it is now, or went to sleep. Raises as `awake_for`."""
-        asleep = self._sessions.sleeping(session_id)
-        if asleep and caller in ("", asleep.owner) and known_epoch <= asleep.view.epoch:
+    def describe(self, ref: SessionRef) -> SessionView:
+        """A session as it is now, or as it went to sleep. Raises as `awake`."""
+        asleep = self.sessions.sleeping(ref.id)
+        if asleep and ref.may_use(asleep.owner) and ref.epoch <= asleep.view.epoch:
             return asleep.view
-        return self._view(self.awake_for(session_id, caller, known_epoch))
+        return self.view(self.awake(ref))
 
-    def awake_for(self, session_id: str, caller: str, known_epoch: int) -> Session:
+    def awake(self, ref: SessionRef) -> Session:
         """
-        The session of that id that is awake, for a caller who was told that epoch.
+        The session that is awake, if the caller may use it.
 
-        Raises as `SessionTable.get`, and SessionMoved if this replica was passed over: another one
-        has owned the session in the epoch that the caller knows. It is then closed here.
+        Raises as `SessionTable.get`, and SessionMoved if the caller knows a later epoch than this
+        replica's: another replica has taken the session over, and the copy here is closed.
         """
-        session = self._sessions.get(session_id, caller)
-        if session.durable is not None and known_epoch > session.durable.epoch:
+        session = self.sessions.get(ref)
+        if session.durable is not None and ref.epoch > session.durable.epoch:
             self.passed_over(session)
-            raise moved(session_id)
+            raise closed_error(SessionMoved, ref.id)
         return session
+
+    def may_be_stored(self, ref: SessionRef) -> bool:
+        """Whether a session that is not awake may be in the store, to be woken for the caller."""
+        return self.has_store and self.sessions.may_be_stored(ref)
 
     def may_be_elsewhere(self, session_id: str) -> bool:
         """Whether another replica could have a session: not if it was never in the store."""
-        if session_id not in self._sessions:
+        if session_id not in self.sessions:
             return True
-        durable = self._sessions.get(session_id).durable
+        durable = self.sessions.get(SessionRef(session_id, SERVER, 0)).durable
         return durable is not None and durable.may_be_stored
 
     def passed_over(self, session: Session) -> None:
-        """Another replica has taken a session over: close it, once its turn is committed."""
-        if session.waiting and session not in self._scheduler:
+        """Close a session that another replica has taken over, once its turn is committed."""
+        if session.waiting and session not in self.scheduler:
             session.is_moved = True
         else:
-            self._close(session, SessionMoved)
+            self.close(session, SessionMoved)
 
     def owned(self, owner: str, after: int, limit: int) -> list[SessionView]:
         """At most `limit` sessions of the owner with a number above `after`, in order."""
-        found = [self._view(s) for s in self._sessions if s.owner == owner and s.number > after]
+        found = [self.view(s) for s in self.sessions if s.owner == owner and s.number > after]
         found += [
             asleep.view
-            for asleep in self._sessions.asleep
+            for asleep in self.sessions.asleep
             if asleep.owner == owner and asleep.view.number > after
         ]
         return heapq.nsmallest(limit, found, key=lambda view: view.number)
 
-    def delete(self, session_id: str, caller: str = "", known_epoch: int = 0) -> None:
-        """Close a session now; its work fails with SessionDeleted. Raises as `awake_for`."""
-        self._close(self.awake_for(session_id, caller, known_epoch), SessionDeleted)
-
-    def close(self, session: Session) -> None:
-        """Close a session whose turn to be deleted has come; what waits behind fails."""
-        self._close(session, SessionDeleted)
+    def delete(self, ref: SessionRef) -> None:
+        """Close a session now; its work fails with SessionDeleted. Raises as `awake`."""
+        self.close(self.awake(ref))
 
     def reset(self, session: Session) -> SessionView:
         """Set a session to the initial state and step 0."""
         session.slab.reset(session.slot)
-        return self._moved(session, 0)
+        return self._set_back(session, 0)
 
     def restore(self, session: Session, taken: Checkpoint) -> SessionView:
-        """Set a session to a checkpoint. Raises as `Slabs.restore`."""
-        self._slabs.restore(session, taken)
-        return self._moved(session, taken.next_step)
+        """Set a session to a checkpoint. Raises as `Slots.restore`."""
+        self.slots.restore(session, taken)
+        return self._set_back(session, taken.next_step)
 
-    def fork(self, session: Session, fork_id: str) -> SessionView:
+    def fork(self, session: Session, fork: SessionRef) -> SessionView:
         """
-        Set a new session to the state that this one has, and its step.
+        Set a new session, opened for this, to the state that the session has, and its step.
 
-        Raises as `SessionTable.get` if it is closed already.
+        Raises as `SessionTable.get` if the new one is closed already.
         """
-        fork = self._sessions.get(fork_id)
-        fork.is_begun = True
-        self._slabs.copy(session, fork)
-        return self._moved(fork, session.next_step)
+        new = self.sessions.get(fork)
+        new.is_begun = True
+        self.slots.copy(session, new)
+        return self._set_back(new, session.next_step)
 
     def checkpoint(self, session: Session) -> tuple[SessionView, Checkpoint]:
         """A session and its state at its step."""
-        return self._view(session), self._slabs.checkpoints([session])[0]
+        return self.view(session), self.slots.checkpoints([session])[0]
 
     def read(self, session: Session) -> tuple[SessionView, dict[str, Float32]]:
         """A session and a copy of its state by name."""
-        return self._view(session), self._slabs.state(session)
+        return self.view(session), self.slots.state(session)
 
     def expire(self) -> None:
         """Close the sessions that were not used for their idle timeout."""
-        for session in self._sessions.idle(self._clock()):
+        for session in self.sessions.idle(self.now()):
             if isinstance(session, Session):
-                self._close(session, SessionExpired)
+                self.close(session, SessionExpired)
             else:
-                self._forget(session)
+                self._expire_asleep(session)
 
-    def _moved(self, session: Session, next_step: int) -> SessionView:
-        """Have a session go on at another step, as if it had never made those it made."""
+    def close(self, session: Session, why: type[NtmError] = SessionDeleted) -> None:
+        """Close a session that is awake; the work that waits for it fails with that error."""
+        self.scheduler.remove(session)
+        self.sessions.close(session, why)
+        self.slots.leave(session)
+        durable = session.durable
+        # The store's copy is this replica's to delete, unless another one owns it now.
+        if durable and durable.may_be_stored and why is not SessionMoved:
+            ended = Ended(session.id, durable.epoch, session.idle_timeout_seconds)
+            self.outbox.ended.append(ended)
+        self.saving.close(session, why)
+        self.fail(session.waiting)
+        lived = self._wall_clock() - session.created_unix_seconds
+        self.counts.closed(session, why, self.now(), lived)
+
+    def fail(self, works: deque[Work]) -> None:
+        """Answer all work of a session that is closed with the reason; empties the queue."""
+        while works:
+            work = works.popleft()
+            work.error = self.sessions.gone_error(work.ref)
+            self.outbox.finished.append(work)
+
+    def check_integrity(self) -> None:
+        """Raise RuntimeError unless slots, sessions and state bytes add up."""
+        self.slots.check_integrity()
+        self.sessions.check_integrity()
+        used = sum(slab.used for slab in self.slots)
+        places = {(session.slab, session.slot) for session in self.sessions}
+        if not used == len(self.sessions) == len(places):
+            raise RuntimeError(
+                f"sessions {len(self.sessions)}, their places {len(places)}, slots used {used}"
+            )
+
+    def _set_back(self, session: Session, next_step: int) -> SessionView:
+        """Have a session go on at another step, as if it had never made the steps it made."""
         if session.durable:
             session.durable.version += 1
             session.durable.step = min(session.durable.step, next_step)
         session.next_step = next_step
         session.replays.clear()
-        session.used_seconds = self._clock()
-        return self._view(session)
+        session.used_seconds = self.now()
+        return self.view(session)
 
-    def _close(self, session: Session, why: type[NtmError]) -> None:
-        self._scheduler.remove(session)
-        self._sessions.close(session, why)
-        self._slabs.leave(session)
-        if session.durable and session.durable.may_be_stored and why is not SessionMoved:
-            self._forgotten.append(
-                Forgotten(session.id, session.durable.epoch, session.idle_timeout_seconds)
-            )
-        self.saving.close(session, lambda: self._sessions.gone(session.id))
-        self._drop(session, session.waiting)
-        lived = self._wall_clock() - session.created_unix_seconds
-        self._counts.closed(session, why, self._clock(), lived)
-
-    def _forget(self, asleep: Asleep) -> None:
-        self._sessions.forget(asleep, SessionExpired)
+    def _expire_asleep(self, asleep: Asleep) -> None:
+        self.sessions.close_asleep(asleep, SessionExpired)
         view = asleep.view
-        self._forgotten.append(Forgotten(view.id, view.epoch, view.idle_timeout_seconds))
-        self._counts.expired(asleep, self._wall_clock() - asleep.view.created_unix_seconds)
-
-    def _drop(self, session: Session, waiting: deque[Work]) -> None:
-        """Tell those who wait for a closed session that it is gone."""
-        while waiting:
-            work = waiting.popleft()
-            work.error = self._sessions.gone(session.id)
-            self._finished.append(work)
-
-    def _answer(self, work: Work) -> None:
-        self._finished.append(work)
-
-    def _view(self, session: Session) -> SessionView:
-        return SessionView.of(session, self._clock(), self._wall_clock())
+        self.outbox.ended.append(Ended(view.id, view.epoch, view.idle_timeout_seconds))
+        self.counts.expired(asleep, self._wall_clock() - view.created_unix_seconds)
 
 
-def draining() -> Draining:
-    """What is told while the server stops."""
+def draining_error() -> Draining:
+    """The error for whatever is refused since the server stops."""
     return Draining("this server is stopping; connect to another replica")
+
+
+def _check_replays(stored: Stored, spec: ModelSpec) -> None:
+    widths = {outcome.outputs.shape[1] for _, outcome in stored.replays}
+    if widths - {spec.output_width}:
+        raise CheckpointDamaged(
+            f"the stored chunks do not fit the model: outputs are {max(widths)} wide, the model's "
+            f"{spec.output_width}"
+        )

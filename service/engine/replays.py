@@ -1,4 +1,4 @@
-"""Replays: what a session's last chunks led to, kept for clients that lost the answer."""
+"""Replays: the outcomes of a session's last chunks, kept for clients that lost the answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from service.engine.work import Chunk, ChunkOutcome
 
 
 class Asked(NamedTuple):
-    """What two chunks have alike if they are the same."""
+    """What identifies a chunk: one that is sent again has all of it alike."""
 
     first_step: int
     steps: int
@@ -21,46 +21,43 @@ class Asked(NamedTuple):
 
 Replay = tuple[Asked, ChunkOutcome]
 
-MAX_REPLAY_BYTES = 65_536
-"""Bytes of outputs and traces that each session keeps, for clients that lost an answer."""
-
 
 class Replays:
-    """The outcomes of a session's last chunks, as many as fit."""
+    """The outcomes of a session's last chunks, as many as fit into a number of bytes."""
 
-    __slots__ = ("_bytes", "_most_bytes", "_outcomes")
+    __slots__ = ("_bytes", "_max_bytes", "_outcomes")
 
-    def __init__(self, most_bytes: int, replays: Iterable[Replay] = ()) -> None:
-        """Keep so many bytes of outputs and traces, to begin with of these, oldest first."""
-        self._most_bytes = most_bytes
+    def __init__(self, max_bytes: int, replays: Iterable[Replay] = ()) -> None:
+        """Keep at most `max_bytes` of outputs and traces; start with `replays`, oldest first."""
+        self._max_bytes = max_bytes
         self._outcomes: dict[Asked, ChunkOutcome] = {}
         self._bytes = 0
         for asked, outcome in replays:
             self._keep(asked, outcome)
 
     def all(self) -> tuple[Replay, ...]:
-        """What is kept, oldest first."""
+        """All replays, oldest first."""
         return tuple(self._outcomes.items())
 
     def add(self, chunk: Chunk) -> None:
         """Keep a finished chunk's outcome, unless it alone is too large; drop the oldest for it."""
         made: ChunkOutcome = chunk.outcome
-        # The outputs may be a view of their batch's, which must not be kept whole.
+        # The outputs may be a view of their batch's outputs; a copy lets the batch's be freed.
         self._keep(_asked(chunk), ChunkOutcome(made.first_step, made.outputs.copy(), made.traces))
 
     def find(self, chunk: Chunk) -> ChunkOutcome | None:
-        """What the very same chunk led to, if that is kept."""
+        """The outcome of the very same chunk, if it is kept."""
         return self._outcomes.get(_asked(chunk))
 
     def clear(self) -> None:
-        """Forget all: the session's steps are others from now on."""
+        """Forget all: the session has gone back, and its steps will be others."""
         self._outcomes.clear()
         self._bytes = 0
 
     def _keep(self, asked: Asked, outcome: ChunkOutcome) -> None:
         self._outcomes[asked] = outcome
         self._bytes += outcome.nbytes
-        while self._bytes > self._most_bytes:
+        while self._bytes > self._max_bytes:
             oldest = next(iter(self._outcomes))
             self._bytes -= self._outcomes.pop(oldest).nbytes
 
@@ -68,4 +65,4 @@ class Replays:
 def _asked(chunk: Chunk) -> Asked:
     assert chunk.first_step is not None, "a chunk without an index is never the same as another"
     inputs = zlib.crc32(chunk.inputs.data)
-    return Asked(chunk.first_step, len(chunk.inputs), inputs, chunk.selection, chunk.top_k)
+    return Asked(chunk.first_step, len(chunk.inputs), inputs, *chunk.selection)

@@ -10,16 +10,16 @@ from operator import itemgetter
 from service.engine.sessions import Session
 from service.models.slab import Slab
 
-MOST_TURN_BYTES = 48 << 20
-"""A turn steps about so much state at most, some 45 ms on a CPU, so that others wait no longer."""
+MAX_TURN_BYTES = 48 << 20
+"""State that a turn steps at most, about 45 ms on a CPU: sessions in no turn wait that long."""
 
 TICK_BYTES = 64 << 10
-"""What a tick costs besides its rows, as bytes of state that could be stepped meanwhile."""
+"""Fixed cost of a tick, as the bytes of state that could be stepped in the same time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Sessions of one slab, and how many ticks all of them have steps for."""
+    """Sessions of one slab, and a number of ticks that all of them have steps for."""
 
     slab: Slab
     sessions: list[Session]
@@ -27,56 +27,62 @@ class Batch:
 
 
 class _Owner:
-    """One of those among whom turns are shared."""
+    """An owner of sessions, among whom turns are shared."""
 
     __slots__ = ("had_bytes", "name", "place", "queues", "share", "slab")
 
     def __init__(self, name: str, had_bytes: int) -> None:
         self.name = name
         self.had_bytes = had_bytes
-        """What its steps have cost, above what it was entered with."""
+        """The cost of its steps so far, on top of its starting value."""
         self.queues: dict[Slab, dict[Session, None]] = {}
-        """Its sessions that wait, by slab, oldest first; no queue is empty."""
+        """Its waiting sessions by slab, oldest first; no queue is empty."""
         self.slab: Slab | None = None
-        """That of its oldest session."""
-        self.place: Place | None = None
-        """Its place in the line there."""
+        """The slab of its oldest session."""
+        self.place: _Place | None = None
+        """Its place in the line of that slab."""
         self.share = 0
-        """Rows that it gets of the batch that is being filled."""
+        """Its rows of the batch that is being filled."""
 
 
-Place = tuple[int, int, _Owner]
-"""What an owner has had; a number, so that no two are equal, less for who has waited longer; who"""
+_Place = tuple[int, int, _Owner]
+"""The cost of an owner's steps; the ticket of its oldest session, so that no two are equal; it."""
 
 
 class _Line:
-    """The owners whose oldest session waits at a slab, by what they have had."""
+    """The owners whose oldest session waits at one slab, by the cost of their steps."""
 
     __slots__ = ("owners", "places")
 
     def __init__(self) -> None:
         self.owners = 0
-        self.places: list[Place] = []
-        """A heap of their places, and of some that were left."""
+        self.places: list[_Place] = []
+        """
+        A heap of their places.
+
+        An owner that leaves the line sets its own place to None. Its entry stays in the heap, since
+        a heap gives up only its least entry, and is skipped when it comes up.
+        """
 
 
 class Scheduler:
     """
     Sessions with a chunk to step, the oldest of each owner first.
 
-    Each turn goes to the owner that has had least of those that wait, to the slab of its oldest
-    session. The batch is filled from all owners whose oldest session waits at that slab, one
-    session after another of whoever has had least by then. So an owner with many sessions gets no
-    more than one with few, if these can use as much. Steps are counted by what they cost, in bytes
-    of state. A session that still has steps afterwards goes to the end of its owner's queue, so
-    that these all advance at the same rate.
+    Each turn goes to the slab of the least-served owner's oldest session. The batch is filled from
+    all owners whose oldest session waits at that slab, one session after another, each from the
+    owner that is least served by then. So an owner with many sessions gets no more than an owner
+    with few, if the latter can use as much. Service is counted in bytes of state stepped. A session
+    that has steps left goes to the end of its owner's queue, so that all of an owner's sessions
+    advance at the same rate.
 
-    Who is more than a full turn ahead of the least is not taken along. Who begins to wait counts as
-    having had what the least has had, or more if it was ahead: having been idle is neither a credit
-    nor a debt (start-time fair queueing; Goyal, Vin and Cheng, 1996). So two owners that have
-    sessions waiting all the while get the same, within four full turns.
+    An owner more than one full turn ahead of the least-served owner is left out of the batch. An
+    owner that begins to wait starts at the service of the least-served one, or at its own if that
+    is more: having been idle is neither a credit nor a debt (start-time fair queueing; Goyal, Vin
+    and Cheng, 1996). So two owners that always have sessions waiting get the same service, within
+    four full turns.
 
-    Ticks are a power of two, for a network has a graph for each such number.
+    The number of ticks is a power of two, for a network has one graph for each such number.
     """
 
     def __init__(self, max_batch: int, max_burst: int) -> None:
@@ -84,11 +90,11 @@ class Scheduler:
         self._max_batch = max_batch
         self._max_burst = max_burst
         self._owners: dict[str, _Owner] = {}
-        """Those with sessions waiting, and those that have had more than the least of these."""
-        self._heap: list[Place] = []
-        """Each of them once, by what it has had, or had had before."""
+        """Owners with sessions waiting, and idle ones that are ahead of the least-served."""
+        self._heap: list[_Place] = []
+        """One entry for each of them, by its service now or at an earlier time."""
         self._least_bytes = 0
-        """What the least of those that wait has had."""
+        """The service of the least-served owner that waits."""
         self._lines: dict[Slab, _Line] = {}
         self._tickets = 0
 
@@ -97,13 +103,13 @@ class Scheduler:
         return bool(self._lines)
 
     def __contains__(self, session: Session) -> bool:
-        """Whether a session waits for its turn, and is in none."""
+        """Whether a session is in the queue; one that is in a turn is not."""
         owner = self._owners.get(session.owner)
         return owner is not None and session in owner.queues.get(session.slab, ())
 
     @property
     def waiting(self) -> int:
-        """How many sessions have a chunk to step. Any thread may ask."""
+        """Sessions in the queue. Safe from any thread."""
         owners = list(self._owners.values())
         return sum(len(queue) for owner in owners for queue in list(owner.queues.values()))
 
@@ -128,13 +134,13 @@ class Scheduler:
             self._line_up(owner)
 
     def next(self) -> Batch | None:
-        """Take the sessions that step next out of the queue; None when nobody waits."""
+        """Take the sessions that step next out of the queue; None if it is empty."""
         least = self._least()
         if least is None:
             return None
         slab = least.slab
         assert slab is not None, "it waits"
-        steps = max(1, MOST_TURN_BYTES // max(1, slab.slot_bytes))
+        steps = max(1, MAX_TURN_BYTES // max(1, slab.slot_bytes))
         rows = min(self._max_batch, steps)
         shared: list[_Owner] = []
         if len(self._owners) > 1:
@@ -143,7 +149,7 @@ class Scheduler:
             sessions = []
             for owner in shared:
                 sessions += _take(owner, slab, owner.share)
-        else:  # nobody to share with, so there is nothing to count
+        else:  # one owner alone: its service is compared with none, and need not be counted
             sessions = _take(least, slab, rows)
             if len(least.queues) > 1 or slab not in least.queues:
                 self._leave(least)
@@ -159,7 +165,7 @@ class Scheduler:
         return Batch(slab, sessions, ticks)
 
     def _add_first(self, session: Session) -> None:
-        """Let an owner wait that does not wait at that slab yet."""
+        """Add a session whose owner has none waiting at that slab."""
         owner = self._owners.get(session.owner)
         if owner is None:
             owner = self._owners[session.owner] = _Owner(session.owner, self._least_bytes)
@@ -169,7 +175,7 @@ class Scheduler:
             self._line_up(owner)
 
     def _line_up(self, owner: _Owner) -> None:
-        """Put an owner that is in no line into that where its oldest session waits, if any does."""
+        """Put an owner that is in no line into the line of its oldest waiting session, if any."""
         queues = owner.queues
         if not queues:
             return
@@ -184,7 +190,7 @@ class Scheduler:
         heappush(line.places, owner.place)
 
     def _leave(self, owner: _Owner) -> None:
-        """Take an owner out of its line; whoever finds its place there drops it."""
+        """Take an owner out of its line; its entry in the heap is dropped later."""
         slab, owner.slab, owner.place = owner.slab, None, None
         assert slab is not None, "it is in a line"
         line = self._lines[slab]
@@ -193,7 +199,12 @@ class Scheduler:
             del self._lines[slab]
 
     def _least(self) -> _Owner | None:
-        """The owner that has had least of those that wait; forget idle ones that have had less."""
+        """
+        The least-served owner that waits; idle owners with less service are forgotten.
+
+        An entry may be older than its owner's service, which only grows: such an entry goes back
+        into the heap with the service now. So the first entry that is current is the least.
+        """
         heap = self._heap
         while heap:
             had_bytes, number, owner = heap[0]
@@ -209,11 +220,16 @@ class Scheduler:
         return None
 
     def _share(self, slab: Slab, rows: int, row_bytes: int) -> list[_Owner]:
-        """Share out a batch, at so much a row; who gets some of it is taken out of the line."""
+        """
+        Share out the rows of a batch; returns the owners that got some, out of their line.
+
+        `row_bytes` is the cost of a row, as far as it is known before the ticks are. The ticks
+        depend on the sessions taken; `_charge` counts the true cost.
+        """
         line = self._lines[slab].places
         most_bytes = self._least_bytes + rows * row_bytes
         shared: list[_Owner] = []
-        again: list[Place] = []  # those that have a share already and could use more
+        again: list[_Place] = []  # owners with a share that could use more
         while rows:
             while line and line[0][2].place is not line[0]:
                 heappop(line)
@@ -226,7 +242,7 @@ class Scheduler:
                 owner.share = 0
                 shared.append(owner)
             count, left = 1, len(owner.queues[slab]) - owner.share
-            if not (line or again):
+            if not (line or again):  # no other owner to alternate with: take the rest at once
                 count = min(rows, left, (most_bytes - had_bytes) // row_bytes + 1)
             owner.share += count
             rows -= count
@@ -235,15 +251,15 @@ class Scheduler:
         return shared
 
     def _charge(self, shared: list[_Owner], row_bytes: int) -> None:
-        """Note what each share has cost, at so much a row; who has more waiting lines up again."""
+        """Add the cost of each share to its owner's service, and line up owners that still wait."""
         for owner in shared:
             owner.had_bytes += owner.share * row_bytes
             self._line_up(owner)
-        self._least()
+        self._least()  # so that owners that begin to wait now start at the service as it is
 
 
 def _take(owner: _Owner, slab: Slab, count: int) -> list[Session]:
-    """Take so many of an owner's oldest sessions at a slab out of its queue, or all."""
+    """Take an owner's oldest sessions at a slab out of its queue, at most `count`."""
     queue = owner.queues[slab]
     if count >= len(queue):
         del owner.queues[slab]
@@ -255,5 +271,5 @@ def _take(owner: _Owner, slab: Slab, count: int) -> list[Session]:
 
 
 def _row_bytes(slab: Slab, rows: int, ticks: int) -> int:
-    """What each row of a turn costs, with its part of what the ticks cost by themselves."""
+    """The cost of each row of a turn, with its part of the fixed cost of the ticks."""
     return ticks * (slab.slot_bytes + TICK_BYTES // rows)

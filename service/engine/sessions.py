@@ -1,4 +1,4 @@
-"""Sessions: one client's sequence in progress each, with expiry and a memory of the closed."""
+"""Sessions: one client's sequence in progress each, their deadlines, and why closed ones closed."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import heapq
 import re
 import secrets
 from collections import Counter, OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from service.engine.durability import Durability, Durable, Policy, SessionView, Snapshot
 from service.engine.replays import Replays
-from service.engine.saving import Durable, Policy
-from service.engine.views import SessionView
 from service.engine.work import Chunk, Work
 from service.errors import (
     InvalidRequest,
@@ -26,9 +25,10 @@ from service.errors import (
 )
 from service.models.slab import Slab
 from service.models.version import Version
+from service.session_ref import SessionRef
 
-MOST_CLOSED_REMEMBERED = 100_000
-"""How many closed sessions are told apart from unknown ones; the oldest are forgotten first."""
+MAX_CLOSED_REMEMBERED = 100_000
+"""How many closed sessions are remembered; the oldest become unknown first."""
 
 _SESSION_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -58,17 +58,17 @@ class Session:
     replays: Replays
     """Outcomes of its last chunks."""
     durable: Durable | None = None
-    """What of it is stored; None where there is no store."""
+    """What of it is stored; None where there is no store, and once the session is closed."""
     next_step: int = 0
     waiting: deque[Work] = field(default_factory=deque)
     waiting_steps: int = 0
     is_open: bool = True
     is_begun: bool = True
-    """Whether it has a state of its own: a fork has none until it is one."""
+    """Whether it has a state of its own; a fork gets its state after it got its slot."""
     is_moved: bool = False
     """Whether another replica has taken it over; it is closed once its turn is committed."""
     ticket: int = 0
-    """Its place in the scheduler's queue."""
+    """The scheduler's number for its place in the queue."""
 
     @property
     def version(self) -> Version:
@@ -100,6 +100,33 @@ class Session:
         assert isinstance(chunk, Chunk), "operations never stay at the head"
         return chunk
 
+    def view(self, now_seconds: float, now_unix_seconds: float) -> SessionView:
+        """The session now, by the engine's clock and by the calendar."""
+        durable = self.durable
+        return SessionView(
+            id=self.id,
+            number=self.number,
+            model=self.model,
+            content_hash=self.slab.network.content_hash,
+            locations=self.locations,
+            idle_timeout_seconds=self.idle_timeout_seconds,
+            next_step=self.next_step,
+            state_bytes=self.slab.slot_bytes,
+            created_unix_seconds=self.created_unix_seconds,
+            expires_unix_seconds=now_unix_seconds + self.deadline_seconds - now_seconds,
+            durability=durable.durability if durable else Durability(),
+            durable_step=durable.step if durable else 0,
+            epoch=durable.epoch if durable else 0,
+        )
+
+
+@dataclass(eq=False)
+class Operation(Work):
+    """Something done to a session in one go, after all that waits before it."""
+
+    action: Callable[[Session], Any]
+    """Its result is the outcome."""
+
 
 @dataclass(frozen=True, slots=True)
 class Asleep:
@@ -117,24 +144,28 @@ class Asleep:
         return Version(self.view.model, self.view.content_hash)
 
 
-class Forgotten(NamedTuple):
-    """A session that ended here, and that the store need not keep any longer."""
+class _Closed(NamedTuple):
+    """A session that is no longer open here."""
 
-    session_id: str
+    why: type[NtmError]
+    owner: str
     epoch: int
     """Of this replica's ownership."""
-    idle_timeout_seconds: float
+
+
+_NEVER_OPENED = _Closed(SessionUnknown, "", 0)
+_ELSEWHERE = _Closed(SessionMoved, "", 0)
 
 
 @dataclass(slots=True)
-class Held:
+class Usage:
     """How many sessions are open, awake or asleep, and the bytes of state of those awake."""
 
     sessions: int = 0
     state_bytes: int = 0
 
-    def count(self, sessions: int, state_bytes: int) -> None:
-        """Add so many, or take them away."""
+    def add(self, sessions: int, state_bytes: int) -> None:
+        """Add to both, or with negative numbers take away."""
         self.sessions += sessions
         self.state_bytes += state_bytes
 
@@ -143,18 +174,16 @@ class SessionTable:
     """The open sessions by id, and why recently closed ones were closed."""
 
     def __init__(self) -> None:
-        """Start empty."""
         self._sessions: dict[str, Session] = {}
         self._asleep: dict[str, Asleep] = {}
-        self._closed: OrderedDict[str, tuple[type[NtmError], str, int]] = OrderedDict()
-        """Why, whose they were, and in which epoch."""
-        self.held = Held()
+        self._closed: OrderedDict[str, _Closed] = OrderedDict()
+        self.usage = Usage()
         """All that is open."""
-        self._held_by: dict[str, Held] = {}
+        self._usage_by: dict[str, Usage] = {}
         self._of_version: Counter[Version] = Counter()
         self._deadlines: list[tuple[float, str]] = []
         self._timed: set[str] = set()
-        """Sessions with a deadline in the list: once each, however often they sleep and wake."""
+        """Sessions in the list of deadlines: one entry each, however often they sleep and wake."""
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -164,7 +193,7 @@ class SessionTable:
         return session_id in self._sessions
 
     def undurable_steps(self) -> int:
-        """Steps that are to be in the store and are not yet. Any thread may ask."""
+        """Steps that the store is to have and does not have yet. Safe from any thread."""
         return sum(
             max(0, session.next_step - session.durable.step)
             for session in list(self._sessions.values())
@@ -188,9 +217,9 @@ class SessionTable:
         if session.id not in self._timed:
             self._look_at(session.id, session.deadline_seconds)
 
-    def held_by(self, owner: str) -> Held:
+    def usage_by(self, owner: str) -> Usage:
         """What an owner has open."""
-        return self._held_by.get(owner) or Held()
+        return self._usage_by.get(owner) or Usage()
 
     def are_of(self, version: Version) -> bool:
         """Whether any session, awake or asleep, is on that version."""
@@ -203,7 +232,7 @@ class SessionTable:
         self._asleep[session.id] = Asleep(view, session.owner, session.deadline_seconds)
         self._count(session, 0, -session.slab.slot_bytes)
 
-    def forget(self, asleep: Asleep, why: type[NtmError]) -> None:
+    def close_asleep(self, asleep: Asleep, why: type[NtmError]) -> None:
         """Remove a session that is asleep and remember why."""
         del self._asleep[asleep.view.id]
         self._count(asleep, -1, 0)
@@ -213,54 +242,59 @@ class SessionTable:
         """The session of that id if it is asleep."""
         return self._asleep.get(session_id)
 
-    def may_be_stored(self, session_id: str, caller: str, known_epoch: int) -> bool:
+    def may_be_stored(self, ref: SessionRef) -> bool:
         """
-        Whether the caller may have a session of that id in the store, for all we know.
+        Whether the store may hold this session for the caller; not if the session is awake here.
 
-        Why it was closed here says nothing to who knows that another replica has had it since.
+        The local reason for closing does not apply if the caller knows a later epoch: another
+        replica has owned the session since.
         """
-        if session_id in self._sessions or not _SESSION_ID.fullmatch(session_id):
+        if ref.id in self._sessions or not _SESSION_ID.fullmatch(ref.id):
             return False
-        if asleep := self._asleep.get(session_id):
-            return caller in ("", asleep.owner)
-        kind, _, epoch = self._closed.get(session_id, (SessionMoved, "", 0))
-        return kind is SessionMoved or known_epoch > epoch
+        if asleep := self._asleep.get(ref.id):
+            return ref.may_use(asleep.owner)
+        closed = self._closed.get(ref.id, _ELSEWHERE)
+        return closed.why is SessionMoved or ref.epoch > closed.epoch
 
-    def get(self, session_id: str, caller: str = "") -> Session:
+    def of_snapshot(self, snapshot: Snapshot) -> Session | None:
+        """The session that a snapshot was taken of, unless it has closed or gone to sleep since."""
+        session = self._sessions.get(snapshot.view.id)
+        return session if session and session.durable is snapshot.durable else None
+
+    def get(self, ref: SessionRef) -> Session:
         """
-        The open session of that id, if it is the caller's; anybody's for an empty caller.
+        The session that is awake, if the caller may use it.
 
         Raises:
-            SessionUnknown, SessionExpired, SessionDeleted, SessionFailed: there is none, and why.
+            SessionUnknown, SessionExpired, SessionDeleted, SessionFailed, SessionMoved: there is
+                none, or it is not the caller's.
         """
-        session = self._sessions.get(session_id)
-        if session is None or (caller and session.owner != caller):
-            raise self.gone(session_id, caller)
+        session = self._sessions.get(ref.id)
+        if session is None or not ref.may_use(session.owner):
+            raise self.gone_error(ref)
         return session
 
-    def gone(self, session_id: str, caller: str = "") -> NtmError:
+    def gone_error(self, ref: SessionRef) -> NtmError:
         """Why the caller has no open session of that id; another's is as if it had never been."""
-        kind, owner, _ = self._closed.get(session_id, (SessionUnknown, "", 0))
-        if caller and owner != caller:
-            kind = SessionUnknown
-        return _gone(kind, session_id[:64])
+        closed = self._closed.get(ref.id, _NEVER_OPENED)
+        return closed_error(closed.why if ref.may_use(closed.owner) else SessionUnknown, ref.id)
 
-    def has(self, session_id: str, caller: str) -> bool:
+    def has(self, ref: SessionRef) -> bool:
         """
-        Whether the caller has a session of that id open, awake or asleep; else it may open one.
+        Whether the caller has the session open, awake or asleep. If not, it may open one.
 
         Raises:
-            SessionExists: somebody else has or had it.
+            SessionExists: another caller has or had it.
             SessionExpired, SessionDeleted, SessionFailed: it is closed, and why.
         """
-        there = self._sessions.get(session_id) or self._asleep.get(session_id)
-        kind, owner, _ = self._closed.get(session_id, (SessionMoved, "", 0))
-        if there is None and kind is SessionMoved:
+        there = self._sessions.get(ref.id) or self._asleep.get(ref.id)
+        closed = self._closed.get(ref.id, _ELSEWHERE)
+        if there is None and closed.why is SessionMoved:
             return False
-        if caller not in ("", there.owner if there else owner):
-            raise taken(session_id)
+        if not ref.may_use(there.owner if there else closed.owner):
+            raise exists_error(ref.id)
         if there is None:
-            raise _gone(kind, session_id)
+            raise closed_error(closed.why, ref.id)
         return True
 
     def close(self, session: Session, why: type[NtmError]) -> None:
@@ -271,14 +305,13 @@ class SessionTable:
         epoch = session.durable.epoch if session.durable else 0
         self._remember(session.id, session.owner, why, epoch)
 
-    def lost(self, session_id: str) -> None:
-        """The store has no session of that id: whoever has taken it over has ended it since."""
-        kind, *_ = self._closed.get(session_id, (SessionUnknown,))
-        if kind is SessionMoved:
+    def forget_moved(self, session_id: str) -> None:
+        """Forget that a session moved: the store has none, so the replica that had it ended it."""
+        if self._closed.get(session_id, _NEVER_OPENED).why is SessionMoved:
             del self._closed[session_id]
 
     def idle(self, now_seconds: float) -> list[Session | Asleep]:
-        """The sessions whose deadline has passed and that have nothing to do. Closes none."""
+        """The sessions past their deadline that have no work. They stay open."""
         found: list[Session | Asleep] = []
         while self._deadlines and self._deadlines[0][0] <= now_seconds:
             _, session_id = heapq.heappop(self._deadlines)
@@ -299,34 +332,34 @@ class SessionTable:
         heapq.heappush(self._deadlines, (deadline_seconds, session_id))
 
     def check_integrity(self) -> None:
-        """Raise RuntimeError unless what is counted in all, by owner, by version is what is."""
-        held, by_owner = Held(), dict[str, Held]()
+        """Raise RuntimeError unless the counts in all, by owner and by version are right."""
+        usage, by_owner = Usage(), dict[str, Usage]()
         of_version: Counter[Version] = Counter()
         places: list[tuple[Session | Asleep, int]]
         places = [(session, session.slab.slot_bytes) for session in self]
         places += [(asleep, 0) for asleep in self.asleep]
         for session, state_bytes in places:
-            held.count(1, state_bytes)
-            by_owner.setdefault(session.owner, Held()).count(1, state_bytes)
+            usage.add(1, state_bytes)
+            by_owner.setdefault(session.owner, Usage()).add(1, state_bytes)
             of_version[session.version] += 1
-        found, counted = (by_owner, of_version), (self._held_by, self._of_version)
-        if held != self.held or found != counted:
-            raise RuntimeError(f"open: {held}, of which {found}; counted: {self.held}, {counted}")
+        found, counted = (by_owner, of_version), (self._usage_by, self._of_version)
+        if usage != self.usage or found != counted:
+            raise RuntimeError(f"open: {usage}, of which {found}; counted: {self.usage}, {counted}")
 
     def _count(self, session: Session | Asleep, sessions: int, state_bytes: int) -> None:
-        self.held.count(sessions, state_bytes)
-        held = self._held_by.setdefault(session.owner, Held())
-        held.count(sessions, state_bytes)
-        if not held.sessions:
-            del self._held_by[session.owner]
+        self.usage.add(sessions, state_bytes)
+        usage = self._usage_by.setdefault(session.owner, Usage())
+        usage.add(sessions, state_bytes)
+        if not usage.sessions:
+            del self._usage_by[session.owner]
         if sessions:
             self._of_version[session.version] += sessions
             if not self._of_version[session.version]:
                 del self._of_version[session.version]
 
     def _remember(self, session_id: str, owner: str, why: type[NtmError], epoch: int) -> None:
-        self._closed[session_id] = why, owner, epoch
-        if len(self._closed) > MOST_CLOSED_REMEMBERED:
+        self._closed[session_id] = _Closed(why, owner, epoch)
+        if len(self._closed) > MAX_CLOSED_REMEMBERED:
             self._closed.popitem(last=False)
 
     def next_deadline_seconds(self) -> float | None:
@@ -334,28 +367,20 @@ class SessionTable:
         return self._deadlines[0][0] if self._deadlines else None
 
 
-def moved(session_id: str) -> NtmError:
-    """What is told of a session that another replica has taken over."""
-    return _gone(SessionMoved, session_id)
+def closed_error(why: type[NtmError], session_id: str) -> NtmError:
+    """The error for a session that is not open here, in the words for that reason."""
+    told = _GONE.get(why, "is unknown here: it was never opened, or closed long ago")
+    session_id = session_id[:64]
+    return why(f"session {session_id!r} {told}", session=session_id)
 
 
-def deleted(session_id: str) -> NtmError:
-    """What is told of a session that was deleted, wherever that was."""
-    return _gone(SessionDeleted, session_id)
-
-
-def taken(session_id: str) -> NtmError:
-    """What is told of an id that a new session cannot have; the same whoever has it."""
+def exists_error(session_id: str) -> NtmError:
+    """The error for an id that a new session cannot have; the same for every owner of the other."""
     return SessionExists(
         f"session {session_id!r} is there already, and is not a new one as this request asks for; "
         "draw another session_id",
         session=session_id,
     )
-
-
-def _gone(kind: type[NtmError], session_id: str) -> NtmError:
-    told = _GONE.get(kind, "is unknown here: it was never opened, or closed long ago")
-    return kind(f"session {session_id!r} {told}", session=session_id)
 
 
 def check_session_id(session_id: str) -> None:

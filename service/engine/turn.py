@@ -1,4 +1,4 @@
-"""A turn: one run of the network for a batch of sessions, and what came of it."""
+"""A turn: one run of the network for a batch of sessions, and its results."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Turn:
     """
     Some ticks of a batch of sessions, ready to run.
 
-    Between being made and being committed by the engine it may run on any thread: it touches its
-    own sessions' rows of the slab and nothing else.
+    Any thread may run it before the engine commits it: the run touches nothing but the rows of its
+    own sessions in the slab.
     """
 
     def __init__(
@@ -29,9 +29,9 @@ class Turn:
         self.sessions = sessions
         self.ticks = ticks
         self.buffers = buffers
-        """The number of the buffers that are its own until it is committed."""
+        """The number of the buffers that no other turn uses until it is committed."""
         self.short = short
-        """Whether it takes no longer than to wake a thread and be woken by it."""
+        """Whether the run is shorter than handing it to a thread and back."""
         self.started_seconds = 0.0
         """When the run began, by the monotonic clock."""
         self.seconds = 0.0
@@ -47,6 +47,7 @@ class Turn:
         chunks = [session.chunk for session in sessions]
         columns = [chunk.inputs[chunk.done : chunk.done + ticks, None] for chunk in chunks]
         np.concatenate(columns, axis=1, out=bound.inputs[:, :rows])
+        # Rows that pad the batch repeat the last session: they read its slot and write the same.
         bound.inputs[:, rows:] = bound.inputs[:, rows - 1 : rows]
         bound.slots[:rows] = [session.slot for session in sessions]
         bound.slots[rows:] = bound.slots[rows - 1]

@@ -1,50 +1,37 @@
-"""What a session can be asked to do in order: chunks of steps, and operations between them."""
+"""What a session can be asked to do in order: chunks of steps, and other work between them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from service.spec import Float32, TraceTensor
-
-if TYPE_CHECKING:
-    from service.engine.sessions import Session
+from service.session_ref import SessionRef
+from service.spec import Float32, ModelSpec, TraceTensor
 
 
-def _nobody(_: object) -> None:
-    """Is told of work that nobody waits for."""
+def _ignore(_: object) -> None:
+    """Stands for the reader of an answer where there is none."""
 
 
-# Without slots: what most work never changes stays in the class, and costs nothing to set up.
+# No slots: an attribute that most work never changes stays in the class and costs nothing to set.
 @dataclass(eq=False)
 class Work:
     """Something asked of one session. Finished once it has an outcome or an error."""
 
-    session_id: str
-    caller: str = field(default="", init=False)
-    """Owner that the session must have; empty where whoever knows its id may use it."""
-    known_epoch: int = field(default=0, init=False)
-    """The session's latest epoch that whoever asked was told; 0 for none."""
+    ref: SessionRef
+    """The session, and the caller that asks."""
     tag: int = field(default=0, init=False)
-    """For whoever asked: told from other work of his by it."""
-    answered: Callable[[Any], object] = field(default=staticmethod(_nobody), init=False)
+    """Chosen by the caller, to tell the answers of one stream apart."""
+    answered: Callable[[Any], object] = field(default=staticmethod(_ignore), init=False)
     """Called on the event loop with the work itself when it is finished."""
     cancelled: bool = field(default=False, init=False)
-    """Set when nobody waits for the outcome any more; waiting work is then dropped."""
+    """Set when the caller no longer waits for the outcome; waiting work is then dropped."""
     outcome: Any = field(default=None, init=False)
     error: BaseException | None = field(default=None, init=False)
-
-
-@dataclass(eq=False)
-class Operation(Work):
-    """Something done to a session in one go, after all that waits before it."""
-
-    action: Callable[[Session], Any]
-    """Its result is the outcome."""
 
 
 class Run(NamedTuple):
@@ -55,6 +42,17 @@ class Run(NamedTuple):
     seconds: float
     ticks: int
     rows: int
+
+
+class Selection(NamedTuple):
+    """The traces that a chunk asks for."""
+
+    names: tuple[str, ...] = ()
+    top_k: int = 0
+    """Elements of each weighting to return, the largest; 0 for all."""
+
+
+NO_TRACES = Selection()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,57 +87,56 @@ class ChunkOutcome(NamedTuple):
 class Chunk(Work):
     """Consecutive steps of one session."""
 
+    # What the caller asks for.
     inputs: Float32
-    """[steps, X]."""
+    """[steps, X] once the chunk is admitted; until then all values in one row."""
     first_step: int | None
-    """Index that the session must have reached, or None for any; set when it has begun."""
-    selection: tuple[str, ...] = ()
-    """Names of the traces wanted."""
-    top_k: int = 0
-    is_indexed: bool = field(default=False, init=False)
-    """Whether it came with its first step, so that its client may send it again."""
-    model: str = field(default="", init=False)
-    """Name of the session's model, once it has begun or was found to be made."""
+    """Index that the session must have reached; None for any, and then it cannot be sent again."""
+    selection: Selection = NO_TRACES
+
+    # How far it has come.
+    reply_bytes: int = field(default=0, init=False)
+    """Size of its outputs and traces, set on admission; 0 where they are small."""
+    remaining: int = field(default=0, init=False)
+    """Steps not yet made, from its admission on."""
+    done: int = field(default=0, init=False)
+    """Steps made so far."""
+    start: int = field(default=0, init=False)
+    """Index of its first step, once it has begun."""
+    outputs: Float32 = field(init=False)
+    """[steps, Y]; the first `done` rows are filled."""
+    traces: Sequence[tuple[TraceTensor, TraceRows]] = field(default=(), init=False)
+    """Allocated by `begin`, filled like the outputs."""
     submitted_seconds: float = field(default=0.0, init=False)
     """When it was admitted, by the engine's clock."""
     begun_seconds: float = field(default=0.0, init=False)
     """When its first tick was scheduled, by the engine's clock."""
     finished_seconds: float = field(default=0.0, init=False)
-    """When its last tick was committed, or it was found to be made, by the engine's clock."""
+    """When its last tick was committed or its replay was found, by the engine's clock."""
+    runs: list[Run] | None = field(default=None, init=False)
+    """Every run so far; None unless the call is traced."""
+
+    # What its answer says besides the outcome.
+    model: str = field(default="", init=False)
+    """Name of the session's model, once it has begun or its replay was found."""
     durable_step: int = field(default=0, init=False)
     """Steps of the session before this one were stored when the chunk was answered."""
     epoch: int = field(default=0, init=False)
     """The session's when the chunk was answered; 0 where there is no store."""
-    reply_bytes: int = field(default=0, init=False)
-    """About what its outputs and traces will take, unless that is little; from its admission on."""
-    remaining: int = field(default=0, init=False)
-    """Steps not yet made, from its admission on."""
-    done: int = field(default=0, init=False)
-    """Steps made so far."""
-    outputs: Float32 = field(init=False)
-    """[steps, Y]; the first `done` rows are filled."""
-    traces: Sequence[tuple[TraceTensor, TraceRows]] = field(default=(), init=False)
-    """Allocated by `begin`, filled like the outputs."""
-    runs: list[Run] | None = field(default=None, init=False)
-    """Every run so far; None unless somebody wants to know."""
 
-    def __post_init__(self) -> None:
-        """Note whether there is an index."""
-        self.is_indexed = self.first_step is not None
-
-    def begin(self, session: Session) -> None:
-        """Note the index of the first step, and allocate what is to be traced."""
-        self.first_step = session.next_step
-        self.model = session.model
-        if self.selection:
-            self.traces = [self._traced(name, session) for name in self.selection]
+    def begin(self, next_step: int, model: str, spec: ModelSpec, locations: int) -> None:
+        """Start at the session's next step, and allocate the rows of its traces."""
+        self.start = next_step
+        self.model = model
+        if self.selection.names:
+            self.traces = [self._traced(name, spec, locations) for name in self.selection.names]
 
     def advance(self, outputs: Float32, traces: Mapping[str, Float32], row: int) -> None:
         """
         Take over the results of the next ticks.
 
         Args:
-            outputs: [ticks, Y]; kept if they are all that the chunk has, else copied.
+            outputs: [ticks, Y]; kept without a copy if the chunk has no other steps, else copied.
             traces: by graph output, [ticks, batch, all heads, width]; copied.
             row: the chunk's in the batch.
         """
@@ -162,25 +159,24 @@ class Chunk(Work):
         self.done += ticks
         self.remaining -= ticks
 
-    def _traced(self, name: str, session: Session) -> tuple[TraceTensor, TraceRows]:
-        """A trace and the rows to fill of it."""
-        tensor = session.slab.network.spec.trace(name)
+    def _traced(self, name: str, spec: ModelSpec, locations: int) -> tuple[TraceTensor, TraceRows]:
+        """A trace and the rows that will hold it."""
+        tensor = spec.trace(name)
         assert tensor is not None, "selections are checked when a chunk is submitted"
-        width, sparse = trace_width(tensor, session.locations, self.top_k)
+        width, sparse = trace_width(tensor, locations, self.selection.top_k)
         shape = (len(self.inputs), tensor.heads, width)
-        locations = np.empty(shape, np.uint32) if sparse else None
-        return tensor, TraceRows(name, np.empty(shape, np.float32), locations)
+        places = np.empty(shape, np.uint32) if sparse else None
+        return tensor, TraceRows(name, np.empty(shape, np.float32), places)
 
     def finish(self, now_seconds: float) -> None:
         """Set the outcome; every step has been made, the last one now."""
         self.finished_seconds = now_seconds
-        assert self.first_step is not None, "begun"
         traces = tuple(rows for _, rows in self.traces) if self.traces else ()
-        self.outcome = ChunkOutcome(self.first_step, self.outputs, traces)
+        self.outcome = ChunkOutcome(self.start, self.outputs, traces)
 
 
 def trace_width(tensor: TraceTensor, locations: int, top_k: int) -> tuple[int, bool]:
-    """Values for a head and step, and whether they are the top k of a weighting."""
+    """Values of a head at a step, and whether they are the `top_k` largest of a weighting."""
     if isinstance(tensor.width, int):
         return tensor.width, False
     return (min(top_k, locations), True) if top_k else (locations, False)

@@ -10,16 +10,17 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
 
-from service import record
-from service.engine.engine import Engine
-from service.engine.lifecycle import draining
-from service.engine.saving import RENEW_SECONDS, Policy, Snapshot
-from service.engine.sessions import Session, deleted
+from service import codec
+from service.engine.durability import RENEW_SECONDS, Policy, Snapshot, Stored
+from service.engine.effects import Effects
+from service.engine.lifecycle import draining_error
+from service.engine.sessions import Session, closed_error
 from service.engine.work import Work
-from service.errors import CapacityExceeded, NotStored, NtmError, SessionUnknown
+from service.errors import CapacityExceeded, NotStored, NtmError, SessionDeleted, SessionUnknown
 from service.loop.deletions import Deletions
 from service.loop.worker import Worker
 from service.models.catalogue import Catalogue
+from service.session_ref import SERVER, SessionRef
 from service.settings import Settings
 from service.stores.base import Saved, Store, StoreUnavailable
 from service.telemetry.logs import session_tag
@@ -28,41 +29,43 @@ from service.telemetry.metrics import Metrics
 log = logging.getLogger(__name__)
 
 SAVED_AT_ONCE = 64
-"""Sessions that are put to sleep, or stored before the server stops, in one go."""
+"""Sessions that are stored in one save when they go to sleep or the server stops."""
 
-MOST_WAIT_SECONDS = 10.0
-"""How long a session that is asked for waits until another one can sleep."""
+MAX_WAIT_SECONDS = 10.0
+"""How long a request for a session waits until another session can sleep."""
 
 GRACE_SECONDS = 2 * RENEW_SECONDS
 """How much longer than its idle timeout a session is kept in the store, or its deletion."""
 
 LOOK_SECONDS = 1.0
-"""How often sessions that have been idle for long are looked for."""
+"""How often idle sessions are looked for."""
 
 
 class Keeper:
     """
-    Works on the event loop, beside the worker.
+    Carries sessions to the store and back, on the event loop beside the worker.
 
-    A session that is asked for and not awake is claimed from the store; what is asked of it waits,
-    in order. When there are too many awake, those unused for longest are put to sleep.
+    A session that is asked for and not awake is claimed from the store; its work waits, in order.
+    When too many sessions are awake, those unused for longest are put to sleep.
     """
 
     def __init__(
         self,
         store: Store,
         catalogue: Catalogue,
-        engine: Engine,
         worker: Worker,
         settings: Settings,
         metrics: Metrics,
     ) -> None:
-        """Serve the engine from now on."""
+        """Begin to look for idle sessions; the worker is to be started with `apply`."""
         self._store = store
         self._catalogue = catalogue
-        self._engine = engine
         self._worker = worker
-        self._most_awake = settings.max_awake_sessions
+        self._engine = worker.engine
+        self._lifecycle = worker.engine.lifecycle
+        self._sessions = worker.engine.lifecycle.sessions
+        self._saving = worker.engine.lifecycle.saving
+        self._max_awake = settings.max_awake_sessions
         self._sleep_after_seconds = settings.sleep_after_seconds
         self._metrics = metrics
         self._tasks: set[asyncio.Task[None]] = set()
@@ -72,7 +75,6 @@ class Keeper:
         self._placing = asyncio.Lock()
         self._advanced = asyncio.Event()
         self._looking = asyncio.create_task(self._look_for_idle())
-        worker.advance_store = self.advance
         # The first failure is seen only where there was a count of none before.
         for operation in ("save", "claim", "epoch", "delete"):
             metrics.store_errors.labels(operation)
@@ -80,41 +82,42 @@ class Keeper:
         for outcome in ("stored", "refused", "failed"):
             metrics.checkpoints.labels(outcome)
 
-    def advance(self) -> None:
-        """Begin what the engine has left to do with the store; waits for nothing."""
+    def apply(self, effects: Effects) -> None:
+        """Begin what the store has to do for these effects; waits for nothing."""
         self._advanced.set()
-        if wanted := self._engine.saving.wanted():
-            self._start(self._save(wanted))
-        for forgotten in self._engine.forgotten():
-            self._start(self._deletions.delete(forgotten))
-        for work in self._engine.absent():
-            if waiting := self._waiting.get(work.session_id):
+        if effects.snapshots:
+            self._start(self._save(effects.snapshots))
+        for ended in effects.ended:
+            self._start(self._deletions.delete(ended))
+        for work in effects.absent:
+            session_id = work.ref.id
+            if waiting := self._waiting.get(session_id):
                 waiting.append(work)
             else:
-                self._waiting[work.session_id] = [work]
-                self._start(self._wake_for_work(work.session_id))
+                self._waiting[session_id] = [work]
+                self._start(self._wake_for_work(session_id))
 
     async def wake(self, session_id: str) -> None:
         """
-        Have a session awake that may be in the store.
+        Wake a session that may be in the store.
 
         Raises:
             SessionUnknown, NotStored: it is not there, or the store does not answer.
             Draining: another replica is to have it.
             NtmError: it cannot go on here.
         """
-        if self._engine.draining:
-            raise draining()
+        if self._lifecycle.is_draining:
+            raise draining_error()
         task = self._waking.get(session_id)
         if task is None:
             task = asyncio.create_task(self._wake(session_id))
             task.add_done_callback(partial(self._woken, session_id))
             self._waking[session_id] = task
-        # One who stops waiting must not stop the waking that others wait for.
+        # If one caller is cancelled, the waking goes on for the others.
         await asyncio.shield(task)
 
     def _woken(self, session_id: str, task: asyncio.Task[None]) -> None:
-        """A session is awake, or not; those who wanted to know may be gone."""
+        """Forget the task, whose error was retrieved here even if every caller was cancelled."""
         del self._waking[session_id]
         if not task.cancelled():
             task.exception()
@@ -124,83 +127,84 @@ class Keeper:
         """
         Room for one more session that is awake; if need be, others are put to sleep.
 
-        One at a time, in the order of asking.
+        Callers get it one at a time, in the order in which they asked.
 
         Raises:
             CapacityExceeded: all that are awake were busy all the time.
         """
         async with self._placing:
-            if self._most_awake:
+            if self._max_awake:
                 await self._have_room()
             yield
 
     async def _have_room(self) -> None:
         try:
-            async with asyncio.timeout(MOST_WAIT_SECONDS):
-                while self._engine.awake >= self._most_awake:
+            async with asyncio.timeout(MAX_WAIT_SECONDS):
+                while len(self._sessions) >= self._max_awake:
                     self._advanced.clear()
                     await self._make_room()
-                    if self._engine.awake >= self._most_awake:
+                    if len(self._sessions) >= self._max_awake:
                         await self._advanced.wait()
         except TimeoutError:
             raise CapacityExceeded(
-                f"{self._engine.awake} sessions are awake, as many as max_awake_sessions allows, "
+                f"{len(self._sessions)} sessions are awake, as many as max_awake_sessions allows, "
                 "and none could be put to sleep; try again later",
                 limit="max_awake_sessions",
             ) from None
 
     async def keep(self, session_id: str) -> None:
         """
-        Have the store keep a session that is awake and idle as it is.
+        Store a session that is awake and idle.
 
         Raises:
             NotStored: it could not.
         """
-        session = self._engine.session(session_id)
-        self._engine.saving.take([session])
-        await self._save_to_the_end(self._engine.saving.wanted())
+        session = self._sessions.get(SessionRef(session_id, SERVER, 0))
+        await self._save_to_the_end(self._saving.take([session]))
         if session.durable is None or not session.durable.is_clean:
             raise NotStored(f"session {session_id!r} could not be stored; try again")
 
     async def enter(self, session_id: str) -> bool:
         """
-        Have a session that was just opened be the only one of its id, which its client has chosen.
+        Enter a session that was just opened into the store under the id that its client chose.
 
-        Whether it is. If not, the session that the store has of that id is awake in its place.
+        Returns whether it is the only one of that id. If not, the session that the store has is
+        awake in its place.
 
         Raises:
             SessionDeleted: there was one, which was deleted.
             NotStored: the store does not answer.
             NtmError: as `wake`. There is no session of that id here then.
         """
-        session = self._engine.session(session_id)
+        session = self._sessions.get(SessionRef(session_id, SERVER, 0))
         is_new = False
         try:
             is_new = await self._is_new(session)
         finally:
             if not is_new and session.is_open:
-                self._engine.passed_over(session)
+                self._lifecycle.passed_over(session)
         if not is_new:
             try:
                 await self.wake(session_id)
             except SessionUnknown:
-                raise deleted(session_id) from None
+                raise closed_error(SessionDeleted, session_id) from None
         return is_new
 
     async def _is_new(self, session: Session) -> bool:
-        """Whether the store knows no session of that id; then it has this one, if it is to."""
-        durable, saving = session.durable, self._engine.saving
+        """Whether the store had no session of that id; it keeps this one, if the policy says so."""
+        durable = session.durable
         assert durable is not None, "there is a store"
         try:
             if durable.durability.policy is Policy.NONE:
                 with self._timed("epoch"):
                     return await self._store.epoch(session.id) == 0
-            saving.take([session])
-            snapshot, wanted = durable.under_way, saving.wanted()
-            assert snapshot is not None, "nothing was under way"
-            wanted.remove(snapshot)
-            if wanted:
-                self._start(self._save(wanted))
+            taken = self._saving.take([session])
+            if not taken:  # a snapshot is under way already
+                raise NotStored(
+                    f"session {session.id!r} was used before it was opened; send the same request "
+                    "again"
+                )
+            (snapshot,) = taken
             saved = _saved(snapshot)
             self._metrics.stored_bytes.inc(len(saved.record))
             with self._timed("claim"):
@@ -210,21 +214,20 @@ class Keeper:
                 f"session {session.id!r} could not be stored: {error}; send the same request again"
             ) from error
         if found is None:
-            raise deleted(session.id)
+            raise closed_error(SessionDeleted, session.id)
         if found[1] != saved.record:
             return False
-        durable.epoch = found[0]
-        self._engine.stored(snapshot, is_kept=True)
+        self._lifecycle.entered(snapshot, found[0])
         self._metrics.checkpoints.labels("stored").inc()
         return True
 
     async def epoch(self, session_id: str) -> int:
         """
-        The session's epoch in the store; 0 if it knows none.
+        The session's epoch in the store; 0 if the store has no such session.
 
-        Raises NotStored if it does not answer: who has the session is then not known.
+        Raises NotStored if the store does not answer, for the owner is then unknown.
         """
-        if not self._engine.may_be_elsewhere(session_id):
+        if not self._lifecycle.may_be_elsewhere(session_id):
             return 0
         try:
             with self._timed("epoch"):
@@ -235,26 +238,26 @@ class Keeper:
             ) from error
 
     async def drain(self, seconds: float) -> int:
-        """Have the store keep every session as it is, within that time; how many it has not."""
+        """Store every session, within `seconds`; how many the store does not have as they are."""
         try:
             async with asyncio.timeout(seconds):
                 await self._settled()
-                while left := self._engine.unsaved():
+                while left := self._lifecycle.unsaved():
                     for start in range(0, len(left), SAVED_AT_ONCE):
-                        self._engine.saving.take(left[start : start + SAVED_AT_ONCE])
-                        self.advance()
+                        if batch := self._saving.take(left[start : start + SAVED_AT_ONCE]):
+                            self._start(self._save(batch))
                     await self._settled()
-                    if len(self._engine.unsaved()) >= len(left):
+                    if len(self._lifecycle.unsaved()) >= len(left):
                         break  # the store takes nothing more
                 await self._deletions.retry()
         except TimeoutError:
             log.warning("the store was too slow to take every session")
         if left_over := len(self._deletions):
             log.warning("the store was not told of deletions", extra={"count": left_over})
-        return len(self._engine.unsaved())
+        return len(self._lifecycle.unsaved())
 
     async def stop(self) -> None:
-        """Let go of the store."""
+        """Stop what is under way, and close the store."""
         self._looking.cancel()
         for task in self._tasks:
             task.cancel()
@@ -272,7 +275,7 @@ class Keeper:
         return task
 
     async def _save_to_the_end(self, snapshots: Sequence[Snapshot]) -> None:
-        # Who stops waiting must not stop the saving of sessions that others wait for.
+        # If the caller is cancelled, answers of other sessions still wait for this save.
         await asyncio.shield(self._start(self._save(snapshots)))
 
     async def _save(self, snapshots: Sequence[Snapshot]) -> None:
@@ -289,11 +292,11 @@ class Keeper:
             log.exception("sessions could not be stored")
         if not kept:
             for snapshot in snapshots:
-                self._engine.saving.not_saved(snapshot, why)
+                self._saving.not_saved(snapshot, why)
             self._metrics.checkpoints.labels("failed").inc(len(snapshots))
         else:
             for snapshot, is_kept in zip(snapshots, kept, strict=True):
-                self._engine.stored(snapshot, is_kept=is_kept)
+                self._lifecycle.stored(snapshot, is_kept=is_kept)
             self._metrics.checkpoints.labels("stored").inc(sum(kept))
             self._metrics.checkpoints.labels("refused").inc(len(kept) - sum(kept))
         self._worker.resume()
@@ -309,17 +312,18 @@ class Keeper:
                 "a session could not be woken", extra={"session": session_tag(session_id)}
             )
             error = unexpected
-        # Those that came while the session could not be woken, or just after it was.
+        # `_adopt` has submitted what came before the session woke. What is left came since, or the
+        # session could not be woken.
         for work in self._waiting.pop(session_id, ()):
             if error is None:
                 self._submit(work)
             else:
                 work.error = error
-                self._worker.give_up(work)
+                self._worker.fail(work)
         self._worker.resume()
 
     async def _wake(self, session_id: str) -> None:
-        if self._engine.is_awake(session_id):
+        if session_id in self._sessions:
             return
         try:
             with self._timed("claim"):
@@ -330,50 +334,50 @@ class Keeper:
                 f"{error}; try again"
             ) from error
         if found is None:
-            self._engine.lost(session_id)
-            raise self._engine.unknown(session_id)
+            self._lifecycle.lost(session_id)
+            raise self._sessions.gone_error(SessionRef(session_id, SERVER, 0))
         epoch, data = found
-        stored = record.decode(data)
+        stored = codec.decode_record(data)
         async with self._catalogue.using(stored.version), self.place():
             await self._worker.call(self._adopt, session_id, epoch, stored)
 
-    def _adopt(self, session_id: str, epoch: int, stored: record.Stored) -> None:
-        """Between two turns: what waits for the session comes before what comes later."""
-        self._engine.adopt(session_id, epoch, stored)
+    def _adopt(self, session_id: str, epoch: int, stored: Stored) -> None:
+        """Between two turns, so that the work that waits comes before what is submitted later."""
+        self._lifecycle.adopt(session_id, epoch, stored)
         for work in self._waiting.pop(session_id, ()):
             self._submit(work)
 
     def _submit(self, work: Work) -> None:
-        """Submit work for a session that was claimed: nobody can know a later epoch of it."""
-        work.known_epoch = 0
+        """Submit work for a session that was just claimed: its epoch is the latest there is."""
+        work.ref = work.ref._replace(epoch=0)
         self._engine.submit(work)
 
     async def _make_room(self, idle_seconds: float = 0.0) -> None:
-        sleepers = self._engine.sleepers(SAVED_AT_ONCE, idle_seconds)
+        """Put to sleep sessions unused for that time; those not stored yet are stored first."""
+        sleepers = self._lifecycle.sleepers(SAVED_AT_ONCE, idle_seconds)
         for session in sleepers:
             if session.durable and session.durable.is_clean:
-                self._engine.put_to_sleep(session)
-        awake = [session for session in sleepers if session.is_open]
-        self._engine.saving.take(awake, puts_to_sleep=True)
-        if wanted := self._engine.saving.wanted():
-            await self._save_to_the_end(wanted)
+                self._lifecycle.put_to_sleep(session)
+        unstored = [session for session in sleepers if session.is_open]
+        if unstored:
+            await self._save_to_the_end(self._saving.take(unstored, puts_to_sleep=True))
 
     async def _look_for_idle(self) -> None:
-        """Put to sleep who is unused for long, have a little room, tell of deletions again."""
-        headroom = self._most_awake // 16
+        """Every second: retry deletions, put idle sessions to sleep, keep a sixteenth free."""
+        headroom = self._max_awake // 16
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
                 await self._deletions.retry()
                 if self._sleep_after_seconds:
                     await self._make_room(self._sleep_after_seconds)
-                while self._most_awake and self._engine.awake > self._most_awake - headroom:
-                    before = self._engine.awake
+                while self._max_awake and len(self._sessions) > self._max_awake - headroom:
+                    before = len(self._sessions)
                     await self._make_room()
-                    if self._engine.awake >= before:
+                    if len(self._sessions) >= before:
                         break
             except Exception:
-                log.exception("sessions could not be put to sleep, or their deletions be told")
+                log.exception("sessions could not be put to sleep, or not deleted from the store")
 
     @contextmanager
     def _timed(self, operation: str) -> Iterator[None]:
@@ -392,4 +396,4 @@ class Keeper:
 
 def _saved(snapshot: Snapshot) -> Saved:
     seconds = snapshot.view.idle_timeout_seconds + GRACE_SECONDS
-    return Saved(snapshot.view.id, snapshot.durable.epoch, record.encode(snapshot), seconds)
+    return Saved(snapshot.view.id, snapshot.durable.epoch, codec.encode_record(snapshot), seconds)

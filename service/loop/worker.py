@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from service.engine.effects import Effects
 from service.engine.engine import Engine
 from service.engine.turn import Turn
 from service.engine.work import Work
@@ -25,20 +26,19 @@ class Worker:
     """
     Turns an engine, so that the event loop never waits long for a network's run.
 
-    The engine belongs to the event loop; only a turn's run is made on one of the worker's own
-    threads, and onnxruntime holds no lock of the interpreter meanwhile. A run so short that it
-    takes no longer than to wake a thread is made in place, once all that has arrived together is
-    scheduled.
+    The engine belongs to the event loop. Only the run of a turn is made on one of the worker's
+    threads, where onnxruntime releases the interpreter's lock. A run that is shorter than waking a
+    thread is made on the event loop, after all work that has arrived together is queued.
     """
 
     def __init__(self, engine: Engine, parallel_runs: int) -> None:
         """
         Prepare, inside the event loop that the engine is to belong to.
 
-        Turns are begun while the engine can schedule them: one more than `parallel_runs`, and no
-        thread ever waits for its next.
+        Turns are begun while the engine can schedule them. An engine that schedules one more than
+        `parallel_runs` keeps every thread busy.
         """
-        self._engine = engine
+        self.engine = engine
         self._loop = asyncio.get_running_loop()
         self._turns: SimpleQueue[Turn | None] = SimpleQueue()
         self._begun: set[Turn] = set()
@@ -51,15 +51,15 @@ class Worker:
         self._nothing_pending.set()
         self.crashed: asyncio.Future[None] = self._loop.create_future()
         """Done when the engine has failed in a way that it cannot recover from."""
-        self.advance_store: Callable[[], None] = lambda: None
-        """Called whenever the engine may have left something to do with the store."""
+        self._store: Callable[[Effects], None] | None = None
         self._threads = [
             threading.Thread(target=self._run, name=f"runs-{number}", daemon=True)
             for number in range(parallel_runs)
         ]
 
-    def start(self) -> None:
-        """Start the threads."""
+    def start(self, store: Callable[[Effects], None] | None = None) -> None:
+        """Start the threads. Each time that effects are taken, `store` is given them first."""
+        self._store = store
         for thread in self._threads:
             thread.start()
 
@@ -74,7 +74,7 @@ class Worker:
         return await future
 
     def submit(self, works: Sequence[Work]) -> None:
-        """Hand over work, whose `answered` is called when it has its outcome or its error."""
+        """Queue work; its `answered` is called when it has its outcome or its error."""
         if self._stopping:
             for work in works:
                 work.error = _stopped()
@@ -84,7 +84,7 @@ class Worker:
         self._nothing_pending.clear()
         try:
             for work in works:
-                self._engine.submit(work)
+                self.engine.submit(work)
         except Exception as error:
             self._crash(error)
             return
@@ -92,9 +92,9 @@ class Worker:
 
     def ask(self, work: Work) -> asyncio.Future[Any]:
         """
-        Hand over work; the future gets its outcome or its error.
+        Queue work; the future gets its outcome or its error.
 
-        Cancelling the future drops the work if it waits, or stops it after the turn under way.
+        Cancelling the future drops work that waits, and stops a chunk after the turn under way.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
         work.answered = lambda done: _settle(future, done.outcome, done.error)
@@ -107,13 +107,13 @@ class Worker:
         if not self._stopping:
             self._advance_soon()
 
-    def give_up(self, work: Work) -> None:
-        """Answer work that has an error and that the engine does not know of."""
+    def fail(self, work: Work) -> None:
+        """Answer work that has an error and that is not in the engine."""
         self._answer([work])
 
     async def drain(self, seconds: float) -> bool:
-        """Refuse new work, wait that long for the work there is; whether all was finished."""
-        self._engine.draining = True
+        """Refuse new work and wait at most `seconds` for the rest; whether all was finished."""
+        self.engine.lifecycle.drain()
         try:
             await asyncio.wait_for(self._nothing_pending.wait(), seconds)
         except TimeoutError:
@@ -132,20 +132,20 @@ class Worker:
         self._fail_all(_stopped())
 
     def _run(self) -> None:
-        """On a thread of the worker's: run turns until told to end."""
+        """On a thread of the worker: run turns until there is None."""
         while (turn := self._turns.get()) is not None:
             turn.run()
             try:
                 self._loop.call_soon_threadsafe(self._ran, turn)
             except RuntimeError:
-                return  # the loop has closed: nobody is left to answer
+                return  # the loop has closed, so there is no call left to answer
 
     def _ran(self, turn: Turn) -> None:
         self._begun.discard(turn)
         if self._stopping:
             return
         try:
-            self._engine.commit(turn)
+            self.engine.commit(turn)
         except Exception as error:
             self._crash(error)
             return
@@ -154,11 +154,11 @@ class Worker:
         self._advance()
 
     def _perform_calls(self) -> None:
-        """Do what is to be done between two turns."""
+        """Do all calls that wait for the moment between two turns."""
         while self._calls:
             call, future = self._calls.popleft()
             if future.done():
-                continue  # nobody waits any more
+                continue  # its caller was cancelled
             try:
                 future.set_result(call())
             except Exception as error:
@@ -167,36 +167,37 @@ class Worker:
         self._expire_in_time()
 
     def _advance_soon(self) -> None:
-        """Advance once all that has arrived together is scheduled."""
+        """Advance after the callbacks that are ready, which may bring work for the same batch."""
         if not self._is_due:
             self._is_due = True
             self._loop.call_soon(self._advance)
 
     def _advance(self) -> None:
-        """Begin turns, or make one if it is short; answer what is finished."""
+        """Begin turns, or make one if it is short; then pass on the effects so far."""
         self._is_due = False
         if self._stopping:
             return
         try:
             self._begin()
-            self.advance_store()
-            finished = self._engine.finished()
+            effects = self.engine.take_effects()
+            if self._store is not None:
+                self._store(effects)
         except Exception as error:
             self._crash(error)
             return
-        self._answer(finished)
-        if self._engine.busy and not self._begun:
+        self._answer(effects.finished)
+        if self.engine.busy and not self._begun:
             self._advance_soon()
 
     def _begin(self) -> None:
-        """Hand turns to the threads, one more than they run, so that none waits for its next."""
-        while self._engine.can_schedule and not self._calls:
-            turn = self._engine.schedule()
+        """Queue turns for the threads, one more than these run, or make a short one here."""
+        while self.engine.can_schedule and not self._calls:
+            turn = self.engine.schedule()
             if turn is None:
                 return
             if turn.short and not self._begun:
                 turn.run()
-                self._engine.commit(turn)
+                self.engine.commit(turn)
                 return
             self._begun.add(turn)
             self._turns.put(turn)
@@ -209,8 +210,8 @@ class Worker:
             self._nothing_pending.set()
 
     def _expire_in_time(self) -> None:
-        """See to it that sessions expire when their time comes, the next one above all."""
-        seconds = self._engine.seconds_to_deadline()
+        """Set the timer to the next deadline of a session."""
+        seconds = self.engine.lifecycle.seconds_to_deadline()
         if seconds is None or self._stopping:
             return
         when = self._loop.time() + seconds
@@ -222,7 +223,7 @@ class Worker:
     def _expire(self) -> None:
         self._expiry = None
         try:
-            self._engine.expire()
+            self.engine.lifecycle.expire()
         except Exception as error:
             self._crash(error)
             return

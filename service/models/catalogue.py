@@ -1,4 +1,4 @@
-"""The catalogue: which versions of models there are, and their networks, loaded when needed."""
+"""The catalogue: the versions of models, and their networks, loaded when needed."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ log = logging.getLogger(__name__)
 
 class Catalogue:
     """
-    Knows every version that can be served here, and holds the networks that were loaded.
+    Holds every version that can be served here, and the networks that were loaded.
 
-    A version is known while its file is in the folder, while it is the one for new sessions, or
-    while somebody uses it. Belongs to the event loop.
+    A version is held while its file is in the folder, while new sessions are opened on it, or while
+    a session or a call uses it. Belongs to the event loop.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
@@ -96,7 +96,7 @@ class Catalogue:
         return self._current.get(version.model) == version
 
     def is_needed(self, model: str) -> bool:
-        """Whether a model is to be loaded before a session asks for it: named, or loaded so far."""
+        """Whether a new version is loaded at once: the model is named, or was loaded so far."""
         version = self._current.get(model)
         return model in self.named or version in self.networks or version in self._loading
 
@@ -119,7 +119,7 @@ class Catalogue:
 
     async def load(self, version: Version) -> None:
         """
-        Have a version's network in `networks`; whoever asks while it loads waits with others.
+        Have a version's network in `networks`; callers that ask while it loads wait for one load.
 
         Raises as `using`.
         """
@@ -131,20 +131,20 @@ class Catalogue:
             task = asyncio.create_task(self._load(file))
             task.add_done_callback(lambda _: self._loading.pop(version))
             self._loading[version] = task
-        # One who stops waiting must not stop the loading that others wait for.
+        # If one caller is cancelled, the loading goes on for the others.
         await asyncio.shield(task)
 
     def at(self, place: Place) -> Version | None:
-        """The version whose file is in a place of the folder, as far as it was taken over."""
+        """The version whose file is at a place of the folder, once it was taken over."""
         return self._places.get(place)
 
-    def know(self, file: ModelFile) -> None:
-        """Make a version known, for those who use it."""
+    def hold(self, file: ModelFile) -> None:
+        """Hold a version, so that it can be used."""
         self._files.setdefault(file.version, file)
 
     def put(self, place: Place, file: ModelFile) -> None:
         """Note that a place of the folder has that file; new sessions follow at once."""
-        self.know(file)
+        self.hold(file)
         self._places[place] = file.version
         if place.is_current:
             self._current[place.model] = file.version
@@ -156,7 +156,7 @@ class Catalogue:
             self._current.pop(place.model, None)
 
     async def tidy(self, has_sessions: Callable[[Version], bool]) -> None:
-        """Forget versions that nobody needs, and unload those that nobody uses but new sessions."""
+        """Drop unused versions whose file is gone; unload old ones that have no session."""
         there = {*self._places.values(), *self._current.values()}
         unloaded = []
         for version in list(self._files):
@@ -170,7 +170,7 @@ class Catalogue:
                 log.info("model unloaded", extra=version._asdict())
         self._users = +self._users
         if unloaded:
-            # To free a network takes long enough to be noticed by who waits for a step.
+            # On a thread: freeing a network takes long enough to delay steps.
             await asyncio.to_thread(unloaded.clear)
 
     async def _load(self, file: ModelFile) -> None:
@@ -210,7 +210,8 @@ def _named(models: str) -> tuple[str, ...]:
 
 def _unknown(model: str) -> ModelUnknown:
     return ModelUnknown(
-        f"model {model[:128]!r} is not served here; ListModels tells which are", model=model[:128]
+        f"model {model[:128]!r} is not served here; ListModels lists those that are",
+        model=model[:128],
     )
 
 

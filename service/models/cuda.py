@@ -44,14 +44,14 @@ REQUIREMENTS = {
         libraries=("libcudart.so.13", "libcublasLt.so.13", "libcublas.so.13", "libcurand.so.10"),
     ),
 }
-"""By major version of CUDA, which an onnxruntime-gpu tells: from PyPI, 12 to 1.26, 13 from 1.27."""
+"""By the major version of CUDA that onnxruntime-gpu is built for: on PyPI 13 since 1.27."""
 
 _LINKED_UNTIL_1_27 = {
     12: ("libcufft.so.11", "libcudnn.so.9"),
     13: ("libcufft.so.12", "libcudnn.so.9"),
 }
 """
-What onnxruntime 1.28 and later load only for operators that want it.
+Libraries that onnxruntime 1.28 and later load only for operators that need them.
 
 https://github.com/microsoft/onnxruntime/pull/29252 and 29808.
 """

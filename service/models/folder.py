@@ -61,7 +61,7 @@ class ModelFolder:
     def __init__(
         self, folder: Path, named: Iterable[str], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Look at the models named, or at all; the clock gives seconds."""
+        """Look at the models named, or at all if none is; the clock gives seconds."""
         self._folder = folder
         self._named = frozenset(named)
         self._clock = clock
@@ -95,7 +95,7 @@ class ModelFolder:
 
     def look(self) -> list[Change]:
         """
-        What has changed since it was told last, others than model.onnx first, files gone last.
+        What has changed since the last call: other files before model.onnx, and files gone last.
 
         A file counts once two looks found it the same, so that none is read while it is written,
         and none is missed while it is replaced. Raises OSError where the folder cannot be read.
@@ -130,7 +130,7 @@ class ModelFolder:
             found = ModelInvalid(f"cannot read {place.path}: {error.strerror}")
             self._unreadable[place] = self._clock() + RETRY_SECONDS
         if file_stamp(place.path) != stamp:
-            return None  # it has changed meanwhile, so the next look sees to it
+            return None  # it has changed meanwhile: the next look reads it
         self._taken[place] = stamp
         return Change(place, found)
 
@@ -143,7 +143,7 @@ class ModelFolder:
 
     def _places(self) -> Iterator[Place]:
         """Plain names in the folder, so that no setting leads elsewhere."""
-        # Where there is none, that is sooner a mishap than the wish to serve nothing.
+        # A folder that is missing is more likely a mistake than a wish to serve nothing.
         for model in sorted(os.listdir(self._folder)):
             if model.startswith("."):
                 continue

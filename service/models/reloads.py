@@ -23,10 +23,10 @@ _OUTCOMES = ("taken", "failed", "removed")
 
 class Reloads:
     """
-    Looks at the folder of models now and then, on the event loop; what takes long is on a thread.
+    Looks at the folder of models every second, on the event loop; slow work is on a thread.
 
     A version for new sessions takes over once it is loaded, if the one before it was, so that
-    nobody waits for it. One that cannot be loaded changes nothing.
+    no session waits for it. One that cannot be loaded changes nothing.
     """
 
     def __init__(
@@ -44,13 +44,13 @@ class Reloads:
         self._looking = asyncio.create_task(self._look_again_and_again())
 
     async def stop(self) -> None:
-        """Look no more. A network being loaded is thrown away."""
+        """Stop looking. A network that is being loaded is thrown away."""
         self._looking.cancel()
         with suppress(asyncio.CancelledError):
             await self._looking
 
     async def look(self) -> None:
-        """Take over what has changed, and let go of what nobody needs any more."""
+        """Take over what has changed, and drop versions that are no longer used."""
         try:
             changes = await asyncio.to_thread(self._catalogue.folder.look)
         except OSError as error:
@@ -96,6 +96,6 @@ class Reloads:
     async def _take_over(self, place: Place, file: ModelFile) -> None:
         """Load a version that new sessions are about to need; then have them opened on it."""
         if place.is_current and self._catalogue.is_needed(place.model):
-            self._catalogue.know(file)
+            self._catalogue.hold(file)
             await self._catalogue.load(file.version)
         self._catalogue.put(place, file)

@@ -8,7 +8,7 @@ from service.models.runtime import BoundRun, Network
 from service.spec import Float32
 
 _FIRST_CAPACITY = 8
-MOST_BINDINGS = 512
+MAX_BINDINGS = 512
 """Kinds of runs that buffers are kept for: batch sizes, ticks, what is traced, for each turn."""
 
 _ROWS_MOVED = 256
@@ -18,8 +18,8 @@ class Slab:
     """
     The state of all resident sessions of one network at one memory size.
 
-    Grows by doubling, so that a slot costs what its state costs. All rows of a session lie at its
-    slot; nobody else reads or writes them.
+    Grows by doubling, so that a slot costs no more than about twice its state. All rows of a
+    session lie at its slot; no other session reads or writes them.
     """
 
     def __init__(self, network: Network, locations: int) -> None:
@@ -54,7 +54,7 @@ class Slab:
 
     def reset(self, slot: int) -> None:
         """Set a slot to the model's initial state."""
-        # Made anew: kept, it would take as much memory as a session, for each number of locations.
+        # Made anew each time: kept, it would take as much memory as one session in each slab.
         initial = {
             tensor.name: tensor.initial_value(self.locations)[None]
             for tensor in self.network.spec.state
@@ -75,7 +75,7 @@ class Slab:
 
     def bind(self, rows: int, traced: frozenset[str], ticks: int = 1, buffers: int = 0) -> BoundRun:
         """
-        Buffers for so many ticks of at least that many rows; the same ones for the same request.
+        Buffers for `ticks` ticks of at least `rows` rows; the same ones for the same request.
 
         There are as many sets of them as numbers of `buffers`, so that one can be filled while
         others are run. They are good until the next `acquire`, which may move the slab.
@@ -85,7 +85,7 @@ class Slab:
         key = (batch, traced, ticks, buffers)
         bound = self._bindings.get(key)
         if bound is None:
-            if len(self._bindings) >= MOST_BINDINGS:
+            if len(self._bindings) >= MAX_BINDINGS:
                 self._bindings.clear()
             bound = self.network.bind(self._tensors, batch, self.locations, traced, ticks)
             self._bindings[key] = bound

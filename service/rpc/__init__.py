@@ -1,1 +1,1 @@
-"""All that knows a gRPC call."""
+"""gRPC calls: everything that handles a call, from its interceptors to its answer."""

@@ -1,4 +1,4 @@
-"""What the unary RPCs and the stream share: opening sessions and stepping chunks."""
+"""What the unary RPCs and the stream share: opening sessions, and reaching them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,22 @@ from service import codec
 from service.auth.principal import Principal
 from service.engine import checkpoint
 from service.engine.checkpoint import Checkpoint
-from service.engine.engine import Engine
-from service.engine.saving import Policy
-from service.engine.sessions import Session, check_session_id, moved, taken
-from service.engine.views import SessionView
-from service.engine.work import Chunk, Operation, Work
-from service.errors import CheckpointForeign, ModelVersionUnknown, NtmError
+from service.engine.durability import Policy, SessionView
+from service.engine.sessions import (
+    Operation,
+    Session,
+    check_session_id,
+    closed_error,
+    exists_error,
+)
+from service.engine.work import Chunk
+from service.errors import CheckpointForeign, ModelVersionUnknown, NtmError, SessionMoved
 from service.loop.keeper import Keeper
 from service.loop.worker import Worker
 from service.models.catalogue import Catalogue
 from service.models.version import Version
 from service.rpc.spans import Spans
+from service.session_ref import SERVER, SessionRef
 from service.telemetry.metrics import Metrics
 
 T = TypeVar("T")
@@ -36,27 +41,31 @@ class AboutSession(Protocol):
     epoch: int
 
 
-class Steps:
-    """Decodes what reaches the engine and encodes what comes back, counting bytes."""
+def session_ref(request: AboutSession, principal: Principal) -> SessionRef:
+    """The session that a principal names in a request."""
+    return SessionRef(request.session_id, principal.caller, request.epoch)
+
+
+class Calls:
+    """Takes what calls ask for to the engine, and waits for the answer."""
 
     def __init__(
         self,
         catalogue: Catalogue,
-        engine: Engine,
         worker: Worker,
         keeper: Keeper | None,
         metrics: Metrics,
         spans: Spans,
     ) -> None:
-        """Reach the engine through its worker, and where there is a store, sessions in it."""
+        """Reach the engine through its worker and, where there is a store, stored sessions."""
+        self.catalogue = catalogue
+        self.lifecycle = worker.engine.lifecycle
+        self.worker = worker
+        self.metrics = metrics
         self.spans = spans
         self._keeper = keeper
-        self._catalogue = catalogue
-        self._engine = engine
-        self._worker = worker
-        self._metrics = metrics
         self._opening: dict[str, asyncio.Event] = {}
-        """By the ids that clients have chosen for sessions that are being opened."""
+        """Set once the opening of a session is done, by the id that its client chose."""
 
     async def open(
         self, request: ntm_pb2.CreateSessionRequest, principal: Principal
@@ -64,7 +73,7 @@ class Steps:
         """
         Open a session; the first of a version waits until its network is loaded.
 
-        One whose id its client has chosen is opened once, however often it is asked for.
+        A session whose id its client chose is opened once, however often it is asked for.
         """
         start = checkpoint.decode(request.checkpoint) if request.checkpoint else None
         if not request.session_id:
@@ -81,7 +90,7 @@ class Steps:
         self, request: ntm_pb2.CreateSessionRequest, start: Checkpoint | None, principal: Principal
     ) -> SessionView:
         version = self._version(request, start)
-        async with self._catalogue.using(version):
+        async with self.catalogue.using(version):
             return await self._open(
                 version,
                 request.locations,
@@ -96,34 +105,35 @@ class Steps:
         self, request: ntm_pb2.CreateSessionRequest, start: Checkpoint | None, principal: Principal
     ) -> SessionView:
         """
-        The session of the id that its client has chosen: a new one, or that which it was before.
+        The session of the id that its client chose: a new one, or the one opened before.
 
         Raises:
-            SessionExists: it is not as asked for, has made steps, or is somebody else's.
+            SessionExists: it is not as asked for, has made steps, or is another caller's.
             SessionDeleted, SessionExpired, SessionFailed: there was one.
         """
         session_id = request.session_id
-        if not self._engine.has(session_id, principal.caller):
+        ref = SessionRef(session_id, principal.caller, 0)
+        sessions = self.lifecycle.sessions
+        if not sessions.has(ref):
             await self._new(request, start, principal)
             if self._keeper is None or await self._keeper.enter(session_id):
-                return self._engine.describe(session_id)
-            if not self._engine.has(session_id, principal.caller):
-                raise moved(session_id)
-        view = await self.describe(session_id, principal, 0)
+                return self.lifecycle.describe(ref)
+            if not sessions.has(ref):
+                raise closed_error(SessionMoved, session_id)
+        view = await self.describe(ref)
         if not codec.is_as_asked(view, request):
-            raise taken(session_id)
+            raise exists_error(session_id)
         if start is not None:
-            asking = ntm_pb2.CheckpointSessionRequest(session_id=session_id)
-            view, there = await self.operate(asking, self._engine.checkpoint, principal)
+            view, there = await self.operate(ref, self.lifecycle.checkpoint)
             if not checkpoint.are_equal(there, start):
-                raise taken(session_id)
+                raise exists_error(session_id)
         elif view.next_step:
-            raise taken(session_id)
+            raise exists_error(session_id)
         return view
 
     @asynccontextmanager
     async def _alone(self, session_id: str) -> AsyncIterator[None]:
-        """One at a time of those who open a session of the same id."""
+        """Open one session at a time of the same id."""
         while opening := self._opening.get(session_id):
             await opening.wait()
         done = self._opening[session_id] = asyncio.Event()
@@ -137,15 +147,13 @@ class Steps:
         self, request: ntm_pb2.ForkSessionRequest, principal: Principal
     ) -> ntm_pb2.Session:
         """Open a session with another one's state, once that one's waiting chunks have run."""
-        source = await self.about(
-            self._engine.describe, request.session_id, principal, request.epoch
-        )
+        source = await self.look(self.lifecycle.describe, session_ref(request, principal))
         timeout = codec.idle_timeout_seconds(request)
         if timeout is None:
             timeout = source.idle_timeout_seconds
         # The slot comes first: to find one may move the slab, for which no run may be under way.
         version = Version(source.model, source.content_hash)
-        async with self._catalogue.using(version):
+        async with self.catalogue.using(version):
             fork = await self._open(
                 version,
                 source.locations,
@@ -155,9 +163,9 @@ class Steps:
                 source.durability,
                 is_begun=False,
             )
-        copy = partial(self._engine.fork, fork_id=fork.id)
+        copy = partial(self.lifecycle.fork, fork=SessionRef(fork.id, principal.caller, 0))
         try:
-            view: SessionView = await self.operate(request, copy, principal)
+            view: SessionView = await self.operate(session_ref(request, principal), copy)
         except BaseException:
             await self._undo(fork.id)
             raise
@@ -165,50 +173,47 @@ class Steps:
             await self._keep(self._keeper, fork.id)
         return codec.session(view)
 
-    async def describe(
-        self, session_id: str, principal: Principal, known_epoch: int
-    ) -> SessionView:
-        """A session as it is, wherever it went meanwhile."""
+    async def describe(self, ref: SessionRef) -> SessionView:
+        """
+        A session as it is, at whichever replica it was last.
+
+        The store says in which epoch the session is owned. If that is later than the epoch of the
+        view, another replica has taken the session over, and it is looked up again.
+        """
         while True:
-            view = await self.about(self._engine.describe, session_id, principal, known_epoch)
+            view = await self.look(self.lifecycle.describe, ref)
             if self._keeper is None:
                 return view
-            known_epoch = await self._keeper.epoch(session_id)
-            if known_epoch <= view.epoch:
+            epoch = await self._keeper.epoch(ref.id)
+            if epoch <= view.epoch:
                 return view
+            ref = ref._replace(epoch=epoch)
 
-    async def about(
-        self,
-        look: Callable[[str, str, int], T],
-        session_id: str,
-        principal: Principal,
-        known_epoch: int,
-    ) -> T:
+    async def look(self, look: Callable[[SessionRef], T], ref: SessionRef) -> T:
         """
-        What the engine's `look` tells of a session, which is woken first if need be.
+        The result of `look`, a method of the lifecycle; the session is woken first if need be.
 
-        Also where this replica was passed over, as one shows who knows a later epoch.
+        Also if the caller knows a later epoch than this replica: the copy here is then closed, and
+        the session claimed from the store.
         """
         while True:
             try:
-                return await self._worker.call(look, session_id, principal.caller, known_epoch)
+                return await self.worker.call(look, ref)
             except NtmError:
-                may_be = self._engine.may_be_stored(session_id, principal.caller, known_epoch)
-                if self._keeper is None or not may_be:
+                if self._keeper is None or not self.lifecycle.may_be_stored(ref):
                     raise
-            # It may have to make room for another one before it is looked at.
-            await self._keeper.wake(session_id)
-            known_epoch = 0  # no epoch is later than that of who has claimed it
+            # It can go to sleep again before it is looked at, to make room for another one.
+            await self._keeper.wake(ref.id)
+            ref = ref._replace(epoch=0)  # just claimed, so that no caller knows a later epoch
 
     async def step(self, message: ntm_pb2.Chunk, principal: Principal) -> ntm_pb2.StepResponse:
         """Make the steps of a chunk."""
-        self._metrics.received_bytes.inc(len(message.inputs))
-        chunk = codec.chunk(message)
-        chunk.caller = principal.caller
+        self.metrics.received_bytes.inc(len(message.inputs))
+        chunk = codec.chunk(message, principal.caller)
         if parent := self.spans.parent():
             chunk.runs = []
         try:
-            await self._worker.ask(chunk)
+            await self.worker.ask(chunk)
         finally:
             if parent:
                 self.spans.record(chunk, parent)
@@ -218,39 +223,35 @@ class Steps:
         return response
 
     def replied(self, chunks: Sequence[Chunk], sent_bytes: int) -> None:
-        """Count that gRPC has taken the replies to chunks, of so many bytes."""
-        now = self._engine.now()
+        """Count the replies to chunks, once gRPC has taken them; `sent_bytes` is their size."""
+        now = self.lifecycle.now()
         for chunk in chunks:
             seconds = now - chunk.finished_seconds
-            self._metrics.reply_seconds.labels(chunk.model).observe_one(seconds)
-        self._metrics.sent_bytes.inc(sent_bytes)
+            self.metrics.reply_seconds.labels(chunk.model).observe_one(seconds)
+        self.metrics.sent_bytes.inc(sent_bytes)
 
-    def submit(self, works: Sequence[Work]) -> None:
-        """Queue work; its `answered` is called when it is finished."""
-        self._worker.submit(works)
-
-    def closing(self, session_id: str) -> Operation:
+    def closing(self, ref: SessionRef) -> Operation:
         """The closing of a session, as work that waits for the session's chunks."""
-        return Operation(session_id, self._engine.close)
+        return Operation(ref, self.lifecycle.close)
 
     def _version(self, request: ntm_pb2.CreateSessionRequest, start: Checkpoint | None) -> Version:
         """
-        The version that a new session is to be on: the one asked for, or the checkpoint's.
+        The version of a new session: the one asked for, else the checkpoint's, else the current.
 
         Raises:
             ModelUnknown: new sessions cannot be opened on that model.
-            ModelVersionUnknown, CheckpointForeign: it has not that version.
+            ModelVersionUnknown, CheckpointForeign: the model has no such version here.
         """
-        current = self._catalogue.current(request.model)
+        current = self.catalogue.current(request.model)
         version = Version(request.model, request.content_hash)
         if request.content_hash:
-            self._catalogue.file(version)
+            self.catalogue.file(version)
             return version
         if start is None:
             return current
         version = Version(request.model, start.content_hash)
         try:
-            self._catalogue.file(version)
+            self.catalogue.file(version)
         except ModelVersionUnknown as error:
             raise CheckpointForeign(
                 f"the checkpoint is of another model, or of a version that is not here: "
@@ -263,14 +264,14 @@ class Steps:
     async def _open(
         self, *arguments: Any, session_id: str = "", is_begun: bool = True
     ) -> SessionView:
-        opening = partial(self._engine.open, *arguments, session_id=session_id, is_begun=is_begun)
+        opening = partial(self.lifecycle.open, *arguments, session_id=session_id, is_begun=is_begun)
         if self._keeper is None:
-            return await self._worker.call(opening)
+            return await self.worker.call(opening)
         async with self._keeper.place():
-            return await self._worker.call(opening)
+            return await self.worker.call(opening)
 
     async def _keep(self, keeper: Keeper, session_id: str) -> None:
-        """Have a new session in the store before its client hears of it."""
+        """Store a new session before its client gets the answer; if that fails, there is none."""
         try:
             await keeper.keep(session_id)
         except BaseException:
@@ -279,13 +280,9 @@ class Steps:
 
     async def _undo(self, session_id: str) -> None:
         with suppress(NtmError):
-            await asyncio.shield(self._worker.call(self._engine.delete, session_id))
+            ref = SessionRef(session_id, SERVER, 0)
+            await asyncio.shield(self.worker.call(self.lifecycle.delete, ref))
 
-    def operate(
-        self, request: AboutSession, action: Callable[[Session], Any], principal: Principal
-    ) -> asyncio.Future[Any]:
+    def operate(self, ref: SessionRef, action: Callable[[Session], Any]) -> asyncio.Future[Any]:
         """Queue an operation behind the session's chunks; the future gets its result."""
-        operation = Operation(request.session_id, action)
-        operation.caller = principal.caller
-        operation.known_epoch = request.epoch
-        return self._worker.ask(operation)
+        return self.worker.ask(Operation(ref, action))

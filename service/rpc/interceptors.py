@@ -1,83 +1,165 @@
-"""Around every call: who makes it, whether there is room, and its error as gRPC tells it."""
+"""
+Around every call: outside its span, time and log line; inside its principal, room and error.
+
+`ObservingInterceptor` is the outer one. It sees the code with which a call ends, also where
+`CallInterceptor` refuses the call.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import re
+import secrets
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn, TypeAlias
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
 
 from service import codec
 from service.auth.authentication import Authentication
-from service.auth.principal import PRINCIPAL, READ, STEP, Principal
+from service.auth.principal import PRINCIPAL, Principal
 from service.errors import CapacityExceeded, NtmError, PermissionDenied, Unauthenticated
 from service.rpc import status
-from service.rpc.observation import HEALTH_PREFIX, PREFIX
+from service.rpc.spans import Spans
 from service.settings import Settings
-from service.telemetry.logs import call_fields, session_tag
+from service.telemetry.logs import AccessLog, call_fields, session_tag
 from service.telemetry.metrics import Metrics
 
-SCOPES = {
-    "ListModels": READ,
-    "GetModel": READ,
-    "CreateSession": STEP,
-    "GetSession": READ,
-    "ListSessions": READ,
-    "ResetSession": STEP,
-    "CheckpointSession": READ,
-    "RestoreSession": STEP,
-    "ForkSession": STEP,
-    "DeleteSession": STEP,
-    "ReadMemory": READ,
-    "Step": STEP,
-    "StreamSteps": STEP,
-}
-"""The scope that each RPC needs; one that is not here cannot be called."""
+PREFIX = "/ntm.v1.NtmService/"
+HEALTH_PREFIX = "/grpc.health.v1.Health/"
+STREAM = "StreamSteps"
+"""The one RPC of our service that is not unary."""
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Behaviour: TypeAlias = Callable[..., Any]
+Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]"
+
+B = TypeVar("B", bound=Behaviour)
+
+_REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
+
+
+def needs(scope: str) -> Callable[[B], B]:
+    """Say which scope the token of a caller needs for an RPC; every RPC of our service says so."""
+
+    def mark(behaviour: B) -> B:
+        behaviour.scope = scope  # type: ignore[attr-defined]
+        return behaviour
+
+    return mark
+
+
+def scopes(servicer: type) -> dict[str, str]:
+    """By RPC, the scope that the servicer's method says that it needs."""
+    methods = vars(servicer).items()
+    return {name: method.scope for name, method in methods if hasattr(method, "scope")}
+
+
+class ObservingInterceptor(grpc.aio.ServerInterceptor):
+    """Makes the span of every call, counts it and logs it; errors pass through unchanged."""
+
+    def __init__(self, metrics: Metrics, access_log: AccessLog, spans: Spans) -> None:
+        self._metrics = metrics
+        self._access_log = access_log
+        self._spans = spans
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler | None:
+        """Wrap every handler but those of health checks."""
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method.startswith(HEALTH_PREFIX):
+            return handler
+        name = method.removeprefix(PREFIX)
+        coders = handler.request_deserializer, handler.response_serializer
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(
+                self._observed(handler.unary_unary, name), *coders
+            )
+        assert handler.stream_stream is not None, f"{method} is of a kind that is not wrapped"
+        return grpc.stream_stream_rpc_method_handler(
+            self._observed(handler.stream_stream, name), *coders
+        )
+
+    def _observed(self, behaviour: Behaviour, method: str) -> Behaviour:
+        async def call(request: object, context: Context) -> object:
+            started = time.perf_counter()
+            metadata = context.invocation_metadata() or ()
+            call_fields.set({"request_id": _request_id(metadata)})
+            code = grpc.StatusCode.OK
+            try:
+                with self._spans.call(method, metadata):
+                    answer = behaviour(request, context)
+                    request = None  # gRPC keeps this frame in a cycle until it is collected
+                    return await answer
+            except asyncio.CancelledError:
+                code = grpc.StatusCode.CANCELLED
+                raise
+            except grpc.aio.AbortError:
+                code = context.code()
+                raise
+            except Exception:
+                code = grpc.StatusCode.UNKNOWN  # what gRPC makes of it
+                raise
+            finally:
+                seconds = time.perf_counter() - started
+                self._count(method, code.name, seconds)
+                self._access_log.note(
+                    code.name, method=method, seconds=round(seconds, 6), peer=context.peer()
+                )
+
+        return call
+
+    def _count(self, method: str, code: str, seconds: float) -> None:
+        if method == STREAM:
+            self._metrics.streams_ended.labels(code).inc()
+        else:
+            self._metrics.rpc_seconds.labels(method, code).observe(seconds)
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """
-    Lets in those who may call, while there is room, and turns errors into codes with details.
+    Lets in callers with the right scope while there is room; gives errors their code and details.
 
-    Health checks are open to all. Reflection is for every principal, whatever its scopes.
+    Health checks are open to every caller. Reflection is open to every principal.
     """
 
     def __init__(
-        self, authentication: Authentication, settings: Settings, metrics: Metrics
+        self,
+        authentication: Authentication,
+        scopes: Mapping[str, str],
+        settings: Settings,
+        metrics: Metrics,
     ) -> None:
-        """Count in these metrics."""
+        """An RPC of our service that is not in `scopes` is refused to every caller."""
         self._authentication = authentication
+        self._scopes = scopes
         self._settings = settings
         self._metrics = metrics
         self._under_way = 0
 
     async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
         """Wrap every handler but those of health checks; refuse before any request is read."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
         if handler is None or method.startswith(HEALTH_PREFIX):
             return handler
-        name = method.removeprefix(PREFIX)
-        scope = SCOPES[name] if method.startswith(PREFIX) else None
         try:
             self._check_room()
             principal = self._authentication.by_token(handler_call_details.invocation_metadata)
-            _check_scope(principal, name, scope)
+            if method.startswith(PREFIX):
+                self._check_scope(principal, method.removeprefix(PREFIX))
         except NtmError as error:
             return grpc.stream_stream_rpc_method_handler(self._refusal(error))
-        # Ours get the bytes of messages: what gRPC cannot decode it would tell as UNKNOWN.
+        # Our handlers get the bytes of a request: gRPC answers one that it cannot decode with
+        # INTERNAL or UNKNOWN, and we with INVALID_ARGUMENT.
         if handler.unary_unary is not None:
             unary = self._unary(handler, principal)
             return grpc.unary_unary_rpc_method_handler(unary, None, handler.response_serializer)
@@ -99,7 +181,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     call_fields.get()["session"] = session_tag(session)
                 return await behaviour(request, context)
             except Exception as error:
-                content = b""  # gRPC keeps this frame, in a circle, until it is collected
+                content = b""  # gRPC keeps this frame in a cycle until it is collected
                 await self._abort(context, status.known(error))
             finally:
                 self._under_way -= 1
@@ -126,7 +208,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return call
 
     def _admit(self, principal: Principal | None, context: Context) -> Principal:
-        """Note who makes the call, as its connection says unless its token did."""
+        """Note the principal of the call: from its token, else from its connection."""
         caller = principal or self._authentication.by_connection(context)
         PRINCIPAL.set(caller)
         if caller.is_authenticated:
@@ -141,6 +223,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 limit="max_calls",
             )
 
+    def _check_scope(self, principal: Principal | None, method: str) -> None:
+        """Refuse a token without the scope that the RPC needs; other callers have every scope."""
+        scope = self._scopes.get(method)
+        if scope is None:
+            raise NtmError(f"{method} names no scope that it needs, so it cannot be called")
+        if principal is not None and scope not in principal.scopes:
+            raise PermissionDenied(
+                f"{method} needs the scope {scope!r}, which {principal.name[:64]!r} does not have",
+                scope=scope,
+            )
+
     async def _abort(self, context: Context, error: NtmError) -> NoReturn:
         self._metrics.errors.labels(error.reason).inc()
         fields = call_fields.get()
@@ -149,17 +242,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         await context.abort(status.code(error), error.message, trailing)
 
 
-def _check_scope(principal: Principal | None, method: str, scope: str | None) -> None:
-    """Only tokens have scopes; who is known by its connection may do everything."""
-    if principal is not None and scope is not None and scope not in principal.scopes:
-        raise PermissionDenied(
-            f"{method} needs the scope {scope!r}, which {principal.name[:64]!r} does not have",
-            scope=scope,
-        )
-
-
 def _session(request: object) -> str:
-    """Id of the session that a request names, or nothing."""
+    """The id of the session that a request names; empty if it names none."""
     session_id: str = getattr(getattr(request, "chunk", request), "session_id", "")
     return session_id
 
@@ -186,3 +270,11 @@ async def _while_valid(principal: Principal, running: Awaitable[None]) -> None:
         raise Unauthenticated(
             "the token of this stream is no longer valid; open another stream with a new token"
         ) from None
+
+
+def _request_id(metadata: Iterable[tuple[str, str | bytes]]) -> str:
+    """The client's id of its request, if it is safe to log, else a new one."""
+    for key, value in metadata:
+        if key == "x-request-id" and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
+            return value
+    return secrets.token_hex(8)

@@ -7,26 +7,26 @@ from typing import Any
 from service.settings import Settings
 
 HANDSHAKE_SECONDS = 10.0
-"""How long a new connection may take to say what it wants; gRPC's own default is two minutes."""
+"""How long the handshake of a new connection may take; gRPC's own default is two minutes."""
 
 METADATA_BYTES = 16_384
 """Most metadata of a call; room for a large signed token."""
 
 CALLS_OF_A_CONNECTION = 1_024
-"""Calls under way at once on one connection; gRPC's clients let the next one wait."""
+"""Calls at once on one connection; in gRPC's clients the next call waits."""
 
 PING_SECONDS = 5.0
 """
-What lies between two pings of a client, at least; who pings faster is disconnected.
+Least time between two pings of a client; a client that pings faster is disconnected.
 
-A balancer may ask every ten, so that it soon leaves a server that hangs.
+A balancer may ping every ten seconds, to leave a server that hangs soon.
 """
 
 KEEPALIVE_SECONDS = 60.0
-"""How often a connection is asked whether its client is still there; if not, its calls end."""
+"""How often the server pings the client of a connection; its calls end without an answer."""
 
 ANSWER_SECONDS = 20.0
-"""How long the client has to answer that."""
+"""How long the client has to answer a ping."""
 
 IDLE_SECONDS = 900.0
 """How long a connection without a call is kept."""
@@ -37,10 +37,10 @@ def arguments(settings: Settings) -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = [
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
-        # Two servers on one port would each see half of a client's calls.
+        # Two servers could else share a port, and each would get half of a client's calls.
         ("grpc.so_reuseport", 0),
         ("grpc.server_handshake_timeout_ms", _milliseconds(HANDSHAKE_SECONDS)),
-        # Between the two, gRPC would refuse at random.
+        # gRPC refuses at random what lies between the two, so they are equal.
         ("grpc.max_metadata_size", METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", METADATA_BYTES),
         ("grpc.max_concurrent_streams", CALLS_OF_A_CONNECTION),

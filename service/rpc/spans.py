@@ -1,4 +1,4 @@
-"""The only user of OpenTelemetry: spans of calls, and of each chunk's wait and runs."""
+"""Spans of calls, and of each chunk's wait and runs; the only user of OpenTelemetry."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ SERVICE = "ntm.v1.NtmService"
 
 class Spans:
     """
-    Makes spans, as children of those that clients name in `traceparent` metadata.
+    Makes spans, as children of the spans that clients name in `traceparent` metadata.
 
-    Without an endpoint in the settings they go nowhere and cost next to nothing.
+    Without an endpoint in the settings spans are not recorded, and cost next to nothing.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -51,12 +51,12 @@ class Spans:
             context=extract(carrier),
             kind=SpanKind.SERVER,
             attributes=attributes,
-            record_exception=False,  # the server's log has what is not the client's doing
+            record_exception=False,  # the server's log has errors that are not the client's
         )
 
     @staticmethod
     def parent() -> Context | None:
-        """What the spans of this call's chunks belong under; None if nobody will see them."""
+        """The parent of the spans of this call's chunks; None if they would not be sent."""
         span = trace.get_current_span()
         return trace.set_span_in_context(span) if span.is_recording() else None
 
@@ -73,7 +73,7 @@ class Spans:
 
         started = nanoseconds(chunk.submitted_seconds) if chunk.submitted_seconds else None
         attributes: dict[str, str | int] = {
-            "ntm.session": session_tag(chunk.session_id),
+            "ntm.session": session_tag(chunk.ref.id),
             "ntm.model": chunk.model,
             "ntm.steps": chunk.done,
         }

@@ -16,27 +16,27 @@ from service.auth.principal import Principal
 from service.engine.work import Chunk, Work
 from service.errors import Draining, InvalidRequest
 from service.rpc import status
-from service.rpc.calls import Steps
+from service.rpc.calls import Calls
+from service.session_ref import SessionRef
 from service.settings import Settings
-from service.telemetry.metrics import Metrics
 
 MAX_UNANSWERED_OPERATIONS = 1024
 """Operations of a stream that are not answered yet; with this many, the stream is not read."""
 
-_MOST_OUTCOMES = 1024
-"""Outcomes in one message."""
+_MAX_OUTCOMES = 1024
+"""Most outcomes in one message."""
 
 _LARGE_MESSAGE_BYTES = 256 << 10
-"""A message takes no more outcomes once it is this large, so that others get their turn."""
+"""A message takes no more outcomes once it is this large, so that other calls get their turn."""
 
-_MOST_BEGUN = 128
-"""Operations begun before others get their turn; a message has room for a million."""
+_MAX_BEGUN = 128
+"""Operations begun before other calls get their turn; a message has room for a million."""
 
-_MOST_UNSENT_MESSAGES = 2
-"""Nothing more is read while replies of so many messages of the largest size are not sent."""
+_MAX_UNSENT_MESSAGES = 2
+"""Reading stops while unsent replies would fill this many messages of the largest size."""
 
 _ENVELOPE_BYTES = 128
-"""What an outcome may take in a message besides its outputs and traces, or its error."""
+"""Bytes of an outcome in a message besides its outputs and traces, or its error, at most."""
 
 
 class Stream:
@@ -50,20 +50,19 @@ class Stream:
 
     def __init__(
         self,
-        steps: Steps,
+        calls: Calls,
         context: grpc.aio.ServicerContext[Any, Any],
         principal: Principal,
         settings: Settings,
-        metrics: Metrics,
     ) -> None:
         """Prepare to serve the call of that context."""
-        self._steps = steps
+        self._calls = calls
         self._context = context
         self._principal = principal
         self._caller = principal.caller
         self._settings = settings
-        self._metrics = metrics
-        self._parent = steps.spans.parent()
+        self._metrics = calls.metrics
+        self._parent = calls.spans.parent()
         self._pending: set[Work] = set()
         self._opening: set[asyncio.Task[ntm_pb2.Session]] = set()
         self._ready: deque[Work | ntm_pb2.Outcome] = deque()
@@ -112,7 +111,7 @@ class Stream:
 
     async def _read(self) -> None:
         most = MAX_UNANSWERED_OPERATIONS
-        most_bytes = _MOST_UNSENT_MESSAGES * self._settings.max_message_bytes
+        most_bytes = _MAX_UNSENT_MESSAGES * self._settings.max_message_bytes
         while isinstance(content := await self._context.read(), bytes):
             operations = codec.request(ntm_pb2.StreamStepsRequest.FromString, content).operations
             first = 0
@@ -120,18 +119,19 @@ class Stream:
                 while self._unanswered >= most or self._unsent_bytes >= most_bytes:
                     self._answered.clear()
                     await self._answered.wait()
-                room = min(most - self._unanswered, _MOST_BEGUN)
+                room = min(most - self._unanswered, _MAX_BEGUN)
                 taken = self._start(operations[first : first + room])
                 first += taken
                 self._unanswered += taken
-                if taken == _MOST_BEGUN:
+                if taken == _MAX_BEGUN:
                     await asyncio.sleep(0)
 
     def _start(self, operations: Sequence[ntm_pb2.Operation]) -> int:
         """
-        Begin operations that came together, as far as one with traces; how many these are.
+        Begin operations of one message, up to the first with traces; returns how many.
 
-        Their chunks enter the engine's queue at once.
+        Their chunks enter the engine's queue together, so that one turn can step all of them.
+        Traces make replies large, so that the limit on unsent bytes is looked at after each.
         """
         works: list[Work] = []
         chunks: list[Chunk] = []
@@ -141,7 +141,7 @@ class Stream:
             kind = operation.WhichOneof("kind")
             work: Work
             if kind == "step":
-                work = chunk = codec.chunk(operation.step)
+                work = chunk = codec.chunk(operation.step, self._caller)
                 chunks.append(chunk)
                 received += chunk.inputs.nbytes
                 if self._parent:
@@ -151,16 +151,15 @@ class Stream:
                 if kind != "close":
                     self._start_alone(operation, kind)
                     continue
-                work = self._steps.closing(operation.close)
-                work.known_epoch = operation.epoch
+                ref = SessionRef(operation.close, self._caller, operation.epoch)
+                work = self._calls.closing(ref)
             work.tag = operation.tag
-            work.caller = self._caller
             work.answered = self._finish
             works.append(work)
-            if chunks and chunks[-1].selection:
+            if chunks and chunks[-1].selection.names:
                 break
         self._pending.update(works)
-        self._steps.submit(works)
+        self._calls.worker.submit(works)
         self._unsent_bytes += sum(chunk.reply_bytes for chunk in chunks)
         self._metrics.received_bytes.inc(received)
         self._metrics.operations.labels("step").inc(len(chunks))
@@ -168,7 +167,7 @@ class Stream:
 
     def _start_alone(self, operation: ntm_pb2.Operation, kind: str | None) -> None:
         if kind == "open":
-            opening = asyncio.ensure_future(self._steps.open(operation.open, self._principal))
+            opening = asyncio.ensure_future(self._calls.open(operation.open, self._principal))
             self._opening.add(opening)
             opening.add_done_callback(partial(self._opened, operation.tag))
         else:
@@ -188,7 +187,7 @@ class Stream:
     def _finish(self, work: Work) -> None:
         self._pending.discard(work)
         if self._parent and isinstance(work, Chunk):
-            self._steps.spans.record(work, self._parent)
+            self._calls.spans.record(work, self._parent)
         if work.error is None:
             self._put(work)
             return
@@ -213,21 +212,21 @@ class Stream:
                 response = ntm_pb2.StreamStepsResponse()
                 chunks, sent = self._fill(response)
                 await self._context.write(response)
-                self._steps.replied(chunks, sent)
+                self._calls.replied(chunks, sent)
                 self._unanswered -= len(response.outcomes)
                 self._answered.set()
 
     def _fill(self, response: ntm_pb2.StreamStepsResponse) -> tuple[list[Chunk], int]:
         """
-        Move the outcomes that are ready and fit into a message to this one: at least one.
+        Move outcomes that are ready into a message: at least one, and as many as fit.
 
-        Which chunks are among them, and how many bytes of outputs and traces.
+        Returns the chunks among them, and the bytes of their outputs and traces.
         """
         chunks: list[Chunk] = []
         outcomes = response.outcomes
         room = min(_LARGE_MESSAGE_BYTES, self._settings.max_message_bytes)
         sent = 0
-        while self._ready and len(outcomes) < _MOST_OUTCOMES:
+        while self._ready and len(outcomes) < _MAX_OUTCOMES:
             ready = self._ready[0]
             room -= _size(ready)
             if room < 0 and outcomes:
@@ -242,7 +241,7 @@ class Stream:
                 chunks.append(ready)
                 self._unsent_bytes -= ready.reply_bytes
             else:
-                outcome.closed = ready.session_id
+                outcome.closed = ready.ref.id
         return chunks, sent
 
 

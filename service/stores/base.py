@@ -1,4 +1,4 @@
-"""What a store of sessions promises; `directory_store` and `redis_store` keep the promise."""
+"""What a store of sessions promises; `directory` and `redis_store` keep the promise."""
 
 from __future__ import annotations
 
@@ -12,23 +12,29 @@ class Saved(NamedTuple):
 
     session_id: str
     epoch: int
-    """Of the owner that saves it: 1 for who opened the session, a later one with each `claim`."""
+    """Of the owner that saves it: 1 for the first owner, a later one with each `claim`."""
     record: bytes
     seconds: float
-    """How long it is to be kept at least, unless it is saved again; then it may be forgotten."""
+    """How long the store keeps it at least, unless it is saved again."""
 
 
 def name_of(session_id: str) -> str:
-    """What stores call a session, 64 hexadecimal digits: who knows an id may use the session."""
+    """
+    The name of a session in a store, 64 hexadecimal digits.
+
+    Not its id: where nobody is authenticated, knowing the id is enough to use the session, and a
+    reader of the store must not be able to.
+    """
     return hashlib.sha256(session_id.encode()).hexdigest()
 
 
 def epoch_after(epoch: int, unix_seconds: float) -> int:
     """
-    The epoch of who claims a session after that one.
+    The epoch of the owner that claims a session after that epoch.
 
-    It tells the time, in milliseconds: where all that was known of a session was forgotten and an
-    early owner has saved it again, those who had it in between are not met a second time.
+    It is the time in milliseconds, unless the clock is behind. If a store forgets a session, and an
+    early owner saves it again, the epoch of the next owner is still later than all that were given
+    before.
     """
     return max(epoch + 1, int(unix_seconds * 1_000))
 
@@ -53,7 +59,7 @@ class Store(Protocol):
 
         For each, whether it is kept as firmly as the store promises; False if it was refused, since
         another replica has claimed the session, or it was deleted. A session that the store does
-        not know is kept at any epoch.
+        not have is kept at any epoch.
         """
 
     async def claim(self, session_id: str) -> tuple[int, bytes] | None:
@@ -70,16 +76,16 @@ class Store(Protocol):
 
     async def open(self, session: Saved) -> tuple[int, bytes] | None:
         """
-        Claim a session, which is kept as this record first if the store does not know it.
+        Claim a session; if the store has none of that id, it first keeps this record.
 
-        The epoch and the record as by `claim`; None for a session that was deleted. Of all who open
-        a session at once, the first has its record kept, and each is given an epoch of its own. The
-        epoch in `session` is not looked at. Raises as `claim`.
+        Returns the epoch and the record as `claim`; None for a session that was deleted. If several
+        callers open a session at once, the record of the first is kept, and each gets an epoch of
+        its own. The epoch in `session` is ignored. Raises as `claim`.
         """
 
     async def epoch(self, session_id: str) -> int:
         """
-        The epoch of a session's owner; 0 for a session that the store does not know.
+        The epoch of a session's owner; 0 for a session that the store does not have.
 
         Raises CheckpointTooNew as `claim`.
         """
@@ -88,8 +94,8 @@ class Store(Protocol):
         """
         Forget a session, unless another replica has claimed it.
 
-        For so many seconds what this owner or an earlier one saves late is refused.
+        For that many seconds, late saves of this owner or an earlier one are refused.
         """
 
     async def close(self) -> None:
-        """Let go of files and connections. Nothing may be asked of the store after that."""
+        """Close files and connections. No other method may be called after that."""

@@ -27,7 +27,7 @@ T = TypeVar("T")
 Groups = list[tuple[Path, list[tuple[int, Saved]]]]
 
 DAMAGED = ".damaged"
-"""Suffix of a file that cannot be read, kept for who runs the server."""
+"""Suffix of a file that cannot be read, kept for the operator of the server."""
 
 _LOCK = "lock"
 _THREADS = 4
@@ -40,9 +40,8 @@ class DirectoryStore:
     """
     Keeps records in 256 folders, by the first digits of the sessions' names.
 
-    Whoever reads or writes in one of them holds the lock on its file `lock`, which goes with the
-    process. The folder may be shared by machines if its file system has such locks (flock) for
-    all of them.
+    A reader or writer of a folder holds the lock on its file `lock`, which ends with the process.
+    Machines may share the directory if its file system locks files (flock) between machines.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class DirectoryStore:
         Make the folder where it is missing, and start to remove what is no longer kept.
 
         Args:
-            folder: Made readable for nobody else: records are memories of sessions.
+            folder: Only this user may read it: records hold the memories of sessions.
             sync: Whether what is kept outlives a loss of power, or only the process.
             timeout_seconds: Of each method.
             clock: Gives Unix seconds.
@@ -87,7 +86,6 @@ class DirectoryStore:
         self._start_sweep()
 
     async def save(self, sessions: Sequence[Saved]) -> list[bool]:
-        """See `Store`."""
         order = next(self._orders)
         by_folder: defaultdict[Path, list[tuple[int, Saved]]] = defaultdict(list)
         for place, session in enumerate(sessions):
@@ -102,23 +100,18 @@ class DirectoryStore:
         return [kept[place] for place in range(len(sessions))]
 
     async def claim(self, session_id: str) -> tuple[int, bytes] | None:
-        """See `Store`."""
         return await self._in_pool(self._claim, self._path(session_id))
 
     async def open(self, session: Saved) -> tuple[int, bytes] | None:
-        """See `Store`."""
         return await self._in_pool(self._claim, self._path(session.session_id), session)
 
     async def epoch(self, session_id: str) -> int:
-        """See `Store`."""
         return await self._in_pool(self._epoch, self._path(session_id))
 
     async def delete(self, session_id: str, epoch: int, seconds: float) -> None:
-        """See `Store`."""
         await self._in_pool(self._delete, self._path(session_id), epoch, seconds)
 
     async def close(self) -> None:
-        """See `Store`."""
         self._is_closed = True
         await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
 
@@ -270,13 +263,15 @@ class DirectoryStore:
                 log.warning("store not swept", extra={"folder": str(folder), "why": why})
 
     def _remove_if_over(self, path: Path) -> None:
-        if path.suffix == stored_file.WRITING:  # nobody is writing, since we hold the lock
+        if (
+            path.suffix == stored_file.WRITING
+        ):  # left over from a crash: a writer would hold the lock
             path.unlink()
         elif path.name != _LOCK and path.suffix != DAMAGED:
             try:
                 header = stored_file.read_header(path)
             except (CheckpointDamaged, CheckpointTooNew):
-                return  # who claims the session is to hear of it
+                return  # kept, so that the caller that claims the session gets the error
             if header is not None and self._is_over(header):
                 path.unlink()
 

@@ -123,7 +123,7 @@ class RedisStore:
         Args:
             url: redis://, or rediss:// for TLS, then USER:PASSWORD@HOST:PORT/DATABASE, and after a
                 question mark what redis-py takes, such as ssl_ca_certs=FILE.
-            is_cluster: The URL is of any node of a cluster, which tells of the others.
+            is_cluster: The URL is of any node of a cluster, which names the others.
             password_file: In the place of a password in the URL; read for each new connection.
             timeout_seconds: Of each method, all its tries together.
 
@@ -156,7 +156,6 @@ class RedisStore:
         self._places = asyncio.Semaphore(_CONNECTIONS)
 
     async def save(self, sessions: Sequence[Saved]) -> list[bool]:
-        """See `Store`."""
         order = next(self._orders)
         calls = [
             (
@@ -168,30 +167,25 @@ class RedisStore:
         return [kept == 1 for kept in await self._run(_SAVE, calls)]
 
     async def claim(self, session_id: str) -> tuple[int, bytes] | None:
-        """See `Store`."""
         (found,) = await self._run(_CLAIM, [(session_id, ())])
         return found and (found[0], found[1])
 
     async def open(self, session: Saved) -> tuple[int, bytes] | None:
-        """See `Store`."""
         arguments = session.record, _milliseconds(session.seconds)
         (found,) = await self._run(_OPEN, [(session.session_id, arguments)])
         return found and (found[0], found[1])
 
     async def epoch(self, session_id: str) -> int:
-        """See `Store`."""
         (epoch,) = await self._run(_EPOCH, [(session_id, ())])
         return int(epoch)
 
     async def delete(self, session_id: str, epoch: int, seconds: float) -> None:
-        """See `Store`."""
         await self._run(_DELETE, [(session_id, (epoch + 1, _milliseconds(seconds)))])
 
     async def close(self) -> None:
-        """See `Store`."""
         await self._client.aclose()
         if isinstance(self._client, RedisCluster):
-            # It leaves open what it has where it does not know all nodes.
+            # redis-py leaves connections open if it has not found all nodes yet.
             for nodes in ("nodes_cache", "startup_nodes"):
                 await self._client.nodes_manager.aclose(nodes)
         else:
@@ -234,7 +228,7 @@ class RedisStore:
     async def _look_again(self, error: Exception) -> None:
         """Before another try, forget what the servers were: another may be primary by now."""
         if isinstance(self._client, RedisCluster):
-            with suppress(*_PASSING):  # the next try tells of it
+            with suppress(*_PASSING):  # the next try raises it
                 await self._client.nodes_manager.initialize()
         elif isinstance(error, exceptions.ReadOnlyError):
             await self._client.connection_pool.disconnect(inuse_connections=False)

@@ -161,12 +161,9 @@ async def test_only_the_same_chunk_is_answered_again(running: Running) -> None:
         assert reason(error) == "STEP_INDEX_MISMATCH"
 
 
-async def test_what_is_kept_for_retries_is_bounded(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_is_kept_for_retries_is_bounded(serve: Serve) -> None:
     """Room for the outputs of three steps: of four, the first is no longer kept."""
-    monkeypatch.setattr("service.engine.replays.MAX_REPLAY_BYTES", 3 * 2 * 4)
-    async with serve() as running:
+    async with serve(max_replay_bytes=3 * 2 * 4) as running:
         session = await opened(running)
         for step in range(4):
             await stepped(running, session, [[step, step]], first_step=step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import wraps
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -368,6 +369,7 @@ async def test_a_client_whose_answer_is_lost_gets_the_session_that_was_opened(
     seen: list[tuple[str, Any]] = []
     create = NtmServicer.CreateSession
 
+    @wraps(create)  # which says its scope
     async def losing(self: NtmServicer, request: Any, context: Any) -> Any:
         response = await create(self, request, context)
         headers = dict(context.invocation_metadata())

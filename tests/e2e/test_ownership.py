@@ -2,51 +2,78 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.duration_pb2 import Duration
 
 from ntm.v1 import ntm_pb2 as pb
 from service.auth.principal import READ, STEP
 from service.engine.checkpoint import Checkpoint, encode
+from service.session_ref import SessionRef
 from tests.conftest import Running, Serve
-from tests.e2e.calls import chunk, outputs, reason
-from tests.e2e.test_rpcs import refused
+from tests.e2e.calls import chunk, outputs, packed, reason
 from tests.support.tokens import bearer, token_line
 
-METHODS = pb.DESCRIPTOR.services_by_name["NtmService"].methods
+SERVICE = pb.DESCRIPTOR.services_by_name["NtmService"]
 
-NAME_NO_SESSION = {"ListModels", "GetModel", "CreateSession", "ListSessions"}
-"""RPCs whose requests name no session; every other one has to be tried here."""
+NAMES_A_SESSION = ("session_id", "close")
+"""Fields of requests that hold the id of a session."""
+
+NAMES_A_NEW_ONE = "CreateSessionRequest"
+"""Its session_id is drawn by the client for a session that it opens; test_chosen_ids has it."""
 
 ALICE, BOB = bearer("tok-alice"), bearer("tok-bob")
 NEVER_OPENED = "f" * 32
 
+Path = tuple[FieldDescriptor, ...]
 
-def requests(method: MethodDescriptor, session: str) -> list[Any]:
-    """Every way to name a session in a request of that RPC; fails for one that is not known."""
-    made = getattr(pb, method.input_type.name)
-    if method.name == "RestoreSession":
-        return [made(session_id=session, checkpoint=encode(Checkpoint("ab" * 32, 5, 1, {})))]
-    if "session_id" in method.input_type.fields_by_name:
-        return [made(session_id=session)]
-    if method.name == "Step":
-        return [made(chunk=chunk(session, [[1, 1]]))]
-    if method.name == "StreamSteps":
-        kinds = {field.name for field in pb.Operation.DESCRIPTOR.oneofs_by_name["kind"].fields}
-        operations = {
-            "step": pb.Operation(step=chunk(session, [[1, 1]])),
-            "close": pb.Operation(close=session),
-        }
-        assert kinds == {"open", *operations}, "try the new operation with another's session"
-        return [made(operations=[operation]) for operation in operations.values()]
-    pytest.fail(f"say how a request of {method.name} names a session, or that it names none")
+
+def paths(message: Descriptor) -> list[Path]:
+    """The ways through a request to each field that names a session that is open."""
+    if message.name == NAMES_A_NEW_ONE:
+        return []
+    found: list[Path] = []
+    for field in message.fields:
+        if field.message_type is not None:
+            found += [(field, *rest) for rest in paths(field.message_type)]
+        elif field.name in NAMES_A_SESSION:
+            found.append((field,))
+    return found
+
+
+@dataclass(frozen=True)
+class Way:
+    """An RPC, and a field by which its request names a session."""
+
+    method: MethodDescriptor
+    path: Path
+
+    def __str__(self) -> str:
+        """The test's name."""
+        return ".".join([self.method.name, *(field.name for field in self.path)])
+
+    def request(self, session: str) -> Any:
+        """A request that names the session in this way, and is valid apart from that."""
+        request = getattr(pb, self.method.input_type.name)()
+        place = request
+        for field in self.path[:-1]:
+            inner = getattr(place, field.name)
+            place = inner.add() if field.is_repeated else inner
+        setattr(place, self.path[-1].name, session)
+        if isinstance(place, pb.Chunk):
+            place.inputs = packed([[1, 1]])
+        if isinstance(place, pb.RestoreSessionRequest):
+            place.checkpoint = encode(Checkpoint("ab" * 32, 5, 1, {}))
+        return request
+
+
+WAYS = [Way(method, path) for method in SERVICE.methods for path in paths(method.input_type)]
 
 
 @dataclass
@@ -57,18 +84,22 @@ class Sessions:
     open: str
     closed: tuple[str, str]
 
-    async def error(self, method: MethodDescriptor, request: Any, who: Any) -> tuple[Any, ...]:
-        """Code, reason and sentence of what a call is told."""
-        if method.client_streaming:
-            call = getattr(self.running.stub, method.name)(iter([request]), metadata=who)
-            error = (await call.read()).outcomes[0].error
-            return error.code, error.reason, error.message, dict(error.metadata)
-        error = await refused(getattr(self.running.stub, method.name)(request, metadata=who))
-        return error.code().value[0], reason(error), error.details()
+    async def told(self, way: Way, session: str, who: Any) -> tuple[int, str, str]:
+        """Code, reason and sentence that a caller is told; (0, "", "") without an error."""
+        call = getattr(self.running.stub, way.method.name)
+        request = way.request(session)
+        if way.method.client_streaming:
+            error = (await call(iter([request]), metadata=who).read()).outcomes[0].error
+            return error.code, error.reason, error.message
+        try:
+            await call(request, metadata=who)
+        except grpc.aio.AioRpcError as error:
+            return error.code().value[0], reason(error), str(error.details())
+        return 0, "", ""
 
 
 @pytest.fixture
-async def sessions(serve: Serve, tmp_path: Path) -> AsyncIterator[Sessions]:
+async def sessions(serve: Serve, tmp_path: pathlib.Path) -> AsyncIterator[Sessions]:
     """Alice's sessions, on a server that knows Bob as well."""
     file = tmp_path / "tokens.jsonl"
     file.write_text(
@@ -94,26 +125,62 @@ async def sessions(serve: Serve, tmp_path: Path) -> AsyncIterator[Sessions]:
         yield Sessions(running, live, (deleted, expired))
 
 
-@pytest.mark.parametrize(
-    "method", [m for m in METHODS if m.name not in NAME_NO_SESSION], ids=lambda m: str(m.name)
-)
-async def test_anothers_session_is_unknown(sessions: Sessions, method: MethodDescriptor) -> None:
+def test_every_rpc_that_names_a_session_is_tried() -> None:
+    """A new RPC or operation is found by its fields; those left out name no session."""
+    walked = {way.method.name for way in WAYS}
+    assert {method.name for method in SERVICE.methods} - walked == {
+        "ListModels",
+        "GetModel",
+        "CreateSession",
+        "ListSessions",
+    }
+    assert {str(way) for way in WAYS if way.method.name == "StreamSteps"} == {
+        "StreamSteps.operations.step.session_id",
+        "StreamSteps.operations.close",
+    }
+    # Whatever else holds an id in a request would have another name: an id is a string.
+    strings = {
+        field.full_name.removeprefix("ntm.v1.")
+        for method in SERVICE.methods
+        for message in (method.input_type, pb.Operation.DESCRIPTOR, pb.Chunk.DESCRIPTOR)
+        for field in message.fields
+        if field.type == field.TYPE_STRING and field.name not in NAMES_A_SESSION
+    }
+    assert strings == {
+        "CreateSessionRequest.content_hash",
+        "CreateSessionRequest.model",
+        "GetModelRequest.content_hash",
+        "GetModelRequest.name",
+        "ListSessionsRequest.page_token",
+    }
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+async def test_anothers_session_is_unknown(sessions: Sessions, way: Way) -> None:
     """Open or closed, on every RPC: code, reason and words are those of an id never opened."""
-    never = [
-        await sessions.error(method, request, BOB) for request in requests(method, NEVER_OPENED)
-    ]
-    assert all(told[:2] == (5, "SESSION_UNKNOWN") for told in never)
+    never = await sessions.told(way, NEVER_OPENED, BOB)
+    assert never[:2] == (5, "SESSION_UNKNOWN")
     for session in (sessions.open, *sessions.closed):
-        told = [await sessions.error(method, each, BOB) for each in requests(method, session)]
-        assert str(told).replace(session, NEVER_OPENED) == str(never)
+        code, why, words = await sessions.told(way, session, BOB)
+        assert (code, why, words.replace(session, NEVER_OPENED)) == never
     for session, expected in zip(sessions.closed, ("DELETED", "EXPIRED"), strict=True):
-        for request in requests(method, session):
-            told_alice = await sessions.error(method, request, ALICE)
-            assert told_alice[1] == f"SESSION_{expected}"
+        assert (await sessions.told(way, session, ALICE))[1] == f"SESSION_{expected}"
     # Nothing that Bob tried has touched it: it is where it was, and its owner's.
     request = pb.StepRequest(chunk=chunk(sessions.open, [[1, 2]], first_step=0))
     reply = (await sessions.running.stub.Step(request, metadata=ALICE)).reply
     assert outputs(reply).tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+async def test_without_the_check_anothers_session_would_be_served(
+    sessions: Sessions, way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the test above shows the check of each RPC: where it is left out, Bob is served."""
+    monkeypatch.setattr(SessionRef, "may_use", lambda ref, owner: True)
+    _, why, _ = await sessions.told(way, sessions.open, BOB)
+    # A checkpoint that fits the session is not needed to see that it was compared with it.
+    assert why == ("CHECKPOINT_FOREIGN" if way.method.name == "RestoreSession" else "")
+    assert (await sessions.told(way, sessions.closed[0], BOB))[1] == "SESSION_DELETED"
 
 
 async def test_each_lists_its_own(sessions: Sessions) -> None:
@@ -135,9 +202,8 @@ async def test_a_session_opened_on_a_stream_has_an_owner_too(sessions: Sessions)
     await call.write(pb.StreamStepsRequest(operations=[stepping]))
     assert outputs((await call.read()).outcomes[0].reply).tolist() == [[1, 1]]
     await call.done_writing()
-    method = next(m for m in METHODS if m.name == "Step")
-    for request in requests(method, session):
-        assert (await sessions.error(method, request, ALICE))[1] == "SESSION_UNKNOWN"
+    (way,) = (way for way in WAYS if way.method.name == "Step")
+    assert (await sessions.told(way, session, ALICE))[1] == "SESSION_UNKNOWN"
 
 
 async def test_without_authentication_who_knows_an_id_uses_the_session(running: Running) -> None:

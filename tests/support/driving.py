@@ -9,9 +9,11 @@ import numpy as np
 from prometheus_client import CollectorRegistry
 
 from service.engine.engine import Engine
-from service.engine.work import Chunk, ChunkOutcome, Work
+from service.engine.lifecycle import Lifecycle
+from service.engine.work import Chunk, ChunkOutcome, Selection, Work
 from service.models.runtime import Network, content_hash
 from service.models.version import Version
+from service.session_ref import SessionRef
 from service.settings import Settings
 from service.spec import Float32
 from service.telemetry.metrics import Metrics
@@ -24,11 +26,12 @@ LEDGER = Version("ledger", content_hash(ledger()))
 
 
 def engine(
-    network: Network, clock: Callable[[], float], most_turns: int = 2, **changes: Any
+    network: Network, clock: Callable[[], float], max_turns: int = 2, **changes: Any
 ) -> Engine:
     """An engine that serves the network as `ledger`, with these settings."""
     settings, metrics = Settings(**changes), Metrics(CollectorRegistry())
-    return Engine({LEDGER: network}, settings, metrics, clock, clock, most_turns)
+    lifecycle = Lifecycle({LEDGER: network}, settings, metrics, clock, clock)
+    return Engine(lifecycle, settings, max_turns)
 
 
 def opened(
@@ -36,22 +39,22 @@ def opened(
     locations: int = 8,
     idle_timeout_seconds: float | None = None,
     owner: str = OWNER,
-) -> str:
-    """The id of a new session of the ledger."""
-    return engine.open(LEDGER, locations, idle_timeout_seconds, owner).id
+) -> SessionRef:
+    """A new session of the ledger, as its owner names it."""
+    view = engine.lifecycle.open(LEDGER, locations, idle_timeout_seconds, owner)
+    return SessionRef(view.id, owner, 0)
 
 
 def chunk(
-    session_id: str,
+    session: SessionRef,
     inputs: Sequence[Sequence[float]] | Float32,
     first_step: int | None = None,
     selection: tuple[str, ...] = (),
     top_k: int = 0,
 ) -> Chunk:
     """A chunk of inputs [steps, X], its values in one row as they come off the wire."""
-    return Chunk(
-        session_id, np.asarray(inputs, np.float32).reshape(-1), first_step, selection, top_k
-    )
+    values = np.asarray(inputs, np.float32).reshape(-1)
+    return Chunk(session, values, first_step, Selection(selection, top_k))
 
 
 def submitted(engine: Engine, *works: Work) -> None:
@@ -65,7 +68,7 @@ def run(engine: Engine) -> list[Work]:
     finished = []
     while engine.busy:
         finished += engine.turn()
-        engine.check_integrity()
+        engine.lifecycle.check_integrity()
     return finished
 
 

@@ -7,13 +7,14 @@ from functools import partial
 
 import numpy as np
 
-from service import record
+from service import codec
 from service.engine.checkpoint import Checkpoint
+from service.engine.durability import Durability, Policy, Snapshot
+from service.engine.effects import Ended
 from service.engine.engine import Engine
-from service.engine.saving import Durability, Policy, Snapshot
-from service.engine.sessions import Forgotten
+from service.engine.sessions import Operation
 from service.engine.turn import Turn
-from service.engine.work import Chunk, Operation, Work
+from service.engine.work import Chunk, Work
 from service.errors import (
     NotStored,
     NtmError,
@@ -23,8 +24,9 @@ from service.errors import (
     SessionUnknown,
     StepIndexMismatch,
 )
+from service.session_ref import SessionRef
 from service.spec import Float32
-from tests.support.driving import outputs
+from tests.support.driving import OWNER, outputs
 from tests.support.memory_store import MemoryStore
 
 LOCATIONS = 5
@@ -60,6 +62,11 @@ class Client:
     """Why it no longer asks."""
 
     @property
+    def ref(self) -> SessionRef:
+        """Its session, as it names it now."""
+        return SessionRef(self.id, OWNER, self.epoch)
+
+    @property
     def has_answers(self) -> bool:
         """Whether it has all that it wanted."""
         return not self.steps and self.setting_back is None
@@ -68,12 +75,12 @@ class Client:
         """What it asks an engine for now."""
         work: Work
         if self.setting_back is not None:
-            work = Operation(self.id, partial(engine.restore, taken=self.setting_back))
+            work = Operation(self.ref, partial(engine.lifecycle.restore, taken=self.setting_back))
         else:
             # The same as before until it has an answer, if need be after others.
             size = self.steps if self.replayed == self.known else 1
-            work = Chunk(self.id, inputs(self.seed, self.replayed, size).reshape(-1), self.replayed)
-        work.known_epoch = self.epoch
+            values = inputs(self.seed, self.replayed, size).reshape(-1)
+            work = Chunk(self.ref, values, self.replayed)
         return work
 
     def expected(self, first: int, steps: int) -> list[list[float]]:
@@ -118,7 +125,7 @@ class Client:
         if self.durability.policy is Policy.SYNCHRONOUS:
             kept = store.record(self.id)
             assert kept is not None
-            assert record.decode(kept).checkpoint.next_step >= first + made
+            assert codec.decode_record(kept).checkpoint.next_step >= first + made
             assert chunk.durable_step >= first + made
         self.durable = max(self.durable, chunk.durable_step)
         self.replayed = first + made
@@ -143,4 +150,5 @@ class Replica:
     engine: Engine
     turns: list[Turn] = field(default_factory=list)
     saving: list[Snapshot] = field(default_factory=list)
-    deleting: list[Forgotten] = field(default_factory=list)
+    deleting: list[Ended] = field(default_factory=list)
+    absent: list[Work] = field(default_factory=list)

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 
 from service.engine.admission import Admission
 from service.engine.engine import Engine
-from service.engine.sessions import Held
+from service.engine.sessions import Usage
 from service.engine.work import Chunk
 from service.errors import CapacityExceeded, InvalidRequest
 from service.models.runtime import Network
@@ -75,24 +75,24 @@ def test_the_idle_timeout_is_the_servers_where_none_is_asked() -> None:
 
 def test_room_is_counted_to_the_last_session_and_byte() -> None:
     """The limits themselves are allowed, one more is not."""
-    ADMISSION.room(Held(4, 900), Held(4, 900), 100)
+    ADMISSION.room(Usage(4, 900), Usage(4, 900), 100)
     with pytest.raises(CapacityExceeded, match="5 sessions are open"):
-        ADMISSION.room(Held(5, 0), Held(), 1)
+        ADMISSION.room(Usage(5, 0), Usage(), 1)
     with pytest.raises(CapacityExceeded, match="needs 101 bytes of state, and 900 of 1000"):
-        ADMISSION.room(Held(4, 900), Held(), 101)
+        ADMISSION.room(Usage(4, 900), Usage(), 101)
 
 
 def test_a_principal_has_limits_of_its_own() -> None:
     """Named in the refusal; what others hold does not count, and 0 is no limit."""
     limits = Settings(max_sessions_per_principal=2, max_state_bytes_per_principal=300)
     admission = Admission(limits)
-    admission.room(Held(100, 9000), Held(1, 200), 100)
+    admission.room(Usage(100, 9000), Usage(1, 200), 100)
     with pytest.raises(CapacityExceeded, match="as many as max_sessions_per_principal") as refused:
-        admission.room(Held(100, 9000), Held(2, 200), 1)
+        admission.room(Usage(100, 9000), Usage(2, 200), 1)
     assert refused.value.metadata == {"limit": "max_sessions_per_principal"}
     with pytest.raises(CapacityExceeded, match="200 of 300, which is max_state_bytes_per"):
-        admission.room(Held(100, 9000), Held(1, 200), 101)
-    Admission(Settings()).room(Held(9000, 9000), Held(9000, 9000), 100)
+        admission.room(Usage(100, 9000), Usage(1, 200), 101)
+    Admission(Settings()).room(Usage(9000, 9000), Usage(9000, 9000), 100)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_wrong_inputs_are_refused_with_their_place(
     assert isinstance(work.error, InvalidRequest)
     with pytest.raises(InvalidRequest, match=message):
         raise work.error
-    assert ledgers.describe(session).next_step == 0
+    assert ledgers.lifecycle.describe(session).next_step == 0
 
 
 def test_an_unknown_trace_is_refused_with_the_known_ones(ledgers: Engine) -> None:

@@ -6,6 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from service.engine.engine import Engine
+from service.engine.lifecycle import Lifecycle
 from service.errors import NtmError
 from service.models.runtime import Network
 from service.settings import Settings
@@ -22,8 +23,10 @@ class Counted:
         """With turns of at most two ticks."""
         self.registry = CollectorRegistry()
         settings = Settings(max_burst=2, max_sessions=7, max_state_bytes=10_000)
-        networks = {LEDGER: network}
-        self.engine = Engine(networks, settings, Metrics(self.registry), clock, clock)
+        metrics = Metrics(self.registry)
+        self.engine = Engine(
+            Lifecycle({LEDGER: network}, settings, metrics, clock, clock), settings
+        )
 
     def value(self, name: str, **labels: str) -> float | None:
         """The value of a sample of the ledger's."""
@@ -105,12 +108,12 @@ def test_a_refused_chunk_counts_neither_traces_nor_time(counted: Counted) -> Non
 def test_slots_and_state_are_counted_where_they_are(counted: Counted) -> None:
     """Of two memory sizes, with room for eight sessions each; all is given back at the end."""
     small, large = opened(counted.engine, 5), opened(counted.engine, 8)
-    state = [counted.engine.describe(session).state_bytes for session in (small, large)]
+    state = [counted.engine.lifecycle.describe(session).state_bytes for session in (small, large)]
     assert counted.value("ntm_slots", use="taken") == 2
     assert counted.value("ntm_slots", use="free") == 14
     assert counted.value("ntm_state_bytes", place="slab") == sum(state)
-    counted.engine.delete(small)
-    counted.engine.delete(large)
+    counted.engine.lifecycle.delete(small)
+    counted.engine.lifecycle.delete(large)
 
     assert counted.value("ntm_slots", use="taken") == 0
     assert counted.value("ntm_slots", use="free") == 0
@@ -121,18 +124,18 @@ def test_slots_and_state_are_counted_where_they_are(counted: Counted) -> None:
 
 def test_how_a_session_ended_is_told(counted: Counted, clock: Clock) -> None:
     """One expires after 10 s without a step, one fails, one is deleted after two steps."""
-    idle = counted.engine.open(LEDGER, 8, 10.0, OWNER).id
+    idle = opened(counted.engine, 8, 10.0)
     failing, deleted = opened(counted.engine), opened(counted.engine)
     stepped(counted.engine, chunk(deleted, [[1, 1]] * 2))
     counted.engine.submit(chunk(failing, [[RUN_FAILS, 0]]))
     run(counted.engine)
-    counted.engine.delete(deleted)
+    counted.engine.lifecycle.delete(deleted)
     clock.seconds += 10
-    counted.engine.expire()
+    counted.engine.lifecycle.expire()
 
     for reason in ("expired", "failed", "deleted"):
         assert counted.value("ntm_sessions_closed_total", reason=reason) == 1
-    assert idle not in {view.id for view in counted.engine.owned(OWNER, 0, 10)}
+    assert idle.id not in {view.id for view in counted.engine.lifecycle.owned(OWNER, 0, 10)}
     assert counted.value("ntm_session_idle_seconds_count") == 1
     assert counted.value("ntm_session_idle_seconds_sum") == 10
     assert counted.value("ntm_session_steps_sum") == 2

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from service.engine.engine import Engine
-from service.engine.work import Chunk, Operation
+from service.engine.sessions import Operation
+from service.engine.work import Chunk
 from service.errors import (
     CapacityExceeded,
     Draining,
@@ -20,8 +21,19 @@ from service.errors import (
     StepIndexMismatch,
 )
 from service.models.runtime import Network
+from service.session_ref import SessionRef
 from tests.conftest import Clock
-from tests.support.driving import LEDGER, chunk, engine, opened, outputs, run, stepped, submitted
+from tests.support.driving import (
+    LEDGER,
+    OWNER,
+    chunk,
+    engine,
+    opened,
+    outputs,
+    run,
+    stepped,
+    submitted,
+)
 from tests.support.tiny_models import NOT_FINITE, RUN_FAILS
 
 
@@ -37,7 +49,7 @@ def test_a_session_keeps_its_state_between_chunks(ledgers: Engine) -> None:
     first, second = stepped(ledgers, chunk(session, [[1, 2], [3, 4]]), chunk(session, [[5, 6]]))
     assert first == [[1, 2], [4, 6]]
     assert second == [[9, 12]]
-    assert ledgers.describe(session).next_step == 3
+    assert ledgers.lifecycle.describe(session).next_step == 3
 
 
 def test_outcomes_stay_as_they_are_while_others_step(ledgers: Engine) -> None:
@@ -53,7 +65,7 @@ def test_sessions_of_different_memory_sizes_run_side_by_side(ledgers: Engine) ->
     """Sessions with 5 and with 8 locations each write their own memory."""
     small, large = opened(ledgers, 5), opened(ledgers, 8)
     stepped(ledgers, chunk(small, [[1, 2]] * 2), chunk(large, [[3, 4]] * 3))
-    reads = [Operation(session, ledgers.read) for session in (small, large)]
+    reads = [Operation(session, ledgers.lifecycle.read) for session in (small, large)]
     submitted(ledgers, *reads)
     run(ledgers)
     memories = [read.outcome[1]["memory"].T for read in reads]
@@ -113,7 +125,7 @@ def test_a_refused_chunk_is_answered_in_its_place(ledgers: Engine) -> None:
     submitted(ledgers, good, bad)
     assert run(ledgers) == [good, bad]
     assert isinstance(bad.error, InvalidRequest)
-    assert ledgers.describe(session).next_step == 1
+    assert ledgers.lifecycle.describe(session).next_step == 1
 
 
 def test_refused_steps_do_not_count_as_waiting(network: Network, clock: Clock) -> None:
@@ -135,7 +147,7 @@ def test_a_reset_waits_for_the_chunks_before_it(ledgers: Engine) -> None:
     """Chunks before a reset are stepped first, those after it start from the initial state."""
     session = opened(ledgers)
     before, after = chunk(session, [[1, 1]] * 3), chunk(session, [[5, 5]], first_step=0)
-    submitted(ledgers, before, Operation(session, ledgers.reset), after)
+    submitted(ledgers, before, Operation(session, ledgers.lifecycle.reset), after)
     run(ledgers)
     assert outputs(before)[-1] == [3, 3]
     assert outputs(after) == [[5, 5]]
@@ -146,18 +158,18 @@ def test_deleting_fails_the_work_that_waits(ledgers: Engine) -> None:
     session = opened(ledgers)
     waiting = chunk(session, [[1, 1]])
     submitted(ledgers, waiting)
-    ledgers.delete(session)
+    ledgers.lifecycle.delete(session)
     assert run(ledgers) == [waiting]
     assert isinstance(waiting.error, SessionDeleted)
-    with pytest.raises(SessionDeleted, match=session):
-        ledgers.delete(session)
+    with pytest.raises(SessionDeleted, match=session.id):
+        ledgers.lifecycle.delete(session)
 
 
 def test_closing_in_turn_lets_earlier_chunks_finish(ledgers: Engine) -> None:
     """An ordered close comes after the chunks before it and fails those behind, in order."""
     session = opened(ledgers)
     before, behind = chunk(session, [[1, 1]] * 9), chunk(session, [[1, 1]])
-    close = Operation(session, ledgers.close)
+    close = Operation(session, ledgers.lifecycle.close)
     submitted(ledgers, before, close, behind)
     assert run(ledgers) == [before, close, behind]
     assert outputs(before)[-1] == [9, 9]
@@ -169,9 +181,9 @@ def test_a_slot_used_again_starts_from_the_initial_state(ledgers: Engine) -> Non
     """A session in the slot of a deleted one sees nothing of it."""
     old = opened(ledgers)
     stepped(ledgers, chunk(old, [[7, 7]] * 3))
-    ledgers.delete(old)
+    ledgers.lifecycle.delete(old)
     new = opened(ledgers)
-    read = Operation(new, ledgers.read)
+    read = Operation(new, ledgers.lifecycle.read)
     submitted(ledgers, read)
     run(ledgers)
     assert read.outcome[1]["memory"].tolist() == [[0] * 8] * 2
@@ -181,13 +193,13 @@ def test_a_slot_used_again_starts_from_the_initial_state(ledgers: Engine) -> Non
 def test_unknown_expired_and_deleted_are_told_apart(ledgers: Engine, clock: Clock) -> None:
     """Each way of not being there has its own error."""
     expired, deleted = opened(ledgers, idle_timeout_seconds=5), opened(ledgers)
-    ledgers.delete(deleted)
+    ledgers.lifecycle.delete(deleted)
     clock.seconds += 5
-    ledgers.expire()
+    ledgers.lifecycle.expire()
     for session, error in (
         (expired, SessionExpired),
         (deleted, SessionDeleted),
-        ("0" * 32, SessionUnknown),
+        (SessionRef("0" * 32, OWNER, 0), SessionUnknown),
     ):
         work = chunk(session, [[1, 1]])
         submitted(ledgers, work)
@@ -201,13 +213,13 @@ def test_a_session_expires_exactly_at_its_deadline(ledgers: Engine, clock: Clock
     clock.seconds += 9
     stepped(ledgers, chunk(session, [[1, 1]]))
     clock.seconds += 9.75
-    ledgers.expire()
-    assert ledgers.describe(session).expires_unix_seconds == clock.seconds + 0.25
-    assert ledgers.seconds_to_deadline() == 0.25
+    ledgers.lifecycle.expire()
+    assert ledgers.lifecycle.describe(session).expires_unix_seconds == clock.seconds + 0.25
+    assert ledgers.lifecycle.seconds_to_deadline() == 0.25
     clock.seconds += 0.25
-    ledgers.expire()
+    ledgers.lifecycle.expire()
     with pytest.raises(SessionExpired):
-        ledgers.describe(session)
+        ledgers.lifecycle.describe(session)
 
 
 def test_a_session_with_work_does_not_expire(ledgers: Engine, clock: Clock) -> None:
@@ -216,27 +228,27 @@ def test_a_session_with_work_does_not_expire(ledgers: Engine, clock: Clock) -> N
     work = chunk(session, [[1, 1]])
     submitted(ledgers, work)
     clock.seconds += 100
-    ledgers.expire()
+    ledgers.lifecycle.expire()
     run(ledgers)
     assert outputs(work) == [[1, 1]]
     clock.seconds += 9
-    ledgers.expire()
-    ledgers.describe(session)
+    ledgers.lifecycle.expire()
+    ledgers.lifecycle.describe(session)
     clock.seconds += 1
-    ledgers.expire()
+    ledgers.lifecycle.expire()
     with pytest.raises(SessionExpired):
-        ledgers.describe(session)
+        ledgers.lifecycle.describe(session)
 
 
 def test_describing_does_not_postpone_expiry(ledgers: Engine, clock: Clock) -> None:
     """Looking at a session is no use of it."""
     session = opened(ledgers, idle_timeout_seconds=10)
     clock.seconds += 9
-    ledgers.describe(session)
+    ledgers.lifecycle.describe(session)
     clock.seconds += 1
-    ledgers.expire()
+    ledgers.lifecycle.expire()
     with pytest.raises(SessionExpired):
-        ledgers.describe(session)
+        ledgers.lifecycle.describe(session)
 
 
 def test_a_failed_run_closes_the_sessions_of_its_batch_only(
@@ -253,7 +265,7 @@ def test_a_failed_run_closes_the_sessions_of_its_batch_only(
     assert isinstance(works[1].error, SessionFailed)
     assert outputs(works[2]) == [[2, 2]]
     with pytest.raises(SessionFailed):
-        ledgers.describe(mate)
+        ledgers.lifecycle.describe(mate)
     assert "run failed" in caplog.text
 
 
@@ -275,7 +287,7 @@ def test_cancelled_work_that_waits_is_not_done(ledgers: Engine) -> None:
     cancelled.cancelled = True
     run(ledgers)
     assert outputs(last) == [[2, 2]]
-    assert ledgers.describe(session).next_step == 2
+    assert ledgers.lifecycle.describe(session).next_step == 2
 
 
 def test_cancelling_a_running_chunk_stops_it_after_the_turn(network: Network, clock: Clock) -> None:
@@ -287,7 +299,7 @@ def test_cancelling_a_running_chunk_stops_it_after_the_turn(network: Network, cl
     ledgers.turn()
     long.cancelled = True
     run(ledgers)
-    assert ledgers.describe(session).next_step == 4
+    assert ledgers.lifecycle.describe(session).next_step == 4
     assert stepped(ledgers, chunk(session, [[1, 1]])) == [[[5, 5]]]
 
 
@@ -319,9 +331,9 @@ def test_a_full_server_refuses_and_disturbs_nobody(
     assert refusal.value.retry_delay_seconds == 1.0
     works = [chunk(session, [[1, 1]]) for session in sessions]
     assert stepped(ledgers, *works) == [[[1, 1]]] * 2
-    ledgers.delete(sessions[0])
+    ledgers.lifecycle.delete(sessions[0])
     opened(ledgers)
-    ledgers.check_integrity()
+    ledgers.lifecycle.check_integrity()
 
 
 def test_a_draining_engine_finishes_what_it_has(ledgers: Engine) -> None:
@@ -329,7 +341,7 @@ def test_a_draining_engine_finishes_what_it_has(ledgers: Engine) -> None:
     session = opened(ledgers)
     waiting, late = chunk(session, [[1, 1]]), chunk(session, [[1, 1]])
     submitted(ledgers, waiting)
-    ledgers.draining = True
+    ledgers.lifecycle.drain()
     submitted(ledgers, late)
     run(ledgers)
     assert outputs(waiting) == [[1, 1]]
@@ -352,11 +364,11 @@ def test_a_newcomer_waits_for_one_burst_at_most(network: Network, clock: Clock) 
 def test_the_sessions_of_one_owner_are_listed_in_order(ledgers: Engine) -> None:
     """Listing goes by creation, page by page, and leaves out the sessions of others."""
     mine = [opened(ledgers) for _ in range(3)]
-    ledgers.open(LEDGER, 0, None, "somebody else")
+    ledgers.lifecycle.open(LEDGER, 0, None, "somebody else")
     owner = "ipv4:127.0.0.1"
-    first = ledgers.owned(owner, 0, 2)
-    rest = ledgers.owned(owner, first[-1].number, 2)
-    assert [view.id for view in first + rest] == mine
+    first = ledgers.lifecycle.owned(owner, 0, 2)
+    rest = ledgers.lifecycle.owned(owner, first[-1].number, 2)
+    assert [view.id for view in first + rest] == [session.id for session in mine]
 
 
 def test_more_sessions_than_a_batch_advance_at_the_same_rate(
@@ -368,7 +380,7 @@ def test_more_sessions_than_a_batch_advance_at_the_same_rate(
     submitted(ledgers, *(chunk(session, [[1, 1]] * 20) for session in sessions))
     for _ in range(30):
         ledgers.turn()
-        steps = [ledgers.describe(session).next_step for session in sessions]
+        steps = [ledgers.lifecycle.describe(session).next_step for session in sessions]
         assert max(steps) - min(steps) <= 1
 
 
@@ -392,7 +404,7 @@ def test_an_operation_that_breaks_closes_its_session(
 def test_integrity_is_checked_for_real(ledgers: Engine) -> None:
     """A slot that leaks is reported with the counts."""
     session = opened(ledgers)
-    next(iter(ledgers._slabs)).acquire()
+    next(iter(ledgers.lifecycle.slots)).acquire()
     with pytest.raises(RuntimeError, match="sessions 1, their places 1, slots used 2"):
-        ledgers.check_integrity()
+        ledgers.lifecycle.check_integrity()
     assert isinstance(chunk(session, [[1, 1]]), Chunk)

@@ -19,6 +19,7 @@ from service.engine.sessions import Session
 from service.engine.work import Chunk
 from service.models.runtime import Network
 from service.models.slab import Slab
+from service.session_ref import SessionRef
 from tests.conftest import Clock
 from tests.support.driving import chunk, engine, opened, submitted
 from tests.support.tiny_models import ledger
@@ -35,7 +36,7 @@ def slab(network: Network) -> Slab:
 def streaming(slab: Slab, owner: str, steps: int = FOR_EVER) -> Session:
     """A session of that owner with a chunk of so many steps, which nobody makes."""
     session = Session("", 0, owner, "ledger", slab, 0, 1.0, 0.0, 0.0, Replays(0))
-    work = Chunk("", np.zeros((1, 2), np.float32), None)
+    work = Chunk(SessionRef("", owner, 0), np.zeros((1, 2), np.float32), None)
     work.remaining = steps
     session.waiting.append(work)
     return session
@@ -204,9 +205,9 @@ def test_one_session_keeps_its_rate_beside_another_owners_64(
         submitted(ledgers, *(chunk(session, inputs) for session in [*many, one]))
         for _ in range(45):
             ledgers.turn()
-        made = [ledgers.describe(session).next_step for session in many]
-        assert abs(ledgers.describe(one).next_step - 4 * bursts) <= 4
-        assert sum(made) + ledgers.describe(one).next_step == 45 * 8 * 4
+        made = [ledgers.lifecycle.describe(session).next_step for session in many]
+        assert abs(ledgers.lifecycle.describe(one).next_step - 4 * bursts) <= 4
+        assert sum(made) + ledgers.lifecycle.describe(one).next_step == 45 * 8 * 4
         assert max(made) - min(made) <= 4
 
 
@@ -225,7 +226,7 @@ def test_with_a_turn_always_under_way_one_session_is_in_every_other(
         running.run()
         ledgers.commit(running)
         running = following
-    assert ledgers.describe(one).next_step == 4 * 20
+    assert ledgers.lifecycle.describe(one).next_step == 4 * 20
 
 
 @dataclass

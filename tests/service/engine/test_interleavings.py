@@ -20,8 +20,9 @@ from hypothesis.stateful import (
     rule,
 )
 
+from service.engine.sessions import Operation
 from service.engine.turn import Turn
-from service.engine.work import Chunk, Operation, Work
+from service.engine.work import Chunk, Work
 from service.errors import (
     NtmError,
     SessionDeleted,
@@ -30,6 +31,7 @@ from service.errors import (
     StepIndexMismatch,
 )
 from service.models.runtime import Network
+from service.session_ref import SessionRef
 from service.spec import Float32
 from tests.conftest import Clock
 from tests.support import driving
@@ -50,9 +52,9 @@ def inputs(seed: int, first_step: int, steps: int) -> Float32:
 class Expected:
     """What a test knows of one session."""
 
-    id: str
+    ref: SessionRef
+    """As its owner names it."""
     seed: int
-    owner: str
     planned: int = 0
     """Index after the steps submitted so far, if none is cancelled."""
     pending: list[Work] = field(default_factory=list)
@@ -86,8 +88,8 @@ class Interleavings(RuleBasedStateMachine):
         for _ in range(count):
             self.opened += 1
             owner = OWNERS[self.opened % 2]
-            session_id = driving.opened(self.engine, locations, TIMEOUT_SECONDS, owner)
-            opened.append(Expected(session_id, self.opened, owner))
+            ref = driving.opened(self.engine, locations, TIMEOUT_SECONDS, owner)
+            opened.append(Expected(ref, self.opened))
         self.all += opened
         return multiple(*opened)
 
@@ -101,12 +103,11 @@ class Interleavings(RuleBasedStateMachine):
         """Submit the next chunk of some sessions, and perhaps begin a turn after each."""
         for session in stepped:
             work = driving.chunk(
-                session.id,
+                session.ref,
                 inputs(session.seed, session.planned, steps),
                 session.planned,
                 ("write_weighting",) if traced else (),
             )
-            work.caller = session.owner
             session.planned += steps
             session.pending.append(work)
             self.engine.submit(work)
@@ -116,7 +117,7 @@ class Interleavings(RuleBasedStateMachine):
     @rule(session=sessions)
     def reset(self, session: Expected) -> None:
         """Queue a reset."""
-        work = Operation(session.id, self.engine.reset)
+        work = Operation(session.ref, self.engine.lifecycle.reset)
         session.planned = 0
         session.pending.append(work)
         self.engine.submit(work)
@@ -124,19 +125,19 @@ class Interleavings(RuleBasedStateMachine):
     @rule(session=sessions, resets=st.booleans())
     def intrude(self, session: Expected, resets: bool) -> None:
         """Let the other principal try: it learns nothing, and nothing changes."""
-        self.check(self.engine.finished())
+        self.check(self.engine.take_effects().finished)
+        intruder = session.ref._replace(caller=OWNERS[session.ref.caller == OWNERS[0]])
         work: Work = (
-            Operation(session.id, self.engine.reset)
+            Operation(intruder, self.engine.lifecycle.reset)
             if resets
-            else driving.chunk(session.id, inputs(session.seed, session.planned, 2))
+            else driving.chunk(intruder, inputs(session.seed, session.planned, 2))
         )
-        work.caller = OWNERS[session.owner == OWNERS[0]]
         self.engine.submit(work)
-        assert self.engine.finished() == [work]
+        assert self.engine.take_effects().finished == [work]
         assert type(work.error) is SessionUnknown
-        for action in (self.engine.describe, self.engine.delete):
+        for action in (self.engine.lifecycle.describe, self.engine.lifecycle.delete):
             with pytest.raises(SessionUnknown):
-                action(session.id, work.caller)
+                action(intruder)
 
     @rule(session=sessions, which=st.integers(0, 5))
     def cancel(self, session: Expected, which: int) -> None:
@@ -150,19 +151,19 @@ class Interleavings(RuleBasedStateMachine):
         """Delete a session."""
         self.end()
         if session.gone is None:
-            self.engine.delete(session.id)
+            self.engine.lifecycle.delete(session.ref)
             session.gone = SessionDeleted
 
     @rule(seconds=st.sampled_from([1.0, 6.0, TIMEOUT_SECONDS]))
     def wait(self, seconds: float) -> None:
         """Let time pass; sessions expire unless they have work."""
         self.clock.seconds += seconds
-        self.engine.expire()
-        self.check(self.engine.finished())
+        self.engine.lifecycle.expire()
+        self.check(self.engine.take_effects().finished)
         for session in self.all:
             if session.gone is None:
                 try:
-                    self.engine.describe(session.id)
+                    self.engine.lifecycle.describe(session.ref)
                 except SessionExpired:
                     assert all(work.outcome or work.error for work in session.pending)
                     session.gone = SessionExpired
@@ -189,13 +190,13 @@ class Interleavings(RuleBasedStateMachine):
         turn = self.under_way.pop(which % len(self.under_way))
         turn.run()
         self.engine.commit(turn)
-        self.check(self.engine.finished())
+        self.check(self.engine.take_effects().finished)
 
     def end(self) -> None:
         """Commit all turns under way."""
         while self.under_way:
             self.commit(0)
-        self.check(self.engine.finished())
+        self.check(self.engine.take_effects().finished)
 
     @precondition(lambda self: any(session.pending for session in self.all))
     @rule()
@@ -208,18 +209,18 @@ class Interleavings(RuleBasedStateMachine):
             assert session.pending == []
             session.cancelled = False
             if session.gone is None:
-                session.planned = self.engine.describe(session.id).next_step
+                session.planned = self.engine.lifecycle.describe(session.ref).next_step
 
     @invariant()
     def adds_up(self) -> None:
         """No slot leaks and no two sessions share one."""
         if hasattr(self, "engine"):
-            self.engine.check_integrity()
+            self.engine.lifecycle.check_integrity()
 
     def check(self, finished: list[Work]) -> None:
         """Each finished chunk has exactly the running sums of its own session."""
         for work in finished:
-            session = next(one for one in self.all if one.id == work.session_id)
+            session = next(one for one in self.all if one.ref == work.ref)
             if work.cancelled:
                 continue
             assert work is session.pending.pop(0), "finished in order"

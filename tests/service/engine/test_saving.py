@@ -5,11 +5,15 @@ from __future__ import annotations
 import pytest
 from prometheus_client import CollectorRegistry
 
+from service.engine.durability import RENEW_SECONDS, Durability, Policy, Snapshot
+from service.engine.effects import Ended
 from service.engine.engine import Engine
-from service.engine.saving import RENEW_SECONDS, Durability, Policy, Snapshot
-from service.engine.work import Operation, Work
+from service.engine.lifecycle import Lifecycle
+from service.engine.sessions import Operation
+from service.engine.work import Work
 from service.errors import NotStored, SessionDeleted, SessionMoved, StepIndexMismatch
 from service.models.runtime import Network
+from service.session_ref import SessionRef
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from tests.conftest import Clock
@@ -24,17 +28,33 @@ class Storing:
     def __init__(self, network: Network, clock: Clock) -> None:
         """Turns make at most two ticks."""
         networks, metrics = {LEDGER: network}, Metrics(CollectorRegistry())
-        self.engine = Engine(networks, Settings(max_burst=2), metrics, clock, clock, has_store=True)
+        settings = Settings(max_burst=2)
+        self.lifecycle = Lifecycle(networks, settings, metrics, clock, clock, has_store=True)
+        self.engine = Engine(self.lifecycle, settings)
         self.snapshots: list[Snapshot] = []
+        self.absent: list[Work] = []
+        self.ended: list[Ended] = []
 
-    def opened(self, policy: Policy, every_steps: int = 4) -> str:
+    def opened(self, policy: Policy, every_steps: int = 4) -> SessionRef:
         """A session that is stored as it is."""
-        durability = Durability(policy, every_steps)
-        session_id = self.engine.open(LEDGER, 5, None, OWNER, None, durability).id
-        self.engine.saving.take([self.engine.session(session_id)])
+        session = self.new(Durability(policy, every_steps))
+        self.snapshots += self.lifecycle.saving.take([self.lifecycle.awake(session)])
         self.run()
         self.store()
-        return session_id
+        return session
+
+    def new(self, durability: Durability) -> SessionRef:
+        """A session that the store knows nothing of."""
+        view = self.lifecycle.open(LEDGER, 5, None, OWNER, None, durability)
+        return SessionRef(view.id, OWNER, 0)
+
+    def send(self) -> list[Work]:
+        """Send the engine's effects on their way; the answers among them."""
+        effects = self.engine.take_effects()
+        self.snapshots += effects.snapshots
+        self.absent += effects.absent
+        self.ended += effects.ended
+        return effects.finished
 
     def run(self, *works: Work) -> list[Work]:
         """Submit work and turn until nothing is left; what was answered."""
@@ -43,20 +63,20 @@ class Storing:
         answered = []
         while self.engine.busy:
             answered += self.engine.turn()
-        self.snapshots += self.engine.saving.wanted()
-        return answered
+        return answered + self.send()
 
     def store(self, *, is_kept: bool = True) -> list[Work]:
         """Let what is on its way to the store arrive; what was answered then."""
+        answered = []
         while self.snapshots:
-            self.engine.stored(self.snapshots.pop(0), is_kept=is_kept)
-            self.snapshots += self.engine.saving.wanted()
-        return self.run()
+            self.lifecycle.stored(self.snapshots.pop(0), is_kept=is_kept)
+            answered += self.send()
+        return answered + self.run()
 
     def lose(self) -> list[Work]:
         """Let the store not answer; what was answered then."""
         for snapshot in self.snapshots:
-            self.engine.saving.not_saved(snapshot, "it is down")
+            self.lifecycle.saving.not_saved(snapshot, "it is down")
         self.snapshots.clear()
         return self.run()
 
@@ -69,8 +89,8 @@ def storing(network: Network, clock: Clock) -> Storing:
 
 def test_a_synchronous_answer_waits_for_the_store(storing: Storing) -> None:
     """And then tells that its steps are durable."""
-    session, work = storing.opened(Policy.SYNCHRONOUS), chunk("", ONES * 3)
-    work.session_id = session
+    session = storing.opened(Policy.SYNCHRONOUS)
+    work = chunk(session, ONES * 3)
     assert storing.run(work) == []
     assert storing.store() == [work]
     assert (outputs(work)[-1], work.durable_step) == ([3, 3], 3)
@@ -94,7 +114,7 @@ def test_a_store_that_does_not_answer_costs_the_answer_not_the_steps(storing: St
     assert storing.run(again) == []
     assert storing.store() == [again]
     assert outputs(again) == [[1, 1], [2, 2], [3, 3]]
-    assert storing.engine.describe(session).next_step == 3
+    assert storing.lifecycle.describe(session).next_step == 3
 
 
 def test_asynchronous_sessions_are_stored_between_chunks(storing: Storing) -> None:
@@ -132,7 +152,7 @@ def test_a_reset_is_stored_before_it_is_told(storing: Storing, policy: Policy) -
     session = storing.opened(policy)
     storing.run(chunk(session, ONES))
     storing.store()
-    reset = Operation(session, storing.engine.reset)
+    reset = Operation(session, storing.lifecycle.reset)
     assert storing.run(reset) == []
     assert [snapshot.checkpoint.next_step for snapshot in storing.snapshots] == [0]
     assert storing.store() == [reset]
@@ -142,7 +162,7 @@ def test_a_reset_is_stored_before_it_is_told(storing: Storing, policy: Policy) -
 def test_a_read_changes_nothing_and_waits_for_nothing(storing: Storing) -> None:
     """Of a session that is stored as it is."""
     session = storing.opened(Policy.SYNCHRONOUS)
-    read = Operation(session, storing.engine.read)
+    read = Operation(session, storing.lifecycle.read)
     assert storing.run(read) == [read]
 
 
@@ -157,7 +177,7 @@ def test_a_mismatch_is_told_once_the_session_is_known_to_be_ours(storing: Storin
     storing.run(gap)
     assert storing.store(is_kept=False) == [gap]
     assert isinstance(gap.error, SessionMoved)
-    assert not storing.engine.is_awake(theirs)
+    assert theirs.id not in storing.lifecycle.sessions
 
 
 def test_a_session_taken_over_in_its_turn_is_closed_after_it(storing: Storing) -> None:
@@ -169,29 +189,28 @@ def test_a_session_taken_over_in_its_turn_is_closed_after_it(storing: Storing) -
         storing.engine.submit(each)
     turn = storing.engine.schedule()
     assert turn is not None
-    storing.engine.stored(storing.snapshots.pop(), is_kept=False)
-    storing.engine.check_integrity()
+    storing.lifecycle.stored(storing.snapshots.pop(), is_kept=False)
+    storing.lifecycle.check_integrity()
     turn.run()
     storing.engine.commit(turn)
-    storing.engine.check_integrity()
+    storing.lifecycle.check_integrity()
 
     assert set(storing.run()) == {work, behind, others}
     assert isinstance(work.error, SessionMoved)
     assert isinstance(behind.error, SessionMoved)
     assert outputs(others)[-1] == [2, 2]
-    assert not storing.engine.is_awake(session)
+    assert session.id not in storing.lifecycle.sessions
 
 
 def test_a_later_epoch_closes_an_old_copy(storing: Storing) -> None:
     """What is asked in it, and what comes after, waits for the session to be claimed."""
     session = storing.opened(Policy.ASYNCHRONOUS)
-    known, unknown = chunk(session, ONES), chunk(session, ONES)
-    known.known_epoch = 2
+    known, unknown = chunk(session._replace(epoch=2), ONES), chunk(session, ONES)
     assert storing.run(known, unknown) == []
-    assert storing.engine.absent() == [known, unknown]
-    assert not storing.engine.is_awake(session)
+    assert storing.absent == [known, unknown]
+    assert session.id not in storing.lifecycle.sessions
     with pytest.raises(SessionMoved):
-        storing.engine.describe(session)
+        storing.lifecycle.describe(session)
 
 
 def test_a_session_of_no_durability_that_was_stored_is_stored_when_it_is_reset(
@@ -200,30 +219,31 @@ def test_a_session_of_no_durability_that_was_stored_is_stored_when_it_is_reset(
     """Or it could come back as it slept; one that never was in the store cannot."""
     slept, new = (
         storing.opened(Policy.NONE),
-        storing.engine.open(LEDGER, 5, None, OWNER, None, Durability(Policy.NONE)),
+        storing.new(Durability(Policy.NONE)),
     )
-    reset = Operation(slept, storing.engine.reset)
+    reset = Operation(slept, storing.lifecycle.reset)
     assert storing.run(reset) == []
     assert storing.store() == [reset]
-    reset = Operation(new.id, storing.engine.reset)
+    reset = Operation(new, storing.lifecycle.reset)
     assert storing.run(reset) == [reset]
 
 
 def test_the_store_is_told_only_of_sessions_that_it_may_have(storing: Storing) -> None:
     """And in which epoch they ended."""
     stored = storing.opened(Policy.NONE)
-    new = storing.engine.open(LEDGER, 5, None, OWNER, None, Durability(Policy.NONE)).id
-    storing.engine.delete(stored)
-    storing.engine.delete(new)
-    assert [each[:2] for each in storing.engine.forgotten()] == [(stored, 1)]
+    new = storing.new(Durability(Policy.NONE))
+    storing.lifecycle.delete(stored)
+    storing.lifecycle.delete(new)
+    storing.run()
+    assert [each[:2] for each in storing.ended] == [(stored.id, 1)]
 
 
 def test_what_waits_for_the_store_fails_with_its_session(storing: Storing) -> None:
     """A deleted session's answers do not come later as if it were durable."""
-    session, work = storing.opened(Policy.SYNCHRONOUS), chunk("", ONES)
-    work.session_id = session
+    session = storing.opened(Policy.SYNCHRONOUS)
+    work = chunk(session, ONES)
     storing.run(work)
-    storing.engine.delete(session)
+    storing.lifecycle.delete(session)
     assert storing.run() == [work]
     assert isinstance(work.error, SessionDeleted)
     assert storing.store() == []
@@ -232,15 +252,15 @@ def test_what_waits_for_the_store_fails_with_its_session(storing: Storing) -> No
 def test_a_session_that_went_on_stays_awake(storing: Storing) -> None:
     """What was stored to put it to sleep is no longer what it is."""
     busy, idle = storing.opened(Policy.NONE), storing.opened(Policy.NONE)
-    sessions = [storing.engine.session(each) for each in (busy, idle)]
-    for session in sessions:
-        storing.run(chunk(session.id, ONES))
-    storing.engine.saving.take(sessions, puts_to_sleep=True)
+    for session in (busy, idle):
+        storing.run(chunk(session, ONES))
+    sessions = [storing.lifecycle.awake(each) for each in (busy, idle)]
+    storing.snapshots += storing.lifecycle.saving.take(sessions, puts_to_sleep=True)
     storing.run(chunk(busy, ONES))
     storing.store()
-    assert storing.engine.is_awake(busy)
-    assert not storing.engine.is_awake(idle)
-    storing.engine.check_integrity()
+    assert busy.id in storing.lifecycle.sessions
+    assert idle.id not in storing.lifecycle.sessions
+    storing.lifecycle.check_integrity()
 
 
 def test_an_indexed_chunk_that_is_cancelled_while_it_runs_is_made_to_its_end(
@@ -258,5 +278,5 @@ def test_an_indexed_chunk_that_is_cancelled_while_it_runs_is_made_to_its_end(
     storing.run(again)
 
     assert outputs(again)[-1] == [6, 6]
-    assert storing.engine.describe(session).next_step == 6
-    assert storing.engine.describe(other).next_step < 6
+    assert storing.lifecycle.describe(session).next_step == 6
+    assert storing.lifecycle.describe(other).next_step < 6

@@ -11,6 +11,7 @@ from service.engine.sessions import Session
 from service.engine.work import Chunk
 from service.models.runtime import Network
 from service.models.slab import Slab
+from service.session_ref import SessionRef
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def slabs(network: Network) -> tuple[Slab, Slab]:
 def waiting(slab: Slab, name: str, steps: int = 1) -> Session:
     """A session with a chunk of that many steps."""
     session = Session(name, 0, "", "ledger", slab, 0, 1.0, 0.0, 0.0, Replays(0))
-    chunk = Chunk(name, np.zeros((steps, 2), np.float32), None)
+    chunk = Chunk(SessionRef(name, "", 0), np.zeros((steps, 2), np.float32), None)
     chunk.remaining = steps
     session.waiting.append(chunk)
     return session

@@ -8,11 +8,11 @@ import pytest
 
 from service.engine import sessions
 from service.engine.replays import Replays
-from service.engine.sessions import Held, Session, SessionTable, new_session_id
-from service.engine.views import SessionView
+from service.engine.sessions import Session, SessionTable, Usage, new_session_id
 from service.errors import SessionDeleted, SessionExpired, SessionUnknown
 from service.models.runtime import Network
 from service.models.slab import Slab
+from service.session_ref import ANYBODY, SERVER, SessionRef
 
 
 def session(
@@ -23,6 +23,11 @@ def session(
     return Session(name, 0, owner, "ledger", slab, 0, timeout, 0.0, used, Replays(0))
 
 
+def ref(name: str) -> SessionRef:
+    """A session as the server itself names it."""
+    return SessionRef(name, SERVER, 0)
+
+
 def test_the_next_deadline_is_the_earliest(network: Network) -> None:
     """A session with a short timeout that came later is due first."""
     table = SessionTable()
@@ -30,7 +35,7 @@ def test_the_next_deadline_is_the_earliest(network: Network) -> None:
     table.add(session(network, "long", timeout=100.0))
     table.add(session(network, "short", timeout=1.0))
     assert table.next_deadline_seconds() == 1.0
-    assert table.idle(1.0) == [table.get("short")]
+    assert table.idle(1.0) == [table.get(ref("short"))]
     assert table.next_deadline_seconds() == 100.0
 
 
@@ -49,14 +54,14 @@ def test_a_session_that_slept_often_is_idle_once(network: Network) -> None:
     """And has one deadline to be looked at, however often it slept and woke."""
     table = SessionTable()
     one = session(network, "one")
-    view = SessionView.of(one, 0.0, 0.0)
+    view = one.view(0.0, 0.0)
     for _ in range(3):
         table.add(one)
         table.sleep(one, view)
     asleep = table.sleeping("one")
     assert asleep is not None
     assert table.idle(10.0) == [asleep]
-    table.forget(asleep, SessionExpired)
+    table.close_asleep(asleep, SessionExpired)
     assert table.next_deadline_seconds() is None
 
 
@@ -64,13 +69,13 @@ def test_closed_sessions_are_remembered_up_to_a_bound(
     network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The oldest closed session becomes unknown, so that memory stays bounded."""
-    monkeypatch.setattr(sessions, "MOST_CLOSED_REMEMBERED", 2)
+    monkeypatch.setattr(sessions, "MAX_CLOSED_REMEMBERED", 2)
     table = SessionTable()
     for name in "abc":
         one = session(network, name)
         table.add(one)
         table.close(one, SessionDeleted)
-    assert [type(table.gone(name)) for name in "abc"] == [
+    assert [type(table.gone_error(ref(name))) for name in "abc"] == [
         SessionUnknown,
         SessionDeleted,
         SessionDeleted,
@@ -84,17 +89,17 @@ def test_what_is_held_is_counted_by_owner(network: Network) -> None:
     table.add(mine)
     table.add(other)
     size = mine.slab.slot_bytes
-    assert (table.held, table.held_by("alice")) == (Held(2, 2 * size), Held(1, size))
+    assert (table.usage, table.usage_by("alice")) == (Usage(2, 2 * size), Usage(1, size))
     table.close(mine, SessionDeleted)
-    assert (table.held, table.held_by("alice")) == (Held(1, size), Held())
+    assert (table.usage, table.usage_by("alice")) == (Usage(1, size), Usage())
     table.check_integrity()
 
 
 @pytest.mark.parametrize(
     "miscount",
     [
-        lambda table: table.held_by("alice").count(1, 0),
-        lambda table: table.held.count(0, -1),
+        lambda table: table.usage_by("alice").add(1, 0),
+        lambda table: table.usage.add(0, -1),
         lambda table: setattr(next(iter(table)), "owner", "bob"),
         lambda table: setattr(next(iter(table)), "model", "other"),
     ],
@@ -105,7 +110,7 @@ def test_a_miscount_is_found(network: Network, miscount: Callable[[SessionTable]
     table.add(session(network, "a", owner="alice"))
     table.check_integrity()
     miscount(table)
-    with pytest.raises(RuntimeError, match=r"open: Held.*counted: Held"):
+    with pytest.raises(RuntimeError, match=r"open: Usage.*counted: Usage"):
         table.check_integrity()
 
 
@@ -115,13 +120,14 @@ def test_a_closed_session_is_unknown_to_all_but_its_owner(network: Network) -> N
     one = session(network, "a", owner="alice")
     table.add(one)
     table.close(one, SessionDeleted)
-    told = [type(table.gone("a", caller)) for caller in ("alice", "bob", "")]
-    assert told == [SessionDeleted, SessionUnknown, SessionDeleted]
+    callers = ("alice", "bob", ANYBODY, SERVER)
+    told = [type(table.gone_error(SessionRef("a", each, 0))) for each in callers]
+    assert told == [SessionDeleted, SessionUnknown, SessionDeleted, SessionDeleted]
 
 
 def test_an_absurdly_long_id_is_not_repeated_in_full() -> None:
     """An error for a huge id stays small."""
-    error = SessionTable().gone("x" * 1_000_000)
+    error = SessionTable().gone_error(ref("x" * 1_000_000))
     assert len(error.message) < 300
 
 

@@ -16,14 +16,17 @@ from hypothesis.stateful import (
 )
 from prometheus_client import CollectorRegistry
 
-from service import record
+from service import codec
 from service.engine.checkpoint import Checkpoint
+from service.engine.durability import Durability, Policy, SessionView, Snapshot
 from service.engine.engine import Engine
-from service.engine.saving import Durability, Policy, Snapshot
-from service.engine.work import Operation, Work
+from service.engine.lifecycle import Lifecycle
+from service.engine.sessions import Operation
+from service.engine.work import Work
 from service.errors import NotStored, NtmError, SessionDeleted, SessionMoved
 from service.loop.keeper import GRACE_SECONDS
 from service.models.runtime import Network
+from service.session_ref import SessionRef
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from tests.conftest import Clock
@@ -38,6 +41,11 @@ WHICH = st.integers(0, 1)
 THEN = st.sampled_from(["settle", "settle", "begin", "leave"])
 POLICIES = st.sampled_from([*[Policy.ASYNCHRONOUS] * 2, Policy.SYNCHRONOUS, Policy.NONE])
 MOST_CLIENTS = 3
+
+
+def named(view: SessionView) -> SessionRef:
+    """A session that was just opened, as its owner names it."""
+    return SessionRef(view.id, OWNER, view.epoch)
 
 
 class Replicas(RuleBasedStateMachine):
@@ -61,9 +69,9 @@ class Replicas(RuleBasedStateMachine):
         """A server that has just started."""
         networks = {LEDGER: self.network}
         metrics, options = Metrics(CollectorRegistry()), Settings(max_burst=2)
-        return Replica(
-            Engine(networks, options, metrics, self.clock, self.clock, most_turns=3, has_store=True)
-        )
+        clock = self.clock
+        lifecycle = Lifecycle(networks, options, metrics, clock, clock, has_store=True)
+        return Replica(Engine(lifecycle, options, max_turns=3))
 
     @precondition(lambda self: self.has_room)
     @rule(which=WHICH, policy=POLICIES)
@@ -72,8 +80,8 @@ class Replicas(RuleBasedStateMachine):
         replica = self.replicas[which]
         self.end(replica)
         durability = Durability(policy, 3 if policy is Policy.ASYNCHRONOUS else 0)
-        view = replica.engine.open(LEDGER, LOCATIONS, None, OWNER, None, durability)
-        self.keep(replica, view.id, policy)
+        view = replica.engine.lifecycle.open(LEDGER, LOCATIONS, None, OWNER, None, durability)
+        self.keep(replica, view, policy)
         client = Client(view.id, len(self.all) + 1, durability, view.epoch)
         self.all.append(client)
 
@@ -102,7 +110,7 @@ class Replicas(RuleBasedStateMachine):
         """What a client that has its answers reads is the state that it knows."""
         client, replica = self.client(number), self.replicas[which]
         if client.has_answers:
-            operation = Operation(client.id, replica.engine.read)
+            operation = Operation(client.ref, replica.engine.lifecycle.read)
             self.operate(which, client, operation)
             if operation.outcome is not None:
                 view, state = operation.outcome
@@ -119,14 +127,14 @@ class Replicas(RuleBasedStateMachine):
             return
         self.end(replica)
         durability, policy = client.durability, client.durability.policy
-        fork = replica.engine.open(LEDGER, LOCATIONS, None, OWNER, None, durability)
-        operation = Operation(client.id, partial(replica.engine.fork, fork_id=fork.id))
+        fork = replica.engine.lifecycle.open(LEDGER, LOCATIONS, None, OWNER, None, durability)
+        operation = Operation(client.ref, partial(replica.engine.lifecycle.fork, fork=named(fork)))
         self.operate(which, client, operation)
         at = client.known
         if operation.outcome is None or operation.outcome.next_step != at:
-            replica.engine.delete(fork.id)
+            replica.engine.lifecycle.delete(named(fork))
             return
-        self.keep(replica, fork.id, policy)
+        self.keep(replica, fork, policy)
         other = Client(fork.id, client.seed, durability, fork.epoch, known=at, durable=at)
         other.replayed, other.start, other.sums = at, client.start, client.sums
         self.all.append(other)
@@ -136,9 +144,9 @@ class Replicas(RuleBasedStateMachine):
         """A client deletes its session, wherever it is."""
         client, replica = self.client(number), self.replicas[which]
         self.end(replica)
-        if self.wake(replica, client.id, client.epoch) is None:
+        if self.wake(replica, client.ref) is None:
             try:
-                replica.engine.delete(client.id, "", client.epoch)
+                replica.engine.lifecycle.delete(client.ref)
             except SessionMoved:
                 return
             client.gone = SessionDeleted
@@ -175,9 +183,9 @@ class Replicas(RuleBasedStateMachine):
         is_lost = fate == "lost" or self.store.is_down
         is_kept = not is_lost and self.saved(snapshot)
         if fate == "stored" and not is_lost:
-            replica.engine.stored(snapshot, is_kept=is_kept)
+            replica.engine.lifecycle.stored(snapshot, is_kept=is_kept)
         else:
-            replica.engine.saving.not_saved(snapshot, "no answer")
+            replica.engine.lifecycle.saving.not_saved(snapshot, "no answer")
         self.hear(replica)
 
     @rule(which=WHICH)
@@ -213,7 +221,7 @@ class Replicas(RuleBasedStateMachine):
                 self.arrive(which, 0, "lost")
         self.clock.seconds += seconds
         for replica in self.replicas:
-            replica.engine.expire()
+            replica.engine.lifecycle.expire()
             self.hear(replica)
 
     @rule(which=WHICH)
@@ -221,12 +229,12 @@ class Replicas(RuleBasedStateMachine):
         """A replica puts to sleep whoever can."""
         replica = self.replicas[which]
         self.end(replica)
-        sleepers = replica.engine.sleepers(10)
+        sleepers = replica.engine.lifecycle.sleepers(10)
         for session in sleepers:
             if session.durable and session.durable.is_clean:
-                replica.engine.put_to_sleep(session)
+                replica.engine.lifecycle.put_to_sleep(session)
         awake = [session for session in sleepers if session.is_open]
-        replica.engine.saving.take(awake, puts_to_sleep=True)
+        replica.saving += replica.engine.lifecycle.saving.take(awake, puts_to_sleep=True)
         self.hear(replica)
 
     @rule(which=WHICH)
@@ -284,57 +292,58 @@ class Replicas(RuleBasedStateMachine):
 
     def submit(self, replica: Replica, work: Work) -> None:
         """A replica gets work, for which it may have to claim the session."""
-        known_epoch = work.known_epoch
         replica.engine.submit(work)
-        for waiting in replica.engine.absent():
-            error = self.wake(replica, work.session_id, known_epoch)
+        self.hear(replica)
+        absent, replica.absent = replica.absent, []
+        for waiting in absent:
+            error = self.wake(replica, waiting.ref)
             if error is None:
-                waiting.known_epoch = 0
+                waiting.ref = waiting.ref._replace(epoch=0)
                 replica.engine.submit(waiting)
             else:
                 waiting.error = error
                 self.tell(waiting)
         self.hear(replica)
 
-    def wake(self, replica: Replica, session_id: str, known_epoch: int) -> NtmError | None:
+    def wake(self, replica: Replica, ref: SessionRef) -> NtmError | None:
         """A replica claims a session; why it could not."""
-        engine = replica.engine
-        if engine.is_awake(session_id):
+        lifecycle = replica.engine.lifecycle
+        if ref.id in lifecycle.sessions:
             return None
-        if not engine.may_be_stored(session_id, "", known_epoch):
-            return engine.unknown(session_id)
+        if not lifecycle.may_be_stored(ref):
+            return lifecycle.sessions.gone_error(ref)
         if self.store.is_down:
             return NotStored("it is down")
         self.end(replica)
-        found = self.store.claim(session_id, replica)
+        found = self.store.claim(ref.id, replica)
         if found is None:
-            engine.lost(session_id)
-            return engine.unknown(session_id)
-        engine.adopt(session_id, found[0], record.decode(found[1]))
+            lifecycle.lost(ref.id)
+            return lifecycle.sessions.gone_error(ref)
+        lifecycle.adopt(ref.id, found[0], codec.decode_record(found[1]))
         return None
 
     def operate(self, which: int, client: Client, operation: Operation) -> None:
         """An operation is asked for, and given up unless it is done at once."""
-        operation.known_epoch = client.epoch
         self.submit(self.replicas[which], operation)
         self.settle(which)
         operation.cancelled = True
 
-    def keep(self, replica: Replica, session_id: str, policy: Policy) -> None:
+    def keep(self, replica: Replica, view: SessionView, policy: Policy) -> None:
         """A new session is in the store before its client hears of it."""
         if policy is not Policy.NONE:
-            replica.engine.saving.take([replica.engine.session(session_id)])
-            self.send(replica)
-            snapshot = replica.saving.pop()
+            lifecycle = replica.engine.lifecycle
+            (snapshot,) = lifecycle.saving.take([lifecycle.awake(named(view))])
             assert self.saved(snapshot)
-            replica.engine.stored(snapshot, is_kept=True)
+            lifecycle.stored(snapshot, is_kept=True)
         self.hear(replica)
 
     def saved(self, snapshot: Snapshot) -> bool:
         """The store gets a snapshot; whether it keeps it."""
         view = snapshot.view
         seconds = view.idle_timeout_seconds + GRACE_SECONDS
-        return self.store.save(view.id, snapshot.durable.epoch, record.encode(snapshot), seconds)
+        return self.store.save(
+            view.id, snapshot.durable.epoch, codec.encode_record(snapshot), seconds
+        )
 
     def commit(self, replica: Replica, *, fails: bool = False) -> None:
         """End the first of a replica's turns."""
@@ -349,17 +358,15 @@ class Replicas(RuleBasedStateMachine):
         while replica.turns:
             self.commit(replica)
 
-    def send(self, replica: Replica) -> None:
-        """What the engine wants stored, or forgotten, is on its way."""
-        replica.saving += replica.engine.saving.wanted()
-        replica.deleting += replica.engine.forgotten()
-
     def hear(self, replica: Replica) -> None:
-        """Clients get their answers."""
-        self.send(replica)
-        for work in replica.engine.finished():
+        """Clients get their answers, and the rest of the effects is on its way."""
+        effects = replica.engine.take_effects()
+        replica.saving += effects.snapshots
+        replica.deleting += effects.ended
+        replica.absent += effects.absent
+        for work in effects.finished:
             self.tell(work)
-        replica.engine.check_integrity()
+        replica.engine.lifecycle.check_integrity()
 
     def tell(self, work: Work) -> None:
         """Whoever waits for this answer gets it."""
@@ -372,7 +379,7 @@ def test_steps_are_neither_lost_nor_repeated_nor_told_wrongly() -> None:
     """With crashes, lost answers, stores that do not answer, sleeping, and going to and fro."""
     Replicas.network = Network(ledger(), "cpu")
     engine = driving.engine(Replicas.network, Clock())
-    view = engine.open(LEDGER, LOCATIONS, None, OWNER)
-    Replicas.blank = engine.checkpoint(engine.session(view.id))[1]
+    session = engine.lifecycle.awake(driving.opened(engine, LOCATIONS))
+    Replicas.blank = engine.lifecycle.checkpoint(session)[1]
     Replicas.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
     Replicas.TestCase().runTest()

@@ -12,10 +12,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from service.engine.engine import Engine
+from service.engine.lifecycle import Lifecycle
 from service.engine.turn import Turn
 from service.errors import Draining, SessionDeleted, SessionExpired, SessionUnknown
 from service.loop.worker import Worker
 from service.models.runtime import Network
+from service.session_ref import SessionRef
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from tests.conftest import Clock
@@ -31,9 +33,10 @@ class Fixture:
         self.worker = Worker(self.engine, parallel_runs)
         self.worker.start()
 
-    async def opened(self) -> str:
-        """The id of a new session."""
-        return (await self.worker.call(self.engine.open, LEDGER, 8, None, OWNER)).id
+    async def opened(self, locations: int = 8) -> SessionRef:
+        """A new session, as its owner names it."""
+        view = await self.worker.call(self.engine.lifecycle.open, LEDGER, locations, None, OWNER)
+        return SessionRef(view.id, OWNER, 0)
 
 
 @pytest.fixture
@@ -76,9 +79,9 @@ async def test_calls_and_work_come_back(fixture: Fixture) -> None:
     outcome = await fixture.worker.ask(chunk(session, [[1, 2], [3, 4]]))
     assert outcome.outputs.tolist() == [[1, 2], [4, 6]]
     with pytest.raises(SessionUnknown):
-        await fixture.worker.call(fixture.engine.describe, "nobody")
+        await fixture.worker.call(fixture.engine.lifecycle.describe, SessionRef("nobody", OWNER, 0))
     with pytest.raises(SessionUnknown):
-        await fixture.worker.ask(chunk("nobody", [[1, 2]]))
+        await fixture.worker.ask(chunk(SessionRef("nobody", OWNER, 0), [[1, 2]]))
 
 
 async def test_the_event_loop_runs_while_a_network_does(fixture: Fixture, gate: Gate) -> None:
@@ -113,11 +116,8 @@ async def test_as_many_runs_are_made_at_once_as_there_are_threads(
     monkeypatch.setattr(Turn, "run", meeting)
     monkeypatch.setattr("service.engine.engine.SHORT_TURN_BYTES", -1)
     # Of three slabs, so that there are three turns.
-    views = [
-        await fixture.worker.call(fixture.engine.open, LEDGER, size, None, OWNER)
-        for size in (5, 6, 8)
-    ]
-    works = [fixture.worker.ask(chunk(view.id, [[1, 1]] * 3)) for view in views]
+    sessions = [await fixture.opened(size) for size in (5, 6, 8)]
+    works = [fixture.worker.ask(chunk(session, [[1, 1]] * 3)) for session in sessions]
     for outcome in await asyncio.wait_for(asyncio.gather(*works), 10):
         assert outcome.outputs.tolist() == [[1, 1], [2, 2], [3, 3]]
     assert set(threads[:2]) == {"runs-0", "runs-1"}
@@ -163,30 +163,30 @@ async def test_a_call_waits_for_the_run_under_way(fixture: Fixture, gate: Gate) 
     session = await fixture.opened()
     stepped = fixture.worker.ask(chunk(session, [[1, 1]]))
     await asyncio.to_thread(gate.entered.wait)
-    deleted = asyncio.create_task(fixture.worker.call(fixture.engine.delete, session))
+    deleted = asyncio.create_task(fixture.worker.call(fixture.engine.lifecycle.delete, session))
     abandoned = asyncio.create_task(fixture.opened())
     await asyncio.sleep(0)
     abandoned.cancel()
     await asyncio.sleep(0)
     assert not deleted.done()
-    assert fixture.engine.describe(session).next_step == 0
+    assert fixture.engine.lifecycle.describe(session).next_step == 0
     gate.opened.set()
     assert (await stepped).outputs.tolist() == [[1, 1]]
     await deleted
     with pytest.raises(SessionDeleted):
-        fixture.engine.describe(session)
-    assert fixture.engine._opened == 1
+        fixture.engine.lifecycle.describe(session)
+    assert fixture.engine.lifecycle._opened == 1
 
 
 async def test_a_call_does_not_wait_for_all_steps_there_are(fixture: Fixture, gate: Gate) -> None:
     """While a call waits no more turns are begun, so it comes before the end of long chunks."""
     engine, worker = fixture.engine, fixture.worker
     # Of two slabs, so that there are two turns under way.
-    views = [await worker.call(engine.open, LEDGER, size, None, OWNER) for size in (5, 8)]
+    sessions = [await fixture.opened(size) for size in (5, 8)]
     done: list[str] = []
-    works = [worker.ask(chunk(view.id, [[1, 1]] * 50)) for view in views]
+    works = [worker.ask(chunk(session, [[1, 1]] * 50)) for session in sessions]
     await asyncio.to_thread(gate.entered.wait)
-    called = asyncio.create_task(worker.call(engine.describe, views[0].id))
+    called = asyncio.create_task(worker.call(engine.lifecycle.describe, sessions[0]))
     for future in works:
         future.add_done_callback(lambda _: done.append("chunk"))
     called.add_done_callback(lambda _: done.append("call"))
@@ -208,7 +208,7 @@ async def test_a_cancelled_chunk_leaves_no_other_pending(fixture: Fixture, gate:
     await holder
     first, third = await asyncio.wait_for(asyncio.gather(futures[0], futures[2]), 10)
     assert first.outputs.tolist() == third.outputs.tolist() == [[1, 1], [2, 2]]
-    assert (await fixture.worker.call(fixture.engine.describe, sessions[1])).next_step < 2
+    assert (await fixture.worker.call(fixture.engine.lifecycle.describe, sessions[1])).next_step < 2
     assert fixture.worker._pending == set()
 
 
@@ -269,20 +269,21 @@ async def test_a_session_expires_without_anybody_calling(network: Network) -> No
     empty = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    class Watched(Engine):
+    class Watched(Lifecycle):
         """Tells when the last session has expired."""
 
         def expire(self) -> None:
             """As ever."""
             super().expire()
-            if self._opened and not len(self._sessions):
+            if self._opened and not len(self.sessions):
                 loop.call_soon_threadsafe(empty.set)
 
-    watched = Watched({LEDGER: network}, Settings(), Metrics(CollectorRegistry()), time.monotonic)
-    worker = Worker(watched, 1)
+    settings = Settings()
+    watched = Watched({LEDGER: network}, settings, Metrics(CollectorRegistry()), time.monotonic)
+    worker = Worker(Engine(watched, settings), 1)
     worker.start()
     view = await worker.call(watched.open, LEDGER, 8, 0.05, OWNER)
     await asyncio.wait_for(empty.wait(), 10)
     with pytest.raises(SessionExpired):
-        await worker.call(watched.describe, view.id)
+        await worker.call(watched.describe, SessionRef(view.id, OWNER, 0))
     await worker.stop()

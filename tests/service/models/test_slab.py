@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from service.models.runtime import Network
-from service.models.slab import MOST_BINDINGS, Slab
+from service.models.slab import MAX_BINDINGS, Slab
 
 
 def step(slab: Slab, slot: int, value: float) -> None:
@@ -64,9 +64,9 @@ def test_batches_are_padded_to_whole_packets(network: Network) -> None:
 def test_many_kinds_of_binding_take_a_bounded_memory(network: Network) -> None:
     """Asking for ever new combinations forgets old buffers rather than keep them all."""
     slab = Slab(network, 5)
-    for rows in range(2, 2 * 3 * MOST_BINDINGS, 2):
+    for rows in range(2, 2 * 3 * MAX_BINDINGS, 2):
         slab.bind(rows, frozenset())
-    assert len(slab._bindings) <= MOST_BINDINGS
+    assert len(slab._bindings) <= MAX_BINDINGS
 
 
 def test_integrity_names_the_counts(network: Network) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +9,11 @@ import numpy as np
 from prometheus_client import CollectorRegistry
 
 from service.engine.engine import Engine
+from service.engine.lifecycle import Lifecycle
 from service.engine.work import Chunk, ChunkOutcome
 from service.models.runtime import Network
 from service.models.version import Version
+from service.session_ref import SessionRef
 from service.settings import Settings
 from service.spec import Float32
 from service.telemetry.metrics import Metrics
@@ -47,7 +48,8 @@ class Reference:
         }
         networks = {self._version(name): network for name, network in self._networks.items()}
         metrics = Metrics(CollectorRegistry())
-        self._engine = Engine(networks, Settings(), metrics, time.monotonic, time.time)
+        settings = Settings()
+        self._engine = Engine(Lifecycle(networks, settings, metrics), settings)
 
     def expected(self, number: int) -> Expected:
         """The session of that number; takes some tens of milliseconds."""
@@ -55,12 +57,13 @@ class Reference:
         width = self._networks[model].spec.input_width
         chance = np.random.default_rng([self._seed, number])
         inputs = chance.random((STEPS + AFTERWARDS, width), np.float32)
-        session = self._engine.open(self._version(model), 0, None, "reference").id
+        view = self._engine.lifecycle.open(self._version(model), 0, None, "reference")
+        session = SessionRef(view.id, "reference", 0)
         chunk = Chunk(session, inputs.reshape(-1), 0)
         self._engine.submit(chunk)
         while self._engine.busy:
             self._engine.turn()
-        self._engine.delete(session)
+        self._engine.lifecycle.delete(session)
         assert isinstance(chunk.outcome, ChunkOutcome), chunk.error
         return Expected(number, model, inputs, chunk.outcome.outputs.copy())
 

@@ -1,4 +1,4 @@
-"""The slabs of every version and memory size: where state is, and how it gets in and out."""
+"""The slots of sessions, in the slabs of every version and memory size, and their state."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from service.models.version import Version
 from service.spec import Float32
 
 
-class Slabs:
-    """Gives sessions their places, and takes them back."""
+class Slots:
+    """Gives sessions their slots and takes them back; makes and drops slabs as needed."""
 
     def __init__(self, networks: Mapping[Version, Network]) -> None:
-        """Of these networks, which may come and go while they have no slab."""
+        """Networks may be added to the mapping, and removed while they have no slab."""
         self._networks = networks
         self._slabs: dict[tuple[Version, int], Slab] = {}
 
     def __iter__(self) -> Iterator[Slab]:
-        """Those in use. Another thread may iterate."""
+        """The slabs in use. Safe from any thread."""
         return iter(list(self._slabs.values()))
 
     def of(self, model: str) -> list[Slab]:
-        """A model's slabs in use. Any thread may ask."""
+        """A model's slabs in use. Safe from any thread."""
         return [slab for (version, _), slab in list(self._slabs.items()) if version.model == model]
 
     def place(self, version: Version, locations: int) -> tuple[Slab, int]:

@@ -1,0 +1,142 @@
+"""What of a session outlives its server: policies, snapshots on their way, what a store had."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+from service.engine.checkpoint import Checkpoint
+from service.engine.replays import Replay
+from service.engine.work import Work
+from service.models.version import Version
+
+RENEW_SECONDS = 30.0
+"""
+How old the stored copy of a session in use may get before it is stored again.
+
+The store drops a session some time after its idle timeout, counted from when it was stored. A
+session that steps slowly would be dropped while it is in use.
+"""
+
+
+class Policy(Enum):
+    """When a session's steps become durable."""
+
+    NONE = "none"
+    ASYNCHRONOUS = "asynchronous"
+    SYNCHRONOUS = "synchronous"
+
+
+@dataclass(frozen=True, slots=True)
+class Durability:
+    """A policy, and with `ASYNCHRONOUS` about how many steps lie between two checkpoints."""
+
+    policy: Policy = Policy.NONE
+    every_steps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """A session as it was at one moment, without its state."""
+
+    id: str
+    number: int
+    model: str
+    content_hash: str
+    locations: int
+    idle_timeout_seconds: float
+    next_step: int
+    state_bytes: int
+    created_unix_seconds: float
+    expires_unix_seconds: float
+    durability: Durability
+    durable_step: int
+    epoch: int
+    """Of this replica's ownership; 0 where there is no store."""
+
+
+class Withheld(NamedTuple):
+    """Work that is done, and answered once the session is stored at that version or a later one."""
+
+    work: Work
+    version: int
+
+
+@dataclass(eq=False, slots=True)
+class Snapshot:
+    """A session as it was at one moment, on its way to the store."""
+
+    durable: Durable
+    """The session's own: it differs if the session was closed and taken over again meanwhile."""
+    view: SessionView
+    owner: str
+    checkpoint: Checkpoint
+    replays: tuple[Replay, ...]
+    version: int
+    puts_to_sleep: bool = False
+    """Whether the session leaves its slab once this is stored, unless it has gone on."""
+
+
+@dataclass(eq=False, slots=True)
+class Durable:
+    """What of a session is stored, and what is on its way to the store."""
+
+    durability: Durability
+    epoch: int = 1
+    """Of this replica's ownership."""
+    step: int = 0
+    """Steps before this one are stored."""
+    version: int = 0
+    """Grows with every change of the state."""
+    stored_version: int = -1
+    stored_seconds: float = -math.inf
+    """When it was last stored, by the engine's clock; unknown at first, for that was elsewhere."""
+    under_way: Snapshot | None = None
+    next: Snapshot | None = None
+    """Stored when the one under way has arrived: always the latest."""
+    withheld: deque[Withheld] = field(default_factory=deque)
+    may_be_stored: bool = False
+    """Whether the store may have anything of the session."""
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether the store has the session as it is."""
+        return self.stored_version == self.version
+
+    @property
+    def is_covered(self) -> bool:
+        """Whether the session as it is is stored, or on its way."""
+        latest = self.next or self.under_way
+        return self.is_clean or (latest is not None and latest.version == self.version)
+
+    def is_due(self, next_step: int, remaining: int, now_seconds: float) -> bool:
+        """
+        Whether the policy asks for a snapshot now, `remaining` steps before the end of a chunk.
+
+        Never inside a chunk: a replica that continued from there would be ahead of the client,
+        which has no answer yet.
+        """
+        if remaining:
+            return False
+        if self.durability.policy is Policy.ASYNCHRONOUS:
+            is_old = now_seconds - self.stored_seconds >= RENEW_SECONDS
+            has_gone_far = next_step - self.step >= self.durability.every_steps
+            return self.under_way is None and (is_old or has_gone_far)
+        return self.durability.policy is Policy.SYNCHRONOUS
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A session as a store had it."""
+
+    owner: str
+    version: Version
+    idle_timeout_seconds: float
+    created_unix_seconds: float
+    durability: Durability
+    checkpoint: Checkpoint
+    replays: tuple[Replay, ...]
+    """Of its last chunks, oldest first."""

@@ -1,0 +1,138 @@
+"""One StreamSteps call: operations in, outcomes out, over a real channel."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import grpc.aio
+import pytest
+
+from ntm.v1 import ntm_pb2 as pb
+from service.rpc import stream
+from tests.conftest import Running, Serve
+from tests.e2e.calls import Stream, chunk, opened, outputs, raw
+from tests.e2e.test_rpcs import refused
+
+
+async def test_outcomes_carry_the_tags_of_their_operations(running: Running) -> None:
+    """Those of one session come in the order of its operations."""
+    call = Stream(running)
+    session = await call.opened()
+    await call.send(
+        pb.Operation(tag=7, step=chunk(session, [[1, 2]])),
+        pb.Operation(tag=7, step=chunk(session, [[3, 4]])),
+        pb.Operation(tag=9, close=session),
+    )
+    outcomes = await call.rest()
+
+    assert [outcome.tag for outcome in outcomes] == [7, 7, 9]
+    assert [outputs(each.reply).tolist() for each in outcomes[:2]] == [[[1, 2]], [[4, 6]]]
+    assert outcomes[2].closed == session
+
+
+async def test_an_operation_that_asks_for_nothing_is_answered_with_what_to_set(
+    running: Running,
+) -> None:
+    """And counted as one of no kind; the stream goes on."""
+    call = Stream(running)
+    await call.send(pb.Operation(tag=3))
+    outcome = await call.next()
+    assert outcome is not None
+    assert (outcome.tag, outcome.error.reason) == (3, "INVALID_REQUEST")
+    assert outcome.error.message == "the operation asks for nothing; set open, step or close"
+    assert await call.opened()
+    await call.rest()
+    assert running.metric("ntm_stream_operations_total", kind="none") == 1
+    assert running.metric("ntm_stream_operations_total", kind="open") == 1
+
+
+async def test_errors_are_outcomes_and_end_no_stream(running: Running) -> None:
+    """With the code, the reason and the metadata that a call would fail with."""
+    call = Stream(running)
+    session = await call.opened()
+    await call.send(
+        pb.Operation(tag=1, step=chunk(session, [[1, 1]], first_step=5)),
+        pb.Operation(tag=2, step=chunk("0" * 32, [[1, 1]])),
+        pb.Operation(tag=3, step=chunk(session, [[1, 1]])),
+    )
+    told = {outcome.tag: outcome for outcome in await call.rest()}
+
+    assert (told[1].error.code, told[1].error.reason) == (10, "STEP_INDEX_MISMATCH")
+    assert dict(told[1].error.metadata) == {"expected": "0", "actual": "5"}
+    assert (told[2].error.code, told[2].error.reason) == (5, "SESSION_UNKNOWN")
+    assert outputs(told[3].reply).tolist() == [[1, 1]]
+
+
+async def test_a_message_holds_outcomes_up_to_its_size(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one at least, however large that is."""
+    monkeypatch.setattr(stream, "_LARGE_MESSAGE_BYTES", 300)
+    async with serve() as running:
+        call = Stream(running)
+        session = await call.opened()
+        before = call.messages
+        await call.send(
+            *(pb.Operation(step=chunk(session, [[1, 1]] * steps)) for steps in (1, 1, 1, 100))
+        )
+        outcomes = await call.rest()
+
+    sizes = [outcome.reply.next_step - outcome.reply.first_step for outcome in outcomes]
+    assert sizes == [1, 1, 1, 100]
+    # An outcome counts 128 bytes and its outputs: two small ones fit, and a third does not.
+    assert call.messages - before >= 3
+
+
+async def test_the_end_of_the_server_is_the_end_of_its_streams(serve: Serve) -> None:
+    """What was begun is answered, and the call then fails with UNAVAILABLE."""
+    async with serve() as running:
+        call = Stream(running)
+        session = await call.opened()
+        await call.send(pb.Operation(tag=4, step=chunk(session, [[5, 6]])))
+        outcome = await call.next()
+        stopping = asyncio.create_task(running.stop())
+        error = await refused(call.call.read())
+        await stopping
+
+    assert outcome is not None
+    assert outputs(outcome.reply).tolist() == [[5, 6]]
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert error.details() == "this server is stopping; open a stream to another replica"
+
+
+async def test_a_cancelled_stream_drops_its_work_and_keeps_its_sessions(running: Running) -> None:
+    """Nothing stays pending, and the session goes on by other calls."""
+    session = await opened(running)
+    call = Stream(running)
+    await call.send(*(pb.Operation(step=chunk(session, [[1, 1]] * 100)) for _ in range(50)))
+    call.call.cancel()
+    assert await call.call.code() is grpc.StatusCode.CANCELLED
+    request = pb.StepRequest(chunk=chunk(session, [[1, 1]]))
+    reply = (await running.stub.Step(request)).reply
+
+    # The outputs are sums of ones, so that they show how many steps were made.
+    assert outputs(reply).tolist() == [[reply.next_step, reply.next_step]]
+    assert reply.next_step <= 50 * 100 + 1
+    assert running.server.worker.engine.lifecycle.sessions.usage.sessions == 1
+
+
+async def test_operations_in_many_messages_and_in_one_are_the_same(running: Running) -> None:
+    """The outputs are the running sums either way."""
+    session, other = await opened(running), await opened(running)
+    one = pb.StreamStepsRequest(
+        operations=[pb.Operation(step=chunk(session, [[1, 1]])) for _ in range(5)]
+    )
+    many = [
+        pb.StreamStepsRequest(operations=[pb.Operation(step=chunk(other, [[1, 1]]))])
+        for _ in range(5)
+    ]
+    found = []
+    for messages in ([one], many):
+        call = raw(running, "StreamSteps")(iter([each.SerializeToString() for each in messages]))
+        outcomes: list[pb.Outcome] = []
+        while isinstance(content := await call.read(), bytes):
+            outcomes += pb.StreamStepsResponse.FromString(content).outcomes
+        found.append([outputs(outcome.reply).tolist() for outcome in outcomes])
+
+    assert found[0] == found[1] == [[[n, n]] for n in range(1, 6)]
