@@ -90,7 +90,7 @@ def test_values_not_finite_are_reported_and_change_nothing() -> None:
     """A NaN stops the update before the optimiser, naming the update and the seed."""
     run = Run.new(tiny("ntm-lstm"), seed=9)
     with torch.no_grad():
-        run.network.output.bias[0] = float("nan")
+        run.network.get_parameter("output.bias")[0] = float("nan")
     before = {name: value.clone() for name, value in run.network.state_dict().items()}
 
     with pytest.raises(NotFinite, match="update 0 of seed 9"):
