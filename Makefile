@@ -10,6 +10,8 @@ ENVOY := build/envoy/bin/envoy
 NPM_CI := npm ci --ignore-scripts --no-audit --no-fund
 # Or onnxruntime-gpu, or 'onnxruntime-gpu[cuda,cudnn]': see the Dockerfile.
 ONNXRUNTIME ?= onnxruntime
+# Of the server, in the image. The image without jwt refuses to start with NTM_JWT_KEYS.
+EXTRAS ?= otel redis
 # What Docker builds anyway; the other builders leave HEALTHCHECK out without it.
 export BUILDAH_FORMAT := docker
 export ORT_DISABLE_TELEMETRY := 1
@@ -89,6 +91,7 @@ constraints: ## on Linux on x86-64: pin the newest releases that pyproject.toml 
 
 image: ## build the container image
 	$(ENGINE) build $(IMAGE_FLAGS) --tag $(IMAGE) --build-arg ONNXRUNTIME='$(ONNXRUNTIME)' \
+	    --build-arg EXTRAS='$(EXTRAS)' \
 	    --build-arg VERSION="$$(sed -n 's/__version__ = "\(.*\)"/\1/p' service/__init__.py)" \
 	    --build-arg REVISION="$$(git rev-parse HEAD)" .
 

@@ -81,7 +81,7 @@ def test_it_can_write_nowhere(container: Container, folder: str) -> None:
 
 def test_it_holds_nothing_that_installs_compiles_or_trains(container: Container) -> None:
     """No pip for any Python in it, no compiler, no torch, and of this project only the server."""
-    modules = ("torch", "pip", "setuptools", "ensurepip", "client", "export", "tests")
+    modules = ("torch", "pip", "setuptools", "ensurepip", "ntm_client", "export", "tests")
     commands = ("pip", "pip3", "cc", "gcc", "c++", "ld", "make")
     code = (
         "import glob, importlib.util, json, shutil\n"
