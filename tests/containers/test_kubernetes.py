@@ -1,4 +1,4 @@
-"""The Deployment as Podman plays it, since there is no cluster here: `make kubernetes-test`."""
+"""The Deployment, run by Podman instead of a cluster: `make kubernetes-test`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.deploy.manifests import KUBERNETES, kustomize, named
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """Return a free port."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]
@@ -45,7 +45,7 @@ def for_podman(objects: list[dict[str, Any]], image: str, ports: dict[str, str])
 
 @pytest.fixture(scope="module")
 def address(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server that runs as the base of the manifests says."""
+    """Run the Deployment of the base, and return the address of the server."""
     if not is_podman():
         pytest.skip("only Podman plays manifests")
     port = free_port()
@@ -62,7 +62,7 @@ def address(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
 
 
 def test_it_serves(address: str) -> None:
-    """Twenty vectors are copied without a wrong bit."""
+    """A copy of 20 vectors has no wrong bit."""
     with Client(address) as client, client.create_session("copy-ntm-lstm") as session:
         sequence = TaskSequence.draw("copy", (20,), seed=1)
         answer = sequence.answer(session.step(sequence.inputs).outputs)
@@ -72,7 +72,7 @@ def test_it_serves(address: str) -> None:
 
 @pytest.mark.usefixtures("address")
 def test_it_runs_as_the_manifest_says() -> None:
-    """User, limits, capabilities, read-only root and settings are the Deployment's."""
+    """The container has the Deployment's user, limits, capabilities, file system and settings."""
     (name,) = engine("ps", "--quiet", "--filter=name=ntm-pod.*-ntm").split()
     found = json.loads(engine("inspect", name))[0]
     environment = dict(entry.split("=", 1) for entry in found["Config"]["Env"])
