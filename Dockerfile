@@ -1,18 +1,17 @@
-# For CPU, by default. For CUDA, which onnxruntime-gpu 1.31 wants as CUDA 13, either take the libraries
-# from PyPI:
+# The default is for CPU. onnxruntime-gpu 1.31 needs CUDA 13. Either take its libraries from PyPI:
 #   --build-arg ONNXRUNTIME='onnxruntime-gpu[cuda,cudnn]'
-# or from a base of your own that has them, Python 3.11 or later and its venv module, such as one made
-# from a CUDA 13 image of the kind cudnn-runtime:
+# or from a base image of your own with CUDA 13, cuDNN, Python 3.11 or later and its module venv:
 #   --build-arg ONNXRUNTIME=onnxruntime-gpu --build-arg BASE=...
-# Which versions go together: https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html
+# Versions that fit: https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html
 ARG BASE=docker.io/library/python:3.11-slim
 
 FROM ${BASE} AS build
 ARG ONNXRUNTIME=onnxruntime
 WORKDIR /app
 COPY constraints.txt pyproject.toml /build/
-# The project's dependencies, with ONNXRUNTIME in the place of the one that it names for a platform,
-# and those of the extras: `jwt` may be added.
+# The dependencies of the server and of these extras. ONNXRUNTIME replaces the platform's own.
+# Signed tokens (NTM_JWT_KEYS) need the extra jwt, 17 MB more. Without it, a server with this setting
+# refuses to start and says so. To add it: --build-arg EXTRAS="otel redis jwt"
 ARG EXTRAS="otel redis"
 RUN python3 -c "import tomllib; \
         project = tomllib.load(open('/build/pyproject.toml', 'rb'))['project']; \
@@ -23,29 +22,32 @@ RUN python3 -c "import tomllib; \
     && /opt/venv/bin/pip install --no-cache-dir --no-compile \
         --constraint /build/constraints.txt -r /build/requirements.txt \
     && /opt/venv/bin/pip uninstall --yes pip setuptools
-# What serving never loads: tests and their data, tools for training and for converting models.
+# Serving never loads these: tests and their data, tools to train and to convert models.
 RUN find /opt/venv/lib -type d \( -name tests -o -path '*/onnx/backend' \
     -o -regex '.*/onnxruntime/\(datasets\|quantization\|tools\|transformers\)' \) \
     -prune -exec rm -rf {} +
+# The stubs of the API, without the client library that is beside them, and the server.
 COPY client/ntm ntm
 COPY service service
 COPY models models
-# Bytecode of everything, which the read-only file system could not take later. It counts as valid
-# whatever time a builder gives the files.
+# Bytecode of everything, because the file system is read-only later. Unchecked, because a builder may
+# change the times of files.
 RUN python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib ntm service
 
 FROM ${BASE}
 ARG BASE
 ARG VERSION
 ARG REVISION
-# A server installs nothing: no pip, nor what would bring it back.
+# A server installs nothing, so there is no pip and nothing that can restore it.
 RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/site-packages/pip* \
     /usr/local/lib/python3*/ensurepip /usr/lib/python3*/ensurepip /usr/share/python-wheels
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 WORKDIR /app
-# Settings by environment rather than flags, since the health check reads NTM_PORT too.
+# Variables instead of flags, because the health check reads NTM_PORT too. With PYTHONPATH, the probe
+# also runs from other working directories.
 ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONPATH=/app \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     ORT_DISABLE_TELEMETRY=1 \

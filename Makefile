@@ -12,6 +12,8 @@ NPM_CI := npm ci --ignore-scripts --no-audit --no-fund
 ONNXRUNTIME ?= onnxruntime
 # Of tests: a file at a time, on all cores up to four. `make test WORKERS=` takes one process.
 WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Of the server, in the image. The image without jwt refuses to start with NTM_JWT_KEYS.
+EXTRAS ?= otel redis
 # What Docker builds anyway; the other builders leave HEALTHCHECK out without it.
 export BUILDAH_FORMAT := docker
 export ORT_DISABLE_TELEMETRY := 1
@@ -98,6 +100,7 @@ constraints: ## on Linux on x86-64: pin the newest releases that pyproject.toml 
 
 image: ## build the container image
 	$(ENGINE) build $(IMAGE_FLAGS) --tag $(IMAGE) --build-arg ONNXRUNTIME='$(ONNXRUNTIME)' \
+	    --build-arg EXTRAS='$(EXTRAS)' \
 	    --build-arg VERSION="$$(sed -n 's/__version__ = "\(.*\)"/\1/p' service/__init__.py)" \
 	    --build-arg REVISION="$$(git rev-parse HEAD)" .
 

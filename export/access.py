@@ -1,12 +1,12 @@
 """
 How heads access the memory, forward and backward, compiled by numba for training.
 
-The same functions as in `addressing.py` and `network.Heads`, one sequence after another, so that a
-memory stays in the processor's nearest cache, where PyTorch's operators walk over the memories of
-the whole batch again and again. The gradients are derived by hand; letters are the paper's.
+It computes the same functions as `addressing.py` and `ntm.Heads`, but one sequence after another,
+so that a memory stays in the nearest cache of the processor. PyTorch's operators each pass over the
+memories of the whole batch. The gradients are derived by hand. Letters are the paper's.
 
-Head parameters are for each head key, strength, gate, shifts and sharpening, then for each write
-head erase and add vector, as `network.Heads` has them.
+The parameters of heads have the order of `ntm.Heads`: key, strength, gate, shifts and sharpening of
+each head, then erase and add vector of each write head.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ NORM_FLOOR = np.float32(NORM_EPSILON)
 WEIGHTING_FLOOR = np.float32(WEIGHTING_EPSILON)
 
 SCALARS = 3 + len(SHIFTS)
-"""Parameters of a head besides its key: strength, gate, shifts, sharpening."""
+"""The number of parameters of a head besides its key: strength, gate, shifts, sharpening."""
 
 
 class Memory(NamedTuple):
-    """What the heads did in every step, for the way back."""
+    """What the heads did in every step, for the backward pass."""
 
     memory: Array
     """M [T + 1, B, M, N]: before the first step and after each."""
@@ -65,7 +65,7 @@ class Memory(NamedTuple):
 
 @compiled
 def clamp(x: np.float32) -> np.float32:
-    """x within the limits of head parameters."""
+    """Clamp x to the limits of head parameters."""
     return min(max(x, -LIMIT), LIMIT)
 
 

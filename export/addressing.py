@@ -1,4 +1,4 @@
-"""How heads address, read and write the memory: pure functions, equations 2 to 9 of the paper.
+"""How heads address, read and write the memory: equations 2 to 9 of the paper, as pure functions.
 
 Shapes: B sequences, H heads (R that read, W that write), N locations of width M. The memory is
 stored as [B, M, N], so that every broadcast runs along contiguous locations.
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 NORM_EPSILON = 1e-6
-"""Inside the root of a norm: the cosine and its gradient stay finite for a vector of zeros."""
+"""Added under the root of a norm, so that the cosine of a zero vector has a finite gradient."""
 
 WEIGHTING_EPSILON = 1e-12
 """Added to a weighting before its logarithm."""
@@ -24,7 +24,7 @@ def content_weighting(memory: Tensor, key: Tensor, strength: Tensor) -> Tensor:
     """
     memory_norm = torch.sqrt(memory.square().sum(1, keepdim=True) + NORM_EPSILON)
     key_norm = torch.sqrt(key.square().sum(2, keepdim=True) + NORM_EPSILON)
-    # The key is scaled before the product: it is far smaller than the similarities are.
+    # The key is scaled before the product, because it is far smaller than the similarities.
     return torch.softmax((key * (strength / key_norm)) @ memory / memory_norm, 2)
 
 
@@ -77,7 +77,7 @@ def write(memory: Tensor, weighting: Tensor, erase_vector: Tensor, add_vector: T
     """
     erase, add = erase_vector.mT, add_vector.mT
     if weighting.shape[1] == 1:
-        # The same in one pass less over the memory.
+        # The same result with one pass less over the memory.
         return memory - weighting * (erase * memory - add)
     kept = 1 - erase[:, :, :1] * weighting[:, :1]
     for head in range(1, weighting.shape[1]):

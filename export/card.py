@@ -1,4 +1,4 @@
-"""A model's folder: the ONNX file, the card that says what it is, and the training curve."""
+"""The folder of a model: the ONNX file, the card that describes it, and the training curve."""
 
 from __future__ import annotations
 
@@ -28,30 +28,32 @@ CURVE_NAME = "curve.csv"
 PICTURE_NAME = "curve.png"
 
 VERIFIED_LOCATIONS = (512, 600)
-"""Memories that hold a sequence of 1,000 steps; the second size is no power of two."""
+"""Memories that hold a sequence of 1,000 steps; the second size is not a power of two."""
 
 EVALUATION_SEED = 0
 
 NOTHING = Quality(-1, 0.0)
-"""Of a run that has not been validated yet."""
+"""The quality of a run before its first validation."""
 
 PACKAGES = ("torch", "onnx", "onnxscript", "numpy")
 
 
 def write_model(runs: Sequence[Run], folder: Path) -> Path:
     """
-    Write the network of the run that is best in validation, after verifying it.
+    Verify and write the network of the run that is best in validation. Return the folder.
 
-    The best network of every run is evaluated through onnxruntime; the card tells of all of them.
+    The best network of every run is evaluated on onnxruntime; the card has the results of all.
 
     Raises:
-        ValueError: the runs are not of one configuration.
-        VerificationFailed: the graph is not what the network is; nothing is written.
+        ValueError: the runs differ in their configuration.
+        VerificationFailed: the graph differs from the network; nothing is written.
     """
     best = max(runs, key=lambda run: run.best_quality or NOTHING)
     configuration = best.configuration
     if any(run.configuration != configuration for run in runs):
-        raise ValueError(f"the runs of {configuration.name} are not of one configuration")
+        raise ValueError(
+            f"the runs of {configuration.name} are not of one configuration; export one seed alone"
+        )
     networks = [run.best_network() for run in runs]
     models = [to_onnx.convert(each, to_onnx.spec_of(each, configuration)) for each in networks]
     contents = [model.SerializeToString() for model in models]
@@ -98,7 +100,7 @@ def write_model(runs: Sequence[Run], folder: Path) -> Path:
 
 
 def _verified_locations(configuration: Configuration) -> tuple[int, ...]:
-    """Memory sizes to verify a model at: any will do, unless its own is the only one."""
+    """Return the memory sizes at which a model is verified."""
     if not configuration.default_locations:
         return (0,)
     if configuration.initial_memory == "learned":
@@ -107,7 +109,7 @@ def _verified_locations(configuration: Configuration) -> tuple[int, ...]:
 
 
 def _evaluate(content: bytes, configuration: Configuration) -> list[Result]:
-    """All trials of evaluation, through onnxruntime."""
+    """Run all trials of evaluation on onnxruntime."""
     answers = evaluation.answers_of(OnnxRunner(content))
     task = TASKS[configuration.task]
     return [
@@ -117,7 +119,7 @@ def _evaluate(content: bytes, configuration: Configuration) -> list[Result]:
 
 
 def _configuration(configuration: Configuration) -> dict[str, Any]:
-    """All settings, and the table that they are from."""
+    """Return all settings and the name of their table."""
     tables = {"ours": CONFIGURATIONS, "paper": PAPER}
     sources = [name for name, rows in tables.items() if configuration in rows.values()]
     values = asdict(configuration)
@@ -130,7 +132,7 @@ def _configuration(configuration: Configuration) -> dict[str, Any]:
 
 
 def _seed(run: Run, results: Sequence[Result]) -> dict[str, Any]:
-    """What the training of one seed cost, what was kept of it, and how good that is."""
+    """Return the cost of training one seed and the results of its best network."""
     solved = (point.sequences for point in run.curve if point.wrong_bits == 0)
     quality = run.best_quality or NOTHING
     return {
@@ -152,7 +154,7 @@ def _seed(run: Run, results: Sequence[Result]) -> dict[str, Any]:
 
 
 def shipped(described: dict[str, Any]) -> dict[str, Any]:
-    """The entry of a card's seed that the model is of."""
+    """Return the entry of the seed that the card's model has."""
     entry: dict[str, Any] = next(
         each for each in described["seeds"] if each["seed"] == described["shipped_seed"]
     )
@@ -160,12 +162,12 @@ def shipped(described: dict[str, Any]) -> dict[str, Any]:
 
 
 def content_hash(content: bytes) -> str:
-    """What names a model's exact content: SHA-256 of its file."""
+    """Return the SHA-256 of a model's file in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The card in a model's folder."""
+    """Read the card in a model's folder."""
     described: dict[str, Any] = json.loads((folder / CARD_NAME).read_text())
     return described
 
@@ -180,12 +182,15 @@ def load(folder: Path) -> Network:
     described = read(folder)
     content = (folder / MODEL_NAME).read_bytes()
     if content_hash(content) != described["content_hash"]:
-        raise ValueError(f"{folder / MODEL_NAME} is not the file that the card describes")
+        raise ValueError(
+            f"{folder / MODEL_NAME} is not the file that the card describes: the content_hash "
+            f"in {CARD_NAME} differs"
+        )
     return to_onnx.load(onnx.load_from_string(content), configuration_on(described))
 
 
 def configuration_on(described: dict[str, Any]) -> Configuration:
-    """The configuration with a card's settings."""
+    """Return the configuration with the settings of a card."""
     base = CONFIGURATIONS[f"{described['task']}-{described['architecture']}"]
     settings = {
         name: str(value)

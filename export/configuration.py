@@ -1,4 +1,4 @@
-"""What a training is made from."""
+"""The settings of a training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ntm_tasks import TASKS, Size
 
 
 class Trial(NamedTuple):
-    """A test of a network: so many sequences of one size, at a number of locations."""
+    """A test of a network: a number of sequences of one size, at N locations."""
 
     size: Size
     locations: int
@@ -18,12 +18,12 @@ class Trial(NamedTuple):
 
 
 SETTING = (int, float, str)
-"""Types of the fields that `with_settings` can replace, besides `locations`."""
+"""The types of the fields that `with_settings` can replace, besides `locations`."""
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """What a training run is made from, besides its seed."""
+    """The settings of a training run, besides its seed."""
 
     task: str
     architecture: str
@@ -33,91 +33,95 @@ class Configuration:
     write_heads: int = 1
     locations: tuple[int, ...] = (128,)
     """
-    N in training, one of these for each update.
+    N in training: each update draws one of these.
 
-    With few more than a sequence fills, a head that wanders meets what it wrote, and learns not to,
-    which is what longer sequences ask for. With two sizes, no way of going round a ring of one.
+    If N is little more than a sequence fills, a head that wanders meets what it wrote and learns to
+    avoid it, as longer sequences require. With two sizes, a network cannot rely on a ring of one
+    size.
     """
     default_locations: int = 128
-    """Of a served session that asks for none; 0 for a baseline."""
+    """N of a served session that sets none. 0 for a network without memory."""
     memory_width: int = 20
     initial_memory: str = "constant"
-    """One of the network's `INITIAL_MEMORIES`, or "learned" (which fixes the locations)."""
+    """A key of `ntm.INITIAL_MEMORIES`, or "learned", which fixes N."""
     gate_bias: float = -3.0
     """
-    Where the bias of every gate starts: below zero, heads start by shifting, not by content.
+    The initial bias of every gate. Below zero, heads start by shifting, not by content.
 
-    Started at 0, copying heads learned to hold their places by content, which fails beyond the
-    lengths trained on.
+    With 0, copying heads learned to find their places by content, which fails beyond the lengths
+    trained on.
     """
     optimiser: str = "adam"
-    """"adam", or "rmsprop" in the form that the paper used."""
+    """"adam", or "rmsprop" as in the paper."""
     learning_rate: float = 1e-3
     decay: float = 0.5
-    """In this last part of the updates the learning rate falls in a line to zero."""
+    """The last share of the updates, in which the learning rate falls linearly to zero."""
     adam_epsilon: float = 1e-5
     """
     Adam divides by the root of the mean squared gradient plus this.
 
-    Once a task is learned, gradients are tiny but for those of rare sequences. Divided by their
-    typical size alone, those would move every parameter by several learning rates. The paper's
-    RMSProp has such a floor as well.
+    Once a task is learned, all gradients are tiny except those of rare sequences. Without this
+    floor, these would move every parameter by several learning rates. The paper's RMSProp has such
+    a floor too.
     """
     clip_norm: float = 0.05
     """
-    Longest gradient that passes unshortened; 0 shortens none.
+    The largest norm of a gradient; longer ones are shortened to it. 0 shortens none.
 
-    Sharp heads make the lengths of gradients differ by orders of magnitude, so that a few batches
-    would decide. With this limit most batches count alike until the task is learned.
+    Sharp heads make the norms of gradients differ by orders of magnitude, so that a few batches
+    would dominate. With this limit, most batches count alike until the task is learned.
     """
     clip_ratio: float = 0.0
     """
-    Longest gradient that passes unshortened, over the typical one (a running mean of what passed);
-    0 leaves it at `clip_norm`, which it replaces after the first update.
+    The largest norm of a gradient over the typical norm (a running mean of the shortened norms).
 
-    It follows gradients over any range of lengths, but what a learned task still gets wrong then
-    counts no more than what it gets right: mistakes that are rare stay.
+    0 leaves the limit at `clip_norm`; otherwise this replaces it after the first update. It
+    follows gradients over any range of norms. But once a task is learned, the gradient of a rare
+    mistake counts no more than any other, so rare mistakes stay.
     """
     clip_value: float = 0.0
-    """Largest component of a gradient that passes unclipped; 0 clips none."""
+    """The largest absolute component of a gradient; larger ones are clipped. 0 clips none."""
     batch: int = 32
     blank_rate: float = 0.0
-    """Part of the vectors in training that are made zero: see the task."""
+    """The share of the vectors in training that are made zero: see the task."""
     expected_targets: bool = False
     """
-    Train towards the optimum's probabilities, where the task knows them, not towards bits drawn.
+    Train towards the probabilities of the optimal predictor, where the task has them.
 
-    The optimum is the expectation of a target given all that went before. So the gradient has the
-    same expectation, without the noise of drawing the target.
+    They are the expectations of the targets, given the sequence so far. So the gradient has the
+    same expectation as with drawn targets, without their noise.
     """
     curriculum: int = 0
     """
-    Sizes grow from the task's easiest to its largest in so many successful updates, those that
-    cost at most `curriculum_cost`; 0 starts with all sizes.
+    The number of successful updates in which sizes grow from the task's easiest to its largest.
+
+    An update is successful if it costs at most `curriculum_cost`. 0 starts with all sizes.
     """
     curriculum_cost: float = 0.4
-    """Bits for each target bit; guessing costs one."""
+    """In bits for each target bit. Guessing costs 1."""
     relapse_bits: float = 0.0
     """
-    Go back, with half the learning rate, where the first trial of validation costs more than this
-    and much more than at best; 0 never does.
+    The bits of the first trial of validation from which a run is checked for a relapse.
+
+    A run that costs more, and much more than at its best, goes back to its last checkpoint with
+    half the learning rate. 0 never does.
     """
     updates: int = 6000
     report_every: int = 100
-    """Updates between two points of the curve, each with a validation and a checkpoint."""
+    """Updates between two points of the curve. Each point has a validation and a checkpoint."""
     validation: tuple[Trial, ...] = ()
-    """In rising difficulty: each is run only while those before it pass without a wrong bit."""
+    """In rising order of difficulty. A trial runs only if all before it had no wrong bit."""
     evaluation: tuple[Trial, ...] = ()
-    """What the card reports."""
+    """The trials on the card."""
 
     @property
     def name(self) -> str:
-        """TASK-ARCHITECTURE, the model's name."""
+        """The name of the model, TASK-ARCHITECTURE."""
         return f"{self.task}-{self.architecture}"
 
     @property
     def sizes(self) -> Sizes:
-        """What the network's parameters are made from."""
+        """The sizes of the network."""
         task = TASKS[self.task]
         return Sizes(
             task.input_width,
@@ -134,10 +138,10 @@ class Configuration:
 
     def with_settings(self, settings: dict[str, str]) -> Configuration:
         """
-        The same with some settings replaced, each given as text.
+        Return a copy with some settings replaced. The values are text.
 
         Raises:
-            ValueError: a name is not that of a setting here, or a number's text is none.
+            ValueError: a name is not a setting, or a value cannot be read.
         """
         values: dict[str, int | float | str | tuple[int, ...]] = {}
         for name, text in settings.items():
@@ -146,7 +150,9 @@ class Configuration:
                 continue
             current = getattr(self, name, None)
             if name in ("task", "architecture", "name") or not isinstance(current, SETTING):
-                raise ValueError(f"{name!r} is not a setting of the configuration")
+                raise ValueError(
+                    f"{name!r} is not a setting that can be replaced; see export/configuration.py"
+                )
             if isinstance(current, bool) and text not in ("True", "False"):
                 raise ValueError(f"{name} is True or False, not {text!r}")
             values[name] = text == "True" if isinstance(current, bool) else type(current)(text)

@@ -1,4 +1,4 @@
-"""Every hyper-parameter of every (task, architecture): ours and the paper's, in two tables."""
+"""All hyper-parameters of every task and architecture: ours and the paper's, in two tables."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SORT_EVALUATION = tuple(Trial((items,), 64, 1000) for items in (10, 20, 25))
 
 
 def _baseline(trials: tuple[Trial, ...]) -> tuple[Trial, ...]:
-    """The trials for a network without a memory: none that needs a larger one."""
+    """Return the trials for a network without memory, without those that need a larger memory."""
     return tuple(trial._replace(locations=0) for trial in trials if trial.locations <= 128)
 
 
@@ -90,7 +90,7 @@ CONFIGURATIONS = {
             blank_rate=0.1,
             updates=20000,
             report_every=400,
-            validation=REPEAT_VALIDATION[:1],  # the best in range, not the least bad beyond
+            validation=REPEAT_VALIDATION[:1],  # the best in range, not the least bad beyond it
             evaluation=REPEAT_EVALUATION,
         ),
         Configuration(
@@ -289,7 +289,7 @@ CONFIGURATIONS = {
 def _paper(
     task: str, architecture: str, heads: int, size: int, learning_rate: float, layers: int = 1
 ) -> Configuration:
-    """A row of the paper's tables 1 to 3, with the optimiser of its section 4.6."""
+    """Return a row of the paper's tables 1 to 3, with the optimiser of its section 4.6."""
     ours = CONFIGURATIONS[f"{task}-{architecture}"]
     locations = 128 if ARCHITECTURES[architecture].has_memory else 0
     return Configuration(
@@ -336,4 +336,4 @@ PAPER = {
         _paper("priority-sort", "lstm", 0, 128, 3e-5, layers=3),
     )
 }
-"""The paper's own sizes and optimiser; the memory starts learned, its "bias values"."""
+"""The paper's sizes and optimiser. The initial memory is learned (the paper's "bias values")."""

@@ -1,4 +1,4 @@
-"""The training curves: as numbers to compute with, as a picture to look at."""
+"""The training curves, as a CSV file and as a picture."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from matplotlib.figure import Figure
 from export.training import Point
 
 LOWEST_SHOWN = 1e-3
-"""The logarithmic axis starts here; a zero is drawn on it."""
+"""The start of the logarithmic axis. Zeros are drawn here."""
 
 Curves = Mapping[int, Sequence[Point]]
-"""The points of every seed."""
+"""The points of the curve by seed."""
 
 
 def write_csv(path: Path, curves: Curves) -> None:
-    """Write one row for each point, its seed first, the names above."""
+    """Write a header, and one row for each point: its seed, then its fields."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("seed", *Point._fields))
@@ -31,7 +31,7 @@ def write_csv(path: Path, curves: Curves) -> None:
 
 
 def read_csv(path: Path) -> dict[int, list[Point]]:
-    """Read what `write_csv` wrote."""
+    """Read the curves that `write_csv` wrote."""
     kinds = get_type_hints(Point)
     curves: dict[int, list[Point]] = {}
     with path.open(newline="") as file:
@@ -42,7 +42,7 @@ def read_csv(path: Path) -> dict[int, list[Point]]:
 
 
 def write_png(path: Path, curves: Curves, shipped: int, title: str) -> None:
-    """Draw bits and wrong bits per sequence against the sequences; other seeds are thin."""
+    """Draw bits and wrong bits per sequence; the curves of other seeds are thin."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for seed, points in curves.items():

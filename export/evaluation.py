@@ -1,4 +1,4 @@
-"""How well a network does a task: the same measures for PyTorch and for an exported file."""
+"""Measure how well a network does a task, in PyTorch, on onnxruntime or served."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from export.network import Network, State
 from ntm_tasks import Batch, Float32, Purpose, Size, Task, generator_for, size_text
 
 PROBABILITY_MARGIN = 1e-7
-"""Probabilities are kept this far from 0 and 1: the cost of an error stays finite."""
+"""The least probability in a cost, so that the cost of an error stays finite."""
 
 SEQUENCES_AT_ONCE = 40
-"""A larger batch at 1,024 locations leaves the processor's cache and is slower."""
+"""A larger batch at 1,024 locations exceeds the processor's cache and is slower."""
 
 S = TypeVar("S")
 
 Answers = Callable[[Batch, int], Float32]
-"""Runs whole sequences from the initial state at so many locations: probabilities [T, B, Y]."""
+"""Runs whole sequences from the initial state at N locations: probabilities [T, B, Y]."""
 
 
 class Runner(Protocol[S]):
-    """A network that makes one step at a time, whatever computes it."""
+    """A network that makes one step at a time, on any runtime."""
 
     def start(self, batch: int, locations: int) -> S:
-        """The state of `batch` sequences before their first step."""
+        """Return the state of `batch` sequences before their first step."""
 
     def step(self, x: Float32, state: S) -> tuple[Float32, S]:
         """`x` [B, X] -> output probabilities [B, Y], the next state."""
@@ -38,32 +38,32 @@ class TorchRunner:
     """Runs a network in PyTorch."""
 
     def __init__(self, network: Network) -> None:
-        """Run this network; it is not changed."""
+        """The network is not changed."""
         self._network = network
 
     def start(self, batch: int, locations: int) -> State:
-        """The network's initial state."""
+        """Return the initial state of the network."""
         with torch.no_grad():
             return self._network.initial_state(batch, locations)
 
     def step(self, x: Float32, state: State) -> tuple[Float32, State]:
-        """One step, without gradients."""
+        """Make one step without gradients."""
         with torch.no_grad():
             logits, state, _ = self._network(torch.from_numpy(x), state)
             return torch.sigmoid(logits).numpy(), state
 
 
 class Scores(NamedTuple):
-    """How well B sequences were done."""
+    """The scores of B sequences."""
 
     bits: Float32
-    """[B]: cross-entropy of the targets, in bits per sequence, the paper's measure."""
+    """[B]: the cross-entropy of the targets in bits per sequence, the paper's measure."""
     wrong: Float32
-    """[B]: bits on the wrong side of 0.5."""
+    """[B]: the number of outputs on the wrong side of 0.5."""
 
 
 class Result(NamedTuple):
-    """A trial's outcome."""
+    """The result of a trial."""
 
     size: Size
     locations: int
@@ -72,11 +72,11 @@ class Result(NamedTuple):
     wrong_bits: int
     """Over all sequences."""
     exact_match_rate: float
-    """Part of the sequences without a wrong bit."""
+    """The share of the sequences without a wrong bit."""
     excess_bits: float | None = None
-    """Bits per sequence above what the best predictor pays for the same sequences, if known."""
+    """Bits per sequence above the cost of the optimal predictor, where it is known."""
     excess_error: float | None = None
-    """Standard error of `excess_bits`."""
+    """The standard error of `excess_bits`."""
 
 
 def score(probabilities: Float32, targets: Float32, mask: Float32) -> Scores:
@@ -88,7 +88,7 @@ def score(probabilities: Float32, targets: Float32, mask: Float32) -> Scores:
 
 
 def outputs(runner: Runner[S], batch: Batch, locations: int) -> Float32:
-    """Run whole sequences from the initial state: probabilities [T, B, Y]."""
+    """Run whole sequences from the initial state; return the probabilities [T, B, Y]."""
     state = runner.start(batch.inputs.shape[1], locations)
     rows = []
     for x in batch.inputs:
@@ -98,12 +98,12 @@ def outputs(runner: Runner[S], batch: Batch, locations: int) -> Float32:
 
 
 def answers_of(runner: Runner[S]) -> Answers:
-    """What a runner answers."""
+    """Return the answers of a runner."""
     return lambda batch, locations: outputs(runner, batch, locations)
 
 
 def evaluate(answers: Answers, task: Task, trial: Trial, purpose: Purpose, seed: int) -> Result:
-    """Run a trial on sequences that depend only on the trial, the purpose and the seed."""
+    """Run a trial. Its sequences depend only on the trial, the purpose and the seed."""
     generator = generator_for(purpose, seed, *trial.size)
     scores = []
     best = []
@@ -127,7 +127,7 @@ def evaluate(answers: Answers, task: Task, trial: Trial, purpose: Purpose, seed:
 
 
 def table(results: Sequence[Result]) -> str:
-    """The results as a text table."""
+    """Return the results as a text table."""
     heads = (
         f"{'size':>6} {'N':>5} {'sequences':>9} {'bits/seq':>12} {'wrong bits':>10} {'exact':>7}"
     )

@@ -1,4 +1,4 @@
-"""The report's pictures."""
+"""The pictures of the report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXAMPLES: Mapping[str, Sequence[Size]] = {
     "copy": ((10,), (20,), (30,), (50,), (120,)),
     "repeat-copy": ((10, 10), (20, 10), (10, 20)),
 }
-"""Of which sizes to draw a sequence, as figures 4, 5 and 8 of the paper do."""
+"""The sizes of which a sequence is drawn, as in figures 4, 5 and 8 of the paper."""
 
 EXAMPLE_SEED = 4
 
@@ -30,8 +30,8 @@ def learning(
     """
     Draw the bits per sequence of every architecture against the sequences trained on.
 
-    `curves`: the shipped seed, drawn strong, and all seeds of each architecture. `optimum`: bits
-    that the best predictor pays, for a line below.
+    `curves` has the shipped seed, whose line is strong, and the curves of all seeds, by
+    architecture. `optimum` is the cost of the optimal predictor, drawn as a line.
     """
     figure = Figure(figsize=(7.5, 4.2), layout="constrained")
     axes = figure.subplots()
@@ -61,7 +61,7 @@ def learning(
 
 
 def by_items(path: Path, bits: Mapping[str, Sequence[tuple[int, float]]]) -> None:
-    """Draw the bits of associative recall against the number of items, as the paper's figure 11."""
+    """Draw the bits of associative recall by number of items, as figure 11 of the paper."""
     figure = Figure(figsize=(7.5, 4.2), layout="constrained")
     axes = figure.subplots()
     most = max(TASKS["associative-recall"].largest)
@@ -83,9 +83,9 @@ def by_items(path: Path, bits: Mapping[str, Sequence[tuple[int, float]]]) -> Non
 
 def examples(path: Path, task: str, models: Mapping[str, Path], sizes: Sequence[Size]) -> None:
     """
-    Draw what is due, and what each network answers, for one sequence of each size.
+    Draw the targets and the answers of each network to one sequence of each size.
 
-    `models`: the ONNX file of each architecture. Wrong bits are marked red.
+    `models` has the ONNX file of each architecture. Wrong bits are red.
     """
     columns = [_steps_due(task, size) for size in sizes]
     figure = Figure(figsize=(max(11.0, min(20.0, sum(columns) / 22)), 1 + 1.15 * (1 + len(models))),
@@ -124,5 +124,5 @@ def _picture(axes: Axes, values: Float32, label: str) -> None:
 
 
 def _steps_due(task: str, size: Size) -> int:
-    """Steps of a sequence in which an answer is due."""
+    """Return the number of steps in which an answer is due."""
     return int(TASKS[task].generate(np.random.default_rng(0), 1, size).mask.sum())

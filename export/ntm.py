@@ -18,7 +18,7 @@ from torch.nn.functional import softplus
 from export import addressing
 from export.layers import Affine, FeedforwardController, LstmController
 from export.network import Network, Sizes, State, next_name
-from service.spec import LOCATIONS, Dimension, Initial, TraceTensor
+from service.spec import Dimension, Initial, TraceTensor
 
 INITIAL_MEMORIES = {
     "constant": Initial("constant", (1e-6,)),
@@ -193,7 +193,7 @@ def traces(sizes: Sizes) -> Sequence[TraceTensor]:
     """Return the traces of the heads: in each output, read heads come before write heads."""
     width, reads, writes = sizes.memory_width, sizes.read_heads, sizes.write_heads
     of_all: list[tuple[str, str, Dimension]] = [
-        ("weighting", next_name("weighting"), LOCATIONS),
+        ("weighting", next_name("weighting"), "N"),
         ("key", "key", width),
         ("strength", "strength", 1),
         ("gate", "gate", 1),

@@ -1,4 +1,4 @@
-"""The report: all models against the paper and against each other, from their folders alone."""
+"""The report, which compares all models with the paper and with each other."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Measure(NamedTuple):
     title: str
     size: Size
     field: str
-    """Of a result: bits_per_sequence, wrong_bits, exact_match_rate or excess_bits."""
+    """A field of a result: bits_per_sequence, wrong_bits, exact_match_rate or excess_bits."""
     paper: str
-    """What the paper says, and where; ~ marks a value read off a figure."""
+    """The value in the paper and its place. ~ marks a value read off a figure."""
     goal: float | None = None
-    """The most that is good enough; of a rate the least."""
+    """The greatest value that is good enough; for a rate, the least."""
     locations: int | None = None
-    """Memory size, where the card has the size at several."""
+    """The memory size, where the card has the size at several."""
 
 
 BITS, WRONG, EXACT, EXCESS = (
@@ -85,17 +85,17 @@ MEASURES = (
 OUT_OF_RANGE: Mapping[str, Size] = {
     "copy": (120,), "repeat-copy": (20, 10), "associative-recall": (20,), "priority-sort": (25,),
 }  # fmt: skip
-"""The size beyond training by which networks are compared."""
+"""The size beyond training at which networks are compared."""
 
 COMPARED_BY = {"ngrams": EXCESS}
-"""By which field of a result, where it is not bits per sequence."""
+"""The field of a result for the comparison, where it is not bits per sequence."""
 
 
 def write(models: Path) -> Path:
     """
-    Write REPORT.md and its pictures into the folder of all models; returns the report's path.
+    Write REPORT.md and its pictures into the folder of all models; return the report's path.
 
-    A model without a folder is said to be missing.
+    The report names the models that have no folder.
     """
     cards: dict[str, Card] = {
         name: card.read(models / name)
@@ -107,10 +107,10 @@ def write(models: Path) -> Path:
     drawn = _draw(models, cards, pictures)
     parts = [
         "# Report\n\nWritten by `python -m export report` from the cards and training curves in "
-        "this folder. Every number was measured through onnxruntime on sequences that no training "
-        "saw. *Bits* are the cross-entropy of a whole sequence, the paper's measure; *wrong bits* "
-        "are outputs on the wrong side of 0.5. The paper is Graves, Wayne, Danihelka 2014 "
-        "(arXiv 1410.5401); its values marked ~ are read off its figures.",
+        "this folder. Every number was measured on onnxruntime with sequences that were not used "
+        "in training. *Bits* are the cross-entropy of a whole sequence, the paper's measure. "
+        "*Wrong bits* are outputs on the wrong side of 0.5. The paper is Graves, Wayne, Danihelka "
+        "2014 (arXiv 1410.5401); its values marked ~ are read off its figures.",
         "## Against the paper\n\n" + _against_the_paper(cards),
         "## NTMs against LSTMs\n\n" + _against_lstms(cards),
         "## Seeds\n\n" + _seeds(cards),
@@ -123,7 +123,7 @@ def write(models: Path) -> Path:
 
 
 def _names() -> list[str]:
-    """All models that can be trained, task by task."""
+    """Return the names of all models that can be trained, task by task."""
     names = (f"{task}-{arch}" for task in TASKS for arch in ARCHITECTURES)
     return [name for name in names if name in CONFIGURATIONS]
 
@@ -133,7 +133,7 @@ def _with_memory() -> list[str]:
 
 
 def result_of(entry: Card, size: Size, locations: int | None = None) -> Card | None:
-    """The result of one seed at a size, or None."""
+    """Return the result of a seed at a size, or None."""
     for result in entry["results"]:
         if tuple(result["size"]) == size and locations in (None, result["locations"]):
             found: Card = result
@@ -142,7 +142,7 @@ def result_of(entry: Card, size: Size, locations: int | None = None) -> Card | N
 
 
 def _value(cards: Mapping[str, Card], name: str, size: Size, field: str) -> float | None:
-    """What the shipped network of a model reached, if there is one."""
+    """Return a field of the shipped network of a model, or None if there is no model."""
     result = result_of(card.shipped(dict(cards[name])), size) if name in cards else None
     return None if result is None else result.get(field)
 
@@ -200,7 +200,7 @@ def _number(value: float | None, field: str) -> str:
 
 
 def _against_lstms(cards: Mapping[str, Card]) -> str:
-    """The best NTM and the baseline of every task, in range and beyond."""
+    """Compare the best NTM with the baseline for every task, in range and beyond."""
     rows = []
     for task, row in TASKS.items():
         for where, size in (("in range", row.largest), ("beyond", OUT_OF_RANGE.get(task))):
@@ -222,14 +222,14 @@ def _against_lstms(cards: Mapping[str, Card]) -> str:
             )
     heads = ["task", "size", "best NTM", "LSTM", "better"]
     return (
-        "Bits per sequence, less those of the optimal predictor for N-grams. All architectures "
-        "of a task were trained on sequences of the same law; on how many is told below. The "
-        "paper's were trained on up to a million.\n\n" + _table(heads, rows)
+        "Bits per sequence; for N-grams, bits above the optimal predictor. All architectures of a "
+        "task were trained on sequences of the same distribution; the next table has their number. "
+        "The paper's were trained on up to a million.\n\n" + _table(heads, rows)
     )
 
 
 def _seeds(cards: Mapping[str, Card]) -> str:
-    """How far the seeds of a model lie apart, and what they cost."""
+    """Show how far the seeds of a model differ, and what they cost."""
     rows = []
     for name, each in cards.items():
         task, seeds = TASKS[each["task"]], each["seeds"]
@@ -264,7 +264,7 @@ def _seeds(cards: Mapping[str, Card]) -> str:
         "seeds",
         "bits in range: median / worst",
         "beyond: median / worst",
-        "seeds without a wrong bit in a point of training, sequences until then (median)",
+        "seeds with a point of training without wrong bits, sequences until then (median)",
         "sequences each",
         "per second",
         "hours",
@@ -275,7 +275,7 @@ def _seeds(cards: Mapping[str, Card]) -> str:
     return (
         f"{count} trainings took {hours:.1f} hours of one core. {restarts} times a loss or "
         f"gradient was not finite (restarts) and {relapses} times a network lost its task "
-        "(relapses); the training then went back to its last checkpoint, to go on at half the "
+        "(relapses). The training then went back to its last checkpoint and continued at half the "
         "learning rate.\n\n" + _table(heads, rows)
     )
 
@@ -293,7 +293,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _draw(models: Path, cards: Mapping[str, Card], folder: Path) -> dict[str, str]:
-    """Draw every picture that there are models for: what each file shows."""
+    """Draw every picture that has models; return the title of each file."""
     drawn = {}
     for task in TASKS:
         found = {arch: f"{task}-{arch}" for arch in ARCHITECTURES if f"{task}-{arch}" in cards}
@@ -326,7 +326,7 @@ def _draw(models: Path, cards: Mapping[str, Card], folder: Path) -> dict[str, st
 
 
 def _optimum(described: Card) -> float | None:
-    """What the best predictor pays for the sequences of a card's first trial, if known."""
+    """Return the optimal predictor's cost for the first trial of a card, or None."""
     result = card.shipped(dict(described))["results"][0]
     if EXCESS not in result:
         return None

@@ -1,4 +1,4 @@
-"""A served model's answers, asked for over gRPC as any client asks."""
+"""The answers of a served model, through the client library."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ SESSIONS_AT_ONCE = 8
 
 
 class ServedModel:
-    """Answers with the outputs of sessions, one for each sequence; see `evaluation.Answers`."""
+    """Runs each sequence in a session of its own; see `evaluation.Answers`."""
 
     def __init__(self, client: Client, name: str) -> None:
-        """Ask a server for its model of that name."""
+        """`name` is a model of the client's server."""
         self._client = client
         self._name = name
 
     def __call__(self, batch: Batch, locations: int) -> Float32:
-        """Stream whole sequences: probabilities [T, B, Y]."""
+        """Run whole sequences; return the probabilities [T, B, Y]."""
         sequences = batch.inputs.transpose(1, 0, 2)
         with ThreadPoolExecutor(SESSIONS_AT_ONCE) as pool:
             answers = pool.map(lambda inputs: self._answer(inputs, locations), sequences)

@@ -1,4 +1,4 @@
-"""A list of trainings, one after another: none that fails stops the others."""
+"""Run a list of trainings one after another. A failure does not stop the others."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from export.training import CHECKPOINT_NAME, Run, folder_of
 
 
 class Outcome(NamedTuple):
-    """What became of one training."""
+    """The outcome of one training."""
 
     name: str
     seed: int
     status: int | None
-    """Exit status of its process; None if it was finished before."""
+    """The exit status of its process; None if the training was already finished."""
     run: Run | None
-    """Its last checkpoint, if there is one."""
+    """The last checkpoint, if there is one."""
 
     @property
     def finished(self) -> bool:
-        """Whether all its updates are made."""
+        """Whether all updates are made."""
         return self.run is not None and self.run.finished
 
 
 def sweep(names: Sequence[str], seeds: Sequence[int], runs: Path) -> list[Outcome]:
-    """Train every configuration with every seed; what is finished already is not run again."""
+    """Train every configuration with every seed, except trainings that are already finished."""
     started = time.monotonic()
     outcomes = []
     trainings = [(name, seed) for name in names for seed in seeds]
@@ -48,7 +48,7 @@ def sweep(names: Sequence[str], seeds: Sequence[int], runs: Path) -> list[Outcom
 
 
 def _train(name: str, seed: int, runs: Path) -> int:
-    """Train in a process of its own, whose crash or lack of memory ends nothing else."""
+    """Train in a separate process, so that its crash does not end the sweep."""
     row = CONFIGURATIONS[name]
     command = [sys.executable, "-m", "export", "train", row.task]
     command += ["--architecture", row.architecture, "--seed", str(seed), "--runs", str(runs)]
@@ -61,7 +61,7 @@ def _checkpoint(runs: Path, name: str, seed: int) -> Run | None:
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """The outcomes as a text table, with the restarts over all of them."""
+    """Return the outcomes as a text table, with the sum of the restarts."""
     lines = [
         f"{'training':<28} {'seed':>4} {'sequences':>10} {'restarts':>8} {'passed':>6} "
         f"{'bits':>9} {'seconds':>8}  state"

@@ -1,10 +1,10 @@
 """
-Between a PyTorch network and its ONNX file: one step as a graph, its spec in the metadata.
+Convert a network to ONNX, one step as a graph with its spec in the metadata, and back.
 
-The graph reads input `x` [B, X] and every state tensor by its name, and writes output `y` [B, Y]
-(probabilities), every state tensor as NAME_next, and what the heads did. B and N are free. The
-initialisers keep the names and values of the network's parameters, so that `load` needs no other
-file than the model.
+The graph has the input `x` [B, X] and every state tensor by its name. It has the output `y` [B, Y]
+(probabilities), the next value of every state tensor as NAME_next, and what the heads did. B and N
+are dynamic. The initialisers have the names and values of the network's parameters, so `load` needs
+only the model's file.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ _PREFIX = "network."
 
 
 class ServedStep(nn.Module):
-    """The step with a flat signature: what the graph computes."""
+    """The step with a flat signature, as the graph has it."""
 
     def __init__(self, network: Network) -> None:
-        """Serve this network."""
+        """Wrap a network."""
         super().__init__()
         self.network = network
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, ...]:
-        """Output probabilities, next state, and the trace if there is one."""
+        """Return output probabilities, the next state, and the trace if there is one."""
         logits, state, trace = self.network(x, state)
         return (torch.sigmoid(logits), *state, *(trace or ()))
 
 
 def convert(network: Network, spec: ModelSpec) -> onnx.ModelProto:
-    """Make the graph of one step, with the spec in its metadata."""
-    # Sizes that nothing else has: the exporter must not take them for one another.
+    """Convert one step to a graph, with the spec in its metadata."""
+    # Sizes that nothing else has, so that the exporter does not confuse dimensions.
     fixed = spec.default_locations if spec.fixed_locations else None
     with torch.no_grad():
         state = network.initial_state(3, fixed or 11)
@@ -58,7 +58,7 @@ def convert(network: Network, spec: ModelSpec) -> onnx.ModelProto:
         for tensor in spec.state
     ]
     with warnings.catch_warnings():
-        # The exporter warns about its own internals and its own way of naming axes.
+        # The exporter warns about its internals and its names of axes.
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             ServedStep(network).eval(),
@@ -80,7 +80,7 @@ def convert(network: Network, spec: ModelSpec) -> onnx.ModelProto:
 
 
 def output_names(spec: ModelSpec) -> list[str]:
-    """The graph's outputs, in the order in which `ServedStep` returns them."""
+    """Return the names of the graph's outputs in the order of `ServedStep`."""
     state = [tensor.output for tensor in spec.state]
     # Each once, in the order of the spec; a dict keeps it.
     traces = dict.fromkeys(trace.output for trace in spec.traces)
@@ -88,7 +88,7 @@ def output_names(spec: ModelSpec) -> list[str]:
 
 
 def spec_of(network: Network, configuration: Configuration) -> ModelSpec:
-    """The contract of a network's graph."""
+    """Return the spec of a network's graph."""
     architecture = ARCHITECTURES[configuration.architecture]
     memory = architecture.has_memory
     return ModelSpec(
@@ -109,7 +109,7 @@ def spec_of(network: Network, configuration: Configuration) -> ModelSpec:
 
 def spec_in(model: onnx.ModelProto) -> ModelSpec:
     """
-    The contract that a model's metadata hold.
+    Read the spec in the metadata of a model.
 
     Raises:
         ValueError: there is none.
@@ -122,16 +122,16 @@ def spec_in(model: onnx.ModelProto) -> ModelSpec:
 
 def load(model: onnx.ModelProto, configuration: Configuration) -> Network:
     """
-    Rebuild the network that a model was made from, parameter for parameter.
+    Rebuild the network of a model, parameter for parameter.
 
     Raises:
-        ValueError: the model's parameters are not those of such a network.
+        ValueError: the model's parameters do not fit the configuration.
     """
     network = build(configuration.architecture, configuration.sizes, seed=0)
     values = _parameters_in(model, network)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
-            # The exporter drops a bias that is zero throughout; nothing else may be missing.
+            # The exporter drops a bias of zeros. Everything else has to be there.
             value = values.pop(name, None)
             if value is None and name.endswith("bias"):
                 value = torch.zeros_like(parameter)
@@ -144,7 +144,7 @@ def load(model: onnx.ModelProto, configuration: Configuration) -> Network:
 
 
 def _parameters_in(model: onnx.ModelProto, network: Network) -> dict[str, Tensor]:
-    """The network's parameters by name: initialisers, and learned initial values of the state."""
+    """Return the parameters by name: initialisers, and learned initial values of the state."""
     names = {name for name, _ in network.named_parameters()}
     found = {
         initializer.name: torch.from_numpy(numpy_helper.to_array(initializer).copy())
@@ -168,7 +168,7 @@ def _state_tensors(network: Network, architecture: Architecture) -> Iterator[Sta
     for name, value in zip(state._fields, state, strict=True):
         shape: tuple[Dimension, ...] = tuple(value.shape[1:])
         if name in architecture.over_locations:
-            shape = (*shape[:-1], LOCATIONS)
+            shape = (*shape[:-1], "N")
         initial = starts.get(name)
         if not isinstance(initial, Initial):
             initial = Initial("values", tuple(value.flatten().tolist()))
@@ -177,12 +177,12 @@ def _state_tensors(network: Network, architecture: Architecture) -> Iterator[Sta
 
 @onnxscript.script()
 def _softplus(x: FLOAT, beta: float = 1.0, threshold: float = 20.0) -> FLOAT:
-    """Plain Softplus: the clamp before it makes PyTorch's threshold needless."""
+    """Convert to plain Softplus. PyTorch's threshold is not needed after the clamp."""
     return op.Softplus(x)
 
 
 def _tidy(model: onnx.ModelProto) -> None:
-    """Name parameters as the network does; drop what the exporter notes for itself."""
+    """Give parameters the names of the network, and remove the exporter's own metadata."""
     for initializer in model.graph.initializer:
         initializer.name = initializer.name.removeprefix(_PREFIX)
     for node in model.graph.node:

@@ -1,13 +1,13 @@
 """
-Train a network on a task, with checkpoints that resume exactly.
+Train a network on a task, with checkpoints from which a run resumes exactly.
 
-Every update draws its sequences from a random stream of its own, made from the seed and the
-update's number. So a checkpoint needs no generator's state, and a run that was interrupted makes
-the same updates, bit for bit, as one that was not.
+Every update draws its sequences from a random stream of its own, seeded by the run's seed and the
+number of the update. So a checkpoint needs no generator state, and an interrupted run makes the
+same updates, bit for bit, as an uninterrupted one.
 
-A loss or gradient that is not finite stops the run. It goes back to its last checkpoint and on
-with half the learning rate, at most `MOST_RESTARTS` times. Where the configuration says so, it does
-the same when the network has lost its task (a relapse). The card counts both.
+If a loss or gradient is not finite, the run goes back to its last checkpoint and continues with
+half the learning rate, at most `MOST_RESTARTS` times. With `relapse_bits`, it does the same when
+the network has lost its task (a relapse). The card counts both.
 """
 
 from __future__ import annotations
@@ -38,50 +38,50 @@ MOST_RESTARTS = 3
 WENT_BACK = "back to the last checkpoint, with half the learning rate"
 
 MUCH_WORSE = 4
-"""Times the bits of the best network that are a relapse, if they are many."""
+"""The factor over the bits of the best network from which a run has relapsed."""
 
 NORM_WEIGHT = 0.02
-"""Of the last gradient in the running mean of lengths."""
+"""The weight of the last gradient in the running mean of norms."""
 
 CHECKPOINT_NAME = "checkpoint.pt"
 
 TRIALS = ("validation", "evaluation")
-"""The fields of a configuration that hold trials."""
+"""The fields of a configuration with trials."""
 
 
 class NotFinite(ArithmeticError):
-    """The loss or a gradient is not finite; no parameter was changed by it."""
+    """The loss or a gradient is not finite. No parameter was changed."""
 
 
 class Quality(NamedTuple):
-    """How good a network is in validation; the greater, the better."""
+    """The quality of a network in validation. Greater is better."""
 
     passed: int
-    """Trials without a wrong bit, in rising difficulty."""
+    """The number of trials without a wrong bit, in rising order of difficulty."""
     negative_bits: float
-    """Minus the bits per sequence of the first trial not passed, or of the last trial."""
+    """Minus the bits per sequence of the first trial that failed, or of the last trial."""
 
 
 class Point(NamedTuple):
     """One point of the training curve."""
 
     sequences: int
-    """Trained on so far."""
+    """The number of sequences trained on so far."""
     bits_per_sequence: float
-    """Cross-entropy, mean since the point before."""
+    """The mean cross-entropy since the previous point."""
     wrong_bits: float
-    """Per sequence, mean since the point before."""
+    """The mean per sequence since the previous point."""
     trials_passed: int
-    """Validation trials without a wrong bit."""
+    """The number of validation trials without a wrong bit."""
     validation_bits: float
-    """Bits per sequence of the first trial not passed, or of the last."""
+    """Bits per sequence of the first trial that failed, or of the last trial."""
     seconds: float
-    """Spent in this run so far."""
+    """The duration of the run so far."""
 
 
 @dataclass
 class Run:
-    """Everything about a training run that changes; a checkpoint is all of it but the arena."""
+    """The state of a training run. A checkpoint has all of it except the arena."""
 
     configuration: Configuration
     seed: int
@@ -89,7 +89,7 @@ class Run:
     optimiser: torch.optim.Optimizer
     update: int = 0
     restarts: int = 0
-    """After values that were not finite."""
+    """The number of restarts after values that were not finite."""
     relapses: int = 0
     seconds: float = 0.0
     curve: list[Point] = field(default_factory=list)
@@ -97,16 +97,16 @@ class Run:
     """The parameters of the best network so far."""
     best_quality: Quality | None = None
     typical_norm: float = 0.0
-    """Running mean of the length of the gradients, as shortened."""
+    """The running mean of the norms of the shortened gradients."""
     progress: float = 0.0
-    """Through the curriculum, from 0 to 1."""
+    """The progress through the curriculum, from 0 to 1."""
     best_update: int = 0
     arena: Arena = field(default_factory=Arena)
-    """Where an update keeps what its steps compute."""
+    """Memory for what the steps of an update compute."""
 
     @classmethod
     def new(cls, configuration: Configuration, seed: int) -> Run:
-        """A run before its first update."""
+        """Return a run before its first update."""
         network = build(configuration.architecture, configuration.sizes, seed)
         run = cls(configuration, seed, network, _optimiser(configuration, network))
         run.progress = 0.0 if configuration.curriculum else 1.0
@@ -114,7 +114,7 @@ class Run:
 
     @property
     def sequences(self) -> int:
-        """Sequences trained on so far."""
+        """The number of sequences trained on so far."""
         return self.update * self.configuration.batch
 
     @property
@@ -123,20 +123,20 @@ class Run:
         return self.update >= self.configuration.updates
 
     def learning_rate(self) -> float:
-        """Of the next update."""
+        """Return the learning rate of the next update."""
         configuration = self.configuration
         remaining = 1 - self.update / configuration.updates
         decayed = min(1.0, remaining / configuration.decay) if configuration.decay else 1.0
         return configuration.learning_rate * decayed * 0.5 ** (self.restarts + self.relapses)
 
     def best_network(self) -> Network:
-        """A network with the best parameters so far."""
+        """Return a network with the best parameters so far."""
         network = build(self.configuration.architecture, self.configuration.sizes, self.seed)
         network.load_state_dict(self.best)
         return network
 
     def save(self, folder: Path) -> None:
-        """Write the checkpoint whole or not at all."""
+        """Write the checkpoint atomically."""
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / (CHECKPOINT_NAME + ".part")
         torch.save(
@@ -179,12 +179,12 @@ class Run:
 
 def train(run: Run, folder: Path, report: Callable[[Run], None] = lambda run: None) -> Run:
     """
-    Make the updates that remain, with a checkpoint in `folder` at every point of the curve.
+    Make the remaining updates, with a checkpoint in `folder` at every point of the curve.
 
-    Returns the run; it is another object after it went back.
+    Return the run. It is another object if the run went back to a checkpoint.
 
     Raises:
-        NotFinite: the loss or a gradient was not finite once more than `MOST_RESTARTS` times.
+        NotFinite: the loss or a gradient was not finite more than `MOST_RESTARTS` times.
     """
     if run.update == 0:
         run.save(folder)
@@ -211,18 +211,18 @@ def train(run: Run, folder: Path, report: Callable[[Run], None] = lambda run: No
 
 
 def has_relapsed(run: Run) -> bool:
-    """Whether the last point's network fails at what a network before it was good at."""
+    """Return whether the network of the last point is much worse than an earlier one."""
     point, best = run.curve[-1], run.best_quality
     limit = run.configuration.relapse_bits
     if not limit or point.trials_passed or best is None:
         return False
-    # The first trial's, as are the point's, if it did not pass.
+    # The bits of the first trial, as those of the point are; 0 if the trial passed.
     best_bits = 0.0 if best.passed else -best.negative_bits
     return point.validation_bits > max(limit, MUCH_WORSE * best_bits)
 
 
 def _last_checkpoint(folder: Path, restarts: int, relapses: int) -> Run:
-    """The run as it was saved last, with these counts, which decide its learning rate."""
+    """Load the last checkpoint with new counts, which set the learning rate, and save it."""
     run = Run.load(folder)
     run.restarts, run.relapses = restarts, relapses
     run.save(folder)
@@ -232,10 +232,10 @@ def _last_checkpoint(folder: Path, restarts: int, relapses: int) -> Run:
 @contextmanager
 def denormals_as_zeros() -> Iterator[None]:
     """
-    Compute with zeros instead of numbers too small for full precision, in this thread.
+    Flush denormal numbers to zero in this thread.
 
-    Sharp weightings are full of them, and processors are slow on them: an update of a trained
-    sorter took 93 ms with them and takes 25 ms without.
+    Sharp weightings have many denormal numbers, and processors are slow with them: an update of a
+    trained sorter took 93 ms with them and 25 ms without.
     """
     torch.set_flush_denormal(True)
     try:
@@ -246,7 +246,7 @@ def denormals_as_zeros() -> Iterator[None]:
 
 @denormals_as_zeros()
 def train_to_next_point(run: Run) -> None:
-    """Make `report_every` updates, then validate: one more point of the curve."""
+    """Make `report_every` updates, validate, and add a point to the curve."""
     started = time.monotonic()
     bits = wrong = 0.0
     first = run.update
@@ -267,7 +267,7 @@ def train_to_next_point(run: Run) -> None:
 
 def update(run: Run) -> tuple[float, float]:
     """
-    Make one update of the parameters; returns bits and wrong bits per sequence.
+    Make one update of the parameters; return bits and wrong bits per sequence.
 
     Raises:
         NotFinite: the loss or a gradient is not finite.
@@ -286,7 +286,7 @@ def update(run: Run) -> tuple[float, float]:
     loss = mean_cross_entropy(logits, targets, batch.mask)
     run.optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
-    # Looked at before clipping, which would make an infinite component pass for a large one.
+    # Before clipping, after which an infinite component looks like a large one.
     norm = torch.nn.utils.get_total_norm(
         each.grad for each in run.network.parameters() if each.grad is not None
     )
@@ -309,7 +309,7 @@ def update(run: Run) -> tuple[float, float]:
 
 
 def shorten(run: Run) -> None:
-    """Shorten the gradient in place if it is too long; keeps `run.typical_norm`."""
+    """Shorten the gradient in place to its limit, and update `run.typical_norm`."""
     configuration = run.configuration
     limit = configuration.clip_norm or math.inf
     if configuration.clip_ratio and run.typical_norm:
@@ -322,9 +322,10 @@ def shorten(run: Run) -> None:
 
 def mean_cross_entropy(logits: Tensor, targets: Float32, mask: Float32) -> Tensor:
     """
-    The cost of a target bit in nats, over all that count: `logits`, `targets` [T, B, Y], `mask`.
+    Return the mean cost of a target bit in nats, over the steps of the mask.
 
-    Targets may be probabilities, then it is the expected cost.
+    `logits` and `targets` [T, B, Y], `mask` [T, B]. If targets are probabilities, the cost is the
+    expected one.
     """
     counts = torch.from_numpy(mask)[:, :, None].expand_as(logits)
     wanted = torch.from_numpy(targets)
@@ -332,7 +333,7 @@ def mean_cross_entropy(logits: Tensor, targets: Float32, mask: Float32) -> Tenso
 
 
 def validate(network: Network, configuration: Configuration, seed: int) -> Quality:
-    """Run the trials of validation up to the first that does not pass."""
+    """Run the trials of validation up to the first that fails."""
     task = TASKS[configuration.task]
     answers = answers_of(TorchRunner(network))
     passed, bits = 0, 0.0
@@ -346,7 +347,7 @@ def validate(network: Network, configuration: Configuration, seed: int) -> Quali
 
 
 def _optimiser(configuration: Configuration, network: Network) -> torch.optim.Optimizer:
-    """The configured optimiser."""
+    """Return the configured optimiser."""
     rate = configuration.learning_rate
     if configuration.optimiser == "adam":
         return torch.optim.Adam(network.parameters(), lr=rate, eps=configuration.adam_epsilon)
@@ -356,17 +357,17 @@ def _optimiser(configuration: Configuration, network: Network) -> torch.optim.Op
 
 
 def folder_of(runs: Path, name: str, seed: int, *, paper: bool = False) -> Path:
-    """Where the checkpoint of a training is kept."""
+    """Return the folder of the checkpoint of a training."""
     return runs / (f"{name}-paper" if paper else name) / f"seed-{seed}"
 
 
 def _plain(configuration: Configuration) -> dict[str, Any]:
-    """The configuration as a checkpoint holds it."""
+    """Return the configuration in the form of a checkpoint."""
     values = asdict(configuration)
     return {**values, **{name: [tuple(trial) for trial in values[name]] for name in TRIALS}}
 
 
 def _configuration(values: dict[str, Any]) -> Configuration:
-    """The configuration that a checkpoint holds."""
+    """Return the configuration of a checkpoint."""
     trials = {name: tuple(Trial(*trial) for trial in values[name]) for name in TRIALS}
     return Configuration(**{**values, **trials, "locations": tuple(values["locations"])})

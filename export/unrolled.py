@@ -52,7 +52,7 @@ def logits_of(network: Network, inputs: Tensor, state: State, arena: Arena) -> T
 
 
 class _Layout(NamedTuple):
-    """What the tensors given to `_Unrolled` are."""
+    """The meaning of the tensors given to `_Unrolled`."""
 
     layers: int
     is_lstm: bool
@@ -62,10 +62,11 @@ class _Layout(NamedTuple):
 
 class _Unrolled(torch.autograd.Function):
     """
-    All steps but the output's product.
+    All steps without the product of the output.
 
-    Takes the inputs, the state, then weight and bias of every layer and of the heads. Gives what
-    the output sees [T, B, C + R M]: the controller's output and the read vectors.
+    Its arguments are the inputs, the state, then weight and bias of every layer and of the heads.
+    Its result [T, B, C + R M] is the input of the output layer: the controller's output and the
+    read vectors.
     """
 
     @staticmethod
@@ -80,12 +81,12 @@ class _Unrolled(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, d_features: Tensor) -> tuple[Tensor | None, ...]:
-        """Go back through all steps; the weightings' and inputs' gradients are not asked for."""
+        """Go back through all steps. The inputs get no gradient."""
         return (None, None, None, *ctx.tape.back(d_features.contiguous()))
 
 
 class _Tape:
-    """Everything that the steps computed. A layer's row `t` is what it sees in step `t`."""
+    """Everything that the steps computed. Row `t` of a layer is its input in step `t`."""
 
     def __init__(
         self, layout: _Layout, arena: Arena, inputs: Tensor, tensors: tuple[Tensor, ...]
@@ -109,7 +110,7 @@ class _Tape:
         self.size = size
         lower = [self.input_width + self.read_width] + [size] * (layers - 1)
         self.lower = lower
-        """Widths of what each layer sees besides its own last output."""
+        """The widths of each layer's input without its own last output."""
         self.seen = [
             arena.take(self.steps + 1, self.batch, width + size * is_lstm) for width in lower
         ]
@@ -117,7 +118,7 @@ class _Tape:
         self.features = arena.take(self.steps, self.batch, size + self.read_width)
         above = [*(seen[:-1, :, :size] for seen in self.seen[1:]), self.features[:, :, :size]]
         self.above = above
-        """Where each layer's output goes."""
+        """The destination of each layer's output."""
         if hidden is not None and cell is not None:
             self.gates = [arena.take(self.steps, self.batch, 4 * size) for _ in lower]
             self.cells = [arena.take(self.steps + 1, self.batch, size) for _ in lower]
@@ -158,7 +159,7 @@ class _Tape:
             )
 
     def back(self, d_features: Tensor) -> list[Tensor | None]:
-        """The gradients of the state and the parameters, from that of the features."""
+        """Return the gradients of the state and the parameters, given that of the features."""
         layers, is_lstm, read_heads = self.layout
         d_seen = [torch.zeros_like(seen[0]) for seen in self.seen]
         d_cells = [torch.zeros(self.batch, self.size) for _ in range(layers * is_lstm)]
@@ -212,7 +213,7 @@ class _Tape:
 def _empty_memory(
     arena: Arena, steps: int, memory: Tensor, weighting: Tensor, parameters: int
 ) -> Memory:
-    """The entries of so many steps, from a state's memory [B, M, N] and weighting [B, H, N]."""
+    """Take the entries of all steps, for a memory [B, M, N] and a weighting [B, H, N]."""
     batch, locations = len(memory), memory.shape[2]
 
     def empty(count: int, *shape: int) -> Array:

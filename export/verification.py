@@ -1,15 +1,15 @@
 """
-Export proves itself: the file is run beside PyTorch, step for step, before it is written.
+Verify an exported model: run it beside PyTorch, step by step, before it is written.
 
-Each runtime carries its own state from step to step, as in service, through the longest sequences
-of training, and all outputs must agree. Over sequences of 1,000 steps, everything must agree that a
-single step computes, both runtimes starting it from the same state. How far the two then lie apart
-after so many steps is told, not limited: where a network has lost its way, beyond the lengths that
-it can do, it magnifies a rounding until nothing is left of it.
+In the longest sequences of training, each runtime carries its own state from step to step, as when
+served, and all outputs must agree. In sequences of 1,000 steps, both runtimes start each step from
+the same state, and all values that the step computes must agree. The difference of the carried
+states after 1,000 steps is reported but not limited: beyond the lengths that it can do, a network
+amplifies roundings until the states are unrelated.
 
-To agree is to differ by no more than `LARGEST_DIFFERENCE`. A network with very sharp heads is not
-that exact itself: then by no more than `ROUNDINGS` times what PyTorch in single precision differs
-from PyTorch in double precision.
+Values agree if they differ by at most `LARGEST_DIFFERENCE`. PyTorch itself is less exact for a
+network with very sharp heads. Then the limit is `ROUNDINGS` times the difference between PyTorch in
+single and in double precision.
 """
 
 from __future__ import annotations
@@ -32,58 +32,58 @@ from ntm_tasks import TASKS, Float32, Purpose, Size, generator_for
 from service.spec import ModelSpec
 
 LARGEST_DIFFERENCE = 1e-5
-"""A model that differs by more is not written, unless PyTorch's own rounding is as large."""
+"""The largest difference, unless PyTorch's own rounding is larger."""
 
 ROUNDINGS = 10
-"""How many times that rounding a difference may be."""
+"""The largest difference as a multiple of PyTorch's own rounding."""
 
 RUNTIME_VERSION: str = onnxruntime.__version__
 
 STEPS = 1000
-"""The long comparisons make at least so many steps in a row."""
+"""The least number of consecutive steps in the long comparisons."""
 
 BATCHES = (1, 7, 8, 64)
-"""Batch sizes compared on onnxruntime: full vectors of the processor, and odd ends."""
+"""Batch sizes on onnxruntime: with full vectors of the processor, and with remainders."""
 
 LONG_BATCH = 7
-"""Of them the one for the long comparisons."""
+"""The batch size of the long comparisons."""
 
 REFERENCE_BATCH = 2
-"""Batch size compared on onnx's reference evaluator, which is slow."""
+"""The batch size on onnx's reference evaluator, which is slow."""
 
 
 Values = npt.NDArray[np.floating[Any]]
 
 
 class VerificationFailed(ArithmeticError):
-    """The exported graph does not compute what the network does."""
+    """The exported graph does not compute the same as the network."""
 
 
 class Comparison(NamedTuple):
-    """How far one runtime was from PyTorch, at worst."""
+    """The largest differences of one runtime from PyTorch."""
 
     runtime: str
     batch: int
     locations: int
     steps: int
     in_range: bool
-    """Whether the sequences are of a size trained on, at the locations that are served."""
+    """Whether the sequences have a size of training, at the default number of locations."""
     output_difference: float
-    """Of all outputs, each runtime carrying its own state through all steps."""
+    """Of all outputs; each runtime carries its own state through all steps."""
     output_rounding: float
-    """The same of PyTorch in single from PyTorch in double precision."""
+    """The same for PyTorch in single precision against double precision."""
     step_difference: float
     """Of all outputs, states and traces after one step from the same state, for every step.
-    Relative where a value is beyond 1, such as an LSTM's cell."""
+    Relative for values beyond 1, such as an LSTM's cell."""
     step_rounding: float
-    """The same of PyTorch in single from PyTorch in double precision."""
+    """The same for PyTorch in single precision against double precision."""
     state_drift: float
-    """Of all states, carried as for the outputs; not limited."""
+    """Of all states, carried through all steps. It has no limit."""
 
     @property
     def agrees(self) -> bool:
-        """Whether the differences that decide are within their limits."""
-        # Written so that a difference which is not a number fails.
+        """Whether the limited differences are within their limits."""
+        # A difference that is not a number has to fail.
         a_step = self.step_difference <= allowed(self.step_rounding)
         return a_step and (
             not self.in_range or self.output_difference <= allowed(self.output_rounding)
@@ -91,10 +91,10 @@ class Comparison(NamedTuple):
 
 
 class OnnxRunner:
-    """Runs a model on onnxruntime: the state by tensor name."""
+    """Runs a model on onnxruntime. The state is a mapping by tensor name."""
 
     def __init__(self, model: bytes, threads: int = 1) -> None:
-        """Load a serialised model."""
+        """Load a serialised model; `threads` is for onnxruntime."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self._session = onnxruntime.InferenceSession(
@@ -104,28 +104,28 @@ class OnnxRunner:
         self._outputs = [self.spec.output, *(tensor.output for tensor in self.spec.state)]
 
     def start(self, batch: int, locations: int) -> dict[str, Float32]:
-        """The state that the spec describes."""
+        """Return the initial state of the spec."""
         return initial_state(self.spec, batch, locations)
 
     def step(self, x: Float32, state: Mapping[str, Float32]) -> tuple[Float32, dict[str, Float32]]:
-        """One step, without traces."""
+        """Make one step without traces."""
         y, *after = self._session.run(self._outputs, {self.spec.input: x, **state})
         return y, dict(zip((tensor.input for tensor in self.spec.state), after, strict=True))
 
     def everything(self, feeds: Mapping[str, Float32]) -> dict[str, Float32]:
-        """All outputs of the graph by name."""
+        """Make one step; return all outputs of the graph by name."""
         names = [output.name for output in self._session.get_outputs()]
         return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
 
 
 class _Reference:
-    """Runs a model on onnx's own evaluator, operator by operator in numpy."""
+    """Runs a model on onnx's reference evaluator, operator by operator in numpy."""
 
     def __init__(self, model: bytes) -> None:
         self._evaluator = ReferenceEvaluator(onnx.load_from_string(model))
 
     def everything(self, feeds: Mapping[str, Float32]) -> dict[str, Float32]:
-        # Its sigmoid computes both of two formulas, of which one overflows, and takes the other.
+        # Its sigmoid computes two formulas, of which one can overflow, and takes the other.
         with np.errstate(over="ignore", invalid="ignore"):
             values: Any = self._evaluator.run(None, dict(feeds))
         return dict(zip(self._evaluator.output_names, values, strict=True))
@@ -139,14 +139,13 @@ def verify(
     steps: int = STEPS,
 ) -> list[Comparison]:
     """
-    Compare a serialised model with the network that it was made from.
+    Compare a serialised model with its network.
 
-    In range at the model's own memory size and every batch size, then over `steps` steps at every
-    one of `locations`.
+    First in range, at the default number of locations and every batch size; then over `steps` steps
+    at each of `locations`.
 
     Raises:
-        VerificationFailed: they differ by more than `LARGEST_DIFFERENCE`, or the graph does not
-            keep to its spec.
+        VerificationFailed: a difference is above its limit, or the graph does not match its spec.
     """
     check_graph(onnx.load_from_string(model))
     runs: list[tuple[str, OnnxRunner | _Reference, int]] = [
@@ -174,7 +173,7 @@ def verify(
 
 
 def allowed(rounding: float) -> float:
-    """The largest difference, given PyTorch's own rounding."""
+    """Return the limit of a difference, given PyTorch's own rounding."""
     return max(LARGEST_DIFFERENCE, ROUNDINGS * rounding)
 
 
@@ -195,8 +194,8 @@ def _compare(
     inputs = _sequences(spec.task, batch, steps)
     output = output_rounding = step = step_rounding = drift = 0.0
     for x in inputs:
-        same_start = type(torch_state)(*(torch.from_numpy(state[name]) for name in state))
-        same_precise = type(torch_state)(*(value.double() for value in same_start))
+        same_start = type(torch_state)._make(torch.from_numpy(state[name]) for name in state)
+        same_precise = type(torch_state)._make(value.double() for value in same_start)
         here, _ = _torch_step(network, spec, x, same_start)
         precise_here, _ = _torch_step(precise, spec, x, same_precise)
         expected, torch_state = _torch_step(network, spec, x, torch_state)
@@ -214,7 +213,7 @@ def _compare(
 
 
 def _relative(found: Mapping[str, Values], expected: Mapping[str, Values]) -> list[Values]:
-    """How far each value is from the expected one, relative where that is beyond 1."""
+    """Return the differences from the expected values, relative for values beyond 1."""
     return [
         (found[name] - value) / np.maximum(1, np.abs(value)) for name, value in expected.items()
     ]
@@ -223,7 +222,7 @@ def _relative(found: Mapping[str, Values], expected: Mapping[str, Values]) -> li
 def _torch_step(
     network: Network, spec: ModelSpec, x: Float32, state: State
 ) -> tuple[dict[str, Values], State]:
-    """One step in PyTorch: everything that the graph outputs, by name, and the next state."""
+    """Make one step in PyTorch; return the graph's outputs by name, and the next state."""
     with torch.no_grad():
         values = ServedStep(network)(torch.from_numpy(x).to(state[0]), state)
     named = {name: value.numpy() for name, value in zip(output_names(spec), values, strict=True)}
@@ -231,12 +230,12 @@ def _torch_step(
 
 
 def _largest(so_far: float, differences: Sequence[Values]) -> float:
-    """The largest magnitude; NaN if there is one."""
+    """Return the largest magnitude, or NaN if there is one."""
     return float(np.max([so_far, *(np.abs(difference).max() for difference in differences)]))
 
 
 def table(comparisons: Sequence[Comparison]) -> str:
-    """The comparisons as a text table."""
+    """Return the comparisons as a text table."""
     heads = ("runtime", "batch", "N", "steps", "in range", "outputs", "(PyTorch)", "a step",
              "(PyTorch)", "state drift")  # fmt: skip
     row = "{:>15} {:>5} {:>5} {:>6} {!s:>8} {:>9{f}} {:>9{f}} {:>9{f}} {:>9{f}} {:>11{f}}"
@@ -246,7 +245,7 @@ def table(comparisons: Sequence[Comparison]) -> str:
 
 
 def initial_state(spec: ModelSpec, batch: int, locations: int) -> dict[str, Float32]:
-    """The state of `batch` sequences before their first step, by graph input."""
+    """Return the state of `batch` sequences before their first step, by graph input."""
     return {
         tensor.input: np.repeat(tensor.initial_value(locations)[None], batch, 0)
         for tensor in spec.state
@@ -258,8 +257,9 @@ def check_graph(model: onnx.ModelProto) -> None:
     Check the graph against its spec.
 
     Raises:
-        VerificationFailed: a name of the spec is not in the graph, or a state's next value does
-            not come from its last one, which a server that updates in place relies on.
+        VerificationFailed: the names of the graph differ from the spec's, or the next value of a
+            state does not depend on its last value. The server updates states in place, so it
+            needs this dependence.
     """
     spec = spec_in(model)
     inputs = {value.name for value in model.graph.input}
@@ -278,7 +278,7 @@ def check_graph(model: onnx.ModelProto) -> None:
 
 
 def _ancestors(value: str, sources: Mapping[str, onnx.NodeProto]) -> set[str]:
-    """Everything that a value is computed from."""
+    """Return the names of all values that a value is computed from."""
     found: set[str] = set()
     waiting = [value]
     while waiting:
@@ -291,14 +291,14 @@ def _ancestors(value: str, sources: Mapping[str, onnx.NodeProto]) -> set[str]:
 
 
 def _sequences(task: str, batch: int, steps: int) -> Float32:
-    """The shortest sequences [T, B, X] of so many steps or more; for 0 the longest of training."""
+    """Return sequences [T, B, X] with at least `steps` steps; for 0, the longest of training."""
     generator = generator_for(Purpose.VERIFICATION, 0, batch)
     chosen = TASKS[task]
     if not steps:
         return chosen.generate(generator, batch, chosen.largest).inputs
 
     def size(length: int) -> Size:
-        # Only the first number of a size grows; what else there is stays at its largest.
+        # Only the first number of a size grows; the others stay at their largest.
         return (length, *chosen.largest[1:])
 
     shortest = bisect_left(

@@ -1,4 +1,4 @@
-"""The peers of the network's step compute what is served: a wrong one cannot flatter."""
+"""The peers of the network's step compute the same as the served graph."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from service.models.runtime import Network
 
 @pytest.fixture(scope="module")
 def network() -> Network:
-    """The model that is measured."""
+    """Load the measured model."""
     return load_network(Options())
 
 
 def fused() -> Step:
-    """The step fused by hand."""
+    """Return the step fused by hand."""
     return FusedStep(graphs.parameters(), BATCH, LOCATIONS)
 
 
@@ -31,24 +31,24 @@ def fused() -> Step:
 def test_a_peer_gives_the_outputs_of_the_served_graph(
     network: Network, peer: Callable[[], Step]
 ) -> None:
-    """Over a copy sequence of 20 vectors and its answer, each carrying its own state."""
+    """In a copy of 20 vectors, each peer carries its own state and has the served outputs."""
     graphs.check(peer(), network)
 
 
 def test_a_peer_that_computes_something_else_is_refused(network: Network) -> None:
-    """One that forgets, for instance."""
+    """A peer with outputs that are 0.1 % off is refused."""
     step = graphs.eager_step()
     with pytest.raises(ArithmeticError, match="the peer differs by"):
         graphs.check(lambda x: step(x) * 0.999, network)
 
 
 def test_the_engine_is_measured_by_steps_that_succeeded(network: Network) -> None:
-    """Throughput of the engine alone is what all its sessions make."""
+    """The throughput of the engine counts the steps of all its sessions."""
     assert graphs.engine_steps_a_second(network, seconds=0.01) > 0
 
 
 def test_the_peer_of_training_learns() -> None:
-    """Its parameters change with every sequence, and stay finite."""
+    """The parameters of the peer change with every sequence, and stay finite."""
     peer = PeerTraining()
     before = [parameter.clone() for parameter in peer.parameters]
     for _ in range(3):

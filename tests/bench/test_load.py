@@ -20,7 +20,7 @@ from tests.support.tokens import token_line
 
 
 async def test_sessions_are_closed_after_a_measurement(serve: Serve) -> None:
-    """One measurement leaves nothing behind that the next would feel."""
+    """After a measurement, the server has no open session."""
     async with serve(models_dir=MODELS, models=MODEL) as running:
         measured = await load.multiplexed(running.address, 5, 4, seconds=0.05)
         assert measured["steps/s"] > 0
@@ -31,7 +31,7 @@ async def test_sessions_are_closed_after_a_measurement(serve: Serve) -> None:
 async def test_a_lone_session_and_the_others_are_two_principals(
     serve: Serve, tmp_path: Path
 ) -> None:
-    """Each of both lets only its own token in, and closes its sessions in the end."""
+    """Both loads use their own tokens, and close their sessions."""
     tokens = tmp_path / "tokens.jsonl"
     tokens.write_text(
         token_line("one", "tok-one", READ, STEP) + token_line("many", "tok-many", READ, STEP)
@@ -45,7 +45,7 @@ async def test_a_lone_session_and_the_others_are_two_principals(
 
 
 async def test_a_step_that_fails_ends_the_measurement(serve: Serve) -> None:
-    """Refusals are not counted as throughput."""
+    """A load whose steps are refused fails instead of counting them."""
     async with serve(models_dir=MODELS, models=MODEL, max_chunk_steps=4) as running:
         with pytest.raises(RuntimeError, match="a step failed"):
             await load.multiplexed(running.address, 2, 5, seconds=0.05)
@@ -54,7 +54,7 @@ async def test_a_step_that_fails_ends_the_measurement(serve: Serve) -> None:
 async def test_a_stall_is_charged_to_every_step_that_was_due(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While one run hangs, steps go on falling due, and each counts from that moment."""
+    """Steps fall due while a run hangs, and the time of each counts from when it was due."""
     gate, run = threading.Event(), Turn.run
 
     def held(turn: Turn) -> None:
@@ -73,7 +73,7 @@ async def test_a_stall_is_charged_to_every_step_that_was_due(
 
 @pytest.mark.slow
 def test_a_benchmark_runs_from_end_to_end(tmp_path: Path) -> None:
-    """Server, echo and load generator in processes of their own, and a ratio in the end."""
+    """A row comes from a server, an echo and a load generator in processes of their own."""
     files = [f"--json={tmp_path / 'rows.json'}", f"--plot={tmp_path / 'rows.png'}"]
     assert command_line.main(["step-latency", "--rounds=1", *files]) == 0
     (found,) = json.loads((tmp_path / "rows.json").read_text())["rows"]
@@ -103,7 +103,7 @@ async def test_each_waking_is_of_a_sleeper(
 
 
 async def test_wakings_go_on_at_their_rate_while_something_else_is_measured(serve: Serve) -> None:
-    """The steps of both are made."""
+    """The server makes the steps of the wakings and of the other load."""
     async with serve(models_dir=MODELS, models=MODEL) as running:
         try:
             await sleepers.open_idle(running.address, 4)

@@ -67,7 +67,7 @@ def test_synchronous_steps_are_saved_one_by_one() -> None:
 
 
 def test_a_chunk_is_one_message_and_one_save() -> None:
-    """Of 32 steps, with the cost of steps that come so."""
+    """A chunk of 32 steps is one message and one save, and a step costs what it does in a chunk."""
     found = needed(replace(WORK, chunk=32), COSTS)
 
     assert found.saves_a_second == 20e3 / 32
@@ -82,14 +82,14 @@ def test_a_chunk_is_one_message_and_one_save() -> None:
 def test_asynchronous_sessions_are_saved_now_and_then(
     steps_a_second: float, chunk: int, saves: float
 ) -> None:
-    """Every so many steps, or every half minute, but never more often than messages come."""
+    """Saves come every 256 steps or every 30 s, but never more often than messages."""
     work = replace(WORK, every_steps=256, steps_a_second=steps_a_second, chunk=chunk)
 
     assert needed(work, COSTS).saves_a_second == pytest.approx(1e4 * saves)
 
 
 def test_who_is_not_kept_awake_wakes_each_time() -> None:
-    """With no time to stay awake, each session wakes once in its 600 s, and costs a save more."""
+    """A session that sleeps at once wakes once in its 600 s, which costs one more save."""
     found = needed(replace(WORK, every_steps=256, awake_seconds=0), COSTS)
 
     assert found.awake == pytest.approx(10_000)
@@ -101,7 +101,7 @@ def test_who_is_not_kept_awake_wakes_each_time() -> None:
 
 
 def test_who_stays_awake_for_long_wakes_less_often() -> None:
-    """Idle for 540 s on average, and awake for as long: 1 / e outlasts it."""
+    """With idle times of 540 s on average, a share of 1 / e is longer than 540 s awake."""
     found = needed(replace(WORK, every_steps=256, awake_seconds=540), COSTS)
 
     assert found.wakes_a_second == pytest.approx(100_000 / 600 * 0.36788, rel=1e-4)
@@ -109,7 +109,7 @@ def test_who_stays_awake_for_long_wakes_less_often() -> None:
 
 
 def test_sessions_on_one_stream_share_its_costs() -> None:
-    """64 on each: a 64th of the streams, and the cheaper messages."""
+    """With 64 sessions on a stream there are a 64th of the streams, and messages cost less."""
     alone, together = needed(WORK, COSTS), needed(replace(WORK, is_multiplexed=True), COSTS)
 
     assert together.loads["balancers: memory"] == alone.loads["balancers: memory"] / 64
@@ -118,7 +118,7 @@ def test_sessions_on_one_stream_share_its_costs() -> None:
 
 
 def test_records_and_runs_grow_with_the_memory() -> None:
-    """A run of N = 1,024 takes 60 us more than one of 128; between two sizes a line is drawn."""
+    """A run costs 60 us more at N = 1,024; costs of records are interpolated between two sizes."""
     large = needed(replace(WORK, locations=1024), COSTS)
     between = {**COSTS, "record bytes, N = 128, full": (12_288 + 98_304) / 2}
 
@@ -129,7 +129,7 @@ def test_records_and_runs_grow_with_the_memory() -> None:
 
 
 def test_needs_grow_with_the_sessions() -> None:
-    """A hundred times the sessions take a hundred times as much of all but what is at rest."""
+    """A hundred times the sessions need a hundred times of every resource."""
     one, hundred = needed(WORK, COSTS), needed(replace(WORK, sessions=10_000_000), COSTS)
 
     assert hundred.loads == pytest.approx({name: 100 * load for name, load in one.loads.items()})
@@ -137,13 +137,13 @@ def test_needs_grow_with_the_sessions() -> None:
 
 
 def test_a_stored_step_costs_more_the_more_sessions_sleep() -> None:
-    """A step of 100 us and a save of 200 us, or a wake of 2,000 us, by the share that wakes."""
+    """The cost lies between 100 us with a save of 200 us, and a wake of 2,000 us, by the share."""
     assert stored_step_us(COSTS) == 300
     assert stored_step_us(COSTS, 0.25) == pytest.approx(0.75 * 300 + 0.25 * 2_000)
 
 
 def test_takeovers_wait_for_the_busiest_unit() -> None:
-    """A session costs a replica 3,000 us and a Valkey 240 us: with 100 replicas, the Valkey."""
+    """A session costs a replica 3,000 us and a Valkey 240 us, which is first with 100 replicas."""
     assert least_takeover_seconds(COSTS, 1_000, 1, 1) == pytest.approx(3.0)
     assert least_takeover_seconds(COSTS, 1_000, 10, 1) == pytest.approx(0.3)
     assert least_takeover_seconds(COSTS, 1_000, 100, 1) == pytest.approx(0.24)

@@ -1,4 +1,4 @@
-"""Rows, rounds, quantiles, and what is written of them."""
+"""Rows, rounds, quantiles, and the output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.row import Options, Row, Unavailable, alternated
 
 
 def row(ratio: float, goal: float, *, at_least: bool) -> Row:
-    """A row of one measurement."""
+    """Return a row with one sample."""
     return Row("name", "workload", ratio, goal, at_least, {"one, us": [1.0, 3.0, 2.0]})
 
 
@@ -30,19 +30,19 @@ def row(ratio: float, goal: float, *, at_least: bool) -> Row:
 def test_a_row_is_held_to_its_goal_from_the_right_side(
     ratio: float, goal: float, at_least: bool, reached: bool, margin: float
 ) -> None:
-    """More is better of throughputs, less of times; the goal itself is reached."""
+    """A throughput reaches its goal from below, a time from above, and the goal itself counts."""
     found = row(ratio, goal, at_least=at_least)
     assert (found.reached, found.margin) == (reached, margin)
     assert ("ok" if reached else "short") in found.text()
 
 
 def test_a_rows_text_has_medians_and_spread() -> None:
-    """Median, smallest and largest of each measure."""
+    """The text has the median, the smallest and the largest value of each measure."""
     assert "2.0   (1.0 - 3.0)" in row(1, 1, at_least=True).text()
 
 
 def test_measures_alternate_and_the_first_round_does_not_count() -> None:
-    """Each measure once a round, in order; one that gives several values adds each by name."""
+    """Measures are taken once a round, in order; names of several values are joined."""
     taken: list[str] = []
 
     def one() -> float:
@@ -59,14 +59,14 @@ def test_measures_alternate_and_the_first_round_does_not_count() -> None:
 
 
 def test_quantiles_are_in_microseconds() -> None:
-    """Of the times 1 to 1,001 milliseconds."""
+    """The quantiles of the times 1 to 1,001 ms are in microseconds."""
     found = quantiles([number / 1000 for number in range(1, 1002)])
     expected = {"p50, us": 501e3, "p90, us": 901e3, "p99, us": 991e3, "p99.9, us": 1000e3}
     assert found == pytest.approx(expected)
 
 
 def test_the_picture_shows_every_row(tmp_path: Path) -> None:
-    """A PNG, whatever the rows are."""
+    """The picture is a PNG, for rows that reach their goal and rows that do not."""
     path = tmp_path / "folder" / "bench.png"
     plot.draw([row(0.5, 1, at_least=True), row(0.1, 4, at_least=False)], path, "title")
     assert path.read_bytes().startswith(b"\x89PNG")
@@ -75,7 +75,7 @@ def test_the_picture_shows_every_row(tmp_path: Path) -> None:
 def test_a_benchmark_that_cannot_run_says_why_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The table, the JSON and the picture have the rows that there are."""
+    """A benchmark that cannot run is named, and the others are written."""
 
     def missing(_: Options) -> Row:
         raise Unavailable("it is not Tuesday")
@@ -94,6 +94,6 @@ def test_a_benchmark_that_cannot_run_says_why_and_the_others_go_on(
 
 
 def test_an_unknown_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    """With the names that there are."""
+    """The error names the unknown benchmark and the known ones."""
     assert command_line.main(["speed"]) == 2
     assert "unknown benchmarks: speed; choose from step-latency, " in capsys.readouterr().err

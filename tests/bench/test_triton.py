@@ -33,7 +33,7 @@ START, END = 1, 2
 
 @dataclass(frozen=True)
 class Tensor:
-    """Of Triton's module for Python models: a named array."""
+    """A named array, as in Triton's module for Python models."""
 
     name: str
     values: Float32
@@ -62,7 +62,7 @@ class Request:
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """The Python model, loaded as Triton does, over the ledger, whose outputs are running sums."""
+    """Load the Python model as Triton does, with the ledger, whose outputs are running sums."""
     fake: Any = ModuleType("triton_python_backend_utils")
     fake.Tensor = Tensor
     fake.InferenceResponse = lambda tensors: SimpleNamespace(tensors=tensors)
@@ -76,7 +76,7 @@ def model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 
 def step(model: Any, *requests: tuple[int, int, int]) -> list[list[float]]:
-    """The output rows for requests of (sequence, value, flag) in one batch."""
+    """Return the output rows of a batch of requests (sequence, value, flag)."""
     batch = [
         Request(sequence, np.full((1, tiny_models.WIDTH), value, np.float32), flag)
         for sequence, value, flag in requests
@@ -88,14 +88,14 @@ def step(model: Any, *requests: tuple[int, int, int]) -> list[list[float]]:
 
 
 def test_sequences_keep_their_states_in_batches_of_any_mix(model: Any) -> None:
-    """Each sequence gets the sums of its own steps, wherever in a batch they stand."""
+    """Each sequence gets the sums of its own steps, at any place in a batch."""
     assert step(model, (1, 1, START), (2, 10, START)) == [[1, 1], [10, 10]]
     assert step(model, (3, 40, START), (1, 2, 0)) == [[40, 40], [3, 3]]
     assert step(model, (2, 20, 0), (1, 3, 0), (3, 50, 0)) == [[30, 30], [6, 6], [90, 90]]
 
 
 def test_a_sequence_that_ended_leaves_nothing(model: Any) -> None:
-    """The same id starts anew."""
+    """A sequence with the id of an ended one starts from the initial state."""
     step(model, (1, 1, START), (2, 10, START))
 
     assert step(model, (1, 2, END)) == [[3, 3]]
@@ -103,12 +103,12 @@ def test_a_sequence_that_ended_leaves_nothing(model: Any) -> None:
 
 
 def test_throughput_and_latencies_are_read_from_the_report() -> None:
-    """By the names of the columns."""
+    """The columns are found by name."""
     assert perf_analyzer.parse(REPORT) == perf_analyzer.Measured(6026.15, 10026, 20106)
 
 
 def test_the_configuration_is_the_models() -> None:
-    """Triton is told the names and widths that the network has."""
+    """Triton's configuration has the names and widths of the network."""
     _, spec = parse(triton.GRAPH.read_bytes())
     configuration = (BENCH / "triton_model.pbtxt").read_text()
 
@@ -123,7 +123,7 @@ def test_the_configuration_is_the_models() -> None:
 
 
 def test_sequences_are_whole_copies_of_differing_length(tmp_path: Path) -> None:
-    """Vectors, one delimiter, and as many empty steps to answer in."""
+    """Each sequence has vectors, a delimiter and as many empty steps, and lengths differ."""
     written = json.loads(triton.write_sequences(tmp_path / "inputs.json").read_text())["data"]
     sequences = [np.array([step["x"] for step in steps]) for steps in written]
 
@@ -135,7 +135,7 @@ def test_sequences_are_whole_copies_of_differing_length(tmp_path: Path) -> None:
 
 
 def test_the_mirror_is_the_one_that_apt_uses() -> None:
-    """The source of the system's own suite, not that of its updates."""
+    """The mirror is that of the system's own suite, not that of its updates."""
     printed = (
         "'http://updates.example/debian/dists/bookworm-updates/InRelease' a 0 \n"
         "'http://mirror.example/debian/dists/bookworm/InRelease' b 0 \n"
@@ -147,7 +147,7 @@ def test_the_mirror_is_the_one_that_apt_uses() -> None:
 
 
 def test_is_not_measured_where_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reason is told before anything is installed."""
+    """The error has the reason, and nothing is installed."""
     monkeypatch.setattr(sys, "platform", "darwin")
 
     with pytest.raises(Unavailable, match="Linux"):

@@ -1,4 +1,4 @@
-"""Tests of the image need a container engine and the image: `make image-test` gives them both."""
+"""Tests of the image need a container engine and the image. `make image-test` provides both."""
 
 from __future__ import annotations
 

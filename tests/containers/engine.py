@@ -26,7 +26,7 @@ SHELLS = ("/usr/bin/bash", "/usr/bin/dash")
 
 
 def engine(*arguments: str) -> str:
-    """What a command of the engine prints; its error where it fails."""
+    """Run a command of the engine and return its output. Raises an error with its message."""
     done = subprocess.run(
         [os.environ["ENGINE"], *arguments], capture_output=True, text=True, check=False
     )
@@ -35,7 +35,7 @@ def engine(*arguments: str) -> str:
 
 
 def _output(*arguments: str) -> str:
-    """All that a command of the engine prints, errors too."""
+    """Run a command of the engine and return its output and errors."""
     return subprocess.run(
         [os.environ["ENGINE"], *arguments],
         stdout=subprocess.PIPE,
@@ -46,12 +46,12 @@ def _output(*arguments: str) -> str:
 
 
 def is_podman() -> bool:
-    """Whether the engine is Podman, which unlike Docker leaves health checks to systemd."""
+    """Return whether the engine is Podman, which leaves health checks to systemd."""
     return "podman" in os.environ["ENGINE"]
 
 
 def is_healthy(container: str) -> bool:
-    """What the health check of a container says; AssertionError where Podman's says no."""
+    """Return whether a container is healthy. Raises AssertionError if Podman's check fails."""
     if is_podman():
         engine("healthcheck", "run", container)
         return True
@@ -59,7 +59,7 @@ def is_healthy(container: str) -> bool:
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Wait until a condition holds, which may raise until then; fails after that many seconds."""
+    """Wait until a condition holds and raises nothing. Fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
         fault: Exception | None = None
@@ -75,28 +75,28 @@ def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> None:
 
 @dataclass(frozen=True)
 class Container:
-    """A server in a container, reachable from here."""
+    """A server in a container."""
 
     name: str
     address: str
-    """Of gRPC."""
+    """The address of gRPC."""
     monitoring: str
-    """Address of /metrics."""
+    """The address of /metrics."""
     seconds_to_serving: float
-    """From the command that runs it to the first answer SERVING."""
+    """The time from the start command to the first answer SERVING."""
 
     def python(self, code: str) -> str:
-        """What a piece of Python prints inside."""
+        """Run Python code inside and return its output."""
         return engine("exec", self.name, "python", "-c", code)
 
     def log(self) -> str:
-        """What the server has logged."""
+        """Return the log of the server."""
         return _output("logs", self.name)
 
 
 @contextmanager
 def running(image: str, empty: Path) -> Iterator[Container]:
-    """A container of the image, in which the shells are but that empty file, until the end."""
+    """Run a container of the image in which every shell is an empty file."""
     name = f"ntm-test-{uuid.uuid4().hex[:8]}"
     shells = [f"--volume={empty}:{shell}:ro" for shell in SHELLS]
     # Podman would give a read-only container writable /tmp, /run and /var/tmp; a cluster does not.
@@ -117,7 +117,7 @@ def running(image: str, empty: Path) -> Iterator[Container]:
 
 
 def wait_until_serving(address: str, seconds: float = 60.0) -> None:
-    """Ask until the server there says SERVING; TimeoutError after that many seconds."""
+    """Poll until the server answers SERVING. Raises TimeoutError after `seconds`."""
     deadline = time.monotonic() + seconds
     options = [("grpc.initial_reconnect_backoff_ms", 20), ("grpc.max_reconnect_backoff_ms", 100)]
     with grpc.insecure_channel(address, options) as channel:

@@ -1,4 +1,4 @@
-"""What deploy/compose.yaml starts works together: `make compose-test`."""
+"""The services of deploy/compose.yaml work together: `make compose-test`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def compose(*arguments: str) -> None:
 
 
 def have(services: list[str]) -> list[str]:
-    """Pull the services' images or build their stand-ins; the services whose image is there."""
+    """Pull the images of services, or build stand-ins. Return the services that have an image."""
     images = {
         name: yaml.safe_load(FILE.read_text())["services"][name]["image"] for name in services
     }
@@ -59,7 +59,7 @@ def have(services: list[str]) -> list[str]:
 
 @pytest.fixture(scope="module", autouse=True)
 def services(image: str, monkeypatch_module: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The names of the services, up until the end."""
+    """Start the services and return their names."""
     monkeypatch_module.setenv("NTM_IMAGE", image)
     there = ["ntm", *have(["prometheus", "alertmanager", "valkey", "grafana"])]
     try:
@@ -72,26 +72,26 @@ def services(image: str, monkeypatch_module: pytest.MonkeyPatch) -> Iterator[lis
 
 @pytest.fixture(scope="module")
 def monkeypatch_module() -> Iterator[pytest.MonkeyPatch]:
-    """A monkeypatch that lasts as long as the services."""
+    """Return a monkeypatch that lasts as long as the services."""
     with pytest.MonkeyPatch.context() as patch:
         yield patch
 
 
 def containers() -> dict[str, str]:
-    """The container of each service of the project."""
+    """Return the container of each service."""
     label = "com.docker.compose.service"
     ids = engine("ps", "--all", "--quiet", "--filter=label=com.docker.compose.project=ntm").split()
     return {engine("inspect", "-f", f'{{{{index .Config.Labels "{label}"}}}}', i): i for i in ids}
 
 
 def ask(address: str, path: str) -> Any:
-    """The data that an API of Prometheus or Alertmanager answers with."""
+    """Return the data of an answer of Prometheus or Alertmanager."""
     with urllib.request.urlopen(f"http://{address}{path}", timeout=5) as page:
         return json.load(page)
 
 
 def test_the_demo_runs_against_the_server() -> None:
-    """Through the published port, without a wrong bit."""
+    """The demo through the published port has no wrong bit."""
     wait_until_serving(SERVER)
     command = [sys.executable, "-m", "ntm_lab", "demo", f"--server={SERVER}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -101,13 +101,13 @@ def test_the_demo_runs_against_the_server() -> None:
 
 
 def test_every_service_is_healthy(services: list[str]) -> None:
-    """By the health check that the compose file gives it."""
+    """Each service passes the health check of the compose file."""
     for name in services:
         eventually(partial(is_healthy, containers()[name]))
 
 
 def test_prometheus_scrapes_the_server() -> None:
-    """By its name in the network; what the demo did can be asked for."""
+    """Prometheus scrapes the server by name, and has the steps of the demo."""
     query = "/api/v1/query?query=ntm_steps_total%7Bmodel%3D%22copy-ntm-lstm%22%7D"
 
     def counted() -> bool:
@@ -120,7 +120,7 @@ def test_prometheus_scrapes_the_server() -> None:
 
 
 def test_prometheus_has_loaded_every_rule() -> None:
-    """And none fails."""
+    """Prometheus has every rule of the files, and none fails."""
     rules = [
         rule
         for group in ask(PROMETHEUS, "/api/v1/rules")["data"]["groups"]
@@ -139,7 +139,7 @@ def test_prometheus_has_loaded_every_rule() -> None:
 
 
 def test_prometheus_knows_its_alertmanager() -> None:
-    """It has found it by name, and it answers."""
+    """Prometheus has found Alertmanager by name, and Alertmanager is ready."""
 
     def found() -> bool:
         active = ask(PROMETHEUS, "/api/v1/alertmanagers")["data"]["activeAlertmanagers"]
@@ -150,7 +150,7 @@ def test_prometheus_knows_its_alertmanager() -> None:
 
 
 def test_the_store_keeps_what_it_is_given() -> None:
-    """A value comes back after it was stopped and started, from its volume."""
+    """A value in the store survives a restart, through the volume."""
     container = containers()["valkey"]
     eventually(lambda: engine("exec", container, "valkey-cli", "set", "key", "value") == "OK")
     engine("restart", container)

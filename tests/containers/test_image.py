@@ -1,4 +1,4 @@
-"""The image does what the Dockerfile promises, locked down as a cluster would run it."""
+"""The image does what the Dockerfile says, locked down as in a cluster."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FOR_CUDA = os.environ.get("ONNXRUNTIME", "").startswith("onnxruntime-gpu")
 
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file that stands in the place of every shell."""
+    """Return an empty file that replaces every shell."""
     path = tmp_path_factory.mktemp("shells") / "empty"
     path.touch(mode=0o644)
     return path
@@ -42,20 +42,20 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def container(image: str, empty: Path) -> Iterator[Container]:
-    """One container for the tests that only look."""
+    """Run one container for the tests that change nothing."""
     with running(image, empty) as container:
         yield container
 
 
 def test_it_becomes_healthy_without_a_shell(container: Container) -> None:
-    """Entry point and health check are programs; cold, it serves within 20 seconds."""
+    """Entry point and health check need no shell, and a cold start takes less than 20 s."""
     eventually(lambda: is_healthy(container.name))
     assert container.seconds_to_serving < 20
     print(f"cold start to SERVING: {container.seconds_to_serving:.2f} s", end=" ")
 
 
 def test_it_has_no_privileges(container: Container) -> None:
-    """User 10001, no capability, no way to gain one."""
+    """The process runs as user 10001, without capabilities and without a way to gain them."""
     code = "import os; print(os.getuid(), os.getgid()); print(open('/proc/1/status').read())"
     identity, _, status = container.python(code).partition("\n")
 
@@ -69,7 +69,7 @@ def test_it_has_no_privileges(container: Container) -> None:
 
 @pytest.mark.parametrize("folder", ["", "app", "opt/venv", "tmp", "home", "var/tmp"])
 def test_it_can_write_nowhere(container: Container, folder: str) -> None:
-    """No folder of the image takes a file."""
+    """No folder of the image can be written to."""
     code = (
         "import tempfile\n"
         f"try: tempfile.TemporaryFile(dir='/{folder}')\n"
@@ -80,8 +80,8 @@ def test_it_can_write_nowhere(container: Container, folder: str) -> None:
 
 
 def test_it_holds_nothing_that_installs_compiles_or_trains(container: Container) -> None:
-    """No pip for any Python in it, no compiler, no torch, and of this project only the server."""
-    modules = ("torch", "pip", "setuptools", "ensurepip", "client", "export", "tests")
+    """The image has no pip, no compiler, no torch, and only the server of this project."""
+    modules = ("torch", "pip", "setuptools", "ensurepip", "ntm_client", "export", "tests")
     commands = ("pip", "pip3", "cc", "gcc", "c++", "ld", "make")
     code = (
         "import glob, importlib.util, json, shutil\n"
@@ -96,7 +96,7 @@ def test_it_holds_nothing_that_installs_compiles_or_trains(container: Container)
 
 
 def test_of_the_models_it_holds_the_networks_alone(container: Container) -> None:
-    """Each model that ships, without its card, its curves and its pictures."""
+    """The image has the network of each model, and not its card, curves and pictures."""
     code = "import glob, json; print(json.dumps(glob.glob('/app/models/**/*.*', recursive=True)))"
     expected = {f"/app/models/{path.parent.name}/model.onnx" for path in MODELS.glob("*/*.onnx")}
 
@@ -104,7 +104,7 @@ def test_of_the_models_it_holds_the_networks_alone(container: Container) -> None
 
 
 def test_every_module_that_it_loads_has_its_bytecode(container: Container) -> None:
-    """A read-only file system would have the sources compiled again at every start."""
+    """Each loaded module has bytecode, because nothing can be written at the start."""
     code = (
         "import sys, pathlib, service.__main__, service.server\n"
         "files = [m.__cached__ for m in sys.modules.values() if getattr(m, '__cached__', None)]\n"
@@ -116,7 +116,7 @@ def test_every_module_that_it_loads_has_its_bytecode(container: Container) -> No
 
 
 async def test_it_answers_as_a_server_outside_does(container: Container, serve: Serve) -> None:
-    """Twenty vectors copied without a wrong bit, by the same bits as without a container."""
+    """A copy of 20 vectors has no wrong bit and the same bits as without a container."""
     async with serve(models_dir=MODELS) as outside:
         answers = []
         for address in (container.address, outside.address):
@@ -130,7 +130,7 @@ async def test_it_answers_as_a_server_outside_does(container: Container, serve: 
 
 
 def test_its_metrics_count_what_it_does(container: Container) -> None:
-    """On the monitoring port, steps before and after some more of them."""
+    """The metric of steps on the monitoring port grows by the steps that were made."""
 
     def steps() -> float:
         with urllib.request.urlopen(f"http://{container.monitoring}/metrics", timeout=10) as page:
@@ -146,7 +146,7 @@ def test_its_metrics_count_what_it_does(container: Container) -> None:
 
 
 def test_its_limits_are_those_that_it_was_given(container: Container) -> None:
-    """The engine passes on what locks it down."""
+    """The container has the limits of memory and processes that the command gave."""
     found = json.loads(engine("inspect", container.name))[0]["HostConfig"]
 
     assert "--memory=1g" in LOCKED_DOWN
@@ -156,7 +156,7 @@ def test_its_limits_are_those_that_it_was_given(container: Container) -> None:
 
 
 async def test_sigterm_under_an_open_stream_ends_it_cleanly(image: str, empty: Path) -> None:
-    """The stream is told that the server goes away, and the exit status is 0."""
+    """The client's stream breaks with an error for retries, and the exit status is 0."""
     with running(image, empty) as container:
         async with AsyncClient(container.address) as client, client.stream() as stream:
             session = await stream.open("copy-ntm-lstm")
@@ -169,7 +169,7 @@ async def test_sigterm_under_an_open_stream_ends_it_cleanly(image: str, empty: P
 
 
 def test_its_labels_say_what_it_is(image: str) -> None:
-    """Title, licence, version, commit and base, under the names of the OCI."""
+    """The labels have title, licence, version, commit and base, by the OCI's names."""
     labels = json.loads(engine("image", "inspect", image))[0]["Config"]["Labels"]
     prefix = "org.opencontainers.image."
     found = {k.removeprefix(prefix): v for k, v in labels.items() if k.startswith(prefix)}
@@ -185,7 +185,7 @@ def test_its_labels_say_what_it_is(image: str) -> None:
 
 @pytest.mark.skipif(not FOR_CUDA, reason="the image is for CPUs")
 def test_without_a_gpu_it_says_why_it_runs_on_the_cpu(container: Container) -> None:
-    """Once in the log, which also names what does run."""
+    """The log has the reason once, and names the provider."""
     lines = [json.loads(line) for line in container.log().splitlines()]
     (reason,) = {line["reason"] for line in lines if line["message"] == "no CUDA"}
     (provider,) = (line["provider"] for line in lines if line["message"] == "serving")
@@ -195,7 +195,7 @@ def test_without_a_gpu_it_says_why_it_runs_on_the_cpu(container: Container) -> N
 
 
 def test_it_is_small(image: str) -> None:
-    """What lies upon the base: at most 200 MB, or 500 MB with onnxruntime's kernels for CUDA."""
+    """The image adds at most 200 MB to its base, or 500 MB with CUDA kernels."""
     description = json.loads(engine("image", "inspect", image))[0]
     base = description["Config"]["Labels"]["org.opencontainers.image.base.name"]
     size, base_size = description["Size"], int(engine("image", "inspect", "-f", "{{.Size}}", base))

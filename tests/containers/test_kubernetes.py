@@ -1,4 +1,4 @@
-"""The Deployment as Podman plays it, since there is no cluster here: `make kubernetes-test`."""
+"""The Deployment, run by Podman instead of a cluster: `make kubernetes-test`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def for_podman(objects: list[dict[str, Any]], image: str, ports: dict[str, str])
 
 @pytest.fixture(scope="module")
 def address(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server that runs as the base of the manifests says."""
+    """Run the Deployment of the base, and return the address of the server."""
     if not is_podman():
         pytest.skip("only Podman plays manifests")
     port = free_port()
@@ -54,7 +54,7 @@ def address(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
 
 
 def test_it_serves(address: str) -> None:
-    """Twenty vectors are copied without a wrong bit."""
+    """A copy of 20 vectors has no wrong bit."""
     with Client(address) as client, client.create_session("copy-ntm-lstm") as session:
         sequence = TaskSequence.draw("copy", (20,), seed=1)
         answer = sequence.answer(session.step(sequence.inputs).outputs)
@@ -64,7 +64,7 @@ def test_it_serves(address: str) -> None:
 
 @pytest.mark.usefixtures("address")
 def test_it_runs_as_the_manifest_says() -> None:
-    """User, limits, capabilities, read-only root and settings are the Deployment's."""
+    """The container has the Deployment's user, limits, capabilities, file system and settings."""
     (name,) = engine("ps", "--quiet", "--filter=name=ntm-pod.*-ntm").split()
     found = json.loads(engine("inspect", name))[0]
     environment = dict(entry.split("=", 1) for entry in found["Config"]["Env"])

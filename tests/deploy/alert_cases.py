@@ -1,4 +1,4 @@
-"""What a test of an alert consists of."""
+"""A case for a test of an alert."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ A = 'job="ntm", instance="a"'
 
 @dataclass(frozen=True)
 class Case:
-    """Series, in promtool's notation, and how many alerts of a name fire after some time."""
+    """Series in promtool's notation, and the number of alerts of a name that fire after a time."""
 
     alert: str
     what: str

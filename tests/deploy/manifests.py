@@ -1,4 +1,4 @@
-"""The programs that check what deploys the service; a test that misses one is skipped."""
+"""Programs that check manifests. A test is skipped if its program is missing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KUBERNETES = DEPLOY / "kubernetes"
 
 
 def program(name: str) -> str:
-    """The path of a program of the development dependencies; skips the test without it."""
+    """Return the path of a program of the development dependencies, or skip the test."""
     path = Path(sys.executable).with_name(name)
     if not path.exists():
         pytest.skip(f"{name} is not installed beside {sys.executable}; `make test` installs it")
@@ -24,7 +24,7 @@ def program(name: str) -> str:
 
 
 def kustomize(folder: Path) -> list[dict[str, Any]]:
-    """The objects that `kubectl apply -k` of a folder would send."""
+    """Return the objects that `kubectl apply -k` of a folder would send."""
     built = subprocess.run(
         [program("kubectl"), "kustomize", str(folder)], capture_output=True, text=True, check=False
     )
@@ -33,13 +33,13 @@ def kustomize(folder: Path) -> list[dict[str, Any]]:
 
 
 def named(objects: list[dict[str, Any]], kind: str, name: str = "ntm") -> dict[str, Any]:
-    """The one object of that kind and name."""
+    """Return the only object of that kind and name."""
     (found,) = (o for o in objects if (o["kind"], o["metadata"]["name"]) == (kind, name))
     return found
 
 
 def addresses(cluster: dict[str, Any]) -> dict[str, int]:
-    """The names of the replicas that Envoy leads sessions to, and their ports."""
+    """Return the names of the replicas behind Envoy, and their ports."""
     found = {}
     for locality in cluster["load_assignment"]["endpoints"]:
         named, nobody = locality["lb_endpoints"]

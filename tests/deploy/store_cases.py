@@ -1,4 +1,4 @@
-"""When the alerts on the store fire, and when they do not."""
+"""Cases in which alerts on the store fire, and cases in which they do not."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tests.deploy.alert_cases import A, Case
 
 
 def store(calls: str, errors: str, operation: str = "save") -> dict[str, str]:
-    """Calls of the store, and those of them that had no answer, as they are counted."""
+    """Return the series of calls of the store, and of failed calls."""
     labels = f'{A}, operation="{operation}"'
     return {
         f"ntm_store_seconds_count{{{labels}}}": calls,
@@ -15,7 +15,7 @@ def store(calls: str, errors: str, operation: str = "save") -> dict[str, str]:
 
 
 def stored(fast: str, made: str) -> dict[str, str]:
-    """Saves that took no more than a quarter of a second, or a whole one, and all of them."""
+    """Return the series of saves: within 0.25 s, within 1 s, and all."""
     return {
         f'ntm_store_seconds_bucket{{{A}, operation="save", le="{le}"}}': counts
         for le, counts in (("0.25", fast), ("1.0", made), ("+Inf", made))
@@ -23,7 +23,7 @@ def stored(fast: str, made: str) -> dict[str, str]:
 
 
 def undurable(steps: str, asleep: str) -> dict[str, str]:
-    """Steps that are not stored, and a hundred open sessions, some of them asleep."""
+    """Return the series of steps that are not stored, with 100 sessions, some of them asleep."""
     return {
         f"ntm_undurable_steps{{{A}}}": steps,
         f'ntm_sessions{{{A}, model="x"}}': "100x60",

@@ -16,7 +16,7 @@ pytestmark = PROMETHEUS
 
 
 def steps(fast: str, made: str) -> dict[str, str]:
-    """Steps that are fast, and all steps, as they are counted."""
+    """Return the series of fast steps and of all steps."""
     return {
         f"ntm_step_seconds_count{{{A}}}": made,
         f'ntm_step_seconds_bucket{{{A}, le="0.009918"}}': fast,
@@ -24,7 +24,7 @@ def steps(fast: str, made: str) -> dict[str, str]:
 
 
 def calls(faults: str, reason: str = "INTERNAL", count: str = "0+60000x2000") -> dict[str, str]:
-    """Calls and stream operations, half of each, and errors of a reason."""
+    """Return the series of calls and stream operations, half of each, and of errors of a reason."""
     return {
         f'ntm_rpc_seconds_count{{{A}, method="Step", code="OK"}}': count,
         f'ntm_stream_operations_total{{{A}, kind="step"}}': count,
@@ -33,12 +33,12 @@ def calls(faults: str, reason: str = "INTERNAL", count: str = "0+60000x2000") ->
 
 
 def refused(reason: str, counts: str) -> dict[str, str]:
-    """Errors of a reason."""
+    """Return the series of errors of a reason."""
     return {f'ntm_errors_total{{{A}, reason="{reason}"}}': counts}
 
 
 def replica(**gauges: str) -> dict[str, str]:
-    """Metrics of a replica that have no further labels."""
+    """Return the series of a replica's metrics without further labels."""
     return {f"{name}{{{A}}}": values for name, values in gauges.items()}
 
 
@@ -373,7 +373,7 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.alert}: {case.what}")
 def test_an_alert_fires_when_it_should(case: Case, tmp_path: Path) -> None:
-    """And only then."""
+    """The number of alerts that fire after the time is the one of the case."""
     firing = f'ALERTS{{alertname="{case.alert}", alertstate="firing"}}'
     test = {
         "interval": case.every,
@@ -404,7 +404,7 @@ def test_an_alert_fires_when_it_should(case: Case, tmp_path: Path) -> None:
 
 
 def test_every_alert_is_seen_to_fire_and_not_to_fire() -> None:
-    """No alert is without both kinds of test."""
+    """Each alert has a case in which it fires and a case in which it does not."""
     names = {rule["alert"] for rule in rules("alert")}
 
     assert {case.alert for case in CASES if case.fires} == names

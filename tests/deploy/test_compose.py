@@ -20,7 +20,7 @@ UNITS = {"m": 1 << 20, "g": 1 << 30}
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_every_service_is_locked_down(name: str) -> None:
-    """Nothing to write to but its volume, no capabilities, limits, a health check."""
+    """A service writes only to its volume, and has limits, a health check and no capabilities."""
     service = SERVICES[name]
 
     assert service["read_only"] is True
@@ -38,12 +38,12 @@ SERVERS = ("ntm", *REPLICAS)
 
 @pytest.mark.parametrize("name", sorted(set(SERVICES) - set(SERVERS)))
 def test_every_other_image_is_pinned(name: str) -> None:
-    """By registry and version, so that an update is a change of the file."""
+    """An image from a registry has its registry and version in the file."""
     assert re.fullmatch(r"docker\.io/[\w-]+/[\w-]+:v?\d+\.\d+\.\d+", SERVICES[name]["image"])
 
 
 def test_every_mount_exists() -> None:
-    """Files beside the compose file are there; volumes are declared, and each is used."""
+    """Mounted files exist; volumes are declared, and each is used."""
     used = set()
     for service in SERVICES.values():
         for source, *_ in (volume.split(":") for volume in service.get("volumes", [])):
@@ -56,7 +56,7 @@ def test_every_mount_exists() -> None:
 
 
 def test_ports_are_published_on_loopback_alone() -> None:
-    """Nobody is authenticated, so what is reachable from elsewhere is for the operator to say."""
+    """Without authentication, no port is published on another address than loopback."""
     ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
 
     assert len(ports) >= 5
@@ -65,7 +65,7 @@ def test_ports_are_published_on_loopback_alone() -> None:
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_every_variable_of_the_server_is_a_setting(name: str) -> None:
-    """And its values are allowed; the state takes at most half of the memory."""
+    """Variables are settings with allowed values; the state limit is at most half the memory."""
     service = SERVICES[name]
     environment = {name: str(value) for name, value in service["environment"].items()}
     settings = Settings.from_command_line([], environment)
@@ -77,7 +77,7 @@ def test_every_variable_of_the_server_is_a_setting(name: str) -> None:
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_the_server_has_time_to_drain(name: str) -> None:
-    """It is killed only some seconds after it should have stopped; to store takes time as well."""
+    """The grace period is longer than the drain, the time for the store and the end of streams."""
     service = SERVICES[name]
     settings = Settings.from_command_line(
         [], {k: str(v) for k, v in service["environment"].items()}
@@ -88,7 +88,7 @@ def test_the_server_has_time_to_drain(name: str) -> None:
 
 
 def test_replicas_share_a_store_that_is_there() -> None:
-    """They find it by its name, are behind the balancer alone, and start with the same profile."""
+    """Replicas find the store by name, publish no port, and have the balancer's profile."""
     environments = [SERVICES[name]["environment"] for name in REPLICAS]
     (url,) = {environment["NTM_STORE"] for environment in environments}
     store = url.removeprefix("redis://").removesuffix(":6379")
@@ -101,7 +101,7 @@ def test_replicas_share_a_store_that_is_there() -> None:
 
 
 def test_the_balancer_knows_every_replica() -> None:
-    """By one of the names that it has in the network, at the port that it listens on."""
+    """Each replica is in envoy.yaml by a name of the network and its port."""
     cluster = yaml.safe_load((DEPLOY / "balancers/envoy.yaml").read_text())["static_resources"][
         "clusters"
     ][0]
@@ -114,7 +114,7 @@ def test_the_balancer_knows_every_replica() -> None:
 
 
 def test_the_services_are_those_that_prometheus_knows() -> None:
-    """It scrapes the server and alerts Alertmanager by the names and ports that they have here."""
+    """Prometheus has the names and ports of the server and of Alertmanager in the compose file."""
     configuration = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())
     (alerting,) = configuration["alerting"]["alertmanagers"]
     targets = [t for group in alerting["static_configs"] for t in group["targets"]]

@@ -1,4 +1,4 @@
-"""The dashboards: as the program writes them, complete, and about metrics that exist."""
+"""The dashboards are fresh and complete, and their metrics exist."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_the_dashboards_are_as_the_program_writes_them() -> None:
 
 @pytest.mark.parametrize("file", DASHBOARDS, ids=lambda file: file.stem)
 def test_every_panel_says_what_it_shows(file: Path) -> None:
-    """A title, one sentence or two, a unit, and a place of its own within 24 columns."""
+    """Each panel has a title, a description, a unit, and a place of its own within 24 columns."""
     taken: set[tuple[int, int]] = set()
     for panel in panels(file):
         assert panel["title"]
@@ -39,7 +39,7 @@ def test_every_panel_says_what_it_shows(file: Path) -> None:
 
 
 async def test_every_metric_named_is_one_that_the_server_has(running: Running) -> None:
-    """Dashboards and rules ask for nothing that is not there."""
+    """Every metric in dashboards and rules is a metric of the server."""
     exprs = [
         *shown().values(),
         *(rule["expr"] for kind in ("alert", "record") for rule in rules(kind)),
@@ -50,7 +50,7 @@ async def test_every_metric_named_is_one_that_the_server_has(running: Running) -
 
 
 async def test_every_metric_of_the_server_is_on_a_dashboard(running: Running) -> None:
-    """What is worth counting is worth looking at."""
+    """Each metric of the server is in some panel."""
     named = set.union(*map(metrics, shown().values()))
     missing = served(running) - named
 
@@ -61,7 +61,7 @@ async def test_every_metric_of_the_server_is_on_a_dashboard(running: Running) ->
 
 
 def served(running: Running) -> set[str]:
-    """The names of the server's metrics, counters with their suffix."""
+    """Return the names of the server's metrics, counters with their suffix."""
     return {
         metric.name + "_total" * (metric.type == "counter")
         for metric in running.server.registry.collect()
@@ -69,7 +69,7 @@ def served(running: Running) -> set[str]:
 
 
 def test_every_bound_asked_for_is_a_bucket_of_its_histogram() -> None:
-    """A bucket that does not exist would count nothing, and no rule would ever say so."""
+    """Each `le` in an expression is a bound of the histogram's buckets."""
     registry = CollectorRegistry()
     Metrics(registry).step_seconds.labels("any").observe([1.0])
     samples = [sample for metric in registry.collect() for sample in metric.samples]

@@ -1,4 +1,4 @@
-"""The manifests are valid, and say of the server only what is true of it."""
+"""The manifests are valid and fit the server."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from service.telemetry.metrics import Metrics
 from tests.deploy.manifests import KUBERNETES, kustomize, named, program
 
 STREAMS_END_SECONDS = 1.0
-"""What `Server.stop` gives streams after the drain."""
+"""The time that `Server.stop` gives streams after the drain."""
 
 OPERATOR = "monitoring.coreos.com/v1"
-"""API of the Prometheus Operator, whose schemas kubernetes-validate does not have."""
+"""The API of the Prometheus Operator, whose schemas kubernetes-validate lacks."""
 
 
 @pytest.fixture(scope="module")
 def objects() -> list[dict[str, Any]]:
-    """Every object, of the base and all components."""
+    """Return every object of the base and all components."""
     return kustomize(KUBERNETES / "everything")
 
 
 @pytest.fixture(scope="module")
 def pod(objects: list[dict[str, Any]]) -> dict[str, Any]:
-    """The spec of the server's pods."""
+    """Return the spec of the server's pods."""
     spec: dict[str, Any] = named(objects, "Deployment")["spec"]["template"]["spec"]
     return spec
 
 
 @pytest.fixture(scope="module")
 def container(pod: dict[str, Any]) -> dict[str, Any]:
-    """The server's container."""
+    """Return the server's container."""
     containers: list[dict[str, Any]] = pod["containers"]
     (container,) = containers
     return container
@@ -46,7 +46,7 @@ def container(pod: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def settings(objects: list[dict[str, Any]], container: dict[str, Any]) -> dict[str, str]:
-    """The variables that the server is given."""
+    """Return the variables of the server."""
     (source,) = container["envFrom"]
     data: dict[str, str] = named(objects, "ConfigMap", source["configMapRef"]["name"])["data"]
     return data
@@ -54,7 +54,7 @@ def settings(objects: list[dict[str, Any]], container: dict[str, Any]) -> dict[s
 
 @pytest.mark.parametrize("folder", ["base", "everything", "replicas"])
 def test_every_object_is_valid(folder: str, tmp_path: Path) -> None:
-    """By the schemas of Kubernetes, with no field that they do not know."""
+    """Each object is valid by the schemas of Kubernetes and has no unknown field."""
     built = [o for o in kustomize(KUBERNETES / folder) if o["apiVersion"] != OPERATOR]
     assert len(built) >= 7
     (tmp_path / "objects.yaml").write_text(yaml.safe_dump_all(built))
@@ -66,14 +66,14 @@ def test_every_object_is_valid(folder: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("folder", ["base", "everything", "replicas"])
 def test_every_object_is_in_the_namespace(folder: str) -> None:
-    """An object outside of it, which the default namespace would get, finds none of the others."""
+    """Each object has the namespace of the kustomization."""
     built = [o for o in kustomize(KUBERNETES / folder) if o["kind"] != "Namespace"]
 
     assert {o["metadata"].get("namespace") for o in built} == {"ntm"}
 
 
 def test_the_service_monitor_finds_the_service(objects: list[dict[str, Any]]) -> None:
-    """It selects a service by labels that the service has, and scrapes a port that it names."""
+    """The monitor selects the service by its labels and scrapes a port that the service names."""
     monitor = named(objects, "ServiceMonitor")
     service = named(objects, "Service")
     (endpoint,) = monitor["spec"]["endpoints"]
@@ -90,7 +90,7 @@ def test_the_service_monitor_finds_the_service(objects: list[dict[str, Any]]) ->
 
 
 def test_only_one_service_is_scraped(objects: list[dict[str, Any]]) -> None:
-    """A port that two selected services name would be scraped twice."""
+    """Only one of the selected services names the scraped port."""
     port = named(objects, "ServiceMonitor")["spec"]["endpoints"][0]["port"]
     services = [o for o in objects if o["kind"] == "Service"]
     scraped = [s for s in services if port in {p["name"] for p in s["spec"]["ports"]}]
@@ -99,7 +99,7 @@ def test_only_one_service_is_scraped(objects: list[dict[str, Any]]) -> None:
 
 
 def test_every_variable_is_a_setting_and_every_value_is_allowed(settings: dict[str, str]) -> None:
-    """What the server would ignore or refuse is not in the manifests."""
+    """Each variable is a setting, and the server accepts its value."""
     assert set(settings) <= {variable(setting) for setting in fields(Settings)}
     assert Settings.from_command_line([], settings) != Settings()
 
@@ -107,7 +107,7 @@ def test_every_variable_is_a_setting_and_every_value_is_allowed(settings: dict[s
 def test_the_ports_are_those_that_the_image_listens_on(
     objects: list[dict[str, Any]], container: dict[str, Any]
 ) -> None:
-    """gRPC's and monitoring's, by name; what refers to them uses those names."""
+    """The container names the ports of gRPC and monitoring, and references use these names."""
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     targets = {
         port["targetPort"]
@@ -128,7 +128,7 @@ def test_the_ports_are_those_that_the_image_listens_on(
 def test_a_pod_has_time_to_drain(
     pod: dict[str, Any], container: dict[str, Any], settings: dict[str, str]
 ) -> None:
-    """What comes before SIGTERM, the drain, and the end of streams fit into the grace period."""
+    """The hook before SIGTERM, the drain and the end of streams fit into the grace period."""
     before = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     drain = Settings.from_command_line([], settings).drain_seconds
 
@@ -138,14 +138,14 @@ def test_a_pod_has_time_to_drain(
 def test_the_state_fits_into_the_memory(
     container: dict[str, Any], settings: dict[str, str]
 ) -> None:
-    """At least half of the memory is left for all that is not state."""
+    """The state limit is at most half of the memory."""
     limit = int(container["resources"]["limits"]["memory"].removesuffix("Gi")) << 30
 
     assert Settings.from_command_line([], settings).max_state_bytes <= limit / 2
 
 
 def test_a_pod_may_do_as_little_as_possible(pod: dict[str, Any], container: dict[str, Any]) -> None:
-    """No root, no privileges, nothing to write to, no access to the cluster."""
+    """A pod has no root, no privileges, no writable file system and no access to the cluster."""
     assert pod["automountServiceAccountToken"] is False
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -157,12 +157,12 @@ def test_a_pod_may_do_as_little_as_possible(pod: dict[str, Any], container: dict
 
 
 def probes(container: dict[str, Any], kind: str) -> list[dict[str, Any]]:
-    """What is asked at the start, for readiness and for liveness, all of that kind."""
+    """Return the probes at the start, for readiness and for liveness, if all have this kind."""
     return [container[f"{when}Probe"][kind] for when in ("startup", "readiness", "liveness")]
 
 
 def test_it_is_probed_by_grpc() -> None:
-    """At the start, for readiness and for liveness."""
+    """The probes at the start, for readiness and for liveness are gRPC probes."""
     deployment = named(kustomize(KUBERNETES / "base"), "Deployment")
     (plain,) = deployment["spec"]["template"]["spec"]["containers"]
 
@@ -170,7 +170,7 @@ def test_it_is_probed_by_grpc() -> None:
 
 
 def test_with_tls_it_is_probed_by_http(container: dict[str, Any]) -> None:
-    """Probes by gRPC know no TLS; the monitoring port needs neither certificate nor token."""
+    """With TLS, all probes are HTTP probes of the monitoring port, without certificate or token."""
     asked = probes(container, "httpGet")
 
     assert [probe["path"] for probe in asked] == ["/readyz", "/readyz", "/healthz"]
@@ -183,7 +183,7 @@ def test_with_tls_it_is_probed_by_http(container: dict[str, Any]) -> None:
 def test_every_file_of_the_settings_comes_from_a_secret(
     pod: dict[str, Any], container: dict[str, Any], settings: dict[str, str]
 ) -> None:
-    """Mounted to be read only, by the group of the server, where the setting looks for it."""
+    """Each secret is mounted where its setting expects it, readable by the server's group only."""
     files = [value for value in settings.values() if value.startswith("/")]
     mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
     volumes = {volume["name"]: volume["secret"] for volume in pod["volumes"]}
@@ -197,7 +197,7 @@ def test_every_file_of_the_settings_comes_from_a_secret(
 
 
 def test_everything_selects_the_servers_pods(objects: list[dict[str, Any]]) -> None:
-    """A label that nobody has would leave a policy or a budget without effect."""
+    """Each selector of a policy, a budget or a service selects the server's pods."""
     template = named(objects, "Deployment")["spec"]["template"]
     selectors = [
         named(objects, "Deployment")["spec"]["selector"]["matchLabels"],
@@ -217,7 +217,7 @@ def test_everything_selects_the_servers_pods(objects: list[dict[str, Any]]) -> N
 
 
 def test_the_autoscaler_asks_for_a_metric_that_there_is(objects: list[dict[str, Any]]) -> None:
-    """The adapter's rule provides it from a series of the server, well below the server's limit."""
+    """The adapter derives the metric from the server's series; the target is below the limit."""
     pods, _ = named(objects, "HorizontalPodAutoscaler")["spec"]["metrics"]
     values = yaml.safe_load((KUBERNETES / "autoscaling/prometheus-adapter.yaml").read_text())
     (rule,) = values["rules"]["custom"]
@@ -231,7 +231,7 @@ def test_the_autoscaler_asks_for_a_metric_that_there_is(objects: list[dict[str, 
 
 
 def test_the_autoscaler_alone_says_how_many(objects: list[dict[str, Any]]) -> None:
-    """A number in the deployment would undo its decisions; without an autoscaler there are two."""
+    """The deployment has no number of replicas with an autoscaler, and at least two without."""
     (base,) = (o for o in kustomize(KUBERNETES / "base") if o["kind"] == "Deployment")
 
     assert "replicas" not in named(objects, "Deployment")["spec"]
@@ -240,5 +240,5 @@ def test_the_autoscaler_alone_says_how_many(objects: list[dict[str, Any]]) -> No
 
 
 def test_the_image_is_this_version(container: dict[str, Any]) -> None:
-    """Its tag is pinned."""
+    """The tag of the image is the version of the server."""
     assert container["image"] == f"ntm-service:{__version__}"

@@ -1,4 +1,4 @@
-"""The manifests of many replicas: the store and the balancer fit the server and each other."""
+"""The manifests of many replicas: store and balancer fit the server and each other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.deploy.manifests import DEPLOY, KUBERNETES, addresses, kustomize, nam
 from tests.deploy.test_compose import SERVICES
 
 STREAMS_END_SECONDS = 1.0
-"""What `Server.stop` gives streams after the drain."""
+"""The time that `Server.stop` gives streams after the drain."""
 
 REPLICAS = ("StatefulSet", "ntm")
 WORKLOADS = (("Deployment", "ntm-balancer"), ("StatefulSet", "ntm-store"))
@@ -21,12 +21,12 @@ WORKLOADS = (("Deployment", "ntm-balancer"), ("StatefulSet", "ntm-store"))
 
 @pytest.fixture(scope="module")
 def objects() -> list[dict[str, Any]]:
-    """Every object of replicas that share a store, behind a balancer."""
+    """Return every object of replicas that share a store, behind a balancer."""
     return kustomize(KUBERNETES / "replicas")
 
 
 def settings_of(objects: list[dict[str, Any]]) -> Settings:
-    """What the server is given."""
+    """Return the settings of the server."""
     (container,) = pod_of(objects, *REPLICAS)["containers"]
     (source,) = container["envFrom"]
     data = named(objects, "ConfigMap", source["configMapRef"]["name"])["data"]
@@ -34,19 +34,19 @@ def settings_of(objects: list[dict[str, Any]]) -> Settings:
 
 
 def pod_of(objects: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
-    """The spec of a workload's pods."""
+    """Return the spec of a workload's pods."""
     spec: dict[str, Any] = named(objects, kind, name)["spec"]["template"]["spec"]
     return spec
 
 
 def selects(objects: list[dict[str, Any]], kind: str, name: str) -> dict[str, str]:
-    """The labels that a workload's pods have."""
+    """Return the labels of a workload's pods."""
     labels: dict[str, str] = named(objects, kind, name)["spec"]["template"]["metadata"]["labels"]
     return labels
 
 
 def test_replicas_lose_nothing_with_the_store(objects: list[dict[str, Any]]) -> None:
-    """Replies are durable; the store is the service's, which leads to the store's pods."""
+    """Replies are durable, and the store setting names the service of the store's pods."""
     settings = settings_of(objects)
     service = named(objects, "Service", "ntm-store")
     (port,) = service["spec"]["ports"]
@@ -57,7 +57,7 @@ def test_replicas_lose_nothing_with_the_store(objects: list[dict[str, Any]]) -> 
 
 
 def test_a_pod_has_time_to_drain_and_to_store(objects: list[dict[str, Any]]) -> None:
-    """Before SIGTERM, waiting steps, what the store takes, and the end of streams."""
+    """The hook, the drain, the time for the store and the end of streams fit the grace period."""
     pod = pod_of(objects, *REPLICAS)
     (container,) = pod["containers"]
     before = container["lifecycle"]["preStop"]["sleep"]["seconds"]
@@ -67,7 +67,7 @@ def test_a_pod_has_time_to_drain_and_to_store(objects: list[dict[str, Any]]) -> 
 
 
 def test_the_balancers_configuration_is_the_tested_one(objects: list[dict[str, Any]]) -> None:
-    """Kustomize takes no file of another folder, so that there are two."""
+    """The ConfigMap holds deploy/balancers/envoy.yaml, which the balancer tests use."""
     text = (DEPLOY / "balancers" / "envoy.yaml").read_text()
     (volume,) = pod_of(objects, *WORKLOADS[0])["volumes"]
     given = named(objects, "ConfigMap", volume["configMap"]["name"])["data"]["envoy.yaml"]
@@ -76,7 +76,7 @@ def test_the_balancers_configuration_is_the_tested_one(objects: list[dict[str, A
 
 
 def test_the_balancer_knows_every_pod_by_a_name_that_stays(objects: list[dict[str, Any]]) -> None:
-    """As many as the autoscaler may ask for, whether they are ready or not, at their port."""
+    """Envoy has the name and port of as many pods as the autoscaler can ask for, ready or not."""
     text = (DEPLOY / "balancers" / "envoy.yaml").read_text()
     (cluster,) = yaml.safe_load(text)["static_resources"]["clusters"]
     replicas = named(objects, *REPLICAS)
@@ -95,7 +95,7 @@ def test_the_balancer_knows_every_pod_by_a_name_that_stays(objects: list[dict[st
 
 
 def test_the_balancer_pings_no_more_than_the_server_allows() -> None:
-    """A server that hangs is left soon, and one that answers does not disconnect."""
+    """Envoy's pings come soon enough to leave a hung server, and no more often than is allowed."""
     text = (DEPLOY / "balancers" / "envoy.yaml").read_text()
     (cluster,) = yaml.safe_load(text)["static_resources"]["clusters"]
     (options,) = cluster["typed_extension_protocol_options"].values()
@@ -105,7 +105,7 @@ def test_the_balancer_pings_no_more_than_the_server_allows() -> None:
 
 
 def test_the_ring_can_be_divided_exactly() -> None:
-    """Each replica has a locality, all have the same weight, and the weights' share is exact."""
+    """Each replica has a locality of the same weight, and the share is an exact binary fraction."""
     text = (DEPLOY / "balancers" / "envoy.yaml").read_text()
     (cluster,) = yaml.safe_load(text)["static_resources"]["clusters"]
     localities = cluster["load_assignment"]["endpoints"]
@@ -117,7 +117,7 @@ def test_the_ring_can_be_divided_exactly() -> None:
 
 
 def test_policies_let_through_what_is_needed(objects: list[dict[str, Any]]) -> None:
-    """Replicas to the store, the balancer to replicas, and all that needs names to the DNS."""
+    """Replicas reach the store, the balancer reaches replicas, and both reach the DNS."""
     server = named(objects, "NetworkPolicy")["spec"]
     store = named(objects, "NetworkPolicy", "ntm-store")["spec"]
     balancer = named(objects, "NetworkPolicy", "ntm-balancer")["spec"]
@@ -138,7 +138,7 @@ def test_policies_let_through_what_is_needed(objects: list[dict[str, Any]]) -> N
 def test_they_may_do_as_little_as_possible(
     objects: list[dict[str, Any]], kind: str, name: str
 ) -> None:
-    """No root, no privileges, no access to the cluster; the image is that of the compose file."""
+    """Pods have no root, no privileges, no access to the cluster, and the compose file's image."""
     pod = pod_of(objects, kind, name)
     (container,) = pod["containers"]
 
@@ -155,7 +155,7 @@ def test_they_may_do_as_little_as_possible(
 
 
 def test_every_selector_finds_pods(objects: list[dict[str, Any]]) -> None:
-    """A label that nobody has would leave a service, a policy or a budget without effect."""
+    """Each selector of a service, a policy or a budget selects pods."""
     labels = [selects(objects, kind, name) for kind, name in (REPLICAS, *WORKLOADS)]
     selectors = [
         o["spec"].get("podSelector") or o["spec"]["selector"]

@@ -13,12 +13,12 @@ pytestmark = pytest.mark.skipif(
 
 
 def test_the_object_is_what_the_rules_would_make_it() -> None:
-    """Generated, committed, and fresh: `python -m deploy.generate.prometheus_rule` writes it."""
+    """Running `python -m deploy.generate.prometheus_rule` changes nothing."""
     assert prometheus_rule.FILE.read_text() == prometheus_rule.text()
 
 
 def test_every_alert_is_in_it() -> None:
-    """By name, whatever file of rules it comes from."""
+    """The object has the names of all alerts of all files of rules."""
     written = yaml.safe_load(prometheus_rule.FILE.read_text())["spec"]["groups"]
     names = [rule["alert"] for group in written for rule in group["rules"] if "alert" in rule]
     text = "".join(path.read_text() for path in prometheus_rule.RULES.glob("*.yml"))

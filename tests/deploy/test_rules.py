@@ -1,4 +1,4 @@
-"""The rules and what tells of them: as the program writes them, explained, and accepted."""
+"""The rules are fresh, explained in the runbook, and valid for Prometheus's tools."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_the_rules_of_the_objectives_are_as_the_program_writes_them() -> None:
 
 
 def test_every_alert_has_a_paragraph_in_the_runbook_and_no_other_has() -> None:
-    """Whoever is paged finds what to do."""
+    """Each alert has a paragraph in the runbook, and each paragraph has an alert."""
     headings = re.findall("^## (Ntm.*)$", RUNBOOK, re.MULTILINE)
 
     assert sorted(headings) == sorted({rule["alert"] for rule in rules("alert")})
@@ -32,14 +32,14 @@ def test_every_alert_has_a_paragraph_in_the_runbook_and_no_other_has() -> None:
 
 @pytest.mark.parametrize("rule", rules("alert"), ids=lambda rule: rule["alert"])
 def test_an_alert_says_how_bad_it_is_and_what_to_do(rule: dict[str, dict[str, str]]) -> None:
-    """A severity, a summary, a description, and the address of its paragraph."""
+    """Each alert has a severity, a summary, a description and the address of its paragraph."""
     assert rule["labels"]["severity"] in {"page", "ticket"}
     assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}
     assert rule["annotations"]["runbook_url"] == f"docs/runbook.md#{str(rule['alert']).lower()}"
 
 
 def test_the_runbook_names_the_objectives_as_they_are() -> None:
-    """Its numbers are those of `deploy.generate.objectives`."""
+    """The numbers in the runbook are those of `deploy.generate.objectives`."""
     section = RUNBOOK.split("\n## Objectives\n")[1].split("\n## ")[0]
 
     assert f"{objectives.FAST_SHARE * 100:g} % of steps" in section
@@ -49,7 +49,7 @@ def test_the_runbook_names_the_objectives_as_they_are() -> None:
 
 
 def test_alerts_that_silence_others_name_alerts_that_exist() -> None:
-    """An inhibition of a name that is gone would do nothing."""
+    """Each name in an inhibition is the name of an alert."""
     text = (DEPLOY / "prometheus" / "alertmanager.yml").read_text()
     matchers = [
         matcher
@@ -63,17 +63,17 @@ def test_alerts_that_silence_others_name_alerts_that_exist() -> None:
 
 
 class TestTools:
-    """What Prometheus's own tools say of the files."""
+    """Checks with Prometheus's own tools."""
 
     pytestmark = PROMETHEUS
 
     def test_prometheus_accepts_configuration_and_rules(self) -> None:
-        """Neither has an error."""
+        """promtool finds no error in the configuration and the rules."""
         passes(["promtool", "check", "config", DEPLOY / "prometheus" / "prometheus.yml"])
         passes(["promtool", "check", "rules", "--lint=all", "--lint-fatal", *RULES])
 
     def test_the_metrics_follow_the_conventions(self, running: Running) -> None:
-        """Names, units and helps are as Prometheus wants them."""
+        """promtool finds no fault in the names, units and help texts of the metrics."""
         run = subprocess.run(
             ["promtool", "check", "metrics"],
             input=generate_latest(running.server.registry),
@@ -85,17 +85,17 @@ class TestTools:
 
 
 class TestAlertmanager:
-    """What Alertmanager's own tool says."""
+    """Checks with Alertmanager's own tool."""
 
     pytestmark = ALERTMANAGER
 
     def test_alertmanager_accepts_its_configuration(self) -> None:
-        """It has no error."""
+        """amtool finds no error in the configuration."""
         passes(["amtool", "check-config", DEPLOY / "prometheus" / "alertmanager.yml"])
 
     @pytest.mark.parametrize("severity", ["page", "ticket"])
     def test_pages_and_tickets_go_to_their_receivers(self, severity: str) -> None:
-        """What wakes somebody is told apart from what does not."""
+        """Pages and tickets go to different receivers."""
         command = ["amtool", "config", "routes", "test", f"severity={severity}"]
         config = DEPLOY / "prometheus" / "alertmanager.yml"
         passes([*command, f"--config.file={config}", f"--verify.receivers={severity}s"])

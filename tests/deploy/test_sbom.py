@@ -1,4 +1,4 @@
-"""The list of what an image holds has everything, and is valid CycloneDX."""
+"""The list of packages of an image is complete and valid CycloneDX."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Version: 1.0
 
 
 def lay_out(folder: Path, python: str) -> None:
-    """The files of a small image: two Python packages, one of Debian and the rest of another."""
+    """Write the files of a small image: two Python packages, and Debian's list of packages."""
     environment = folder / sbom.ENVIRONMENT
     for name, more in {
         "alpha": "License-Expression: MIT\nRequires-Dist: beta\n",
@@ -50,7 +50,7 @@ def lay_out(folder: Path, python: str) -> None:
 
 @pytest.mark.parametrize("python", ["3.11", "3.99"])
 def test_it_lists_packages_of_python_and_of_the_distribution(tmp_path: Path, python: str) -> None:
-    """Each with its version and its package URL, whatever Python looks at them."""
+    """Each package is listed with its version and its package URL."""
     lay_out(tmp_path, python)
     bom = sbom.describe(tmp_path)
 
@@ -65,7 +65,7 @@ def test_it_lists_packages_of_python_and_of_the_distribution(tmp_path: Path, pyt
 
 
 def test_it_has_licences_and_dependencies_and_breaks_no_schema(tmp_path: Path) -> None:
-    """As cyclonedx-py finds them."""
+    """Licences and dependencies are those that cyclonedx-py finds."""
     lay_out(tmp_path, "3.11")
     bom = sbom.describe(tmp_path)
     alpha = next(component for component in bom.components if component.name == "alpha")

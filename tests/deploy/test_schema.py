@@ -1,4 +1,4 @@
-"""The dashboards have the types that Grafana publishes."""
+"""The dashboards fit the types that Grafana publishes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHECK = DEPLOY / "grafana" / "check"
 
 @pytest.fixture(scope="module")
 def check(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the folder of the check, with its packages, beside a copy of the dashboards."""
+    """Copy the folder of the check, with its packages, beside a copy of the dashboards."""
     folder = tmp_path_factory.mktemp("grafana")
     shutil.copytree(CHECK, folder / "check", ignore=shutil.ignore_patterns("node_modules"))
     (folder / "dashboards").mkdir()
@@ -29,7 +29,7 @@ def check(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_dashboards_have_grafanas_types(check: Path) -> None:
-    """Grafana's compiler-checked schema accepts all of them."""
+    """The TypeScript compiler accepts all dashboards by Grafana's types."""
     passes(["npm", "run", "check"], check)
 
 
@@ -37,7 +37,7 @@ def test_the_dashboards_have_grafanas_types(check: Path) -> None:
     ("key", "value"), [("refreshEvery", "30s"), ("panels", [{"title": 1}]), ("tags", "ntm")]
 )
 def test_the_check_sees_what_is_wrong(check: Path, key: str, value: object) -> None:
-    """A key that does not exist, and values of a wrong type, are refused."""
+    """An unknown key and values of a wrong type are refused."""
     file = check.parent / "dashboards" / "model.json"
     good = file.read_text()
     try:

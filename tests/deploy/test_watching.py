@@ -1,4 +1,4 @@
-"""A real Prometheus watches real servers under load, and every question has an answer."""
+"""A real Prometheus scrapes real servers under load, and every expression has data."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ ABSENT = {
     "ntm_gpu_": "there need not be a GPU",
     'reason=~"UNAUTHENTICATED|PERMISSION_DENIED"': "nobody has to authenticate here",
 }
-"""What an expression without data asks for, and why there is none."""
+"""Parts of expressions without data, and the reason."""
 
 SELECTOR = re.compile(r"(?<![\w:])(?:ntm[:_]|process_|up\b)[\w:]*(?:\{[^}]*\})?")
 
 
 @dataclass(frozen=True)
 class Watch:
-    """Who watches servers under load."""
+    """A Prometheus and an Alertmanager that watch servers under load."""
 
     prometheus: stack.Prometheus
     alertmanager: str
@@ -45,7 +45,7 @@ class Watch:
 
 @pytest.fixture(scope="module")
 def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
-    """They have watched two servers of one store since their start; a run has failed."""
+    """Watch two servers of one store under load, with a failed run."""
     folder = tmp_path_factory.mktemp("watched")
     models = folder / "models"
     shutil.copytree(MODELS / "copy-ntm-lstm", models / "copy-ntm-lstm")
@@ -77,7 +77,7 @@ def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
 
 
 def failed(address: str) -> bool:
-    """Open a session and make its run fail, if there is room for one."""
+    """Open a session and make its run fail, if the server has room for one."""
     try:
         with Client(address, resume=None) as client, client.create_session("ledger") as session:
             session.step([[RUN_FAILS, 0.0]])
@@ -89,13 +89,13 @@ def failed(address: str) -> bool:
 
 
 def ask_for_a_version_that_is_nowhere(address: str) -> None:
-    """As a client does whose server has lost a model's file."""
+    """Ask for a version that the server does not have."""
     with Client(address, resume=None) as client, pytest.raises(ModelVersionUnknown):
         client.create_session("ledger", content_hash="0" * 64)
 
 
 def answered(prometheus: stack.Prometheus, expr: str) -> bool:
-    """Whether an expression gives a number now."""
+    """Return whether an expression gives a number now."""
     samples = prometheus.query(expr)
     return any(not math.isnan(float(sample["value"][1])) for sample in samples)
 
@@ -103,7 +103,7 @@ def answered(prometheus: stack.Prometheus, expr: str) -> bool:
 def unanswered(
     prometheus: stack.Prometheus, exprs: dict[str, str], seconds: float
 ) -> dict[str, str]:
-    """The expressions that gave no number at any time, asked until all did."""
+    """Return the expressions that gave no number at any time, polled until all did."""
     open_questions = dict(exprs)
 
     def all_answered() -> bool:
@@ -120,12 +120,12 @@ def unanswered(
 
 
 def excused(expr: str) -> bool:
-    """Whether there is a reason for an expression to have no data."""
+    """Return whether an expression may have no data."""
     return any(absent in expr for absent in ABSENT)
 
 
 def test_every_panel_has_data(watch: Watch) -> None:
-    """Each target of each panel of each dashboard, with all replicas and models chosen."""
+    """Each target of each panel gives a number, with all replicas and models selected."""
     exprs = {name: filled_in(expr) for name, expr in shown().items() if not excused(expr)}
 
     assert len(exprs) > 100
@@ -133,14 +133,14 @@ def test_every_panel_has_data(watch: Watch) -> None:
 
 
 def test_every_recording_rule_records(watch: Watch) -> None:
-    """Under its name there is a number."""
+    """Each recording rule has a value under its name."""
     exprs = {rule["record"]: rule["record"] for rule in rules("record")}
 
     assert unanswered(watch.prometheus, exprs, 20) == {}
 
 
 def test_every_alert_looks_at_something(watch: Watch) -> None:
-    """Each series that its expression selects exists, whether or not the alert fires."""
+    """Each series in the expression of an alert exists, whether or not the alert fires."""
     exprs = {
         f"{rule['alert']}: {selector}": selector
         for rule in rules("alert")
@@ -155,7 +155,7 @@ def test_every_alert_looks_at_something(watch: Watch) -> None:
 
 
 def test_prometheus_evaluates_every_rule(watch: Watch) -> None:
-    """None has an error, and none warns."""
+    """Prometheus reports no error and no warning for any rule."""
     groups = watch.prometheus.get("rules")["groups"]
     evaluated = [rule for group in groups for rule in group["rules"]]
 
@@ -164,7 +164,7 @@ def test_prometheus_evaluates_every_rule(watch: Watch) -> None:
 
 
 def test_the_alert_that_should_fire_reaches_its_receiver(watch: Watch) -> None:
-    """A run failed, and a ticket says which model's; Alertmanager takes it for the tickets."""
+    """After a failed run, a ticket names the model, and Alertmanager sends it to the tickets."""
 
     def arrived() -> list[dict[str, Any]]:
         address = f"http://{watch.alertmanager}/api/v2/alerts?filter=alertname%3DNtmRunsFail"
@@ -180,7 +180,7 @@ def test_the_alert_that_should_fire_reaches_its_receiver(watch: Watch) -> None:
 
 
 def filled_in(expr: str) -> str:
-    """An expression as Grafana would send it."""
+    """Return an expression with Grafana's variables filled in."""
     for name, value in VARIABLES.items():
         expr = expr.replace(name, value)
     return expr

@@ -1,4 +1,4 @@
-"""Programs that not every machine has, and the marks of the tests that need them."""
+"""Marks for tests that need programs which not every machine has."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def needs(mark: pytest.MarkDecorator, program: str, package: str) -> list[pytest.MarkDecorator]:
-    """The mark, and a skip that says which package has the program where it is missing."""
+    """Return a mark, and a skip with the name of the package if the program is missing."""
     reason = f"{program} is not installed; Debian's package {package} has it"
     return [mark, pytest.mark.skipif(shutil.which(program) is None, reason=reason)]
 
@@ -24,7 +24,7 @@ NPM = needs(pytest.mark.npm, "npm", "npm")
 
 
 def run(command: Sequence[object], folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """A command run to its end, in the project's folder or another."""
+    """Run a command to its end, in the project's folder or another."""
     return subprocess.run(
         list(map(str, command)),
         cwd=folder,
@@ -36,6 +36,6 @@ def run(command: Sequence[object], folder: Path = ROOT) -> subprocess.CompletedP
 
 
 def passes(command: Sequence[object], folder: Path = ROOT) -> None:
-    """Fail with what a command says unless it ends with status 0."""
+    """Fail with the output of a command unless its exit status is 0."""
     ended = run(command, folder)
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -1,4 +1,4 @@
-"""What the dashboards and rules ask Prometheus, read from their files."""
+"""The expressions of the dashboards and rules, read from their files."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ METRIC = re.compile(r"(?<![\w:])(?:ntm|process|python)_\w+")
 
 
 def panels(file: Path) -> Iterator[dict[str, Any]]:
-    """The panels of a dashboard that show something."""
+    """Return the panels of a dashboard, without its rows."""
     board = json.loads(file.read_text())
     return (panel for panel in board["panels"] if panel["type"] != "row")
 
 
 def shown() -> dict[str, str]:
-    """The expression of each target of each panel, by dashboard, title and letter."""
+    """Return the expression of each target of each panel, by dashboard, title and letter."""
     return {
         f"{file.stem}: {panel['title']} ({target['refId']})": target["expr"]
         for file in DASHBOARDS
@@ -34,11 +34,11 @@ def shown() -> dict[str, str]:
 
 
 def rules(kind: str) -> list[dict[str, Any]]:
-    """The rules of all files that have this key: `alert` or `record`."""
+    """Return the rules of all files with this key: `alert` or `record`."""
     groups = [group for file in RULES for group in yaml.safe_load(file.read_text())["groups"]]
     return [rule for group in groups for rule in group["rules"] if kind in rule]
 
 
 def metrics(expr: str) -> set[str]:
-    """The metrics that an expression names, without a histogram's suffixes."""
+    """Return the metrics in an expression, without the suffixes of histograms."""
     return {re.sub("_(bucket|sum|count)$", "", name) for name in METRIC.findall(expr)}

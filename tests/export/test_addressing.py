@@ -28,7 +28,7 @@ def weightings(*shape: int) -> Tensor:
 def assert_close(
     expected: np.ndarray[tuple[int, ...], np.dtype[np.float64]], found: Tensor
 ) -> None:
-    """Equal but for the epsilons."""
+    """Assert equality up to the epsilons."""
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-6)
 
 

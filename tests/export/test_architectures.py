@@ -1,4 +1,4 @@
-"""A network of somebody's own: one registration and a row of the configurations are enough."""
+"""An architecture costs one registration and a row of the configurations."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def card_of(name: str) -> dict[str, Any]:
 
 
 def test_every_task_and_architecture_ships() -> None:
-    """The folders are the rows of the table, and the report's pictures."""
+    """The folders of models are the rows of the table, besides the report's pictures."""
     folders = {path.name for path in MODELS.iterdir() if path.is_dir()}
 
     assert folders == {*CONFIGURATIONS, "report"}

@@ -56,8 +56,8 @@ def test_the_initial_state_is_a_faint_memory_and_heads_at_location_0() -> None:
     """A session starts with constant memory and every head's whole weight on location 0."""
     state = build("ntm-ff", SIZES, seed=1).initial_state(2, 6)
 
-    assert (state.memory == np.float32(1e-6)).all()  # type: ignore[union-attr]  # an NTM's state
-    assert state.weighting[1, 4].tolist() == [1.0, 0, 0, 0, 0, 0]  # type: ignore[union-attr]
+    assert (state.memory == np.float32(1e-6)).all()  # type: ignore[attr-defined]  # an NTM's state
+    assert state.weighting[1, 4].tolist() == [1.0, 0, 0, 0, 0, 0]  # type: ignore[attr-defined]
 
 
 def test_a_positional_memory_is_what_the_server_makes_of_its_rule() -> None:
@@ -66,7 +66,7 @@ def test_a_positional_memory_is_what_the_server_makes_of_its_rule() -> None:
     state = build("ntm-ff", sizes, seed=1).initial_state(2, 9)
     expected = INITIAL_MEMORIES["positional"].value((12, 9))
 
-    for memory in state.memory.numpy():  # type: ignore[union-attr]  # an NTM's state
+    for memory in state.memory.numpy():  # type: ignore[attr-defined]  # an NTM's state
         np.testing.assert_array_equal(memory, expected)
 
 
@@ -124,7 +124,7 @@ def test_heads_read_the_memory_that_the_step_finds() -> None:
     network = build("ntm-lstm", SIZES, seed=1)
     before = network.initial_state(1, 6)
     memory = torch.arange(24.0).reshape(1, 4, 6)
-    _, after, _ = network(torch.ones(1, 5), before._replace(memory=memory))  # type: ignore[call-arg]
+    _, after, _ = network(torch.ones(1, 5), before._replace(memory=memory))
 
     torch.testing.assert_close(after.read_vector, after.weighting[:, :2] @ memory.mT)
 

@@ -72,7 +72,7 @@ def row(text: str, *starts: str) -> list[str]:
 
 
 def test_measures_stand_beside_the_papers_and_the_goals(recall: str) -> None:
-    """The shipped network's value, and whether an NTM meets the goal."""
+    """The row has the value of the shipped network, and whether an NTM meets the goal."""
     met = row(recall, "associative-recall", "bits, 15 items")
     missed = row(recall, "associative-recall", "bits, 20 items")
     unknown = row(recall, "associative-recall", "bits, 4 items")
@@ -86,7 +86,7 @@ def test_measures_stand_beside_the_papers_and_the_goals(recall: str) -> None:
 
 
 def test_models_that_are_missing_are_named(recall: str) -> None:
-    """All but the two there are."""
+    """The report names the models that have no folder, and no others."""
     (line,) = (line for line in recall.splitlines() if line.startswith("Missing models"))
 
     assert "associative-recall-ntm-ff" in line
@@ -95,14 +95,14 @@ def test_models_that_are_missing_are_named(recall: str) -> None:
 
 
 def test_ntms_stand_against_lstms(recall: str) -> None:
-    """The better one is named, in range and beyond, and nobody where there is no model."""
+    """The row names the better network, in range and beyond, if there are models."""
     assert row(recall, "associative-recall", "in range")[2:] == ["0.050", "2.000", "NTM"]
     assert row(recall, "associative-recall", "beyond")[2:] == ["3.000", "40.2", "NTM"]
     assert row(recall, "copy", "in range")[2:] == ["-", "-", "-"]
 
 
 def test_seeds_are_told_by_median_and_worst(recall: str) -> None:
-    """With what they cost: three of half an hour each, 0, 1 and 2 restarts, twice the relapses."""
+    """The row has the median and the worst seed, and the cost of three trainings."""
     cells = row(recall, "associative-recall-ntm-lstm")
 
     assert cells[1:4] == ["3", "0.150 / 0.250", "3.000 / 3.000"]
@@ -122,7 +122,7 @@ def test_ngrams_are_compared_by_their_excess(tmp_path: Path) -> None:
 
 
 def test_every_picture_is_linked_and_drawn(tmp_path: Path, recall: str) -> None:
-    """PNG files, each named in the report."""
+    """Each picture is a PNG file that the report links."""
     drawn = {path.name for path in (tmp_path / "report").iterdir()}
 
     assert drawn == {"items.png", "learning-associative-recall.png"}
@@ -132,7 +132,7 @@ def test_every_picture_is_linked_and_drawn(tmp_path: Path, recall: str) -> None:
 
 
 def test_examples_are_answered_by_the_exported_file(tmp_path: Path) -> None:
-    """Targets above, one row for each network; what is drawn are that file's own answers."""
+    """The picture has a row of targets, and a row with the answers of the exported file."""
     row = tiny("ntm-ff")
     network = build("ntm-ff", row.sizes, seed=5)
     model = to_onnx.convert(network, to_onnx.spec_of(network, row))
@@ -145,7 +145,7 @@ def test_examples_are_answered_by_the_exported_file(tmp_path: Path) -> None:
 
 
 def test_curves_come_back_from_their_file(tmp_path: Path) -> None:
-    """Six digits of every number, for every seed."""
+    """Every number of every seed comes back with six digits."""
     points = [Point(10, 1 / 3, 0.0, 2, 1e-7, 12.5), Point(20, 1e-9, 1.0, 3, 0.0, 25.0)]
     curve.write_csv(tmp_path / "curve.csv", {4: points, 2: points[:1]})
     read = curve.read_csv(tmp_path / "curve.csv")

@@ -71,7 +71,7 @@ def test_sequences_come_out_as_in_pytorch(exported: Exported) -> None:
 
 
 def test_verification_compares_every_runtime(exported: Exported) -> None:
-    """In range, and over so many steps at every memory size asked for, within the limit."""
+    """Each runtime is compared in range, and over many steps at each memory size."""
     has_memory = isinstance(exported.network, Ntm)
     sizes = (16, 21) if has_memory else (0,)
     found = verification.verify(exported.content, exported.network, sizes, (1, 7), steps=30)
@@ -104,7 +104,7 @@ def test_verification_compares_every_runtime(exported: Exported) -> None:
     ],
 )
 def test_verification_allows_what_rounding_explains(changes: dict[str, Any], agrees: bool) -> None:
-    """1e-5, or ten of PyTorch's own roundings; what accumulates is limited in range only."""
+    """The limit is 1e-5 or ten times PyTorch's rounding; carried outputs have it in range only."""
     comparison = Comparison("onnxruntime", 1, 8, 30, True, 1e-6, 1e-7, 1e-6, 1e-7, 0.5)
 
     assert comparison._replace(**changes).agrees == agrees

@@ -90,7 +90,7 @@ def test_values_not_finite_are_reported_and_change_nothing() -> None:
     """A NaN stops the update before the optimiser, naming the update and the seed."""
     run = Run.new(tiny("ntm-lstm"), seed=9)
     with torch.no_grad():
-        run.network.output.bias[0] = float("nan")
+        run.network.get_parameter("output.bias")[0] = float("nan")
     before = {name: value.clone() for name, value in run.network.state_dict().items()}
 
     with pytest.raises(NotFinite, match="update 0 of seed 9"):
@@ -168,7 +168,7 @@ def test_a_relapse_goes_back_with_half_the_learning_rate(
 def test_a_relapse_costs_many_bits_and_much_more_than_before(
     bits: float, passed: int, best: Quality | None, relapsed: bool
 ) -> None:
-    """In the first trial: beyond the limit and four times the best; without a limit never."""
+    """A relapse costs more than the limit and four times the best; no limit, no relapse."""
     configuration = replace(tiny("ntm-ff"), relapse_bits=100.0)
     for each, expected in ((configuration, relapsed), (tiny("ntm-ff"), False)):
         run = Run.new(each, 1)
@@ -189,7 +189,7 @@ def test_the_learning_rate_falls_to_zero_in_the_second_half() -> None:
 
 
 def test_a_decay_of_zero_keeps_the_learning_rate() -> None:
-    """To the last update, as the paper's settings do."""
+    """With a decay of 0, the rate stays the same to the last update."""
     run = Run.new(replace(tiny("ntm-ff", updates=100), learning_rate=1.0, decay=0.0), 1)
     run.update = 99
 
@@ -231,7 +231,7 @@ def with_gradient(run: Run, value: float) -> float:
 
 
 def test_a_gradient_longer_than_is_typical_is_shortened() -> None:
-    """At a ratio of 2: the typical passes, a thousand times that is cut to twice the typical."""
+    """With a ratio of 2, a gradient of 1,000 times the typical norm is cut to twice that norm."""
     run = Run.new(replace(tiny("ntm-ff"), clip_norm=0.0, clip_ratio=2.0), 1)
     typical = with_gradient(run, 1e-3)
 
@@ -246,7 +246,7 @@ def test_a_gradient_longer_than_is_typical_is_shortened() -> None:
 def test_a_gradient_longer_than_the_limit_is_shortened_to_it(
     limit: float, length: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The optimiser sees the limit's length; without a limit the gradient as it was."""
+    """The optimiser gets a gradient of the limit's norm; without a limit, the original one."""
     lengths = []
 
     def look(optimiser: torch.optim.Adam) -> None:
@@ -264,7 +264,7 @@ def test_a_gradient_longer_than_the_limit_is_shortened_to_it(
 
 @pytest.mark.parametrize(("cost", "progress"), [(100.0, 0.25), (0.0, 0.0)])
 def test_a_curriculum_goes_on_by_successes_only(cost: float, progress: float) -> None:
-    """One update of four that are wanted, when its cost is low enough, and none when it is not."""
+    """An update counts as one of four only if its cost is low enough."""
     run = Run.new(replace(tiny("ntm-ff"), curriculum=4, curriculum_cost=cost), 1)
     training.update(run)
 
@@ -272,7 +272,7 @@ def test_a_curriculum_goes_on_by_successes_only(cost: float, progress: float) ->
 
 
 def test_expected_targets_are_the_optimum() -> None:
-    """The gradient is that towards the optimum; the bits told are those of the bits drawn."""
+    """The gradient is towards the optimum; the reported bits are of the drawn targets."""
     configuration = replace(
         tiny("ntm-ff"), task="ngrams", expected_targets=True, clip_norm=0.0, batch=2
     )
@@ -296,7 +296,7 @@ def test_expected_targets_are_the_optimum() -> None:
 
 
 def test_denormals_are_zeros_in_training_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They slow down sharp heads; what runs afterwards in the same process gets them back."""
+    """Denormals are flushed to zero in training, and not afterwards in the same process."""
     seen = []
 
     def halve_the_smallest() -> float:
@@ -314,7 +314,7 @@ def test_denormals_are_zeros_in_training_and_nowhere_else(monkeypatch: pytest.Mo
 
 
 def test_every_update_draws_its_number_of_locations(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two sizes both come up, and no other."""
+    """Updates draw both of two sizes, and no other."""
     run = Run.new(replace(tiny("ntm-ff"), locations=(5, 9)), 1)
     seen = set()
 

@@ -31,7 +31,7 @@ def network_of(architecture: str, layers: int, reads: int, writes: int, memory: 
 
 
 def gradients(network: Network, logits: Tensor) -> Gradients:
-    """Of every parameter, from a gradient of the logits that differs in each."""
+    """Return the gradient of every parameter, for a random gradient of the logits."""
     network.zero_grad()
     generator = torch.Generator().manual_seed(2)
     (logits * torch.randn(logits.shape, generator=generator)).sum().backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
@@ -49,7 +49,7 @@ def gradients(network: Network, logits: Tensor) -> Gradients:
 def test_logits_and_gradients_are_those_of_the_steps(
     architecture: str, layers: int, reads: int, writes: int, memory: str
 ) -> None:
-    """For every parameter, the learned start of the state included; and again in used memory."""
+    """Logits and the gradient of every parameter agree, also when the arena is used again."""
     network = network_of(architecture, layers, reads, writes, memory)
     inputs = torch.randn(STEPS, BATCH, 5, generator=torch.Generator().manual_seed(4))
     expected = stepped(network, inputs, network.initial_state(BATCH, 7), Arena())
@@ -67,7 +67,7 @@ def test_logits_and_gradients_are_those_of_the_steps(
 
 @pytest.mark.parametrize("factor", [400, -400])
 def test_parameters_beyond_their_limit_get_no_gradient(factor: float) -> None:
-    """Heads cut off at the limit are the steps' own, values and gradients."""
+    """Values and gradients of clamped heads are those of the network's steps."""
     network = network_of("ntm-ff", 1, 1, 1, "positional")
     with torch.no_grad():
         network.get_parameter("heads.layer.bias").mul_(factor)
@@ -85,7 +85,7 @@ def test_parameters_beyond_their_limit_get_no_gradient(factor: float) -> None:
 
 
 def test_a_nan_stays_one() -> None:
-    """An input that is no number makes its own logits none, from that step on, and no others."""
+    """A NaN in an input makes the logits of its sequence NaN from that step on, and no others."""
     network = network_of("ntm-lstm", 1, 1, 1, "constant")
     inputs = torch.zeros(STEPS, BATCH, 5)
     inputs[4, 1] = float("nan")
@@ -97,7 +97,7 @@ def test_a_nan_stays_one() -> None:
 
 
 def test_exponentials_and_logarithms_are_exact_to_the_rounding() -> None:
-    """Over all that a softmax and a weighting can hold; below the smallest, next to nothing."""
+    """They are exact over the range of softmax and weightings, and near zero below it."""
     x = np.linspace(-87, 0, 10_001, dtype=np.float32)
     exponentials = x.copy()
     kernels.exp(exponentials, np.empty(x.size, np.int32))
