@@ -22,10 +22,10 @@ from ntm_client.connection import (
     stub_of,
 )
 from ntm_client.failures import from_call
-from ntm_client.records import Durability, Model, SessionInfo
 from ntm_client.resume import DEFAULT_RESUME, Resume
 from ntm_client.retries import Retries, ask_with
 from ntm_client.stream import Stream
+from ntm_client.values import Durability, Model, SessionInfo
 
 __all__ = ["AsyncClient", "AsyncSession", "Stream"]
 

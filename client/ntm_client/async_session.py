@@ -17,9 +17,9 @@ from ntm_client.chunks import Limits
 from ntm_client.errors import NtmClientError, SessionGone
 from ntm_client.fencing import fenced
 from ntm_client.procedures import Attempt, BaseSession, Procedure
-from ntm_client.records import Memory, Model, SessionInfo, StepResult
 from ntm_client.recovery import Recovery
 from ntm_client.retries import Retries
+from ntm_client.values import Memory, Model, SessionInfo, StepResult
 
 T = TypeVar("T")
 
@@ -63,7 +63,6 @@ class AsyncSession(BaseSession):
     """One sequence in progress on the server. Made by a client's or a stream's methods."""
 
     def __init__(self, caller: Caller, model: Model, info: SessionInfo) -> None:
-        """The session that `info` describes, stepped through that caller."""
         super().__init__(model, info)
         self._caller = caller
         self._ask_once = partial(fenced, self)
@@ -80,7 +79,7 @@ class AsyncSession(BaseSession):
         *,
         timeout_seconds: float | None = None,
     ) -> StepResult:
-        """As `Session.step`. A task cancelled here may have made steps: `describe` tells."""
+        """As `Session.step`. A task cancelled here may have made steps; `describe` shows which."""
         async with self._lock:
             stepping = procedures.step(self._ask, self, inputs, traces, top_k, self._caller.limits)
             return await run(self._caller, stepping, timeout_seconds)

@@ -31,10 +31,10 @@ from ntm_client.errors import NtmClientError, SessionGone
 from ntm_client.failures import from_call
 from ntm_client.fencing import fenced
 from ntm_client.procedures import Attempt, BaseSession, Procedure
-from ntm_client.records import Durability, Memory, Model, SessionInfo, StepResult
 from ntm_client.recovery import Recovery
 from ntm_client.resume import DEFAULT_RESUME, Resume
 from ntm_client.retries import Retries, ask_with
+from ntm_client.values import Durability, Memory, Model, SessionInfo, StepResult
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ class Client:
         Args:
             target: Address of the server, as gRPC takes it; `dns:///name:port` finds replicas.
             credentials: For TLS, as from `tls`; without them the connection is not encrypted.
-            token: Says who calls, if the server wants to know; a function is asked for each call.
+            token: The caller's token, or a function that returns it and is called for each call.
             timeout_seconds: Seconds that one call may take.
             chunk_steps: The most steps sent in one call; longer inputs are split.
             max_message_bytes: The largest message; no more than what the server takes.
@@ -175,7 +175,6 @@ class Session(BaseSession):
     """One sequence in progress on the server. Made by `Client.create_session`."""
 
     def __init__(self, client: Client, model: Model, info: SessionInfo) -> None:
-        """The session that `info` describes, stepped through that client."""
         super().__init__(model, info)
         self._client = client
         self._ask_once = partial(fenced, self)
@@ -196,7 +195,7 @@ class Session(BaseSession):
         Make steps: [steps, input_width] for several, [input_width] for one.
 
         Long inputs are sent in chunks. After a failure the chunks before it stay made, and
-        `next_step` tells how far the session is; the same step may be asked for again.
+        `next_step` is the step to go on from.
 
         Args:
             inputs: The inputs of the steps.

@@ -54,7 +54,7 @@ def _learn(session: BaseSession, response: Message) -> None:
 
 
 def _epoch(response: Any) -> int:
-    """The epoch of the session asked about; 0 where the answer does not tell it."""
+    """The epoch of the session asked about; 0 where the answer has none."""
     match response:
         case pb.StepResponse():
             return response.reply.epoch

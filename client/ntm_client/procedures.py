@@ -34,7 +34,7 @@ from ntm_client.conversion import (
     session_from,
 )
 from ntm_client.errors import NtmClientError
-from ntm_client.records import Durability, Float32, Memory, Model, SessionInfo, StepResult
+from ntm_client.values import Durability, Float32, Memory, Model, SessionInfo, StepResult
 
 T = TypeVar("T")
 
@@ -58,19 +58,18 @@ PAGE_SIZE = 1000
 
 
 class BaseSession:
-    """What a client knows of its session. `next_step` advances with every chunk answered."""
+    """A client's copy of its session's state. `next_step` advances with every chunk answered."""
 
     def __init__(self, model: Model, info: SessionInfo) -> None:
-        """The session that `info` describes, which runs on `model`."""
         self.id = info.id
         self.model = model
         self.locations = info.locations
         self.next_step = info.next_step
         self.durability = info.durability
         self.durable_step = info.durable_step
-        """Steps before this one are in the server's store, as it told last."""
+        """Steps before this one are in the server's store, by its last reply."""
         self.epoch = info.epoch
-        """The latest that a replica has told of the session; see `client.fencing`."""
+        """The latest epoch that a replica has sent; see `ntm_client.fencing`."""
         self.resumptions = 0
         """How often a call on the session went on after it had been interrupted."""
         self.replayed_steps = 0

@@ -34,7 +34,6 @@ class Recovery:
     """
 
     def __init__(self, session: BaseSession, retries: Retries, limits: Limits) -> None:
-        """Nothing is kept yet."""
         model, resume = session.model, retries.resume
         self._session = session
         self._retries = retries
@@ -125,7 +124,7 @@ class Recovery:
     def _set_back(self, request: Message, outage: Outage) -> Procedure[Any]:
         """The answer to what gives the session another state; doing it twice does no harm."""
         kept = self._history
-        # If no answer comes, nobody knows which state the kept steps would be made in.
+        # Without an answer it is unknown which state the kept steps would be made in.
         self._history = History(
             kept.end, self._session.model.input_width, self._retries.resume.max_kept_bytes
         )

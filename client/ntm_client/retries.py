@@ -75,7 +75,6 @@ class Outage:
     """What went wrong with one request so far, and when it is tried next."""
 
     def __init__(self, retries: Retries) -> None:
-        """Nothing went wrong."""
         self.last: NtmClientError | None = None
         """What went wrong last."""
         self.failures = 0

@@ -15,8 +15,8 @@ from ntm_client.async_session import AsyncSession, Caller, run
 from ntm_client.connection import Authorization, route
 from ntm_client.errors import StreamClosed
 from ntm_client.operations import Operations
-from ntm_client.records import Durability, Model
 from ntm_client.retries import ask_with
+from ntm_client.values import Durability, Model
 
 
 class RoutingCaller(Caller, Protocol):

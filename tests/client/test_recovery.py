@@ -19,9 +19,9 @@ from ntm_client import NotResumable, NtmClientError, Resume, TimedOut, Unavailab
 from ntm_client.chunks import Limits
 from ntm_client.failures import from_outcome
 from ntm_client.procedures import Attempt, BaseSession, Procedure
-from ntm_client.records import Durability, Float32, Policy
 from ntm_client.recovery import Recovery
 from ntm_client.retries import Retries
+from ntm_client.values import Durability, Float32, Policy
 from tests.client.fake_server import NOT_FOUND, UNAVAILABLE, FakeServer, Lost, Refused, refuse
 from tests.conftest import Clock
 
