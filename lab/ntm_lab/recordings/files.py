@@ -153,7 +153,7 @@ def _facts(archive: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
         raise RecordingError(f"{FACTS!r} names no format")
     if facts["format"] != FORMAT:
         raise RecordingError(
-            f"it has format {facts['format']}, and this version reads {FORMAT}; use the ntm-lab "
+            f"it has format {facts['format']}, and this version reads {FORMAT}; use the version "
             f"that wrote it, or a later one"
         )
     return facts
