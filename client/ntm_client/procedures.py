@@ -4,9 +4,9 @@ What the calls of a client do, written once for blocking and asynchronous client
 A procedure is a generator that yields the requests to make, is sent their responses or has their
 errors thrown in, and returns the result. It does no I/O: the client that runs it makes the calls.
 
-A procedure yields no request itself. It has an `Ask` for each, a procedure that returns the
-response: `once` makes one attempt, `Retries.ask` several, and `Recovery.ask` also brings a session
-back that was lost in between.
+A procedure hands each request to its `Ask`, which yields it as often as needed and returns the
+response: `once` makes one attempt, `Retries.ask` several, and `Recovery.ask` also brings back a
+session that was lost in between.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class BaseSession:
         )
 
 
-def once(request: Message | Attempt) -> Procedure[Any]:
+def once(request: Message) -> Procedure[Any]:
     """The response to one attempt."""
     return (yield request)
 
