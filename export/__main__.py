@@ -56,7 +56,7 @@ def _is_expected(error: Exception) -> bool:
     """Whether an error can come without a mistake in the program."""
     from ntm_client.errors import NtmClientError
 
-    return isinstance(error, ValueError | FileNotFoundError | ArithmeticError | NtmClientError)
+    return isinstance(error, ValueError | OSError | ArithmeticError | NtmClientError)
 
 
 if __name__ == "__main__":

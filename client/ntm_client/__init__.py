@@ -1,14 +1,14 @@
 """
-What a user imports and runs: sessions, the command line, pictures of head traces.
+The client of an NTM server: models, sessions and their steps.
 
-    from client import Client
+    from ntm_client import Client
 
     with Client("localhost:50051") as client:
         with client.create_session("copy-ntm-lstm") as session:
             result = session.step(inputs, traces=["write_weighting"])
 
-`AsyncClient` offers the same to tasks, and a `Stream` that carries many sessions at once. Sessions
-outlive the loss of a server as far as the server can; `Resume` says how.
+`AsyncClient` offers the same to asyncio, and a `Stream` that carries many sessions at once. A
+session goes on after the loss of a server if the server has a store; `Resume` sets how.
 """
 
 from ntm_client.aio import AsyncClient
@@ -43,7 +43,9 @@ from ntm_client.errors import (
     Unavailable,
     Unreachable,
 )
-from ntm_client.records import (
+from ntm_client.resume import Resume
+from ntm_client.stream import Stream
+from ntm_client.values import (
     Durability,
     Memory,
     Model,
@@ -53,8 +55,6 @@ from ntm_client.records import (
     StepResult,
     TraceTensor,
 )
-from ntm_client.resume import Resume
-from ntm_client.stream import Stream
 
 __all__ = [
     "AsyncClient",

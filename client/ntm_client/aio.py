@@ -9,7 +9,7 @@ import grpc
 from google.protobuf.message import Message
 
 from ntm_client import procedures
-from ntm_client.async_session import AsyncSession, carry
+from ntm_client.async_session import AsyncSession, run
 from ntm_client.chunks import Limits
 from ntm_client.connection import (
     DEFAULT_TIMEOUT_SECONDS,
@@ -22,10 +22,10 @@ from ntm_client.connection import (
     stub_of,
 )
 from ntm_client.failures import from_call
-from ntm_client.records import Durability, Model, SessionInfo
 from ntm_client.resume import DEFAULT_RESUME, Resume
-from ntm_client.retries import Retries
+from ntm_client.retries import Retries, ask_with
 from ntm_client.stream import Stream
+from ntm_client.values import Durability, Model, SessionInfo
 
 __all__ = ["AsyncClient", "AsyncSession", "Stream"]
 
@@ -61,11 +61,11 @@ class AsyncClient:
 
     async def models(self) -> list[Model]:
         """The models that the server serves, in order of name."""
-        return await carry(self, procedures.list_models())
+        return await run(self, procedures.list_models(ask_with(self.retries)))
 
     async def model(self, name: str) -> Model:
         """The model of that name."""
-        return await carry(self, procedures.get_model(name))
+        return await run(self, procedures.get_model(ask_with(self.retries), name))
 
     async def create_session(
         self,
@@ -77,19 +77,18 @@ class AsyncClient:
         content_hash: str = "",
     ) -> AsyncSession:
         """Open a session as `Client.create_session` does; `async with` deletes it at its end."""
-        opening = procedures.create_session(
-            model, locations, idle_timeout, checkpoint, durability, content_hash, self._models
-        )
-        return AsyncSession(self, *await carry(self, opening))
+        how = (locations, idle_timeout, checkpoint, durability, content_hash)
+        opening = procedures.create_session(ask_with(self.retries), model, *how, self._models)
+        return AsyncSession(self, *await run(self, opening))
 
     async def session(self, session_id: str) -> AsyncSession:
         """The session of that id, wherever it was opened, to continue at its next step."""
-        finding = procedures.find_session(session_id, self._models)
-        return AsyncSession(self, *await carry(self, finding))
+        finding = procedures.find_session(ask_with(self.retries), session_id, self._models)
+        return AsyncSession(self, *await run(self, finding))
 
     async def sessions(self) -> list[SessionInfo]:
         """The caller's sessions on the server, oldest first; without a token this host's."""
-        return await carry(self, procedures.list_sessions())
+        return await run(self, procedures.list_sessions(ask_with(self.retries)))
 
     def stream(self, route: str | None = None) -> Stream:
         """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
@@ -15,10 +16,10 @@ from ntm_client import procedures
 from ntm_client.chunks import Limits
 from ntm_client.errors import NtmClientError, SessionGone
 from ntm_client.fencing import fenced
-from ntm_client.procedures import Attempt, Procedure, SessionRecord
-from ntm_client.records import Memory, Model, SessionInfo, StepResult
-from ntm_client.resuming import Resuming
+from ntm_client.procedures import Attempt, BaseSession, Procedure
+from ntm_client.recovery import Recovery
 from ntm_client.retries import Retries
+from ntm_client.values import Memory, Model, SessionInfo, StepResult
 
 T = TypeVar("T")
 
@@ -51,11 +52,6 @@ async def run(caller: Caller, procedure: Procedure[T], timeout_seconds: float | 
         return result
 
 
-async def carry(caller: Caller, procedure: Procedure[T]) -> T:
-    """Run a procedure that is about no session yet, trying its calls again where that helps."""
-    return await run(caller, caller.retries.carry(procedure) if caller.retries else procedure)
-
-
 async def _attempt(caller: Caller, wanted: Message | Attempt, seconds: float) -> Message:
     if isinstance(wanted, Attempt):
         await asyncio.sleep(wanted.delay_seconds)
@@ -63,14 +59,16 @@ async def _attempt(caller: Caller, wanted: Message | Attempt, seconds: float) ->
     return await caller.call(wanted, seconds)
 
 
-class AsyncSession(SessionRecord):
+class AsyncSession(BaseSession):
     """One sequence in progress on the server. Made by a client's or a stream's methods."""
 
     def __init__(self, caller: Caller, model: Model, info: SessionInfo) -> None:
-        """The session that `info` describes, stepped through that caller."""
         super().__init__(model, info)
         self._caller = caller
-        self._resuming = caller.retries and Resuming(self, caller.retries, caller.limits)
+        self._ask_once = partial(fenced, self)
+        self._ask = (
+            Recovery(self, caller.retries, caller.limits).ask if caller.retries else self._ask_once
+        )
         self._lock = asyncio.Lock()
 
     async def step(
@@ -81,49 +79,45 @@ class AsyncSession(SessionRecord):
         *,
         timeout_seconds: float | None = None,
     ) -> StepResult:
-        """As `Session.step`. A task cancelled here may have made steps: `describe` tells."""
+        """As `Session.step`. A task cancelled here may have made steps; `describe` shows which."""
         async with self._lock:
-            stepping = procedures.step(self, inputs, traces, top_k, self._caller.limits)
-            return await self._carry(stepping, timeout_seconds)
+            stepping = procedures.step(self._ask, self, inputs, traces, top_k, self._caller.limits)
+            return await run(self._caller, stepping, timeout_seconds)
 
     async def reset(self) -> None:
         """Set the session back to the model's initial state, at step 0."""
         async with self._lock:
-            await self._carry(procedures.reset(self))
+            await run(self._caller, procedures.reset(self._ask, self))
 
     async def checkpoint(self) -> bytes:
         """As `Session.checkpoint`."""
         async with self._lock:
-            return await self._carry(procedures.checkpoint(self))
+            return await run(self._caller, procedures.checkpoint(self._ask, self))
 
     async def restore(self, checkpoint: bytes) -> None:
         """As `Session.restore`."""
         async with self._lock:
-            await self._carry(procedures.restore(self, checkpoint))
+            await run(self._caller, procedures.restore(self._ask, self, checkpoint))
 
     async def fork(self) -> AsyncSession:
         """As `Session.fork`."""
         async with self._lock:
-            info = await self._carry(procedures.fork(self))
+            info = await run(self._caller, procedures.fork(self._ask, self))
         return AsyncSession(self._caller, self.model, info)
 
     async def describe(self) -> SessionInfo:
         """The session as the server has it; sets `next_step` to the server's."""
         async with self._lock:
-            return await self._carry(procedures.describe(self))
+            return await run(self._caller, procedures.describe(self._ask, self))
 
     async def read_memory(self) -> Memory:
         """The memory and the weightings as they are after the last step."""
         async with self._lock:
-            return await self._carry(procedures.read_memory(self))
+            return await run(self._caller, procedures.read_memory(self._ask, self))
 
     async def delete(self) -> None:
         """Close the session; the server frees its state."""
-        await self._carry(procedures.delete(self))
-
-    async def _carry(self, procedure: Procedure[T], timeout_seconds: float | None = None) -> T:
-        carried = self._resuming.carry(procedure) if self._resuming else procedure
-        return await run(self._caller, fenced(self, carried), timeout_seconds)
+        await run(self._caller, procedures.delete(self._ask, self))
 
     async def __aenter__(self) -> Self:
         return self
@@ -140,4 +134,4 @@ class AsyncSession(SessionRecord):
             return
         # As for `Session`.
         with suppress(NtmClientError):
-            await run(self._caller, fenced(self, procedures.delete(self)))
+            await run(self._caller, procedures.delete(self._ask_once, self))

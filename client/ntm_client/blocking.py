@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -29,11 +30,11 @@ from ntm_client.connection import (
 from ntm_client.errors import NtmClientError, SessionGone
 from ntm_client.failures import from_call
 from ntm_client.fencing import fenced
-from ntm_client.procedures import Attempt, Procedure, SessionRecord
-from ntm_client.records import Durability, Memory, Model, SessionInfo, StepResult
+from ntm_client.procedures import Attempt, BaseSession, Procedure
+from ntm_client.recovery import Recovery
 from ntm_client.resume import DEFAULT_RESUME, Resume
-from ntm_client.resuming import Resuming
-from ntm_client.retries import Retries
+from ntm_client.retries import Retries, ask_with
+from ntm_client.values import Durability, Memory, Model, SessionInfo, StepResult
 
 T = TypeVar("T")
 
@@ -58,7 +59,7 @@ class Client:
         Args:
             target: Address of the server, as gRPC takes it; `dns:///name:port` finds replicas.
             credentials: For TLS, as from `tls`; without them the connection is not encrypted.
-            token: Says who calls, if the server wants to know; a function is asked for each call.
+            token: The caller's token, or a function that returns it and is called for each call.
             timeout_seconds: Seconds that one call may take.
             chunk_steps: The most steps sent in one call; longer inputs are split.
             max_message_bytes: The largest message; no more than what the server takes.
@@ -84,11 +85,11 @@ class Client:
 
     def models(self) -> list[Model]:
         """The models that the server serves, in order of name."""
-        return self._carry(procedures.list_models())
+        return self.run(procedures.list_models(ask_with(self.retries)))
 
     def model(self, name: str) -> Model:
         """The model of that name."""
-        return self._carry(procedures.get_model(name))
+        return self.run(procedures.get_model(ask_with(self.retries), name))
 
     def create_session(
         self,
@@ -114,18 +115,18 @@ class Client:
             content_hash: Version of the model to open it on, of `Model.versions`; without, the
                 checkpoint's, or else the one for new sessions.
         """
-        opening = procedures.create_session(
-            model, locations, idle_timeout, checkpoint, durability, content_hash, self._models
-        )
-        return Session(self, *self._carry(opening))
+        how = (locations, idle_timeout, checkpoint, durability, content_hash)
+        opening = procedures.create_session(ask_with(self.retries), model, *how, self._models)
+        return Session(self, *self.run(opening))
 
     def session(self, session_id: str) -> Session:
         """The session of that id, wherever it was opened, to continue at its next step."""
-        return Session(self, *self._carry(procedures.find_session(session_id, self._models)))
+        finding = procedures.find_session(ask_with(self.retries), session_id, self._models)
+        return Session(self, *self.run(finding))
 
     def sessions(self) -> list[SessionInfo]:
         """The caller's sessions on the server, oldest first; without a token this host's."""
-        return self._carry(procedures.list_sessions())
+        return self.run(procedures.list_sessions(ask_with(self.retries)))
 
     def close(self) -> None:
         """Close the connection. Sessions stay open until they are deleted or expire."""
@@ -152,9 +153,6 @@ class Client:
             result: T = returned.value
             return result
 
-    def _carry(self, procedure: Procedure[T]) -> T:
-        return self.run(self.retries.carry(procedure) if self.retries else procedure)
-
     def _attempt(self, wanted: Message | Attempt, timeout_seconds: float | None) -> Message:
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         if isinstance(wanted, Attempt):
@@ -173,14 +171,16 @@ class Client:
         return response
 
 
-class Session(SessionRecord):
+class Session(BaseSession):
     """One sequence in progress on the server. Made by `Client.create_session`."""
 
     def __init__(self, client: Client, model: Model, info: SessionInfo) -> None:
-        """The session that `info` describes, stepped through that client."""
         super().__init__(model, info)
         self._client = client
-        self._resuming = client.retries and Resuming(self, client.retries, client.limits)
+        self._ask_once = partial(fenced, self)
+        self._ask = (
+            Recovery(self, client.retries, client.limits).ask if client.retries else self._ask_once
+        )
         self._lock = threading.Lock()
 
     def step(
@@ -195,7 +195,7 @@ class Session(SessionRecord):
         Make steps: [steps, input_width] for several, [input_width] for one.
 
         Long inputs are sent in chunks. After a failure the chunks before it stay made, and
-        `next_step` tells how far the session is; the same step may be asked for again.
+        `next_step` is the step to go on from.
 
         Args:
             inputs: The inputs of the steps.
@@ -208,13 +208,13 @@ class Session(SessionRecord):
             Diverged: steps that were lost and made again gave other outputs.
         """
         with self._lock:
-            stepping = procedures.step(self, inputs, traces, top_k, self._client.limits)
-            return self._carry(stepping, timeout_seconds)
+            stepping = procedures.step(self._ask, self, inputs, traces, top_k, self._client.limits)
+            return self._client.run(stepping, timeout_seconds)
 
     def reset(self) -> None:
         """Set the session back to the model's initial state, at step 0."""
         with self._lock:
-            self._carry(procedures.reset(self))
+            self._client.run(procedures.reset(self._ask, self))
 
     def checkpoint(self) -> bytes:
         """
@@ -223,36 +223,32 @@ class Session(SessionRecord):
         `restore` and `Client.create_session` take it, for the same model.
         """
         with self._lock:
-            return self._carry(procedures.checkpoint(self))
+            return self._client.run(procedures.checkpoint(self._ask, self))
 
     def restore(self, checkpoint: bytes) -> None:
         """Set the session to the state and the step of a checkpoint."""
         with self._lock:
-            self._carry(procedures.restore(self, checkpoint))
+            self._client.run(procedures.restore(self._ask, self, checkpoint))
 
     def fork(self) -> Session:
         """Open a session with the state of this one, which goes on independently."""
         with self._lock:
-            info = self._carry(procedures.fork(self))
+            info = self._client.run(procedures.fork(self._ask, self))
         return Session(self._client, self.model, info)
 
     def describe(self) -> SessionInfo:
         """The session as the server has it; sets `next_step` to the server's."""
         with self._lock:
-            return self._carry(procedures.describe(self))
+            return self._client.run(procedures.describe(self._ask, self))
 
     def read_memory(self) -> Memory:
         """The memory and the weightings as they are after the last step."""
         with self._lock:
-            return self._carry(procedures.read_memory(self))
+            return self._client.run(procedures.read_memory(self._ask, self))
 
     def delete(self) -> None:
         """Close the session; the server frees its state."""
-        self._carry(procedures.delete(self))
-
-    def _carry(self, procedure: Procedure[T], timeout_seconds: float | None = None) -> T:
-        carried = self._resuming.carry(procedure) if self._resuming else procedure
-        return self._client.run(fenced(self, carried), timeout_seconds)
+        self._client.run(procedures.delete(self._ask, self))
 
     def __enter__(self) -> Self:
         return self
@@ -270,4 +266,4 @@ class Session(SessionRecord):
         # What went wrong inside the block says more than that it could not be tidied up, and has
         # been waited for long enough.
         with suppress(NtmClientError):
-            self._client.run(fenced(self, procedures.delete(self)))
+            self._client.run(procedures.delete(self._ask_once, self))

@@ -17,7 +17,7 @@ import numpy as np
 from ntm import checkpoint as format_
 from ntm.checkpoint import encode
 from ntm_client.errors import CheckpointDamaged
-from ntm_client.records import Float32, Model
+from ntm_client.values import Float32, Model
 
 __all__ = ["Checkpoint", "decode", "encode"]
 

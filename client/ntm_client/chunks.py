@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ntm_client.errors import InvalidRequest
-from ntm_client.records import Model, StepResult, TraceTensor
+from ntm_client.values import Model, StepResult, TraceTensor
 
 MESSAGE_OVERHEAD_BYTES = 4096
 """More than everything in a chunk or reply that is not values: ids, names, lengths."""
@@ -35,7 +35,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Selection:
-    """The traces that a call wants of a session with that many locations."""
+    """The traces that a call asks for, of a session with that many locations."""
 
     traces: tuple[TraceTensor, ...]
     locations: int

@@ -25,13 +25,13 @@ for it: a load balancer can send all calls of a session to one replica by it.
 """
 
 Token: TypeAlias = str | Callable[[], str]
-"""What says who calls; a function is asked again for each call, so that tokens can be renewed."""
+"""The caller's token. A function is called for each call, so that tokens can be renewed."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
 class Authorization:
-    """Says with each call who makes it."""
+    """Sends the caller's token with each call."""
 
     def __init__(
         self, token: Token | None, target: str, credentials: grpc.ChannelCredentials | None

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ntm.v1 import ntm_pb2 as pb
 from ntm_client.errors import InvalidRequest
-from ntm_client.records import (
+from ntm_client.values import (
     Durability,
     Float32,
     Memory,
@@ -106,7 +106,7 @@ def session_from(message: pb.Session) -> SessionInfo:
 
 
 def durability_from(message: pb.Durability) -> Durability:
-    """The policy that a message tells; of a server that knows none, `none`."""
+    """The policy in a message; `none` from a server that is too old to send one."""
     names = {number: name for name, number in POLICIES.items()}
     policy = names.get(message.policy, "none")
     return Durability(policy, message.every_steps if policy == "asynchronous" else 0)

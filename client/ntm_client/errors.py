@@ -17,7 +17,7 @@ Every error that a client raises.
     ├── SessionMoved            another replica has taken the session over
     ├── NotResumable            the session lost steps that cannot be made again from here
     ├── Diverged                steps made again gave other outputs than the first time
-    ├── Unauthenticated         the server wants a valid token or certificate
+    ├── Unauthenticated         a valid token or certificate is required
     ├── PermissionDenied        the token lacks a scope
     ├── TokenNotSent            it would have travelled unencrypted, or is no token
     ├── CapacityExceeded        try again after `retry_delay_seconds`
@@ -166,7 +166,7 @@ class Diverged(NtmClientError):
 
 
 class Unauthenticated(NtmClientError):
-    """The server wants to know who calls, and got no token or certificate that is valid."""
+    """The server requires a valid token or certificate, and got none."""
 
 
 class PermissionDenied(NtmClientError):
@@ -184,7 +184,7 @@ class CapacityExceeded(NtmClientError):
 
 
 class TimedOut(NtmClientError):
-    """No answer came within the timeout; steps may have been made: `describe` tells."""
+    """No answer came within the timeout; steps may have been made: `describe` shows how many."""
 
     code = StatusCode.DEADLINE_EXCEEDED
 

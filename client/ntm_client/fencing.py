@@ -1,55 +1,43 @@
 """
-Fencing: who knows that a session was taken over is not answered from before that.
+Fencing: a client does not believe answers from before its session was taken over.
 
-Each replica that takes a session over owns it in a later epoch. With its requests a client sends
-the latest epoch that it was told, by which a replica that was passed over knows that it was. What
-is answered in an earlier epoch all the same is not believed.
+Each replica that takes a session over owns it in a later epoch. A client sends the latest epoch
+that it was told with its requests, so that a replica that was passed over finds that out. An answer
+of an earlier epoch is not believed all the same.
 """
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 from google.protobuf.message import Message
 from grpc import StatusCode
 
 from ntm.v1 import ntm_pb2 as pb
 from ntm_client.connection import session_of
-from ntm_client.errors import NtmClientError, SessionMoved
-from ntm_client.procedures import Attempt, Procedure, SessionRecord
-
-T = TypeVar("T")
+from ntm_client.errors import SessionMoved
+from ntm_client.procedures import Attempt, BaseSession, Procedure
 
 
-def fenced(session: SessionRecord, procedure: Procedure[T]) -> Procedure[T]:
+def fenced(session: BaseSession, wanted: Message | Attempt) -> Procedure[Any]:
     """
-    The procedure, with the session's epoch in all its requests for the session.
+    The response to one attempt at a request, which carries the session's epoch if it is for it.
 
-    Each is changed as it goes out, so that also what is sent again has the latest. An answer of an
-    earlier epoch becomes a SessionMoved.
+    Raises:
+        SessionMoved: the answer is of an earlier epoch than the session's.
     """
-    try:
-        wanted = next(procedure)
-        while True:
-            request = wanted.request if isinstance(wanted, Attempt) else wanted
-            is_its = session_of(request) == session.id
-            if is_its and session.epoch:
-                chunk = request.chunk if isinstance(request, pb.StepRequest) else request
-                chunk.epoch = session.epoch  # type: ignore[attr-defined] # all of a session have it
-            try:
-                response = yield wanted
-                if is_its:
-                    _learn(session, response)
-            except NtmClientError as error:
-                wanted = procedure.throw(error)
-            else:
-                wanted = procedure.send(response)
-    except StopIteration as returned:
-        result: T = returned.value
-        return result
+    request = wanted.request if isinstance(wanted, Attempt) else wanted
+    if session_of(request) != session.id:
+        return (yield wanted)
+    if session.epoch:
+        chunk = request.chunk if isinstance(request, pb.StepRequest) else request
+        chunk.epoch = session.epoch  # type: ignore[attr-defined] # all of a session have it
+    response = yield wanted
+    _learn(session, response)
+    return response
 
 
-def _learn(session: SessionRecord, response: Message) -> None:
+def _learn(session: BaseSession, response: Message) -> None:
     """Take the session's epoch from an answer. Raises SessionMoved if it is an earlier one."""
     told = _epoch(response)
     if not told:
@@ -66,7 +54,7 @@ def _learn(session: SessionRecord, response: Message) -> None:
 
 
 def _epoch(response: Any) -> int:
-    """The epoch of the session asked about; 0 where the answer does not tell it."""
+    """The epoch of the session asked about; 0 where the answer has none."""
     match response:
         case pb.StepResponse():
             return response.reply.epoch

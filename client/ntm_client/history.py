@@ -14,11 +14,11 @@ class History:
     """Consecutive steps up to a session's next one: their inputs and a check of their outputs."""
 
     def __init__(self, start: int, input_width: int, most_bytes: int) -> None:
-        """No step yet before `start`; inputs of at most that many bytes are kept."""
+        """Keep the steps from `start` on, the latest inputs of `most_bytes` at most."""
         self.start = start
         """Index of the first step kept."""
         self.dropped = False
-        """Whether steps had to go for want of room since the last restart."""
+        """Whether steps were dropped for lack of room since the last restart."""
         self._step_bytes = input_width * VALUE_BYTES
         self._most_bytes = most_bytes
         # Flat, for CPython cuts the front of a bytearray off without moving the rest.
@@ -61,7 +61,7 @@ class History:
         self.dropped = False
 
     def inputs(self, step: int, most_steps: int) -> bytes:
-        """The inputs of at most so many steps from that one on."""
+        """The inputs of the steps from `step` on, of `most_steps` at most."""
         first = (step - self.start) * self._step_bytes
         return bytes(self._inputs[first : first + most_steps * self._step_bytes])
 

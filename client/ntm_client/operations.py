@@ -35,7 +35,6 @@ class Operations:
         target: str,
         limits: Limits,
     ) -> None:
-        """Begin the call, to the server at `target`."""
         self.broken: NtmClientError | None = None
         """Why the call is over; None while it goes on."""
         self._target = target
@@ -131,7 +130,7 @@ class Operations:
             if outcome.tag in self._late:
                 self._late.discard(outcome.tag)
             elif outcome.WhichOneof("kind") == "opened":
-                # Whoever asked for it was cancelled, and nobody else knows its id.
+                # The task that asked for it was cancelled, and its id is known nowhere else.
                 self._queue(pb.Operation(tag=next(self._tags), close=outcome.opened.id))
         elif outcome.HasField("error"):
             future.set_exception(from_outcome(outcome.error))

@@ -1,15 +1,18 @@
 """
 What the calls of a client do, written once for blocking and asynchronous clients alike.
 
-A procedure is a generator that yields the requests it wants made, is sent their responses or has
-their errors thrown in, and returns the result; the client that drives it is what waits. It does no
-I/O of its own.
+A procedure is a generator that yields the requests to make, is sent their responses or has their
+errors thrown in, and returns the result. It does no I/O: the client that runs it makes the calls.
+
+A procedure hands each request to its `Ask`, which yields it as often as needed and returns the
+response: `once` makes one attempt, `Retries.ask` several, and `Recovery.ask` also brings back a
+session that was lost in between.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -31,7 +34,7 @@ from ntm_client.conversion import (
     session_from,
 )
 from ntm_client.errors import NtmClientError
-from ntm_client.records import Durability, Float32, Memory, Model, SessionInfo, StepResult
+from ntm_client.values import Durability, Float32, Memory, Model, SessionInfo, StepResult
 
 T = TypeVar("T")
 
@@ -48,23 +51,25 @@ class Attempt:
 # The response to a request has a type that no annotation of a generator can tie to the request's.
 Procedure = Generator[Message | Attempt, Any, T]
 
+Ask = Callable[[Message], Procedure[Any]]
+"""How a procedure gets the response to a request."""
+
 PAGE_SIZE = 1000
 
 
-class SessionRecord:
-    """What a client knows of its session. `next_step` advances with every chunk answered."""
+class BaseSession:
+    """A client's copy of its session's state. `next_step` advances with every chunk answered."""
 
     def __init__(self, model: Model, info: SessionInfo) -> None:
-        """The session that `info` describes, which runs on `model`."""
         self.id = info.id
         self.model = model
         self.locations = info.locations
         self.next_step = info.next_step
         self.durability = info.durability
         self.durable_step = info.durable_step
-        """Steps before this one are in the server's store, as it told last."""
+        """Steps before this one are in the server's store, by its last reply."""
         self.epoch = info.epoch
-        """The latest that a replica has told of the session; see `client.fencing`."""
+        """The latest epoch that a replica has sent; see `ntm_client.fencing`."""
         self.resumptions = 0
         """How often a call on the session went on after it had been interrupted."""
         self.replayed_steps = 0
@@ -79,20 +84,26 @@ class SessionRecord:
         )
 
 
-def list_models() -> Procedure[list[Model]]:
+def once(request: Message) -> Procedure[Any]:
+    """The response to one attempt."""
+    return (yield request)
+
+
+def list_models(ask: Ask) -> Procedure[list[Model]]:
     """All models, in order of name."""
-    response: pb.ListModelsResponse = yield pb.ListModelsRequest()
+    response: pb.ListModelsResponse = yield from ask(pb.ListModelsRequest())
     return [model_from(model) for model in response.models]
 
 
-def get_model(name: str, content_hash: str = "") -> Procedure[Model]:
+def get_model(ask: Ask, name: str, content_hash: str = "") -> Procedure[Model]:
     """The model of that name, by that version of it or the one for new sessions."""
     request = pb.GetModelRequest(name=name, content_hash=content_hash)
-    response: pb.GetModelResponse = yield request
+    response: pb.GetModelResponse = yield from ask(request)
     return model_from(response.model)
 
 
 def create_session(
+    ask: Ask,
     model: str,
     locations: int | None,
     idle_timeout: timedelta | None,
@@ -118,24 +129,25 @@ def create_session(
         request.idle_timeout.CopyFrom(_duration(idle_timeout))
     if durability is not None:
         request.durability.CopyFrom(durability_message(durability))
-    response: pb.CreateSessionResponse = yield request
-    return (yield from _with_model(response.session, known))
+    response: pb.CreateSessionResponse = yield from ask(request)
+    return (yield from _with_model(ask, response.session, known))
 
 
-def find_session(session_id: str, known: dict[str, Model]) -> Procedure[tuple[Model, SessionInfo]]:
+def find_session(
+    ask: Ask, session_id: str, known: dict[str, Model]
+) -> Procedure[tuple[Model, SessionInfo]]:
     """A session that exists and its model, which is looked up in `known` or added to it."""
-    response: pb.GetSessionResponse = yield pb.GetSessionRequest(session_id=session_id)
-    return (yield from _with_model(response.session, known))
+    response: pb.GetSessionResponse = yield from ask(pb.GetSessionRequest(session_id=session_id))
+    return (yield from _with_model(ask, response.session, known))
 
 
-def list_sessions() -> Procedure[list[SessionInfo]]:
+def list_sessions(ask: Ask) -> Procedure[list[SessionInfo]]:
     """The caller's sessions, of all pages."""
     sessions: list[SessionInfo] = []
     token = ""
     while True:
-        response: pb.ListSessionsResponse = yield pb.ListSessionsRequest(
-            page_size=PAGE_SIZE, page_token=token
-        )
+        request = pb.ListSessionsRequest(page_size=PAGE_SIZE, page_token=token)
+        response: pb.ListSessionsResponse = yield from ask(request)
         sessions += [session_from(session) for session in response.sessions]
         token = response.next_page_token
         if not token:
@@ -143,7 +155,8 @@ def list_sessions() -> Procedure[list[SessionInfo]]:
 
 
 def step(
-    session: SessionRecord,
+    ask: Ask,
+    session: BaseSession,
     inputs: npt.ArrayLike,
     traces: Sequence[str],
     top_k: int,
@@ -157,7 +170,7 @@ def step(
     results: list[StepResult] = []
     for start in range(0, len(steps), size):
         chunk = _chunk(session, steps[start : start + size], traces, top_k)
-        response: pb.StepResponse = yield pb.StepRequest(chunk=chunk)
+        response: pb.StepResponse = yield from ask(pb.StepRequest(chunk=chunk))
         session.next_step = response.reply.next_step
         session.durable_step = response.reply.durable_step
         results.append(result_from(response.reply, model))
@@ -165,68 +178,69 @@ def step(
     return only_step(result) if np.ndim(inputs) == 1 else result
 
 
-def reset(session: SessionRecord) -> Procedure[None]:
+def reset(ask: Ask, session: BaseSession) -> Procedure[None]:
     """Sets the session back to its start."""
-    response: pb.ResetSessionResponse = yield pb.ResetSessionRequest(session_id=session.id)
+    request = pb.ResetSessionRequest(session_id=session.id)
+    response: pb.ResetSessionResponse = yield from ask(request)
     _move(session, response.session)
 
 
-def checkpoint(session: SessionRecord) -> Procedure[bytes]:
+def checkpoint(ask: Ask, session: BaseSession) -> Procedure[bytes]:
     """The session's state at its next step."""
     request = pb.CheckpointSessionRequest(session_id=session.id)
-    response: pb.CheckpointSessionResponse = yield request
+    response: pb.CheckpointSessionResponse = yield from ask(request)
     _move(session, response.session)
     return response.checkpoint
 
 
-def restore(session: SessionRecord, checkpoint: bytes) -> Procedure[None]:
+def restore(ask: Ask, session: BaseSession, checkpoint: bytes) -> Procedure[None]:
     """Sets the session to a checkpoint."""
     request = pb.RestoreSessionRequest(session_id=session.id, checkpoint=checkpoint)
-    response: pb.RestoreSessionResponse = yield request
+    response: pb.RestoreSessionResponse = yield from ask(request)
     _move(session, response.session)
 
 
-def fork(session: SessionRecord) -> Procedure[SessionInfo]:
+def fork(ask: Ask, session: BaseSession) -> Procedure[SessionInfo]:
     """A new session with the state of this one."""
-    response: pb.ForkSessionResponse = yield pb.ForkSessionRequest(session_id=session.id)
+    response: pb.ForkSessionResponse = yield from ask(pb.ForkSessionRequest(session_id=session.id))
     return session_from(response.session)
 
 
-def describe(session: SessionRecord) -> Procedure[SessionInfo]:
+def describe(ask: Ask, session: BaseSession) -> Procedure[SessionInfo]:
     """The session as the server has it; `next_step` is set to the server's."""
-    response: pb.GetSessionResponse = yield pb.GetSessionRequest(session_id=session.id)
+    response: pb.GetSessionResponse = yield from ask(pb.GetSessionRequest(session_id=session.id))
     _move(session, response.session)
     return session_from(response.session)
 
 
-def read_memory(session: SessionRecord) -> Procedure[Memory]:
+def read_memory(ask: Ask, session: BaseSession) -> Procedure[Memory]:
     """The session's memory and weightings."""
-    response: pb.ReadMemoryResponse = yield pb.ReadMemoryRequest(session_id=session.id)
+    response: pb.ReadMemoryResponse = yield from ask(pb.ReadMemoryRequest(session_id=session.id))
     return memory_from(response)
 
 
-def delete(session: SessionRecord) -> Procedure[None]:
+def delete(ask: Ask, session: BaseSession) -> Procedure[None]:
     """Closes the session."""
-    yield pb.DeleteSessionRequest(session_id=session.id)
+    yield from ask(pb.DeleteSessionRequest(session_id=session.id))
 
 
-def _move(session: SessionRecord, message: pb.Session) -> None:
+def _move(session: BaseSession, message: pb.Session) -> None:
     session.next_step = message.next_step
     session.durable_step = message.durable_step
 
 
 def _with_model(
-    message: pb.Session, known: dict[str, Model]
+    ask: Ask, message: pb.Session, known: dict[str, Model]
 ) -> Procedure[tuple[Model, SessionInfo]]:
     # By hash and not by name: sessions stay on their version when the model gets another one.
     model = known.get(message.content_hash)
     if model is None:
-        model = yield from get_model(message.model, message.content_hash)
+        model = yield from get_model(ask, message.model, message.content_hash)
         known[model.content_hash] = model
     return model, session_from(message)
 
 
-def _chunk(session: SessionRecord, steps: Float32, traces: Sequence[str], top_k: int) -> pb.Chunk:
+def _chunk(session: BaseSession, steps: Float32, traces: Sequence[str], top_k: int) -> pb.Chunk:
     chunk = pb.Chunk(
         session_id=session.id, first_step=session.next_step, inputs=encode_floats(steps)
     )

@@ -40,7 +40,7 @@ class Resume:
 
     def backoff_seconds(self, failures: int, share: float) -> float:
         """
-        The pause after so many failures in a row, at least 1.
+        The pause after `failures` failures in a row, at least 1.
 
         Full jitter: `share`, drawn evenly from 0 to 1, of the longest pause; clients that were
         interrupted together come back apart.

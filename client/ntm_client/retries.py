@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from google.protobuf.message import Message
 from grpc import StatusCode
@@ -23,10 +23,8 @@ from ntm_client.errors import (
     Unavailable,
     Unreachable,
 )
-from ntm_client.procedures import Attempt, Procedure
+from ntm_client.procedures import Ask, Attempt, Procedure, once
 from ntm_client.resume import Resume
-
-T = TypeVar("T")
 
 ONCE = (pb.ForkSessionRequest,)
 """Requests that open a session each time that they are made: they say no id for it."""
@@ -55,11 +53,8 @@ class Retries:
         """For a request that has not failed yet."""
         return Outage(self)
 
-    def carry(self, procedure: Procedure[T]) -> Procedure[T]:
-        """The procedure, with each of its requests tried again where that helps."""
-        return carried(procedure, self._answer)
-
-    def _answer(self, request: Message) -> Procedure[Any]:
+    def ask(self, request: Message) -> Procedure[Any]:
+        """The response to a request, which is tried again where that helps."""
         outage = self.outage()
         while True:
             try:
@@ -71,11 +66,15 @@ class Retries:
                 return response
 
 
+def ask_with(retries: Retries | None) -> Ask:
+    """How requests are made that are for no session yet: tried again where that helps, or once."""
+    return retries.ask if retries else once
+
+
 class Outage:
     """What went wrong with one request so far, and when it is tried next."""
 
     def __init__(self, retries: Retries) -> None:
-        """Nothing went wrong."""
         self.last: NtmClientError | None = None
         """What went wrong last."""
         self.failures = 0
@@ -134,19 +133,6 @@ class Outage:
         # The session was opened on that version, so some replica has it, or will have it again.
         passing = Unavailable | TimedOut | SessionMoved | ModelVersionUnknown
         return isinstance(error, passing)
-
-
-def carried(procedure: Procedure[T], answer: Callable[[Message], Procedure[Any]]) -> Procedure[T]:
-    """The procedure, with each of its requests answered by another one."""
-    try:
-        wanted = next(procedure)
-        while True:
-            assert isinstance(wanted, Message), "a procedure that is carried carries none"
-            response = yield from answer(wanted)
-            wanted = procedure.send(response)
-    except StopIteration as returned:
-        result: T = returned.value
-        return result
 
 
 def _is_refusal(error: NtmClientError) -> bool:

@@ -11,11 +11,12 @@ from google.protobuf.message import Message
 from ntm.v1 import ntm_pb2 as pb
 from ntm.v1.ntm_pb2_grpc import NtmServiceStub
 from ntm_client import procedures
-from ntm_client.async_session import AsyncSession, Caller, carry
+from ntm_client.async_session import AsyncSession, Caller, run
 from ntm_client.connection import Authorization, route
 from ntm_client.errors import StreamClosed
 from ntm_client.operations import Operations
-from ntm_client.records import Durability, Model
+from ntm_client.retries import ask_with
+from ntm_client.values import Durability, Model
 
 
 class RoutingCaller(Caller, Protocol):
@@ -67,15 +68,14 @@ class Stream:
         content_hash: str = "",
     ) -> AsyncSession:
         """Open a session as `AsyncClient.create_session` does, and step it on this stream."""
-        opening = procedures.create_session(
-            model, locations, idle_timeout, checkpoint, durability, content_hash, self._models
-        )
-        return AsyncSession(self, *await carry(self, opening))
+        how = (locations, idle_timeout, checkpoint, durability, content_hash)
+        opening = procedures.create_session(ask_with(self.retries), model, *how, self._models)
+        return AsyncSession(self, *await run(self, opening))
 
     async def session(self, session_id: str) -> AsyncSession:
         """The session of that id, wherever it was opened, to be stepped on this stream."""
-        finding = procedures.find_session(session_id, self._models)
-        return AsyncSession(self, *await carry(self, finding))
+        finding = procedures.find_session(ask_with(self.retries), session_id, self._models)
+        return AsyncSession(self, *await run(self, finding))
 
     async def call(self, request: Message, timeout_seconds: float) -> Message:
         """Open, step and close on the stream; any other request travels as a call of its own."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from ntm_client import AsyncClient, NtmClientError
 from ntm_client.aio import AsyncSession
-from ntm_client.records import Float32, Model
+from ntm_client.values import Float32, Model
 
 WAVE_SECONDS = 90.0
 """The period of the waves in which the load rises and falls."""

@@ -26,7 +26,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from ntm.v1 import ntm_pb2 as pb
 from ntm.v1.ntm_pb2_grpc import NtmServiceServicer, add_NtmServiceServicer_to_server
-from ntm_client.records import Float32
+from ntm_client.values import Float32
 from tests.support.fake_session import FakeSession, key
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ import pytest
 
 from ntm_client import CheckpointDamaged, Client
 from ntm_client.checkpoint import decode, encode
-from ntm_client.records import Float32
+from ntm_client.values import Float32
 
 
 def bits(steps: int, seed: int = 0) -> Float32:

@@ -13,7 +13,7 @@ from matplotlib.image import imread
 from ntm_lab.cli import main
 from ntm_lab.recordings.files import load
 from ntm_lab.recordings.recording import ADD_VECTOR, ERASE_VECTOR, WRITE_WEIGHTING
-from ntm_tasks import TASKS
+from ntm_tasks.registry import PAPER
 from service.settings import Settings
 from tests.conftest import Running, serving
 from tests.support.served import MODELS
@@ -37,7 +37,7 @@ async def trace(running: Running, *arguments: str) -> int:
 
 
 @pytest.mark.parametrize("controller", ["ntm-ff", "ntm-lstm"])
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", PAPER)
 async def test_what_is_recorded_explains_the_memory(
     running: Running, tmp_path: Path, task: str, controller: str
 ) -> None:
@@ -58,7 +58,7 @@ async def test_what_is_recorded_explains_the_memory(
     np.testing.assert_array_equal(made.after.write_weightings, made.traces[WRITE_WEIGHTING][-1])
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", PAPER)
 async def test_every_task_is_drawn(running: Running, tmp_path: Path, task: str) -> None:
     """Of a network with heads and of one without, as PNG, as SVG and as a page."""
     begins = {"png": b"\x89PNG", "svg": b"<?xml", "html": b"<!doctype html>"}

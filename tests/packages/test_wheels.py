@@ -71,7 +71,6 @@ class Environment:
     """A virtual environment without pip, of this Python."""
 
     def __init__(self, folder: Path) -> None:
-        """Make it, empty."""
         self.folder = folder
         run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder.parent)
         self.scripts = folder / ("Scripts" if os.name == "nt" else "bin")

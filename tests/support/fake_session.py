@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ntm.v1 import ntm_pb2 as pb
-from ntm_client.records import Float32
+from ntm_client.values import Float32
 
 
 @dataclass

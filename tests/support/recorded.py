@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ntm_client.records import Float32, Memory, Model, StateTensor, TraceTensor
+from ntm_client.values import Float32, Memory, Model, StateTensor, TraceTensor
 from ntm_lab.recordings.recording import Recording
 
 WIDTH = 5

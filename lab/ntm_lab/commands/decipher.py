@@ -69,11 +69,10 @@ def decipher(
         loaded = [load(path) for path in recordings]
         _show(decipher_recordings(loaded), lambda: loaded[0], files)
         return
-    with server.connect() as client, Console(stderr=True).status("deciphering") as progress:
-        ask = partial(report_on, client, sequences=sequences, locations=locations, seed=seed)
+    with server.connect() as client:
+        ask = partial(_report, client, sequences=sequences, locations=locations, seed=seed)
         if model is not None:
             report = ask(model)
-            progress.stop()
             _show(report, lambda: _recording(client, report), files)
             return
         assert all is not None
@@ -82,10 +81,17 @@ def decipher(
         for each in client.models():
             folder = all / each.name
             if folder.is_dir():
-                progress.update(f"deciphering {each.name}")
                 report = ask(each.name)
                 (folder / PROGRAM_NAME).write_text(as_markdown(report), encoding="utf-8")
                 print(f"{each.name}: {report.verdict}", flush=True)
+
+
+def _report(
+    client: Client, model: str, *, sequences: int, locations: int | None, seed: int
+) -> Report:
+    # Nothing is printed meanwhile: rich would lead it to standard error, where the progress is.
+    with Console(stderr=True).status(f"deciphering {model}"):
+        return report_on(client, model, sequences=sequences, locations=locations, seed=seed)
 
 
 def _recording(client: Client, report: Report) -> Recording:

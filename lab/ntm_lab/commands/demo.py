@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ntm_lab.commands.options import LOCAL, Locations, Positive, Server
 from ntm_lab.pictures import figure
-from ntm_lab.pictures.recording import recording_picture
+from ntm_lab.pictures.characters import recording_picture
 from ntm_lab.pictures.terminal import Terminal, bits_picture
 from ntm_lab.recordings.recording import Recording, record_task
 from ntm_tasks import TaskSequence

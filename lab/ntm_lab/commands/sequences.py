@@ -10,7 +10,7 @@ from typing import BinaryIO, Literal, Protocol, get_args
 
 import numpy as np
 
-from ntm_client.records import Float32
+from ntm_client.values import Float32
 
 Format = Literal["csv", "jsonl", "npy"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -31,7 +31,7 @@ class Writer(Protocol):
 
 
 def format_of(path: str, default: Format) -> Format:
-    """The format that the ending of a file's name tells, or else the default."""
+    """The format of a file by the ending of its name, else the default."""
     ending = PurePath(path).suffix.removeprefix(".")
     return next((each for each in FORMATS if each == ending), default)
 
@@ -73,7 +73,6 @@ class LineWriter:
     """Writes one line for each step, at once; each value reads back as the same float32."""
 
     def __init__(self, file: BinaryIO, layout: str) -> None:
-        """Write csv or jsonl to a file open for writing."""
         self._file = file
         self._template = "[{}]\n" if layout == "jsonl" else "{}\n"
         self._separator = ", " if layout == "jsonl" else ","
@@ -93,7 +92,6 @@ class NpyWriter:
     """Writes one array when it is closed, for its header holds the number of steps."""
 
     def __init__(self, file: BinaryIO) -> None:
-        """Write to a file open for writing."""
         self._file = file
         self._steps: list[Float32] = []
 

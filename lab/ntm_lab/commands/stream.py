@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from ntm_client.blocking import Session
 from ntm_client.errors import InvalidRequest
-from ntm_client.records import Durability, Policy
+from ntm_client.values import Durability, Policy
 from ntm_lab.commands.options import LOCAL, Locations, Positive, Server
 from ntm_lab.commands.sequences import Format, format_of, read, writer
 

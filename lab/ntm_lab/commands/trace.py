@@ -10,11 +10,11 @@ import numpy as np
 from cyclopts import Parameter
 
 from ntm_client.errors import InvalidRequest
-from ntm_client.records import Float32, Model
+from ntm_client.values import Float32, Model
 from ntm_lab.commands.options import AT_LEAST_1, LOCAL, Locations, Server
 from ntm_lab.commands.sequences import SequenceError, format_of, read
 from ntm_lab.pictures import figure, page
-from ntm_lab.pictures.recording import recording_picture
+from ntm_lab.pictures.characters import recording_picture
 from ntm_lab.pictures.terminal import Terminal
 from ntm_lab.recordings import files
 from ntm_lab.recordings.recording import record, record_task

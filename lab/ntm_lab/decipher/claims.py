@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ntm_client.records import Float32
+from ntm_client.values import Float32
 from ntm_lab.decipher.measures import (
     DELAYS,
     Heads,
@@ -166,7 +166,7 @@ def context_information(heads: Sequence[Heads]) -> Measure:
     values, baseline = {}, {}
     for name, places in each_head(heads):
         for delay in DELAYS:
-            # The context of so many steps ago.
+            # The context of `delay` steps ago.
             known = np.concatenate([each[: len(each) - delay] for each in contexts])
             place = np.concatenate([each[CONTEXT_BITS - 1 + delay :] for each in places])
             label = f"{name}, context of the step before" if delay else name

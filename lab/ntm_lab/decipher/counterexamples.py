@@ -14,7 +14,7 @@ from itertools import product
 
 import numpy as np
 
-from ntm_client.records import Float32
+from ntm_client.values import Float32
 from ntm_lab.decipher.machine import Machine
 from ntm_lab.decipher.program import Program
 from ntm_lab.decipher.samples import Network, of_size
@@ -27,7 +27,7 @@ RANDOM = 4
 """Sequences of each size with contents as they are drawn."""
 
 SMALLER = 4
-"""What is said of the memory's size is tested at a memory so many times smaller."""
+"""A claim about the memory's size is tested at a memory this many times smaller as well."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Ring:
     size: Size | None
     """The smallest size at which it does; None if there is none up to the counter-example's."""
     network_too: bool
-    """Whether the network with so many locations leaves the tape's program there, and not before:
+    """Whether the network with that many locations leaves the tape's program there, and not before:
     at that size it disagrees, and at the one below it agrees."""
 
 

@@ -16,7 +16,7 @@ NOTHING = -1
 """Instead of a step: what is stored, or was read, is no input."""
 
 LATEST_COPY = 4
-"""In a phase of answers, single writes are looked for in so many first steps."""
+"""In a phase of answers, single writes are looked for in this many first steps."""
 
 ALIKE = 0.005
 """Data paths whose scores differ by less may each be the right one."""
@@ -78,7 +78,7 @@ def find_dataflows(trials: Sequence[Trial], phases: Phases) -> list[Dataflow]:
 
 def origins(trial: Trial, flow: Dataflow, delay: int) -> Integers:
     """
-    [T]: which step's input is what was read so many steps ago, 0 or 1, or `NOTHING`.
+    [T]: the step whose input is what was read `delay` steps ago, or `NOTHING`.
 
     Follows the heads' traced locations, whatever their focus.
     """

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from ntm_client import checkpoint
 from ntm_client.blocking import Session
 from ntm_client.checkpoint import Checkpoint
-from ntm_client.records import Float32
+from ntm_client.values import Float32
 from ntm_lab.decipher.samples import Network
 from ntm_lab.recordings.contents import write
 from ntm_tasks import TaskSequence

@@ -52,7 +52,7 @@ def induce(recordings: Sequence[Recording]) -> Candidate:
     Find the program that a network runs, from recordings of sequences of mixed sizes.
 
     At least `HELD_OUT` of them; some 128, of all sizes in which the program is to hold, do well.
-    The recordings tell everything: neither the task's name nor its targets are looked at.
+    Only the recordings are used, neither the task's name nor its targets.
 
     Raises:
         InvalidRequest: a recording lacks a trace that this needs.

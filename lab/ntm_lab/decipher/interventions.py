@@ -16,7 +16,7 @@ import numpy as np
 
 from ntm_client import checkpoint
 from ntm_client.blocking import Session
-from ntm_client.records import Float32
+from ntm_client.values import Float32
 from ntm_lab.decipher.machine import Machine
 from ntm_lab.decipher.program import Program
 from ntm_lab.decipher.samples import Network

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ntm_client.records import Float32
+from ntm_client.values import Float32
 from ntm_lab.decipher.dataflow import Dataflow, origins
 from ntm_lab.decipher.program import Place
 from ntm_lab.decipher.rules import UNKNOWN

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ntm_client.records import Float32
+from ntm_client.values import Float32
 from ntm_lab.decipher.listing import executed_lines, listing
 from ntm_lab.decipher.phases import Clock, Moment
 from ntm_lab.decipher.program import Condition, Move, Phase, Place, Program, Rule

@@ -12,7 +12,7 @@ from ntm_lab.decipher.program import Marker
 from ntm_lab.decipher.trial import Trial
 
 LATEST = 2
-"""A marker may come so many steps after the last round."""
+"""The most steps from the last round to a marker."""
 
 AGREEING = 0.9
 """A count is believed that holds in this part of the trials; a network may err in the others."""

@@ -10,7 +10,7 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
-from ntm_client.records import Float32
+from ntm_client.values import Float32
 from ntm_lab.recordings.instructions import Instruction, instructions
 from ntm_lab.recordings.recording import READ_WEIGHTING, WRITE_WEIGHTING, Recording
 
@@ -143,7 +143,7 @@ def each_head(heads: Sequence[Heads]) -> Iterator[tuple[str, list[Places]]]:
 
 
 def mutual_information(one: npt.ArrayLike, other: npt.ArrayLike) -> float:
-    """Bits that two sequences of whole numbers, of the same length, tell of each other."""
+    """The mutual information of two equally long sequences of whole numbers, in bits."""
     _, one_index = np.unique(one, return_inverse=True)
     _, other_index = np.unique(other, return_inverse=True)
     joint = np.zeros((one_index.max() + 1, other_index.max() + 1))

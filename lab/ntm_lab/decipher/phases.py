@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ntm_client.records import Float32
+from ntm_client.values import Float32
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,6 @@ class Clock:
     """Tells the phase of each step from the inputs up to it."""
 
     def __init__(self, phases: Phases) -> None:
-        """Start before the first step."""
         self._phases = phases
         self._moment: Moment | None = None
 

@@ -25,7 +25,7 @@ class Place:
     """Locations after it; with `rank`, steps."""
 
     def after(self, locations: int) -> Place:
-        """The place so many locations after this one."""
+        """The place that many locations after this one."""
         return replace(self, offset=self.offset + locations)
 
 
@@ -34,7 +34,7 @@ class Condition:
     """
     What has to hold for a rule.
 
-    `step`: it is that step of the phase, the flag's own being 0. `length`: `phase` had so many
+    `step`: it is that step of the phase, the flag's own being 0. `length`: `phase` had this many
     steps. `at`: the head is at `place`, before it moves.
     """
 

@@ -19,10 +19,10 @@ STRAYING = 0.01
 """What is left out may move the program's heads from the network's in this part of the steps."""
 
 WORTH = 2
-"""A rule is added only if it mends so many trials: the network itself may err in one."""
+"""The fewest trials that a new rule has to mend: the network itself may err in one."""
 
 SCREENED = 4
-"""A rule that might mend something is tried on so many of the trials that go wrong, then on all."""
+"""A rule is tried on this many of the trials that go wrong, and if it mends one, on all."""
 
 MENDING_REACH = 1
 """Rules that are added shift so far, or go so far from a place."""
@@ -42,8 +42,8 @@ def anchored(program: Program, trials: Sequence[Trial], heads: Sequence[Watched]
     """
     The program with its write head put where the network's is in most steps.
 
-    A head may be spread in the first steps; it is then where it comes to be at one place that
-    tells where the program has to begin.
+    A head may be spread in the first steps; the place where it is focused later
+    shows where the program has to begin.
     """
     (write,) = (head for head in heads if head.kind == "write")
     offsets: Counter[int] = Counter()

@@ -18,7 +18,7 @@ import numpy as np
 
 from ntm_client.blocking import Client
 from ntm_client.errors import InvalidRequest
-from ntm_client.records import Model
+from ntm_client.values import Model
 from ntm_lab.decipher.agreement import Agreement, agree
 from ntm_lab.decipher.claims import measures
 from ntm_lab.decipher.counterexamples import Search, search
@@ -37,7 +37,7 @@ RECORDINGS = 128
 
 EXPLAINED_SEQUENCES = 0.9
 """
-A program is told as found if it explains at least so many of the fresh sequences to the last bit.
+A program counts as found if it explains at least this share of the fresh sequences in every bit.
 
 0 is what the best constant answer explains and 1 all. A program that is wrong in one sequence out
 of ten or more leaves out something that the network does; it is told as what it is, a part. And
@@ -52,12 +52,12 @@ HARD_STEPS = 4000
 """Steps with hard heads, of which each takes several calls: fewer sequences where they are long."""
 
 LONGER_PART = 20
-"""Of the number of sequences in range, one part in so many is run at each of the longer sizes."""
+"""At each of the longer sizes, the number of sequences in range divided by this is run."""
 
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What was found of a network. Where it was not asked itself, only recordings tell of it."""
+    """What was found of a network. Without a server it rests on recordings alone."""
 
     model: Model
     locations: int
@@ -186,7 +186,7 @@ def decipher_recordings(recordings: Sequence[Recording]) -> Report:
     if len(kinds) != 1:
         raise InvalidRequest(f"the recordings are of {len(kinds)} models or memory sizes, not one")
     if len(recordings) < HELD_OUT:
-        raise InvalidRequest(f"{len(recordings)} recordings are too few; at least {HELD_OUT} tell")
+        raise InvalidRequest(f"{len(recordings)} recordings are too few; give at least {HELD_OUT}")
     first = recordings[0]
     return Report(
         first.model,

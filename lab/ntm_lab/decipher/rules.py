@@ -15,10 +15,10 @@ UNKNOWN = -1
 """Instead of a location: the head was spread, or the place is nowhere."""
 
 FIRST_STEPS = 4
-"""Rules may name so many first steps of a phase; with more, a list could recite what it saw."""
+"""The first steps of a phase that rules may name; with more, a list could recite what it saw."""
 
 SHORT = 2
-"""Rules may name phases of up to so many steps, for which a network may have a way of its own."""
+"""The longest phase that rules may name, for which a network may have a way of its own."""
 
 REACH = 4
 """Rules may name locations up to so far from a place."""

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from ntm_client.blocking import Client, Session
-from ntm_client.records import Float32, Model
+from ntm_client.values import Float32, Model
 from ntm_lab.recordings.recording import Recording, record_task
 from ntm_tasks import TASKS, Size, TaskSequence
 
@@ -44,7 +44,7 @@ class Network:
 
     @cached_property
     def model(self) -> Model:
-        """What the server tells of it."""
+        """The model as the server describes it."""
         return self.client.model(self.name)
 
     @property

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ntm_client.records import Float32
+from ntm_client.values import Float32
 
 
 class Tape:
     """What is stored where, and in which order it was written."""
 
     def __init__(self) -> None:
-        """With nothing stored."""
         self.contents: dict[int, Float32] = {}
         """By location, the input [input width] that is stored there."""
         self.written: list[int] = []

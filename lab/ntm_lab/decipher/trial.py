@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from ntm_client.records import Float32
+from ntm_client.values import Float32
 from ntm_lab.decipher.phases import Moment, Phases, moments
 from ntm_lab.recordings.contents import memory_before, trace
 from ntm_lab.recordings.instructions import MAJORITY, Instruction, instructions

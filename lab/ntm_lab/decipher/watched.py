@@ -13,14 +13,13 @@ from ntm_lab.decipher.rules import UNKNOWN, Examples, learn
 from ntm_lab.decipher.trial import Bits, Trial
 
 LATEST_RANK = 3
-"""The first by rank is looked for in so many first steps of a phase."""
+"""The first by rank is looked for in this many first steps of a phase."""
 
 
 class Watched:
     """The read head, or the write head, of a data path in some trials."""
 
     def __init__(self, trials: Sequence[Trial], flow: Dataflow, kind: str) -> None:
-        """Look at the head that the data path names."""
         head = flow.read_head if kind == "read" else flow.write_head
         self.kind = kind
         self.seen = [trial.positions(kind, head) for trial in trials]

@@ -30,7 +30,7 @@ VISIBLE_HEAD = 0.1
 
 DOTS_PER_INCH = 160
 MOST_COLUMNS, MOST_ROWS = 600, 400
-"""Of an image: there are dots for so many."""
+"""Of an image, as many as there are dots for."""
 
 # All below in inches.
 WIDTH = 10.4

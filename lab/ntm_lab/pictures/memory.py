@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ntm_client.records import Float32, Memory
+from ntm_client.values import Float32, Memory
 from ntm_lab.pictures.terminal import ASCII_SHADES, SHADES, Terminal
 from ntm_lab.recordings.window import VISIBLE_WEIGHT
 
@@ -50,7 +50,7 @@ def memory_picture(memory: Memory, terminal: Terminal) -> str:
 
 
 def _in_use(memory: Float32, weightings: Float32, most: int) -> npt.NDArray[np.intp]:
-    """The locations to show, at most so many, in order."""
+    """The locations to show, in order."""
     differs = np.abs(memory - np.median(memory, axis=0)).max(1) > CHANGED
     used = np.flatnonzero(differs | (weightings.max(0) >= VISIBLE_WEIGHT))
     if len(used) <= most:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ntm_client.records import Float32, Memory
+from ntm_client.values import Float32, Memory
 from ntm_lab.recordings.recording import (
     ADD_VECTOR,
     ERASE_VECTOR,

@@ -12,7 +12,7 @@ from typing import TextIO
 import numpy as np
 import numpy.typing as npt
 
-from ntm_client.records import Float32
+from ntm_client.values import Float32
 from ntm_lab.recordings.window import largest
 
 HALF_BLOCKS = " ▀▄█"

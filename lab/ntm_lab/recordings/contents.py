@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ntm_client.errors import InvalidRequest
-from ntm_client.records import Float32, Memory
+from ntm_client.values import Float32, Memory
 from ntm_lab.recordings.recording import ADD_VECTOR, ERASE_VECTOR, WRITE_WEIGHTING, Recording
 
 

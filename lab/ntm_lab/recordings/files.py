@@ -40,7 +40,7 @@ from zipfile import ZIP_DEFLATED, ZipFile
 import numpy as np
 import numpy.typing as npt
 
-from ntm_client.records import Float32, Memory, Model, StateTensor, TraceTensor
+from ntm_client.values import Float32, Memory, Model, StateTensor, TraceTensor
 from ntm_lab.recordings.recording import Recording
 
 T = TypeVar("T")
@@ -153,7 +153,7 @@ def _facts(archive: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
         raise RecordingError(f"{FACTS!r} names no format")
     if facts["format"] != FORMAT:
         raise RecordingError(
-            f"it has format {facts['format']}, and this client knows {FORMAT}; use the client "
+            f"it has format {facts['format']}, and this version reads {FORMAT}; use the version "
             f"that wrote it, or a later one"
         )
     return facts

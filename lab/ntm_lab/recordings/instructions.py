@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from ntm_client.records import Float32
+from ntm_client.values import Float32
 from ntm_lab.recordings.contents import contents, memory_before, trace
 from ntm_lab.recordings.recording import ADD_VECTOR, ERASE_VECTOR, Recording
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ntm_client.blocking import Session
 from ntm_client.errors import InvalidRequest
-from ntm_client.records import Float32, Memory, Model
+from ntm_client.values import Float32, Memory, Model
 from ntm_lab.recordings.window import locations_in_use
 from ntm_tasks import Size, TaskSequence
 
@@ -29,7 +29,7 @@ class Recording:
     """
 
     model: Model
-    """As the server told of it, without the list of its versions."""
+    """As the server described it, without the list of its versions."""
     locations: int
     """Memory locations of the session, N; 0 for a network without memory."""
     inputs: Float32
@@ -45,7 +45,7 @@ class Recording:
     size: Size | None = None
     """How long the task's sequence is, as the task's `size_names` say."""
     target: Float32 | None = None
-    """[T, output width]: what the task wants, 0 or 1; zeros where the mask is 0."""
+    """[T, output width]: the task's answer, 0 or 1; zeros where the mask is 0."""
     mask: Float32 | None = None
     """[T]: 1 in the steps whose output counts, else 0."""
     optimum: Float32 | None = None

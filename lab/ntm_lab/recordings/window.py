@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ntm_client.records import Float32
+from ntm_client.values import Float32
 
 VISIBLE_WEIGHT = 0.05
 MARGIN = 1

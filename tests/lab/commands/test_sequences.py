@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stnp
 
-from ntm_client.records import Float32
+from ntm_client.values import Float32
 from ntm_lab.commands.sequences import FORMATS, SequenceError, format_of, read, writer
 
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)

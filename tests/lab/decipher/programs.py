@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ntm_client.records import Float32, Memory, Model, TraceTensor
+from ntm_client.values import Float32, Memory, Model, TraceTensor
 from ntm_lab.decipher.machine import Machine
 from ntm_lab.decipher.phases import Opener, Phases
 from ntm_lab.decipher.program import Condition, Marker, Move, Phase, Place, Program, Rule, Store

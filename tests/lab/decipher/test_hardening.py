@@ -9,7 +9,7 @@ import onnxruntime as ort
 import pytest
 
 from ntm_client import Client
-from ntm_client.records import Float32
+from ntm_client.values import Float32
 from ntm_lab.decipher.hardening import WAYS, By, hard_outputs, harden
 from ntm_lab.decipher.samples import Network, Purpose, in_range, of_size
 from service.spec import METADATA_KEY, ModelSpec

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ntm_client.records import Float32
+from ntm_client.values import Float32
 from ntm_lab.decipher.listing import listing
 from ntm_lab.decipher.machine import Machine
 from tests.lab.decipher.programs import COPY, RECALL, REPEAT, SORT

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from ntm_client import Client
-from ntm_client.records import Float32
+from ntm_client.values import Float32
 from ntm_lab.decipher.claims import measures
 from ntm_lab.decipher.measures import Measure, linear_fit, mutual_information
 from ntm_lab.decipher.samples import Network, Purpose, in_range

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ntm_client.records import Float32
+from ntm_client.values import Float32
 from ntm_lab.decipher.phases import Moment, Opener, Phases, find_phases, moments
 
 

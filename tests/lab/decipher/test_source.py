@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ntm_client.records import Float32
+from ntm_client.values import Float32
 from ntm_lab.decipher.machine import Machine
 from ntm_lab.decipher.program import Program
 from ntm_lab.decipher.source import source

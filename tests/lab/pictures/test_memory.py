@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ntm_client.records import Float32, Memory
+from ntm_client.values import Float32, Memory
 from ntm_lab.pictures.memory import memory_picture
 from ntm_lab.pictures.terminal import Terminal
 

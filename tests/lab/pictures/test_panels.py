@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ntm_client.records import Float32
+from ntm_client.values import Float32
 from ntm_lab.pictures.panels import Panel, columns, memories
 from ntm_lab.recordings.recording import Recording
 from tests.support.recorded import WIDTH, recording

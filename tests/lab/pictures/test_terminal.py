@@ -7,7 +7,7 @@ import io
 import numpy as np
 import pytest
 
-from ntm_client.records import Float32
+from ntm_client.values import Float32
 from ntm_lab.pictures.terminal import Terminal, bits_picture, weighting_picture
 from ntm_lab.recordings.window import largest, locations_in_use, mean
 from tests.support.recorded import moving

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ntm_client import Client
-from ntm_client.records import ModelVersion
+from ntm_client.values import ModelVersion
 from ntm_lab.recordings.files import RecordingError, load, save
 from ntm_lab.recordings.recording import Recording, record, record_task
 from ntm_tasks import TaskSequence
@@ -110,7 +110,7 @@ def test_equal_recordings_are_equal_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("edit", "reason"),
     [
-        (lambda facts: facts.update(format=2), "format 2, and this client knows 1"),
+        (lambda facts: facts.update(format=2), "format 2, and this version reads 1"),
         (lambda facts: facts.pop("format"), "names no format"),
         (lambda facts: facts.update(steps=11), "inputs is float32 of shape"),
         (lambda facts: facts.update(steps=0), "it has 0 steps"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ntm_client import InvalidRequest
-from ntm_client.records import Float32, Memory
+from ntm_client.values import Float32, Memory
 from ntm_lab.recordings.contents import contents
 from ntm_lab.recordings.instructions import Instruction, instructions
 from ntm_lab.recordings.recording import Recording

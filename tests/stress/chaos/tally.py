@@ -9,9 +9,9 @@ import numpy as np
 from google.protobuf.message import Message
 
 from ntm_client.errors import NtmClientError, StreamBroken
-from ntm_client.records import Float32
 from ntm_client.resume import Resume
 from ntm_client.retries import Outage, Retries
+from ntm_client.values import Float32
 from tests.stress.chaos.expected import Expected
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from ntm_client import AsyncClient, Client, Durability, Resume
 from ntm_client.aio import Stream
 from ntm_client.blocking import Session
-from ntm_client.records import SessionInfo, StepResult
+from ntm_client.values import SessionInfo, StepResult
 from tests.stress.chaos.balancer import Balancer, Way
 from tests.stress.chaos.expected import Expected, Reference
 from tests.stress.chaos.tally import Tally, WatchedRetries

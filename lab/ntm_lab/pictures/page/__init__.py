@@ -17,7 +17,7 @@ from string import Template
 import numpy as np
 
 from ntm_client.errors import InvalidRequest
-from ntm_client.records import Float32
+from ntm_client.values import Float32
 from ntm_lab.decipher.listing import listing
 from ntm_lab.decipher.machine import Machine
 from ntm_lab.decipher.program import Program

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ntm_lab.pictures.recording import recording_picture
+from ntm_lab.pictures.characters import recording_picture
 from ntm_lab.pictures.terminal import Terminal
 from tests.support.recorded import recording
 

@@ -1,14 +1,9 @@
-"""
-Carries a session over the loss of a server, an answer or a connection.
-
-Like the procedures it carries, it does no I/O: it yields requests, and is sent their responses or
-has their errors thrown in.
-"""
+"""Brings a session back after the loss of a server, an answer or a connection."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any, TypeVar
+from typing import Any
 
 from google.protobuf.message import Message
 
@@ -22,25 +17,23 @@ from ntm_client.errors import (
     SessionUnknown,
     StepIndexMismatch,
 )
+from ntm_client.fencing import fenced
 from ntm_client.history import History, checks_of
-from ntm_client.procedures import Procedure, SessionRecord
-from ntm_client.retries import Outage, Retries, carried
+from ntm_client.procedures import BaseSession, Procedure
+from ntm_client.retries import Outage, Retries
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
 
-
-class Resuming:
+class Recovery:
     """
-    Keeps what a session needs to go on, and answers its requests whatever becomes of the server.
+    Keeps what a session needs to go on, and gets its requests answered although servers are lost.
 
     A session belongs to one client at a time: if another one sets it back, this one makes the steps
     that it has kept again. Calls that change the session must not overlap.
     """
 
-    def __init__(self, session: SessionRecord, retries: Retries, limits: Limits) -> None:
-        """Nothing is kept yet."""
+    def __init__(self, session: BaseSession, retries: Retries, limits: Limits) -> None:
         model, resume = session.model, retries.resume
         self._session = session
         self._retries = retries
@@ -50,18 +43,15 @@ class Resuming:
         self._first_step = session.next_step
         self._diverged: Diverged | None = None
 
-    def carry(self, procedure: Procedure[T]) -> Procedure[T]:
+    def ask(self, request: Message) -> Procedure[Any]:
         """
-        The procedure, with each of its requests answered as if nothing had been lost.
+        The response to a request of the session, as if nothing had been lost.
 
         Raises, beside what the server refuses:
             NotResumable: steps were lost whose inputs are not kept, or an answer that is not.
             Diverged: steps made again gave other outputs than the first time.
             NtmClientError: the last failure, where all attempts failed.
         """
-        return carried(procedure, self._answer)
-
-    def _answer(self, request: Message) -> Procedure[Any]:
         if self._history.end != self._session.next_step:
             self._restart(self._session.next_step)
         outage = self._retries.outage()
@@ -134,7 +124,7 @@ class Resuming:
     def _set_back(self, request: Message, outage: Outage) -> Procedure[Any]:
         """The answer to what gives the session another state; doing it twice does no harm."""
         kept = self._history
-        # If no answer comes, nobody knows which state the kept steps would be made in.
+        # Without an answer it is unknown which state the kept steps would be made in.
         self._history = History(
             kept.end, self._session.model.input_width, self._retries.resume.max_kept_bytes
         )
@@ -160,7 +150,7 @@ class Resuming:
     def _retried(self, request: Message, outage: Outage) -> Procedure[Any]:
         while True:
             try:
-                response = yield outage.attempt(request)
+                response = yield from fenced(self._session, outage.attempt(request))
             except NtmClientError as error:
                 outage.failed(error, request)
                 self._interrupted(error, outage)

@@ -18,10 +18,10 @@ from ntm.v1 import ntm_pb2 as pb
 from ntm_client import NotResumable, NtmClientError, Resume, TimedOut, Unavailable, procedures
 from ntm_client.chunks import Limits
 from ntm_client.failures import from_outcome
-from ntm_client.procedures import Attempt, Procedure, SessionRecord
-from ntm_client.records import Durability, Float32, Policy
-from ntm_client.resuming import Resuming
+from ntm_client.procedures import Attempt, BaseSession, Procedure
+from ntm_client.recovery import Recovery
 from ntm_client.retries import Retries
+from ntm_client.values import Durability, Float32, Policy
 from tests.client.fake_server import NOT_FOUND, UNAVAILABLE, FakeServer, Lost, Refused, refuse
 from tests.conftest import Clock
 
@@ -43,16 +43,16 @@ class Wire:
         self.attempts: list[Attempt] = []
         self.retries = Retries(resume, self.clock, lambda: 0.5)
         opening = procedures.create_session(
-            "sums", None, timedelta(90), b"", Durability(policy, every), "", {}
+            self.retries.ask, "sums", None, timedelta(90), b"", Durability(policy, every), "", {}
         )
-        self.session = SessionRecord(*self.run(self.retries.carry(opening)))
-        self.resuming = Resuming(self.session, self.retries, Limits(chunk_steps=5))
+        self.session = BaseSession(*self.run(opening))
+        self.recovery = Recovery(self.session, self.retries, Limits(chunk_steps=5))
 
     def step(self, inputs: Float32, chunk_steps: int = 5) -> Float32:
         """The outputs of these steps."""
         limits = Limits(chunk_steps=chunk_steps)
-        stepping = procedures.step(self.session, inputs, (), 0, limits)
-        return self.run(self.resuming.carry(stepping)).outputs
+        stepping = procedures.step(self.recovery.ask, self.session, inputs, (), 0, limits)
+        return self.run(stepping).outputs
 
     def run(self, procedure: Procedure[T]) -> T:
         """Make the calls of a procedure, each in no time."""
@@ -152,18 +152,18 @@ class Survival(RuleBasedStateMachine):
         """Checkpoints, memories and descriptions are those of the session's own step."""
         wire = self.wire
         step = len(self.given)
-        checkpoint = wire.run(wire.resuming.carry(procedures.checkpoint(wire.session)))
+        checkpoint = wire.run(procedures.checkpoint(wire.recovery.ask, wire.session))
         assert checkpoint == str(step).encode()
-        memory = wire.run(wire.resuming.carry(procedures.read_memory(wire.session)))
+        memory = wire.run(procedures.read_memory(wire.recovery.ask, wire.session))
         assert memory.next_step == step
-        assert wire.run(wire.resuming.carry(procedures.describe(wire.session))).next_step == step
+        assert wire.run(procedures.describe(wire.recovery.ask, wire.session)).next_step == step
 
     @rule()
     def reset(self) -> None:
         """Start over."""
         wire = self.wire
         wire.delayed.clear()  # one that comes after a reset would be made, and be noticed later
-        wire.run(wire.resuming.carry(procedures.reset(wire.session)))
+        wire.run(procedures.reset(wire.recovery.ask, wire.session))
         wire.delayed.clear()
         self.given.clear()
 
@@ -250,9 +250,7 @@ def test_what_is_durable_is_kept_no_longer(caplog: pytest.LogCaptureFixture) -> 
     """Room for the steps since the last durable one is enough, however long a session gets."""
     wire = Wire(Resume(max_kept_bytes=12 * 4), "asynchronous", 1)
     for index in range(19):
-        stepping = wire.resuming.carry(
-            procedures.step(wire.session, INPUTS[index], (), 0, Limits())
-        )
+        stepping = procedures.step(wire.recovery.ask, wire.session, INPUTS[index], (), 0, Limits())
         next(stepping)
         reply = pb.Reply(first_step=index, next_step=index + 1, durable_step=max(index - 2, 0))
         reply.outputs = SUMS[index].tobytes()
@@ -284,7 +282,7 @@ def test_what_exceeds_the_bound_is_not_kept(caplog: pytest.LogCaptureFixture) ->
 
     with pytest.raises(NotResumable, match=r"from step 7 on only: .*max_kept_bytes \(96\)"):
         wire.step(INPUTS[15:])
-    assert wire.run(wire.resuming.carry(procedures.describe(wire.session))).next_step == 0
+    assert wire.run(procedures.describe(wire.recovery.ask, wire.session)).next_step == 0
     assert np.array_equal(SUMS, wire.step(INPUTS))
 
 
@@ -292,13 +290,13 @@ def test_steps_of_before_the_client_came_are_not_kept() -> None:
     """A session taken up by its id can fall back to before that; the error says so."""
     wire = Wire(Resume(), "asynchronous", 16)
     wire.step(INPUTS[:5])
-    found = procedures.find_session(wire.session.id, {})
-    session = SessionRecord(*wire.run(wire.retries.carry(found)))
+    found = procedures.find_session(wire.retries.ask, wire.session.id, {})
+    session = BaseSession(*wire.run(found))
     wire.fake.lose()
-    resuming = Resuming(session, wire.retries, Limits())
-    stepping = procedures.step(session, INPUTS[5:], (), 0, Limits())
+    recovery = Recovery(session, wire.retries, Limits())
+    stepping = procedures.step(recovery.ask, session, INPUTS[5:], (), 0, Limits())
     with pytest.raises(NotResumable, match="before this client took the session up"):
-        wire.run(resuming.carry(stepping))
+        wire.run(stepping)
 
 
 def test_an_answer_that_the_server_has_no_more() -> None:
@@ -324,7 +322,7 @@ def test_steps_made_again_must_give_the_same_bits(check: bool) -> None:
             with pytest.raises(NtmClientError, match="step 3 gave other outputs") as raised:
                 wire.step(INPUTS[10:])
         assert raised.value.reason == "DIVERGED"
-        wire.run(wire.resuming.carry(procedures.reset(wire.session)))
+        wire.run(procedures.reset(wire.recovery.ask, wire.session))
         assert np.array_equal(SUMS, wire.step(INPUTS))
     else:
         assert len(wire.step(INPUTS[10:])) == 10
@@ -345,13 +343,13 @@ def test_a_fork_is_made_at_the_right_step() -> None:
     wire = Wire(Resume(), "asynchronous", 16)
     wire.step(INPUTS[:10])
     wire.fake.lose()
-    info = wire.run(wire.resuming.carry(procedures.fork(wire.session)))
+    info = wire.run(procedures.fork(wire.recovery.ask, wire.session))
 
     assert info.next_step == 10
     assert set(wire.fake.sessions) == {wire.session.id, info.id}
     wire.faults.append("after")
     with pytest.raises(Unavailable, match="the connection was lost"):
-        wire.run(wire.resuming.carry(procedures.fork(wire.session)))
+        wire.run(procedures.fork(wire.recovery.ask, wire.session))
 
 
 def test_a_refused_restore_keeps_what_is_kept() -> None:
@@ -359,10 +357,10 @@ def test_a_refused_restore_keeps_what_is_kept() -> None:
     wire = Wire(Resume(), "asynchronous", 16)
     wire.step(INPUTS[:10])
     with pytest.raises(NtmClientError, match="damaged"):
-        wire.run(wire.resuming.carry(procedures.restore(wire.session, b"")))
+        wire.run(procedures.restore(wire.recovery.ask, wire.session, b""))
     wire.fake.lose()
     assert np.array_equal(SUMS[10:15], wire.step(INPUTS[10:15]))
-    wire.run(wire.resuming.carry(procedures.restore(wire.session, b"4")))
+    wire.run(procedures.restore(wire.recovery.ask, wire.session, b"4"))
     wire.faults.append("die")
 
     assert np.array_equal(SUMS[4:], wire.step(INPUTS[4:]))

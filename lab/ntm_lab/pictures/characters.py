@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ntm_client.records import Float32
+from ntm_client.values import Float32
 from ntm_lab.pictures.memory import memory_picture
 from ntm_lab.pictures.terminal import Terminal, weighting_picture
 from ntm_lab.recordings.recording import (
