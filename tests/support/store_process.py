@@ -2,8 +2,8 @@
 `python -m tests.support.store_process`: a process that uses a store until it is killed or done.
 
     write STORE SYNC        saves all sessions again and again, a line for each batch that is kept
-    race STORE SYNC SEED    prints `ready`, waits for a line, claims and saves the sessions in random
-                            turns, then prints what it did
+    race STORE SYNC SEED    prints `ready`, waits for a line, claims and saves the sessions in
+                            random turns, then prints what it did
 """
 
 from __future__ import annotations

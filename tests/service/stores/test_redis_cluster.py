@@ -189,9 +189,7 @@ async def test_a_failure_at_the_moment_of_a_cancellation_does_not_undo_it(
     """Neither the store's own, when the time is over, nor its caller's: a save ends then."""
     entered = asyncio.Event()
 
-    async def fails_instead(
-        self: RedisStore, *arguments: object, **options: object
-    ) -> list[object]:
+    async def fails_instead(*arguments: object) -> list[object]:
         entered.set()
         with suppress(asyncio.CancelledError):
             await asyncio.sleep(60)
