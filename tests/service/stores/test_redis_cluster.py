@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
+from redis import exceptions
 
 from service.settings import Settings
 from service.stores.base import Saved, StoreUnavailable, name_of
 from service.stores.opening import open_store
 from service.stores.redis_store import PREFIX, RedisStore
-from tests.support.valkey import Cluster, Valkey
-
-SPARE_SECONDS = 5.0
-"""For a machine that does much else."""
+from tests.support.valkey import SPARE_SECONDS, Cluster, Valkey
 
 BATCH = [Saved(f"session {number}", 1, b"%d" % number * 1_000, 60.0) for number in range(50)]
 
@@ -33,10 +32,20 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 async def store(cluster: Cluster) -> AsyncIterator[RedisStore]:
     """A store that knows one of the nodes, as a setting names it."""
     url = cluster.url.replace("redis://", "valkey-cluster://")
-    opened = open_store(Settings(store=url, store_timeout_seconds=30.0))
-    assert isinstance(opened, RedisStore)
-    yield opened
-    await opened.close()
+    found = open_store(Settings(store=url, store_timeout_seconds=30.0))
+    assert isinstance(found, RedisStore)
+    yield found
+    await found.close()
+
+
+@asynccontextmanager
+async def opened(url: str, timeout_seconds: float) -> AsyncIterator[RedisStore]:
+    """A store that is closed at the end, whatever happens."""
+    store = RedisStore(url, is_cluster=True, timeout_seconds=timeout_seconds)
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 def home(cluster: Cluster, session_id: str) -> Valkey:
@@ -141,46 +150,70 @@ async def test_sessions_of_other_nodes_go_on_while_one_is_gone(
 ) -> None:
     """Those of the node itself are told in time, and come back with it."""
     gone = cluster.nodes[0]
-    store = RedisStore(cluster.nodes[1].url, is_cluster=True, timeout_seconds=1.0)
     at_home = [each for each in BATCH if home(cluster, each.session_id) is gone]
     others = [each for each in BATCH if each not in at_home]
-    await until_kept(store, BATCH)
-    gone.stop()
-    for _ in range(3):
-        began = time.monotonic()
-        with pytest.raises(StoreUnavailable):
-            await store.save(at_home)
-        assert time.monotonic() - began < 1.0 + SPARE_SECONDS
-        await until_kept(store, others)
-    gone.start()
-    await until_kept(store, BATCH)
-    await store.close()
+    async with opened(cluster.nodes[1].url, timeout_seconds=1.0) as store:
+        await until_kept(store, BATCH)
+        gone.stop()
+        for _ in range(3):
+            began = time.monotonic()
+            with pytest.raises(StoreUnavailable):
+                await store.save(at_home)
+            assert time.monotonic() - began < 1.0 + SPARE_SECONDS
+            await until_kept(store, others)
+        gone.start()
+        await until_kept(store, BATCH)
 
 
 async def test_a_node_that_hangs_is_told_in_time(cluster: Cluster) -> None:
     """When it goes on, no answer to what was given up is taken for another's."""
-    store = RedisStore(cluster.url, is_cluster=True, timeout_seconds=3.0)
-    await until_kept(store, BATCH)
-    with home(cluster, BATCH[0].session_id).paused():
-        began = time.monotonic()
-        failed = await asyncio.gather(
-            *(store.save(BATCH) for _ in range(20)), return_exceptions=True
-        )
-        assert time.monotonic() - began < 3.0 + SPARE_SECONDS
-        assert all(isinstance(each, StoreUnavailable) for each in failed)
+    async with opened(cluster.url, timeout_seconds=3.0) as store:
+        await until_kept(store, BATCH)
+        with home(cluster, BATCH[0].session_id).paused():
+            began = time.monotonic()
+            failed = await asyncio.gather(
+                *(store.save(BATCH) for _ in range(20)), return_exceptions=True
+            )
+            assert time.monotonic() - began < 3.0 + SPARE_SECONDS
+            assert all(isinstance(each, StoreUnavailable) for each in failed)
 
-    await until_kept(store, BATCH)
-    for batch in (BATCH[:25], BATCH[25:]):  # few enough at once for the time that there is
-        claims = await asyncio.gather(*(store.claim(each.session_id) for each in batch))
-        assert [record for _, record in filter(None, claims)] == [each.record for each in batch]
-    await store.close()
+        await until_kept(store, BATCH)
+        for batch in (BATCH[:25], BATCH[25:]):  # few enough at once for the time that there is
+            claims = await asyncio.gather(*(store.claim(each.session_id) for each in batch))
+            assert [record for _, record in filter(None, claims)] == [each.record for each in batch]
+
+
+async def test_a_failure_at_the_moment_of_a_cancellation_does_not_undo_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neither the store's own, when the time is over, nor its caller's: a save ends then."""
+    entered = asyncio.Event()
+
+    async def fails_instead(*arguments: object) -> list[object]:
+        entered.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        raise exceptions.ConnectionError("a node is gone")
+
+    monkeypatch.setattr(RedisStore, "_call", fails_instead)
+    async with opened("redis://127.0.0.1:1", timeout_seconds=0.05) as store:
+        with pytest.raises(StoreUnavailable, match="a node is gone"):
+            await store.save(BATCH)
+    entered.clear()
+    async with opened("redis://127.0.0.1:1", timeout_seconds=60.0) as store:
+        saving = asyncio.create_task(store.save(BATCH))
+        await entered.wait()
+        saving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await saving
 
 
 async def test_a_server_that_is_no_cluster_is_told(tmp_path: Path) -> None:
     """With what it lacks."""
     server = Valkey(tmp_path)
-    store = RedisStore(server.url, is_cluster=True, timeout_seconds=3.0)
-    with pytest.raises(StoreUnavailable, match="Cluster mode is not enabled on this node"):
-        await store.save(BATCH)
-    await store.close()
-    server.stop()
+    try:
+        async with opened(server.url, timeout_seconds=3.0) as store:
+            with pytest.raises(StoreUnavailable, match="Cluster mode is not enabled on this node"):
+                await store.save(BATCH)
+    finally:
+        server.stop()
