@@ -34,7 +34,6 @@ class ServedStep(nn.Module):
     """The step with a flat signature, as the graph has it."""
 
     def __init__(self, network: Network) -> None:
-        """Wrap a network."""
         super().__init__()
         self.network = network
 

@@ -73,7 +73,6 @@ class _Unrolled(torch.autograd.Function):
     def forward(
         ctx: Any, layout: _Layout, arena: Arena, inputs: Tensor, *tensors: Tensor
     ) -> Tensor:
-        """Make all steps."""
         ctx.tape = _Tape(layout, arena, inputs, tensors)
         features: Tensor = ctx.tape.features
         return features
@@ -91,7 +90,6 @@ class _Tape:
     def __init__(
         self, layout: _Layout, arena: Arena, inputs: Tensor, tensors: tuple[Tensor, ...]
     ) -> None:
-        """Make all steps."""
         self.layout = layout
         self.arena = arena
         self.steps, self.batch, self.input_width = inputs.shape
@@ -134,7 +132,6 @@ class _Tape:
             self._step(t, biases)
 
     def _step(self, t: int, biases: list[Tensor]) -> None:
-        """Make step `t`."""
         for layer, width in enumerate(self.lower):
             seen, above = self.seen[layer], self.above[layer][t]
             weight, bias = self.weights[layer], biases[layer]

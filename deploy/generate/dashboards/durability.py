@@ -68,7 +68,6 @@ def durability() -> Iterator[Panel]:
 
 
 def awake_and_asleep() -> Panel:
-    """Return the panel of open sessions by place."""
     return lines(
         "Awake and asleep",
         "Open sessions: awake, with state in a slab, or asleep in the store.",
@@ -90,7 +89,6 @@ def not_durable() -> Panel:
 
 
 def store_time() -> Panel:
-    """Return the panel of the time of store operations."""
     return lines(
         "Time of the store",
         "Median and 99th percentile of the time of store operations, by operation.",
@@ -106,7 +104,6 @@ def store_time() -> Panel:
 
 
 def store_errors() -> Panel:
-    """Return the panel of failed store operations."""
     return lines(
         "Store errors",
         "Store operations a second that failed or timed out, by operation.",

@@ -21,7 +21,6 @@ from deploy.generate.objectives import FAST_SECONDS
 
 
 def model() -> Dashboard:
-    """Return the dashboard."""
     return dashboard(
         "model",
         "One model on all replicas: its versions, speed, runs, sessions and traces.",
@@ -36,7 +35,6 @@ def model() -> Dashboard:
 
 
 def served() -> Iterator[Panel]:
-    """Versions and providers."""
     yield rows(
         "Loaded",
         "Content hash and provider of each loaded version. Old ones stay while they have sessions.",
@@ -60,7 +58,6 @@ def served() -> Iterator[Panel]:
 
 
 def speed() -> Iterator[Panel]:
-    """Rates and times of steps."""
     yield lines(
         "Steps",
         "Steps a second: all steps, and steps with traces.",
@@ -98,7 +95,6 @@ def speed() -> Iterator[Panel]:
 
 
 def runs() -> Iterator[Panel]:
-    """Runs and batches."""
     yield lines(
         "Ticks",
         "Runs of the network a second, each over a batch, by replica.",
@@ -142,7 +138,6 @@ def runs() -> Iterator[Panel]:
 
 
 def sessions() -> Iterator[Panel]:
-    """Sessions and traces."""
     yield lines(
         "Open sessions",
         "Open sessions, awake or asleep, by replica.",

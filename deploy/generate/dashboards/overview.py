@@ -45,7 +45,6 @@ def overview() -> Dashboard:
 
 
 def now() -> Iterator[Panel]:
-    """Current values."""
     yield number(
         "Replicas serving",
         "Replicas that report SERVING, among those that Prometheus scrapes.",
@@ -97,7 +96,6 @@ def now() -> Iterator[Panel]:
 
 
 def traffic() -> Iterator[Panel]:
-    """Calls, operations and bytes."""
     yield lines(
         "Steps by model",
         "Steps a second, by model.",
@@ -145,7 +143,6 @@ def traffic() -> Iterator[Panel]:
 
 
 def latency() -> Iterator[Panel]:
-    """Times of steps, chunks and calls."""
     yield lines(
         "Time of a step",
         "Time from a chunk's arrival to its last tick, over its steps. Dashed: the objective.",
@@ -229,7 +226,6 @@ def time_spent() -> Iterator[Panel]:
 
 
 def errors() -> Iterator[Panel]:
-    """Refusals and failures."""
     yield lines(
         "Errors by reason",
         "Calls and stream operations a second that were refused or failed, by reason.",
@@ -254,7 +250,6 @@ def errors() -> Iterator[Panel]:
 
 
 def saturation() -> Iterator[Panel]:
-    """Use of limited resources."""
     threads = total(f"ntm_run_threads{{{INSTANCE}}}", "instance")
     yield lines(
         "Run threads busy",

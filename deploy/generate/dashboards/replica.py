@@ -13,7 +13,6 @@ from deploy.generate.dashboards.queries import INSTANCE, MODEL, Query, quantiles
 
 
 def replica() -> Dashboard:
-    """Return the dashboard."""
     return dashboard(
         "replica",
         "One replica: its process, its event loop, its models and its GPU.",
@@ -30,7 +29,6 @@ def replica() -> Dashboard:
 
 
 def now() -> Iterator[Panel]:
-    """Current values."""
     yield number(
         "Serving",
         "1 while the replica reports SERVING.",
@@ -73,7 +71,6 @@ def now() -> Iterator[Panel]:
 
 
 def process() -> Iterator[Panel]:
-    """The process and the interpreter."""
     yield lines(
         "Processor",
         "Cores in use, by runs, the event loop and gRPC together.",
@@ -117,7 +114,6 @@ def process() -> Iterator[Panel]:
 
 
 def work() -> Iterator[Panel]:
-    """Runs, steps and errors."""
     busy = total(rate("ntm_tick_seconds_sum", INSTANCE))
     yield lines(
         "Runs under way",
@@ -143,7 +139,6 @@ def work() -> Iterator[Panel]:
 
 
 def versions() -> Iterator[Panel]:
-    """Versions of programs and models."""
     yield rows(
         "Server",
         "Versions of the server and of onnxruntime.",

@@ -27,7 +27,6 @@ STATE_LIMIT = f"ntm_state_limit_bytes{{{INSTANCE}}}"
 
 
 def sessions() -> Dashboard:
-    """Return the dashboard."""
     return dashboard(
         "sessions",
         "Number, lifetime, state, durability and end of sessions.",
@@ -42,7 +41,6 @@ def sessions() -> Dashboard:
 
 
 def now() -> Iterator[Panel]:
-    """Current values."""
     yield number("Open", "Open sessions, awake or asleep.", "none", total(SESSIONS))
     yield number(
         "Limit",
@@ -76,7 +74,6 @@ def now() -> Iterator[Panel]:
 
 
 def opened_and_closed() -> Iterator[Panel]:
-    """Sessions that are created and closed."""
     yield lines(
         "Open sessions by model",
         "Open sessions, awake or asleep, by model.",
@@ -102,7 +99,6 @@ def opened_and_closed() -> Iterator[Panel]:
 
 
 def life() -> Iterator[Panel]:
-    """Lifetime and activity of sessions."""
     yield lines(
         "Lifetime",
         "Time from creation to closing, of closed sessions.",
@@ -142,7 +138,6 @@ def life() -> Iterator[Panel]:
 
 
 def state() -> Iterator[Panel]:
-    """State of sessions."""
     yield lines(
         "State by model",
         "Bytes of state of awake sessions, by model and place.",

@@ -8,7 +8,7 @@ const compiler = new URL('node_modules/typescript/bin/tsc', import.meta.url).pat
 
 rmSync(build, { recursive: true, force: true });
 mkdirSync(build);
-// What JSON can hold of a type: of an enumeration, the text of its members.
+// The JSON form of a type: an enumeration becomes the text of its members.
 const json = `
 export type Json<T> = T extends string ? \`\${T}\`
   : T extends readonly (infer Item)[] ? Json<Item>[]
@@ -17,7 +17,7 @@ export type Json<T> = T extends string ? \`\${T}\`
 `;
 writeFileSync(new URL('json.ts', build), json);
 const files = readdirSync(dashboards).map((name) => {
-  // As source text, since the type of an imported JSON file knows no literals.
+  // As source text, because TypeScript widens the literals of an imported JSON file.
   const text = readFileSync(new URL(name, dashboards), 'utf8');
   const file = new URL(name.replace('.json', '.ts'), build);
   const imports = "import type { Dashboard } from '@grafana/schema';\nimport type { Json } from './json';\n";

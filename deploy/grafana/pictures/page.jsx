@@ -1,5 +1,5 @@
-// Draws one dashboard's panels with Grafana's own components, from the data of a Prometheus.
-// The page's query names them: ?dashboard=overview&prometheus=URL&from=SECONDS&to=SECONDS
+// Draws the panels of a dashboard with Grafana's own components, from the data of a Prometheus.
+// The query of the page has the arguments: ?dashboard=overview&prometheus=URL&from=SECONDS&to=SECONDS
 import '@fontsource/inter/latin-400.css';
 import '@fontsource/inter/latin-500.css';
 import 'uplot/dist/uPlot.min.css';
