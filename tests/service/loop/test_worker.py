@@ -264,6 +264,23 @@ async def test_an_engine_that_breaks_answers_everybody(
     await fixture.worker.stop()
 
 
+async def test_effects_reach_the_store_before_answers_are_given(network: Network) -> None:
+    """Whatever an answer says of the store was asked of it before."""
+    seen: list[str] = []
+    ledgers = engine(network, Clock())
+    worker = Worker(ledgers, 1)
+    worker.start(lambda effects: seen.extend("store" for _ in effects.finished))
+    view = await worker.call(ledgers.lifecycle.open, LEDGER, 8, None, OWNER)
+    work = chunk(SessionRef(view.id, OWNER, 0), [[1, 1]])
+    answered = asyncio.Event()
+    work.answered = lambda _: (seen.append("client"), answered.set())
+    worker.submit([work])
+    await asyncio.wait_for(answered.wait(), 10)
+    await worker.stop()
+
+    assert seen == ["store", "client"]
+
+
 async def test_a_session_expires_without_anybody_calling(network: Network) -> None:
     """The worker wakes up by itself when a session's deadline comes."""
     empty = asyncio.Event()
