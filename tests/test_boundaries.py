@@ -242,7 +242,7 @@ def test_third_party_stays_with_its_owners(party: str) -> None:
 
 @pytest.mark.parametrize("constant", UNNAMED_CALLERS)
 def test_sessions_of_any_owner_are_reached_from_few_places(constant: str) -> None:
-    """Whoever reads the checks of ownership has to read these files, and no others."""
+    """To see that no other owner is reached by mistake, these files are enough to read."""
     users = {
         path.relative_to(ROOT).as_posix()
         for path in sources("service")

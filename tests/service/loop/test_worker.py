@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from service.engine.engine import Engine
 from service.engine.lifecycle import Lifecycle
 from service.engine.turn import Turn
+from service.engine.work import Work
 from service.errors import Draining, SessionDeleted, SessionExpired, SessionUnknown
 from service.loop.worker import Worker
 from service.models.runtime import Network
@@ -273,7 +274,12 @@ async def test_effects_reach_the_store_before_answers_are_given(network: Network
     view = await worker.call(ledgers.lifecycle.open, LEDGER, 8, None, OWNER)
     work = chunk(SessionRef(view.id, OWNER, 0), [[1, 1]])
     answered = asyncio.Event()
-    work.answered = lambda _: (seen.append("client"), answered.set())
+
+    def answer(_: Work) -> None:
+        seen.append("client")
+        answered.set()
+
+    work.answered = answer
     worker.submit([work])
     await asyncio.wait_for(answered.wait(), 10)
     await worker.stop()
