@@ -80,13 +80,8 @@ ROOMS = {
 FORBIDDEN = {
     # The engine is synchronous: tests turn it by hand, and nothing in it waits.
     "service.engine": (
-        "asyncio",
-        "threading",
-        "grpc",
-        "google",
-        "ntm.v1",
-        "redis",
-        "service.stores",
+        *("asyncio", "concurrent", "socket", "threading"),
+        *("grpc", "google", "ntm.v1", "redis", "service.stores"),
     ),
     "service.telemetry": ("service",),
     # An ONNX file is a protobuf message, so that google.protobuf belongs here.
@@ -128,6 +123,16 @@ OWNERS = {
     "torch": set[str](),
 }
 """The only files of the service that may import each third party."""
+
+UNNAMED_CALLERS = {
+    "ANYBODY": {"service/auth/principal.py"},
+    "SERVER": {
+        "service/engine/lifecycle.py",
+        "service/loop/keeper.py",
+        "service/rpc/calls.py",
+    },
+}
+"""The only files that may reach sessions of any owner, by the constant that they name."""
 
 READ_THE_ENVIRONMENT = {
     "service/probe.py",  # three; it starts every few seconds and loads no more than it must
@@ -242,6 +247,24 @@ def test_third_party_stays_with_its_owners(party: str) -> None:
     }
 
     assert users == OWNERS[party]
+
+
+@pytest.mark.parametrize("constant", UNNAMED_CALLERS)
+def test_sessions_of_any_owner_are_reached_from_few_places(constant: str) -> None:
+    """To see that no other owner is reached by mistake, these files are enough to read."""
+    users = {
+        path.relative_to(ROOT).as_posix()
+        for path in sources("service")
+        if f"service.session_ref.{constant}" in imports(path)
+    }
+
+    assert users == UNNAMED_CALLERS[constant]
+    whole = {
+        path.relative_to(ROOT).as_posix()
+        for path in sources("service")
+        if {"service.session_ref", "service.session_ref.Unnamed"} & set(imports(path))
+    }
+    assert whole == set()
 
 
 def test_environment_is_read_in_one_place() -> None:

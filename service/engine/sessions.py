@@ -1,4 +1,4 @@
-"""Sessions: one client's sequence in progress each, their deadlines, and why closed ones closed."""
+"""Sessions, each one client's sequence in progress; their deadlines, and a memory of the closed."""
 
 from __future__ import annotations
 

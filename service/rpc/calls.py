@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -90,16 +90,17 @@ class Calls:
         self, request: ntm_pb2.CreateSessionRequest, start: Checkpoint | None, principal: Principal
     ) -> SessionView:
         version = self._version(request, start)
-        async with self.catalogue.using(version):
-            return await self._open(
-                version,
-                request.locations,
-                codec.idle_timeout_seconds(request),
-                principal.name,
-                start,
-                codec.durability(request),
-                session_id=request.session_id,
-            )
+        opening = partial(
+            self.lifecycle.open,
+            version,
+            request.locations,
+            codec.idle_timeout_seconds(request),
+            principal.name,
+            start,
+            codec.durability(request),
+            session_id=request.session_id,
+        )
+        return await self._placed(version, opening)
 
     async def _chosen(
         self, request: ntm_pb2.CreateSessionRequest, start: Checkpoint | None, principal: Principal
@@ -153,16 +154,17 @@ class Calls:
             timeout = source.idle_timeout_seconds
         # The slot comes first: to find one may move the slab, for which no run may be under way.
         version = Version(source.model, source.content_hash)
-        async with self.catalogue.using(version):
-            fork = await self._open(
-                version,
-                source.locations,
-                timeout,
-                principal.name,
-                None,
-                source.durability,
-                is_begun=False,
-            )
+        opening = partial(
+            self.lifecycle.open,
+            version,
+            source.locations,
+            timeout,
+            principal.name,
+            None,
+            source.durability,
+            is_begun=False,
+        )
+        fork = await self._placed(version, opening)
         copy = partial(self.lifecycle.fork, fork=SessionRef(fork.id, principal.caller, 0))
         try:
             view: SessionView = await self.operate(session_ref(request, principal), copy)
@@ -261,13 +263,12 @@ class Calls:
             ) from error
         return version
 
-    async def _open(
-        self, *arguments: Any, session_id: str = "", is_begun: bool = True
-    ) -> SessionView:
-        opening = partial(self.lifecycle.open, *arguments, session_id=session_id, is_begun=is_begun)
-        if self._keeper is None:
-            return await self.worker.call(opening)
-        async with self._keeper.place():
+    async def _placed(self, version: Version, opening: Callable[[], SessionView]) -> SessionView:
+        """Open a session once its version is loaded and there is room for it."""
+        async with (
+            self.catalogue.using(version),
+            self._keeper.place() if self._keeper else nullcontext(),
+        ):
             return await self.worker.call(opening)
 
     async def _keep(self, keeper: Keeper, session_id: str) -> None:

@@ -158,8 +158,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 self._check_scope(principal, method.removeprefix(PREFIX))
         except NtmError as error:
             return grpc.stream_stream_rpc_method_handler(self._refusal(error))
-        # Our handlers get the bytes of a request: gRPC answers one that it cannot decode with
-        # INTERNAL or UNKNOWN, and we with INVALID_ARGUMENT.
+        # Our handlers get the bytes of a request, and decode these themselves: gRPC would answer
+        # what it cannot decode with UNKNOWN.
         if handler.unary_unary is not None:
             unary = self._unary(handler, principal)
             return grpc.unary_unary_rpc_method_handler(unary, None, handler.response_serializer)

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from service.errors import CheckpointDamaged, CheckpointTooNew, FileInvalid
-from service.stores import stored_file
+from service.stores import record_file
 from service.stores.base import Saved, StoreUnavailable, epoch_after, name_of
-from service.stores.stored_file import DELETED, Header
+from service.stores.record_file import DELETED, Header
 
 log = logging.getLogger(__name__)
 
@@ -155,19 +155,19 @@ class DirectoryStore:
         # What this owner saved later may have come first: then that stays.
         if current is None or (current.epoch, current.order) <= (session.epoch, order):
             header = self._header_for(session, session.epoch, order)
-            stored_file.write(path, header, session.record, sync=self._sync)
+            record_file.write(path, header, session.record, sync=self._sync)
         return True
 
     def _header_for(self, session: Saved, epoch: int, order: int) -> Header:
         """Of a record that is to be kept from now on."""
-        minutes = min(stored_file.MOST_MINUTES, math.ceil(session.seconds / 60))
+        minutes = min(record_file.MAX_MINUTES, math.ceil(session.seconds / 60))
         return Header(epoch, order, self._clock() + session.seconds, minutes)
 
     def _claim(self, path: Path, first: Saved | None = None) -> tuple[int, bytes] | None:
         """Claim what is kept; where nothing is known, what is to be kept first."""
         with self._locked(path.parent):
             try:
-                found = stored_file.read(path)
+                found = record_file.read(path)
             except CheckpointDamaged:
                 _set_aside(path)
                 raise
@@ -185,7 +185,7 @@ class DirectoryStore:
                 max(header.forgotten_unix_seconds, now + 60 * header.minutes),
                 header.minutes,
             )
-            stored_file.write(path, claimed, record, sync=self._sync)
+            record_file.write(path, claimed, record, sync=self._sync)
             if self._sync:
                 _synchronise(path.parent)
             return claimed.epoch, record
@@ -205,17 +205,17 @@ class DirectoryStore:
                 return
             deleted = Header(epoch + 1, 0, self._clock() + seconds, DELETED)
             try:
-                stored_file.write(path, deleted, b"", sync=self._sync)
+                record_file.write(path, deleted, b"", sync=self._sync)
             except OSError:
                 path.unlink(missing_ok=True)  # a full disk then has room
-                stored_file.write(path, deleted, b"", sync=self._sync)
+                record_file.write(path, deleted, b"", sync=self._sync)
             if self._sync:
                 _synchronise(path.parent)
 
     def _header(self, path: Path) -> Header | None:
         """Of a session that is kept; what is damaged is set aside. Raises CheckpointTooNew."""
         try:
-            header = stored_file.read_header(path)
+            header = record_file.read_header(path)
         except CheckpointDamaged:
             _set_aside(path)
             return None
@@ -264,12 +264,12 @@ class DirectoryStore:
 
     def _remove_if_over(self, path: Path) -> None:
         if (
-            path.suffix == stored_file.WRITING
+            path.suffix == record_file.WRITING
         ):  # left over from a crash: a writer would hold the lock
             path.unlink()
         elif path.name != _LOCK and path.suffix != DAMAGED:
             try:
-                header = stored_file.read_header(path)
+                header = record_file.read_header(path)
             except (CheckpointDamaged, CheckpointTooNew):
                 return  # kept, so that the caller that claims the session gets the error
             if header is not None and self._is_over(header):

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from service.engine.engine import Engine
 from service.engine.lifecycle import Lifecycle
 from service.engine.turn import Turn
+from service.engine.work import Work
 from service.errors import Draining, SessionDeleted, SessionExpired, SessionUnknown
 from service.loop.worker import Worker
 from service.models.runtime import Network
@@ -262,6 +263,28 @@ async def test_an_engine_that_breaks_answers_everybody(
     with pytest.raises(Draining):
         await fixture.opened()
     await fixture.worker.stop()
+
+
+async def test_effects_reach_the_store_before_answers_are_given(network: Network) -> None:
+    """Whatever an answer says of the store was asked of it before."""
+    seen: list[str] = []
+    ledgers = engine(network, Clock())
+    worker = Worker(ledgers, 1)
+    worker.start(lambda effects: seen.extend("store" for _ in effects.finished))
+    view = await worker.call(ledgers.lifecycle.open, LEDGER, 8, None, OWNER)
+    work = chunk(SessionRef(view.id, OWNER, 0), [[1, 1]])
+    answered = asyncio.Event()
+
+    def answer(_: Work) -> None:
+        seen.append("client")
+        answered.set()
+
+    work.answered = answer
+    worker.submit([work])
+    await asyncio.wait_for(answered.wait(), 10)
+    await worker.stop()
+
+    assert seen == ["store", "client"]
 
 
 async def test_a_session_expires_without_anybody_calling(network: Network) -> None:

@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 
 from service.errors import CheckpointDamaged, CheckpointTooNew
-from service.stores import stored_file
+from service.stores import record_file
 from service.stores.base import Saved, StoreUnavailable, name_of
 from service.stores.directory import DAMAGED, DirectoryStore
-from service.stores.stored_file import WRITING
+from service.stores.record_file import WRITING
 from tests.conftest import Clock
 from tests.support.claims import claimed, record_of
 from tests.support.store_process import SESSIONS, number_of
@@ -179,7 +179,7 @@ async def test_a_later_servers_file_is_left_alone(store: DirectoryStore, tmp_pat
     """It is no damage, and its session is no longer ours."""
     await store.save([SAVED])
     later = bytearray(file_of(tmp_path).read_bytes())
-    later[4] = stored_file.VERSION + 1
+    later[4] = record_file.VERSION + 1
     file_of(tmp_path).write_bytes(later)
 
     with pytest.raises(CheckpointTooNew, match="layout 2, and this server reads up to 1"):
@@ -219,14 +219,14 @@ async def test_a_full_disk_takes_a_deletion(
 ) -> None:
     """What it deletes makes room for what is left of it."""
     await store.save([SAVED])
-    write = stored_file.write
+    write = record_file.write
 
     def full(path: Path, *arguments: object, **more: bool) -> None:
         if path.exists():
             raise OSError(28, "No space left on device")
         write(path, *arguments, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(stored_file, "write", full)
+    monkeypatch.setattr(record_file, "write", full)
     await store.delete(SAVED.session_id, 1, LONG)
     assert await store.claim(SAVED.session_id) is None
     assert await store.epoch(SAVED.session_id) == 2
@@ -236,11 +236,11 @@ async def test_a_record_of_an_earlier_server_is_claimed(
     store: DirectoryStore, tmp_path: Path
 ) -> None:
     """It does not say for how long it is kept, and is kept no longer by a claim."""
-    header = stored_file.Header(1, 0, time.time() + 5, 0)
-    stored_file.write(file_of(tmp_path), header, b"record", sync=False)
+    header = record_file.Header(1, 0, time.time() + 5, 0)
+    record_file.write(file_of(tmp_path), header, b"record", sync=False)
 
     assert await record_of(store, SAVED.session_id) == b"record"
-    kept = stored_file.read_header(file_of(tmp_path))
+    kept = record_file.read_header(file_of(tmp_path))
     assert kept is not None
     assert kept.forgotten_unix_seconds == header.forgotten_unix_seconds
 

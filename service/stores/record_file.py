@@ -35,7 +35,7 @@ _CRC = struct.Struct("<I")
 
 
 DELETED = 0xFFFF
-MOST_MINUTES = DELETED - 1
+MAX_MINUTES = DELETED - 1
 
 
 class Header(NamedTuple):
@@ -45,7 +45,7 @@ class Header(NamedTuple):
     order: int
     forgotten_unix_seconds: float
     minutes: int
-    """For how long a claim keeps it, at least: at most `MOST_MINUTES`, or `DELETED`."""
+    """For how long a claim keeps it, at least: at most `MAX_MINUTES`, or `DELETED`."""
 
 
 def write(path: Path, header: Header, record: bytes, *, sync: bool) -> None:
