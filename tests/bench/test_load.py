@@ -87,14 +87,15 @@ async def test_each_waking_is_of_a_sleeper(serve: Serve, tmp_path: Path, at_once
     store = {"store": f"directory:{tmp_path}", "store_sync": "no", "durability": "none"}
     async with serve(models_dir=MODELS, models=MODEL, max_awake_sessions=8, **store) as running:
         try:
-            opened = await sleepers.open_idle(running.address, 48)
+            # More than the 64 that step in one message, so that the later half is used last.
+            opened = await sleepers.open_idle(running.address, 96)
             before = running.metric("ntm_wakes_total", model=MODEL, source="here")
-            measured = await sleepers.wakings(running.address, 40, at_once=at_once)
+            measured = await sleepers.wakings(running.address, 60, at_once=at_once)
             woken = running.metric("ntm_wakes_total", model=MODEL, source="here") - before
         finally:
             await sleepers.live[0].close()
             sleepers.live.clear()
-    assert woken == 40
+    assert woken == 60
     assert min(opened["opened/s"], opened["first steps/s"], measured["wakes/s"]) > 0
 
 
