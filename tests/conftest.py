@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from pathlib import Path
@@ -107,6 +108,7 @@ async def serving(
     settings: Settings, credentials: grpc.ChannelCredentials | None = None
 ) -> AsyncIterator[Running]:
     """A server with these settings; its integrity is checked at the end."""
+    switching = sys.getswitchinterval()
     server = Server(settings)
     await server.start()
     address = f"127.0.0.1:{server.port}"
@@ -120,6 +122,7 @@ async def serving(
             yield running
         finally:
             await running.stop()
+            sys.setswitchinterval(switching)  # the server's is the process's
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,26 +19,44 @@ from export.training import Run
 from tests.export.conftest import tiny
 
 
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@pytest.fixture(scope="module", autouse=True)
+def small() -> Iterator[None]:
     """The table's row for ntm-ff is a tiny network, verified over few steps."""
-    monkeypatch.setitem(configurations.CONFIGURATIONS, "copy-ntm-ff", tiny("ntm-ff"))
-    monkeypatch.setattr(card, "VERIFIED_LOCATIONS", (16, 20))
-    monkeypatch.setattr(verification.verify, "__defaults__", ((1, 7), 20))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(configurations.CONFIGURATIONS, "copy-ntm-ff", tiny("ntm-ff"))
+        patch.setattr(card, "VERIFIED_LOCATIONS", (16, 20))
+        patch.setattr(verification.verify, "__defaults__", ((1, 7), 20))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def own_threads() -> Iterator[None]:
+    """Commands choose how many threads PyTorch has."""
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of seed 2, and the model in `m` that was exported from it: neither to be changed."""
+    folder = tmp_path_factory.mktemp("runs")
+    assert command_line.main([*TRAIN, str(folder)]) == 0
+    run_folder = folder / "copy-ntm-ff" / "seed-2"
+    assert command_line.main(["export", str(run_folder), "--models", str(folder / "m")]) == 0
+    return folder
+
+
 TRAIN = ("train", "copy", "--architecture", "ntm-ff", "--seed", "2", "--runs")
 
 
-def test_train_export_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_export_evaluate(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The three commands in a row leave a model's folder and print its measures."""
-    assert command_line.main([*TRAIN, str(tmp_path)]) == 0
-    run_folder = tmp_path / "copy-ntm-ff" / "seed-2"
-    assert command_line.main(["export", str(run_folder), "--models", str(tmp_path / "m")]) == 0
-    folder = tmp_path / "m" / "copy-ntm-ff"
+    run_folder = shared / "copy-ntm-ff" / "seed-2"
+    folder = tmp_path / "copy-ntm-ff"
+    shutil.copytree(shared / "m" / "copy-ntm-ff", folder)
     assert {"model.onnx", "card.json", "curve.csv", "curve.png"} == {
         path.name for path in folder.iterdir()
     }
@@ -61,13 +80,15 @@ def test_train_export_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_nothing_is_written_when_verification_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    shared: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """An export that differs from PyTorch says so and leaves no folder."""
-    command_line.main([*TRAIN, str(tmp_path)])
     monkeypatch.setattr(verification, "LARGEST_DIFFERENCE", 0.0)
     monkeypatch.setattr(verification, "ROUNDINGS", 0.01)
-    run_folder = tmp_path / "copy-ntm-ff" / "seed-2"
+    run_folder = shared / "copy-ntm-ff" / "seed-2"
 
     assert command_line.main(["export", str(run_folder), "--models", str(tmp_path / "m")]) == 1
     assert "differs from PyTorch at batch" in capsys.readouterr().err
@@ -208,13 +229,10 @@ def test_the_papers_settings_train_beside_ours(
 
 
 def test_a_size_of_another_task_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shared: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two numbers for a task whose sizes have one are refused with their name."""
-    command_line.main([*TRAIN, str(tmp_path)])
-    command_line.main(["export", str(tmp_path / "copy-ntm-ff"), "--models", str(tmp_path / "m")])
-
-    folder = tmp_path / "m" / "copy-ntm-ff"
+    folder = shared / "m" / "copy-ntm-ff"
     assert command_line.main(["evaluate", str(folder), "--sizes", "2x3"]) == 1
     assert "a size of this task is length" in capsys.readouterr().err
 

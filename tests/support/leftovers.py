@@ -24,7 +24,7 @@ class Held:
     """What this process holds, each thing by a name that nothing later has."""
 
     things: dict[str, str]
-    """What each name is, for people."""
+    """Descriptions by name."""
 
     @classmethod
     def now(cls) -> Held:
@@ -38,10 +38,11 @@ class Held:
 
 
 def _threads() -> dict[str, str]:
-    # Pools keep their threads: the event loop's are its own, and gone with it.
     return {
         f"thread {thread.ident} {id(thread)}": f"thread {thread.name}"
         for thread in threading.enumerate()
+        # Threads of gRPC's own, which have called into Python.
+        if not isinstance(thread, threading._DummyThread)
     }
 
 
@@ -69,7 +70,7 @@ def _children() -> dict[str, str]:
 
 @contextmanager
 def lasting() -> Iterator[None]:
-    """What is made in this block may be there until the session ends."""
+    """Sockets, processes and threads made in the block may stay until the session ends."""
     before = Held.now().things.keys()
     yield
     _LASTING.update(Held.now().things.keys() - before)
@@ -80,13 +81,12 @@ def nothing_left() -> Iterator[None]:
     """
     Fail if the block leaves sockets, processes or threads behind.
 
-    What it left unclosed is collected, so that its ResourceWarning is an error here and not in a
-    later module.
+    Garbage is collected, so that a ResourceWarning is an error here and not in a later module.
     """
     before = Held.now()
     yield
     gc.collect()
-    gc.freeze()  # what is there now is not looked through again for each module
+    gc.freeze()  # the next module's collection skips the objects that exist now
     deadline = time.monotonic() + _SECONDS
     while left := Held.now().more_than(before):
         assert time.monotonic() < deadline, f"left behind: {'; '.join(left)}"

@@ -39,6 +39,13 @@ class Valkey:
     def start(self) -> None:
         """Start it, again too, and wait until it takes connections and has loaded its data."""
         self._process = subprocess.Popen(self._command)
+        try:
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait(self) -> None:
         deadline = time.monotonic() + 20
         while True:
             try:
@@ -85,7 +92,15 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         """Start them, and wait until each knows all of them."""
-        self.nodes = []
+        self.nodes: list[Valkey] = []
+        try:
+            self._start(folder)
+        except BaseException:
+            self.stop()
+            raise
+        self.url = self.nodes[0].url
+
+    def _start(self, folder: Path) -> None:
         for number in range(3):
             (folder / str(number)).mkdir()
             options = ["--cluster-enabled", "yes"]
@@ -96,7 +111,6 @@ class Cluster:
             last = 16384 * (number + 1) // 3 - 1
             self.nodes[-1].command("CLUSTER", "ADDSLOTSRANGE", first, last)
             self.nodes[0].command("CLUSTER", "MEET", "127.0.0.1", self.nodes[-1].port)
-        self.url = self.nodes[0].url
         deadline = time.monotonic() + 20
         while not all(self._is_known_to(node) for node in self.nodes):
             assert time.monotonic() < deadline, "the nodes did not find each other"
