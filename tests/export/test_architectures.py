@@ -106,6 +106,7 @@ def test_it_has_its_column_in_the_report(tmp_path: Path) -> None:
     text = report.write(tmp_path).read_text()
 
     titles = [each.title for each in architectures.ARCHITECTURES.values()]
+    assert titles[:3] == ["NTM, feedforward", "NTM, LSTM", "LSTM"]
     assert titles[-1] == "Minimal GRU"
     assert f"| {' | '.join(titles)} |" in text
     (missing,) = (line for line in text.splitlines() if line.startswith("Missing models"))
