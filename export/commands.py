@@ -41,7 +41,7 @@ def train(
 
     Args:
         task: Name of the task.
-        architecture: One of ntm-lstm, ntm-ff and lstm.
+        architecture: The network, such as ntm-lstm, ntm-ff or lstm.
         seed: Seed of parameters and sequences.
         paper: Take the paper's own sizes and optimiser, not ours.
         set: Replace a setting of the configuration, as NAME=VALUE; may be repeated.

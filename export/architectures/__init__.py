@@ -12,8 +12,11 @@ from pkgutil import iter_modules
 
 from export.network import Architecture, Network, Sizes
 
+PAPER = ("ntm-ff", "ntm-lstm", "lstm")
+"""The paper's architectures in its order, which tables keep."""
+
 ARCHITECTURES: dict[str, Architecture] = {}
-"""By name: those with a memory first, then those that they are compared with."""
+"""By name: the paper's first, then those of the other modules, then those registered later."""
 
 
 def register(architecture: Architecture) -> None:
@@ -31,7 +34,8 @@ def build(architecture: str, sizes: Sizes, seed: int) -> Network:
 def _found() -> list[Architecture]:
     modules = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)]
     found: list[Architecture] = [module.ARCHITECTURE for module in modules]
-    return sorted(found, key=lambda each: (not each.has_memory, each.name))
+    order = {name: index for index, name in enumerate(PAPER)}
+    return sorted(found, key=lambda each: (order.get(each.name, len(PAPER)), each.name))
 
 
 for _architecture in _found():

@@ -1,8 +1,8 @@
 """
 Every metric of the server, declared in `Metrics`.
 
-To add one, declare it here and count it where it happens. `DECLARATIONS` lists them for programs,
-such as those that write reference pages and dashboards; reading it starts nothing.
+To add one, declare it here and count it where it happens; `make reference` and `make dashboards`
+show it. `DECLARATIONS` lists them for programs; reading it starts nothing.
 """
 
 from __future__ import annotations

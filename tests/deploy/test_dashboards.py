@@ -6,10 +6,15 @@ import re
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from deploy.generate.dashboards.__main__ import texts
-from service.telemetry.metrics import SECONDS, Metrics
+from deploy.generate.dashboards.model import model
+from deploy.generate.dashboards.others import others
+from deploy.generate.dashboards.overview import overview
+from deploy.generate.dashboards.replica import replica
+from deploy.generate.dashboards.sessions import sessions
+from service.telemetry.metrics import DECLARATIONS, SECONDS, Declaration, Metrics
 from tests.conftest import Running
 from tests.deploy.watched import DASHBOARDS, metrics, panels, rules, shown
 
@@ -55,9 +60,48 @@ async def test_every_metric_of_the_server_is_on_a_dashboard(running: Running) ->
     missing = served(running) - named
 
     assert not missing, (
-        f"no dashboard shows {sorted(missing)}: add a panel to a file of deploy/dashboards and run "
-        "`make dashboards`"
+        f"no dashboard shows {sorted(missing)}: run `make dashboards`, which gives each a panel "
+        "on the replica's, or add a panel to a file of deploy/generate/dashboards before"
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "labels", "expr", "unit"),
+    [
+        (
+            Counter,
+            "ntm_doors_total",
+            ("model",),
+            'sum by (model) (rate(ntm_doors_total{instance=~"$instance", model=~"$model"}'
+            "[$__rate_interval]))",
+            "ops",
+        ),
+        (Gauge, "ntm_door_bytes", (), 'ntm_door_bytes{instance=~"$instance"}', "bytes"),
+        (
+            Histogram,
+            "ntm_door_seconds",
+            (),
+            "histogram_quantile(0.5, sum by (le) "
+            '(rate(ntm_door_seconds_bucket{instance=~"$instance"}[$__rate_interval])))',
+            "s",
+        ),
+    ],
+)
+def test_a_metric_that_no_panel_shows_gets_one(
+    kind: type[Counter | Gauge | Histogram],
+    name: str,
+    labels: tuple[str, ...],
+    expr: str,
+    unit: str,
+) -> None:
+    """It shows the metric as its type asks, with its help, and none of those shown already."""
+    new = Declaration(kind, name, "Doors of the house.", labels)
+    (panel,) = others([replica(), overview(), sessions(), model()], (*DECLARATIONS, new))
+
+    built = panel.build()
+    assert built.targets[0].expr == expr
+    assert built.field_config.defaults.unit == unit
+    assert built.description == "Doors of the house."
 
 
 def served(running: Running) -> set[str]:

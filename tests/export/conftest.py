@@ -25,7 +25,7 @@ def tiny(architecture: str, **fields: int) -> Configuration:
         read_heads=2,
         write_heads=2,
         locations=(24,),
-        default_locations=0 if architecture == "lstm" else 24,
+        default_locations=24 if ARCHITECTURES[architecture].has_memory else 0,
         memory_width=6,
         batch=4,
         updates=fields.get("updates", 4),

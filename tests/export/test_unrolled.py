@@ -16,6 +16,9 @@ from export.unrolled import logits_of
 
 STEPS, BATCH = 9, 3
 
+FAST = [name for name, each in ARCHITECTURES.items() if each.logits is logits_of]
+"""The architectures that train on the fast path."""
+
 Gradients = dict[str, Tensor]
 
 
@@ -40,7 +43,7 @@ def gradients(network: Network, logits: Tensor) -> Gradients:
     return found
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", FAST)
 @pytest.mark.parametrize(
     ("layers", "reads", "writes", "memory"),
     [(1, 1, 1, "constant"), (2, 3, 2, "positional"), (1, 1, 3, "learned")],

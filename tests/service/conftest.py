@@ -23,8 +23,8 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
 @pytest.fixture
 def setting(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The setting of a store of the kind that the test asks for."""
-    if request.param == "directory":
-        return f"directory:{tmp_path / 'store'}"
+    if request.param != "redis":
+        return f"{request.param}:{tmp_path / 'store'}"
     server: Valkey = request.getfixturevalue("valkey")
     return server.url
 

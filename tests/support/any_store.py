@@ -11,6 +11,8 @@ from service.stores.base import Store
 from service.stores.opening import open_store
 
 KINDS = ["directory", "redis"]
+"""What settings of stores begin with: a store that needs no server is added here alone."""
+
 LONG = 60.0
 
 

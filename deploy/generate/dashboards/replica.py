@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from deploy.generate.dashboards.durability import awake_and_asleep, store_errors, store_time
 from deploy.generate.dashboards.layout import Row, dashboard
+from deploy.generate.dashboards.model import model
+from deploy.generate.dashboards.others import others
+from deploy.generate.dashboards.overview import overview
 from deploy.generate.dashboards.panels import Panel, lines, number, rows
 from deploy.generate.dashboards.queries import INSTANCE, MODEL, Query, quantiles, rate, total
+from deploy.generate.dashboards.sessions import sessions
+from service.telemetry.metrics import DECLARATIONS
 
 
 def replica() -> Dashboard:
+    rest = list(others([overview(), sessions(), model(), _board([])], DECLARATIONS))
+    return _board([Row("Other metrics", rest)] if rest else [])
+
+
+def _board(more: Sequence[Row]) -> Dashboard:
+    """Return the dashboard with these rows at its end."""
     return dashboard(
         "replica",
         "One replica: its process, its event loop, its models and its GPU.",
@@ -23,6 +34,7 @@ def replica() -> Dashboard:
             Row("Store, where there is one", [awake_and_asleep(), store_time(), store_errors()]),
             Row("Versions and models", list(versions())),
             Row("GPU, where there is one", list(gpu())),
+            *more,
         ],
         one="instance",
     )

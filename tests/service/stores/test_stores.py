@@ -334,9 +334,11 @@ async def test_processes_that_race_never_own_a_session_at_once(
 
 
 def names_in(setting: str, request: pytest.FixtureRequest) -> list[str]:
-    """The paths of all files, or all keys."""
-    if setting.startswith("directory:"):
-        return [str(path) for path in Path(setting.partition(":")[2]).rglob("*")]
+    """The paths and the contents of all files, or all keys."""
+    if not setting.startswith("redis:"):
+        paths = [*Path(setting.partition(":")[2]).parent.rglob("*")]
+        contents = [path.read_bytes().decode("latin-1") for path in paths if path.is_file()]
+        return [*map(str, paths), *contents]
     keys: list[str] = request.getfixturevalue("valkey").command("KEYS", "*")
     return keys
 
