@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from deploy.generate.dashboards.durability import awake_and_asleep, store_errors, store_time
-from deploy.generate.dashboards.layout import Row, dashboard
+from deploy.generate.dashboards.layout import PanelRow, dashboard
 from deploy.generate.dashboards.panels import Panel, lines, number, rows
 from deploy.generate.dashboards.queries import INSTANCE, MODEL, Query, quantiles, rate, total
 
@@ -17,12 +17,14 @@ def replica() -> Dashboard:
         "replica",
         "One replica: its process, its event loop, its models and its GPU.",
         [
-            Row("Now", list(now())),
-            Row("Process", list(process())),
-            Row("Work", list(work())),
-            Row("Store, where there is one", [awake_and_asleep(), store_time(), store_errors()]),
-            Row("Versions and models", list(versions())),
-            Row("GPU, where there is one", list(gpu())),
+            PanelRow("Now", list(now())),
+            PanelRow("Process", list(process())),
+            PanelRow("Work", list(work())),
+            PanelRow(
+                "Store, where there is one", [awake_and_asleep(), store_time(), store_errors()]
+            ),
+            PanelRow("Versions and models", list(versions())),
+            PanelRow("GPU, where there is one", list(gpu())),
         ],
         one="instance",
     )
@@ -173,7 +175,7 @@ def gpu() -> Iterator[Panel]:
         "Share of the time in which the GPU was busy, for all processes.",
         "percentunit",
         Query(f"ntm_gpu_utilization_ratio{{{INSTANCE}}}", "GPU {{gpu}}"),
-        most=1,
+        maximum=1,
         span=12,
     )
     yield lines(
