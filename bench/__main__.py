@@ -16,7 +16,7 @@ import numpy
 import onnxruntime
 
 from bench import durability, graphs, plot, processes, serving, training, triton
-from bench.row import ROOT, Options, Row, Unavailable
+from bench.row import ROOT, BenchmarkUnavailable, Options, Row
 
 BENCHMARKS: dict[str, Callable[[Options], Row | list[Row]]] = {
     **serving.BENCHMARKS,
@@ -94,7 +94,7 @@ def _measured(names: Sequence[str], options: Options) -> list[Row]:
     for name in names:
         try:
             measured = BENCHMARKS[name](options)
-        except Unavailable as why:
+        except BenchmarkUnavailable as why:
             print(f"{name:24}not run: {why}", flush=True)
             continue
         new = measured if isinstance(measured, list) else [measured]

@@ -13,7 +13,7 @@ from typing import Any
 
 from bench import capacity_tables, costs, envoy
 from bench.__main__ import versions_of
-from bench.row import ROOT, Options, Unavailable
+from bench.row import ROOT, BenchmarkUnavailable, Options
 
 PAGE = ROOT / "docs" / "capacity.md"
 DATA = ROOT / "docs" / "capacity.json"
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not chosen.only_write:
         try:
             program = envoy.found(chosen.envoy)
-        except Unavailable as why:
+        except BenchmarkUnavailable as why:
             print(why, file=sys.stderr)
             return 2
         measured = measure(Options(chosen.rounds), program)

@@ -20,7 +20,7 @@ import redis
 from bench import processes
 from bench.durability import valkey
 from bench.envoy import envoy
-from bench.processes import Load, Served
+from bench.processes import LoadGenerator, Served
 from bench.row import Options
 from bench.serving import stepped_together, streams
 from service.stores.base import Saved
@@ -161,7 +161,7 @@ def balancing(options: Options, program: Path) -> Costs:
 
 
 @contextmanager
-def with_store(options: Options, *flags: str) -> Iterator[tuple[Served, Load, str]]:
+def with_store(options: Options, *flags: str) -> Iterator[tuple[Served, LoadGenerator, str]]:
     """Start a server with a Valkey and a load generator; enter with both and the Valkey's URL."""
     with TemporaryDirectory(prefix="ntm-bench-") as folder, valkey(folder) as url:
         # A disk under other load can stop a Valkey for seconds.
@@ -183,7 +183,7 @@ def _slope(served: Served, more: Callable[..., Any], count: int) -> float:
     return float(np.polyfit(count * np.arange(5), resident, 1)[0])
 
 
-def _record_bytes(served: Served, load: Load) -> Costs:
+def _record_bytes(served: Served, load: LoadGenerator) -> Costs:
     """Return the bytes of a record: after one chunk, and with as many outputs as are kept."""
 
     def stored(locations: int, steps: int) -> float:
@@ -207,7 +207,7 @@ def counted(served: Served, metric: str) -> float:
     return sum(map(float, values))
 
 
-def _woken(served: Served, load: Load, kind: str, count: int) -> Costs:
+def _woken(served: Served, load: LoadGenerator, kind: str, count: int) -> Costs:
     before = served.cpu_seconds()
     one = load("wakings", address=served.address, count=count // 2)
     many = load("wakings", address=served.address, count=count // 2, at_once=32)
@@ -218,7 +218,7 @@ def _woken(served: Served, load: Load, kind: str, count: int) -> Costs:
     }
 
 
-def _stepped_at_random(served: Served, load: Load) -> Costs:
+def _stepped_at_random(served: Served, load: LoadGenerator) -> Costs:
     before = counted(served, "ntm_wakes_total")
     taken = load(
         "steps_at_random",

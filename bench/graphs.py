@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from bench.fused import FusedStep
 from bench.literal import CELLS, WIDTH, LiteralStep
 from bench.processes import MODEL
-from bench.row import ROOT, Options, Row, Unavailable, alternated
+from bench.row import ROOT, BenchmarkUnavailable, Options, Row, alternated
 from bench.serving import bare_steps_a_second, load_network
 from export.card import load as load_from_card
 from export.to_onnx import ServedStep
@@ -237,5 +237,5 @@ def parameters() -> dict[str, Array]:
 
 def _network_on_cpu(options: Options) -> Network:
     if options.device == "cuda":
-        raise Unavailable("its peer runs on the CPU only; use --device cpu")
+        raise BenchmarkUnavailable("its peer runs on the CPU only; use --device cpu")
     return load_network(Options(device="cpu"))

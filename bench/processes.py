@@ -37,7 +37,7 @@ class Served:
         return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-class Load:
+class LoadGenerator:
     """A load generator in a process of its own: `bench.load`."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
@@ -80,10 +80,10 @@ def echo() -> Iterator[Served]:
 
 
 @contextmanager
-def load() -> Iterator[Load]:
+def load() -> Iterator[LoadGenerator]:
     """Start a load generator."""
     with _started("bench.load", stdin=subprocess.PIPE) as process:
-        yield Load(process)
+        yield LoadGenerator(process)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ class Options:
     """The checkout of the project whose server is measured."""
 
 
-class Unavailable(Exception):
+class BenchmarkUnavailable(Exception):
     """A benchmark cannot run on this machine; the message says why."""
 
 

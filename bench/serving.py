@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from bench import processes
-from bench.processes import MODEL, Load, Served
+from bench.processes import MODEL, LoadGenerator, Served
 from bench.row import ROOT, Measure, Options, Row, alternated
 from service.auth.principal import SCOPES
 from service.models.folder import MODEL_FILE
@@ -192,7 +192,7 @@ def fairness(options: Options) -> Row:
     """Compare sessions that step once a second among streaming sessions with them alone."""
     slow, others, chunk = 16, 63, 1024
 
-    def measured(served: Served, load: Load, streaming: int) -> Measure:
+    def measured(served: Served, load: LoadGenerator, streaming: int) -> Measure:
         return lambda: load(
             "once_a_second",
             address=served.address,
@@ -213,7 +213,7 @@ def tenants(options: Options) -> Row:
     others, chunk = 255, 1024
     tokens = {name: secrets.token_hex() for name in ("one", "many")}
 
-    def measured(served: Served, load: Load, streaming: int) -> Measure:
+    def measured(served: Served, load: LoadGenerator, streaming: int) -> Measure:
         return lambda: load(
             "lone",
             address=served.address,
@@ -235,8 +235,8 @@ def tenants(options: Options) -> Row:
 
 def _among_others(
     options: Options,
-    running: tuple[Served, Load],
-    measured: Callable[[Served, Load, int], Measure],
+    running: tuple[Served, LoadGenerator],
+    measured: Callable[[Served, LoadGenerator, int], Measure],
     others: int,
 ) -> tuple[float, dict[str, list[float]]]:
     """Return the p99 among streaming sessions over the p99 alone, and the samples of both."""
@@ -297,7 +297,7 @@ def _token_line(principal: str, token: str) -> str:
 
 
 @contextmanager
-def _server_and_load(options: Options, *flags: str) -> Iterator[tuple[Served, Load]]:
+def _server_and_load(options: Options, *flags: str) -> Iterator[tuple[Served, LoadGenerator]]:
     with processes.server(options, *flags) as served, processes.load() as load:
         yield served, load
 
@@ -321,7 +321,9 @@ def _scraped(served: Served) -> Iterator[None]:
         thread.join()
 
 
-def streams(served: Served, load: Load, work: str = "streams") -> Callable[[], Mapping[str, float]]:
+def streams(
+    served: Served, load: LoadGenerator, work: str = "streams"
+) -> Callable[[], Mapping[str, float]]:
     """Return a measure: steps/s of sessions with a stream each, and the server's CPU time."""
     return lambda: with_cpu(
         served, lambda: load(work, address=served.address, sessions=SESSIONS, seconds=SECONDS)
@@ -330,7 +332,7 @@ def streams(served: Served, load: Load, work: str = "streams") -> Callable[[], M
 
 def stepped_together(
     served: Served,
-    load: Load,
+    load: LoadGenerator,
     steps: int = 1,
     locations: int = 0,
     traces: list[str] | None = None,

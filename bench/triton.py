@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from bench import perf_analyzer, processes, triton_environment
-from bench.processes import MODEL, Load
-from bench.row import ROOT, Options, Row, Unavailable, alternated
+from bench.processes import MODEL, LoadGenerator
+from bench.row import ROOT, BenchmarkUnavailable, Options, Row, alternated
 from bench.triton_environment import FOLDER, Environment
 from service.models.folder import MODEL_FILE
 
@@ -28,7 +28,7 @@ WIDTH = 9
 SESSIONS = 64
 SECONDS = 2.0
 START_SECONDS = 60
-MOST_VECTORS = 24
+MAX_VECTORS = 24
 """The longest copy sequence for Triton; the shortest has 16 vectors."""
 
 TRITON = f"Triton, {SESSIONS} sequences, "
@@ -46,7 +46,7 @@ WORKLOADS = {
 def peer_triton(options: Options) -> list[Row]:
     """Compare our server in three workloads with Triton at the same number of sequences."""
     if options.device == "cuda":
-        raise Unavailable("Triton is measured on the CPU only; use --device cpu")
+        raise BenchmarkUnavailable("Triton is measured on the CPU only; use --device cpu")
     environment = triton_environment.ready()
     inputs = write_sequences(FOLDER / "inputs.json")
     with (
@@ -70,7 +70,7 @@ BENCHMARKS: dict[str, Callable[[Options], list[Row]]] = {"peer-triton": peer_tri
 
 
 def _alternated(
-    rounds: int, triton: Callable[[], perf_analyzer.Measured], ours: str, load: Load
+    rounds: int, triton: Callable[[], perf_analyzer.Measured], ours: str, load: LoadGenerator
 ) -> dict[str, list[float]]:
     """Return the values of each row by its name, and the values of Triton by description."""
     measured: list[perf_analyzer.Measured] = []
@@ -118,7 +118,7 @@ def write_sequences(path: Path) -> Path:
     """Write copy sequences for perf_analyzer, of different lengths so that they do not align."""
     generator = np.random.default_rng(0)
     sequences = []
-    for vectors in range(16, MOST_VECTORS + 1):
+    for vectors in range(16, MAX_VECTORS + 1):
         steps = np.zeros((2 * vectors + 1, WIDTH))
         steps[:vectors, : WIDTH - 1] = generator.integers(0, 2, (vectors, WIDTH - 1))
         steps[vectors, WIDTH - 1] = 1
@@ -213,7 +213,7 @@ def _await_start(process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while "Started GRPCInferenceService" not in log.read_text():
         if process.poll() is not None or time.monotonic() > deadline:
-            raise Unavailable(f"Triton did not start; see {log.relative_to(ROOT)}")
+            raise BenchmarkUnavailable(f"Triton did not start; see {log.relative_to(ROOT)}")
         time.sleep(0.1)
 
 

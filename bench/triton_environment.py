@@ -15,7 +15,7 @@ from pathlib import Path
 
 import onnxruntime
 
-from bench.row import ROOT, Unavailable
+from bench.row import ROOT, BenchmarkUnavailable
 
 FOLDER = ROOT / "build" / "triton"
 """The folder of everything that this benchmark writes."""
@@ -75,7 +75,7 @@ def ready() -> Environment:
         Unavailable: the environment cannot be installed on this machine.
     """
     if sys.platform != "linux" or platform.machine() != "x86_64":
-        raise Unavailable("Triton's wheel is for Linux on x86-64 only")
+        raise BenchmarkUnavailable("Triton's wheel is for Linux on x86-64 only")
     environment = Environment(FOLDER)
     wanted = f"{sys.version}\n{TRITON}\n{_runtime()}\n{PERF_ANALYZER}\n"
     stamp = FOLDER / "installed"
@@ -114,14 +114,14 @@ def _install_stub(triton: Path) -> None:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     stub = triton / "python_backend_stubs" / version / "triton_python_backend_stub"
     if not stub.exists():
-        raise Unavailable(f"Triton's wheel has no Python backend for Python {version}")
+        raise BenchmarkUnavailable(f"Triton's wheel has no Python backend for Python {version}")
     shutil.copy(stub, triton / "backends" / "python")
 
 
 def _glibc() -> tuple[int, ...]:
     name, version = platform.libc_ver()
     if name != "glibc":
-        raise Unavailable("perf_analyzer needs glibc; this system has another C library")
+        raise BenchmarkUnavailable("perf_analyzer needs glibc; this system has another C library")
     return tuple(int(part) for part in version.split("."))
 
 
@@ -130,7 +130,9 @@ def _install_newer_libraries(apt: Path, target: Path) -> None:
     suite = _debian_suite()
     if not suite or not shutil.which("apt-get"):
         wanted = ".".join(str(part) for part in GLIBC)
-        raise Unavailable(f"perf_analyzer needs glibc {wanted}, or Debian's apt to download it")
+        raise BenchmarkUnavailable(
+            f"perf_analyzer needs glibc {wanted}, or Debian's apt to download it"
+        )
     for folder in ("state/lists/partial", "cache/archives/partial", "packages"):
         (apt / folder).mkdir(parents=True)
     (apt / "status").touch()
@@ -164,7 +166,9 @@ def mirror(printed: str, suite: str) -> str:
     """Return the mirror of a suite in the output of `apt-get update --print-uris`."""
     found = re.search(rf"^'(.+)/dists/{re.escape(suite)}/InRelease'", printed, re.MULTILINE)
     if not found:
-        raise Unavailable(f"apt has no source for {suite} from which to download {NEWER_SUITE}")
+        raise BenchmarkUnavailable(
+            f"apt has no source for {suite} from which to download {NEWER_SUITE}"
+        )
     return found[1]
 
 
@@ -185,5 +189,5 @@ def _run(what: str, command: Sequence[str], folder: Path = ROOT) -> str:
     )
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines()
-        raise Unavailable(f"{what} failed: {lines[-1] if lines else done.returncode}")
+        raise BenchmarkUnavailable(f"{what} failed: {lines[-1] if lines else done.returncode}")
     return done.stdout

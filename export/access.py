@@ -42,7 +42,7 @@ SCALARS = 3 + len(SHIFTS)
 """The number of parameters of a head besides its key: strength, gate, shifts, sharpening."""
 
 
-class Memory(NamedTuple):
+class HeadTape(NamedTuple):
     """What the heads did in every step, for the backward pass."""
 
     memory: Array
@@ -180,7 +180,7 @@ def write(memory: Array, written: Array, w: Array, vectors: Array) -> None:
 
 
 @compiled
-def access(t: int, reads: int, tape: Memory, read_vectors: Array, next_input: Array) -> None:
+def access(t: int, reads: int, tape: HeadTape, read_vectors: Array, next_input: Array) -> None:
     """
     Address, read and write: equations 2 to 9 in step `t`.
 
@@ -341,7 +341,7 @@ def compare_back(memory: Array, du: Array, y: Array, d_memory: Array, dx: Array)
 def access_back(
     t: int,
     reads: int,
-    tape: Memory,
+    tape: HeadTape,
     d_read: Array,
     d_memory: Array,
     d_weighting: Array,

@@ -64,8 +64,8 @@ def by_items(path: Path, bits: Mapping[str, Sequence[tuple[int, float]]]) -> Non
     """Draw the bits of associative recall by number of items, as figure 11 of the paper."""
     figure = Figure(figsize=(7.5, 4.2), layout="constrained")
     axes = figure.subplots()
-    most = max(TASKS["associative-recall"].largest)
-    axes.axvspan(0, most + 0.5, color="0.93", label=f"trained on (2 to {most} items)")
+    maximum = max(TASKS["associative-recall"].largest)
+    axes.axvspan(0, maximum + 0.5, color="0.93", label=f"trained on (2 to {maximum} items)")
     for arch, values in bits.items():
         items, costs = zip(*values, strict=True)
         axes.plot(

@@ -21,7 +21,7 @@ BASELINE = "lstm"
 Card = Mapping[str, Any]
 
 
-class Measure(NamedTuple):
+class PaperRow(NamedTuple):
     """A row of the comparison with the paper."""
 
     task: str
@@ -42,8 +42,8 @@ BITS, WRONG, EXACT, EXCESS = (
 )  # fmt: skip
 
 MEASURES = (
-    Measure("copy", "wrong bits in 1,000 sequences, length 20", (20,), WRONG, "~0 (fig. 4)", 0),
-    Measure(
+    PaperRow("copy", "wrong bits in 1,000 sequences, length 20", (20,), WRONG, "~0 (fig. 4)", 0),
+    PaperRow(
         "copy",
         "wrong bits in 1,000 sequences, length 120",
         (120,),
@@ -51,25 +51,25 @@ MEASURES = (
         "a few, and one vector twice (fig. 4); LSTM fails beyond 20 (fig. 5)",
         0,
     ),
-    Measure("copy", "exact, length 1,000, N = 1,024", (1000,), EXACT, "not tried", 0.99),
-    Measure("copy", "bits, length 20", (20,), BITS, "~0; LSTM ~2 (fig. 3)"),
-    Measure("copy", "bits, length 120", (120,), BITS, "not given"),
-    Measure(
+    PaperRow("copy", "exact, length 1,000, N = 1,024", (1000,), EXACT, "not tried", 0.99),
+    PaperRow("copy", "bits, length 20", (20,), BITS, "~0; LSTM ~2 (fig. 3)"),
+    PaperRow("copy", "bits, length 120", (120,), BITS, "not given"),
+    PaperRow(
         "repeat-copy", "bits, 10 vectors 10 times", (10, 10), BITS, "~0, all three (fig. 7)", 0.1
     ),
-    Measure("repeat-copy", "bits, 20 vectors 10 times", (20, 10), BITS, "almost perfect (fig. 8)"),
-    Measure(
+    PaperRow("repeat-copy", "bits, 20 vectors 10 times", (20, 10), BITS, "almost perfect (fig. 8)"),
+    PaperRow(
         "repeat-copy", "bits, 10 vectors 20 times", (10, 20), BITS, "cannot count past 11 (fig. 8)"
     ),
-    Measure("associative-recall", "bits, 2 items", (2,), BITS, "~0; LSTM 1-2 (fig. 10)", 0.1),
-    Measure("associative-recall", "bits, 4 items", (4,), BITS, "~0; LSTM 1-2 (fig. 10)", 0.1),
-    Measure("associative-recall", "bits, 6 items", (6,), BITS, "~0; LSTM 1-2 (fig. 10)", 0.1),
-    Measure("associative-recall", "bits, 12 items", (12,), BITS, "~0; LSTM ~35 (fig. 11)"),
-    Measure("associative-recall", "bits, 15 items", (15,), BITS, "FF below 1 (fig. 11)", 0.2),
-    Measure(
+    PaperRow("associative-recall", "bits, 2 items", (2,), BITS, "~0; LSTM 1-2 (fig. 10)", 0.1),
+    PaperRow("associative-recall", "bits, 4 items", (4,), BITS, "~0; LSTM 1-2 (fig. 10)", 0.1),
+    PaperRow("associative-recall", "bits, 6 items", (6,), BITS, "~0; LSTM 1-2 (fig. 10)", 0.1),
+    PaperRow("associative-recall", "bits, 12 items", (12,), BITS, "~0; LSTM ~35 (fig. 11)"),
+    PaperRow("associative-recall", "bits, 15 items", (15,), BITS, "FF below 1 (fig. 11)", 0.2),
+    PaperRow(
         "associative-recall", "bits, 20 items", (20,), BITS, "FF ~7, NTM with LSTM ~8 (fig. 11)", 1
     ),
-    Measure(
+    PaperRow(
         "ngrams",
         "bits above the optimum, 200 bits",
         (200, 5),
@@ -77,9 +77,9 @@ MEASURES = (
         "~1-2; LSTM ~5-6 (fig. 13)",
         1.0,
     ),
-    Measure("priority-sort", "bits, 20 items", (20,), BITS, "~10-20; LSTM ~50 (fig. 18)", 10),
-    Measure("priority-sort", "bits, 10 items", (10,), BITS, "not tried"),
-    Measure("priority-sort", "bits, 25 items", (25,), BITS, "not tried"),
+    PaperRow("priority-sort", "bits, 20 items", (20,), BITS, "~10-20; LSTM ~50 (fig. 18)", 10),
+    PaperRow("priority-sort", "bits, 10 items", (10,), BITS, "not tried"),
+    PaperRow("priority-sort", "bits, 25 items", (25,), BITS, "not tried"),
 )
 
 OUT_OF_RANGE: Mapping[str, Size] = {
@@ -172,7 +172,7 @@ def _against_the_paper(cards: Mapping[str, Card]) -> str:
     return _table(heads, rows) + note
 
 
-def _goal(measure: Measure) -> str:
+def _goal(measure: PaperRow) -> str:
     if measure.goal is None:
         return ""
     if measure.field == EXACT:
@@ -180,7 +180,7 @@ def _goal(measure: Measure) -> str:
     return f"<= {measure.goal:g}" if measure.goal else "0"
 
 
-def _met(measure: Measure, values: Sequence[float]) -> str:
+def _met(measure: PaperRow, values: Sequence[float]) -> str:
     if measure.goal is None:
         return ""
     if not values:

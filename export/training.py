@@ -6,7 +6,7 @@ number of the update. So a checkpoint needs no generator state, and an interrupt
 same updates, bit for bit, as an uninterrupted one.
 
 If a loss or gradient is not finite, the run goes back to its last checkpoint and continues with
-half the learning rate, at most `MOST_RESTARTS` times. With `relapse_bits`, it does the same when
+half the learning rate, at most `MAX_RESTARTS` times. With `relapse_bits`, it does the same when
 the network has lost its task (a relapse). The card counts both.
 """
 
@@ -33,7 +33,7 @@ from export.network import Network
 from export.rmsprop import RmsProp
 from ntm_tasks import TASKS, Float32, Purpose, generator_for
 
-MOST_RESTARTS = 3
+MAX_RESTARTS = 3
 
 WENT_BACK = "back to the last checkpoint, with half the learning rate"
 
@@ -184,7 +184,7 @@ def train(run: Run, folder: Path, report: Callable[[Run], None] = lambda run: No
     Return the run. It is another object if the run went back to a checkpoint.
 
     Raises:
-        NotFinite: the loss or a gradient was not finite more than `MOST_RESTARTS` times.
+        NotFinite: the loss or a gradient was not finite more than `MAX_RESTARTS` times.
     """
     if run.update == 0:
         run.save(folder)
@@ -192,13 +192,13 @@ def train(run: Run, folder: Path, report: Callable[[Run], None] = lambda run: No
         try:
             train_to_next_point(run)
         except NotFinite as error:
-            if run.restarts == MOST_RESTARTS:
+            if run.restarts == MAX_RESTARTS:
                 message = f"seed {run.seed} fails after {run.restarts} restarts"
                 raise NotFinite(message) from error
             print(f"{error}; {WENT_BACK}", flush=True)
             run = _last_checkpoint(folder, run.restarts + 1, run.relapses)
             continue
-        if has_relapsed(run) and run.relapses < MOST_RESTARTS:
+        if has_relapsed(run) and run.relapses < MAX_RESTARTS:
             bits = run.curve[-1].validation_bits
             print(
                 f"the task is lost in update {run.update}: {bits:.1f} bits; {WENT_BACK}", flush=True

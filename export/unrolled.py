@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from export import access, kernels
-from export.access import Memory
+from export.access import HeadTape
 from export.arena import Arena
 from export.baseline import LstmBaseline
 from export.kernels import Array
@@ -209,7 +209,7 @@ class _Tape:
 
 def _empty_memory(
     arena: Arena, steps: int, memory: Tensor, weighting: Tensor, parameters: int
-) -> Memory:
+) -> HeadTape:
     """Take the entries of all steps, for a memory [B, M, N] and a weighting [B, H, N]."""
     batch, locations = len(memory), memory.shape[2]
 
@@ -217,7 +217,7 @@ def _empty_memory(
         array: Array = arena.take(count, *shape).numpy()
         return array
 
-    return Memory(
+    return HeadTape(
         memory=empty(steps + 1, *memory.shape),
         weighting=empty(steps + 1, *weighting.shape),
         similarity=empty(steps, *weighting.shape),

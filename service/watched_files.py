@@ -20,7 +20,7 @@ _RETRY_SECONDS = 10.0
 """Time until wrong files are read again if they have not changed."""
 
 
-class Watched(Generic[T]):
+class WatchedFiles(Generic[T]):
     """A value that is read from files, and read again when one of them changes. Thread-safe."""
 
     def __init__(

@@ -55,7 +55,7 @@ async def run(caller: Caller, procedure: Procedure[T], timeout_seconds: float | 
 async def _attempt(caller: Caller, wanted: Message | Attempt, seconds: float) -> Message:
     if isinstance(wanted, Attempt):
         await asyncio.sleep(wanted.delay_seconds)
-        return await caller.call(wanted.request, min(seconds, wanted.most_seconds))
+        return await caller.call(wanted.request, min(seconds, wanted.max_seconds))
     return await caller.call(wanted, seconds)
 
 

@@ -157,7 +157,7 @@ class Client:
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         if isinstance(wanted, Attempt):
             time.sleep(wanted.delay_seconds)
-            return self._call(wanted.request, min(seconds, wanted.most_seconds))
+            return self._call(wanted.request, min(seconds, wanted.max_seconds))
         return self._call(wanted, seconds)
 
     def _call(self, request: Message, seconds: float) -> Message:

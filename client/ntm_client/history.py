@@ -13,14 +13,14 @@ CHECK_BYTES = 4
 class History:
     """Consecutive steps up to a session's next one: their inputs and a check of their outputs."""
 
-    def __init__(self, start: int, input_width: int, most_bytes: int) -> None:
-        """Keep the steps from `start` on, the latest inputs of `most_bytes` at most."""
+    def __init__(self, start: int, input_width: int, max_bytes: int) -> None:
+        """Keep the steps from `start` on, the latest inputs of `max_bytes` at most."""
         self.start = start
         """Index of the first step kept."""
         self.dropped = False
         """Whether steps were dropped for lack of room since the last restart."""
         self._step_bytes = input_width * VALUE_BYTES
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         # Flat, for CPython cuts the front of a bytearray off without moving the rest.
         self._inputs = bytearray()
         self._checks = bytearray()
@@ -38,7 +38,7 @@ class History:
         """Append steps; whether older ones have had to go for them."""
         self._inputs += inputs
         self._checks += checks
-        excess = len(self._inputs) - self._most_bytes
+        excess = len(self._inputs) - self._max_bytes
         if excess <= 0:
             return False
         self.forget(self.start - (-excess // self._step_bytes))
@@ -60,10 +60,10 @@ class History:
         self.start = step
         self.dropped = False
 
-    def inputs(self, step: int, most_steps: int) -> bytes:
-        """The inputs of the steps from `step` on, of `most_steps` at most."""
+    def inputs(self, step: int, max_steps: int) -> bytes:
+        """The inputs of the steps from `step` on, of `max_steps` at most."""
         first = (step - self.start) * self._step_bytes
-        return bytes(self._inputs[first : first + most_steps * self._step_bytes])
+        return bytes(self._inputs[first : first + max_steps * self._step_bytes])
 
     def difference(self, step: int, checks: bytes) -> int | None:
         """The first step, from that one on, whose outputs were others; None if there is none."""

@@ -45,7 +45,7 @@ class Attempt:
 
     request: Message
     delay_seconds: float
-    most_seconds: float
+    max_seconds: float
 
 
 # The response to a request has a type that no annotation of a generator can tie to the request's.

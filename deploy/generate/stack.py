@@ -27,7 +27,7 @@ Sample = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Server:
+class ServerAddresses:
     """The addresses of a server process."""
 
     address: str
@@ -84,7 +84,7 @@ def process(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[byte
 
 
 @contextmanager
-def replicas(folder: Path, *flags: str) -> Iterator[list[Server]]:
+def replicas(folder: Path, *flags: str) -> Iterator[list[ServerAddresses]]:
     """Start two servers that share a store; enter when both serve."""
     shared = (*flags, f"--store=directory:{folder / 'store'}")
     with (
@@ -95,7 +95,7 @@ def replicas(folder: Path, *flags: str) -> Iterator[list[Server]]:
 
 
 @contextmanager
-def server(log: Path, *flags: str) -> Iterator[Server]:
+def server(log: Path, *flags: str) -> Iterator[ServerAddresses]:
     """Start a server on free ports; enter when it serves."""
     command = [sys.executable, "-m", "service", "--port=0", "--metrics-port=0", *flags]
     with process(command, log) as running:
@@ -107,7 +107,7 @@ def server(log: Path, *flags: str) -> Iterator[Server]:
         wait_until(serving, 60, "the server serves")
         line = next(line for line in log.read_text().splitlines() if '"message": "serving"' in line)
         fields = json.loads(line)
-        yield Server(fields["address"], fields["monitoring"])
+        yield ServerAddresses(fields["address"], fields["monitoring"])
 
 
 @contextmanager

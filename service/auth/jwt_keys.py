@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from service.auth.principal import Principal
 from service.errors import FileInvalid
-from service.watched_files import Watched
+from service.watched_files import WatchedFiles
 
 if TYPE_CHECKING:
     from jwt.algorithms import AllowedPublicKeys
@@ -103,7 +103,7 @@ class _TokenInvalid(Exception):
     """A token cannot be trusted; the caller is not told why."""
 
 
-def watched(path: Path, issuer: str, audience: str) -> Watched[JwtKeys]:
+def watched(path: Path, issuer: str, audience: str) -> WatchedFiles[JwtKeys]:
     """
     Read keys from a JWKS or PEM file, and read them again when the file changes.
 
@@ -114,7 +114,9 @@ def watched(path: Path, issuer: str, audience: str) -> Watched[JwtKeys]:
         import jwt  # noqa: F401 - fails at start, not at the first call
     except ModuleNotFoundError as error:
         raise FileInvalid("--jwt-keys needs PyJWT: pip install 'ntm-service[jwt]'") from error
-    return Watched("--jwt-keys", [path], lambda: JwtKeys(read(path.read_text()), issuer, audience))
+    return WatchedFiles(
+        "--jwt-keys", [path], lambda: JwtKeys(read(path.read_text()), issuer, audience)
+    )
 
 
 def read(text: str) -> list[Key]:

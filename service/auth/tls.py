@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from service.watched_files import Watched
+from service.watched_files import WatchedFiles
 
 _HOST_NAMES = ("DNS", "IP Address")
 
@@ -30,7 +30,7 @@ class Certificates:
     """When the first of these CAs expires."""
 
 
-def watched(certificate: str, key: str, client_ca: str) -> Watched[Certificates]:
+def watched(certificate: str, key: str, client_ca: str) -> WatchedFiles[Certificates]:
     """
     Read the certificates, and read them again when a file changes.
 
@@ -43,10 +43,10 @@ def watched(certificate: str, key: str, client_ca: str) -> Watched[Certificates]
         FileInvalid: a file is missing, expired or wrong, or the key is of another certificate.
     """
     paths = [Path(path) for path in (certificate, key, client_ca) if path]
-    return Watched("TLS", paths, lambda: _read(*paths))
+    return WatchedFiles("TLS", paths, lambda: _read(*paths))
 
 
-def server_credentials(certificates: Watched[Certificates]) -> grpc.ServerCredentials:
+def server_credentials(certificates: WatchedFiles[Certificates]) -> grpc.ServerCredentials:
     """Return credentials for a port; each new connection gets the certificates as they are then."""
     current = certificates.value()
     return grpc.dynamic_ssl_server_credentials(

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from service.auth.principal import SCOPES, Principal
-from service.watched_files import Watched
+from service.watched_files import WatchedFiles
 
 _FIELDS = {"principal", "scopes", "sha256"}
 
@@ -70,9 +70,9 @@ class Tokens:
         return hashlib.blake2b(digest, key=self._secret).digest()
 
 
-def watched(flag: str, path: Path) -> Watched[Tokens]:
+def watched(flag: str, path: Path) -> WatchedFiles[Tokens]:
     """Read a tokens file, and read it again when it changes. Raises FileInvalid."""
-    return Watched(flag, [path], lambda: Tokens(path.read_text().splitlines()))
+    return WatchedFiles(flag, [path], lambda: Tokens(path.read_text().splitlines()))
 
 
 def _entry(fields: Any) -> tuple[bytes, Principal]:

@@ -33,7 +33,7 @@ class Admission:
 
     def locations(self, spec: ModelSpec, asked: int) -> int:
         """The locations of a session that asks for `asked`; 0 asks for the model's default."""
-        most = self._settings.max_locations
+        maximum = self._settings.max_locations
         if asked in (0, spec.default_locations):
             return spec.default_locations
         if not spec.has_memory:
@@ -43,9 +43,9 @@ class Admission:
                 f"locations is {asked}; the model's initial memory was learned for "
                 f"{spec.default_locations}, so it works with those only"
             )
-        if not _FEWEST_LOCATIONS <= asked <= most:
+        if not _FEWEST_LOCATIONS <= asked <= maximum:
             raise InvalidRequest(
-                f"locations is {asked}; the limits are {_FEWEST_LOCATIONS} and {most}"
+                f"locations is {asked}; the limits are {_FEWEST_LOCATIONS} and {maximum}"
             )
         return asked
 
@@ -53,9 +53,11 @@ class Admission:
         """The timeout of a session that asks for `asked`; None asks for the server's default."""
         if asked is None:
             return self._settings.default_idle_timeout_seconds
-        most = self._settings.max_idle_timeout_seconds
-        if not 0 < asked <= most:
-            raise InvalidRequest(f"idle timeout is {asked} s; it must be above 0, at most {most}")
+        maximum = self._settings.max_idle_timeout_seconds
+        if not 0 < asked <= maximum:
+            raise InvalidRequest(
+                f"idle timeout is {asked} s; it must be above 0, at most {maximum}"
+            )
         return asked
 
     def durability(self, asked: Durability | None, *, has_store: bool) -> Durability:
@@ -74,29 +76,29 @@ class Admission:
 
     def room(self, usage: Usage, usage_by_owner: Usage, new_bytes: int) -> None:
         """Refuse a session of `new_bytes` of state if its owner, or all owners, have too much."""
-        most = self._settings
+        maximum = self._settings
         own_sessions, own_bytes = (
-            most.max_sessions_per_principal,
-            most.max_state_bytes_per_principal,
+            maximum.max_sessions_per_principal,
+            maximum.max_state_bytes_per_principal,
         )
         self._check_sessions(usage_by_owner, own_sessions, "max_sessions_per_principal")
         self._check_bytes(usage_by_owner, new_bytes, own_bytes, "max_state_bytes_per_principal")
-        self._check_sessions(usage, most.max_sessions, "max_sessions")
-        self._check_bytes(usage, new_bytes, most.max_state_bytes, "max_state_bytes")
+        self._check_sessions(usage, maximum.max_sessions, "max_sessions")
+        self._check_bytes(usage, new_bytes, maximum.max_state_bytes, "max_state_bytes")
 
-    def _check_sessions(self, usage: Usage, most: int, limit: str) -> None:
-        if most and usage.sessions >= most:
+    def _check_sessions(self, usage: Usage, maximum: int, limit: str) -> None:
+        if maximum and usage.sessions >= maximum:
             raise CapacityExceeded(
                 f"{usage.sessions} sessions are open, as many as {limit} allows; delete one or try "
                 "again later",
                 limit=limit,
             )
 
-    def _check_bytes(self, usage: Usage, new_bytes: int, most: int, limit: str) -> None:
-        if most and usage.state_bytes + new_bytes > most:
+    def _check_bytes(self, usage: Usage, new_bytes: int, maximum: int, limit: str) -> None:
+        if maximum and usage.state_bytes + new_bytes > maximum:
             raise CapacityExceeded(
                 f"the session needs {new_bytes} bytes of state, and {usage.state_bytes} of "
-                f"{most}, which is {limit}, are taken; use fewer locations or try again later",
+                f"{maximum}, which is {limit}, are taken; use fewer locations or try again later",
                 limit=limit,
             )
 
@@ -118,14 +120,16 @@ class Admission:
 
     def _shaped(self, values: Float32, width: int) -> Float32:
         """The input values as [steps, width]; every one is finite and not too large."""
-        most = self._settings.max_chunk_steps
+        maximum = self._settings.max_chunk_steps
         if values.size == 0 or values.size % width:
             raise InvalidRequest(
                 f"inputs hold {values.size} values; a chunk is one or more steps of {width} each"
             )
         inputs = values.reshape(-1, width)
-        if len(inputs) > most:
-            raise InvalidRequest(f"a chunk of {len(inputs)} steps; the limit is {most}; split it")
+        if len(inputs) > maximum:
+            raise InvalidRequest(
+                f"a chunk of {len(inputs)} steps; the limit is {maximum}; split it"
+            )
         # One pass for nearly all chunks, and false for NaN: if the sum of squares is within the
         # limit, so is every value. If not, each value has to be looked at.
         wide = values.astype(np.float64)
@@ -153,11 +157,11 @@ class Admission:
             width, sparse = trace_width(tensor, locations, chunk.selection.top_k)
             step_bytes += 4 * tensor.heads * width * (2 if sparse else 1)
         size = self._settings.max_message_bytes
-        most = (size - _ENVELOPE_BYTES) // step_bytes
-        if steps > most:
+        maximum = (size - _ENVELOPE_BYTES) // step_bytes
+        if steps > maximum:
             raise InvalidRequest(
                 f"a reply for {steps} steps of {step_bytes} bytes each would exceed the "
-                f"message size of {size} bytes; send at most {most} steps in a chunk, or select "
+                f"message size of {size} bytes; send at most {maximum} steps in a chunk, or select "
                 "fewer traces or a top_k"
             )
         chunk.reply_bytes = steps * step_bytes

@@ -13,7 +13,7 @@ from service.engine.effects import Effects
 from service.engine.lifecycle import Lifecycle, draining_error
 from service.engine.sessions import Operation, Session, closed_error
 from service.engine.turn import Turn
-from service.engine.work import Chunk, Run, Work
+from service.engine.work import Chunk, NetworkRun, Work
 from service.errors import NtmError, SessionFailed, SessionMoved, StepIndexMismatch
 from service.settings import Settings
 from service.spec import Float32
@@ -148,7 +148,7 @@ class Engine:
             if chunk.traces:
                 traced += ticks
             if chunk.runs is not None:
-                run = Run(turn.started_seconds, turn.seconds, ticks, len(turn.sessions))
+                run = NetworkRun(turn.started_seconds, turn.seconds, ticks, len(turn.sessions))
                 chunk.runs.append(run)
             if not chunk.remaining:
                 chunk.finish(now)

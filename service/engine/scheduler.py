@@ -154,12 +154,12 @@ class Scheduler:
             if len(least.queues) > 1 or slab not in least.queues:
                 self._leave(least)
                 self._line_up(least)
-        most = min(
+        maximum = min(
             self._max_burst,
             steps // len(sessions),
             *[session.chunk.remaining for session in sessions],
         )
-        ticks = 1 << most.bit_length() - 1
+        ticks = 1 << maximum.bit_length() - 1
         if shared:
             self._charge(shared, _row_bytes(slab, len(sessions), ticks))
         return Batch(slab, sessions, ticks)
@@ -227,14 +227,14 @@ class Scheduler:
         depend on the sessions taken; `_charge` counts the true cost.
         """
         line = self._lines[slab].places
-        most_bytes = self._least_bytes + rows * row_bytes
+        max_bytes = self._least_bytes + rows * row_bytes
         shared: list[_Owner] = []
         again: list[_Place] = []  # owners with a share that could use more
         while rows:
             while line and line[0][2].place is not line[0]:
                 heappop(line)
             heap = again if again and not (line and line[0] < again[0]) else line
-            if not heap or heap[0][0] > most_bytes:
+            if not heap or heap[0][0] > max_bytes:
                 break
             had_bytes, number, owner = heappop(heap)
             if heap is line:
@@ -243,7 +243,7 @@ class Scheduler:
                 shared.append(owner)
             count, left = 1, len(owner.queues[slab]) - owner.share
             if not (line or again):  # no other owner to alternate with: take the rest at once
-                count = min(rows, left, (most_bytes - had_bytes) // row_bytes + 1)
+                count = min(rows, left, (max_bytes - had_bytes) // row_bytes + 1)
             owner.share += count
             rows -= count
             if count < left:

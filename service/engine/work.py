@@ -34,7 +34,7 @@ class Work:
     error: BaseException | None = field(default=None, init=False)
 
 
-class Run(NamedTuple):
+class NetworkRun(NamedTuple):
     """One run of the network that a chunk was part of."""
 
     started_seconds: float
@@ -113,7 +113,7 @@ class Chunk(Work):
     """When its first tick was scheduled, by the engine's clock."""
     finished_seconds: float = field(default=0.0, init=False)
     """When its last tick was committed or its replay was found, by the engine's clock."""
-    runs: list[Run] | None = field(default=None, init=False)
+    runs: list[NetworkRun] | None = field(default=None, init=False)
     """Every run so far; None unless the call is traced."""
 
     # What its answer says besides the outcome.

@@ -19,7 +19,7 @@ from service.errors import Draining
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Call = tuple[Callable[[], Any], "asyncio.Future[Any]"]
+PendingCall = tuple[Callable[[], Any], "asyncio.Future[Any]"]
 
 
 class Worker:
@@ -43,7 +43,7 @@ class Worker:
         self._turns: SimpleQueue[Turn | None] = SimpleQueue()
         self._begun: set[Turn] = set()
         self._is_due = False
-        self._calls: deque[Call] = deque()
+        self._calls: deque[PendingCall] = deque()
         self._expiry: asyncio.TimerHandle | None = None
         self._stopping = False
         self._pending: set[Work] = set()

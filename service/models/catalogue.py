@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 from service.errors import ModelInvalid, ModelUnknown, ModelVersionUnknown
 from service.models import runtime
-from service.models.folder import ModelFile, ModelFolder, Place
+from service.models.folder import ModelFile, ModelFolder, VersionPath
 from service.models.runtime import Network
 from service.models.slab import Slab
 from service.models.version import Version
@@ -41,7 +41,7 @@ class Catalogue:
         self._metrics = metrics
         self._loading: dict[Version, asyncio.Task[None]] = {}
         self._users: Counter[Version] = Counter()
-        self._places: dict[Place, Version] = {}
+        self._places: dict[VersionPath, Version] = {}
         self._files: dict[Version, ModelFile] = {}
         self._current: dict[str, Version] = {}
         self.provider = runtime.provider(settings.device)
@@ -134,7 +134,7 @@ class Catalogue:
         # If one caller is cancelled, the loading goes on for the others.
         await asyncio.shield(task)
 
-    def at(self, place: Place) -> Version | None:
+    def at(self, place: VersionPath) -> Version | None:
         """The version whose file is at a place of the folder, once it was taken over."""
         return self._places.get(place)
 
@@ -142,14 +142,14 @@ class Catalogue:
         """Hold a version, so that it can be used."""
         self._files.setdefault(file.version, file)
 
-    def put(self, place: Place, file: ModelFile) -> None:
+    def put(self, place: VersionPath, file: ModelFile) -> None:
         """Note that a place of the folder has that file; new sessions follow at once."""
         self.hold(file)
         self._places[place] = file.version
         if place.is_current:
             self._current[place.model] = file.version
 
-    def remove(self, place: Place) -> None:
+    def remove(self, place: VersionPath) -> None:
         """Note that a place of the folder has no file any more."""
         self._places.pop(place, None)
         if place.is_current:

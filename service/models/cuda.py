@@ -58,7 +58,7 @@ https://github.com/microsoft/onnxruntime/pull/29252 and 29808.
 
 
 @dataclass(frozen=True)
-class Machine:
+class CudaSupport:
     """What of CUDA was found on a machine."""
 
     driver: int | None
@@ -94,23 +94,23 @@ def requirement(onnxruntime: str, cuda: str) -> Requirement | None:
     return needs
 
 
-def look(needs: Requirement, load: Load = ctypes.CDLL) -> Machine:
+def look(needs: Requirement, load: Load = ctypes.CDLL) -> CudaSupport:
     """Ask the driver, and try to load each library."""
     missing = tuple(name for name in needs.libraries if not _loads(name, load))
     try:
         driver = load("libcuda.so.1")
     except OSError:
-        return Machine(None, 0, (), missing)
+        return CudaSupport(None, 0, (), missing)
     version, count = ctypes.c_int(0), ctypes.c_int(0)
     driver.cuDriverGetVersion(ctypes.pointer(version))
     status = driver.cuInit(0)
     if status == 0:
         driver.cuDeviceGetCount(ctypes.pointer(count))
     capabilities = tuple(_capability(driver, index) for index in range(count.value))
-    return Machine(version.value, status, capabilities, missing)
+    return CudaSupport(version.value, status, capabilities, missing)
 
 
-def fault(machine: Machine, needs: Requirement) -> str | None:
+def fault(machine: CudaSupport, needs: Requirement) -> str | None:
     """Everything that keeps CUDA from being used on a machine, in words, or None."""
     faults = []
     if machine.driver is None:

@@ -29,7 +29,7 @@ RETRY_SECONDS = 10.0
 """How long a file that could not be read is left alone, unless it changes before."""
 
 
-class Place(NamedTuple):
+class VersionPath(NamedTuple):
     """Where a version's file can be."""
 
     is_current: bool
@@ -51,7 +51,7 @@ class ModelFile:
 class Change(NamedTuple):
     """What a place has now: a file, one that cannot be served and why, or none any more."""
 
-    place: Place
+    place: VersionPath
     found: ModelFile | ModelInvalid | None
 
 
@@ -65,12 +65,12 @@ class ModelFolder:
         self._folder = folder
         self._named = frozenset(named)
         self._clock = clock
-        self._seen: dict[Place, Stamp] = {}
-        self._taken: dict[Place, Stamp] = {}
-        self._unreadable: dict[Place, float] = {}
+        self._seen: dict[VersionPath, Stamp] = {}
+        self._taken: dict[VersionPath, Stamp] = {}
+        self._unreadable: dict[VersionPath, float] = {}
         """When each is tried again."""
 
-    def read(self) -> dict[Place, ModelFile]:
+    def read(self) -> dict[VersionPath, ModelFile]:
         """
         Read every file for the first time.
 
@@ -114,12 +114,12 @@ class ModelFolder:
             changes.append(Change(place, None))
         return changes
 
-    def _is_due(self, place: Place, stamp: Stamp) -> bool:
+    def _is_due(self, place: VersionPath, stamp: Stamp) -> bool:
         if self._taken.get(place) != stamp:
             return True
         return self._clock() >= self._unreadable.get(place, float("inf"))
 
-    def _look_at(self, place: Place, stamp: Stamp) -> Change | None:
+    def _look_at(self, place: VersionPath, stamp: Stamp) -> Change | None:
         found: ModelFile | ModelInvalid
         self._unreadable.pop(place, None)
         try:
@@ -134,14 +134,14 @@ class ModelFolder:
         self._taken[place] = stamp
         return Change(place, found)
 
-    def _stamps(self) -> dict[Place, Stamp]:
+    def _stamps(self) -> dict[VersionPath, Stamp]:
         return {
             place: file_stamp(place.path)
             for place in self._places()
             if place.model in self._named or not self._named
         }
 
-    def _places(self) -> Iterator[Place]:
+    def _places(self) -> Iterator[VersionPath]:
         """Plain names in the folder, so that no setting leads elsewhere."""
         # A folder that is missing is more likely a mistake than a wish to serve nothing.
         for model in sorted(os.listdir(self._folder)):
@@ -150,10 +150,10 @@ class ModelFolder:
             folder = self._folder / model
             names = _names(folder)
             if MODEL_FILE in names:
-                yield Place(True, model, folder / MODEL_FILE)
+                yield VersionPath(True, model, folder / MODEL_FILE)
             for name in _names(folder / OTHERS) if OTHERS in names else ():
                 if name.endswith(".onnx"):
-                    yield Place(False, model, folder / OTHERS / name)
+                    yield VersionPath(False, model, folder / OTHERS / name)
 
 
 def _names(folder: Path) -> list[str]:
@@ -164,7 +164,7 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
-def _read(place: Place) -> ModelFile:
+def _read(place: VersionPath) -> ModelFile:
     content = place.path.read_bytes()
     try:
         _, spec = graph.parse(content)

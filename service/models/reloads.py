@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from service.errors import ModelInvalid
 from service.models.catalogue import Catalogue
-from service.models.folder import Change, ModelFile, Place
+from service.models.folder import Change, ModelFile, VersionPath
 from service.models.version import Version
 from service.telemetry.metrics import Metrics
 
@@ -93,7 +93,7 @@ class Reloads:
         else:
             log.info(f"model file {outcome}", extra=fields)
 
-    async def _take_over(self, place: Place, file: ModelFile) -> None:
+    async def _take_over(self, place: VersionPath, file: ModelFile) -> None:
         """Load a version that new sessions are about to need; then have them opened on it."""
         if place.is_current and self._catalogue.is_needed(place.model):
             self._catalogue.hold(file)

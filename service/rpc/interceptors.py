@@ -216,10 +216,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return caller
 
     def _check_room(self) -> None:
-        most = self._settings.max_calls
-        if self._under_way >= most:
+        maximum = self._settings.max_calls
+        if self._under_way >= maximum:
             raise CapacityExceeded(
-                f"{most} calls are under way, the most this server takes; try again later",
+                f"{maximum} calls are under way, the most this server takes; try again later",
                 limit="max_calls",
             )
 

@@ -176,9 +176,11 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
         return codec.model(catalogue.file(version), catalogue.provider, versions)
 
     def _check_size(self, response: Message, what: str) -> None:
-        size, most = response.ByteSize(), self._settings.max_message_bytes
-        if size > most:
-            raise InvalidRequest(f"{what} takes {size} bytes, more than a message may have, {most}")
+        size, maximum = response.ByteSize(), self._settings.max_message_bytes
+        if size > maximum:
+            raise InvalidRequest(
+                f"{what} takes {size} bytes, more than a message may have, {maximum}"
+            )
 
 
 def _page_start(token: str) -> int:

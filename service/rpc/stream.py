@@ -110,16 +110,16 @@ class Stream:
                 waiting.cancel()
 
     async def _read(self) -> None:
-        most = MAX_UNANSWERED_OPERATIONS
-        most_bytes = _MAX_UNSENT_MESSAGES * self._settings.max_message_bytes
+        maximum = MAX_UNANSWERED_OPERATIONS
+        max_bytes = _MAX_UNSENT_MESSAGES * self._settings.max_message_bytes
         while isinstance(content := await self._context.read(), bytes):
             operations = codec.request(ntm_pb2.StreamStepsRequest.FromString, content).operations
             first = 0
             while first < len(operations):
-                while self._unanswered >= most or self._unsent_bytes >= most_bytes:
+                while self._unanswered >= maximum or self._unsent_bytes >= max_bytes:
                     self._answered.clear()
                     await self._answered.wait()
-                room = min(most - self._unanswered, _MAX_BEGUN)
+                room = min(maximum - self._unanswered, _MAX_BEGUN)
                 taken = self._start(operations[first : first + room])
                 first += taken
                 self._unanswered += taken

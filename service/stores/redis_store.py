@@ -42,7 +42,7 @@ _PASSING = (
 )
 """What may be over with the next try."""
 
-Call = tuple[str, tuple[int | bytes, ...]]
+ScriptCall = tuple[str, tuple[int | bytes, ...]]
 """A session's id and the script's arguments."""
 
 # Scripts, which the server runs as a whole; each touches the one key it is given, as Redis Cluster
@@ -191,7 +191,7 @@ class RedisStore:
         else:
             await self._client.connection_pool.disconnect()
 
-    async def _run(self, script: str, calls: Sequence[Call]) -> list[Any]:
+    async def _run(self, script: str, calls: Sequence[ScriptCall]) -> list[Any]:
         """
         The script's answer for each call, all in one round trip.
 
@@ -234,7 +234,7 @@ class RedisStore:
             await self._client.connection_pool.disconnect(inuse_connections=False)
 
     async def _call(
-        self, script: str, calls: Sequence[Call], *, is_known: bool = True
+        self, script: str, calls: Sequence[ScriptCall], *, is_known: bool = True
     ) -> list[Any]:
         name = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
         what = ("EVALSHA", name) if is_known else ("EVAL", script)

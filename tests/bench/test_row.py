@@ -10,7 +10,7 @@ import pytest
 from bench import __main__ as command_line
 from bench import plot
 from bench.quantiles import quantiles
-from bench.row import Options, Row, Unavailable, alternated
+from bench.row import BenchmarkUnavailable, Options, Row, alternated
 
 
 def row(ratio: float, goal: float, *, at_least: bool) -> Row:
@@ -78,7 +78,7 @@ def test_a_benchmark_that_cannot_run_says_why_and_the_others_go_on(
     """A benchmark that cannot run is named, and the others are written."""
 
     def missing(_: Options) -> Row:
-        raise Unavailable("it is not Tuesday")
+        raise BenchmarkUnavailable("it is not Tuesday")
 
     benchmarks = {"absent": missing, "present": lambda _: [row(2, 1, at_least=True)]}
     monkeypatch.setattr(command_line, "BENCHMARKS", benchmarks)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from bench import perf_analyzer, processes, triton, triton_environment
-from bench.row import Options, Unavailable
+from bench.row import BenchmarkUnavailable, Options
 from service.models.graph import parse
 from service.spec import Float32
 from tests.support import tiny_models
@@ -142,7 +142,7 @@ def test_the_mirror_is_the_one_that_apt_uses() -> None:
     )
 
     assert triton_environment.mirror(printed, "bookworm") == "http://mirror.example/debian"
-    with pytest.raises(Unavailable, match="apt has no source for sid"):
+    with pytest.raises(BenchmarkUnavailable, match="apt has no source for sid"):
         triton_environment.mirror(printed, "sid")
 
 
@@ -150,7 +150,7 @@ def test_is_not_measured_where_it_cannot_run(monkeypatch: pytest.MonkeyPatch) ->
     """The error has the reason, and nothing is installed."""
     monkeypatch.setattr(sys, "platform", "darwin")
 
-    with pytest.raises(Unavailable, match="Linux"):
+    with pytest.raises(BenchmarkUnavailable, match="Linux"):
         triton.peer_triton(Options(rounds=1, device="cpu"))
-    with pytest.raises(Unavailable, match="CPU"):
+    with pytest.raises(BenchmarkUnavailable, match="CPU"):
         triton.peer_triton(Options(rounds=1, device="cuda"))

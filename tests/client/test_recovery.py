@@ -194,7 +194,7 @@ def test_pauses_double_up_to_the_largest() -> None:
     assert [0.25, 0.5, 1, *[1.5] * 5] == [one.delay_seconds for one in wire.attempts]
     assert wire.clock.seconds - began <= 10
     assert raised.value.__notes__ == ["gave up after 9 attempts in 9.2 s"]
-    assert [one.most_seconds for one in wire.attempts[:2]] == [9.75, 9.25]
+    assert [one.max_seconds for one in wire.attempts[:2]] == [9.75, 9.25]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])

@@ -84,7 +84,7 @@ def test_the_file_computes_what_its_network_computes(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "most_bits"),
+    ("name", "size", "max_bits"),
     [
         ("copy-ntm-ff", (120,), 0.5),
         ("copy-ntm-lstm", (120,), 0.5),
@@ -93,7 +93,7 @@ def test_the_file_computes_what_its_network_computes(name: str) -> None:
         ("priority-sort-ntm-lstm", (20,), 20.0),
     ],
 )
-def test_a_shipped_model_does_its_task(name: str, size: Size, most_bits: float) -> None:
+def test_a_shipped_model_does_its_task(name: str, size: Size, max_bits: float) -> None:
     """Twenty sequences that no card reports cost few bits, through onnxruntime."""
     row = CONFIGURATIONS[name]
     runner = OnnxRunner((MODELS / name / card.MODEL_NAME).read_bytes())
@@ -102,7 +102,7 @@ def test_a_shipped_model_does_its_task(name: str, size: Size, most_bits: float) 
     answers = evaluation.answers_of(runner)
     result = evaluation.evaluate(answers, TASKS[row.task], trial, Purpose.EVALUATION, seed=77)
 
-    assert result.bits_per_sequence < most_bits
+    assert result.bits_per_sequence < max_bits
 
 
 @pytest.mark.parametrize("name", ["copy-ntm-ff", "copy-ntm-lstm"])

@@ -16,7 +16,7 @@ from export.arena import Arena
 from export.configuration import Configuration
 from export.evaluation import score
 from export.network import Network, State
-from export.training import MOST_RESTARTS, NotFinite, Point, Quality, Run
+from export.training import MAX_RESTARTS, NotFinite, Point, Quality, Run
 from export.unrolled import logits_of
 from ntm_tasks import TASKS, Purpose, generator_for
 from tests.export.conftest import tiny
@@ -129,7 +129,7 @@ def test_restarts_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(training, "update", fail)
 
-    with pytest.raises(NotFinite, match=f"after {MOST_RESTARTS} restarts"):
+    with pytest.raises(NotFinite, match=f"after {MAX_RESTARTS} restarts"):
         training.train(Run.new(tiny("ntm-ff"), 1), tmp_path)
 
 

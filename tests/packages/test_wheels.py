@@ -43,7 +43,7 @@ CLIENTS = {
 }
 """All that an installation of the client consists of."""
 
-MOST_MEGABYTES = 150
+MAX_MEGABYTES = 150
 """Of a client and what it depends on; a server's is several times as large."""
 
 pytestmark = pytest.mark.slow
@@ -128,7 +128,7 @@ def test_the_client_alone_runs_the_readmes_program(
     print(f"{len(installed)} packages, {environment.megabytes():.0f} MB: {sorted(installed)}")
 
     assert installed == CLIENTS
-    assert environment.megabytes() < MOST_MEGABYTES
+    assert environment.megabytes() < MAX_MEGABYTES
     code, output = _readmes_program()
     program = tmp_path / "program.py"
     program.write_text(code.replace("localhost:50051", shipped.target))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.errors import FileInvalid
-from service.watched_files import Watched
+from service.watched_files import WatchedFiles
 from tests.conftest import Clock
 
 
@@ -20,9 +20,9 @@ def path(tmp_path: Path) -> Path:
     return found
 
 
-def number(path: Path, clock: Clock) -> Watched[int]:
+def number(path: Path, clock: Clock) -> WatchedFiles[int]:
     """The number in the file."""
-    return Watched("the_number", [path], lambda: int(path.read_text()), clock)
+    return WatchedFiles("the_number", [path], lambda: int(path.read_text()), clock)
 
 
 def test_a_replaced_file_is_read_again(path: Path, clock: Clock) -> None:
@@ -55,7 +55,7 @@ def test_a_link_that_leads_elsewhere_is_followed(path: Path, clock: Clock) -> No
 def test_a_file_is_read_only_when_it_changed(path: Path, clock: Clock) -> None:
     """While the file does not change, its value is not read again."""
     reads = []
-    found = Watched("the_number", [path], lambda: reads.append(path.read_text()), clock)
+    found = WatchedFiles("the_number", [path], lambda: reads.append(path.read_text()), clock)
     for _ in range(3):
         found.value()
 

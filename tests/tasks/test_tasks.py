@@ -279,7 +279,7 @@ def test_every_task_has_the_widths_that_it_states(name: str) -> None:
 
 
 @pytest.mark.parametrize(("progress", "most"), [(0.0, 2), (0.5, 11), (0.99, 20)])
-def test_a_curriculum_grows_from_the_easiest_size(progress: float, most: int) -> None:
+def test_a_curriculum_grows_from_the_easiest_size(progress: float, maximum: int) -> None:
     """Before its end, sizes are drawn from the easiest to one in proportion to the progress."""
     generator = np.random.default_rng(1)
     task = TASKS["priority-sort"]
@@ -288,7 +288,7 @@ def test_a_curriculum_grows_from_the_easiest_size(progress: float, most: int) ->
         for _ in range(400)
     }
 
-    assert sizes == set(range(2, most + 1))
+    assert sizes == set(range(2, maximum + 1))
 
 
 def test_after_a_curriculum_the_sizes_are_the_papers() -> None:

@@ -21,14 +21,14 @@ TAG = "ntm"
 
 
 @dataclass(frozen=True)
-class Row:
+class PanelRow:
     """Panels under one heading."""
 
     title: str
     panels: Sequence[Panel]
 
 
-def dashboard(name: str, description: str, rows: Sequence[Row], one: str = "") -> Dashboard:
+def dashboard(name: str, description: str, rows: Sequence[PanelRow], one: str = "") -> Dashboard:
     """Return the dashboard `ntm-<name>`. The variable `one` selects a single value."""
     board = (
         builders.Dashboard(f"NTM: {name}")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from deploy.generate.dashboards.layout import Row, dashboard
+from deploy.generate.dashboards.layout import PanelRow, dashboard
 from deploy.generate.dashboards.panels import Panel, lines, rows
 from deploy.generate.dashboards.queries import (
     MODEL,
@@ -25,10 +25,10 @@ def model() -> Dashboard:
         "model",
         "One model on all replicas: its versions, speed, runs, sessions and traces.",
         [
-            Row("What is served", list(served())),
-            Row("Speed", list(speed())),
-            Row("Runs", list(runs())),
-            Row("Sessions", list(sessions())),
+            PanelRow("What is served", list(served())),
+            PanelRow("Speed", list(speed())),
+            PanelRow("Runs", list(runs())),
+            PanelRow("Sessions", list(sessions())),
         ],
         one="model",
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from deploy.generate.dashboards.durability import not_durable, store_errors, store_time
-from deploy.generate.dashboards.layout import Row, dashboard
+from deploy.generate.dashboards.layout import PanelRow, dashboard
 from deploy.generate.dashboards.panels import Panel, lines, number
 from deploy.generate.dashboards.queries import (
     INSTANCE,
@@ -33,13 +33,13 @@ def overview() -> Dashboard:
         "overview",
         "Health, traffic, latency, errors and saturation of all replicas.",
         [
-            Row("Now", list(now())),
-            Row("Traffic", list(traffic())),
-            Row("Latency", list(latency())),
-            Row("Where the time goes", list(time_spent())),
-            Row("Errors", list(errors())),
-            Row("Saturation", list(saturation())),
-            Row("Store, where there is one", [store_errors(), store_time(), not_durable()]),
+            PanelRow("Now", list(now())),
+            PanelRow("Traffic", list(traffic())),
+            PanelRow("Latency", list(latency())),
+            PanelRow("Where the time goes", list(time_spent())),
+            PanelRow("Errors", list(errors())),
+            PanelRow("Saturation", list(saturation())),
+            PanelRow("Store, where there is one", [store_errors(), store_time(), not_durable()]),
         ],
     )
 
@@ -259,7 +259,7 @@ def saturation() -> Iterator[Panel]:
             f"{total(rate('ntm_tick_seconds_sum', INSTANCE), 'instance')} / {threads}",
             "{{instance}}",
         ),
-        most=1,
+        maximum=1,
         bound=0.9,
     )
     yield lines(
@@ -287,7 +287,7 @@ def saturation() -> Iterator[Panel]:
             ),
             "state",
         ),
-        most=1,
+        maximum=1,
         bound=0.9,
         span=12,
     )
@@ -299,7 +299,7 @@ def saturation() -> Iterator[Panel]:
             f"process_open_fds{{{INSTANCE}}} / process_max_fds{{{INSTANCE}}}",
             "{{instance}}",
         ),
-        most=1,
+        maximum=1,
         bound=0.8,
         span=12,
     )

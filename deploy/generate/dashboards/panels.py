@@ -42,10 +42,10 @@ def lines(
     *queries: Query,
     stacked: bool = False,
     bound: float | None = None,
-    most: float | None = None,
+    maximum: float | None = None,
     span: int = 8,
 ) -> timeseries.Panel:
-    """Return a panel with lines. `bound` draws a dashed line; `most` ends the axis."""
+    """Return a panel with lines. `bound` draws a dashed line; `maximum` ends the axis."""
     panel = (
         timeseries.Panel()
         .title(title)
@@ -71,8 +71,8 @@ def lines(
     )
     if stacked:
         panel.stacking(common.StackingConfig().mode(StackingMode.NORMAL).group("A"))
-    if most is not None:
-        panel.max(most)
+    if maximum is not None:
+        panel.max(maximum)
     if bound is not None:
         panel.thresholds(_thresholds(bound))
         style = common.GraphThresholdsStyleConfig().mode(GraphThresholdsStyleMode.DASHED)

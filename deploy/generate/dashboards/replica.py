@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from deploy.generate.dashboards.durability import awake_and_asleep, store_errors, store_time
-from deploy.generate.dashboards.layout import Row, dashboard
+from deploy.generate.dashboards.layout import PanelRow, dashboard
 from deploy.generate.dashboards.model import model
 from deploy.generate.dashboards.others import others
 from deploy.generate.dashboards.overview import overview
@@ -19,21 +19,23 @@ from service.telemetry.metrics import DECLARATIONS
 
 def replica() -> Dashboard:
     rest = list(others([overview(), sessions(), model(), _board([])], DECLARATIONS))
-    return _board([Row("Other metrics", rest)] if rest else [])
+    return _board([PanelRow("Other metrics", rest)] if rest else [])
 
 
-def _board(more: Sequence[Row]) -> Dashboard:
+def _board(more: Sequence[PanelRow]) -> Dashboard:
     """Return the dashboard with these rows at its end."""
     return dashboard(
         "replica",
         "One replica: its process, its event loop, its models and its GPU.",
         [
-            Row("Now", list(now())),
-            Row("Process", list(process())),
-            Row("Work", list(work())),
-            Row("Store, where there is one", [awake_and_asleep(), store_time(), store_errors()]),
-            Row("Versions and models", list(versions())),
-            Row("GPU, where there is one", list(gpu())),
+            PanelRow("Now", list(now())),
+            PanelRow("Process", list(process())),
+            PanelRow("Work", list(work())),
+            PanelRow(
+                "Store, where there is one", [awake_and_asleep(), store_time(), store_errors()]
+            ),
+            PanelRow("Versions and models", list(versions())),
+            PanelRow("GPU, where there is one", list(gpu())),
             *more,
         ],
         one="instance",
@@ -185,7 +187,7 @@ def gpu() -> Iterator[Panel]:
         "Share of the time in which the GPU was busy, for all processes.",
         "percentunit",
         Query(f"ntm_gpu_utilization_ratio{{{INSTANCE}}}", "GPU {{gpu}}"),
-        most=1,
+        maximum=1,
         span=12,
     )
     yield lines(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from deploy.generate.dashboards.durability import AWAKE, durability
-from deploy.generate.dashboards.layout import Row, dashboard
+from deploy.generate.dashboards.layout import PanelRow, dashboard
 from deploy.generate.dashboards.panels import Panel, lines, number
 from deploy.generate.dashboards.queries import (
     INSTANCE,
@@ -31,11 +31,11 @@ def sessions() -> Dashboard:
         "sessions",
         "Number, lifetime, state, durability and end of sessions.",
         [
-            Row("Now", list(now())),
-            Row("Opened and closed", list(opened_and_closed())),
-            Row("Life", list(life())),
-            Row("State", list(state())),
-            Row("Durability", list(durability())),
+            PanelRow("Now", list(now())),
+            PanelRow("Opened and closed", list(opened_and_closed())),
+            PanelRow("Life", list(life())),
+            PanelRow("State", list(state())),
+            PanelRow("Durability", list(durability())),
         ],
     )
 

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from ntm_client.blocking import Client
 from ntm_client.errors import InvalidRequest
-from ntm_lab.commands.options import LOCAL, Locations, Positive, Server
+from ntm_lab.commands.options import LOCAL, Locations, Positive, ServerOptions
 from ntm_lab.decipher.markdown import markdown as as_markdown
 from ntm_lab.decipher.report import Report, decipher_recordings
 from ntm_lab.decipher.report import decipher as report_on
@@ -47,7 +47,7 @@ def decipher(
     json: Path | None = None,
     html: Path | None = None,
     markdown: Path | None = None,
-    server: Server = LOCAL,
+    server: ServerOptions = LOCAL,
 ) -> None:
     """
     Find the program that a network runs, and measure how true it is.

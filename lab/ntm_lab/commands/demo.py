@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ntm_lab.commands.options import LOCAL, Locations, Positive, Server
+from ntm_lab.commands.options import LOCAL, Locations, Positive, ServerOptions
 from ntm_lab.pictures import figure
 from ntm_lab.pictures.characters import recording_picture
 from ntm_lab.pictures.terminal import Terminal, bits_picture
@@ -20,7 +20,7 @@ def demo(
     locations: Locations = None,
     seed: int | None = None,
     png: Path | None = None,
-    server: Server = LOCAL,
+    server: ServerOptions = LOCAL,
 ) -> int:
     """
     Let a model copy random vectors, draw its heads and count wrong bits.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from ntm_lab.commands.options import LOCAL, Server
+from ntm_lab.commands.options import LOCAL, ServerOptions
 
 
-def models(*, server: Server = LOCAL) -> None:
+def models(*, server: ServerOptions = LOCAL) -> None:
     """List the models that the server has."""
     with server.connect() as client:
         found = client.models()
@@ -38,7 +38,7 @@ def models(*, server: Server = LOCAL) -> None:
         print(table(("model", "version", "for new sessions", "loaded"), versions))
 
 
-def sessions(*, server: Server = LOCAL) -> None:
+def sessions(*, server: ServerOptions = LOCAL) -> None:
     """List the sessions that you have open on the server."""
     with server.connect() as client:
         found = client.sessions()

@@ -29,7 +29,7 @@ Locations = Annotated[
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Server:
+class ServerOptions:
     """How a command reaches the server."""
 
     server: Annotated[str, Parameter(env_var="NTM_SERVER")] = "localhost:50051"
@@ -66,5 +66,5 @@ class Server:
         return os.environ.get(TOKEN_VARIABLE) or None
 
 
-LOCAL = Server()
+LOCAL = ServerOptions()
 """The server at the default address, without encryption."""

@@ -9,7 +9,7 @@ from typing import BinaryIO
 from ntm_client.blocking import Session
 from ntm_client.errors import InvalidRequest
 from ntm_client.values import Durability, Policy
-from ntm_lab.commands.options import LOCAL, Locations, Positive, Server
+from ntm_lab.commands.options import LOCAL, Locations, Positive, ServerOptions
 from ntm_lab.commands.sequences import Format, format_of, read, writer
 
 STEPS_AT_ONCE = 256
@@ -29,7 +29,7 @@ def stream(
     every_steps: Positive | None = None,
     session: str | None = None,
     keep: bool = False,
-    server: Server = LOCAL,
+    server: ServerOptions = LOCAL,
 ) -> None:
     """
     Make the steps of a file or of standard input, and write their outputs.

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from ntm_client.errors import InvalidRequest
 from ntm_client.values import Float32, Model
-from ntm_lab.commands.options import AT_LEAST_1, LOCAL, Locations, Server
+from ntm_lab.commands.options import AT_LEAST_1, LOCAL, Locations, ServerOptions
 from ntm_lab.commands.sequences import SequenceError, format_of, read
 from ntm_lab.pictures import figure, page
 from ntm_lab.pictures.characters import recording_picture
@@ -34,7 +34,7 @@ def trace(
     png: Path | None = None,
     svg: Path | None = None,
     html: Path | None = None,
-    server: Server = LOCAL,
+    server: ServerOptions = LOCAL,
 ) -> None:
     """
     Draw what the heads do over time, and the memory before and after.

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from ntm_client.errors import SessionGone
-from ntm_lab.commands.options import LOCAL, Server
+from ntm_lab.commands.options import LOCAL, ServerOptions
 from ntm_lab.pictures.memory import memory_picture
 from ntm_lab.pictures.terminal import Terminal
 
@@ -24,7 +24,7 @@ def watch(
     *,
     interval: Annotated[float, Parameter(validator=Number(gt=0, lt=1e6))] = 0.5,
     once: bool = False,
-    server: Server = LOCAL,
+    server: ServerOptions = LOCAL,
 ) -> None:
     """
     Show a running session's memory and heads, again and again, without disturbing it.

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ntm_lab.decipher.machine import Machine
 from ntm_lab.decipher.program import Program
-from ntm_lab.decipher.samples import Network
+from ntm_lab.decipher.samples import ServedNetwork
 from ntm_tasks import TaskSequence
 
 Bits = npt.NDArray[np.bool_]
@@ -58,7 +58,7 @@ class Agreement:
 
 
 def agree(
-    program: Program | None, network: Network, sequences: Sequence[TaskSequence], sizes: str
+    program: Program | None, network: ServedNetwork, sequences: Sequence[TaskSequence], sizes: str
 ) -> Agreement:
     """Run the sequences through the network, and through the program on as many locations."""
     answers = network.outputs([sequence.inputs for sequence in sequences])

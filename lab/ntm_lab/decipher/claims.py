@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ntm_client.values import Float32
 from ntm_lab.decipher.measures import (
     DELAYS,
-    Heads,
+    HeadLocations,
     Hits,
     Measure,
     Places,
@@ -52,11 +52,11 @@ def measures(recordings: Sequence[Recording]) -> list[Measure]:
     """
     if any(each.size is None or READ_WEIGHTING not in each.traces for each in recordings):
         return []
-    heads = [Heads.of(recording) for recording in recordings]
+    heads = [HeadLocations.of(recording) for recording in recordings]
     return [claim(heads) for claim in _CLAIMS.get(recordings[0].model.task, ())]
 
 
-def copy_places(heads: Sequence[Heads]) -> Measure:
+def copy_places(heads: Sequence[HeadLocations]) -> Measure:
     """Figure 6."""
     return _read_back(
         heads,
@@ -68,7 +68,7 @@ def copy_places(heads: Sequence[Heads]) -> Measure:
     )
 
 
-def repeat_places(heads: Sequence[Heads]) -> Measure:
+def repeat_places(heads: Sequence[HeadLocations]) -> Measure:
     """Figure 9, where each vector is read."""
     return _read_back(
         heads,
@@ -80,10 +80,10 @@ def repeat_places(heads: Sequence[Heads]) -> Measure:
     )
 
 
-def repeat_jumps(heads: Sequence[Heads]) -> Measure:
+def repeat_jumps(heads: Sequence[HeadLocations]) -> Measure:
     """Figure 9, the goto."""
 
-    def once(one: Heads, read: int, delay: int) -> Hits:
+    def once(one: HeadLocations, read: int, delay: int) -> Hits:
         rounds: Hits = _jumps(one, read, delay).reshape(-1, one.shown).sum(1) == 1
         return rounds
 
@@ -98,7 +98,7 @@ def repeat_jumps(heads: Sequence[Heads]) -> Measure:
     )
 
 
-def repeat_landings(heads: Sequence[Heads]) -> Measure:
+def repeat_landings(heads: Sequence[HeadLocations]) -> Measure:
     """Figure 9, where the goto leads."""
     long = _long(heads)
     places = [(one, int(place)) for one in long for place in _landings(one, read=0, delay=0)]
@@ -120,7 +120,7 @@ def repeat_landings(heads: Sequence[Heads]) -> Measure:
     )
 
 
-def recall_places(heads: Sequence[Heads]) -> Measure:
+def recall_places(heads: Sequence[HeadLocations]) -> Measure:
     """Figure 12, the answer."""
     return _read_back(
         heads,
@@ -132,7 +132,7 @@ def recall_places(heads: Sequence[Heads]) -> Measure:
     )
 
 
-def recall_lookup(heads: Sequence[Heads]) -> Measure:
+def recall_lookup(heads: Sequence[HeadLocations]) -> Measure:
     """Figure 12, the look-up."""
     return of_pairs(
         heads,
@@ -145,7 +145,7 @@ def recall_lookup(heads: Sequence[Heads]) -> Measure:
     )
 
 
-def recall_shift(heads: Sequence[Heads]) -> Measure:
+def recall_shift(heads: Sequence[HeadLocations]) -> Measure:
     """Figure 12, the shift."""
     return of_pairs(
         heads,
@@ -158,7 +158,7 @@ def recall_shift(heads: Sequence[Heads]) -> Measure:
     )
 
 
-def context_information(heads: Sequence[Heads]) -> Measure:
+def context_information(heads: Sequence[HeadLocations]) -> Measure:
     """Figures 14 and 15, in bits."""
     contexts = [_contexts(one.recording.inputs[:, 0]) for one in heads]
     _, counts = np.unique(np.concatenate(contexts), return_counts=True)
@@ -187,7 +187,7 @@ def context_information(heads: Sequence[Heads]) -> Measure:
     )
 
 
-def read_then_written(heads: Sequence[Heads]) -> Measure:
+def read_then_written(heads: Sequence[HeadLocations]) -> Measure:
     """Figures 14 and 15, the update of a count."""
     return of_pairs(
         heads,
@@ -200,7 +200,7 @@ def read_then_written(heads: Sequence[Heads]) -> Measure:
     )
 
 
-def sorted_places(heads: Sequence[Heads]) -> Measure:
+def sorted_places(heads: Sequence[HeadLocations]) -> Measure:
     """Figure 17, the writes."""
     priorities = np.concatenate([one.recording.inputs[: one.shown, PRIORITY] for one in heads])
     values = {
@@ -222,7 +222,7 @@ def sorted_places(heads: Sequence[Heads]) -> Measure:
     )
 
 
-def sorted_reads(heads: Sequence[Heads]) -> Measure:
+def sorted_reads(heads: Sequence[HeadLocations]) -> Measure:
     """Figure 17, the reads."""
     return _read_back(
         heads,
@@ -235,15 +235,15 @@ def sorted_reads(heads: Sequence[Heads]) -> Measure:
 
 
 def _read_back(
-    heads: Sequence[Heads],
+    heads: Sequence[HeadLocations],
     name: str,
     paper: str,
     definition: str,
-    shown_at: Callable[[Heads], npt.NDArray[np.intp]],
+    shown_at: Callable[[HeadLocations], npt.NDArray[np.intp]],
 ) -> Measure:
     """Whether vectors are read where they were written; `shown_at` has their steps, as due."""
 
-    def hits(one: Heads, read: int, write: int, delay: int) -> Hits:
+    def hits(one: HeadLocations, read: int, write: int, delay: int) -> Hits:
         steps = shown_at(one)
         found: Hits = one.reads[one.answer[: len(steps)] - delay, read] == one.writes[steps, write]
         return found
@@ -251,7 +251,7 @@ def _read_back(
     return of_pairs(heads, name, paper, definition, hits)
 
 
-_CLAIMS: Mapping[str, tuple[Callable[[Sequence[Heads]], Measure], ...]] = {
+_CLAIMS: Mapping[str, tuple[Callable[[Sequence[HeadLocations]], Measure], ...]] = {
     "copy": (copy_places,),
     "repeat-copy": (repeat_places, repeat_jumps, repeat_landings),
     "associative-recall": (recall_lookup, recall_shift, recall_places),
@@ -260,11 +260,11 @@ _CLAIMS: Mapping[str, tuple[Callable[[Sequence[Heads]], Measure], ...]] = {
 }
 
 
-def _long(heads: Sequence[Heads]) -> list[Heads]:
+def _long(heads: Sequence[HeadLocations]) -> list[HeadLocations]:
     return [one for one in heads if one.shown >= LONG_ENOUGH]
 
 
-def _jumps(one: Heads, read: int, delay: int) -> Hits:
+def _jumps(one: HeadLocations, read: int, delay: int) -> Hits:
     """For each vector after the first repeat, whether the head moved there by more than one."""
     steps = one.answer[one.shown : -1] - delay
     moved = (one.reads[steps, read] - one.reads[steps - 1, read]) % one.recording.locations
@@ -272,14 +272,14 @@ def _jumps(one: Heads, read: int, delay: int) -> Hits:
     return jumps
 
 
-def _landings(one: Heads, read: int, delay: int) -> Places:
+def _landings(one: HeadLocations, read: int, delay: int) -> Places:
     """Where those moves led."""
     steps = one.answer[one.shown : -1] - delay
     landings: Places = one.reads[steps, read][_jumps(one, read, delay)]
     return landings
 
 
-def _lookups(one: Heads, read: int, write: int) -> list[bool]:
+def _lookups(one: HeadLocations, read: int, write: int) -> list[bool]:
     """For each jump, in a query, to the queried item, whether it went on to what came next."""
     shown = _shown(one, _query(one))
     following = {
@@ -295,7 +295,7 @@ def _lookups(one: Heads, read: int, write: int) -> list[bool]:
     ]
 
 
-def _shown(one: Heads, item: Float32) -> int:
+def _shown(one: HeadLocations, item: Float32) -> int:
     """The step in which the first vector of an item [3, bits] was shown."""
     inputs = one.recording.inputs[:, : item.shape[1]]
     starts = np.arange(1, one.answer[0] - ITEM_VECTORS, ITEM_VECTORS + 1)
@@ -304,7 +304,7 @@ def _shown(one: Heads, item: Float32) -> int:
     )
 
 
-def _query(one: Heads) -> Float32:
+def _query(one: HeadLocations) -> Float32:
     start = one.answer[0] - 1 - ITEM_VECTORS
     query: Float32 = one.recording.inputs[start : start + ITEM_VECTORS, : one.due.shape[1]]
     return query

@@ -8,15 +8,15 @@ from math import inf
 
 import numpy as np
 
+from ntm_lab.decipher.episode import Episode
 from ntm_lab.decipher.machine import Machine
 from ntm_lab.decipher.program import Program
-from ntm_lab.decipher.trial import Trial
-from ntm_lab.decipher.watched import Watched
+from ntm_lab.decipher.watched import WatchedHead
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """A free run of a program against the network, in some trials."""
+class FreeRun:
+    """A free run of a program against the network, in some episodes."""
 
     wrong: int
     """Bits that count and differ."""
@@ -30,41 +30,41 @@ class Comparison:
 
 def compare(
     program: Program,
-    trials: Sequence[Trial],
-    heads: Sequence[Watched],
-    most_wrong: float = inf,
-) -> Comparison:
+    episodes: Sequence[Episode],
+    heads: Sequence[WatchedHead],
+    max_wrong: float = inf,
+) -> FreeRun:
     """
-    Run a program on trials, freely, and compare.
+    Run a program on episodes, freely, and compare.
 
-    `heads` are the two that the program is about, watched in these trials. The comparison may stop
-    once there are more than `most_wrong` wrong bits.
+    `heads` are the two that the program is about, watched in these episodes. The comparison may stop
+    once there are more than `max_wrong` wrong bits.
     """
     wrong = bits = astray = steps = 0
-    for index, trial in enumerate(trials):
-        machine = Machine(program, trial.recording.locations)
+    for index, episode in enumerate(episodes):
+        machine = Machine(program, episode.recording.locations)
         outputs = []
         pointers = []
-        for x in trial.recording.inputs:
+        for x in episode.recording.inputs:
             outputs.append(machine.step(x) > 0.5)
             pointers.append((machine.pointers.read, machine.pointers.write))
-        wrong += int((np.array(outputs) != trial.bits)[trial.counts].sum())
-        bits += trial.bits[trial.counts].size
+        wrong += int((np.array(outputs) != episode.bits)[episode.counts].sum())
+        bits += episode.bits[episode.counts].size
         reads, writes = np.array(pointers).T
         for head in heads:
             there = (reads if head.kind == "read" else writes) == head.seen[index][1:]
             astray += int((head.telling[index] & ~there).sum())
             steps += int(head.telling[index].sum())
-        if wrong > most_wrong:
+        if wrong > max_wrong:
             break
-    return Comparison(wrong, bits, astray, steps)
+    return FreeRun(wrong, bits, astray, steps)
 
 
-def fails(program: Program, trial: Trial) -> bool:
+def fails(program: Program, episode: Episode) -> bool:
     """Whether any bit that counts differs, when the program runs freely."""
-    machine = Machine(program, trial.recording.locations)
-    for step, x in enumerate(trial.recording.inputs):
+    machine = Machine(program, episode.recording.locations)
+    for step, x in enumerate(episode.recording.inputs):
         output = machine.step(x) > 0.5
-        if trial.counts[step] and (output != trial.bits[step]).any():
+        if episode.counts[step] and (output != episode.bits[step]).any():
             return True
     return False

@@ -17,10 +17,10 @@ import numpy as np
 from ntm_client.values import Float32
 from ntm_lab.decipher.machine import Machine
 from ntm_lab.decipher.program import Program
-from ntm_lab.decipher.samples import Network, of_size
+from ntm_lab.decipher.samples import ServedNetwork, of_size
 from ntm_tasks import TASKS, Size, TaskSequence
 
-MOST_STEPS = 700
+MAX_STEPS = 700
 """Steps of the longest sequence tried: more than twice what a memory of 128 has room for."""
 
 RANDOM = 4
@@ -80,7 +80,7 @@ class Search:
     """The smallest in each direction in which there is one, the shortest sequence first."""
 
 
-def search(program: Program, network: Network, seed: int = 0) -> Search:
+def search(program: Program, network: ServedNetwork, seed: int = 0) -> Search:
     """Look for counter-examples among sequences of the task that the network's model names."""
     return _Searcher(program, network, seed).search()
 
@@ -139,7 +139,7 @@ _ODD: Mapping[str, Callable[[Float32, Float32], Float32]] = {
 class _Searcher:
     """Compares a program and a network, and remembers the sizes that it has tried."""
 
-    def __init__(self, program: Program, network: Network, seed: int) -> None:
+    def __init__(self, program: Program, network: ServedNetwork, seed: int) -> None:
         self._program = program
         self._network = network
         self._task = network.model.task
@@ -165,7 +165,7 @@ class _Searcher:
         number, good = start[axis], None
         while (example := self._try(_with(start, axis, number))) is None:
             good, number = number, 2 * number
-            if self._length(_with(start, axis, number)) > MOST_STEPS:
+            if self._length(_with(start, axis, number)) > MAX_STEPS:
                 return None
         while good is not None and number - good > 1:
             middle = (good + number) // 2
@@ -211,9 +211,9 @@ class _Searcher:
                 )
         return None
 
-    def _ring(self, start: Size, axis: int, most: int, locations: int) -> Ring:
+    def _ring(self, start: Size, axis: int, maximum: int, locations: int) -> Ring:
         """Ask the program where a ring is no tape, and the network with as many locations."""
-        sizes = [_with(start, axis, number) for number in range(start[axis], most + 1)]
+        sizes = [_with(start, axis, number) for number in range(start[axis], maximum + 1)]
         index = next(
             (index for index, size in enumerate(sizes) if self._tells_apart(size, locations)), None
         )
@@ -230,7 +230,7 @@ class _Searcher:
         tape, ring = (self._run(sequence.inputs, length) for length in (None, locations))
         return not np.array_equal(sequence.answer(tape), sequence.answer(ring))
 
-    def _agrees(self, network: Network, size: Size) -> bool:
+    def _agrees(self, network: ServedNetwork, size: Size) -> bool:
         """Whether the program on a tape does what the network does."""
         sequence = self._drawn(size)
         (answer,) = network.outputs([sequence.inputs])

@@ -8,9 +8,9 @@ from itertools import product
 
 import numpy as np
 
+from ntm_lab.decipher.episode import Bits, Episode, Integers
 from ntm_lab.decipher.phases import Phases
-from ntm_lab.decipher.program import Store
-from ntm_lab.decipher.trial import Bits, Integers, Trial
+from ntm_lab.decipher.program import StoreRule
 
 NOTHING = -1
 """Instead of a step: what is stored, or was read, is no input."""
@@ -32,7 +32,7 @@ class Dataflow:
     read_head: int
     write_head: int
     delay: int
-    stores: tuple[Store | None, ...]
+    stores: tuple[StoreRule | None, ...]
     """Of each phase."""
     emits: tuple[bool, ...]
     """Of each phase."""
@@ -49,7 +49,7 @@ class Dataflow:
         return len(stores) - len(single), sum(single)
 
 
-def find_dataflows(trials: Sequence[Trial], phases: Phases) -> list[Dataflow]:
+def find_dataflows(episodes: Sequence[Episode], phases: Phases) -> list[Dataflow]:
     """
     The paths that explain most of the outputs, all alike.
 
@@ -57,16 +57,16 @@ def find_dataflows(trials: Sequence[Trial], phases: Phases) -> list[Dataflow]:
     """
     count = len(phases.openers)
     emits = tuple(
-        any(trial.counts[step] for trial in trials for step in _steps_of(trial, phase))
+        any(episode.counts[step] for episode in episodes for step in _steps_of(episode, phase))
         for phase in range(count)
     )
-    model = trials[0].recording.model
+    model = episodes[0].recording.model
     found = []
     for write_head, read_head, delay, stores in product(
         range(model.write_heads), range(model.read_heads), (0, 1), _stores(emits)
     ):
         flow = Dataflow(read_head, write_head, delay, stores, emits)
-        found.append(_scored(flow, trials, phases))
+        found.append(_scored(flow, episodes, phases))
     best = max(flow.score for flow in found)
     alike = [flow for flow in found if flow.score >= best - ALIKE]
     kept: list[Dataflow] = []
@@ -76,20 +76,20 @@ def find_dataflows(trials: Sequence[Trial], phases: Phases) -> list[Dataflow]:
     return kept
 
 
-def origins(trial: Trial, flow: Dataflow, delay: int) -> Integers:
+def origins(episode: Episode, flow: Dataflow, delay: int) -> Integers:
     """
     [T]: the step whose input is what was read `delay` steps ago, or `NOTHING`.
 
     Follows the heads' traced locations, whatever their focus.
     """
     reads, writes = (
-        trial.positions("read", flow.read_head),
-        trial.positions("write", flow.write_head),
+        episode.positions("read", flow.read_head),
+        episode.positions("write", flow.write_head),
     )
     memory: dict[int, int] = {}
-    steps = len(trial.moments)
+    steps = len(episode.moments)
     read = np.full(steps + 1, NOTHING)
-    for step, moment in enumerate(trial.moments):
+    for step, moment in enumerate(episode.moments):
         read[step + 1] = memory.get(int(reads[step + 1]), NOTHING)
         store = flow.stores[moment.phase]
         if store is not None and store.active(moment.offset):
@@ -98,44 +98,44 @@ def origins(trial: Trial, flow: Dataflow, delay: int) -> Integers:
     return read[1 - delay : steps + 1 - delay]
 
 
-def mattering(trial: Trial, flow: Dataflow, kind: str) -> Bits:
+def mattering(episode: Episode, flow: Dataflow, kind: str) -> Bits:
     """[T]: the steps in which it has a consequence where the read head, or the write head, is."""
-    steps = len(trial.moments)
+    steps = len(episode.moments)
     found = np.zeros(steps, np.bool_)
-    for step, moment in enumerate(trial.moments):
+    for step, moment in enumerate(episode.moments):
         store = flow.stores[moment.phase]
         if kind == "write":
             # From the first step on, which gives the phase a place that rules may name.
             found[step] = store is not None and (store.end is None or moment.offset < store.end)
             continue
         if step + flow.delay < steps:
-            found[step] = trial.counts[step + flow.delay]
+            found[step] = episode.counts[step + flow.delay]
         if store is not None and store.source == "read" and store.active(moment.offset) and step:
             found[step - 1] = True
     return found
 
 
-def _steps_of(trial: Trial, phase: int) -> list[int]:
-    return [step for step, moment in enumerate(trial.moments) if moment.phase == phase]
+def _steps_of(episode: Episode, phase: int) -> list[int]:
+    return [step for step, moment in enumerate(episode.moments) if moment.phase == phase]
 
 
-def _stores(emits: Sequence[bool]) -> Iterator[tuple[Store | None, ...]]:
+def _stores(emits: Sequence[bool]) -> Iterator[tuple[StoreRule | None, ...]]:
     """What may be written in each phase: inputs where no answer is due; else copies, or nothing."""
-    hears = Store("input")
-    copies = [None, Store("read"), Store("input")]
+    hears = StoreRule("input")
+    copies = [None, StoreRule("read"), StoreRule("input")]
     for first in range(LATEST_COPY):
-        copies += [Store("read", first, end) for end in range(first + 1, LATEST_COPY + 1)]
+        copies += [StoreRule("read", first, end) for end in range(first + 1, LATEST_COPY + 1)]
     return product(*[copies if answers else [hears] for answers in emits])
 
 
-def _scored(flow: Dataflow, trials: Sequence[Trial], phases: Phases) -> Dataflow:
+def _scored(flow: Dataflow, episodes: Sequence[Episode], phases: Phases) -> Dataflow:
     stored, given = [], []
-    for trial in trials:
-        steps = origins(trial, flow, flow.delay)
-        known = trial.counts & (steps != NOTHING)
-        stored.append(trial.recording.inputs[steps[known]] > 0.5)
-        given.append(trial.bits[known])
-    due = sum(int(trial.counts.sum()) for trial in trials)
+    for episode in episodes:
+        steps = origins(episode, flow, flow.delay)
+        known = episode.counts & (steps != NOTHING)
+        stored.append(episode.recording.inputs[steps[known]] > 0.5)
+        given.append(episode.bits[known])
+    due = sum(int(episode.counts.sum()) for episode in episodes)
     inputs, outputs = np.concatenate(stored), np.concatenate(given)
     if not len(inputs):
         return flow

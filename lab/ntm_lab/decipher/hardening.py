@@ -27,7 +27,7 @@ from ntm_client import checkpoint
 from ntm_client.blocking import Session
 from ntm_client.checkpoint import Checkpoint
 from ntm_client.values import Float32
-from ntm_lab.decipher.samples import Network
+from ntm_lab.decipher.samples import ServedNetwork
 from ntm_lab.recordings.contents import write
 from ntm_tasks import TaskSequence
 
@@ -63,7 +63,7 @@ class Hardening:
     """Bits that hard heads changed, to right or wrong."""
 
 
-def harden(network: Network, sequences: Sequence[TaskSequence], by: By) -> Hardening:
+def harden(network: ServedNetwork, sequences: Sequence[TaskSequence], by: By) -> Hardening:
     """Compare hard with soft heads on the sequences; the model has a memory."""
     soft = network.outputs([sequence.inputs for sequence in sequences])
     hard = network.each(lambda sequence: hard_outputs(network, sequence.inputs, by), sequences)
@@ -81,7 +81,7 @@ def harden(network: Network, sequences: Sequence[TaskSequence], by: By) -> Harde
     )
 
 
-def hard_outputs(network: Network, inputs: Float32, by: By) -> Float32:
+def hard_outputs(network: ServedNetwork, inputs: Float32, by: By) -> Float32:
     """Outputs [T, output width] of a new session with hard heads."""
     place = {"weighting": most_weight, "choices": hard_choices}[by]
     outputs = []

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ntm_lab.decipher.comparison import Comparison, compare
+from ntm_lab.decipher.comparison import FreeRun, compare
 from ntm_lab.decipher.dataflow import Dataflow, find_dataflows
+from ntm_lab.decipher.episode import Episode
 from ntm_lab.decipher.markers import find_marker
 from ntm_lab.decipher.phases import Phases, find_phases
 from ntm_lab.decipher.program import Phase, Program
 from ntm_lab.decipher.refinement import pruned, refined
-from ntm_lab.decipher.trial import Trial
-from ntm_lab.decipher.watched import Watched
+from ntm_lab.decipher.watched import WatchedHead
 from ntm_lab.recordings.recording import Recording
 
 EXPLAINED = 0.95
@@ -66,18 +66,18 @@ def induce(recordings: Sequence[Recording]) -> Candidate:
     phases = find_phases([recording.inputs for recording in recordings])
     if phases is None:
         return Candidate(None, 0.0, 0.0, "the sequences have no order of phases in common")
-    trials = [Trial.of(recording, phases) for recording in recordings]
-    constant = _wrong_of_constant(trials)
+    episodes = [Episode.of(recording, phases) for recording in recordings]
+    constant = _wrong_of_constant(episodes)
     if constant < VARIED:
         reason = f"the outputs hardly vary: a constant gives {1 - constant:.1%} of the bits"
         return Candidate(None, 0.0, 0.0, reason)
-    kept = trials[HELD_OUT - 1 :: HELD_OUT]
-    learned = [trial for index, trial in enumerate(trials) if (index + 1) % HELD_OUT]
+    kept = episodes[HELD_OUT - 1 :: HELD_OUT]
+    learned = [episode for index, episode in enumerate(episodes) if (index + 1) % HELD_OUT]
     program, flow = _best(learned, phases, find_dataflows(learned, phases)[:PATHS])
     return _judged(program, compare(program, kept, _watched(kept, flow)), constant)
 
 
-def _judged(program: Program, found: Comparison, constant: float) -> Candidate:
+def _judged(program: Program, found: FreeRun, constant: float) -> Candidate:
     explained = 1 - found.wrong / found.bits / constant
     located = 1 - found.astray / max(found.steps, 1)
     if explained >= EXPLAINED:
@@ -86,34 +86,37 @@ def _judged(program: Program, found: Comparison, constant: float) -> Candidate:
     return Candidate(None, explained, located, reason)
 
 
-def _wrong_of_constant(trials: Sequence[Trial]) -> float:
+def _wrong_of_constant(episodes: Sequence[Episode]) -> float:
     """Part of the bits that count which differ from the best constant output."""
-    bits = np.concatenate([trial.bits[trial.counts] for trial in trials])
+    bits = np.concatenate([episode.bits[episode.counts] for episode in episodes])
     return float(np.minimum(bits.mean(0), 1 - bits.mean(0)).mean())
 
 
-def _watched(trials: Sequence[Trial], flow: Dataflow) -> tuple[Watched, Watched]:
-    return Watched(trials, flow, "write"), Watched(trials, flow, "read")
+def _watched(episodes: Sequence[Episode], flow: Dataflow) -> tuple[WatchedHead, WatchedHead]:
+    return WatchedHead(episodes, flow, "write"), WatchedHead(episodes, flow, "read")
 
 
 def _best(
-    trials: Sequence[Trial], phases: Phases, flows: Sequence[Dataflow]
+    episodes: Sequence[Episode], phases: Phases, flows: Sequence[Dataflow]
 ) -> tuple[Program, Dataflow]:
-    """The program that explains most of these trials, with its data path, good or not."""
+    """The program that explains most of these episodes, with its data path, good or not."""
     found = []
     for flow in flows:
-        heads = _watched(trials, flow)
-        program = pruned(_program(trials, phases, flow, heads), trials, heads)
-        found.append((compare(program, trials, heads).wrong, program, flow, heads))
+        heads = _watched(episodes, flow)
+        program = pruned(_program(episodes, phases, flow, heads), episodes, heads)
+        found.append((compare(program, episodes, heads).wrong, program, flow, heads))
     _, program, flow, heads = min(found, key=lambda each: each[0])
-    return refined(program, trials, heads), flow
+    return refined(program, episodes, heads), flow
 
 
 def _program(
-    trials: Sequence[Trial], phases: Phases, flow: Dataflow, heads: tuple[Watched, Watched]
+    episodes: Sequence[Episode],
+    phases: Phases,
+    flow: Dataflow,
+    heads: tuple[WatchedHead, WatchedHead],
 ) -> Program:
     """What the heads of a data path were seen to do."""
-    recording = trials[0].recording
+    recording = episodes[0].recording
     assert recording.before is not None
     writes, reads = heads
     body = [
@@ -133,5 +136,5 @@ def _program(
         delay=flow.delay,
         channels=flow.channels,
         body=tuple(body),
-        marker=find_marker(trials, {output for output, _ in flow.channels}, len(body)),
+        marker=find_marker(episodes, {output for output, _ in flow.channels}, len(body)),
     )

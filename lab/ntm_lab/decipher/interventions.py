@@ -19,19 +19,24 @@ from ntm_client.blocking import Session
 from ntm_client.values import Float32
 from ntm_lab.decipher.machine import Machine
 from ntm_lab.decipher.program import Program
-from ntm_lab.decipher.samples import Network
+from ntm_lab.decipher.samples import ServedNetwork
 from ntm_tasks import TaskSequence
 
-Kind = Literal["overwrite", "swap", "move the read head", "move the write head"]
+InterventionKind = Literal["overwrite", "swap", "move the read head", "move the write head"]
 
-KINDS: tuple[Kind, ...] = ("overwrite", "swap", "move the read head", "move the write head")
+INTERVENTION_KINDS: tuple[InterventionKind, ...] = (
+    "overwrite",
+    "swap",
+    "move the read head",
+    "move the write head",
+)
 
 DISTANCES = (-2, -1, 1, 2)
 """Locations that a head is moved by."""
 
 
 @dataclass(frozen=True)
-class Change:
+class Intervention:
     """
     What is changed, between two steps.
 
@@ -39,7 +44,7 @@ class Change:
     `one` is the number of locations, positive to higher ones.
     """
 
-    kind: Kind
+    kind: InterventionKind
     step: int
     """The first step after the change."""
     one: int
@@ -79,7 +84,7 @@ class Change:
 class Effect:
     """What changes of one kind did, over some sequences."""
 
-    kind: Kind
+    kind: InterventionKind
     sequences: int
     bits: int
     """Bits that count, after the change."""
@@ -98,7 +103,7 @@ class Effect:
 
 
 def intervene(
-    program: Program, network: Network, sequences: Sequence[TaskSequence], seed: int = 0
+    program: Program, network: ServedNetwork, sequences: Sequence[TaskSequence], seed: int = 0
 ) -> list[Effect]:
     """
     Make one change of each kind in each sequence, at a step and a place drawn from the seed.
@@ -108,8 +113,8 @@ def intervene(
     """
     plain = network.outputs([sequence.inputs for sequence in sequences])
     effects = []
-    for kind in KINDS:
-        luck = np.random.default_rng([seed, KINDS.index(kind)])
+    for kind in INTERVENTION_KINDS:
+        luck = np.random.default_rng([seed, INTERVENTION_KINDS.index(kind)])
         changes = [
             (sequence, before, change)
             for sequence, before in zip(sequences, plain, strict=True)
@@ -122,21 +127,23 @@ def intervene(
 
 
 def _drawn(
-    kind: Kind,
+    kind: InterventionKind,
     program: Program,
-    network: Network,
+    network: ServedNetwork,
     sequence: TaskSequence,
     luck: np.random.Generator,
-) -> Change | None:
+) -> Intervention | None:
     """A change in that sequence, where the program says that there is something to change."""
     answer = np.flatnonzero(sequence.mask)
     if kind == "move the write head":
         # While it is shown what it has to store; later it may write nothing that matters.
-        return Change(kind, int(luck.integers(1, max(2, answer[0]))), int(luck.choice(DISTANCES)))
+        return Intervention(
+            kind, int(luck.integers(1, max(2, answer[0]))), int(luck.choice(DISTANCES))
+        )
     # From just before the answer to its middle, so that much of it is still to come.
     step = int(luck.integers(answer[0], answer[0] + len(answer) // 2 + 1))
     if kind == "move the read head":
-        return Change(kind, step, int(luck.choice(DISTANCES)))
+        return Intervention(kind, step, int(luck.choice(DISTANCES)))
     machine = Machine(program, network.memory_locations)
     machine.run(sequence.inputs[:step])
     payload = list(program.phases.payload)
@@ -144,11 +151,15 @@ def _drawn(
     if len(held) < 2:
         return None
     one, other = luck.permutation(sorted(held.values()))[:2]
-    return Change(kind, step, int(one), int(other))
+    return Intervention(kind, step, int(one), int(other))
 
 
 def _effect(
-    program: Program, network: Network, sequence: TaskSequence, before: Float32, change: Change
+    program: Program,
+    network: ServedNetwork,
+    sequence: TaskSequence,
+    before: Float32,
+    change: Intervention,
 ) -> tuple[int, int, int, int, int]:
     """The bits of `Effect` in one sequence, whose outputs were `before` without the change."""
     start, inputs = change.step, sequence.inputs

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from ntm_lab.decipher.program import Condition, Marker, Move, Phase, Place, Program, Rule, Store
+from ntm_lab.decipher.program import Condition, Marker, Move, Phase, Place, Program, Rule, StoreRule
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def place_text(place: Place) -> str:
     return f"start {place.phase}{offset}"
 
 
-def _stored(store: Store) -> str:
+def _stored(store: StoreRule) -> str:
     what = "the input" if store.source == "input" else "what was read one step ago"
     text = f"write {what} at the write head"
     if store.end is None:

@@ -8,10 +8,10 @@ import numpy as np
 
 from ntm_client.values import Float32
 from ntm_lab.decipher.dataflow import Dataflow, origins
+from ntm_lab.decipher.episode import Episode
 from ntm_lab.decipher.program import Place
 from ntm_lab.decipher.rules import UNKNOWN
 from ntm_lab.decipher.tape import Tape
-from ntm_lab.decipher.trial import Trial
 
 
 def graded_channels(sequences: Sequence[Float32]) -> list[int]:
@@ -20,15 +20,15 @@ def graded_channels(sequences: Sequence[Float32]) -> list[int]:
     return [int(channel) for channel in np.flatnonzero(np.any(graded, 0))]
 
 
-def locate(trial: Trial, flow: Dataflow, places: Sequence[Place]) -> list[list[int]]:
+def locate(episode: Episode, flow: Dataflow, places: Sequence[Place]) -> list[list[int]]:
     """[T][places]: where each place was in each step, or `UNKNOWN`, by where the heads were."""
     tape, begins, writes = Tape(), list[int](), list[int]()
     heard: list[list[Float32]] = []
-    positions = trial.positions("write", flow.write_head)[1:]
-    read = origins(trial, flow, delay=1)
+    positions = episode.positions("write", flow.write_head)[1:]
+    read = origins(episode, flow, delay=1)
     located = []
-    for step, moment in enumerate(trial.moments):
-        x = trial.recording.inputs[step]
+    for step, moment in enumerate(episode.moments):
+        x = episode.recording.inputs[step]
         if len(begins) == moment.phase:
             begins.append(int(positions[step]))
             writes.append(len(tape.written))
@@ -48,6 +48,6 @@ def locate(trial: Trial, flow: Dataflow, places: Sequence[Place]) -> list[list[i
         store = flow.stores[moment.phase]
         if store is not None and store.active(moment.offset):
             source = step if store.source == "input" else int(read[step])
-            content = trial.recording.inputs[source] if source >= 0 else None
+            content = episode.recording.inputs[source] if source >= 0 else None
             tape.write(int(positions[step]), content)
     return located

@@ -7,28 +7,28 @@ from itertools import product
 
 import numpy as np
 
+from ntm_lab.decipher.episode import Episode
 from ntm_lab.decipher.phases import Moment
 from ntm_lab.decipher.program import Marker
-from ntm_lab.decipher.trial import Trial
 
 LATEST = 2
 """The most steps from the last round to a marker."""
 
 AGREEING = 0.9
-"""A count is believed that holds in this part of the trials; a network may err in the others."""
+"""A count is believed that holds in this part of the episodes; a network may err in the others."""
 
 
-def find_marker(trials: Sequence[Trial], explained: set[int], phases: int) -> Marker | None:
+def find_marker(episodes: Sequence[Episode], explained: set[int], phases: int) -> Marker | None:
     """
     When the output that is not among the explained ones is set, if it follows a count.
 
     Its step has to be the length of an earlier phase, times a whole number that is a linear
     function of what a flag showed.
     """
-    for output in range(trials[0].bits.shape[1]):
+    for output in range(episodes[0].bits.shape[1]):
         if output in explained:
             continue
-        moments = [_only_moment(trial, output) for trial in trials]
+        moments = [_only_moment(episode, output) for episode in episodes]
         for phase, offset in product(range(1, phases), range(LATEST + 1)):
             for of_phase in range(phase):
                 marker = _fitted(moments, output, phase, of_phase, offset)
@@ -37,10 +37,10 @@ def find_marker(trials: Sequence[Trial], explained: set[int], phases: int) -> Ma
     return None
 
 
-def _only_moment(trial: Trial, output: int) -> Moment | None:
+def _only_moment(episode: Episode, output: int) -> Moment | None:
     """The one step in which an output is set; None if there is not just one."""
-    (steps,) = np.nonzero(trial.bits[:, output] & trial.counts)
-    return trial.moments[steps[0]] if len(steps) == 1 else None
+    (steps,) = np.nonzero(episode.bits[:, output] & episode.counts)
+    return episode.moments[steps[0]] if len(steps) == 1 else None
 
 
 def _fitted(

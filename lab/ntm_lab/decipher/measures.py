@@ -47,7 +47,7 @@ class Measure:
 
 
 @dataclass(frozen=True, eq=False)
-class Heads:
+class HeadLocations:
     """Where the heads of a recording of a task were: at the location of their largest weight."""
 
     recording: Recording
@@ -57,7 +57,7 @@ class Heads:
     """[T, write heads]"""
 
     @classmethod
-    def of(cls, recording: Recording) -> Heads:
+    def of(cls, recording: Recording) -> HeadLocations:
         """Of a recording whose network has heads."""
         reads, writes = (recording.traces[name] for name in (READ_WEIGHTING, WRITE_WEIGHTING))
         return cls(recording, reads.argmax(2), writes.argmax(2))
@@ -88,11 +88,11 @@ class Heads:
 
 
 def of_pairs(
-    heads: Sequence[Heads],
+    heads: Sequence[HeadLocations],
     name: str,
     paper: str,
     definition: str,
-    hits: Callable[[Heads, int, int, int], Hits],
+    hits: Callable[[HeadLocations, int, int, int], Hits],
     delays: Sequence[int] = DELAYS,
     note: str = "",
 ) -> Measure:
@@ -109,11 +109,11 @@ def of_pairs(
 
 
 def of_reads(
-    heads: Sequence[Heads],
+    heads: Sequence[HeadLocations],
     name: str,
     paper: str,
     definition: str,
-    hits: Callable[[Heads, int, int], Hits],
+    hits: Callable[[HeadLocations, int, int], Hits],
     delays: Sequence[int] = DELAYS,
 ) -> Measure:
     """The share of hits for each read head, at the better delay."""
@@ -134,7 +134,7 @@ def _later(delay: int) -> str:
     return " (a step before the output)" if delay else ""
 
 
-def each_head(heads: Sequence[Heads]) -> Iterator[tuple[str, list[Places]]]:
+def each_head(heads: Sequence[HeadLocations]) -> Iterator[tuple[str, list[Places]]]:
     """Every head by its name, and where it was in each recording, [T]."""
     for head in range(heads[0].reads.shape[1]):
         yield f"read head {head + 1}", [one.reads[:, head] for one in heads]

@@ -64,7 +64,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Store:
+class StoreRule:
     """What the write head writes in a phase, from the step `first` to before `end`, if any."""
 
     source: Literal["input", "read"]
@@ -85,7 +85,7 @@ class Phase:
     """Moves of the read head. Empty: where it is does not matter, and it stays."""
     write: tuple[Rule, ...]
     """Moves of the write head, likewise."""
-    store: Store | None
+    store: StoreRule | None
     emits: bool
     """Whether what is read is put out; otherwise the output is silent, all zeros."""
 

@@ -9,36 +9,38 @@ from dataclasses import replace
 import numpy as np
 
 from ntm_lab.decipher.comparison import compare, fails
+from ntm_lab.decipher.episode import Episode
 from ntm_lab.decipher.machine import Machine
 from ntm_lab.decipher.program import Condition, Place, Program, Rule
 from ntm_lab.decipher.rules import conditions, moves
-from ntm_lab.decipher.trial import Trial
-from ntm_lab.decipher.watched import Watched
+from ntm_lab.decipher.watched import WatchedHead
 
 STRAYING = 0.01
 """What is left out may move the program's heads from the network's in this part of the steps."""
 
 WORTH = 2
-"""The fewest trials that a new rule has to mend: the network itself may err in one."""
+"""The fewest episodes that a new rule has to mend: the network itself may err in one."""
 
 SCREENED = 4
-"""A rule is tried on this many of the trials that go wrong, and if it mends one, on all."""
+"""A rule is tried on this many of the episodes that go wrong, and if it mends one, on all."""
 
 MENDING_REACH = 1
 """Rules that are added shift so far, or go so far from a place."""
 
 
-def refined(program: Program, trials: Sequence[Trial], heads: Sequence[Watched]) -> Program:
+def refined(program: Program, episodes: Sequence[Episode], heads: Sequence[WatchedHead]) -> Program:
     """
-    A pruned program, with what it lacks to explain most of these trials freely.
+    A pruned program, with what it lacks to explain most of these episodes freely.
 
     Rules are learned one step after the other, given where the heads were. Where the network's
     own heads are spread, some of these do harm, or nothing, and some are missing.
     """
-    return pruned(anchored(mended(program, trials), trials, heads), trials, heads)
+    return pruned(anchored(mended(program, episodes), episodes, heads), episodes, heads)
 
 
-def anchored(program: Program, trials: Sequence[Trial], heads: Sequence[Watched]) -> Program:
+def anchored(
+    program: Program, episodes: Sequence[Episode], heads: Sequence[WatchedHead]
+) -> Program:
     """
     The program with its write head put where the network's is in most steps.
 
@@ -47,11 +49,11 @@ def anchored(program: Program, trials: Sequence[Trial], heads: Sequence[Watched]
     """
     (write,) = (head for head in heads if head.kind == "write")
     offsets: Counter[int] = Counter()
-    for index, trial in enumerate(trials):
+    for index, episode in enumerate(episodes):
         machine = Machine(program, program.locations)
         for step in np.flatnonzero(write.telling[index]):
             while machine.steps <= step:
-                machine.step(trial.recording.inputs[machine.steps])
+                machine.step(episode.recording.inputs[machine.steps])
             offsets[
                 int(write.seen[index][step + 1] - machine.pointers.write) % program.locations
             ] += 1
@@ -59,40 +61,40 @@ def anchored(program: Program, trials: Sequence[Trial], heads: Sequence[Watched]
         return program
     ((offset, _),) = offsets.most_common(1)
     moved = replace(program, write_from=(program.write_from + offset) % program.locations)
-    before, after = compare(program, trials, heads), compare(moved, trials, heads)
+    before, after = compare(program, episodes, heads), compare(moved, episodes, heads)
     better = after.wrong <= before.wrong and after.astray < before.astray
     return moved if better else program
 
 
-def pruned(program: Program, trials: Sequence[Trial], heads: Sequence[Watched]) -> Program:
+def pruned(program: Program, episodes: Sequence[Episode], heads: Sequence[WatchedHead]) -> Program:
     """
-    The program without the rules and conditions that do not make it better on these trials.
+    The program without the rules and conditions that do not make it better on these episodes.
 
     Its heads stay where the network's are, but for a tolerable part of the steps.
     """
-    first = compare(program, trials, heads)
+    first = compare(program, episodes, heads)
     wrong, astray = first.wrong, first.astray + STRAYING * first.steps
     again = True
     while again:
         again = False
         for simpler in _simpler(program):
-            found = compare(simpler, trials, heads, wrong)
+            found = compare(simpler, episodes, heads, wrong)
             if found.wrong <= wrong and found.astray <= astray:
                 program, wrong, again = simpler, found.wrong, True
                 break
     return program
 
 
-def mended(program: Program, trials: Sequence[Trial]) -> Program:
+def mended(program: Program, episodes: Sequence[Episode]) -> Program:
     """
-    The program with rules put before others where that makes more of these trials right.
+    The program with rules put before others where that makes more of these episodes right.
 
     What is still missing are ways of its own that a network has for short sequences, which are few
-    among the trials.
+    among the episodes.
     """
-    failing = [trial for trial in trials if fails(program, trial)]
+    failing = [episode for episode in episodes if fails(program, episode)]
     while len(failing) >= WORTH:
-        passing = [trial for trial in trials if trial not in failing]
+        passing = [episode for episode in episodes if episode not in failing]
         best, fewest = program, len(failing) - WORTH + 1
         for longer in _longer(program, failing):
             found = _failures(longer, failing[:SCREENED], passing, failing, fewest)
@@ -101,30 +103,30 @@ def mended(program: Program, trials: Sequence[Trial]) -> Program:
         if best is program:
             break
         program = best
-        failing = [trial for trial in trials if fails(program, trial)]
+        failing = [episode for episode in episodes if fails(program, episode)]
     return program
 
 
 def _failures(
     program: Program,
-    screened: Sequence[Trial],
-    passing: Sequence[Trial],
-    failing: Sequence[Trial],
-    most: int,
+    screened: Sequence[Episode],
+    passing: Sequence[Episode],
+    failing: Sequence[Episode],
+    maximum: int,
 ) -> int:
-    """How many of these trials fail, or `most` if it is clear that no fewer do."""
-    if all(fails(program, trial) for trial in screened):
-        return most
+    """How many of these episodes fail, or `maximum` if it is clear that no fewer do."""
+    if all(fails(program, episode) for episode in screened):
+        return maximum
     count = 0
-    for trial in (*passing, *failing):
-        count += fails(program, trial)
-        if count >= most:
-            return most
+    for episode in (*passing, *failing):
+        count += fails(program, episode)
+        if count >= maximum:
+            return maximum
     return count
 
 
-def _longer(program: Program, failing: Sequence[Trial]) -> Iterator[Program]:
-    """The program with one rule more, for such short phases as there are in the failing trials."""
+def _longer(program: Program, failing: Sequence[Episode]) -> Iterator[Program]:
+    """The program with one rule more, for such short phases as there are in the failing episodes."""
     for index, phase in enumerate(program.body):
         for head, rules in (("read", phase.read), ("write", phase.write)):
             if not rules:
@@ -137,10 +139,10 @@ def _longer(program: Program, failing: Sequence[Trial]) -> Iterator[Program]:
                     yield _with(program, index, head, (Rule(choice, move), *rules))
 
 
-def _occurs(condition: Condition, trials: Sequence[Trial]) -> bool:
-    """Whether a condition is about the length of a phase, and holds in one of the trials."""
+def _occurs(condition: Condition, episodes: Sequence[Episode]) -> bool:
+    """Whether a condition is about the length of a phase, and holds in one of the episodes."""
     return condition.kind == "length" and any(
-        trial.moments[-1].lengths[condition.phase] == condition.number for trial in trials
+        episode.moments[-1].lengths[condition.phase] == condition.number for episode in episodes
     )
 
 

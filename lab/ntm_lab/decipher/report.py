@@ -28,7 +28,7 @@ from ntm_lab.decipher.induction import HELD_OUT, Candidate, induce
 from ntm_lab.decipher.interventions import Effect, intervene
 from ntm_lab.decipher.measures import Measure
 from ntm_lab.decipher.program import Program
-from ntm_lab.decipher.samples import Network, Purpose, in_range, of_size
+from ntm_lab.decipher.samples import ServedNetwork, Stage, in_range, of_size
 from ntm_lab.recordings.recording import Recording
 from ntm_tasks import TASKS, size_text
 
@@ -45,7 +45,7 @@ where the outputs hardly depend on the inputs, as in networks that have learned 
 does as well, so that no program explains more.
 """
 
-CHANGED = 100
+CHANGED_SEQUENCES = 100
 """Of the sequences, as many at most are run with hard heads, and with each kind of change."""
 
 HARD_STEPS = 4000
@@ -136,7 +136,7 @@ def decipher(
     Raises:
         InvalidRequest: the model's task is not known, or nothing is to be judged by.
     """
-    network = Network(client, model, locations)
+    network = ServedNetwork(client, model, locations)
     task = network.model.task
     if task not in TASKS:
         raise InvalidRequest(
@@ -145,11 +145,11 @@ def decipher(
         )
     if sequences < 1:
         raise InvalidRequest(f"a program is judged by at least 1 sequence, not {sequences}")
-    recordings = network.recordings(in_range(task, RECORDINGS, seed, Purpose.INDUCTION))
+    recordings = network.recordings(in_range(task, RECORDINGS, seed, Stage.INDUCTION))
     candidate = induce(recordings)
     program = candidate.program
-    fresh = in_range(task, sequences, seed, Purpose.AGREEMENT)
-    some = in_range(task, min(sequences, CHANGED), seed, Purpose.CHANGES)
+    fresh = in_range(task, sequences, seed, Stage.AGREEMENT)
+    some = in_range(task, min(sequences, CHANGED_SEQUENCES), seed, Stage.CHANGES)
     steps = np.cumsum([len(sequence.inputs) for sequence in some])
     hard = some[: max(1, int((steps <= HARD_STEPS).sum()))]
     beyond = max(1, sequences // LONGER_PART)

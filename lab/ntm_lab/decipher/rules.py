@@ -8,8 +8,8 @@ from itertools import combinations
 
 import numpy as np
 
+from ntm_lab.decipher.episode import Bits, Integers
 from ntm_lab.decipher.program import Condition, Move, Place, Rule
-from ntm_lab.decipher.trial import Bits, Integers
 
 UNKNOWN = -1
 """Instead of a location: the head was spread, or the place is nowhere."""

@@ -20,7 +20,7 @@ SESSIONS_AT_ONCE = 8
 """As many as keep a server busy; more would only wait."""
 
 
-class Purpose(IntEnum):
+class Stage(IntEnum):
     """What sequences are drawn for; each purpose has random streams of its own."""
 
     INDUCTION = 0
@@ -34,7 +34,7 @@ U = TypeVar("U")
 
 
 @dataclass(frozen=True)
-class Network:
+class ServedNetwork:
     """A served model at one memory size; each sequence gets a new session."""
 
     client: Client
@@ -78,7 +78,7 @@ class Network:
             return record_task(session, sequence)
 
 
-def in_range(task: str, count: int, seed: int, purpose: Purpose) -> list[TaskSequence]:
+def in_range(task: str, count: int, seed: int, purpose: Stage) -> list[TaskSequence]:
     """Sequences of sizes that are drawn by the law of training; those of a purpose are its own."""
     chosen = TASKS[task]
     generator = np.random.default_rng([seed, purpose])
@@ -95,5 +95,5 @@ def in_range(task: str, count: int, seed: int, purpose: Purpose) -> list[TaskSeq
 
 def of_size(task: str, size: Size, count: int, seed: int) -> list[TaskSequence]:
     """Sequences of one size."""
-    seeds = np.random.default_rng([seed, Purpose.SIZES, *size]).integers(2**32, size=count)
+    seeds = np.random.default_rng([seed, Stage.SIZES, *size]).integers(2**32, size=count)
     return [TaskSequence.draw(task, size, int(number)) for number in seeds]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ntm_lab.decipher.listing import listing
-from ntm_lab.decipher.program import Condition, Marker, Move, Phase, Place, Program, Rule, Store
+from ntm_lab.decipher.program import Condition, Marker, Move, Phase, Place, Program, Rule, StoreRule
 
 CLOCK = """\
         shown = [channel for channel, number in enumerate(x) if number]
@@ -182,7 +182,7 @@ def _stores(body: Sequence[Phase], written: bool) -> Iterator[str]:
             word = "elif"
 
 
-def _during(store: Store) -> str:
+def _during(store: StoreRule) -> str:
     first = f" and step >= {store.first}" if store.first else ""
     return first if store.end is None else f"{first} and step < {store.end}"
 

@@ -7,38 +7,39 @@ from collections.abc import Sequence
 import numpy as np
 
 from ntm_lab.decipher.dataflow import Dataflow, mattering
+from ntm_lab.decipher.episode import Bits, Episode
 from ntm_lab.decipher.locating import graded_channels, locate
 from ntm_lab.decipher.program import Condition, Move, Place, Rule
 from ntm_lab.decipher.rules import UNKNOWN, Examples, learn
-from ntm_lab.decipher.trial import Bits, Trial
 
 LATEST_RANK = 3
 """The first by rank is looked for in this many first steps of a phase."""
 
 
-class Watched:
-    """The read head, or the write head, of a data path in some trials."""
+class WatchedHead:
+    """The read head, or the write head, of a data path in some episodes."""
 
-    def __init__(self, trials: Sequence[Trial], flow: Dataflow, kind: str) -> None:
+    def __init__(self, episodes: Sequence[Episode], flow: Dataflow, kind: str) -> None:
         head = flow.read_head if kind == "read" else flow.write_head
         self.kind = kind
-        self.seen = [trial.positions(kind, head) for trial in trials]
-        """For each trial [T + 1]: its location, before the first step and after each."""
-        self._focused = [trial.focused(kind, head) for trial in trials]
+        self.seen = [episode.positions(kind, head) for episode in episodes]
+        """For each episode [T + 1]: its location, before the first step and after each."""
+        self._focused = [episode.focused(kind, head) for episode in episodes]
         self.telling = [
-            mattering(trial, flow, kind) & focused[1:]
-            for trial, focused in zip(trials, self._focused, strict=True)
+            mattering(episode, flow, kind) & focused[1:]
+            for episode, focused in zip(episodes, self._focused, strict=True)
         ]
-        """For each trial [T]: the steps in which it matters, and is at one place."""
-        self._trials, self._flow = trials, flow
-        # [T + 1] for each trial: where the program's head is; it stays where the rules are empty.
+        """For each episode [T]: the steps in which it matters, and is at one place."""
+        self._episodes, self._flow = episodes, flow
+        # [T + 1] for each episode: where the program's head is; it stays where the rules are empty.
         self._program = [seen.copy() for seen in self.seen]
-        self._column = head + (0 if kind == "read" else trials[0].recording.model.read_heads)
+        self._column = head + (0 if kind == "read" else episodes[0].recording.model.read_heads)
 
     def rules(self, phase: int) -> tuple[Rule, ...]:
         """The rules for the next phase; to be asked for one phase after another."""
         inside = [
-            np.array([moment.phase == phase for moment in trial.moments]) for trial in self._trials
+            np.array([moment.phase == phase for moment in episode.moments])
+            for episode in self._episodes
         ]
         telling = [steps & within for steps, within in zip(self.telling, inside, strict=True)]
         if any(steps.any() for steps in telling):
@@ -68,19 +69,19 @@ class Watched:
     def _examples(self, phase: int, telling: Sequence[Bits]) -> Examples:
         """What can be learned from, in the telling steps of that phase."""
         rows = []
-        places = _places(self._trials, phase, self.kind)
-        for index, trial in enumerate(self._trials):
-            located = locate(trial, self._flow, places)
+        places = _places(self._episodes, phase, self.kind)
+        for index, episode in enumerate(self._episodes):
+            located = locate(episode, self._flow, places)
             seen, focused = self.seen[index], self._focused[index]
             for step in np.flatnonzero(telling[index]):
-                moment = trial.moments[step]
+                moment = episode.moments[step]
                 # A head that was spread, or elsewhere than the program's, did not shift from there.
                 was_there = focused[step] and seen[step] == self._program[index][step]
                 rows.append(
                     (
                         seen[step] if was_there else UNKNOWN,
                         seen[step + 1],
-                        trial.instructions[step][self._column].move == "jump",
+                        episode.instructions[step][self._column].move == "jump",
                         moment.offset,
                         *moment.lengths[:phase],
                         *located[step],
@@ -88,7 +89,7 @@ class Watched:
                 )
         table = np.array(rows, np.int64).reshape(-1, 4 + phase + len(places))
         return Examples(
-            self._trials[0].recording.locations,
+            self._episodes[0].recording.locations,
             previous=table[:, 0],
             location=table[:, 1],
             jumped=table[:, 2] > 0,
@@ -98,12 +99,12 @@ class Watched:
         )
 
 
-def _places(trials: Sequence[Trial], phase: int, kind: str) -> list[Place]:
+def _places(episodes: Sequence[Episode], phase: int, kind: str) -> list[Place]:
     """The places that a head's rules may name in a phase."""
     # The write head moves first: only the read head can know where this phase began to write.
     places = [Place("begin", earlier) for earlier in range(phase + (kind == "read"))]
     if kind == "read":
         places += [Place("match", earlier) for earlier in range(1, phase)]
-        for channel in graded_channels([trial.recording.inputs for trial in trials]):
+        for channel in graded_channels([episode.recording.inputs for episode in episodes]):
             places += [Place("rank", channel=channel, offset=-late) for late in range(LATEST_RANK)]
     return places

@@ -43,12 +43,12 @@ def recording_picture(recording: Recording, terminal: Terminal) -> str:
         if name in recording.traces
         for head in range(recording.traces[name].shape[1])
     ]
-    for when, memory, most in (
+    for when, memory, maximum in (
         ("before the first step", recording.before, MEMORY_ROWS // 2),
         ("after the last step", recording.after, MEMORY_ROWS),
     ):
         if memory:
-            lines = memory_picture(memory, replace(terminal, rows=most))
+            lines = memory_picture(memory, replace(terminal, rows=maximum))
             pictures.append(f"memory {when} (down: locations in use, across: elements)\n{lines}")
     return "\n\n".join(pictures) or "The network has no heads to draw."
 

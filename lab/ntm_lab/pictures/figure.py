@@ -29,7 +29,7 @@ VISIBLE_HEAD = 0.1
 """The least weight of a location to which a head is drawn."""
 
 DOTS_PER_INCH = 160
-MOST_COLUMNS, MOST_ROWS = 600, 400
+MAX_COLUMNS, MAX_ROWS = 600, 400
 """Of an image, as many as there are dots for."""
 
 # All below in inches.
@@ -37,7 +37,7 @@ WIDTH = 10.4
 LEFT_EDGES = 0.66, 5.86
 IMAGE_WIDTH = 3.85
 INCHES_OF_A_ROW, INCHES_OF_A_SINGLE_ROW = 0.08, 0.25
-LEAST_INCHES, MOST_INCHES, MOST_INCHES_OF_LOCATIONS = 0.6, 1.8, 3.2
+LEAST_INCHES, MAX_INCHES, MAX_INCHES_OF_LOCATIONS = 0.6, 1.8, 3.2
 HEADING, TITLE, LABELS, AXIS, BETWEEN_HEADS = 0.42, 0.3, 0.18, 0.55, 0.07
 INCHES_OF_A_CHARACTER = 0.075
 
@@ -106,9 +106,9 @@ def _placed(panel: Panel) -> Placed:
     """A panel with room for its rows; of several heads each gets less."""
     share = len(panel.images) ** -0.5
     rows = panel.images[0].shape[1]
-    most = MOST_INCHES_OF_LOCATIONS if panel.is_weighting else MOST_INCHES
+    maximum = MAX_INCHES_OF_LOCATIONS if panel.is_weighting else MAX_INCHES
     least = LEAST_INCHES if rows > 1 else INCHES_OF_A_SINGLE_ROW
-    return Placed(panel, max(least, min(INCHES_OF_A_ROW * rows, most) * share))
+    return Placed(panel, max(least, min(INCHES_OF_A_ROW * rows, maximum) * share))
 
 
 def _height(stacks: Sequence[Sequence[Placed]]) -> float:
@@ -173,8 +173,8 @@ def _stack(
 def _draw(axis: Axes, panel: Panel, number: int, height: float) -> AxesImage:
     columns, rows = panel.images[number].shape
     pool = largest if panel.is_weighting else mean
-    values, across = pool(panel.images[number], MOST_COLUMNS)
-    values, down = pool(values.T, MOST_ROWS)
+    values, across = pool(panel.images[number], MAX_COLUMNS)
+    values, down = pool(values.T, MAX_ROWS)
     image = axis.imshow(
         values,
         aspect="auto",
@@ -193,7 +193,7 @@ def _draw(axis: Axes, panel: Panel, number: int, height: float) -> AxesImage:
         axis.set_yticks(*_ticks(rows, panel.row_names, max(1, int(height / 0.18))))
     if panel.pale_steps:
         axis.axvspan(-0.5, panel.pale_steps - 0.5, color="white", alpha=0.8, linewidth=0)
-    if panel.wrong is not None and columns <= MOST_COLUMNS:
+    if panel.wrong is not None and columns <= MAX_COLUMNS:
         size = 72 * min(height / rows, IMAGE_WIDTH / columns)
         steps, bits = np.nonzero(panel.wrong)
         axis.scatter(steps, bits, s=np.clip(size, 1, 4) ** 2, c=MARK, marker="x", linewidths=0.8)
@@ -213,11 +213,11 @@ def _extend(panel: Panel) -> Literal["neither", "both", "min", "max"]:
     return "max" if above else "min" if below else "neither"
 
 
-def _ticks(count: int, names: Indices | None, most: int) -> tuple[list[int], list[str]]:
+def _ticks(count: int, names: Indices | None, maximum: int) -> tuple[list[int], list[str]]:
     """Which rows or columns are labelled, and how: every second, fifth, tenth and so on."""
     shown = np.arange(count) if names is None else names
     sizes = (digit * 10**power for power in range(9) for digit in (1, 2, 5))
-    every = next(size for size in sizes if count <= size * most)
+    every = next(size for size in sizes if count <= size * maximum)
     places = [place for place in range(count) if shown[place] % every == 0]
     # Where the memory begins anew, its location 0 may come too soon after the label before it.
     starts = [place for place in places if shown[place] == 0]

@@ -49,16 +49,16 @@ def memory_picture(memory: Memory, terminal: Terminal) -> str:
     return "\n".join(lines)
 
 
-def _in_use(memory: Float32, weightings: Float32, most: int) -> npt.NDArray[np.intp]:
+def _in_use(memory: Float32, weightings: Float32, maximum: int) -> npt.NDArray[np.intp]:
     """The locations to show, in order."""
     differs = np.abs(memory - np.median(memory, axis=0)).max(1) > CHANGED
     used = np.flatnonzero(differs | (weightings.max(0) >= VISIBLE_WEIGHT))
-    if len(used) <= most:
+    if len(used) <= maximum:
         return used
     heads = weightings.argmax(1)
     apart = np.abs(used[:, None] - heads)
     nearest = np.minimum(apart, len(memory) - apart).min(1)
-    return np.sort(used[np.argsort(nearest, kind="stable")[:most]])
+    return np.sort(used[np.argsort(nearest, kind="stable")[:maximum]])
 
 
 def _shade(amount: float, terminal: Terminal) -> str:

@@ -12,7 +12,7 @@ from ntm_client.values import Float32
 from ntm_lab.recordings.contents import contents, memory_before, trace
 from ntm_lab.recordings.recording import ADD_VECTOR, ERASE_VECTOR, Recording
 
-Kind = Literal["read", "write"]
+HeadKind = Literal["read", "write"]
 Move = Literal["hold", "shift", "jump"]
 Access = Literal["read", "write", "overwrite", "idle"]
 
@@ -30,7 +30,7 @@ NORM_EPSILON = 1e-6
 class Instruction:
     """What one head did in one step: where it went, and what it did there."""
 
-    kind: Kind
+    kind: HeadKind
     head: int
     """Index among the heads of its kind."""
     move: Move
@@ -95,7 +95,11 @@ def instructions(recording: Recording) -> list[list[Instruction]]:
 
 
 def _heads(
-    recording: Recording, kind: Kind, memories: Sequence[Float32], first: Float32, nothing: float
+    recording: Recording,
+    kind: HeadKind,
+    memories: Sequence[Float32],
+    first: Float32,
+    nothing: float,
 ) -> list[list[Instruction]]:
     """The instructions of the heads of one kind, [step][head]."""
     weightings = trace(recording, f"{kind}_weighting")
@@ -204,7 +208,7 @@ def _sizes(recording: Recording, step: int, head: int) -> tuple[float, float]:
 
 
 def _instruction(
-    kind: Kind,
+    kind: HeadKind,
     head: int,
     path: _Path,
     access: Access,

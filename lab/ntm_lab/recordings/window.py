@@ -37,20 +37,20 @@ def locations_in_use(weightings: Sequence[Float32]) -> npt.NDArray[np.intp]:
     return shown
 
 
-def largest(rows: Float32, most: int) -> tuple[Float32, int]:
+def largest(rows: Float32, maximum: int) -> tuple[Float32, int]:
     """
     The rows as at most so many, each the largest values of equally many, and how many those are.
 
     The last one may be of fewer. So no peak is lost, however little room there is.
     """
-    size = -(-len(rows) // most)
+    size = -(-len(rows) // maximum)
     pooled: Float32 = np.maximum.reduceat(rows, range(0, len(rows), size))
     return pooled, size
 
 
-def mean(rows: Float32, most: int) -> tuple[Float32, int]:
+def mean(rows: Float32, maximum: int) -> tuple[Float32, int]:
     """Like `largest`, but their mean values, where a few rows do not matter by themselves."""
-    size = -(-len(rows) // most)
+    size = -(-len(rows) // maximum)
     starts = np.arange(0, len(rows), size)
     counts = np.diff(starts, append=len(rows)).astype(np.float32)
     pooled = (np.add.reduceat(rows, starts) / counts[:, None]).astype(np.float32)

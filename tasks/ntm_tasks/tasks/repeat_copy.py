@@ -7,7 +7,7 @@ import numpy as np
 from ntm_tasks.task import Batch, Size, Task, blank, vectors
 from ntm_tasks.tasks.copy import COPY_BITS
 
-MOST_REPEATS = 10
+MAX_REPEATS = 10
 """Repeat counts in training are uniform from 1 to this; they are normalised by that law."""
 
 
@@ -35,8 +35,8 @@ def repeat_copy(
 
 def normalised_count(repeats: int) -> float:
     """A repeat count with mean 0 and variance 1 under the law of training."""
-    mean = (1 + MOST_REPEATS) / 2
-    variance = (MOST_REPEATS**2 - 1) / 12
+    mean = (1 + MAX_REPEATS) / 2
+    variance = (MAX_REPEATS**2 - 1) / 12
     return float((repeats - mean) / variance**0.5)
 
 
@@ -51,7 +51,7 @@ TASK = Task(
     COPY_BITS + 1,
     ("length", "repeats"),
     smallest=(1, 1),
-    largest=(10, MOST_REPEATS),
+    largest=(10, MAX_REPEATS),
     easiest=(1, 1),
     least=(1, 1),
     generate=repeat_copy,

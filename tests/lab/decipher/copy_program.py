@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ntm_lab.decipher.phases import Opener, Phases
-from ntm_lab.decipher.program import Condition, Move, Phase, Program, Rule, Store
+from ntm_lab.decipher.program import Condition, Move, Phase, Program, Rule, StoreRule
 
 FIRST = Condition("step", number=0)
 
@@ -30,7 +30,7 @@ def copy_program(model: str = "copy-ntm-lstm") -> Program:
             Phase(
                 read=(),
                 write=(Rule((FIRST,), Move("hold")), Rule((), Move("shift", 1))),
-                store=Store("input"),
+                store=StoreRule("input"),
                 emits=False,
             ),
             Phase(

@@ -9,7 +9,7 @@ import numpy as np
 from ntm_client.values import Float32, Memory, Model, TraceTensor
 from ntm_lab.decipher.machine import Machine
 from ntm_lab.decipher.phases import Opener, Phases
-from ntm_lab.decipher.program import Condition, Marker, Move, Phase, Place, Program, Rule, Store
+from ntm_lab.decipher.program import Condition, Marker, Move, Phase, Place, Program, Rule, StoreRule
 from ntm_lab.recordings.recording import Recording
 
 ON, BACK, HOLD = Rule((), Move("shift", 1)), Rule((), Move("shift", -1)), Rule((), Move("hold"))
@@ -39,7 +39,7 @@ COPY = Program(
     delay=0,
     channels=((0, 0), (1, 1), (2, 2)),
     body=(
-        Phase((), (Rule((FIRST,), Move("hold")), ON), Store("input"), emits=False),
+        Phase((), (Rule((FIRST,), Move("hold")), ON), StoreRule("input"), emits=False),
         Phase((Rule((FIRST,), Move("hold")), ON), (), None, emits=True),
     ),
     marker=None,
@@ -61,7 +61,7 @@ REPEAT = replace(
                 ON,
             ),
             (ON,),
-            Store("read", first=1, end=2),
+            StoreRule("read", first=1, end=2),
             emits=True,
         ),
     ),
@@ -78,8 +78,8 @@ RECALL = replace(
         (Opener(3, again=True), Opener(4, again=False), Opener(4, again=False)),
     ),
     body=(
-        Phase((), (BACK,), Store("input"), emits=False),
-        Phase((), (BACK,), Store("input"), emits=False),
+        Phase((), (BACK,), StoreRule("input"), emits=False),
+        Phase((), (BACK,), StoreRule("input"), emits=False),
         Phase(
             (Rule((FIRST,), Move("goto", place=Place("match", 1, offset=-2))), BACK),
             (),
@@ -95,7 +95,7 @@ SORT = replace(
     input_width=5,
     phases=two_phases(4),
     body=(
-        Phase((), (ON,), Store("input"), emits=False),
+        Phase((), (ON,), StoreRule("input"), emits=False),
         Phase(
             (Rule((), Move("goto", place=Place("rank", channel=3, offset=-1))),),
             (),

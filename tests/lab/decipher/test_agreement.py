@@ -8,14 +8,14 @@ import pytest
 
 from ntm_client import Client
 from ntm_lab.decipher.agreement import agree
-from ntm_lab.decipher.samples import Network, Purpose, in_range, of_size
+from ntm_lab.decipher.samples import ServedNetwork, Stage, in_range, of_size
 from tests.lab.decipher.copy_program import copy_program
 
 
 def test_the_program_of_copy_agrees_in_every_bit(shipped: Client) -> None:
     """In range, and at five times the length."""
-    network = Network(shipped, "copy-ntm-lstm")
-    sequences = in_range("copy", 30, 0, Purpose.AGREEMENT)
+    network = ServedNetwork(shipped, "copy-ntm-lstm")
+    sequences = in_range("copy", 30, 0, Stage.AGREEMENT)
     found = agree(copy_program(), network, sequences, "in range")
     longer = agree(copy_program(), network, of_size("copy", (100,), 4, 0), "100")
 
@@ -28,7 +28,7 @@ def test_the_program_of_copy_agrees_in_every_bit(shipped: Client) -> None:
 
 def test_a_wrong_program_is_seen(shipped: Client) -> None:
     """One that puts out what it reads at once is a step early, in nearly every sequence."""
-    network = Network(shipped, "copy-ntm-lstm")
+    network = ServedNetwork(shipped, "copy-ntm-lstm")
     sequences = of_size("copy", (10,), 20, 0)
     found = agree(replace(copy_program(), delay=0), network, sequences, "10")
 
@@ -41,7 +41,7 @@ def test_a_wrong_program_is_seen(shipped: Client) -> None:
 
 def test_the_memory_of_the_sessions_is_the_programs(shipped: Client) -> None:
     """Both wrap around at the same number of locations; neither gives the target any more."""
-    network = Network(shipped, "copy-ntm-lstm", 16)
+    network = ServedNetwork(shipped, "copy-ntm-lstm", 16)
     (within, beyond) = (of_size("copy", (length,), 3, 0) for length in (16, 17))
 
     assert agree(copy_program(), network, within, "16").differing == 0
@@ -57,8 +57,8 @@ def test_the_memory_of_the_sessions_is_the_programs(shipped: Client) -> None:
 
 def test_without_a_program_the_network_is_still_judged(shipped: Client) -> None:
     """And what a program would have to say is not there."""
-    network = Network(shipped, "copy-lstm")
-    sequences = in_range("copy", 20, 0, Purpose.AGREEMENT)
+    network = ServedNetwork(shipped, "copy-lstm")
+    sequences = in_range("copy", 20, 0, Stage.AGREEMENT)
     found = agree(None, network, sequences, "in range")
 
     assert (found.program_wrong, found.differing, found.agreeing) == (None, None, None)
@@ -75,7 +75,7 @@ def test_the_constant_is_what_the_network_gives_most(shipped: Client) -> None:
     inputs[:3] = 0
     zeros, ones = replace(drawn, inputs=inputs), replace(drawn, inputs=inputs.copy())
     ones.inputs[:3, :8] = 1
-    found = agree(None, Network(shipped, "copy-ntm-ff"), [ones, zeros, zeros, zeros], "3")
+    found = agree(None, ServedNetwork(shipped, "copy-ntm-ff"), [ones, zeros, zeros, zeros], "3")
 
     assert found.constant_agreeing == 3
 
@@ -84,9 +84,9 @@ def test_sequences_of_a_purpose_are_its_own() -> None:
     """A program is judged by other sequences than it was found in, the same ones each time."""
     one, again, other = (
         [sequence.inputs.tobytes() for sequence in in_range("copy", 50, 7, purpose)]
-        for purpose in (Purpose.INDUCTION, Purpose.INDUCTION, Purpose.AGREEMENT)
+        for purpose in (Stage.INDUCTION, Stage.INDUCTION, Stage.AGREEMENT)
     )
-    sizes = {sequence.size for sequence in in_range("repeat-copy", 300, 0, Purpose.AGREEMENT)}
+    sizes = {sequence.size for sequence in in_range("repeat-copy", 300, 0, Stage.AGREEMENT)}
 
     assert one == again
     # Only sequences of a vector or two can be the same by chance.

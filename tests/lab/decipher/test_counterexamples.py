@@ -10,14 +10,14 @@ import pytest
 from ntm_client import Client, Session
 from ntm_lab.decipher.counterexamples import contents, search
 from ntm_lab.decipher.program import Move, Rule
-from ntm_lab.decipher.samples import Network, of_size
+from ntm_lab.decipher.samples import ServedNetwork, of_size
 from ntm_tasks import TASKS
 from tests.lab.decipher.copy_program import FIRST, copy_program
 
 
 def test_the_end_of_the_memory_is_found_without_being_told(shipped: Client) -> None:
     """The smallest size, the one below it, and that the memory wraps around there."""
-    found = search(copy_program(), Network(shipped, "copy-ntm-lstm", 24))
+    found = search(copy_program(), ServedNetwork(shipped, "copy-ntm-lstm", 24))
 
     (example,) = found.found
     assert (example.size, example.agreeing_size) == ((25,), (24,))
@@ -31,7 +31,7 @@ def test_the_end_of_the_memory_is_found_without_being_told(shipped: Client) -> N
     assert found.sequences > 11 * found.sizes
 
 
-class Smaller(Network):
+class Smaller(ServedNetwork):
     """A network whose small memories are smaller than they are said to be."""
 
     def session(self) -> Session:
@@ -57,7 +57,7 @@ def test_a_wrong_program_is_not_blamed_on_the_memory(shipped: Client) -> None:
     reading = (Rule((FIRST,), Move("hold")), Rule((), Move("shift", 2)))
     program = copy_program()
     wrong = replace(program, body=(program.body[0], replace(program.body[1], read=reading)))
-    found = search(wrong, Network(shipped, "copy-ntm-lstm", 24))
+    found = search(wrong, ServedNetwork(shipped, "copy-ntm-lstm", 24))
 
     (example,) = found.found
     # The first vector is read where it should be, the second is not.
@@ -70,7 +70,7 @@ def test_a_wrong_content_is_found(shipped: Client) -> None:
     """A program that is wrong about one bit only is caught by a vector that has it."""
     program = copy_program()
     found = search(
-        replace(program, channels=program.channels[:-1]), Network(shipped, "copy-ntm-ff")
+        replace(program, channels=program.channels[:-1]), ServedNetwork(shipped, "copy-ntm-ff")
     )
 
     (example,) = found.found

@@ -11,7 +11,7 @@ import pytest
 from ntm_client import Client
 from ntm_client.values import Float32
 from ntm_lab.decipher.hardening import WAYS, By, hard_outputs, harden
-from ntm_lab.decipher.samples import Network, Purpose, in_range, of_size
+from ntm_lab.decipher.samples import ServedNetwork, Stage, in_range, of_size
 from service.spec import METADATA_KEY, ModelSpec
 from tests.support.served import MODELS
 
@@ -64,8 +64,8 @@ def test_the_served_network_does_what_the_equations_say(
     task = shipped.model(model).task
     size = (3, 3) if task == "repeat-copy" else (10,)
     (sequence,) = of_size(task, size, 1, seed=2)
-    found = hard_outputs(Network(shipped, model), sequence.inputs, by)
-    soft = Network(shipped, model).outputs([sequence.inputs])[0]
+    found = hard_outputs(ServedNetwork(shipped, model), sequence.inputs, by)
+    soft = ServedNetwork(shipped, model).outputs([sequence.inputs])[0]
 
     expected = computed(MODELS / model / "model.onnx", sequence.inputs, by)
     np.testing.assert_allclose(found, expected, atol=1e-4)
@@ -77,8 +77,8 @@ def test_the_served_network_does_what_the_equations_say(
 @pytest.mark.parametrize("by", WAYS)
 def test_copy_needs_no_soft_heads(shipped: Client, by: By) -> None:
     """Not a bit changes."""
-    sequences = in_range("copy", 6, 0, Purpose.CHANGES)
-    found = harden(Network(shipped, "copy-ntm-lstm"), sequences, by)
+    sequences = in_range("copy", 6, 0, Stage.CHANGES)
+    found = harden(ServedNetwork(shipped, "copy-ntm-lstm"), sequences, by)
 
     assert (found.by, found.sequences, found.changed) == (by, 6, 0)
     assert found.bits == sum(8 * sequence.size[0] for sequence in sequences)
@@ -87,8 +87,8 @@ def test_copy_needs_no_soft_heads(shipped: Client, by: By) -> None:
 
 def test_recall_needs_soft_heads(shipped: Client) -> None:
     """Where the soft heads are right, each bit that hard heads change is a wrong one."""
-    sequences = in_range("associative-recall", 6, 0, Purpose.CHANGES)
-    found = harden(Network(shipped, "associative-recall-ntm-lstm"), sequences, "weighting")
+    sequences = in_range("associative-recall", 6, 0, Stage.CHANGES)
+    found = harden(ServedNetwork(shipped, "associative-recall-ntm-lstm"), sequences, "weighting")
 
     assert (found.bits, found.soft_wrong) == (6 * 18, 0)
     assert found.hard_wrong == found.changed > 10

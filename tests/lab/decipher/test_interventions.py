@@ -8,19 +8,19 @@ import numpy as np
 
 from ntm_client import Client, checkpoint
 from ntm_lab.decipher.agreement import agree
-from ntm_lab.decipher.interventions import KINDS, Change, Effect, intervene
+from ntm_lab.decipher.interventions import INTERVENTION_KINDS, Effect, Intervention, intervene
 from ntm_lab.decipher.machine import Machine
 from ntm_lab.decipher.program import Move, Rule
-from ntm_lab.decipher.samples import Network, Purpose, in_range, of_size
+from ntm_lab.decipher.samples import ServedNetwork, Stage, in_range, of_size
 from tests.lab.decipher.copy_program import FIRST, copy_program
 
 
 def test_the_program_tells_what_a_change_will_do(shipped: Client) -> None:
     """Of the bits that a change of the memory or the read head changes, it is right about most."""
-    sequences = in_range("copy", 24, 0, Purpose.CHANGES)
-    effects = intervene(copy_program(), Network(shipped, "copy-ntm-lstm"), sequences)
+    sequences = in_range("copy", 24, 0, Stage.CHANGES)
+    effects = intervene(copy_program(), ServedNetwork(shipped, "copy-ntm-lstm"), sequences)
 
-    assert [effect.kind for effect in effects] == list(KINDS)
+    assert [effect.kind for effect in effects] == list(INTERVENTION_KINDS)
     for effect in effects[:3]:
         assert effect.share > 0.9
         assert min(effect.network_changed, effect.program_changed) > 30
@@ -40,7 +40,7 @@ def test_a_program_that_only_looks_right_is_found_out(shipped: Client) -> None:
     mirrored = replace(
         program, body=(replace(storing, write=downwards), replace(reading, read=downwards))
     )
-    network = Network(shipped, "copy-ntm-lstm")
+    network = ServedNetwork(shipped, "copy-ntm-lstm")
     sequences = of_size("copy", (12,), 10, seed=0)
     swapping = next(
         effect for effect in intervene(mirrored, network, sequences) if effect.kind == "swap"
@@ -54,7 +54,7 @@ def test_a_program_that_only_looks_right_is_found_out(shipped: Client) -> None:
 def test_bits_that_nothing_changes_are_not_counted(shipped: Client) -> None:
     """In sequences of one vector there are no two locations to exchange."""
     sequences = of_size("copy", (1,), 4, seed=0)
-    effects = intervene(copy_program(), Network(shipped, "copy-ntm-ff"), sequences)
+    effects = intervene(copy_program(), ServedNetwork(shipped, "copy-ntm-ff"), sequences)
 
     assert [effect.sequences for effect in effects] == [0, 0, 4, 4]
     assert (effects[0].bits, effects[0].share) == (0, 0)
@@ -70,7 +70,7 @@ def test_a_session_is_changed_where_it_is_said(shipped: Client) -> None:
         data = session.checkpoint()
         before = checkpoint.decode(data)
 
-        def changed(change: Change) -> dict[str, np.ndarray]:
+        def changed(change: Intervention) -> dict[str, np.ndarray]:
             session.restore(data)
             change.to_session(session, program)
             after = checkpoint.decode(session.checkpoint())
@@ -81,15 +81,15 @@ def test_a_session_is_changed_where_it_is_said(shipped: Client) -> None:
             }
 
         memory, weighting = (before.tensor(name, session.model) for name in ("memory", "weighting"))
-        swapped = changed(Change("swap", 0, 3, 5))
+        swapped = changed(Intervention("swap", 0, 3, 5))
         assert set(swapped) == {"memory"}
         assert np.array_equal(swapped["memory"][:, [3, 5]], memory[:, [5, 3]])
         assert np.array_equal(swapped["memory"][:, 6:], memory[:, 6:])
-        copied = changed(Change("overwrite", 0, 3, 5))["memory"]
+        copied = changed(Intervention("overwrite", 0, 3, 5))["memory"]
         assert np.array_equal(copied[:, 3], memory[:, 5])
         assert np.array_equal(copied[:, 4:], memory[:, 4:])
         for kind, row in (("move the read head", 2), ("move the write head", 4 + 1)):
-            moved = changed(Change(kind, 0, 2))["weighting"]  # type: ignore[arg-type] # one of KINDS
+            moved = changed(Intervention(kind, 0, 2))["weighting"]  # type: ignore[arg-type] # one of KINDS
             assert np.array_equal(moved[row, 2:], weighting[row, :-2])
             others = [other for other in range(8) if other != row]
             assert np.array_equal(moved[others], weighting[others])
@@ -102,11 +102,11 @@ def test_a_machine_is_changed_likewise() -> None:
     machine.run(sequence.inputs[:4])
     held = dict(machine.memory)
 
-    Change("swap", 4, 0, 3).to_machine(machine)
+    Intervention("swap", 4, 0, 3).to_machine(machine)
     assert np.array_equal(machine.memory[0], held[3])
     assert np.array_equal(machine.memory[3], held[0])
-    Change("overwrite", 4, 1, 2).to_machine(machine)
+    Intervention("overwrite", 4, 1, 2).to_machine(machine)
     assert np.array_equal(machine.memory[1], held[2])
-    Change("move the read head", 4, -2).to_machine(machine)
-    Change("move the write head", 4, 6).to_machine(machine)
+    Intervention("move the read head", 4, -2).to_machine(machine)
+    Intervention("move the write head", 4, 6).to_machine(machine)
     assert (machine.pointers.read, machine.pointers.write) == (6, (3 + 6) % 8)

@@ -13,7 +13,7 @@ from ntm_client import Client
 from ntm_client.values import Float32
 from ntm_lab.decipher.claims import measures
 from ntm_lab.decipher.measures import Measure, linear_fit, mutual_information
-from ntm_lab.decipher.samples import Network, Purpose, in_range
+from ntm_lab.decipher.samples import ServedNetwork, Stage, in_range
 from ntm_lab.recordings.recording import Recording
 from ntm_tasks import TaskSequence
 from tests.support.recorded import recording
@@ -174,8 +174,8 @@ def test_a_line_on_a_ring() -> None:
 )
 def test_models_that_ship(shipped: Client, model: str, expected: list[tuple[float, float]]) -> None:
     """Each claim's best head is within these bounds; several heads each have a number."""
-    network = Network(shipped, model)
-    sequences = in_range(network.model.task, 12, 0, Purpose.INDUCTION)
+    network = ServedNetwork(shipped, model)
+    sequences = in_range(network.model.task, 12, 0, Stage.INDUCTION)
     found = measures(network.recordings(sequences))
 
     values = [measure.best[1] for measure in found]

@@ -18,7 +18,7 @@ from ntm_lab.cli import main
 from ntm_lab.commands.decipher import PROGRAM_NAME
 from ntm_lab.decipher.markdown import markdown, table
 from ntm_lab.decipher.report import Report, decipher, decipher_recordings
-from ntm_lab.decipher.samples import Network, Purpose, in_range
+from ntm_lab.decipher.samples import ServedNetwork, Stage, in_range
 from ntm_lab.recordings.files import save
 from ntm_lab.recordings.recording import Recording
 from tests.support.served import MODELS, served
@@ -29,8 +29,8 @@ SEQUENCES = 20
 @pytest.fixture(scope="module")
 def copied(shipped: Client) -> list[Recording]:
     """Recordings of a model that copies."""
-    sequences = in_range("copy", 24, 0, Purpose.INDUCTION)
-    return Network(shipped, "copy-ntm-ff").recordings(sequences)
+    sequences = in_range("copy", 24, 0, Stage.INDUCTION)
+    return ServedNetwork(shipped, "copy-ntm-ff").recordings(sequences)
 
 
 @pytest.fixture(scope="module")
@@ -252,8 +252,8 @@ def test_what_is_printed_does_what_the_network_does(shipped: Client, name: str) 
     """The Python of PROGRAM.md, run by itself, gives every bit of fresh sequences."""
     program: dict[str, Any] = {}
     exec(printed_python((MODELS / name / PROGRAM_NAME).read_text()), program)  # noqa: S102 - likewise
-    network = Network(shipped, name)
-    sequences = in_range(network.model.task, 20, 12345, Purpose.AGREEMENT)
+    network = ServedNetwork(shipped, name)
+    sequences = in_range(network.model.task, 20, 12345, Stage.AGREEMENT)
     answers = network.outputs([sequence.inputs for sequence in sequences])
 
     for sequence, answer in zip(sequences, answers, strict=True):

@@ -302,8 +302,8 @@ class Shares(RuleBasedStateMachine):
     def nobody_starves(self) -> None:
         """Whoever waits has its turn, though all others come back at once."""
         unserved = set(self.waiting)
-        most = 8 * len(unserved) * len(self.received) * self.full_turn_bytes // TICK_BYTES
-        for _ in range(most):
+        maximum = 8 * len(unserved) * len(self.received) * self.full_turn_bytes // TICK_BYTES
+        for _ in range(maximum):
             if not unserved:
                 break
             self.begin()

@@ -38,7 +38,7 @@ from tests.support import driving
 from tests.support.tiny_models import ledger
 
 TIMEOUT_SECONDS = 10.0
-MOST_TURNS = 3
+MAX_TURNS = 3
 OWNERS = ("alice", "bob")
 
 
@@ -74,7 +74,7 @@ class Interleavings(RuleBasedStateMachine):
         """Start an engine that runs one to four ticks a turn."""
         self.clock = Clock()
         self.engine = driving.engine(
-            self.network, self.clock, MOST_TURNS, max_batch=8, max_burst=burst
+            self.network, self.clock, MAX_TURNS, max_batch=8, max_burst=burst
         )
         self.under_way: list[Turn] = []
         self.opened = 0
@@ -179,12 +179,12 @@ class Interleavings(RuleBasedStateMachine):
     @rule()
     def begin(self) -> None:
         """Begin a turn and leave it under way; there may be three."""
-        assert self.engine.can_schedule == (len(self.under_way) < MOST_TURNS)
+        assert self.engine.can_schedule == (len(self.under_way) < MAX_TURNS)
         if self.engine.can_schedule and (turn := self.engine.schedule()):
             self.under_way.append(turn)
 
     @precondition(lambda self: self.under_way)
-    @rule(which=st.integers(0, MOST_TURNS - 1))
+    @rule(which=st.integers(0, MAX_TURNS - 1))
     def commit(self, which: int) -> None:
         """Run one of the turns under way, and commit it."""
         turn = self.under_way.pop(which % len(self.under_way))

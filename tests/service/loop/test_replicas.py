@@ -40,7 +40,7 @@ NUMBERS = st.integers(0, 5)
 WHICH = st.integers(0, 1)
 THEN = st.sampled_from(["settle", "settle", "begin", "leave"])
 POLICIES = st.sampled_from([*[Policy.ASYNCHRONOUS] * 2, Policy.SYNCHRONOUS, Policy.NONE])
-MOST_CLIENTS = 3
+MAX_CLIENTS = 3
 
 
 def named(view: SessionView) -> SessionRef:
@@ -269,7 +269,7 @@ class Replicas(RuleBasedStateMachine):
     @property
     def has_room(self) -> bool:
         """Whether one more client makes the run no worse to understand."""
-        return sum(not client.gone for client in self.all) < MOST_CLIENTS
+        return sum(not client.gone for client in self.all) < MAX_CLIENTS
 
     def ask(self, client: Client, which: int, then: str) -> None:
         """A client asks for what it wants, which may be begun or ended at once."""

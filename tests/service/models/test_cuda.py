@@ -11,10 +11,10 @@ import onnxruntime
 import pytest
 
 from service.models import cuda
-from service.models.cuda import REQUIREMENTS, Machine, Requirement
+from service.models.cuda import REQUIREMENTS, CudaSupport, Requirement
 
 CUDA_13 = REQUIREMENTS[13]
-WORKS = Machine(driver=13000, status=0, capabilities=((7, 5),), missing=())
+WORKS = CudaSupport(driver=13000, status=0, capabilities=((7, 5),), missing=())
 
 
 class FakeDriver:
@@ -71,25 +71,25 @@ def test_a_machine_is_looked_at_through_its_driver() -> None:
     """Version and GPUs are the driver's word."""
     machine = cuda.look(CUDA_13, loader(driver=FakeDriver(13010, gpus=2)))
 
-    assert machine == Machine(13010, 0, ((8, 0), (8, 1)), ())
+    assert machine == CudaSupport(13010, 0, ((8, 0), (8, 1)), ())
 
 
 def test_a_driver_that_does_not_start_is_asked_nothing_more() -> None:
     """Its error is kept: 100 is for no GPU, 803 for a driver that misfits its kernel module."""
     machine = cuda.look(CUDA_13, loader(driver=FakeDriver(13000, gpus=1, status=803)))
 
-    assert machine == Machine(13000, 803, (), ())
+    assert machine == CudaSupport(13000, 803, (), ())
 
 
 def test_missing_libraries_are_all_found() -> None:
     """With the driver missing too, since a container may lack everything at once."""
     machine = cuda.look(CUDA_13, loader(driver=None, libcublas=None, libcurand=None))
 
-    assert machine == Machine(None, 0, (), ("libcublas.so.13", "libcurand.so.10"))
+    assert machine == CudaSupport(None, 0, (), ("libcublas.so.13", "libcurand.so.10"))
 
 
 @pytest.mark.parametrize("machine", [WORKS, replace(WORKS, driver=14000, capabilities=((12, 0),))])
-def test_nothing_is_said_of_a_machine_where_cuda_works(machine: Machine) -> None:
+def test_nothing_is_said_of_a_machine_where_cuda_works(machine: CudaSupport) -> None:
     """At the least versions, and above."""
     assert cuda.fault(machine, CUDA_13) is None
 
@@ -121,14 +121,14 @@ def test_nothing_is_said_of_a_machine_where_cuda_works(machine: Machine) -> None
     ],
     ids=["no driver", "old driver", "no GPU", "old GPU", "no libraries"],
 )
-def test_a_fault_names_what_is_missing_or_too_old(machine: Machine, words: str) -> None:
+def test_a_fault_names_what_is_missing_or_too_old(machine: CudaSupport, words: str) -> None:
     """In words that an operator can act on."""
     assert cuda.fault(machine, CUDA_13) == words
 
 
 def test_faults_are_told_together() -> None:
     """Who installs a driver should not find out about the libraries only then."""
-    machine = Machine(None, 0, (), ("libcudart.so.13",))
+    machine = CudaSupport(None, 0, (), ("libcudart.so.13",))
     reason = cuda.fault(machine, CUDA_13)
 
     assert reason is not None

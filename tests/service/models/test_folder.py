@@ -9,7 +9,7 @@ import pytest
 
 from service.errors import ModelInvalid
 from service.models import folder as model_folder
-from service.models.folder import Change, ModelFile, ModelFolder, Place
+from service.models.folder import Change, ModelFile, ModelFolder, VersionPath
 from service.models.runtime import content_hash
 from tests.conftest import Clock
 from tests.support.tiny_models import doubling, ledger
@@ -28,7 +28,7 @@ def path(tmp_path: Path) -> Path:
 def folder(path: Path, clock: Clock) -> ModelFolder:
     """The folder with the ledger, which was read."""
     found = ModelFolder(path.parent.parent, (), clock)
-    assert list(found.read()) == [Place(True, "ledger", path)]
+    assert list(found.read()) == [VersionPath(True, "ledger", path)]
     return found
 
 

@@ -31,7 +31,7 @@ from tests.stress.balancers.crowd import CHUNK_STEPS, Member, Resumed
 from tests.stress.balancers.replicas import MODEL, Replica, replicas
 from tests.support.valkey import Valkey
 
-MOST_SECONDS = 120.0
+MAX_SECONDS = 120.0
 """How long all sessions may take to go on; clients give up, which is a loss, in half of it."""
 
 _COMPARED_AT_ONCE = 16
@@ -179,11 +179,11 @@ class _Run:
     def _start(self, victim: int) -> None:
         self._site[victim].start()
         self._site[victim].wait()
-        wait_until(lambda: leads_to(self._address, self._site), MOST_SECONDS, "it is led to again")
+        wait_until(lambda: leads_to(self._address, self._site), MAX_SECONDS, "it is led to again")
 
 
 async def _comes_about(condition: Callable[[], bool], what: str) -> None:
-    await asyncio.to_thread(wait_until, condition, MOST_SECONDS, what)
+    await asyncio.to_thread(wait_until, condition, MAX_SECONDS, what)
 
 
 def _compare(members: Sequence[Member], address: str, found: Outages) -> None:
@@ -233,8 +233,8 @@ def table(found: Outages) -> str:
 def _spread(seconds: Sequence[float]) -> str:
     if not seconds:
         return "-"
-    middle, late, most = np.percentile(seconds, [50, 99, 100]) * 1000
-    return f"p50 {middle:.0f} ms, p99 {late:.0f} ms, max {most:.0f} ms"
+    middle, late, maximum = np.percentile(seconds, [50, 99, 100]) * 1000
+    return f"p50 {middle:.0f} ms, p99 {late:.0f} ms, max {maximum:.0f} ms"
 
 
 def _processor_seconds() -> tuple[float, float]:

@@ -12,7 +12,7 @@ from ntm_client.errors import NotResumable, NtmClientError, SessionGone, StepInd
 from tests.stress.chaos.expected import STEPS, Expected
 from tests.stress.chaos.world import Kept, OnStream, Opener, Threaded, Unary, Walked, World
 
-MOST_STEPS = 12
+MAX_STEPS = 12
 """In one chunk."""
 
 _MOST_LOOKS = 20
@@ -62,7 +62,7 @@ async def walk(world: World, opener: Opener, name: str) -> None:
         last = STEPS if chance.random() < 0.8 else chance.randrange(1, STEPS)
         try:
             while session.next_step < last and not world.is_over:
-                steps = min(chance.randint(1, MOST_STEPS), last - session.next_step)
+                steps = min(chance.randint(1, MAX_STEPS), last - session.next_step)
                 await stepped(world, expected, session, steps, name)
                 await asyncio.sleep(chance.choice([0, 0, 0.01, 0.1]))
                 if chance.random() < 0.15:
@@ -82,7 +82,7 @@ async def set_back(
         await session.reset()
     elif kind == "restored":
         at, taken = session.next_step, await session.checkpoint()
-        await stepped(world, expected, session, min(MOST_STEPS, STEPS - at) or 1, where)
+        await stepped(world, expected, session, min(MAX_STEPS, STEPS - at) or 1, where)
         await session.restore(taken)
         if session.next_step != at:
             raise AssertionError(f"restored to step {session.next_step}, and not {at}")
@@ -94,7 +94,7 @@ async def set_back(
             return
         if fork.next_step != session.next_step:
             raise AssertionError(f"forked at step {fork.next_step}, and not {session.next_step}")
-        steps = min(MOST_STEPS, STEPS - fork.next_step)
+        steps = min(MAX_STEPS, STEPS - fork.next_step)
         if steps:
             await stepped(world, expected, fork, steps, f"{where}, fork")
         await fork.delete()
@@ -108,7 +108,7 @@ async def undurable(world: World, name: str) -> None:
             expected, session = found
             try:
                 while session.next_step < STEPS and not world.is_over:
-                    steps = min(chance.randint(1, MOST_STEPS), STEPS - session.next_step)
+                    steps = min(chance.randint(1, MAX_STEPS), STEPS - session.next_step)
                     await stepped(world, expected, session, steps, name)
                     await asyncio.sleep(chance.choice([0, 0.05]))
                 await session.delete()
@@ -236,7 +236,7 @@ async def stepped_on(
     has no inputs from before; it then does what `NotResumable` says.
     """
     for _ in range(_MOST_LOOKS):
-        steps = min(chance.randint(1, MOST_STEPS), STEPS - session.next_step)
+        steps = min(chance.randint(1, MAX_STEPS), STEPS - session.next_step)
         try:
             if steps:
                 await stepped(world, expected, session, steps, where)
@@ -268,7 +268,7 @@ async def expiring(world: World, name: str) -> None:
         expected, session = found
         try:
             for _ in range(chance.randint(1, 5)):
-                await stepped(world, expected, session, chance.randint(1, MOST_STEPS), name)
+                await stepped(world, expected, session, chance.randint(1, MAX_STEPS), name)
             if chance.random() < 0.5:
                 await cancelled(world, expected, session, chance)
             await asyncio.sleep(2.5)

@@ -50,8 +50,8 @@ def main(name: str, seconds: str, target: str) -> None:
     """Attack from a process that has all the files and none of the time that it can get."""
     # Elsewhere an attacker would not take the cores that the server runs on.
     os.setpriority(os.PRIO_PROCESS, 0, 19)
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    maximum = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (maximum, maximum))
     asyncio.run(told(name, float(seconds), Target(**json.loads(target))))
 
 

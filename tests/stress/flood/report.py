@@ -10,9 +10,9 @@ from tests.stress.flood.trial import Trial
 
 TIMES_BEFORE, LEAST_SECONDS = 10.0, 0.050
 AFTER_TIMES_BEFORE, AFTER_LEAST_SECONDS = 3.0, 0.020
-MOST_NEWCOMER_SECONDS = 1.0
-MOST_MORE_BYTES = 512 << 20
-MOST_MORE_FILES = 8
+MAX_NEWCOMER_SECONDS = 1.0
+MAX_MORE_BYTES = 512 << 20
+MAX_MORE_FILES = 8
 
 BOUNDS = f"""\
 Bounds, for each attack on a fresh server:
@@ -21,10 +21,10 @@ Bounds, for each attack on a fresh server:
   after      p99 at most {AFTER_TIMES_BEFORE:g} times that before, or \
 {1e3 * AFTER_LEAST_SECONDS:g} ms
   newcomers  are told over gRPC and over HTTP that the server is well, within \
-{MOST_NEWCOMER_SECONDS:g} s
-  memory     at most {MOST_MORE_BYTES >> 20} MiB more than before at any time, besides the \
+{MAX_NEWCOMER_SECONDS:g} s
+  memory     at most {MAX_MORE_BYTES >> 20} MiB more than before at any time, besides the \
 state of sessions
-  files      at most {MOST_MORE_FILES} more open afterwards than before
+  files      at most {MAX_MORE_FILES} more open afterwards than before
   counted    every refusal that an attacker was told the reason of is in ntm_errors_total
 Latencies are in ms, from when a step was due; attackers run at the lowest priority.
 """
@@ -87,12 +87,12 @@ def faults(trial: Trial) -> Iterator[str]:
         yield "during"
     if not p99(trial.after) <= max(AFTER_TIMES_BEFORE * calm, AFTER_LEAST_SECONDS):
         yield "after"
-    if max(trial.newcomers.grpc_seconds, trial.newcomers.http_seconds) > MOST_NEWCOMER_SECONDS:
+    if max(trial.newcomers.grpc_seconds, trial.newcomers.http_seconds) > MAX_NEWCOMER_SECONDS:
         yield "newcomers"
-    before_bytes, most_bytes, _ = trial.resident_bytes
-    if most_bytes - before_bytes - trial.state_bytes > MOST_MORE_BYTES:
+    before_bytes, max_bytes, _ = trial.resident_bytes
+    if max_bytes - before_bytes - trial.state_bytes > MAX_MORE_BYTES:
         yield "memory"
-    if trial.open_files[2] - trial.open_files[0] > MOST_MORE_FILES:
+    if trial.open_files[2] - trial.open_files[0] > MAX_MORE_FILES:
         yield "files"
     seen = sum((tally.refused for tally in trial.tallies.values()), start=Counter[str]())
     if any(trial.counted.get(name, 0) < count for name, count in seen.items() if name.isupper()):

@@ -55,7 +55,7 @@ async def trial(names: Sequence[str], seconds: float, calm_seconds: float, log: 
         cpu = server.cpu_seconds
         watching = asyncio.create_task(_seen(server, seconds))
         tallies = await asyncio.gather(*(_attack(name, seconds, server) for name in names))
-        most_files = await watching
+        max_files = await watching
         state_bytes = server.state_bytes()
         cpu_share = (server.cpu_seconds - cpu) / seconds
         await running
@@ -75,7 +75,7 @@ async def trial(names: Sequence[str], seconds: float, calm_seconds: float, log: 
             newcomers,
             (resident, server.peak_bytes, server.resident_bytes),
             state_bytes,
-            (files, most_files, server.open_files),
+            (files, max_files, server.open_files),
             more,
             cpu_share,
         )
@@ -94,11 +94,11 @@ async def _attack(name: str, seconds: float, server: Watched) -> Tally:
 
 async def _seen(server: Watched, seconds: float) -> int:
     """The most files that were open in so many seconds, looked at ten times a second."""
-    most = 0
+    maximum = 0
     for _ in range(int(10 * seconds)):
-        most = max(most, server.open_files)
+        maximum = max(maximum, server.open_files)
         await asyncio.sleep(0.1)
-    return most
+    return maximum
 
 
 async def _settled(server: Watched, files: int) -> None:

@@ -92,9 +92,9 @@ def _values(
     """What a scalar field can hold, above all the ends of its range."""
     kind = field.cpp_type
     if kind in _BOUNDS:
-        least, most = _BOUNDS[kind]
-        ends = sorted({least, least + 1, 0, 1, 2, 3, 8, 1024, most - 1, most} - {least - 1})
-        return st.sampled_from([end for end in ends if end >= least]) | st.integers(least, most)
+        least, maximum = _BOUNDS[kind]
+        ends = sorted({least, least + 1, 0, 1, 2, 3, 8, 1024, maximum - 1, maximum} - {least - 1})
+        return st.sampled_from([end for end in ends if end >= least]) | st.integers(least, maximum)
     if kind == FieldDescriptor.CPPTYPE_BOOL:
         return st.booleans()
     if field.enum_type is not None:

@@ -103,16 +103,16 @@ def _request(method: str) -> st.SearchStrategy[bytes]:
     return damaged(messages.map(lambda message: message.SerializeToString()))
 
 
-def _calls(methods: Sequence[str], most: int) -> st.SearchStrategy[list[Call]]:
+def _calls(methods: Sequence[str], maximum: int) -> st.SearchStrategy[list[Call]]:
     calls = [
-        st.builds(Call, st.just(method), st.lists(_request(method), min_size=1, max_size=most))
+        st.builds(Call, st.just(method), st.lists(_request(method), min_size=1, max_size=maximum))
         for method in methods
     ]
     return st.lists(st.one_of(calls), min_size=1, max_size=3)
 
 
-unary_calls = _calls([method for method in REAL if method != STREAM], most=1)
+unary_calls = _calls([method for method in REAL if method != STREAM], maximum=1)
 """A few calls at once."""
 
-streams = _calls([STREAM], most=4)
+streams = _calls([STREAM], maximum=4)
 """A few streams at once, of a few messages each."""

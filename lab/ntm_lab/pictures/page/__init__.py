@@ -25,7 +25,7 @@ from ntm_lab.recordings.contents import trace
 from ntm_lab.recordings.instructions import instructions
 from ntm_lab.recordings.recording import ADD_VECTOR, ERASE_VECTOR, Recording
 
-MOST_BYTES = 64 << 20
+MAX_BYTES = 64 << 20
 """Of a recording's arrays: a browser takes no much larger page."""
 
 
@@ -42,9 +42,9 @@ def save(recording: Recording, path: Path, program: Program | None = None) -> No
 def page(recording: Recording, program: Program | None = None) -> str:
     """The text of the page. Raises as `save`."""
     size = sum(values.nbytes for values in recording.traces.values())
-    if size > MOST_BYTES:
+    if size > MAX_BYTES:
         raise InvalidRequest(
-            f"a page holds up to {MOST_BYTES >> 20} MiB of traces, and these are {size >> 20} MiB: "
+            f"a page holds up to {MAX_BYTES >> 20} MiB of traces, and these are {size >> 20} MiB: "
             "record fewer steps or fewer locations"
         )
     parts = resources.files(__name__)

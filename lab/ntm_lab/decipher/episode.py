@@ -19,7 +19,7 @@ Bits = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
+class Episode:
     """T steps of a recording, and how they are divided."""
 
     recording: Recording
@@ -30,7 +30,7 @@ class Trial:
     """[T]: the steps whose outputs the task asks for; all, if there is no task."""
 
     @classmethod
-    def of(cls, recording: Recording, phases: Phases) -> Trial:
+    def of(cls, recording: Recording, phases: Phases) -> Episode:
         """A recording with its phases."""
         mask = recording.mask
         counts = np.ones(len(recording.inputs), np.bool_) if mask is None else mask > 0
