@@ -71,6 +71,7 @@ class Keeper:
         self._tasks: set[asyncio.Task[None]] = set()
         self._waking: dict[str, asyncio.Task[None]] = {}
         self._waiting: dict[str, list[Work]] = {}
+        self._deleting: dict[str, asyncio.Task[None]] = {}
         self._deletions = Deletions(store, partial(self._timed, "delete"), GRACE_SECONDS)
         self._placing = asyncio.Lock()
         self._advanced = asyncio.Event()
@@ -88,7 +89,9 @@ class Keeper:
         if effects.snapshots:
             self._start(self._save(effects.snapshots))
         for ended in effects.ended:
-            self._start(self._deletions.delete(ended))
+            deleting = self._start(self._deletions.delete(ended))
+            self._deleting[ended.session_id] = deleting
+            deleting.add_done_callback(partial(self._asked, ended.session_id))
         for work in effects.absent:
             session_id = work.ref.id
             if waiting := self._waiting.get(session_id):
@@ -96,6 +99,20 @@ class Keeper:
             else:
                 self._waiting[session_id] = [work]
                 self._start(self._wake_for_work(session_id))
+
+    async def deleted(self, session_id: str) -> None:
+        """
+        Wait until the store was asked to delete a session that has ended here.
+
+        From then on no replica finds the session, unless the store did not answer: it is asked
+        again later.
+        """
+        if deleting := self._deleting.get(session_id):
+            await asyncio.shield(deleting)
+
+    def _asked(self, session_id: str, deleting: asyncio.Task[None]) -> None:
+        if self._deleting.get(session_id) is deleting:
+            del self._deleting[session_id]
 
     async def wake(self, session_id: str) -> None:
         """

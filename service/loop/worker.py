@@ -163,6 +163,8 @@ class Worker:
                 future.set_result(call())
             except Exception as error:
                 future.set_exception(error)
+        # Now, so that a caller who goes on finds the store already asked for what follows.
+        self._hand_over()
         self._advance_soon()
         self._expire_in_time()
 
@@ -179,6 +181,16 @@ class Worker:
             return
         try:
             self._begin()
+        except Exception as error:
+            self._crash(error)
+            return
+        self._hand_over()
+        if self.engine.busy and not self._begun:
+            self._advance_soon()
+
+    def _hand_over(self) -> None:
+        """Give the effects so far to the store, then answer the work that is finished."""
+        try:
             effects = self.engine.take_effects()
             if self._store is not None:
                 self._store(effects)
@@ -186,8 +198,6 @@ class Worker:
             self._crash(error)
             return
         self._answer(effects.finished)
-        if self.engine.busy and not self._begun:
-            self._advance_soon()
 
     def _begin(self) -> None:
         """Queue turns for the threads, one more than these run, or make a short one here."""

@@ -208,6 +208,12 @@ class Calls:
             await self._keeper.wake(ref.id)
             ref = ref._replace(epoch=0)  # just claimed, so that no caller knows a later epoch
 
+    async def delete(self, ref: SessionRef) -> None:
+        """Delete a session here and, unless the store does not answer, from the store."""
+        await self.look(self.lifecycle.delete, ref)
+        if self._keeper is not None:
+            await self._keeper.deleted(ref.id)
+
     async def step(self, message: ntm_pb2.Chunk, principal: Principal) -> ntm_pb2.StepResponse:
         """Make the steps of a chunk."""
         self.metrics.received_bytes.inc(len(message.inputs))

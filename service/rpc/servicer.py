@@ -130,7 +130,7 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
     async def DeleteSession(
         self, request: ntm_pb2.DeleteSessionRequest, context: Context
     ) -> ntm_pb2.DeleteSessionResponse:
-        await self._calls.look(self._lifecycle.delete, session_ref(request, PRINCIPAL.get()))
+        await self._calls.delete(session_ref(request, PRINCIPAL.get()))
         return ntm_pb2.DeleteSessionResponse()
 
     @needs(READ)

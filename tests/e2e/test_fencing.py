@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ntm_client import AsyncClient, Durability
 from ntm_client.errors import SessionGone
 from service.stores.base import StoreUnavailable
 from service.stores.directory import DirectoryStore
+from service.stores.redis_store import RedisStore
 from tests.conftest import Running, Serve
 from tests.e2e.calls import Stream, chunk, outputs, reason, until
 from tests.e2e.test_rpcs import refused
@@ -184,6 +186,38 @@ async def test_the_client_goes_to_and_fro_without_a_word(two: tuple[Running, Run
         await session.delete()
         with pytest.raises(SessionGone):
             await second.session(session.id)
+
+
+async def test_a_deletion_is_answered_after_the_store_has_deleted(
+    two: tuple[Running, Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that has its answer finds the session at no replica."""
+    asked, released = asyncio.Event(), asyncio.Event()
+
+    def held(delete: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+        async def later(*arguments: Any) -> None:
+            asked.set()
+            await released.wait()
+            await delete(*arguments)
+
+        return later
+
+    first, second = two
+    created = await first.stub.CreateSession(pb.CreateSessionRequest(model="ledger"))
+    deletion = pb.DeleteSessionRequest(session_id=created.session.id)
+    for store in (DirectoryStore, RedisStore):
+        monkeypatch.setattr(store, "delete", held(store.delete))
+    deleting = asyncio.ensure_future(first.stub.DeleteSession(deletion))
+    await asked.wait()
+    # An answer that had been given would have arrived before that of a later call.
+    await first.stub.ListModels(pb.ListModelsRequest())
+    assert not deleting.done()
+
+    released.set()
+    await deleting
+    asking = pb.GetSessionRequest(session_id=created.session.id)
+    error = await refused(second.stub.GetSession(asking))
+    assert error.code() is grpc.StatusCode.NOT_FOUND
 
 
 async def test_who_has_a_session_is_not_guessed(

@@ -238,6 +238,8 @@ class NtmServiceServicer:
 
     def DeleteSession(self, request, context):
         """Deletes a session and frees its state. Its waiting chunks fail with NOT_FOUND, SESSION_DELETED.
+        Where replicas share a store, the response comes after the store has deleted the session, so that no
+        other replica finds it; a store that does not answer is asked again later.
         Deleting a session twice fails with NOT_FOUND, SESSION_DELETED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

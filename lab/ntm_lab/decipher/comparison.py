@@ -37,8 +37,8 @@ def compare(
     """
     Run a program on episodes, freely, and compare.
 
-    `heads` are the two that the program is about, watched in these episodes. The comparison may stop
-    once there are more than `max_wrong` wrong bits.
+    `heads` are the two that the program is about, watched in these episodes. The comparison may
+    stop once there are more than `max_wrong` wrong bits.
     """
     wrong = bits = astray = steps = 0
     for index, episode in enumerate(episodes):

@@ -126,7 +126,7 @@ def _failures(
 
 
 def _longer(program: Program, failing: Sequence[Episode]) -> Iterator[Program]:
-    """The program with one rule more, for such short phases as there are in the failing episodes."""
+    """The program with one rule more, for phases as short as in the failing episodes."""
     for index, phase in enumerate(program.body):
         for head, rules in (("read", phase.read), ("write", phase.write)):
             if not rules:
