@@ -225,7 +225,10 @@ def _size(text: str) -> Size:
 def _known(name: str, table: Mapping[str, Configuration]) -> str:
     """The name, if the table has a row of it."""
     if name not in table:
-        raise ValueError(f"there is no configuration {name!r}; there are {', '.join(table)}")
+        raise ValueError(
+            f"there is no configuration {name!r}; there are {', '.join(table)}; to add one, write "
+            "its row in export/configurations.py"
+        )
     return name
 
 
