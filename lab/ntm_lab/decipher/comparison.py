@@ -22,7 +22,7 @@ class FreeRun:
     """Bits that count and that differ between program and network."""
     bits: int
     """Bits that count."""
-    astray: int
+    misplaced: int
     """Of `steps`, those in which the program has the head at another location."""
     steps: int
     """Steps in which the network's head matters and is at one location, summed over both heads."""
@@ -40,7 +40,7 @@ def compare(
     `heads` are the network's two heads that the program describes, as they moved in these episodes.
     The comparison may stop once there are more than `max_wrong` wrong bits.
     """
-    wrong = bits = astray = steps = 0
+    wrong = bits = misplaced = steps = 0
     for index, episode in enumerate(episodes):
         machine = Machine(program, episode.recording.locations)
         outputs = []
@@ -53,11 +53,11 @@ def compare(
         reads, writes = np.array(pointers).T
         for head in heads:
             there = (reads if head.kind == "read" else writes) == head.seen[index][1:]
-            astray += int((head.telling[index] & ~there).sum())
-            steps += int(head.telling[index].sum())
+            misplaced += int((head.relevant[index] & ~there).sum())
+            steps += int(head.relevant[index].sum())
         if wrong > max_wrong:
             break
-    return FreeRun(wrong, bits, astray, steps)
+    return FreeRun(wrong, bits, misplaced, steps)
 
 
 def fails(program: Program, episode: Episode) -> bool:

@@ -107,7 +107,7 @@ def origins(episode: Episode, flow: Dataflow, delay: int) -> Integers:
     return read[1 - delay : steps + 1 - delay]
 
 
-def mattering(episode: Episode, flow: Dataflow, kind: str) -> Bits:
+def relevant_steps(episode: Episode, flow: Dataflow, kind: str) -> Bits:
     """
     [T]: the steps in which the location of the read head, or the write head, has a consequence.
     """
@@ -136,11 +136,11 @@ def _stores(emits: Sequence[bool]) -> Iterator[tuple[StoreRule | None, ...]]:
     Every choice of what is written in each phase: inputs in phases without outputs that count, and
     nothing, inputs or copies of what was read in the others.
     """
-    hears = StoreRule("input")
+    stores_input = StoreRule("input")
     copies = [None, StoreRule("read"), StoreRule("input")]
     for first in range(LATEST_COPY):
         copies += [StoreRule("read", first, end) for end in range(first + 1, LATEST_COPY + 1)]
-    return product(*[copies if answers else [hears] for answers in emits])
+    return product(*[copies if answers else [stores_input] for answers in emits])
 
 
 def _scored(flow: Dataflow, episodes: Sequence[Episode], phases: Phases) -> Dataflow:

@@ -86,7 +86,7 @@ def induce(recordings: Sequence[Recording]) -> Candidate:
 
 def _judged(program: Program, found: FreeRun, constant: float) -> Candidate:
     explained = 1 - found.wrong / found.bits / constant
-    located = 1 - found.astray / max(found.steps, 1)
+    located = 1 - found.misplaced / max(found.steps, 1)
     if explained >= EXPLAINED:
         return Candidate(program, explained, located, f"a program explains {explained:.1%}")
     reason = f"the best program explains {max(explained, 0):.1%}, not the {EXPLAINED:.0%} wanted"

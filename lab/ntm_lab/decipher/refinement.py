@@ -17,13 +17,13 @@ from ntm_lab.decipher.program import Condition, Place, Program, Rule
 from ntm_lab.decipher.rules import conditions, moves
 from ntm_lab.decipher.watched import WatchedHead
 
-STRAYING = 0.01
+MAX_MISPLACED = 0.01
 """
 A rule is needless only if, without it, the program's heads are elsewhere than the network's in no
 more than this part of the steps.
 """
 
-WORTH = 2
+MIN_CORRECTED = 2
 """
 The fewest failing episodes that a new rule must correct. In a single one, the network itself may be
 wrong.
@@ -35,7 +35,7 @@ A new rule is tried on this many failing episodes first. If it corrects one, it 
 episodes.
 """
 
-MENDING_REACH = 1
+ADDED_REACH = 1
 """
 The largest shift of a rule that is added, and the largest distance from the place that it names.
 """
@@ -48,7 +48,7 @@ def refined(program: Program, episodes: Sequence[Episode], heads: Sequence[Watch
     Each rule was learned from where the network's heads were one step before. Where those heads are
     spread over several locations, a learned rule can be wrong or needless, or a rule is missing.
     """
-    return pruned(anchored(mended(program, episodes), episodes, heads), episodes, heads)
+    return pruned(anchored(corrected(program, episodes), episodes, heads), episodes, heads)
 
 
 def anchored(
@@ -64,7 +64,7 @@ def anchored(
     offsets: Counter[int] = Counter()
     for index, episode in enumerate(episodes):
         machine = Machine(program, program.locations)
-        for step in np.flatnonzero(write.telling[index]):
+        for step in np.flatnonzero(write.relevant[index]):
             while machine.steps <= step:
                 machine.step(episode.recording.inputs[machine.steps])
             offsets[
@@ -75,7 +75,7 @@ def anchored(
     ((offset, _),) = offsets.most_common(1)
     moved = replace(program, write_from=(program.write_from + offset) % program.locations)
     before, after = compare(program, episodes, heads), compare(moved, episodes, heads)
-    better = after.wrong <= before.wrong and after.astray < before.astray
+    better = after.wrong <= before.wrong and after.misplaced < before.misplaced
     return moved if better else program
 
 
@@ -84,22 +84,22 @@ def pruned(program: Program, episodes: Sequence[Episode], heads: Sequence[Watche
     The program without the rules and conditions that it does not need for these episodes.
 
     The result has no more wrong bits. Its heads are elsewhere than the network's in at most
-    `STRAYING` of the steps more.
+    `MAX_MISPLACED` of the steps more.
     """
     first = compare(program, episodes, heads)
-    wrong, astray = first.wrong, first.astray + STRAYING * first.steps
+    wrong, misplaced = first.wrong, first.misplaced + MAX_MISPLACED * first.steps
     again = True
     while again:
         again = False
         for simpler in _simpler(program):
             found = compare(simpler, episodes, heads, wrong)
-            if found.wrong <= wrong and found.astray <= astray:
+            if found.wrong <= wrong and found.misplaced <= misplaced:
                 program, wrong, again = simpler, found.wrong, True
                 break
     return program
 
 
-def mended(program: Program, episodes: Sequence[Episode]) -> Program:
+def corrected(program: Program, episodes: Sequence[Episode]) -> Program:
     """
     The program with added rules, each of which corrects some failing episodes.
 
@@ -107,9 +107,9 @@ def mended(program: Program, episodes: Sequence[Episode]) -> Program:
     too few among the episodes to be learned from before.
     """
     failing = [episode for episode in episodes if fails(program, episode)]
-    while len(failing) >= WORTH:
+    while len(failing) >= MIN_CORRECTED:
         passing = [episode for episode in episodes if episode not in failing]
-        best, fewest = program, len(failing) - WORTH + 1
+        best, fewest = program, len(failing) - MIN_CORRECTED + 1
         for longer in _longer(program, failing):
             found = _failures(longer, failing[:SCREENED], passing, failing, fewest)
             if found < fewest:
@@ -149,7 +149,7 @@ def _longer(program: Program, failing: Sequence[Episode]) -> Iterator[Program]:
             for choice in conditions(range(index), places):
                 if not any(_occurs(condition, failing) for condition in choice):
                     continue
-                for move in moves(places, MENDING_REACH):
+                for move in moves(places, ADDED_REACH):
                     yield _with(program, index, head, (Rule(choice, move), *rules))
 
 

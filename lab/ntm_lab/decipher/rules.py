@@ -119,10 +119,10 @@ def _list(
         # [choices, moves]: steps that a rule covers, gets right, and mends.
         covered = (true & rest).sum(1)[:, None]
         hits = (true & rest).astype(np.float32) @ right.T
-        mended = (true & rest & ~right[last]).astype(np.float32) @ right.T
-        loyal = (true & rest).astype(np.float32) @ faithful.T
+        corrected = (true & rest & ~right[last]).astype(np.float32) @ right.T
+        faithful_hits = (true & rest).astype(np.float32) @ faithful.T
         sound = hits >= (1 - TOLERANCE) * covered
-        gain = np.where(sound & (mended > 0), mended, 0)
+        gain = np.where(sound & (corrected > 0), corrected, 0)
         if not gain.max():
             break
         ties = np.argwhere(gain == gain.max())
@@ -130,13 +130,13 @@ def _list(
             (tuple(tie) for tie in ties),
             key=lambda tie: (
                 len(choices[tie[0]]),
-                -loyal[tie] / covered[tie[0], 0],
+                -faithful_hits[tie] / covered[tie[0], 0],
                 _weight(possible[tie[1]]),
                 tie,
             ),
         )
         rules.append(Rule(choices[choice], possible[move]))
-        agree += int(loyal[choice, move])
+        agree += int(faithful_hits[choice, move])
         rest &= ~true[choice]
     wrong = int((rest & ~right[last]).sum())
     agree += int((rest & faithful[last]).sum())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ntm_lab.decipher.dataflow import Dataflow, mattering
+from ntm_lab.decipher.dataflow import Dataflow, relevant_steps
 from ntm_lab.decipher.episode import Bits, Episode
 from ntm_lab.decipher.locating import graded_channels, locate
 from ntm_lab.decipher.program import Condition, Move, Place, Rule
@@ -25,8 +25,8 @@ class WatchedHead:
         self.seen = [episode.positions(kind, head) for episode in episodes]
         """For each episode [T + 1]: the head's location before the first step and after each."""
         self._focused = [episode.focused(kind, head) for episode in episodes]
-        self.telling = [
-            mattering(episode, flow, kind) & focused[1:]
+        self.relevant = [
+            relevant_steps(episode, flow, kind) & focused[1:]
             for episode, focused in zip(episodes, self._focused, strict=True)
         ]
         """For each episode [T]: the steps in which the head matters and is at one location."""
@@ -42,9 +42,9 @@ class WatchedHead:
             np.array([moment.phase == phase for moment in episode.moments])
             for episode in self._episodes
         ]
-        telling = [steps & within for steps, within in zip(self.telling, inside, strict=True)]
-        if any(steps.any() for steps in telling):
-            return learn(self._examples(phase, telling))
+        relevant = [steps & within for steps, within in zip(self.relevant, inside, strict=True)]
+        if any(steps.any() for steps in relevant):
+            return learn(self._examples(phase, relevant))
         if self.kind == "write":
             return self._beginning(phase, inside)
         for program, within in zip(self._program, inside, strict=True):
@@ -70,14 +70,14 @@ class WatchedHead:
         begun = Condition("step", 0)
         return (*(Rule((begun, *rule.conditions), rule.move) for rule in rules), hold)
 
-    def _examples(self, phase: int, telling: Sequence[Bits]) -> Examples:
-        """The examples in the telling steps of a phase, from which rules are learned."""
+    def _examples(self, phase: int, relevant: Sequence[Bits]) -> Examples:
+        """The examples in the relevant steps of a phase, from which rules are learned."""
         rows = []
         places = _places(self._episodes, phase, self.kind)
         for index, episode in enumerate(self._episodes):
             located = locate(episode, self._flow, places)
             seen, focused = self.seen[index], self._focused[index]
-            for step in np.flatnonzero(telling[index]):
+            for step in np.flatnonzero(relevant[index]):
                 moment = episode.moments[step]
                 # If the head was spread, or elsewhere than the program's, its shift says nothing
                 # here.
