@@ -29,6 +29,7 @@ from ntm_client.checkpoint import Checkpoint
 from ntm_client.values import Float32
 from ntm_lab.decipher.samples import ServedNetwork
 from ntm_lab.recordings.contents import write
+from ntm_lab.recordings.instructions import NORM_EPSILON
 from ntm_tasks import TaskSequence
 
 By = Literal["weighting", "choices"]
@@ -41,9 +42,6 @@ else where it was. Then it moves by the shift with the most weight. The sharpeni
 """
 
 WAYS: tuple[By, ...] = ("weighting", "choices")
-
-NORM_EPSILON = 1e-6
-"""Added to the square of a vector's length, as the network does."""
 
 Places = npt.NDArray[np.intp]
 """[heads]: a location for each head."""
