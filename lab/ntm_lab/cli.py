@@ -1,4 +1,4 @@
-"""The command line: runs a command, and says in a sentence what went wrong."""
+"""The command line: runs a command, and reports an error in one sentence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FAILED, INTERRUPTED = 2, 130
 
 
 class Command(NamedTuple):
-    """Where a command is, and what the help says of it before it is imported."""
+    """Where a command is defined, and its line in the help, which is shown without importing it."""
 
     function: str
     summary: str
@@ -70,11 +70,13 @@ COMMANDS = {
         "  ntm sessions",
     ),
 }
-"""A command's module is imported when the command runs, so that help comes at once."""
+"""
+The commands by name. A command's module is imported when the command runs, so that help is fast.
+"""
 
 
 def _version() -> str:
-    # Imported here, for it takes as long as all else of the help.
+    # Imported here, because it takes as long as the rest of the help.
     from importlib.metadata import version
 
     return version("ntm-lab")
@@ -98,7 +100,9 @@ for _name, _command in COMMANDS.items():
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Its status; 2 after an error, which is said on standard error."""
+    """
+    Run one command and return its status. After an error, print it on standard error and return 2.
+    """
     try:
         status: int | None = app(
             argv, exit_on_error=False, print_error=False, result_action="return_value"
@@ -106,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CycloptsError as error:
         return _failed(f"{error} See `{' '.join(('ntm', *(error.command_chain or ())))} --help`.")
     except BrokenPipeError:
-        # The reader of the output has had enough; let Python's last flush go nowhere.
+        # The reader of the output has closed it. Python's last flush must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except KeyboardInterrupt:
@@ -124,8 +128,8 @@ def _failed(message: str) -> int:
 
 
 def _is_expected(error: Exception) -> bool:
-    """Whether an error can come without a mistake in the program."""
-    # Imported here, for help needs none of it.
+    """Whether an error can occur although the program has no mistake."""
+    # Imported here, because the help does not need it.
     from ntm_client.errors import NtmClientError
     from ntm_lab.commands.sequences import SequenceError
     from ntm_lab.recordings.files import RecordingError

@@ -1,4 +1,6 @@
-"""`decipher`: finds the program that a network runs, and says how true it is."""
+"""
+`decipher`: finds the program that a network runs, and measures how much of the network it explains.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ PROGRAM_NAME = "PROGRAM.md"
 
 
 class Files(NamedTuple):
-    """Where a report is written beside standard output."""
+    """The files that a report is written to besides standard output."""
 
     json: Path | None
     html: Path | None
@@ -89,13 +91,14 @@ def decipher(
 def _report(
     client: Client, model: str, *, sequences: int, locations: int | None, seed: int
 ) -> Report:
-    # Nothing is printed meanwhile: rich would lead it to standard error, where the progress is.
+    # Nothing is printed here: rich would redirect it to standard error, where the progress is
+    # shown.
     with Console(stderr=True).status(f"deciphering {model}"):
         return report_on(client, model, sequences=sequences, locations=locations, seed=seed)
 
 
 def _recording(client: Client, report: Report) -> Recording:
-    """A sequence as long as in training."""
+    """Record a random sequence of the task, as long as in training."""
     with client.create_session(report.model.name, report.locations) as session:
         return record_task(session, TaskSequence.draw(report.model.task, seed=report.seed))
 
@@ -114,7 +117,7 @@ def _show(report: Report, recording: Callable[[], Recording], files: Files) -> N
 
 
 def _plain(value: object) -> object:
-    """What JSON has for a value that it does not know."""
+    """Convert a value that JSON has no type for."""
     if isinstance(value, np.ndarray):
         return value.tolist()
     if isinstance(value, np.generic):

@@ -47,7 +47,7 @@ def demo(
 
 
 def _show(sequence: TaskSequence, recording: Recording, terminal: Terminal) -> int:
-    """Print the pictures; how many bits are wrong."""
+    """Print the pictures, and return the number of wrong bits."""
     answer = sequence.answer(recording.outputs)
     print(f"target\n{bits_picture(sequence.due, terminal)}")
     print(f"answer\n{bits_picture(answer, terminal)}\n")

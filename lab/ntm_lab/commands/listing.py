@@ -65,7 +65,9 @@ def _yes(value: bool) -> str:
 
 
 def table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows under the names of their columns, each column as wide as its longest text."""
+    """
+    A table as text: rows under the names of their columns, each column as wide as its longest text.
+    """
     widths = [max(len(text) for text in column) for column in zip(names, *rows, strict=True)]
     lines = (
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()

@@ -30,7 +30,7 @@ Locations = Annotated[
 @Parameter(name="*")
 @dataclass(frozen=True)
 class ServerOptions:
-    """How a command reaches the server."""
+    """The options that say how a command reaches the server."""
 
     server: Annotated[str, Parameter(env_var="NTM_SERVER")] = "localhost:50051"
     """Address of the server."""
@@ -47,7 +47,7 @@ class ServerOptions:
 
     def connect(self) -> Client:
         """
-        A client of the server, which connects at its first call.
+        Make a client of the server. It connects at its first call.
 
         Raises:
             InvalidRequest: there is a certificate without a key, or a key without a certificate.
@@ -60,7 +60,8 @@ class ServerOptions:
 
     def _token(self) -> Token | None:
         file = self.token_file
-        # The file is read for every call, since what renews the token replaces it.
+        # The file is read for every call, because a program that renews the token replaces the
+        # file.
         if file is not None:
             return lambda: file.read_text().strip()
         return os.environ.get(TOKEN_VARIABLE) or None

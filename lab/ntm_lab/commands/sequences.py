@@ -17,11 +17,11 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 
 
 class SequenceError(ValueError):
-    """A file holds something else than steps of the expected width; the message says where."""
+    """A file does not hold steps of the expected width; the message names the place."""
 
 
 class Writer(Protocol):
-    """Where the outputs of steps go."""
+    """Writes the outputs of steps to a file."""
 
     def write(self, steps: Float32) -> None:
         """Add steps, [steps, width]."""
@@ -31,24 +31,25 @@ class Writer(Protocol):
 
 
 def format_of(path: str, default: Format) -> Format:
-    """The format of a file by the ending of its name, else the default."""
+    """The format that the ending of a file's name stands for; otherwise `default`."""
     ending = PurePath(path).suffix.removeprefix(".")
     return next((each for each in FORMATS if each == ending), default)
 
 
 def read(file: BinaryIO, name: str, layout: str, width: int, at_once: int) -> Iterator[Float32]:
     """
-    The steps of a file, [1 to at_once, width] at a time and each as soon as its line is read.
+    Yield the steps of a file as arrays [1 to at_once, width], each as soon as its lines are read.
 
     Args:
         file: Open for reading.
-        name: What errors call it.
+        name: The name of the file in errors.
         layout: One of `FORMATS`.
         width: Values that each step must have.
         at_once: Steps to wait for; the last array may have fewer.
 
     Raises:
-        SequenceError: naming the file, and the line where there are lines.
+        SequenceError: the content is wrong; the message names the file, and the line if it has
+            lines.
     """
     if layout == "npy":
         steps = _read_npy(file, name, width)
@@ -65,7 +66,7 @@ def read(file: BinaryIO, name: str, layout: str, width: int, at_once: int) -> It
 
 
 def writer(file: BinaryIO, layout: str) -> Writer:
-    """What writes steps to a file that is open for writing."""
+    """Make the writer for a file that is open for writing."""
     return NpyWriter(file) if layout == "npy" else LineWriter(file, layout)
 
 
@@ -89,7 +90,7 @@ class LineWriter:
 
 
 class NpyWriter:
-    """Writes one array when it is closed, for its header holds the number of steps."""
+    """Writes one array when it is closed, because the header of .npy holds the number of steps."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -110,7 +111,7 @@ class NpyWriter:
 
 def _read_npy(file: BinaryIO, name: str, width: int) -> Float32:
     try:
-        # Through memory: numpy reads and writes real files by seeking, which a pipe cannot.
+        # The content goes through memory, because numpy seeks in real files and a pipe cannot seek.
         array = np.lib.format.read_array(BytesIO(file.read()), allow_pickle=False)
         steps: Float32 = array.astype(np.float32)
     except (TypeError, ValueError) as error:

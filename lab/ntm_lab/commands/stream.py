@@ -75,7 +75,7 @@ def stream(
 def _continued(
     session: Session, model: str | None, locations: int | None, durability: Durability | None
 ) -> Session:
-    """The session, unless it is another than what was asked for."""
+    """Return the session if it is as asked for. Raises InvalidRequest if it is not."""
     if durability not in (None, session.durability):
         raise InvalidRequest(
             f"session {session.id} has the durability {session.durability.policy}, which stays"

@@ -44,11 +44,11 @@ def trace(
         size: Size of a random sequence of the task, such as 20; the largest in training by default.
         seed: Seed of that sequence; random by default.
         input: Steps to trace instead: .npy, .csv or .jsonl.
-        open: Draw what --save wrote; needs no server.
+        open: Draw the recording in this file, which --save wrote; needs no server.
         save: Keep the recording, as .npz.
         png: Also draw a picture into this file.
-        svg: Likewise, for a page or a paper.
-        html: Likewise, to move along time in a browser.
+        svg: Also draw a picture into this file, for a page or a paper.
+        html: Also write a page to this file, in which a reader moves along time.
     """
     if input and (size or seed is not None):
         raise InvalidRequest("--size and --seed are of a random sequence, not of --input")

@@ -15,7 +15,7 @@ from ntm_lab.pictures.memory import memory_picture
 from ntm_lab.pictures.terminal import Terminal
 
 CLEAR = "\x1b[H\x1b[2J"
-"""To the corner of the terminal, and everything away."""
+"""Moves the cursor to the corner of the terminal and clears it."""
 
 
 def watch(

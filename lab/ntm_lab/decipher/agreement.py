@@ -1,4 +1,4 @@
-"""Does a program do what the network does? Bit by bit, on sequences that it was not found in."""
+"""Compares a program with its network, bit by bit, on sequences that it was not found in."""
 
 from __future__ import annotations
 
@@ -21,46 +21,51 @@ class Agreement:
     """
     How a network, its program and the task compare on some sequences.
 
-    Bits are outputs above one half, in the steps whose outputs count. The numbers of a program are
-    None where there is none.
+    A bit is whether an output is above one half, in a step whose outputs count. The numbers about a
+    program are None if there is no program.
     """
 
     sizes: str
-    """Which sequences these are."""
+    """The sizes of the sequences, in words."""
     locations: int
     sequences: int
     bits: int
     network_wrong: int
     """Bits in which the network differs from the target."""
     network_exact: int
-    """Sequences without any."""
+    """Sequences in which the network has no wrong bit."""
     program_wrong: int | None
     """Bits in which the program differs from the target."""
     differing: int | None
     """Bits in which the program differs from the network."""
     agreeing: int | None
-    """Sequences in which it differs in no bit."""
+    """Sequences in which program and network differ in no bit."""
     constant_agreeing: int
     """
-    The same for the best answer that looks at nothing: for each output, the bit that the network
-    gives more often. Where this is high, it says little that a program agrees.
+    Sequences in which the best constant answer and the network differ in no bit. The constant
+    answer has, for each output, the bit that the network gives more often. If this number is high,
+    the agreement of a program says little.
     """
 
     @property
     def share(self) -> float:
-        """Part of the sequences in which the program agrees in every bit; 0 without a program."""
+        """
+        The part of the sequences in which the program agrees in every bit; 0 without a program.
+        """
         return (self.agreeing or 0) / self.sequences
 
     @property
     def bit_share(self) -> float:
-        """Part of the bits in which the program agrees; 0 without a program."""
+        """The part of the bits in which the program agrees; 0 without a program."""
         return 0.0 if self.differing is None else 1 - self.differing / self.bits
 
 
 def agree(
     program: Program | None, network: ServedNetwork, sequences: Sequence[TaskSequence], sizes: str
 ) -> Agreement:
-    """Run the sequences through the network, and through the program on as many locations."""
+    """
+    Run the sequences through the network, and through the program on a ring of as many locations.
+    """
     answers = network.outputs([sequence.inputs for sequence in sequences])
     found = [
         sequence.answer(answer) > 0.5 for sequence, answer in zip(sequences, answers, strict=True)
@@ -89,5 +94,5 @@ def agree(
 
 
 def _differing(one: Sequence[Bits], other: Sequence[Bits]) -> list[int]:
-    """For each sequence, how many bits differ."""
+    """The number of bits that differ, for each sequence."""
     return [int((a != b).sum()) for a, b in zip(one, other, strict=True)]

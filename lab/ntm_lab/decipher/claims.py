@@ -1,9 +1,10 @@
 """
-What the paper's authors saw in pictures of one sequence each, as numbers over many sequences.
+Measures the paper's claims over many sequences. The paper's authors saw them in pictures of one
+sequence each.
 
-Where a head is in a step is the location of its largest weight. A read head's location may serve
-the output of its own step or of the next: every measure that follows a read head is taken at both
-delays, and the better one is told.
+A head's location in a step is the location of its largest weight. What a read head reads may serve
+the output of the same step or of the next one. So every measure that follows a read head is taken
+at both delays, and the better one is reported.
 """
 
 from __future__ import annotations
@@ -34,21 +35,22 @@ from ntm_tasks.tasks.ngrams import CONTEXT_BITS
 from ntm_tasks.tasks.priority_sort import SORT_BITS
 
 PRIORITY = SORT_BITS
-"""The channel of priority sort's inputs that shows a vector's priority."""
+"""The input channel of priority sort that shows a vector's priority."""
 
 SHUFFLES = 20
-"""Times that a baseline is shuffled."""
+"""The number of shuffles that a baseline is the mean of."""
 
 LONG_ENOUGH = 4
-"""Vectors of a repeat copy whose return to the start is further than a shift leads."""
+"""The least length of a repeat copy for which a return to the start cannot be a single shift."""
 
 
 def measures(recordings: Sequence[Recording]) -> list[Measure]:
     """
     The measures of the paper's claims for a task.
 
-    The recordings are of one model, whose task names the claims. There are none for a task that is
-    not the paper's, for a network without heads, and for a user's own inputs.
+    All recordings are of one model, and the model's task decides which claims are measured. The
+    result is empty for a task that is not the paper's, for a network without heads, and for a
+    user's own inputs.
     """
     if any(each.size is None or READ_WEIGHTING not in each.traces for each in recordings):
         return []
@@ -57,7 +59,7 @@ def measures(recordings: Sequence[Recording]) -> list[Measure]:
 
 
 def copy_places(heads: Sequence[HeadLocations]) -> Measure:
-    """Figure 6."""
+    """Figure 6: vectors are read where they were written."""
     return _read_back(
         heads,
         "read where it was written",
@@ -69,7 +71,7 @@ def copy_places(heads: Sequence[HeadLocations]) -> Measure:
 
 
 def repeat_places(heads: Sequence[HeadLocations]) -> Measure:
-    """Figure 9, where each vector is read."""
+    """Figure 9: vectors are read where they were written, in every repeat."""
     return _read_back(
         heads,
         "read where it was written, every time",
@@ -81,7 +83,7 @@ def repeat_places(heads: Sequence[HeadLocations]) -> Measure:
 
 
 def repeat_jumps(heads: Sequence[HeadLocations]) -> Measure:
-    """Figure 9, the goto."""
+    """Figure 9: the read head jumps once per repeat."""
 
     def once(one: HeadLocations, read: int, delay: int) -> Hits:
         rounds: Hits = _jumps(one, read, delay).reshape(-1, one.shown).sum(1) == 1
@@ -99,7 +101,7 @@ def repeat_jumps(heads: Sequence[HeadLocations]) -> Measure:
 
 
 def repeat_landings(heads: Sequence[HeadLocations]) -> Measure:
-    """Figure 9, where the goto leads."""
+    """Figure 9: the jump leads to the start of the sequence."""
     long = _long(heads)
     places = [(one, int(place)) for one in long for place in _landings(one, read=0, delay=0)]
     vectors = Counter(
@@ -121,7 +123,7 @@ def repeat_landings(heads: Sequence[HeadLocations]) -> Measure:
 
 
 def recall_places(heads: Sequence[HeadLocations]) -> Measure:
-    """Figure 12, the answer."""
+    """Figure 12: the answer is read where it was written."""
     return _read_back(
         heads,
         "read where it was written",
@@ -133,7 +135,7 @@ def recall_places(heads: Sequence[HeadLocations]) -> Measure:
 
 
 def recall_lookup(heads: Sequence[HeadLocations]) -> Measure:
-    """Figure 12, the look-up."""
+    """Figure 12: the queried item is found by content."""
     return of_pairs(
         heads,
         "content look-up",
@@ -146,7 +148,7 @@ def recall_lookup(heads: Sequence[HeadLocations]) -> Measure:
 
 
 def recall_shift(heads: Sequence[HeadLocations]) -> Measure:
-    """Figure 12, the shift."""
+    """Figure 12: after the look-up the head shifts by one."""
     return of_pairs(
         heads,
         "then one on",
@@ -159,7 +161,7 @@ def recall_shift(heads: Sequence[HeadLocations]) -> Measure:
 
 
 def context_information(heads: Sequence[HeadLocations]) -> Measure:
-    """Figures 14 and 15, in bits."""
+    """Figures 14 and 15: the context decides the location. The unit is bits."""
     contexts = [_contexts(one.recording.inputs[:, 0]) for one in heads]
     _, counts = np.unique(np.concatenate(contexts), return_counts=True)
     generator = np.random.default_rng(0)
@@ -188,7 +190,7 @@ def context_information(heads: Sequence[HeadLocations]) -> Measure:
 
 
 def read_then_written(heads: Sequence[HeadLocations]) -> Measure:
-    """Figures 14 and 15, the update of a count."""
+    """Figures 14 and 15: a count is read, then written at the same location."""
     return of_pairs(
         heads,
         "read, then written",
@@ -201,7 +203,7 @@ def read_then_written(heads: Sequence[HeadLocations]) -> Measure:
 
 
 def sorted_places(heads: Sequence[HeadLocations]) -> Measure:
-    """Figure 17, the writes."""
+    """Figure 17: the priority decides where a vector is written."""
     priorities = np.concatenate([one.recording.inputs[: one.shown, PRIORITY] for one in heads])
     values = {
         name: linear_fit(
@@ -223,7 +225,7 @@ def sorted_places(heads: Sequence[HeadLocations]) -> Measure:
 
 
 def sorted_reads(heads: Sequence[HeadLocations]) -> Measure:
-    """Figure 17, the reads."""
+    """Figure 17: vectors are read in the order of their priorities."""
     return _read_back(
         heads,
         "read in order",
@@ -241,7 +243,10 @@ def _read_back(
     definition: str,
     shown_at: Callable[[HeadLocations], npt.NDArray[np.intp]],
 ) -> Measure:
-    """Whether vectors are read where they were written; `shown_at` has their steps, as due."""
+    """
+    The share of vectors that are read where they were written. `shown_at` gives the step in which
+    each was shown, in the order in which they are due.
+    """
 
     def hits(one: HeadLocations, read: int, write: int, delay: int) -> Hits:
         steps = shown_at(one)
@@ -265,7 +270,9 @@ def _long(heads: Sequence[HeadLocations]) -> list[HeadLocations]:
 
 
 def _jumps(one: HeadLocations, read: int, delay: int) -> Hits:
-    """For each vector after the first repeat, whether the head moved there by more than one."""
+    """
+    For each vector after the first repeat, whether the head moved more than one location to it.
+    """
     steps = one.answer[one.shown : -1] - delay
     moved = (one.reads[steps, read] - one.reads[steps - 1, read]) % one.recording.locations
     jumps: Hits = np.minimum(moved, one.recording.locations - moved) > 1
@@ -273,14 +280,16 @@ def _jumps(one: HeadLocations, read: int, delay: int) -> Hits:
 
 
 def _landings(one: HeadLocations, read: int, delay: int) -> Places:
-    """Where those moves led."""
+    """The locations that the moves in `_jumps` led to."""
     steps = one.answer[one.shown : -1] - delay
     landings: Places = one.reads[steps, read][_jumps(one, read, delay)]
     return landings
 
 
 def _lookups(one: HeadLocations, read: int, write: int) -> list[bool]:
-    """For each jump, in a query, to the queried item, whether it went on to what came next."""
+    """
+    For each jump to the queried item during the query, whether it went on to what was written next.
+    """
     shown = _shown(one, _query(one))
     following = {
         int(one.writes[step, write]): int(one.writes[step + 1, write])
@@ -311,6 +320,9 @@ def _query(one: HeadLocations) -> Float32:
 
 
 def _contexts(bits: Float32) -> npt.NDArray[np.int64]:
-    """The last bits up to each step, as a number, from the step that shows the fifth on."""
+    """
+    The last `CONTEXT_BITS` bits up to each step, as a number, from the first step that has enough
+    bits on.
+    """
     windows = np.lib.stride_tricks.sliding_window_view(bits.astype(np.int64), CONTEXT_BITS)
     return windows @ (1 << np.arange(CONTEXT_BITS)[::-1])

@@ -1,4 +1,4 @@
-"""Compares a program that runs freely with the network that it was found in."""
+"""Compares a program, given the inputs alone, with the network that it was found in."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ntm_lab.decipher.watched import WatchedHead
 
 @dataclass(frozen=True)
 class FreeRun:
-    """A free run of a program against the network, in some episodes."""
+    """How far a program and the network differ when the program is given the inputs alone."""
 
     wrong: int
-    """Bits that count and differ."""
+    """Bits that count and that differ between program and network."""
     bits: int
     """Bits that count."""
-    astray: int
-    """Steps in which a head matters and is at one place, but the program's is elsewhere."""
+    misplaced: int
+    """Of `steps`, those in which the program has the head at another location."""
     steps: int
-    """Steps in which a head matters and is at one place, for each head."""
+    """Steps in which the network's head matters and is at one location, summed over both heads."""
 
 
 def compare(
@@ -35,12 +35,12 @@ def compare(
     max_wrong: float = inf,
 ) -> FreeRun:
     """
-    Run a program on episodes, freely, and compare.
+    Run a program on the inputs of episodes alone, and compare it with the network.
 
-    `heads` are the two that the program is about, watched in these episodes. The comparison may
-    stop once there are more than `max_wrong` wrong bits.
+    `heads` are the network's two heads that the program describes, as they moved in these episodes.
+    The comparison may stop once there are more than `max_wrong` wrong bits.
     """
-    wrong = bits = astray = steps = 0
+    wrong = bits = misplaced = steps = 0
     for index, episode in enumerate(episodes):
         machine = Machine(program, episode.recording.locations)
         outputs = []
@@ -53,15 +53,15 @@ def compare(
         reads, writes = np.array(pointers).T
         for head in heads:
             there = (reads if head.kind == "read" else writes) == head.seen[index][1:]
-            astray += int((head.telling[index] & ~there).sum())
-            steps += int(head.telling[index].sum())
+            misplaced += int((head.relevant[index] & ~there).sum())
+            steps += int(head.relevant[index].sum())
         if wrong > max_wrong:
             break
-    return FreeRun(wrong, bits, astray, steps)
+    return FreeRun(wrong, bits, misplaced, steps)
 
 
 def fails(program: Program, episode: Episode) -> bool:
-    """Whether any bit that counts differs, when the program runs freely."""
+    """Whether any bit that counts differs when the program is given the inputs alone."""
     machine = Machine(program, episode.recording.locations)
     for step, x in enumerate(episode.recording.inputs):
         output = machine.step(x) > 0.5

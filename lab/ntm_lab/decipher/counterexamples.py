@@ -1,9 +1,9 @@
 """
-Inputs on which a program and its network disagree, searched for by size and by contents.
+Searches for inputs on which a program and its network disagree, by size and by contents.
 
-The program runs on an endless tape and is told nothing of the network's memory. Sizes double, one
-number of the size at a time, until something disagrees or sequences get too long; then the search
-halves its way back to the smallest size. At each size the same odd contents are tried.
+The program runs on an endless tape and does not depend on the network's memory size. One number of
+the size is doubled until some input disagrees or sequences get too long. Then a binary search finds
+the smallest size that disagrees. The same unusual contents are tried at each size.
 """
 
 from __future__ import annotations
@@ -21,25 +21,27 @@ from ntm_lab.decipher.samples import ServedNetwork, of_size
 from ntm_tasks import TASKS, Size, TaskSequence
 
 MAX_STEPS = 700
-"""Steps of the longest sequence tried: more than twice what a memory of 128 has room for."""
+"""The largest length of a sequence that is tried: more than twice what 128 locations can hold."""
 
 RANDOM = 4
-"""Sequences of each size with contents as they are drawn."""
+"""The number of random sequences of each size."""
 
 SMALLER = 4
-"""A claim about the memory's size is tested at a memory this many times smaller as well."""
+"""A claim about the memory's size is also tested with a memory that is smaller by this factor."""
 
 
 @dataclass(frozen=True)
 class Ring:
-    """Where the same program, on a ring of locations instead of a tape, does something else."""
+    """The size from which the program differs on a ring of locations from itself on a tape."""
 
     locations: int
     size: Size | None
-    """The smallest size at which it does; None if there is none up to the counter-example's."""
+    """The smallest such size; None if there is none up to the counter-example's."""
     network_too: bool
-    """Whether the network with that many locations leaves the tape's program there, and not before:
-    at that size it disagrees, and at the one below it agrees."""
+    """
+    Whether the network with that many locations differs from the program on a tape from the same
+    size on: it disagrees at that size, and agrees at the size below.
+    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,31 +55,34 @@ class CounterExample:
     first_step: int
     """The first step whose bits differ."""
     differing: int
-    """Bits that differ, of those that count."""
+    """The number of bits that count and differ."""
     bits: int
     agreeing_size: Size | None
-    """A smaller size, the next that was tried, at which all contents agreed."""
+    """The next smaller size that was tried, at which all contents agreed; None if there is none."""
     rings: tuple[Ring, ...] = ()
-    """Of the network's memory size, and of a smaller one."""
+    """The results for the network's memory size, and for a smaller one."""
 
     @property
     def wraps_around(self) -> bool:
         """
         Whether the size of the memory is why program and network disagree.
 
-        It is if the program on a ring says from which size on, for this memory and a smaller one.
+        It is the reason if the program on a ring predicts, for two memory sizes, the size from
+        which the network disagrees.
         """
         return bool(self.rings) and all(ring.network_too for ring in self.rings)
 
 
 @dataclass(frozen=True)
 class Search:
-    """What was tried, and found."""
+    """The result of a search."""
 
     sizes: int
     sequences: int
     found: tuple[CounterExample, ...]
-    """The smallest in each direction in which there is one, the shortest sequence first."""
+    """
+    The smallest counter-example in each direction that has one; the shortest sequence comes first.
+    """
 
 
 def search(program: Program, network: ServedNetwork, seed: int = 0) -> Search:
@@ -87,11 +92,11 @@ def search(program: Program, network: ServedNetwork, seed: int = 0) -> Search:
 
 def contents(task: str, size: Size, seed: int) -> Iterator[tuple[str, Float32]]:
     """
-    Inputs [T, input width] of one size, with a name: as they are drawn, and with odd vectors.
+    Yield names and inputs [T, input width] of one size: random ones, and ones with unusual vectors.
 
-    Odd vectors take the place of others, the same everywhere, so that what was equal, such as a
-    queried item, stays equal; vectors that the task does not allow are left out. At the
-    smallest size of all, every vector is tried where there is only one.
+    Unusual vectors replace the vectors of a random sequence. Equal vectors get equal replacements,
+    so that a query still equals the queried item. Vectors that the task does not allow are left
+    out. At the smallest size, if it has a single vector, every possible vector is tried.
     """
     drawn = of_size(task, size, RANDOM, seed)
     for number, sequence in enumerate(drawn):
@@ -111,14 +116,14 @@ def contents(task: str, size: Size, seed: int) -> Iterator[tuple[str, Float32]]:
 
 
 def _flipped(vector: Float32, first: Float32) -> Float32:
-    """The first vector with one bit flipped, which one says the vector."""
+    """The sequence's first vector with one bit flipped. The vector's sum decides which bit."""
     flipped = first.copy()
     flipped[int(vector.sum()) % len(vector)] = 1 - flipped[int(vector.sum()) % len(vector)]
     return flipped
 
 
 def _single(vector: Float32, _: Float32) -> Float32:
-    """One bit, which one says the vector."""
+    """A vector with a single bit set. The vector's sum decides which bit."""
     single = np.zeros_like(vector)
     single[int(vector.sum()) % len(vector)] = 1
     return single
@@ -133,7 +138,7 @@ _ODD: Mapping[str, Callable[[Float32, Float32], Float32]] = {
     "every other vector blank": lambda vector, first: vector * vector[0],
     "complements": lambda vector, first: 1 - vector,
 }
-"""Vectors that take the place of a vector, given it and the sequence's first one."""
+"""By name, functions that replace a vector, given the vector and the sequence's first vector."""
 
 
 class _Searcher:
@@ -148,7 +153,10 @@ class _Searcher:
         self._sequences = 0
 
     def search(self) -> Search:
-        """Let each number of the size grow, the others small, then large."""
+        """
+        Search along each number of the size, first with the other numbers small, then with them
+        large.
+        """
         task = TASKS[self._task]
         found: dict[Size, CounterExample] = {}
         for axis in range(len(task.least)):
@@ -161,7 +169,10 @@ class _Searcher:
         return Search(len(self._tried), self._sequences, tuple(shortest))
 
     def _along(self, start: Size, axis: int) -> CounterExample | None:
-        """The smallest counter-example in a direction, as far as halving finds it."""
+        """
+        The smallest counter-example along one number of the size, as a binary search finds it; None
+        if there is none.
+        """
         number, good = start[axis], None
         while (example := self._try(_with(start, axis, number))) is None:
             good, number = number, 2 * number
@@ -182,7 +193,7 @@ class _Searcher:
         return replace(example, agreeing_size=agreeing, rings=tuple(rings))
 
     def _try(self, size: Size) -> CounterExample | None:
-        """A counter-example of that size, if any contents make one."""
+        """A counter-example of that size; None if no contents make one."""
         if size not in self._tried:
             self._tried[size] = self._compare(size)
         return self._tried[size]
@@ -212,7 +223,9 @@ class _Searcher:
         return None
 
     def _ring(self, start: Size, axis: int, maximum: int, locations: int) -> Ring:
-        """Ask the program where a ring is no tape, and the network with as many locations."""
+        """
+        Find the size from which a ring differs from a tape, for the program and for the network.
+        """
         sizes = [_with(start, axis, number) for number in range(start[axis], maximum + 1)]
         index = next(
             (index for index, size in enumerate(sizes) if self._tells_apart(size, locations)), None
@@ -225,13 +238,13 @@ class _Searcher:
         return Ring(locations, sizes[index], network_too=leaves and stays)
 
     def _tells_apart(self, size: Size, locations: int) -> bool:
-        """Whether the program does something else on a ring than on a tape."""
+        """Whether the program's outputs on a ring differ from those on a tape."""
         sequence = self._drawn(size)
         tape, ring = (self._run(sequence.inputs, length) for length in (None, locations))
         return not np.array_equal(sequence.answer(tape), sequence.answer(ring))
 
     def _agrees(self, network: ServedNetwork, size: Size) -> bool:
-        """Whether the program on a tape does what the network does."""
+        """Whether the program on a tape gives the outputs of the network."""
         sequence = self._drawn(size)
         (answer,) = network.outputs([sequence.inputs])
         own = self._run(sequence.inputs, None)
@@ -248,12 +261,12 @@ class _Searcher:
 
 
 def _steps_with_vectors(sequence: TaskSequence) -> list[int]:
-    """The steps that show a vector: those before the answer that have no name."""
+    """The steps that show a vector: those before the answer, without the steps that have a mark."""
     return [step for step in range(int(sequence.mask.argmax())) if step not in sequence.marks]
 
 
 def _with_vectors(inputs: Float32, steps: list[int], vectors: Float32) -> Float32:
-    """A copy of the inputs with other vectors in those steps."""
+    """A copy of the inputs with these vectors in these steps."""
     changed = inputs.copy()
     changed[steps, : vectors.shape[1]] = vectors
     return changed

@@ -1,4 +1,4 @@
-"""Which heads carry the data: from where what is put out was read, and what was written there."""
+"""Finds the heads that carry the data: from the inputs to the memory, and on to the outputs."""
 
 from __future__ import annotations
 
@@ -13,21 +13,26 @@ from ntm_lab.decipher.phases import Phases
 from ntm_lab.decipher.program import StoreRule
 
 NOTHING = -1
-"""Instead of a step: what is stored, or was read, is no input."""
+"""Stands for a step where there is none: what is stored, or was read, is no input."""
 
 LATEST_COPY = 4
-"""In a phase of answers, single writes are looked for in this many first steps."""
+"""In a phase with outputs that count, short writes are looked for in this many first steps."""
 
 ALIKE = 0.005
-"""Data paths whose scores differ by less may each be the right one."""
+"""Data paths are kept if their score is at most this much below the best score."""
 
 REPEATS = 0.9
-"""An output repeats an input if it equals what was stored of it at least this often."""
+"""
+An output repeats an input channel if it equals the stored value in at least this part of the steps.
+"""
 
 
 @dataclass(frozen=True)
 class Dataflow:
-    """How data goes through the memory, wherever the heads are."""
+    """
+    How data passes through the memory: which heads carry it and in which phases, not at which
+    locations.
+    """
 
     read_head: int
     write_head: int
@@ -39,11 +44,14 @@ class Dataflow:
     channels: tuple[tuple[int, int], ...] = ()
     """Pairs of an output and the input that it repeats."""
     score: float = 0.0
-    """Part of the bits of those outputs, in the steps that count, that it explains."""
+    """The part of all output bits, in the steps that count, that the data path explains."""
 
     @property
     def writes(self) -> tuple[int, int]:
-        """How much it writes: phases that are written throughout, and single steps besides."""
+        """
+        The number of phases that are written throughout, and of single steps that are written
+        besides.
+        """
         stores = [store for store in self.stores if store is not None]
         single = [store.end - store.first for store in stores if store.end is not None]
         return len(stores) - len(single), sum(single)
@@ -51,9 +59,10 @@ class Dataflow:
 
 def find_dataflows(episodes: Sequence[Episode], phases: Phases) -> list[Dataflow]:
     """
-    The paths that explain most of the outputs, all alike.
+    The data paths whose scores are about as high as the best one.
 
-    Those that write least come first, and those that write more explain more.
+    They come in order of how much they write. A path that writes more is included only if it
+    explains more.
     """
     count = len(phases.openers)
     emits = tuple(
@@ -80,7 +89,7 @@ def origins(episode: Episode, flow: Dataflow, delay: int) -> Integers:
     """
     [T]: the step whose input is what was read `delay` steps ago, or `NOTHING`.
 
-    Follows the heads' traced locations, whatever their focus.
+    A head is taken to be at the location of its largest weight, even where it is spread.
     """
     reads, writes = (
         episode.positions("read", flow.read_head),
@@ -98,14 +107,17 @@ def origins(episode: Episode, flow: Dataflow, delay: int) -> Integers:
     return read[1 - delay : steps + 1 - delay]
 
 
-def mattering(episode: Episode, flow: Dataflow, kind: str) -> Bits:
-    """[T]: the steps in which it has a consequence where the read head, or the write head, is."""
+def relevant_steps(episode: Episode, flow: Dataflow, kind: str) -> Bits:
+    """
+    [T]: the steps in which the location of the read head, or the write head, has a consequence.
+    """
     steps = len(episode.moments)
     found = np.zeros(steps, np.bool_)
     for step, moment in enumerate(episode.moments):
         store = flow.stores[moment.phase]
         if kind == "write":
-            # From the first step on, which gives the phase a place that rules may name.
+            # Also before the first write: rules may name where the head was at the phase's first
+            # step.
             found[step] = store is not None and (store.end is None or moment.offset < store.end)
             continue
         if step + flow.delay < steps:
@@ -120,12 +132,15 @@ def _steps_of(episode: Episode, phase: int) -> list[int]:
 
 
 def _stores(emits: Sequence[bool]) -> Iterator[tuple[StoreRule | None, ...]]:
-    """What may be written in each phase: inputs where no answer is due; else copies, or nothing."""
-    hears = StoreRule("input")
+    """
+    Every choice of what is written in each phase: inputs in phases without outputs that count, and
+    nothing, inputs or copies of what was read in the others.
+    """
+    stores_input = StoreRule("input")
     copies = [None, StoreRule("read"), StoreRule("input")]
     for first in range(LATEST_COPY):
         copies += [StoreRule("read", first, end) for end in range(first + 1, LATEST_COPY + 1)]
-    return product(*[copies if answers else [hears] for answers in emits])
+    return product(*[copies if answers else [stores_input] for answers in emits])
 
 
 def _scored(flow: Dataflow, episodes: Sequence[Episode], phases: Phases) -> Dataflow:

@@ -1,4 +1,4 @@
-"""A recording as induction looks at it: its phases, the bits put out, where the heads were."""
+"""A recording as induction uses it: with its phases, its output bits and its heads' locations."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ Bits = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Episode:
-    """T steps of a recording, and how they are divided."""
+    """A recording of T steps that is divided into phases."""
 
     recording: Recording
     moments: list[Moment]
     bits: Bits
-    """[T, output width]: outputs over a half."""
+    """[T, output width]: whether an output is above one half."""
     counts: Bits
-    """[T]: the steps whose outputs the task asks for; all, if there is no task."""
+    """[T]: whether the task asks for the output of a step; all are True without a task."""
 
     @classmethod
     def of(cls, recording: Recording, phases: Phases) -> Episode:
-        """A recording with its phases."""
+        """Divide a recording into these phases."""
         mask = recording.mask
         counts = np.ones(len(recording.inputs), np.bool_) if mask is None else mask > 0
         return cls(recording, moments(phases, recording.inputs), recording.outputs > 0.5, counts)
@@ -49,17 +49,19 @@ class Episode:
 
     @cached_property
     def write_weightings(self) -> Float32:
-        """[T + 1, write heads, N], likewise."""
+        """[T + 1, write heads, N]: before the first step and after each."""
         first = memory_before(self.recording).write_weightings
         return np.concatenate([first[None], trace(self.recording, WRITE_WEIGHTING)])
 
     def positions(self, kind: str, head: int) -> Integers:
-        """[T + 1]: the location of most weight, before the first step and after each."""
+        """
+        [T + 1]: the location of a head's largest weight, before the first step and after each.
+        """
         positions: Integers = self._weightings(kind)[:, head].argmax(1)
         return positions
 
     def focused(self, kind: str, head: int) -> Bits:
-        """[T + 1]: whether the head is at one place."""
+        """[T + 1]: whether one location has more than half of the head's weight."""
         focused: Bits = self._weightings(kind)[:, head].max(1) > MAJORITY
         return focused
 

@@ -1,4 +1,4 @@
-"""What each head does most of the time: its instructions, counted over recordings."""
+"""Counts the instructions of each head over recordings, to show what it does most of the time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ntm_lab.recordings.instructions import Instruction, instructions
 from ntm_lab.recordings.recording import READ_WEIGHTING, Recording
 
 RARE = 0.02
-"""What a head does in a smaller part of the steps is not told."""
+"""Instructions that a head carries out in a smaller part of the steps are left out."""
 
 
 @dataclass(frozen=True)
@@ -19,17 +19,17 @@ class Habit:
 
     head: str
     instruction: str
-    """Such as "shift +1, read"."""
+    """The instruction in words, such as "shift +1, read"."""
     share: float
-    """Part of all steps."""
+    """The part of all steps in which the head carries it out, from 0 to 1."""
     focus: float
-    """Mean weight of the head's location in these steps."""
+    """The mean weight of the head's location in these steps."""
     confidence: float
-    """Mean confidence in them."""
+    """The mean confidence of the instruction in these steps."""
 
 
 def habits(recordings: Sequence[Recording]) -> list[Habit]:
-    """For each head, what it does, the most frequent first; empty for a network without heads."""
+    """The habits of each head, the most frequent first; empty for a network without heads."""
     steps: dict[tuple[str, str], list[Instruction]] = defaultdict(list)
     total = 0
     for recording in recordings:

@@ -1,5 +1,5 @@
 """
-Hard heads: a served network whose heads are put on one location each, after every step.
+Runs a served network with hard heads: after every step, each head is put on one location.
 
 After each step a checkpoint of the session is taken, changed and restored. In the state that the
 next step starts from
@@ -9,9 +9,9 @@ next step starts from
 - the memory is what the write heads write at their locations: M_t = M_{t-1} (1 - w e) + w a
   (equations 3 and 4), with the step's own erase and add vectors.
 
-What stays soft is within one step: the network computes its own weighting from the hard one before
-it, by equations 5 to 9, and its output of that step has seen what that soft weighting read. The
-LSTM's state is left alone; it feels the hard reads from the next step on.
+Within one step the heads stay soft: the network computes a soft weighting from the hard one before
+it, by equations 5 to 9, and the output of that step depends on what the soft weighting read. The
+LSTM's state is not changed; it gets the hard reads from the next step on.
 """
 
 from __future__ import annotations
@@ -29,29 +29,27 @@ from ntm_client.checkpoint import Checkpoint
 from ntm_client.values import Float32
 from ntm_lab.decipher.samples import ServedNetwork
 from ntm_lab.recordings.contents import write
+from ntm_lab.recordings.instructions import NORM_EPSILON
 from ntm_tasks import TaskSequence
 
 By = Literal["weighting", "choices"]
 """
-Where a hard head goes.
+How the location of a hard head is chosen.
 
-`weighting`: to the location with the most weight. `choices`: each choice is made hard by itself:
-from where the head was, or, if the gate is above one half, from the location that is most like the
-key, by the shift with the most weight; the sharpening has nothing left to do.
+`weighting`: the location with the most weight. `choices`: each choice of the head is made hard by
+itself. The head starts at the location that is most like its key if its gate is above one half, and
+else where it was. Then it moves by the shift with the most weight. The sharpening has no effect.
 """
 
 WAYS: tuple[By, ...] = ("weighting", "choices")
 
-NORM_EPSILON = 1e-6
-"""As in the network's own similarity: squares of a length are raised by it."""
-
 Places = npt.NDArray[np.intp]
-"""[heads], a location for each."""
+"""[heads]: a location for each head."""
 
 
 @dataclass(frozen=True)
 class Hardening:
-    """How many bits are wrong with hard heads, against the same sequences with soft ones."""
+    """The numbers of wrong bits of the same sequences with soft and with hard heads."""
 
     by: By
     sequences: int
@@ -60,11 +58,11 @@ class Hardening:
     soft_wrong: int
     hard_wrong: int
     changed: int
-    """Bits that hard heads changed, to right or wrong."""
+    """Bits that differ between hard and soft heads."""
 
 
 def harden(network: ServedNetwork, sequences: Sequence[TaskSequence], by: By) -> Hardening:
-    """Compare hard with soft heads on the sequences; the model has a memory."""
+    """Compare hard with soft heads on the sequences. The model must have a memory."""
     soft = network.outputs([sequence.inputs for sequence in sequences])
     hard = network.each(lambda sequence: hard_outputs(network, sequence.inputs, by), sequences)
     answers = [
@@ -82,7 +80,7 @@ def harden(network: ServedNetwork, sequences: Sequence[TaskSequence], by: By) ->
 
 
 def hard_outputs(network: ServedNetwork, inputs: Float32, by: By) -> Float32:
-    """Outputs [T, output width] of a new session with hard heads."""
+    """The outputs [T, output width] of a new session with hard heads."""
     place = {"weighting": most_weight, "choices": hard_choices}[by]
     outputs = []
     with network.session() as session:
@@ -95,14 +93,14 @@ def hard_outputs(network: ServedNetwork, inputs: Float32, by: By) -> Float32:
 
 @dataclass(frozen=True)
 class Step:
-    """What one step did, all heads together, the read heads first."""
+    """What all heads did in one step, the read heads first."""
 
     memory: Float32
-    """[N, M], as the step found it."""
+    """[N, M]: the memory before the step."""
     before: Places
-    """Where the heads were."""
+    """The location of each head before the step."""
     traces: dict[str, Float32]
-    """By name without `read_` and `write_`, [heads, width]."""
+    """[heads, width], by the traces' names without `read_` and `write_`."""
 
 
 def most_weight(step: Step) -> Places:
@@ -112,7 +110,7 @@ def most_weight(step: Step) -> Places:
 
 
 def hard_choices(step: Step) -> Places:
-    """Where each head comes by its gate, its key and its shift, each made hard."""
+    """The location that each head reaches if its gate, its key and its shift are each made hard."""
     key = step.traces["key"]
     lengths = np.sqrt((step.memory**2).sum(1) + NORM_EPSILON)
     alike = step.memory @ key.T / lengths[:, None]
@@ -126,7 +124,9 @@ def hard_choices(step: Step) -> Places:
 def _step(
     session: Session, x: Float32, before: Checkpoint, place: Callable[[Step], Places]
 ) -> tuple[Float32, Checkpoint]:
-    """Make a step and put every head on one location; the outputs [output width], the state."""
+    """
+    Make a step and put every head on one location; return the outputs [output width] and the state.
+    """
     model = session.model
     memory = before.tensor("memory", model).T
     result = session.step(x, traces=[trace.name for trace in model.traces])

@@ -1,4 +1,4 @@
-"""Finds the program that explains what a network put out, from recordings of it."""
+"""Finds the program that explains a network's outputs, from recordings of the network."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ from ntm_lab.decipher.watched import WatchedHead
 from ntm_lab.recordings.recording import Recording
 
 EXPLAINED = 0.95
-"""A program is one if it explains at least this part, 0 being what a constant would, 1 all."""
+"""
+A program counts as found if it explains at least this part of the bits. 0 is what the best constant
+output explains, and 1 is all.
+"""
 
 VARIED = 0.05
-"""A network whose bits differ from a constant in a smaller part says nothing to be explained."""
+"""If a smaller part of the bits differs from a constant output, there is nothing to explain."""
 
 HELD_OUT = 4
-"""Every fourth recording is kept from induction, and the program is scored on these."""
+"""One recording in this many is held out of induction; the program is scored on these."""
 
 PATHS = 8
-"""So many data paths that explain equally much are followed up."""
+"""The largest number of data paths, all of which explain about as much, that are tried."""
 
 
 @dataclass(frozen=True)
@@ -37,22 +40,26 @@ class Candidate:
     program: Program | None
     explained: float
     """
-    How far the best program found, run freely on recordings that it was not made from, explains
-    the bits that count: 1 - its wrong bits / the wrong bits of the best constant output. 1 is all,
-    0 no more than a constant, and less than 0 worse.
+    How much of the bits that count the best program explains: 1 - (its wrong bits) / (wrong bits of
+    the best constant output). It is run on the inputs of held-out recordings alone. 1 is all, 0 is
+    as much as a constant, and below 0 is worse than a constant.
     """
     located: float
-    """Of the steps in which a head matters and is at one place, those with the program's there."""
+    """
+    Of the steps in which a head matters and is at one location, the part in which the program's
+    head is at the same location.
+    """
     reason: str
-    """What was found, or is missing, in words."""
+    """A phrase that says what was found, or what is missing."""
 
 
 def induce(recordings: Sequence[Recording]) -> Candidate:
     """
     Find the program that a network runs, from recordings of sequences of mixed sizes.
 
-    At least `HELD_OUT` of them; some 128, of all sizes in which the program is to hold, do well.
-    Only the recordings are used, neither the task's name nor its targets.
+    There must be at least `HELD_OUT` recordings. About 128 are enough, if they have all sizes that
+    the program is to explain. Only the recordings are used, neither the task's name nor its
+    targets.
 
     Raises:
         InvalidRequest: a recording lacks a trace that this needs.
@@ -79,7 +86,7 @@ def induce(recordings: Sequence[Recording]) -> Candidate:
 
 def _judged(program: Program, found: FreeRun, constant: float) -> Candidate:
     explained = 1 - found.wrong / found.bits / constant
-    located = 1 - found.astray / max(found.steps, 1)
+    located = 1 - found.misplaced / max(found.steps, 1)
     if explained >= EXPLAINED:
         return Candidate(program, explained, located, f"a program explains {explained:.1%}")
     reason = f"the best program explains {max(explained, 0):.1%}, not the {EXPLAINED:.0%} wanted"
@@ -87,7 +94,7 @@ def _judged(program: Program, found: FreeRun, constant: float) -> Candidate:
 
 
 def _wrong_of_constant(episodes: Sequence[Episode]) -> float:
-    """Part of the bits that count which differ from the best constant output."""
+    """The part of the bits that count in which the best constant output is wrong."""
     bits = np.concatenate([episode.bits[episode.counts] for episode in episodes])
     return float(np.minimum(bits.mean(0), 1 - bits.mean(0)).mean())
 
@@ -99,7 +106,7 @@ def _watched(episodes: Sequence[Episode], flow: Dataflow) -> tuple[WatchedHead, 
 def _best(
     episodes: Sequence[Episode], phases: Phases, flows: Sequence[Dataflow]
 ) -> tuple[Program, Dataflow]:
-    """The program that explains most of these episodes, with its data path, good or not."""
+    """The program that explains these episodes best, however well, and its data path."""
     found = []
     for flow in flows:
         heads = _watched(episodes, flow)
@@ -115,7 +122,7 @@ def _program(
     flow: Dataflow,
     heads: tuple[WatchedHead, WatchedHead],
 ) -> Program:
-    """What the heads of a data path were seen to do."""
+    """The program that two heads of a data path follow, as learned phase by phase."""
     recording = episodes[0].recording
     assert recording.before is not None
     writes, reads = heads

@@ -1,9 +1,9 @@
 """
-Causes: the memory or a head of a running session is changed, and the program's likewise.
+Changes the memory or a head of a running session, and compares the effect with the program's.
 
-A session is stopped between two steps; its checkpoint is changed and restored, and it goes on. The
-same is done to the program. If the program is what the network does, both change their outputs in
-the same way. Bits that neither changes say nothing and are not counted.
+Between two steps, the checkpoint of a session is taken, changed and restored; then the session goes
+on. The same change is made to the state of the program. If the program does what the network does,
+their outputs change in the same way. Bits that change in neither are not counted.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ INTERVENTION_KINDS: tuple[InterventionKind, ...] = (
 )
 
 DISTANCES = (-2, -1, 1, 2)
-"""Locations that a head is moved by."""
+"""The numbers of locations that a head may be moved by."""
 
 
 @dataclass(frozen=True)
 class Intervention:
     """
-    What is changed, between two steps.
+    A change of the state between two steps.
 
-    `overwrite`: location `one` gets what `other` holds. `swap`: they exchange it. Of the moves,
-    `one` is the number of locations, positive to higher ones.
+    `overwrite` copies the content of location `other` to location `one`. `swap` exchanges their
+    contents. A move moves a head by `one` locations, positive towards higher ones.
     """
 
     kind: InterventionKind
@@ -51,7 +51,10 @@ class Intervention:
     other: int = 0
 
     def to_session(self, session: Session, program: Program) -> None:
-        """Change a session's state, by its checkpoint; of the heads, those of the program."""
+        """
+        Change the state of a session through its checkpoint. A move moves the head that the program
+        describes.
+        """
         state = checkpoint.decode(session.checkpoint())
         memory = state.tensor("memory", session.model)
         weighting = state.tensor("weighting", session.model)
@@ -67,7 +70,7 @@ class Intervention:
         session.restore(checkpoint.encode(state.changed(memory=memory, weighting=weighting)))
 
     def to_machine(self, machine: Machine) -> None:
-        """Change a machine that runs the program on a ring."""
+        """Change the state of a machine, which must run the program on a ring."""
         held, heads = machine.memory, machine.pointers
         assert machine.locations is not None
         if self.kind == "overwrite":
@@ -82,23 +85,25 @@ class Intervention:
 
 @dataclass(frozen=True)
 class Effect:
-    """What changes of one kind did, over some sequences."""
+    """The effect of changes of one kind, summed over sequences."""
 
     kind: InterventionKind
     sequences: int
     bits: int
-    """Bits that count, after the change."""
+    """The bits that count after the change."""
     network_changed: int
-    """Those that the network gave otherwise than without the change."""
+    """Of these bits, those that the change altered in the network."""
     program_changed: int
-    """Those that the program gave otherwise."""
+    """Of these bits, those that the change altered in the program."""
     either_changed: int
     agreeing: int
-    """Of those that either gave otherwise, the ones in which both are the same afterwards."""
+    """Of `either_changed`, the bits that are the same in network and program after the change."""
 
     @property
     def share(self) -> float:
-        """Part of the bits that changed in which the program is right; 0 if none did."""
+        """
+        The part of the altered bits in which program and network agree; 0 if none was altered.
+        """
         return self.agreeing / self.either_changed if self.either_changed else 0.0
 
 
@@ -108,8 +113,8 @@ def intervene(
     """
     Make one change of each kind in each sequence, at a step and a place drawn from the seed.
 
-    Sequences in which the program stores no two different things have nothing to exchange, and
-    are left out.
+    A sequence is left out if the program stores fewer than two different vectors, because there is
+    nothing to exchange.
     """
     plain = network.outputs([sequence.inputs for sequence in sequences])
     effects = []
@@ -133,10 +138,11 @@ def _drawn(
     sequence: TaskSequence,
     luck: np.random.Generator,
 ) -> Intervention | None:
-    """A change in that sequence, where the program says that there is something to change."""
+    """A random change for one sequence; None if the program holds nothing that can be changed."""
     answer = np.flatnonzero(sequence.mask)
     if kind == "move the write head":
-        # While it is shown what it has to store; later it may write nothing that matters.
+        # Before the answer, while the network stores its inputs. Later it may write nothing that
+        # matters.
         return Intervention(
             kind, int(luck.integers(1, max(2, answer[0]))), int(luck.choice(DISTANCES))
         )
@@ -161,7 +167,10 @@ def _effect(
     before: Float32,
     change: Intervention,
 ) -> tuple[int, int, int, int, int]:
-    """The bits of `Effect` in one sequence, whose outputs were `before` without the change."""
+    """
+    The five numbers of bits of `Effect` for one sequence. `before` has its outputs without the
+    change.
+    """
     start, inputs = change.step, sequence.inputs
     with network.session() as session:
         session.step(inputs[:start])

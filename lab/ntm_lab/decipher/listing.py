@@ -11,20 +11,22 @@ from ntm_lab.decipher.program import Condition, Marker, Move, Phase, Place, Prog
 
 @dataclass(frozen=True)
 class Line:
-    """A line of pseudo-code, and what of the program it stands for."""
+    """A line of pseudo-code, and the parts of the program that it stands for."""
 
     text: str
     keys: frozenset[str]
-    """Of what `Machine.executed` names; empty for a line that is executed before the first step."""
+    """
+    The names of these parts, as in `Machine.executed`; empty for a line before the first step.
+    """
 
 
 def listing(program: Program) -> tuple[Line, ...]:
-    """The program as pseudo-code like the paper's, in the words of heads and locations."""
+    """The program as pseudo-code in the style of the paper, about heads and locations."""
     return tuple(_lines(program))
 
 
 def executed_lines(lines: Sequence[Line], executed: Sequence[str]) -> tuple[int, ...]:
-    """The indices of the lines that a step executed; `executed` is the `Machine`'s."""
+    """The indices of the lines that a step executed, given its `Machine.executed`."""
     return tuple(index for index, line in enumerate(lines) if line.keys & set(executed))
 
 
@@ -53,7 +55,7 @@ def _line(text: str, *keys: str) -> Line:
 
 
 def _named(program: Program) -> set[int]:
-    """The phases whose first location a rule names."""
+    """The phases whose first location some rule names."""
     places: list[Place | None] = []
     for phase in program.body:
         for rule in (*phase.read, *phase.write):
@@ -76,7 +78,7 @@ def _opening(program: Program, index: int) -> str:
 
 
 def _moves(index: int, head: str, rules: Sequence[Rule]) -> Iterator[Line]:
-    """Lines for the rules of a head; neighbours with the same move share one."""
+    """Lines for the rules of a head. Neighbouring rules with the same move share a line."""
     if len(rules) == 1 and rules[0].move.kind == "hold":
         return
     first = 0

@@ -1,4 +1,4 @@
-"""Where the places that rules may name were, in a recording."""
+"""Finds the locations of the places that rules may name, at each step of a recording."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from ntm_lab.decipher.tape import Tape
 
 
 def graded_channels(sequences: Sequence[Float32]) -> list[int]:
-    """The inputs that have other values than 0 and 1 in more than one step of a sequence."""
+    """The input channels with values other than 0 and 1 in more than one step of some sequence."""
     graded = [((steps != 0) & (steps != 1)).sum(0) > 1 for steps in sequences]
     return [int(channel) for channel in np.flatnonzero(np.any(graded, 0))]
 
 
 def locate(episode: Episode, flow: Dataflow, places: Sequence[Place]) -> list[list[int]]:
-    """[T][places]: where each place was in each step, or `UNKNOWN`, by where the heads were."""
+    """
+    [T][places]: the location of each place at each step, or `UNKNOWN`, from the recorded heads.
+    """
     tape, begins, writes = Tape(), list[int](), list[int]()
     heard: list[list[Float32]] = []
     positions = episode.positions("write", flow.write_head)[1:]

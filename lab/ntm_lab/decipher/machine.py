@@ -1,4 +1,4 @@
-"""Runs a program step by step, on a memory whose contents are the inputs themselves."""
+"""Runs a program step by step, on a memory that holds whole inputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ntm_lab.decipher.tape import Tape
 
 @dataclass
 class Pointers:
-    """Where the heads are; may be changed between steps."""
+    """The locations of the heads. They may be changed between steps."""
 
     read: int
     write: int
@@ -23,15 +23,15 @@ class Pointers:
 
 class Machine:
     """
-    Runs a program, from before its first step.
+    Runs a program from its first step on.
 
-    `pointers` and `memory` may be changed between steps, to ask what would happen then. `memory`
-    has, by location, the input [input width] that is stored there, as far as anything is.
-    `executed` names what the last step executed, as `listing.Line.keys` do.
+    `pointers` and `memory` may be changed between steps, to find out the consequences. `memory` has
+    the input [input width] that is stored at each location in use. `executed` names the parts of
+    the program that the last step executed, as in `listing.Line.keys`.
     """
 
     def __init__(self, program: Program, locations: int | None = None) -> None:
-        """With that many locations in a ring, or on an endless tape."""
+        """Give the program a ring of `locations`, or an endless tape if it is None."""
         self.program = program
         self.locations = locations
         self.pointers = Pointers(program.read_from, program.write_from)
@@ -39,18 +39,18 @@ class Machine:
         self.memory = self._tape.contents
         self.executed: tuple[str, ...] = ()
         self.steps = 0
-        """Steps made."""
+        """The number of steps made."""
         self._listing = listing(program)
         self._clock = Clock(program.phases)
         self._begins: list[int] = []
         self._writes: list[int] = []
-        """Of each phase, how many writes were made before it."""
+        """For each phase so far, the number of writes before it."""
         self._inputs: list[list[Float32]] = []
-        """Of each phase."""
+        """For each phase so far, its inputs."""
         self._reads: list[Float32 | None] = []
 
     def step(self, x: Float32) -> Float32:
-        """Take an input [input width], give an output [output width] of 0 and 1."""
+        """Make one step: from an input [input width] to an output [output width] of 0 and 1."""
         moment = self._clock.tick(x)
         phase = self.program.body[moment.phase]
         executed = [f"{moment.phase}"]
@@ -78,7 +78,7 @@ class Machine:
         return executed_lines(self._listing, self.executed)
 
     def run(self, inputs: Float32) -> Float32:
-        """Take the inputs [T, input width] one after another, give the outputs."""
+        """Make T steps: from inputs [T, input width] to outputs [T, output width]."""
         return np.array([self.step(x) for x in inputs], np.float32)
 
     def _moved(

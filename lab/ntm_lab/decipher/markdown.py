@@ -1,4 +1,4 @@
-"""A report as Markdown: what the command prints, and what PROGRAM.md holds."""
+"""Writes a report as Markdown, which the command prints and PROGRAM.md holds."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ while true do
     emit output
     increment head location by 1
 end while"""
-"""What the paper's authors saw in pictures of the copy task (section 4.1)."""
+"""The program that the paper's authors read off pictures of the copy task (section 4.1)."""
 
 
 def markdown(report: Report) -> str:
-    """The whole report."""
+    """The text of the whole report."""
     return "\n\n".join(_sections(report)) + "\n"
 
 
@@ -216,7 +216,7 @@ def _habits(report: Report) -> Iterator[str]:
 
 
 def table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows under the names of their columns, in columns also where nothing renders them."""
+    """A Markdown table. Cells are padded, so that the plain text has aligned columns too."""
     widths = [max(len(cell) for cell in column) for column in zip(names, *rows, strict=True)]
     lines = [
         [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]

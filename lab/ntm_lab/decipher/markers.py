@@ -1,4 +1,4 @@
-"""Finds when an output that repeats no input is set: after a count of rounds, such as the end."""
+"""Finds the rule for an output that repeats no input and marks a moment, such as the end."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from ntm_lab.decipher.phases import Moment
 from ntm_lab.decipher.program import Marker
 
 LATEST = 2
-"""The most steps from the last round to a marker."""
+"""The largest number of steps from the last round to a marker."""
 
 AGREEING = 0.9
-"""A count is believed that holds in this part of the episodes; a network may err in the others."""
+"""A rule must hold in this part of the episodes. In the others the network may be wrong."""
 
 
 def find_marker(episodes: Sequence[Episode], explained: set[int], phases: int) -> Marker | None:
     """
-    When the output that is not among the explained ones is set, if it follows a count.
+    The rule for an output that is not among the `explained` ones; None if none is found.
 
-    Its step has to be the length of an earlier phase, times a whole number that is a linear
-    function of what a flag showed.
+    The step of the marker must be the length of an earlier phase times a whole number. That number
+    must be a linear function of the value that a flag showed.
     """
     for output in range(episodes[0].bits.shape[1]):
         if output in explained:
@@ -38,7 +38,7 @@ def find_marker(episodes: Sequence[Episode], explained: set[int], phases: int) -
 
 
 def _only_moment(episode: Episode, output: int) -> Moment | None:
-    """The one step in which an output is set; None if there is not just one."""
+    """The only step in which an output is set; None if it is set in no step or in several."""
     (steps,) = np.nonzero(episode.bits[:, output] & episode.counts)
     return episode.moments[steps[0]] if len(steps) == 1 else None
 

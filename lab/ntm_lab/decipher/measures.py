@@ -1,4 +1,4 @@
-"""A number that is measured of head traces, for each head or pair of heads."""
+"""Measures a share, bits or a fit from head traces, for each head or each pair of heads."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ DELAYS = (0, 1)
 
 @dataclass(frozen=True)
 class Measure:
-    """A claim of the paper, what is measured of it, and what came out for each of the heads."""
+    """A claim of the paper, the measure that tests it, and the result for each head."""
 
     name: str
     paper: str
-    """What the paper says."""
+    """The paper's claim."""
     definition: str
     unit: str
     """"share" of 1, "bits", or "R²"."""
     values: Mapping[str, float]
-    """By head, or pair of heads."""
+    """The result for each head or pair of heads, by its name."""
     baseline: Mapping[str, float] | None = None
-    """What chance gives, where that is not plain."""
+    """The results that chance would give, by the same names; None where they are obvious."""
     note: str = ""
-    """What else the measure saw."""
+    """A further observation; empty if there is none."""
 
     @property
     def best(self) -> tuple[str, float]:
@@ -48,7 +48,7 @@ class Measure:
 
 @dataclass(frozen=True, eq=False)
 class HeadLocations:
-    """Where the heads of a recording of a task were: at the location of their largest weight."""
+    """The location of each head at each step of a recording: that of its largest weight."""
 
     recording: Recording
     reads: Places
@@ -58,7 +58,7 @@ class HeadLocations:
 
     @classmethod
     def of(cls, recording: Recording) -> HeadLocations:
-        """Of a recording whose network has heads."""
+        """Find the locations in a recording, whose network must have heads."""
         reads, writes = (recording.traces[name] for name in (READ_WEIGHTING, WRITE_WEIGHTING))
         return cls(recording, reads.argmax(2), writes.argmax(2))
 
@@ -69,20 +69,20 @@ class HeadLocations:
 
     @cached_property
     def answer(self) -> npt.NDArray[np.intp]:
-        """The steps whose outputs count."""
+        """The indices of the steps whose outputs count."""
         assert self.recording.mask is not None
         return np.flatnonzero(self.recording.mask)
 
     @cached_property
     def due(self) -> Float32:
-        """[steps that count, output width]"""
+        """[steps that count, output width]: the target of these steps."""
         assert self.recording.target is not None
         due: Float32 = self.recording.target[self.answer]
         return due
 
     @property
     def shown(self) -> int:
-        """Vectors or items shown, the first number of the sequence's size."""
+        """The number of vectors or items that the sequence shows, the first number of its size."""
         assert self.recording.size is not None
         return self.recording.size[0]
 
@@ -96,7 +96,7 @@ def of_pairs(
     delays: Sequence[int] = DELAYS,
     note: str = "",
 ) -> Measure:
-    """The share of hits for each read and write head, at the better delay."""
+    """The share of hits for each pair of a read head and a write head, at the better delay."""
     reads, writes = heads[0].reads.shape[1], heads[0].writes.shape[1]
     values = {}
     for read, write in product(range(reads), range(writes)):
@@ -135,7 +135,7 @@ def _later(delay: int) -> str:
 
 
 def each_head(heads: Sequence[HeadLocations]) -> Iterator[tuple[str, list[Places]]]:
-    """Every head by its name, and where it was in each recording, [T]."""
+    """The name of every head, and its locations [T] in each recording."""
     for head in range(heads[0].reads.shape[1]):
         yield f"read head {head + 1}", [one.reads[:, head] for one in heads]
     for head in range(heads[0].writes.shape[1]):
@@ -143,7 +143,7 @@ def each_head(heads: Sequence[HeadLocations]) -> Iterator[tuple[str, list[Places
 
 
 def mutual_information(one: npt.ArrayLike, other: npt.ArrayLike) -> float:
-    """The mutual information of two equally long sequences of whole numbers, in bits."""
+    """The mutual information in bits of two sequences of whole numbers that are equally long."""
     _, one_index = np.unique(one, return_inverse=True)
     _, other_index = np.unique(other, return_inverse=True)
     joint = np.zeros((one_index.max() + 1, other_index.max() + 1))
@@ -155,7 +155,7 @@ def linear_fit(x: npt.ArrayLike, places: npt.ArrayLike, locations: int) -> float
     """
     R² of the best straight line from `x` to the places on a ring of locations.
 
-    The ring is cut at each location in turn. 0 where the places do not vary.
+    The ring is cut where the line fits best. The result is 0 if the places do not vary.
     """
     x, places = np.asarray(x, float), np.asarray(places)
     best = 0.0
@@ -167,7 +167,7 @@ def linear_fit(x: npt.ArrayLike, places: npt.ArrayLike, locations: int) -> float
 
 
 def entropy(counts: npt.ArrayLike) -> float:
-    """Bits of the distribution that these counts have."""
+    """The entropy in bits of the distribution that has these counts."""
     share = np.asarray(counts, float)
     share = share[share > 0] / share.sum()
     return float(-(share * np.log2(share)).sum())

@@ -1,4 +1,4 @@
-"""The phases of a sequence: what its flags, such as a delimiter, divide it into."""
+"""Divides sequences into phases at their flags, such as a delimiter."""
 
 from __future__ import annotations
 
@@ -17,42 +17,46 @@ class Opener:
     channel: int | None
     """The flag; None for a first phase that no flag begins."""
     again: bool
-    """Whether the same flag begins the same phase again, as each item of a list does."""
+    """
+    Whether the flag begins this phase again each time it comes, as before each item of a list.
+    """
 
 
 @dataclass(frozen=True)
 class Phases:
-    """How sequences are divided. A channel is a flag if it is only ever set while no other is."""
+    """
+    How sequences are divided. A channel is a flag if no other channel is ever set in the same step.
+    """
 
     flags: tuple[int, ...]
     payload: tuple[int, ...]
-    """The other channels."""
+    """The channels that are no flags."""
     openers: tuple[Opener, ...]
-    """Of each phase, in their order."""
+    """What begins each phase, in the order of the phases."""
 
 
 @dataclass(frozen=True)
 class Moment:
-    """Where in the phases a step is."""
+    """The place of a step among the phases."""
 
     phase: int
     offset: int
-    """Steps since the phase began, or began again; its flag's own step is 0."""
+    """Steps since the phase began, or began again. The step of its flag is 0."""
     lengths: tuple[int, ...]
-    """Steps of each phase so far, this one included."""
+    """The number of steps of each phase so far, this step included."""
     values: tuple[float, ...]
-    """What the flag showed that began each phase so far; 0 where no flag did."""
+    """For each phase so far, the value of the flag that began it; 0 if no flag began it."""
 
 
 class Clock:
-    """Tells the phase of each step from the inputs up to it."""
+    """Finds the phase of each step from the inputs up to that step."""
 
     def __init__(self, phases: Phases) -> None:
         self._phases = phases
         self._moment: Moment | None = None
 
     def tick(self, step: Float32) -> Moment:
-        """Take the next input, [input width]."""
+        """Return the place of the next step, given its input [input width]."""
         flag = flag_of(step, self._phases.flags)
         last = self._moment
         if last is None:
@@ -73,23 +77,25 @@ class Clock:
 
 
 def moments(phases: Phases, inputs: Float32) -> list[Moment]:
-    """Where in the phases each of the steps [T, input width] is."""
+    """The place of each step among the phases, for inputs [T, input width]."""
     clock = Clock(phases)
     return [clock.tick(step) for step in inputs]
 
 
 def flag_of(step: Float32, flags: Sequence[int]) -> int | None:
-    """The flag that is set in an input [input width], alone; None if none is."""
+    """
+    The flag that is the only channel set in an input [input width]; None if there is no such flag.
+    """
     (shown,) = np.nonzero(step)
     return int(shown[0]) if len(shown) == 1 and shown[0] in flags else None
 
 
 def find_phases(sequences: Sequence[Float32]) -> Phases | None:
     """
-    The phases that inputs [T, input width] have in common; None if they have no order in common.
+    The phases that sequences of inputs [T, input width] share; None if their order differs.
 
-    A flag that comes equally often in all of them begins a phase of its own each time. One that
-    comes more often in some, as before each item of a list, begins one phase again and again.
+    A flag that comes equally often in all sequences begins a new phase each time. A flag that comes
+    more often in some sequences, as before each item of a list, begins the same phase again.
     """
     steps = np.concatenate(sequences)
     width = steps.shape[1]
@@ -100,7 +106,7 @@ def find_phases(sequences: Sequence[Float32]) -> Phases | None:
         if (shown := steps[:, channel] != 0).any() and alone[shown].all()
     )
     if len(flags) == width:
-        # Nothing but flags: these are what is to be processed.
+        # If every channel looks like a flag, the channels are the data.
         flags = ()
     payload = tuple(channel for channel in range(width) if channel not in flags)
     shown = [[flag_of(step, flags) for step in sequence] for sequence in sequences]
@@ -112,7 +118,9 @@ def find_phases(sequences: Sequence[Float32]) -> Phases | None:
 
 
 def _order(shown: Sequence[int | None], varying: set[int]) -> tuple[Opener, ...]:
-    """What begins the phases of a sequence that showed these flags, one or none at each step."""
+    """
+    What begins the phases of a sequence, given the flag of each step, or None where it has none.
+    """
     openers = [] if shown[0] is not None else [Opener(None, again=False)]
     for flag in shown:
         if flag is None:

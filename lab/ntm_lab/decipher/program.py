@@ -1,4 +1,4 @@
-"""A program as plain data: phases, and in each of them what the heads do."""
+"""A program as plain data: its phases, and the rules of the heads in each phase."""
 
 from __future__ import annotations
 
@@ -11,31 +11,34 @@ from ntm_lab.decipher.phases import Phases
 @dataclass(frozen=True)
 class Place:
     """
-    A location that a program can name.
+    A location that a rule can name.
 
-    `begin`: where the write head was at the first step of `phase`. `match`: where what the last
-    input of `phase` is was stored before it, see `Tape.matching`. `rank`: where, of all that is
-    stored, that with the largest value of input `channel` is at step 0, the next at step 1.
+    - `begin`: the write head's location at the first step of `phase`.
+    - `match`: the location that held a copy of the last input of `phase` before that phase began;
+      see `Tape.matching`.
+    - `rank`: the stored inputs are sorted by their value of `channel`, the largest first. Step 0
+      names the location of the first, step 1 that of the second, and so on.
     """
 
     kind: Literal["begin", "match", "rank"]
     phase: int = 0
     channel: int = 0
     offset: int = 0
-    """Locations after it; with `rank`, steps."""
+    """Locations to add to the place's own; for `rank`, a number to add to the step."""
 
     def after(self, locations: int) -> Place:
-        """The place that many locations after this one."""
+        """The same place with `locations` added to its offset."""
         return replace(self, offset=self.offset + locations)
 
 
 @dataclass(frozen=True)
 class Condition:
     """
-    What has to hold for a rule.
+    A condition of a rule.
 
-    `step`: it is that step of the phase, the flag's own being 0. `length`: `phase` had this many
-    steps. `at`: the head is at `place`, before it moves.
+    - `step`: the step of the phase is `number`. The step of the flag is 0.
+    - `length`: `phase` had `number` steps.
+    - `at`: the head is at `place` before it moves.
     """
 
     kind: Literal["step", "length", "at"]
@@ -50,14 +53,14 @@ class Move:
 
     kind: Literal["hold", "shift", "goto"]
     amount: int = 0
-    """Of a shift; positive to higher locations."""
+    """The distance of a shift; positive towards higher locations."""
     place: Place | None = None
-    """Of a goto."""
+    """The destination of a goto; None for other kinds."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A move, and the conditions that all have to hold for it."""
+    """A move that a head makes if all conditions hold."""
 
     conditions: tuple[Condition, ...]
     move: Move
@@ -65,38 +68,47 @@ class Rule:
 
 @dataclass(frozen=True)
 class StoreRule:
-    """What the write head writes in a phase, from the step `first` to before `end`, if any."""
+    """
+    What the write head writes in a phase: from step `first` until before step `end`, or to the end
+    of the phase if `end` is None.
+    """
 
     source: Literal["input", "read"]
-    """The input of the step, or what was read in the step before."""
+    """The step's input, or the vector that was read in the step before."""
     first: int = 0
     end: int | None = None
 
     def active(self, offset: int) -> bool:
-        """Whether it writes in that step of the phase."""
+        """Whether the head writes in step `offset` of the phase."""
         return self.first <= offset and (self.end is None or offset < self.end)
 
 
 @dataclass(frozen=True)
 class Phase:
-    """What happens at each step of a phase: the first rule that holds moves each head."""
+    """
+    What happens at each step of a phase. Each head makes the move of its first rule that holds.
+    """
 
     read: tuple[Rule, ...]
-    """Moves of the read head. Empty: where it is does not matter, and it stays."""
+    """
+    Rules of the read head. Empty if its location does not matter in this phase; it then stays.
+    """
     write: tuple[Rule, ...]
-    """Moves of the write head, likewise."""
+    """
+    Rules of the write head. Empty if its location does not matter in this phase; it then stays.
+    """
     store: StoreRule | None
     emits: bool
-    """Whether what is read is put out; otherwise the output is silent, all zeros."""
+    """Whether the output is what was read; otherwise it is all zeros."""
 
 
 @dataclass(frozen=True)
 class Marker:
     """
-    An output that is set, and alone, in one step of a phase.
+    An output that is set in one step of a phase. No other output is set in that step.
 
-    That step is `steps` of `of_phase`, times round(slope * value + intercept), plus `offset`, where
-    the value is what the flag of `phase` showed.
+    The index of that step is L * round(slope * value + intercept) + `offset`, where L is the number
+    of steps of `of_phase`, and value is the input of the flag of `phase`.
     """
 
     output: int
@@ -112,33 +124,34 @@ class Program:
     """
     What a network does, step by step.
 
-    In each step the clock of the phases ticks; the write head moves, then the read head; the read
-    head reads what the memory holds; the write head writes; what was read `delay` steps ago is
-    put out.
+    In each step, in this order: the clock finds the phase of the step; the write head moves; the
+    read head moves and reads; the write head writes; the output is what was read `delay` steps ago.
     """
 
     model: str
-    """The model that it was found in."""
+    """The name of the model that the program was found in."""
     locations: int
-    """Memory locations, which are a ring."""
+    """The number of memory locations, which form a ring."""
     input_width: int
     output_width: int
     phases: Phases
     read_head: int
-    """Which of the network's read heads it is that matters, and which of its write heads."""
+    """The index of the network's read head that the program describes."""
     write_head: int
+    """The index of the network's write head that the program describes."""
     read_from: int
     """
-    Where the read head is before the first step, and the write head.
+    The read head's location before the first step.
 
-    A network's head that is spread in the first steps begins where it would have to, to be where
-    it later is.
+    If the network's head is spread in the first steps, this is the location that leads to its later
+    ones.
     """
     write_from: int
+    """The write head's location before the first step, found in the same way."""
     delay: int
-    """Steps from reading to putting out."""
+    """Steps from the read to the output that it serves."""
     channels: tuple[tuple[int, int], ...]
     """Pairs of an output and the input whose stored value it repeats."""
     body: tuple[Phase, ...]
-    """Of each of the phases."""
+    """What happens in each phase, by the index of the phase."""
     marker: Marker | None

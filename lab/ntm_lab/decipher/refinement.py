@@ -1,4 +1,6 @@
-"""Mends a program where it goes wrong once it runs freely, and leaves out what is needless."""
+"""
+Corrects a program that was learned step by step: adds rules that it lacks, drops needless ones.
+"""
 
 from __future__ import annotations
 
@@ -15,43 +17,54 @@ from ntm_lab.decipher.program import Condition, Place, Program, Rule
 from ntm_lab.decipher.rules import conditions, moves
 from ntm_lab.decipher.watched import WatchedHead
 
-STRAYING = 0.01
-"""What is left out may move the program's heads from the network's in this part of the steps."""
+MAX_MISPLACED = 0.01
+"""
+A rule is needless only if, without it, the program's heads are elsewhere than the network's in no
+more than this part of the steps.
+"""
 
-WORTH = 2
-"""The fewest episodes that a new rule has to mend: the network itself may err in one."""
+MIN_CORRECTED = 2
+"""
+The fewest failing episodes that a new rule must correct. In a single one, the network itself may be
+wrong.
+"""
 
 SCREENED = 4
-"""A rule is tried on this many of the episodes that go wrong, and if it mends one, on all."""
+"""
+A new rule is tried on this many failing episodes first. If it corrects one, it is tried on all
+episodes.
+"""
 
-MENDING_REACH = 1
-"""Rules that are added shift so far, or go so far from a place."""
+ADDED_REACH = 1
+"""
+The largest shift of a rule that is added, and the largest distance from the place that it names.
+"""
 
 
 def refined(program: Program, episodes: Sequence[Episode], heads: Sequence[WatchedHead]) -> Program:
     """
-    A pruned program, with what it lacks to explain most of these episodes freely.
+    The program, corrected so that it explains these episodes from the inputs alone.
 
-    Rules are learned one step after the other, given where the heads were. Where the network's
-    own heads are spread, some of these do harm, or nothing, and some are missing.
+    Each rule was learned from where the network's heads were one step before. Where those heads are
+    spread over several locations, a learned rule can be wrong or needless, or a rule is missing.
     """
-    return pruned(anchored(mended(program, episodes), episodes, heads), episodes, heads)
+    return pruned(anchored(corrected(program, episodes), episodes, heads), episodes, heads)
 
 
 def anchored(
     program: Program, episodes: Sequence[Episode], heads: Sequence[WatchedHead]
 ) -> Program:
     """
-    The program with its write head put where the network's is in most steps.
+    The program with its write head started so that it is where the network's is in most steps.
 
-    A head may be spread in the first steps; the place where it is focused later
-    shows where the program has to begin.
+    A network's head may be spread in the first steps. Its location in later steps, where it is
+    focused, shows where the program has to begin.
     """
     (write,) = (head for head in heads if head.kind == "write")
     offsets: Counter[int] = Counter()
     for index, episode in enumerate(episodes):
         machine = Machine(program, program.locations)
-        for step in np.flatnonzero(write.telling[index]):
+        for step in np.flatnonzero(write.relevant[index]):
             while machine.steps <= step:
                 machine.step(episode.recording.inputs[machine.steps])
             offsets[
@@ -62,40 +75,41 @@ def anchored(
     ((offset, _),) = offsets.most_common(1)
     moved = replace(program, write_from=(program.write_from + offset) % program.locations)
     before, after = compare(program, episodes, heads), compare(moved, episodes, heads)
-    better = after.wrong <= before.wrong and after.astray < before.astray
+    better = after.wrong <= before.wrong and after.misplaced < before.misplaced
     return moved if better else program
 
 
 def pruned(program: Program, episodes: Sequence[Episode], heads: Sequence[WatchedHead]) -> Program:
     """
-    The program without the rules and conditions that do not make it better on these episodes.
+    The program without the rules and conditions that it does not need for these episodes.
 
-    Its heads stay where the network's are, but for a tolerable part of the steps.
+    The result has no more wrong bits. Its heads are elsewhere than the network's in at most
+    `MAX_MISPLACED` of the steps more.
     """
     first = compare(program, episodes, heads)
-    wrong, astray = first.wrong, first.astray + STRAYING * first.steps
+    wrong, misplaced = first.wrong, first.misplaced + MAX_MISPLACED * first.steps
     again = True
     while again:
         again = False
         for simpler in _simpler(program):
             found = compare(simpler, episodes, heads, wrong)
-            if found.wrong <= wrong and found.astray <= astray:
+            if found.wrong <= wrong and found.misplaced <= misplaced:
                 program, wrong, again = simpler, found.wrong, True
                 break
     return program
 
 
-def mended(program: Program, episodes: Sequence[Episode]) -> Program:
+def corrected(program: Program, episodes: Sequence[Episode]) -> Program:
     """
-    The program with rules put before others where that makes more of these episodes right.
+    The program with added rules, each of which corrects some failing episodes.
 
-    What is still missing are ways of its own that a network has for short sequences, which are few
-    among the episodes.
+    These rules are about short sequences. A network may treat them in a special way, and they are
+    too few among the episodes to be learned from before.
     """
     failing = [episode for episode in episodes if fails(program, episode)]
-    while len(failing) >= WORTH:
+    while len(failing) >= MIN_CORRECTED:
         passing = [episode for episode in episodes if episode not in failing]
-        best, fewest = program, len(failing) - WORTH + 1
+        best, fewest = program, len(failing) - MIN_CORRECTED + 1
         for longer in _longer(program, failing):
             found = _failures(longer, failing[:SCREENED], passing, failing, fewest)
             if found < fewest:
@@ -114,7 +128,7 @@ def _failures(
     failing: Sequence[Episode],
     maximum: int,
 ) -> int:
-    """How many of these episodes fail, or `maximum` if it is clear that no fewer do."""
+    """How many of the episodes fail; `maximum` as soon as the number is known to reach it."""
     if all(fails(program, episode) for episode in screened):
         return maximum
     count = 0
@@ -126,7 +140,7 @@ def _failures(
 
 
 def _longer(program: Program, failing: Sequence[Episode]) -> Iterator[Program]:
-    """The program with one rule more, for phases as short as in the failing episodes."""
+    """Each program with one rule more, for a short phase that a failing episode has."""
     for index, phase in enumerate(program.body):
         for head, rules in (("read", phase.read), ("write", phase.write)):
             if not rules:
@@ -135,19 +149,19 @@ def _longer(program: Program, failing: Sequence[Episode]) -> Iterator[Program]:
             for choice in conditions(range(index), places):
                 if not any(_occurs(condition, failing) for condition in choice):
                     continue
-                for move in moves(places, MENDING_REACH):
+                for move in moves(places, ADDED_REACH):
                     yield _with(program, index, head, (Rule(choice, move), *rules))
 
 
 def _occurs(condition: Condition, episodes: Sequence[Episode]) -> bool:
-    """Whether a condition is about the length of a phase, and holds in one of the episodes."""
+    """Whether a condition is about the length of a phase and holds in one of the episodes."""
     return condition.kind == "length" and any(
         episode.moments[-1].lengths[condition.phase] == condition.number for episode in episodes
     )
 
 
 def _simpler(program: Program) -> Iterator[Program]:
-    """The program with one rule or one condition less."""
+    """Each program with one rule less, or one condition less."""
     for index, phase in enumerate(program.body):
         for head in ("read", "write"):
             rules = phase.read if head == "read" else phase.write

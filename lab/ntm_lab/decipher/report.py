@@ -1,12 +1,12 @@
 """
-Finds the program of a served network and says how true it is.
+Finds the program of a served network, and measures how much of the network it explains.
 
     with Client() as client:
         report = decipher(client, "copy-ntm-lstm")
     print(report.found, markdown(report))
 
-A program is found in recordings of some sequences, and judged by others. A false program is worse
-than none: the verdict is that there is none unless the fresh sequences say otherwise.
+A program is found in recordings of some sequences, and judged on fresh ones. A false program is
+worse than none. So a program counts as found only if it explains the fresh sequences.
 """
 
 from __future__ import annotations
@@ -33,55 +33,61 @@ from ntm_lab.recordings.recording import Recording
 from ntm_tasks import TASKS, size_text
 
 RECORDINGS = 128
-"""Sequences that a program is found in, and that the paper's claims are measured on."""
+"""
+The number of recorded sequences from which a program is induced and the paper's claims are
+measured.
+"""
 
 EXPLAINED_SEQUENCES = 0.9
 """
 A program counts as found if it explains at least this share of the fresh sequences in every bit.
 
-0 is what the best constant answer explains and 1 all. A program that is wrong in one sequence out
-of ten or more leaves out something that the network does; it is told as what it is, a part. And
-where the outputs hardly depend on the inputs, as in networks that have learned nothing, a constant
-does as well, so that no program explains more.
+The share is counted from 0, what the best constant answer explains, to 1, all sequences. A program
+that is wrong in more sequences describes only a part of what the network does. If the outputs
+hardly depend on the inputs, as in networks that have learned nothing, a constant explains as much
+as any program, so that no program counts as found.
 """
 
 CHANGED_SEQUENCES = 100
-"""Of the sequences, as many at most are run with hard heads, and with each kind of change."""
+"""The largest number of sequences that are run with hard heads, and with each kind of change."""
 
 HARD_STEPS = 4000
-"""Steps with hard heads, of which each takes several calls: fewer sequences where they are long."""
+"""
+The largest number of steps with hard heads, each of which takes several calls. Long sequences are
+therefore fewer.
+"""
 
 LONGER_PART = 20
-"""At each of the longer sizes, the number of sequences in range divided by this is run."""
+"""At each longer size, the number of sequences is the number in range divided by this."""
 
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What was found of a network. Without a server it rests on recordings alone."""
+    """Everything that was found out about a network, from a server or from recordings alone."""
 
     model: Model
     locations: int
     seed: int
     candidate: Candidate
     in_range: Agreement | None
-    """On fresh sequences of sizes as in training; None where only recordings were looked at."""
+    """The agreement on fresh sequences of sizes as in training; None without a server."""
     longer: tuple[Agreement, ...]
-    """On longer ones, a size each."""
+    """The agreement on longer sequences, one entry for each size."""
     habits: tuple[Habit, ...]
     measures: tuple[Measure, ...]
     hardenings: tuple[Hardening, ...]
-    """For a network with a memory."""
+    """Empty for a network without memory, and without a server."""
     search: Search | None
-    """For a program."""
+    """The search for counter-examples; None without a program, and without a server."""
     effects: tuple[Effect, ...]
-    """Likewise."""
+    """The effects of changes; empty without a program, and without a server."""
 
     @property
     def explained(self) -> float:
         """
-        Part of the fresh sequences that the program explains in every bit, from 0 to 1.
+        The part of the fresh sequences that the program explains in every bit, from 0 to 1.
 
-        Without fresh sequences: what it explains of the recordings.
+        Without fresh sequences, the part of the recordings' bits that it explains.
         """
         one = self.in_range
         if one is None or self.candidate.program is None:
@@ -93,7 +99,7 @@ class Report:
 
     @property
     def found(self) -> bool:
-        """Whether there is a program, and it is true enough."""
+        """Whether there is a program that explains enough of the fresh sequences."""
         return self.candidate.program is not None and self.explained >= EXPLAINED_SEQUENCES
 
     @property
@@ -103,7 +109,7 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """In a sentence."""
+        """The result in a sentence."""
         if self.candidate.program is None:
             return f"no program found: {self.candidate.reason}"
         if self.in_range is None:
@@ -124,17 +130,17 @@ def decipher(
     seed: int = 0,
 ) -> Report:
     """
-    Find the program of a served model, and measure how true it is.
+    Find the program of a served model, and measure how much of the network it explains.
 
     Args:
-        client: Of the server that has the model.
-        model: Its name. Its task has to be one of `ntm_tasks.TASKS`.
-        sequences: Fresh sequences in range that the program is judged by.
-        locations: Memory locations of all sessions; the model's default without.
-        seed: Of all sequences; the same give the same report.
+        client: A client of the server that has the model.
+        model: Name of the model. Its task must be one of `ntm_tasks.TASKS`.
+        sequences: Number of fresh sequences in range that the program is judged on.
+        locations: Memory locations of all sessions; None for the model's default.
+        seed: Seed of all sequences. The same seed gives the same report.
 
     Raises:
-        InvalidRequest: the model's task is not known, or nothing is to be judged by.
+        InvalidRequest: the model's task is unknown, or `sequences` is less than 1.
     """
     network = ServedNetwork(client, model, locations)
     task = network.model.task
@@ -175,8 +181,8 @@ def decipher_recordings(recordings: Sequence[Recording]) -> Report:
     """
     Find the program in recordings alone, without a server.
 
-    What only the network itself could tell is left out: the program is judged by the recordings
-    that it was not made from.
+    The program is judged on the recordings that it was not induced from. Everything that needs the
+    running network is left out.
 
     Raises:
         InvalidRequest: there are too few, they are not of one model and memory size, or one lacks

@@ -1,4 +1,4 @@
-"""Learns the rules that move a head in a phase, as a decision list, from where it was seen."""
+"""Learns the rules of a head in a phase, as a decision list, from its recorded locations."""
 
 from __future__ import annotations
 
@@ -12,57 +12,63 @@ from ntm_lab.decipher.episode import Bits, Integers
 from ntm_lab.decipher.program import Condition, Move, Place, Rule
 
 UNKNOWN = -1
-"""Instead of a location: the head was spread, or the place is nowhere."""
+"""Stands for a location where there is none: the head was spread, or no location fits the place."""
 
 FIRST_STEPS = 4
-"""The first steps of a phase that rules may name; with more, a list could recite what it saw."""
+"""
+Rules may name this many first steps of a phase. With more, a list of rules could repeat the
+examples instead of explaining them.
+"""
 
 SHORT = 2
-"""The longest phase that rules may name, for which a network may have a way of its own."""
+"""Rules may name phases of up to this length. Networks may treat such short phases specially."""
 
 REACH = 4
-"""Rules may name locations up to so far from a place."""
+"""The largest distance from a place to a location that a rule moves to."""
 
 NEAR = 2
-"""Rules may ask whether a head is at most so far from a place."""
+"""The largest distance from a place to a location that a condition names."""
 
 TOLERANCE = 0.005
-"""A rule may be wrong in this part of the steps it covers: networks err, and blur, now and then."""
+"""
+A rule may be wrong in this part of the steps that it covers, because networks make mistakes too.
+"""
 
 LONGEST = 6
-"""Rules of a list; what takes more to say is no rule."""
+"""The largest number of rules in a list."""
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """E steps in which a head was at one place, and what a rule may know in them."""
+    """E steps in which a head was at one location, and what rules may use to explain its moves."""
 
     locations: int
-    """Of the memory, N."""
+    """The number of memory locations, N."""
     previous: Integers
-    """[E]: where it was before, or `UNKNOWN`."""
+    """[E]: the head's location before the step, or `UNKNOWN`."""
     location: Integers
-    """[E]: where it went."""
+    """[E]: the head's location after the step."""
     jumped: Bits
-    """[E]: whether content led it there."""
+    """[E]: whether the head jumped there by content."""
     offset: Integers
-    """[E]: step of the phase."""
+    """[E]: the index of the step in its phase."""
     lengths: Mapping[int, Integers]
-    """By earlier phase, [E]: its steps."""
+    """For each earlier phase, [E]: its number of steps."""
     places: Mapping[Place, Integers]
     """
-    [E] for each place: its location, or `UNKNOWN`. Without an offset, but for ranks, each of whose
-    offsets is a place of its own.
+    For each place, [E]: its location, or `UNKNOWN`. Places have no offset, except ranks, of which
+    each offset is a place of its own.
     """
 
 
 def learn(examples: Examples) -> tuple[Rule, ...]:
     """
-    The shortest list found that moves the head as it was seen to; empty without examples.
+    The list of rules that explains the examples best, and is short; empty without examples.
 
-    A greedy form of Rivest's decision lists (1987): while the last rule, which always holds, is
-    wrong in a step, a rule is put before it, the one that is right in most of such steps and in
-    all but a tolerable part of the others that it covers.
+    This is a greedy form of Rivest's decision lists (1987). The list begins with one rule that
+    always holds. As long as that last rule is wrong in some steps, another rule is put before it:
+    the rule that is right in most of these steps and wrong in at most `TOLERANCE` of all steps that
+    it covers.
     """
     if not len(examples.location):
         return ()
@@ -89,9 +95,12 @@ def learn(examples: Examples) -> tuple[Rule, ...]:
 class _List:
     rules: tuple[Rule, ...]
     wrong: int
-    """Steps that it gets wrong."""
+    """The number of examples that the list explains wrongly."""
     faithful: int
-    """Steps in which it jumps or shifts as the head did."""
+    """
+    The number of examples in which the list jumps where the head jumped, and shifts where it
+    shifted.
+    """
 
 
 def _list(
@@ -102,7 +111,7 @@ def _list(
     choices: Sequence[tuple[Condition, ...]],
     true: Bits,
 ) -> _List:
-    """A list that ends in that move."""
+    """Build the list whose last rule makes the move `possible[last]`."""
     rest = np.ones(right.shape[1], np.bool_)
     rules: list[Rule] = []
     agree = 0
@@ -110,10 +119,10 @@ def _list(
         # [choices, moves]: steps that a rule covers, gets right, and mends.
         covered = (true & rest).sum(1)[:, None]
         hits = (true & rest).astype(np.float32) @ right.T
-        mended = (true & rest & ~right[last]).astype(np.float32) @ right.T
-        loyal = (true & rest).astype(np.float32) @ faithful.T
+        corrected = (true & rest & ~right[last]).astype(np.float32) @ right.T
+        faithful_hits = (true & rest).astype(np.float32) @ faithful.T
         sound = hits >= (1 - TOLERANCE) * covered
-        gain = np.where(sound & (mended > 0), mended, 0)
+        gain = np.where(sound & (corrected > 0), corrected, 0)
         if not gain.max():
             break
         ties = np.argwhere(gain == gain.max())
@@ -121,13 +130,13 @@ def _list(
             (tuple(tie) for tie in ties),
             key=lambda tie: (
                 len(choices[tie[0]]),
-                -loyal[tie] / covered[tie[0], 0],
+                -faithful_hits[tie] / covered[tie[0], 0],
                 _weight(possible[tie[1]]),
                 tie,
             ),
         )
         rules.append(Rule(choices[choice], possible[move]))
-        agree += int(loyal[choice, move])
+        agree += int(faithful_hits[choice, move])
         rest &= ~true[choice]
     wrong = int((rest & ~right[last]).sum())
     agree += int((rest & faithful[last]).sum())
@@ -136,12 +145,14 @@ def _list(
 
 
 def _weight(move: Move) -> int:
-    """How much there is to say of a move."""
+    """The size of a move's numbers: simpler moves have less."""
     return abs(move.amount) + (abs(move.place.offset) if move.place else 0)
 
 
 def moves(places: Iterable[Place], reach: int = REACH) -> Iterator[Move]:
-    """Every move that a rule may make, given the places that it may name, simple ones first."""
+    """
+    Every move that a rule may make, given the places that it may name; simple moves come first.
+    """
     yield Move("hold")
     for amount in range(1, reach + 1):
         yield Move("shift", amount)
@@ -153,7 +164,7 @@ def moves(places: Iterable[Place], reach: int = REACH) -> Iterator[Move]:
 
 
 def conditions(earlier: Iterable[int], places: Iterable[Place]) -> Iterator[tuple[Condition, ...]]:
-    """Every condition, then every two, given the earlier phases and the places that it may name."""
+    """Every single condition, then every pair, given the earlier phases and the places to name."""
     single = [Condition("step", step) for step in range(FIRST_STEPS)]
     for phase in earlier:
         single += [Condition("length", length, phase) for length in range(1, SHORT + 1)]

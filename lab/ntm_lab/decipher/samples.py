@@ -1,4 +1,4 @@
-"""Many sequences of a task, and what a served network answers to them."""
+"""Draws sequences of a task, and runs them through a served network."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from ntm_lab.recordings.recording import Recording, record_task
 from ntm_tasks import TASKS, Size, TaskSequence
 
 SESSIONS_AT_ONCE = 8
-"""As many as keep a server busy; more would only wait."""
+"""Sessions that are stepped at the same time. More would not make the server faster."""
 
 
 class Stage(IntEnum):
-    """What sequences are drawn for; each purpose has random streams of its own."""
+    """
+    The stage of deciphering that sequences are drawn for. Each stage has its own random stream.
+    """
 
     INDUCTION = 0
     AGREEMENT = 1
@@ -35,12 +37,12 @@ U = TypeVar("U")
 
 @dataclass(frozen=True)
 class ServedNetwork:
-    """A served model at one memory size; each sequence gets a new session."""
+    """A served model at one memory size. Each sequence runs in a new session."""
 
     client: Client
     name: str
     locations: int | None = None
-    """Memory locations of its sessions; the model's default without."""
+    """Memory locations of the sessions; None for the model's default."""
 
     @cached_property
     def model(self) -> Model:
@@ -49,11 +51,11 @@ class ServedNetwork:
 
     @property
     def memory_locations(self) -> int:
-        """Memory locations of its sessions; 0 for a network without memory."""
+        """Memory locations of the sessions; 0 for a network without memory."""
         return self.model.default_locations if self.locations is None else self.locations
 
     def session(self) -> Session:
-        """A new session, to be used in `with`."""
+        """Open a new session; use it in a `with` block."""
         return self.client.create_session(self.name, self.locations)
 
     def outputs(self, inputs: Sequence[Float32]) -> list[Float32]:
@@ -61,11 +63,11 @@ class ServedNetwork:
         return self.each(self._answer, inputs)
 
     def recordings(self, sequences: Sequence[TaskSequence]) -> list[Recording]:
-        """Each sequence as it went through the network, with every trace."""
+        """Run each sequence through the network, and record it with every trace."""
         return self.each(self._record, sequences)
 
     def each(self, work: Callable[[T], U], items: Sequence[T]) -> list[U]:
-        """The results of `work` on each item, in order; several are worked on at once."""
+        """Apply `work` to each item, several at once; the results are in the order of the items."""
         with ThreadPoolExecutor(SESSIONS_AT_ONCE) as pool:
             return list(pool.map(work, items))
 
@@ -79,7 +81,10 @@ class ServedNetwork:
 
 
 def in_range(task: str, count: int, seed: int, purpose: Stage) -> list[TaskSequence]:
-    """Sequences of sizes that are drawn by the law of training; those of a purpose are its own."""
+    """
+    Draw `count` sequences whose sizes are distributed as in training. `seed` and `purpose` decide
+    them.
+    """
     chosen = TASKS[task]
     generator = np.random.default_rng([seed, purpose])
     bounds = list(zip(chosen.smallest, chosen.largest, strict=True))
@@ -94,6 +99,6 @@ def in_range(task: str, count: int, seed: int, purpose: Stage) -> list[TaskSeque
 
 
 def of_size(task: str, size: Size, count: int, seed: int) -> list[TaskSequence]:
-    """Sequences of one size."""
+    """Draw `count` sequences of one size."""
     seeds = np.random.default_rng([seed, Stage.SIZES, *size]).integers(2**32, size=count)
     return [TaskSequence.draw(task, size, int(number)) for number in seeds]

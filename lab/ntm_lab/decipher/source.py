@@ -1,4 +1,4 @@
-"""Prints a program as Python that stands alone."""
+"""Prints a program as Python that needs no other module."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def rank(memory, channel, number):
 
 def source(program: Program) -> str:
     """
-    Python that defines `run(inputs, locations)`, which yields an output for each input.
+    The text of Python that defines `run(inputs, locations)`, which yields an output for each input.
 
-    It needs nothing but Python, and does what `Machine` does.
+    The text needs nothing but Python, and computes what `Machine` computes.
     """
     return "\n".join(_source(program)) + "\n"
 

@@ -1,4 +1,4 @@
-"""A memory whose contents are inputs, and how a location is found by what it holds."""
+"""A memory that holds whole inputs, and the search for a location by its content."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from ntm_client.values import Float32
 
 
 class Tape:
-    """What is stored where, and in which order it was written."""
+    """The inputs that are stored, by location, and the order in which they were written."""
 
     def __init__(self) -> None:
         self.contents: dict[int, Float32] = {}
-        """By location, the input [input width] that is stored there."""
+        """The input [input width] that is stored at each location in use."""
         self.written: list[int] = []
         """The locations that were written, in the order of writing."""
 
     def write(self, location: int, content: Float32 | None) -> None:
-        """Store an input, or nothing."""
+        """Store an input at a location, or clear the location if `content` is None."""
         if content is None:
             self.contents.pop(location, None)
         else:
@@ -28,10 +28,12 @@ class Tape:
 
     def matching(self, inputs: Sequence[Float32], writes: int) -> int | None:
         """
-        The location, of the first so many written, that holds what the last of these inputs is.
+        The location that holds the last of these inputs, among the first `writes` writes; None if
+        none does.
 
-        Of several, the one before which most of the inputs before it were written likewise, and
-        then the latest.
+        If several locations hold it, more of the inputs are compared: the location wins whose
+        preceding writes match most of the preceding inputs. If these are equal too, the latest
+        write wins.
         """
         best, longest = None, 0
         for index in range(writes - 1, -1, -1):
@@ -46,6 +48,9 @@ class Tape:
         return best
 
     def ranked(self, channel: int, rank: int) -> int | None:
-        """The location with the largest value of a channel at rank 0, the next at 1, and so on."""
+        """
+        The location of the `rank`-th largest value of a channel, counted from 0; None beyond the
+        last.
+        """
         order = sorted(self.contents, key=lambda location: -float(self.contents[location][channel]))
         return order[rank] if 0 <= rank < len(order) else None

@@ -1,4 +1,4 @@
-"""One head as it was seen to move, from which its rules are learned phase by phase."""
+"""The recorded moves of one head, from which its rules are learned phase by phase."""
 
 from __future__ import annotations
 
@@ -6,44 +6,45 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ntm_lab.decipher.dataflow import Dataflow, mattering
+from ntm_lab.decipher.dataflow import Dataflow, relevant_steps
 from ntm_lab.decipher.episode import Bits, Episode
 from ntm_lab.decipher.locating import graded_channels, locate
 from ntm_lab.decipher.program import Condition, Move, Place, Rule
 from ntm_lab.decipher.rules import UNKNOWN, Examples, learn
 
 LATEST_RANK = 3
-"""The first by rank is looked for in this many first steps of a phase."""
+"""Reading by rank may begin in any of this many first steps of a phase."""
 
 
 class WatchedHead:
-    """The read head, or the write head, of a data path in some episodes."""
+    """The read head or the write head of a data path, in some episodes."""
 
     def __init__(self, episodes: Sequence[Episode], flow: Dataflow, kind: str) -> None:
         head = flow.read_head if kind == "read" else flow.write_head
         self.kind = kind
         self.seen = [episode.positions(kind, head) for episode in episodes]
-        """For each episode [T + 1]: its location, before the first step and after each."""
+        """For each episode [T + 1]: the head's location before the first step and after each."""
         self._focused = [episode.focused(kind, head) for episode in episodes]
-        self.telling = [
-            mattering(episode, flow, kind) & focused[1:]
+        self.relevant = [
+            relevant_steps(episode, flow, kind) & focused[1:]
             for episode, focused in zip(episodes, self._focused, strict=True)
         ]
-        """For each episode [T]: the steps in which it matters, and is at one place."""
+        """For each episode [T]: the steps in which the head matters and is at one location."""
         self._episodes, self._flow = episodes, flow
-        # [T + 1] for each episode: where the program's head is; it stays where the rules are empty.
+        # For each episode [T + 1]: the location of the program's head, which stays while it has no
+        # rules.
         self._program = [seen.copy() for seen in self.seen]
         self._column = head + (0 if kind == "read" else episodes[0].recording.model.read_heads)
 
     def rules(self, phase: int) -> tuple[Rule, ...]:
-        """The rules for the next phase; to be asked for one phase after another."""
+        """Learn the rules of a phase. Call this once for each phase, in the order of the phases."""
         inside = [
             np.array([moment.phase == phase for moment in episode.moments])
             for episode in self._episodes
         ]
-        telling = [steps & within for steps, within in zip(self.telling, inside, strict=True)]
-        if any(steps.any() for steps in telling):
-            return learn(self._examples(phase, telling))
+        relevant = [steps & within for steps, within in zip(self.relevant, inside, strict=True)]
+        if any(steps.any() for steps in relevant):
+            return learn(self._examples(phase, relevant))
         if self.kind == "write":
             return self._beginning(phase, inside)
         for program, within in zip(self._program, inside, strict=True):
@@ -52,7 +53,10 @@ class WatchedHead:
         return ()
 
     def _beginning(self, phase: int, inside: Sequence[Bits]) -> tuple[Rule, ...]:
-        """Moves to where a phase begins, a place that rules may name; the head then stays there."""
+        """
+        Rules that move the head at the first step of a phase, and hold it there. The location of
+        that step is a place that other rules may name.
+        """
         first = []
         for index, within in enumerate(inside):
             steps = np.zeros_like(within)
@@ -66,16 +70,17 @@ class WatchedHead:
         begun = Condition("step", 0)
         return (*(Rule((begun, *rule.conditions), rule.move) for rule in rules), hold)
 
-    def _examples(self, phase: int, telling: Sequence[Bits]) -> Examples:
-        """What can be learned from, in the telling steps of that phase."""
+    def _examples(self, phase: int, relevant: Sequence[Bits]) -> Examples:
+        """The examples in the relevant steps of a phase, from which rules are learned."""
         rows = []
         places = _places(self._episodes, phase, self.kind)
         for index, episode in enumerate(self._episodes):
             located = locate(episode, self._flow, places)
             seen, focused = self.seen[index], self._focused[index]
-            for step in np.flatnonzero(telling[index]):
+            for step in np.flatnonzero(relevant[index]):
                 moment = episode.moments[step]
-                # A head that was spread, or elsewhere than the program's, did not shift from there.
+                # If the head was spread, or elsewhere than the program's, its shift says nothing
+                # here.
                 was_there = focused[step] and seen[step] == self._program[index][step]
                 rows.append(
                     (
@@ -101,7 +106,7 @@ class WatchedHead:
 
 def _places(episodes: Sequence[Episode], phase: int, kind: str) -> list[Place]:
     """The places that a head's rules may name in a phase."""
-    # The write head moves first: only the read head can know where this phase began to write.
+    # The write head moves first, so this phase's first location exists for the read head only.
     places = [Place("begin", earlier) for earlier in range(phase + (kind == "read"))]
     if kind == "read":
         places += [Place("match", earlier) for earlier in range(1, phase)]

@@ -18,21 +18,22 @@ from ntm_lab.recordings.recording import (
 )
 
 STRENGTHS = {"erase": ERASE_VECTOR, "add": ADD_VECTOR}
-"""The traces whose mean size is shown."""
+"""The traces of write heads that are shown as the mean of their absolute values."""
 
 LEAST_ROWS = 7
-"""Lines for a head, however many there are."""
+"""The least number of lines for a head, however many heads there are."""
 
 MEMORY_ROWS = 14
-"""Lines for the memory after the last step; that before has half as many."""
+"""The number of lines for the memory after the last step; the memory before has half of them."""
 
 
 def recording_picture(recording: Recording, terminal: Terminal) -> str:
     """
     The weightings of every head, write heads first, then the memory before and after.
 
-    Below a write head's weighting is how much it erases and adds: the mean of the erase vector, and
-    of the add vector's sizes. A network without heads has a sentence.
+    Two lines below a write head's weighting show how much it erases and adds: the mean of the erase
+    vector, and the mean absolute value of the add vector. A network without heads gets a sentence
+    instead.
     """
     model = recording.model
     rows = max(LEAST_ROWS, terminal.rows // max(model.read_heads, model.write_heads, 1))

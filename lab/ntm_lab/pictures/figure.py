@@ -23,14 +23,14 @@ INK, EDGE, MARK = "#1f2933", "#9aa5b1", "#c2410c"
 BELOW_ZERO = ["#5c1d04", "#b4480f", "#f2a766"]
 ABOVE_ZERO = ["#7c9cc4", "#1f3a68", "#0b1730"]
 HEADS = {"write": ("v", 1.07), "read": ("^", -0.07)}
-"""The sign of each kind of head, and how high in the picture of the memory it stands."""
+"""The sign of each kind of head, and its height in the picture of the memory."""
 
 VISIBLE_HEAD = 0.1
-"""The least weight of a location to which a head is drawn."""
+"""The least weight of a location at which a head is drawn."""
 
 DOTS_PER_INCH = 160
 MAX_COLUMNS, MAX_ROWS = 600, 400
-"""Of an image, as many as there are dots for."""
+"""The largest numbers of columns and rows of an image: it has no more dots."""
 
 # All below in inches.
 WIDTH = 10.4
@@ -44,14 +44,14 @@ INCHES_OF_A_CHARACTER = 0.075
 
 @dataclass(frozen=True)
 class Placed:
-    """A panel, and how high each of its images is, in inches."""
+    """A panel, and the height of each of its images in inches."""
 
     panel: Panel
     height: float
 
     @property
     def total(self) -> float:
-        """Inches of the images and their title."""
+        """The height of the images and their title in inches."""
         images = len(self.panel.images)
         return TITLE + images * self.height + (images - 1) * BETWEEN_HEADS
 
@@ -103,7 +103,7 @@ def _figure(recording: Recording) -> Figure:
 
 
 def _placed(panel: Panel) -> Placed:
-    """A panel with room for its rows; of several heads each gets less."""
+    """A panel with the height that its rows need; each of several heads gets less."""
     share = len(panel.images) ** -0.5
     rows = panel.images[0].shape[1]
     maximum = MAX_INCHES_OF_LOCATIONS if panel.is_weighting else MAX_INCHES
@@ -116,7 +116,7 @@ def _height(stacks: Sequence[Sequence[Placed]]) -> float:
 
 
 def _equally_high(stacks: Sequence[Sequence[Placed]]) -> list[list[Placed]]:
-    """The panels of the lower stack, weightings apart, as much higher as there is room."""
+    """Make both stacks equally high: the panels of the shorter one grow, except weightings."""
     found = []
     for stack in stacks:
         room = _height(stacks) - sum(placed.total for placed in stack)
@@ -131,7 +131,7 @@ def _stack(
     figure: Figure, stack: Sequence[Placed], left: float, top: float, labels: float
 ) -> list[Axes]:
     """
-    Draw panels below each other; the axes of all images.
+    Draw panels below each other, and return the axes of all images.
 
     Args:
         figure: What to draw in.
@@ -205,7 +205,7 @@ def _short(value: float) -> str:
 
 
 def _extend(panel: Panel) -> Literal["neither", "both", "min", "max"]:
-    """At which ends of the colours there are values well beyond."""
+    """The ends of the colours beyond which there are values, in matplotlib's words."""
     above = max(float(image.max()) for image in panel.images) > 1.01 * panel.high
     below = min(float(image.min()) for image in panel.images) < 1.01 * panel.low
     if above and below:
@@ -214,7 +214,7 @@ def _extend(panel: Panel) -> Literal["neither", "both", "min", "max"]:
 
 
 def _ticks(count: int, names: Indices | None, maximum: int) -> tuple[list[int], list[str]]:
-    """Which rows or columns are labelled, and how: every second, fifth, tenth and so on."""
+    """The positions and texts of labels: every second, fifth or tenth row or column, and so on."""
     shown = np.arange(count) if names is None else names
     sizes = (digit * 10**power for power in range(9) for digit in (1, 2, 5))
     every = next(size for size in sizes if count <= size * maximum)
@@ -230,7 +230,10 @@ def _ticks(count: int, names: Indices | None, maximum: int) -> tuple[list[int], 
 
 
 def _mark(axis: Axes, marks: Mapping[int, str], *, named: bool) -> None:
-    """Draw a line where each of those steps begins; name the first of those with one name."""
+    """
+    Draw a line where each marked step begins. Of several marks with one name, the first is
+    labelled.
+    """
     steps = sorted(marks)
     for step in steps:
         weight = 0.8 if list(marks.values()).count(marks[step]) == 1 else 0.4
@@ -259,7 +262,7 @@ def _mark(axis: Axes, marks: Mapping[int, str], *, named: bool) -> None:
 
 
 def _place_heads(axis: Axes, panel: Panel) -> None:
-    """Show where heads are, at the edges of the memory, larger where they have more weight."""
+    """Draw the heads at the edges of the memory, larger where they have more weight."""
     axis.set_title("write heads ▼   read heads ▲", loc="right", fontsize=8, color=MARK, pad=18)
     axis.tick_params(axis="x", pad=11)
     for kind, (sign, height) in HEADS.items():
@@ -277,7 +280,7 @@ def _place_heads(axis: Axes, panel: Panel) -> None:
 
 
 def _colours(low: float) -> Colormap:
-    """White at zero, dark blue where a value is large, brown where it is far below zero."""
+    """The colours: white at zero, dark blue for large values, brown for values far below zero."""
     from matplotlib.colors import LinearSegmentedColormap
 
     below = BELOW_ZERO if low < 0 else []

@@ -10,10 +10,10 @@ from ntm_lab.pictures.terminal import ASCII_SHADES, SHADES, Terminal
 from ntm_lab.recordings.window import VISIBLE_WEIGHT
 
 CHANGED = 0.05
-"""A location is shown whose values are further than this from what most locations hold."""
+"""A location is in use if its values differ by more than this from what most locations hold."""
 
 STRONG = 1.0
-"""Values of this size and more have the darkest shade."""
+"""Values of this magnitude and above have the darkest shade."""
 
 RED, BLUE = (196, 203, 210, 217, 224), (21, 63, 105, 147, 189)
 """Of a terminal's 256 colours, for values above and below zero, the strongest first."""
@@ -23,8 +23,8 @@ def memory_picture(memory: Memory, terminal: Terminal) -> str:
     """
     A line for each location that is in use: a column for each head, then the location's values.
 
-    A head's letter stands at the location with most of its weight, a shade where it has some. Where
-    there are more locations than lines, those around the heads are shown.
+    A head's letter stands at the location of its largest weight, and a shade where it has some
+    weight. If there are more locations than lines, those around the heads are shown.
     """
     weightings = np.concatenate([memory.read_weightings, memory.write_weightings])
     letters = "R" * len(memory.read_weightings) + "W" * len(memory.write_weightings)

@@ -1,5 +1,5 @@
 """
-What a picture of a recording shows, as in figure 6 of the paper, whatever draws it.
+The panels of a picture of a recording, as in figure 6 of the paper, for any way of drawing.
 
 Time runs to the right. On the left is what goes into the memory: inputs, add and erase vectors and
 where they are written; on the right what comes out: outputs, what they should have been, read
@@ -25,42 +25,44 @@ from ntm_lab.recordings.recording import (
 )
 
 USUAL = 0.98
-"""The share of values that colours tell apart."""
+"""The share of values that lie within the range of the colours."""
 
 Indices = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """Images of one kind, one below the other: one of each head, or a single one."""
+    """Images of one kind below each other: one for each head, or a single one."""
 
     title: str
     images: tuple[Float32, ...]
     """[columns, rows] each, all of the same shape."""
     rows: str
-    """What a row is."""
+    """The name of what a row stands for, such as "location"."""
     columns: str = "step"
-    """What a column is."""
+    """The name of what a column stands for."""
     row_names: Indices | None = None
-    """Which location each row is; without, row 0 is the first."""
+    """The location of each row; None if rows are numbered from 0."""
     column_names: Indices | None = None
-    """Which location each column is; without, column 0 is the first."""
+    """The location of each column; None if columns are numbered from 0."""
     low: float = 0.0
     high: float = 1.0
     """
-    The values at the ends of the colours, some may lie beyond; zero is at the low end or in the
-    middle.
+    The values at the ends of the colours. Zero is at the low end or in the middle. Values may lie
+    beyond the ends.
     """
     pale_steps: int = 0
-    """How many steps at the beginning do not matter."""
+    """
+    The number of steps at the beginning that are drawn pale, because their outputs do not count.
+    """
     wrong: npt.NDArray[np.bool_] | None = None
-    """[columns, rows]: the bits that are not what they should be."""
+    """[columns, rows]: whether a bit is wrong."""
     heads: Mapping[str, Float32] = field(default_factory=dict)
-    """By `read` and `write`, the weightings over the columns, [heads, columns]."""
+    """The weightings over the columns, [heads, columns], under the keys `read` and `write`."""
 
     @property
     def is_weighting(self) -> bool:
-        """Whether rows are locations, of which those that are left out must not be missed."""
+        """Whether rows are memory locations, in which a peak must stay visible."""
         return self.row_names is not None
 
 
@@ -138,10 +140,10 @@ def _vectors(
 
 def _scale(images: list[Float32]) -> tuple[float, float]:
     """
-    The ends of the colours: from 0 up, or as far below 0, where there are values below.
+    The ends of the colours: from 0 up, or from as far below 0 if there are negative values.
 
-    They are as large as nearly all values, at least 1. A few larger ones, as where a network keeps
-    adding to one place, would leave all others without colour.
+    The upper end is at least 1, and no smaller than nearly all values. A few larger values are left
+    beyond the end; otherwise all others would be pale.
     """
     values = np.concatenate([image.ravel() for image in images])
     largest = max(1.0, float(np.quantile(np.abs(values), USUAL)))

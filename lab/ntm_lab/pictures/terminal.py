@@ -16,7 +16,7 @@ from ntm_client.values import Float32
 from ntm_lab.recordings.window import largest
 
 HALF_BLOCKS = " ▀▄█"
-"""By which half is set: none, upper, lower, both."""
+"""The characters for no half set, the upper, the lower, and both."""
 
 SHADES = " ░▒▓█"
 ASCII_SHADES = " .:*#"
@@ -28,17 +28,19 @@ WHITE, BLACK = 255, 232
 
 @dataclass(frozen=True)
 class Terminal:
-    """What the place that a picture is printed to can show."""
+    """The abilities of the stream that a picture is printed to."""
 
     columns: int = 100
     rows: int = 28
-    """Lines for one head."""
+    """The number of lines for one head."""
     colour: bool = False
     unicode: bool = True
 
     @classmethod
     def of(cls, stream: TextIO) -> Terminal:
-        """What that stream can show: no escape codes in a file or under NO_COLOR."""
+        """
+        Find the abilities of a stream. A file, and any stream under NO_COLOR, gets no escape codes.
+        """
         colour = stream.isatty() and not os.environ.get("NO_COLOR")
         try:
             (SHADES + HALF_BLOCKS + "│").encode(stream.encoding or "ascii")
@@ -63,10 +65,10 @@ def weighting_picture(
     """
     One head's weighting [steps, N] with time to the right and the given locations downwards.
 
-    A line stands for several locations, and a column for several steps, where there is no room for
-    all: it shows the largest weight of them. Below is a line for each of the named strengths
-    [steps], such as how much is erased. What is before a line has at least `label` characters, so
-    that pictures stand exactly below each other.
+    If there is no room for all, a line stands for several locations and a column for several steps;
+    it shows their largest weight. Below is a line for each of the named strengths [steps], such as
+    how much is erased. The labels of lines have at least `label` characters, so that pictures below
+    each other are aligned.
     """
     label = max(label, len(str(locations.max())), *map(len, strengths))
     halves = 2 if terminal.colour and terminal.unicode else 1

@@ -1,4 +1,4 @@
-"""What the memory holds at every step of a recording, from its state before and the writes."""
+"""Computes the memory at every step of a recording, from the memory before it and the writes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def memory_before(recording: Recording) -> Memory:
     The memory that a recording starts with.
 
     Raises:
-        InvalidRequest: the recording has none, since its network has no memory.
+        InvalidRequest: the network has no memory.
     """
     if recording.before is None:
         raise InvalidRequest(

@@ -7,9 +7,9 @@ Recordings as files: one .npz, which numpy opens without this library.
 `recording` holds JSON text as UTF-8 in an array of bytes:
 
     format      1; a file of another format is refused
-    model       what the server told of the model: name, content_hash (SHA-256 of the ONNX file),
-                task, architecture, input_width, output_width, state and traces (lists of name and
-                shape, name and heads and width; -1 stands for the locations), read_heads,
+    model       the server's description of the model: name, content_hash (SHA-256 of the ONNX
+                file), task, architecture, input_width, output_width, state and traces (lists of
+                name and shape, name and heads and width; -1 stands for the locations), read_heads,
                 write_heads, default_locations, fixed_locations, provider
     locations   memory locations of the session, N; 0 for a network without memory
     steps       the number of steps, T
@@ -51,7 +51,7 @@ STORED_AS = np.dtype("<f4")
 
 
 class RecordingError(ValueError):
-    """A file is no recording, damaged, or of a later format; the message says which."""
+    """A file is not a recording, is damaged, or has a later format; the message says which."""
 
 
 def save(recording: Recording, path: Path) -> None:
@@ -160,7 +160,7 @@ def _facts(archive: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
 
 
 def _shapes(model: Model, steps: int, locations: int, width: int) -> dict[str, tuple[int, ...]]:
-    """The shape of every array that a recording of that model has, whatever was asked."""
+    """The shape of every array that a recording of this model has, with or without a task."""
     shapes: dict[str, tuple[int, ...]] = {
         "inputs": (steps, model.input_width),
         "outputs": (steps, model.output_width),
@@ -214,7 +214,7 @@ def _numbers(facts: list[Any]) -> tuple[int, ...]:
 
 
 def _decoded(kind: type[T], facts: Any) -> T:
-    """The record of that kind with those fields; texts and numbers are of the declared type."""
+    """Make a record of a class from its fields. Raises RecordingError if a type is wrong."""
     hints = get_type_hints(kind)
     if not isinstance(facts, dict) or facts.keys() != hints.keys():
         raise RecordingError(f"{kind.__name__} should have {', '.join(hints)}, not {facts!r:.200}")

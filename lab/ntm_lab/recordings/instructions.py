@@ -1,4 +1,6 @@
-"""What each head did at each step, in words: where it moved and how, and what it did there."""
+"""
+Finds the instruction of each head at each step: where it moved and how, and what it did there.
+"""
 
 from __future__ import annotations
 
@@ -20,49 +22,57 @@ MAJORITY = 0.5
 """A weighting is at a location that has more than half of it; otherwise it is spread."""
 
 BLANK = 0.05
-"""Of the largest change that a recording makes to a location, the part that counts as nothing."""
+"""A change of a location counts as none up to this part of the largest change in the recording."""
 
 NORM_EPSILON = 1e-6
-"""Inside the root of a norm, as the networks have it: a memory of zeros has no direction."""
+"""Added under the root of a norm, as networks do, because a location of zeros has no direction."""
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """What one head did in one step: where it went, and what it did there."""
+    """The instruction that one head carried out in one step."""
 
     kind: HeadKind
     head: int
-    """Index among the heads of its kind."""
+    """The index of the head among the heads of its kind."""
     move: Move
-    """How it came to `location`: from where it was, or from a place that its key is like."""
+    """
+    How the head came to `location`: from where it was, or by content from a location like its key.
+    """
     access: Access
-    """What it did there. Idle: it read what was never written, or changed nothing."""
+    """What the head did there. Idle: it read what was never written, or changed nothing."""
     previous: int
-    """Where it was, the location of its largest weight."""
+    """The location of its largest weight before the step."""
     location: int
-    """Where it is now."""
+    """The location of its largest weight after the step."""
     target: int
-    """Where it shifted from: a location with weight before, or one that content led to."""
+    """The location that it shifted from: one with weight before, or one found by content."""
     shift: int
-    """From `target` to `location`; positive to higher locations."""
+    """The distance from `target` to `location`, positive towards higher locations."""
     similarity: float
-    """Cosine of its key and what `target` holds."""
+    """The cosine of its key and the content of `target`."""
     focus: float
-    """Weight of `location`, 0 to 1."""
+    """The weight of `location`, from 0 to 1."""
     erase: float
-    """Mean of the erase vector, 0 to 1; 0 for a read head."""
+    """The mean of the erase vector, from 0 to 1; 0 for a read head."""
     add: float
-    """Mean size of the add vector's values; 0 for a read head."""
+    """The mean absolute value of the add vector; 0 for a read head."""
     confidence: float
-    """Part of the weight that came to `location` in this way, times the focus: 0 to 1."""
+    """The part of the weight at `location` that came in this way, times the focus; from 0 to 1."""
 
     @property
     def spread(self) -> bool:
-        """Whether no location has most of the weight, so that the head is at no one place."""
+        """
+        Whether no location has more than half of the weight, so that the head is at no single
+        place.
+        """
         return self.focus <= MAJORITY
 
     def words(self) -> str:
-        """Such as "content jump to location 17, then shift +1, read; focus 0.99"."""
+        """
+        The instruction in words, such as "content jump to location 17, then shift +1, read; focus
+        0.99".
+        """
         if self.move == "jump":
             moved = f"content jump to location {self.target}"
             if self.shift:
@@ -79,9 +89,9 @@ def instructions(recording: Recording) -> list[list[Instruction]]:
     """
     The instructions of a recording: [step][head], the read heads first.
 
-    A weighting goes through equations 5 to 9. Of the ways to the location where most weight
-    arrived (from each place, by content or by the last weighting, then by each shift) the
-    instruction is the one that carried most.
+    Equations 5 to 9 move weight between locations. Weight can reach a location from every other
+    one: by content or by the last weighting, and then by a shift. The instruction is the way that
+    carried most weight to the location with the largest weight.
 
     Raises:
         InvalidRequest: the network has no memory, or lacks a trace that this needs.
@@ -141,7 +151,7 @@ class _Path:
     target: int
     shift: int
     share: float
-    """Its part of all weight that arrived there."""
+    """The part of all weight at the location that came in this way."""
     similarity: float
 
     @classmethod
@@ -155,7 +165,10 @@ class _Path:
         shift: Float32,
         location: int,
     ) -> _Path:
-        """For one head: `memory` [N, M], `key` [M], `previous` [N], `shift` [S], its middle 0."""
+        """
+        Find the way of one head: `memory` [N, M], `key` [M], `previous` [N], and `shift` [S], whose
+        middle element is the shift 0.
+        """
         similarity = _cosines(memory, key)
         content = np.exp(strength * (similarity - similarity.max()))
         content /= content.sum()
@@ -186,14 +199,16 @@ def _lengths(vectors: Float32) -> Float32:
 
 
 def _reading(weighting: Float32, first: Float32, memory: Float32, nothing: float) -> Access:
-    """What a head with that weighting [N] does, if the memory [N, M] was `first` at the start."""
+    """What a read head with this weighting [N] does. `first` is the memory [N, M] at the start."""
     return "read" if _lengths(weighting @ (memory - first)) > nothing else "idle"
 
 
 def _writing(
     location: int, first: Float32, before: Float32, after: Float32, nothing: float
 ) -> Access:
-    """What was done to a location, by the memory [N, M] at the start, before and after."""
+    """
+    What a write head did to a location, given the memory [N, M] at the start, before and after.
+    """
     if _lengths(after[location] - before[location]) <= nothing:
         return "idle"
     held = _lengths(before[location] - first[location]) > nothing

@@ -1,4 +1,4 @@
-"""A sequence as it went through a network, with all that the heads did: what pictures show."""
+"""A recording: a sequence that went through a network, its outputs and everything its heads did."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ntm_tasks import Size, TaskSequence
 
 READ_WEIGHTING, WRITE_WEIGHTING = "read_weighting", "write_weighting"
 READ_VECTOR, ADD_VECTOR, ERASE_VECTOR = "read_vector", "add_vector", "erase_vector"
-"""The traces that pictures show, as far as the model has them."""
+"""The names of traces that pictures show if the model has them."""
 
 
 @dataclass(frozen=True, eq=False)
 class Recording:
     """
-    T steps of a session. Nothing of it can be changed, the arrays included.
+    T steps of a session. Neither the fields nor the arrays can be changed.
 
-    What the task asked is None, or nothing, where the user's own inputs were recorded.
+    Everything about a task is None or empty if the inputs are a user's own.
     """
 
     model: Model
@@ -43,7 +43,7 @@ class Recording:
     after: Memory | None = None
     """The same after the last step."""
     size: Size | None = None
-    """How long the task's sequence is, as the task's `size_names` say."""
+    """The size of the task's sequence, in the order of the task's `size_names`."""
     target: Float32 | None = None
     """[T, output width]: the task's answer, 0 or 1; zeros where the mask is 0."""
     mask: Float32 | None = None
@@ -51,7 +51,7 @@ class Recording:
     optimum: Float32 | None = None
     """[T, output width]: the best probabilities that a predictor could give, where known."""
     marks: Mapping[int, str] = field(default_factory=dict)
-    """Steps to point out, such as a delimiter, with what they are."""
+    """The names of steps to point out, such as a delimiter, by the index of the step."""
 
     def __post_init__(self) -> None:
         for name in ("inputs", "outputs", "target", "mask", "optimum"):
@@ -67,15 +67,15 @@ class Recording:
 
     @property
     def title(self) -> str:
-        """The model, and how long the sequence and the memory are."""
+        """The title of a picture: the model, and the sizes of sequence and memory."""
         places = f"{self.locations} locations" if self.locations else "no memory"
         return f"{self.model.name}: {len(self.inputs)} steps, {places}"
 
     def wrong(self) -> npt.NDArray[np.bool_] | None:
         """
-        [T, output width]: which bits count and are not the target's.
+        [T, output width]: whether a bit counts and differs from the target.
 
-        None where nothing was asked, or where a bit can only be guessed.
+        None without a task, or if the task's bits can only be guessed.
         """
         if self.target is None or self.mask is None or self.optimum is not None:
             return None
@@ -83,14 +83,14 @@ class Recording:
         return wrong & (self.mask > 0)[:, None]
 
     def result(self) -> str | None:
-        """How many bits are wrong, of how many that count; None where `wrong` is."""
+        """The number of wrong bits, and the number of bits that count; None if `wrong` is None."""
         wrong = self.wrong()
         if wrong is None or self.mask is None:
             return None
         return f"{wrong.sum()} of {int((self.mask > 0).sum()) * wrong.shape[1]} bits wrong"
 
     def window(self) -> npt.NDArray[np.intp]:
-        """The memory locations that the heads use, in the order in which to draw them."""
+        """The memory locations that the heads use, in the order in which they are drawn."""
         weightings = [
             self.traces[name] for name in (READ_WEIGHTING, WRITE_WEIGHTING) if name in self.traces
         ]
@@ -108,10 +108,10 @@ def record(session: Session, inputs: Float32) -> Recording:
 
 def record_task(session: Session, sequence: TaskSequence) -> Recording:
     """
-    Let a new session do a task, and keep what was asked.
+    Let a new session do a task, and record it together with the task.
 
     Raises:
-        InvalidRequest: the model takes or gives something else; no step was made.
+        InvalidRequest: the widths of model and task differ; no step was made.
     """
     _check(sequence, session.model)
     return replace(

@@ -1,4 +1,6 @@
-"""Which memory locations a picture of weightings has to show, and how many share a place in it."""
+"""
+Chooses the memory locations that a picture of weightings shows, and merges rows that share a line.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,13 @@ MARGIN = 1
 
 def locations_in_use(weightings: Sequence[Float32]) -> npt.NDArray[np.intp]:
     """
-    The locations from the first to the last that gets visible weight, in the order of the memory.
+    The locations from the first to the last with visible weight, in the order of the memory.
 
-    The memory is a ring, as the heads' shifts are: the longest run of locations without weight is
-    left out, wherever it lies, so that a head that moves from location 0 to N - 1 stays whole.
+    The memory is a ring, because shifts wrap around. The longest run of locations without weight is
+    left out, wherever it lies, so that the path of a head from location 0 to N - 1 is not cut.
 
     Args:
-        weightings: Each [steps, heads, N].
+        weightings: Weightings of heads, each [steps, heads, N].
     """
     count = weightings[0].shape[-1]
     peaks = np.max([weighting.max((0, 1)) for weighting in weightings], axis=0)
@@ -39,9 +41,10 @@ def locations_in_use(weightings: Sequence[Float32]) -> npt.NDArray[np.intp]:
 
 def largest(rows: Float32, maximum: int) -> tuple[Float32, int]:
     """
-    The rows as at most so many, each the largest values of equally many, and how many those are.
+    Merge groups of rows, so that at most `maximum` are left; also return the size of a group.
 
-    The last one may be of fewer. So no peak is lost, however little room there is.
+    A merged row has the largest values of its group, so that no peak is lost. The last group may be
+    smaller.
     """
     size = -(-len(rows) // maximum)
     pooled: Float32 = np.maximum.reduceat(rows, range(0, len(rows), size))
@@ -49,7 +52,7 @@ def largest(rows: Float32, maximum: int) -> tuple[Float32, int]:
 
 
 def mean(rows: Float32, maximum: int) -> tuple[Float32, int]:
-    """Like `largest`, but their mean values, where a few rows do not matter by themselves."""
+    """Merge groups of rows as `largest` does, but to their mean values."""
     size = -(-len(rows) // maximum)
     starts = np.arange(0, len(rows), size)
     counts = np.diff(starts, append=len(rows)).astype(np.float32)

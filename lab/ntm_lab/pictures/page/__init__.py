@@ -1,5 +1,5 @@
 """
-A recording as one HTML page, in which a person moves along time.
+A recording as one HTML page, in which a reader moves along time.
 
 The page has all that it needs inside: styles, a script, and the recording as JSON with its arrays
 in base64. It computes the memory of each step itself, by equations 3 and 4.
@@ -26,21 +26,21 @@ from ntm_lab.recordings.instructions import instructions
 from ntm_lab.recordings.recording import ADD_VECTOR, ERASE_VECTOR, Recording
 
 MAX_BYTES = 64 << 20
-"""Of a recording's arrays: a browser takes no much larger page."""
+"""The largest size of a recording's arrays. Browsers fail on much larger pages."""
 
 
 def save(recording: Recording, path: Path, program: Program | None = None) -> None:
     """
-    Write a recording as an HTML page, beside it the program that its network was found to run.
+    Write a recording as an HTML page. With a program, the page shows it, and the lines that run.
 
     Raises:
-        InvalidRequest: it is too long for a page, or lacks a trace that the page shows.
+        InvalidRequest: the recording is too long for a page, or lacks a trace that the page shows.
     """
     path.write_text(page(recording, program), encoding="utf-8")
 
 
 def page(recording: Recording, program: Program | None = None) -> str:
-    """The text of the page. Raises as `save`."""
+    """The text of the page. Raises InvalidRequest as `save` does."""
     size = sum(values.nbytes for values in recording.traces.values())
     if size > MAX_BYTES:
         raise InvalidRequest(
@@ -59,7 +59,7 @@ def page(recording: Recording, program: Program | None = None) -> str:
 
 
 def _shown(recording: Recording, program: Program | None) -> dict[str, object]:
-    """What the page's script reads."""
+    """The data that the page's script reads."""
     model = recording.model
     has_heads = recording.before is not None
     return {
@@ -82,7 +82,7 @@ def _shown(recording: Recording, program: Program | None) -> dict[str, object]:
 
 
 def _program(recording: Recording, program: Program) -> dict[str, object]:
-    """The lines of a program, and for each step of the recording those that it executes."""
+    """The lines of a program, and the lines that it executes at each step of the recording."""
     machine = Machine(program, recording.locations)
     current = []
     for x in recording.inputs:
