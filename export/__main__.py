@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Parameter
 
-FAILED, INTERRUPTED = 1, 130
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+"""Exit statuses of a command that failed, that was not understood, and that was interrupted."""
 
 SUMMARIES = {
     "train": "Train a network on a task; again, to go on from the last checkpoint.",
@@ -36,20 +37,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         chain = " ".join(("ntm-export", *(error.command_chain or ())))
-        return _failed(f"{error} See `{chain} --help`.")
+        _say(f"{error} See `{chain} --help`.")
+        return MISUSED
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
         if not _is_expected(error):
             raise
-        return _failed(str(error))
+        _say(str(error))
+        return FAILED
     return 0
 
 
-def _failed(message: str) -> int:
+def _say(message: str) -> None:
     print(f"ntm-export: {message}", file=sys.stderr)
-    return FAILED
 
 
 def _is_expected(error: Exception) -> bool:

@@ -119,19 +119,19 @@ def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "message", "exit_status"),
     [
-        (["train"], 'Command "train" parameter TASK requires an argument.'),
-        (["train", "tetris"], "no configuration 'tetris-ntm-lstm'; there are copy-ntm-lstm,"),
-        (["sweep", "--seed", "1"], "Unknown option: --seed. Did you mean --seeds?"),
-        (["evaluate", "m", "--threads", "two"], 'unable to convert "two" into int'),
+        (["train"], 'Command "train" parameter TASK requires an argument.', 2),
+        (["train", "tetris"], "no configuration 'tetris-ntm-lstm'; there are copy-ntm-lstm,", 1),
+        (["sweep", "--seed", "1"], "Unknown option: --seed. Did you mean --seeds?", 2),
+        (["evaluate", "m", "--threads", "two"], 'unable to convert "two" into int', 2),
     ],
 )
 def test_a_mistyped_command_is_said_in_one_line(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, exit_status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The value and the option are named, and nothing is trained."""
-    assert command_line.main(arguments) == 1
+    assert command_line.main(arguments) == exit_status
     error = capsys.readouterr().err
     assert error.startswith("ntm-export: ")
     assert message in error
