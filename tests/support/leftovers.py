@@ -60,11 +60,14 @@ def _sockets() -> dict[str, str]:
 def _children() -> dict[str, str]:
     found = {}
     if sys.platform == "linux":
-        for listed in Path("/proc/self/task").glob("*/children"):
+        parent = str(os.getpid())
+        for process in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
-                for pid in listed.read_text().split():
-                    command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
-                    found[f"process {pid}"] = f"process {pid}: {command.decode()[:200]}"
+                # Its name, in parentheses, may hold anything; state and parent follow.
+                after_name = (process / "stat").read_text().rpartition(")")[2].split()
+                if after_name[1] == parent:
+                    command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    found[f"process {process.name}"] = f"process {process.name}: {command[:200]}"
     return found
 
 
