@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pkgutil import iter_modules
 
 from ntm_tasks import tasks
@@ -15,14 +17,52 @@ PLUGINS = "ntm_tasks"
 PAPER = ("copy", "repeat-copy", "associative-recall", "ngrams", "priority-sort")
 """The paper's tasks in its order, which tables keep."""
 
-TASKS: dict[str, Task] = {}
 
+class Tasks(Mapping[str, Task]):
+    """
+    All tasks by name. Those of other packages are loaded when they are first looked for.
 
-def register(task: Task) -> None:
-    """Add a task to `TASKS`. Raises TaskError if another one has its name."""
-    if task.name in TASKS:
-        raise TaskError(f"there is a task {task.name!r} already; give this one another name")
-    TASKS[task.name] = task
+    So a package that adds a task may import `ntm_tasks`, and look at the tasks here. A package
+    whose task cannot be loaded is left out with a warning.
+    """
+
+    def __init__(self, tasks: Iterable[Task]) -> None:
+        self._tasks: dict[str, Task] = {}
+        self._has_plugins = False
+        for task in tasks:
+            self.add(task)
+
+    def __getitem__(self, name: str) -> Task:
+        if name not in self._tasks:
+            self._load_plugins()
+        return self._tasks[name]
+
+    def __iter__(self) -> Iterator[str]:
+        self._load_plugins()
+        return iter(self._tasks)
+
+    def __len__(self) -> int:
+        self._load_plugins()
+        return len(self._tasks)
+
+    def add(self, task: Task) -> None:
+        """Add a task. Raises TaskError if another one has its name."""
+        if task.name in self._tasks:
+            raise TaskError(f"there is a task {task.name!r} already; give this one another name")
+        self._tasks[task.name] = task
+
+    def _load_plugins(self) -> None:
+        if not self._has_plugins:
+            self._has_plugins = True
+            for plugin in entry_points(group=PLUGINS):
+                self._load(plugin)
+
+    def _load(self, plugin: EntryPoint) -> None:
+        try:
+            self.add(plugin.load())
+        except Exception as error:
+            where = f"{plugin.name} = {plugin.value!r}"
+            warnings.warn(f"the task {where} cannot be loaded: {error}", stacklevel=2)
 
 
 def _ours() -> list[Task]:
@@ -33,5 +73,9 @@ def _ours() -> list[Task]:
     return sorted(found, key=lambda task: (order.get(task.name, len(PAPER)), task.name))
 
 
-for _task in (*_ours(), *(plugin.load() for plugin in entry_points(group=PLUGINS))):
-    register(_task)
+TASKS = Tasks(_ours())
+
+
+def register(task: Task) -> None:
+    """Add a task to `TASKS`. Raises TaskError if another one has its name."""
+    TASKS.add(task)

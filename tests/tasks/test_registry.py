@@ -36,21 +36,41 @@ def test_a_name_is_registered_once() -> None:
     assert TASKS["copy"] is copy
 
 
-def test_an_installed_package_adds_a_task(tmp_path: Path) -> None:
-    """Its entry point in the group `ntm_tasks` names the task."""
-    module = "from dataclasses import replace\nfrom ntm_tasks.tasks.copy import TASK\n"
-    (tmp_path / "mine.py").write_text(f"{module}ECHO = replace(TASK, name='echo')\n")
-    (tmp_path / "mine-1.dist-info").mkdir()
-    (tmp_path / "mine-1.dist-info" / "entry_points.txt").write_text("[ntm_tasks]\necho=mine:ECHO\n")
-    found = subprocess.run(
-        [sys.executable, "-c", "from ntm_tasks import TASKS; print(*TASKS)"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(PACKAGE.parent)])},
+def tasks_with(folder: Path, module: str, program: str) -> subprocess.CompletedProcess[str]:
+    """Run a program beside an installed package whose entry point names `mine:ECHO`."""
+    (folder / "mine.py").write_text(module)
+    (folder / "mine-1.dist-info").mkdir()
+    (folder / "mine-1.dist-info" / "entry_points.txt").write_text("[ntm_tasks]\necho=mine:ECHO\n")
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(PACKAGE.parent)])},
         capture_output=True,
         text=True,
         check=True,
     )
 
+
+@pytest.mark.parametrize("first", ["ntm_tasks", "mine"])
+def test_an_installed_package_adds_a_task(tmp_path: Path, first: str) -> None:
+    """It imports what it likes of ntm_tasks, and may itself be imported first."""
+    module = (
+        "from dataclasses import replace\nfrom ntm_tasks import TASKS, Task\n"
+        "ECHO: Task = replace(TASKS['copy'], name='echo')\n"
+    )
+    found = tasks_with(
+        tmp_path, module, f"import {first}; from ntm_tasks import TASKS; print(*TASKS)"
+    )
+
     assert found.stdout.split() == [*TASKS, "echo"]
+    assert found.stderr == ""
+
+
+def test_a_task_that_cannot_be_loaded_is_left_out(tmp_path: Path) -> None:
+    """A warning names it, and the others are there."""
+    found = tasks_with(tmp_path, "1 / 0", "from ntm_tasks import TASKS; print(*TASKS)")
+
+    assert found.stdout.split() == list(TASKS)
+    assert "the task echo = 'mine:ECHO' cannot be loaded: division by zero" in found.stderr
 
 
 def test_tasks_need_numpy_alone() -> None:
