@@ -42,7 +42,10 @@ class Operations:
         self._tags = itertools.count(1)
         self._pending: dict[int, asyncio.Future[Message]] = {}
         self._late: set[int] = set()
-        """Tags of cancelled operations that open a session whose id is known nowhere else."""
+        """
+        Tags of operations to open a session that timed out. They may have been sent again, so a
+        late outcome does not close the session.
+        """
         self._outbox: deque[pb.Operation] = deque()
         self._waiting = asyncio.Event()
         self._call = stub.StreamSteps(metadata=metadata)
@@ -132,7 +135,7 @@ class Operations:
             if outcome.tag in self._late:
                 self._late.discard(outcome.tag)
             elif outcome.WhichOneof("kind") == "opened":
-                # The task that asked for the session was cancelled, and no other part knows the
+                # The task that asked for the session was cancelled, and no other code has the
                 # session's id.
                 self._queue(pb.Operation(tag=next(self._tags), close=outcome.opened.id))
         elif outcome.HasField("error"):

@@ -221,7 +221,7 @@ class Recovery:
                 "higher, or every_steps of the session's durability lower"
             )
         else:
-            why = f"the server had told that steps before {session.durable_step} are durable"
+            why = f"the server reported that steps before {session.durable_step} are durable"
         return self._not_resumable(
             f"session {session.id} has lost the steps from {step} on, this client is at step "
             f"{session.next_step}, and inputs are kept from step {history.start} on only: {why}",

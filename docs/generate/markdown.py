@@ -17,7 +17,7 @@ CODE = re.compile(
 
 
 def head(title: str, source: str) -> str:
-    """A page's title, and a note for those who would edit it."""
+    """A page's title, and a note that the page is generated."""
     note = f"<!-- Written by `make reference` from {source}. Do not edit this page. -->"
     return f"# {title}\n\n{note}\n"
 

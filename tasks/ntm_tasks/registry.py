@@ -1,4 +1,4 @@
-"""The tasks by name: the paper's five, every other module of `ntm_tasks.tasks`, and plug-ins."""
+"""The tasks by name: the modules of `ntm_tasks.tasks`, the paper's five first, then plug-ins."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ PLUGINS = "ntm_tasks"
 """The group of entry points by which an installed package adds a task of its own."""
 
 PAPER = ("copy", "repeat-copy", "associative-recall", "ngrams", "priority-sort")
-"""The paper's tasks in its order, which tables keep."""
+"""The paper's tasks in the order of the paper, which tables follow."""
 
 TASKS: dict[str, Task] = {}
 
 
 def register(task: Task) -> None:
-    """Add a task to `TASKS`. Raises TaskError if another one has its name."""
+    """Add a task to `TASKS`. Raises TaskError if another task has the name."""
     if task.name in TASKS:
         raise TaskError(f"there is a task {task.name!r} already; give this one another name")
     TASKS[task.name] = task
