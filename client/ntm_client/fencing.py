@@ -40,18 +40,18 @@ def fenced(session: BaseSession, wanted: Message | Attempt) -> Procedure[Any]:
 
 def _learn(session: BaseSession, response: Message) -> None:
     """Take the session's epoch from an answer. Raises SessionMoved if the epoch is earlier."""
-    told = _epoch(response)
-    if not told:
+    epoch = _epoch(response)
+    if not epoch:
         return
     # The store has confirmed the answer of GetSession, whatever epochs were received before.
-    if told < session.epoch and not isinstance(response, pb.GetSessionResponse):
+    if epoch < session.epoch and not isinstance(response, pb.GetSessionResponse):
         raise SessionMoved(
-            f"session {session.id} was answered by a replica that owned it in epoch {told}, and "
+            f"session {session.id} was answered by a replica that owned it in epoch {epoch}, and "
             f"another one has taken it over since, in epoch {session.epoch}",
             code=StatusCode.NOT_FOUND,
             reason="SESSION_MOVED",
         )
-    session.epoch = told
+    session.epoch = epoch
 
 
 def _epoch(response: Any) -> int:

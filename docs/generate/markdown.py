@@ -13,7 +13,7 @@ CODE = re.compile(
     r"|\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b"
     r"|\b[a-z0-9]+(?:_[a-z0-9]+)+\b"
 )
-"""What is set as code in sentences of docstrings and comments."""
+"""The parts of sentences in docstrings and comments that are set as code."""
 
 
 def head(title: str, source: str) -> str:

@@ -381,9 +381,9 @@ class SessionTable:
 
 def closed_error(why: type[NtmError], session_id: str) -> NtmError:
     """The error for a session that is not open here, in the words for that reason."""
-    told = _GONE.get(why, "is unknown here: it was never opened, or closed long ago")
+    sentence = _GONE.get(why, "is unknown here: it was never opened, or closed long ago")
     session_id = session_id[:64]
-    return why(f"session {session_id!r} {told}", session=session_id)
+    return why(f"session {session_id!r} {sentence}", session=session_id)
 
 
 def exists_error(session_id: str) -> NtmError:

@@ -262,7 +262,7 @@ class Keeper:
         except TimeoutError:
             log.warning("the store was too slow to take every session")
         if left_over := len(self._deletions):
-            log.warning("the store was not told of deletions", extra={"count": left_over})
+            log.warning("deletions did not reach the store", extra={"count": left_over})
         return len(self._lifecycle.unsaved())
 
     async def stop(self) -> None:

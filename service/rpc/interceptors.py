@@ -19,7 +19,7 @@ import grpc
 import grpc.aio
 
 from service import codec
-from service.auth.authentication import Authentication
+from service.auth.authentication import Authentication, Context
 from service.auth.principal import PRINCIPAL, Principal
 from service.errors import CapacityExceeded, NtmError, PermissionDenied, Unauthenticated
 from service.rpc import status
@@ -33,7 +33,6 @@ HEALTH_PREFIX = "/grpc.health.v1.Health/"
 STREAM = "StreamSteps"
 """The only RPC of our service that is not unary."""
 
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Behaviour: TypeAlias = Callable[..., Any]
 Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]"
