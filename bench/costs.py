@@ -32,8 +32,8 @@ REPLAYED_STEPS = 2048
 """The outputs of this many steps fill the replies that a session keeps, 64 KB."""
 RANDOM_STEPS, RANDOM_STEPS_A_SECOND, EXPONENT = 2000, 78.0, 0.8
 """
-The number of steps of idle sessions, their rate, and k in "the i-th session steps as often as 1 /
-i^k".
+Of idle sessions: the number of steps, their rate, and the exponent. The k-th session steps as often
+as 1 / k^exponent.
 """
 LOST = 500
 """Sessions that another replica takes over at once."""
