@@ -46,10 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     rows = _measured(chosen.names or list(BENCHMARKS), options)
     write_json(chosen.json, versions, rows, {})
-    told = ", ".join(f"{key} {value}" for key, value in versions.items())
+    environment = ", ".join(f"{key} {value}" for key, value in versions.items())
     if rows:
-        plot.draw(rows, chosen.plot, told)
-    print(f"{chosen.json}, {chosen.plot}: {told}")
+        plot.draw(rows, chosen.plot, environment)
+    print(f"{chosen.json}, {chosen.plot}: {environment}")
     return 0
 
 

@@ -42,7 +42,7 @@ TAKEOVERS = (
 """Sessions that were active in a replica, replicas left, Valkeys."""
 
 WAKING_SHARES = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
-"""Of the steps of a replica."""
+"""The shares of a replica's steps that wake a session."""
 
 Data = Mapping[str, Any]
 
@@ -59,12 +59,12 @@ def unit_costs(data: Data) -> str:
             planned = f"{_number(1e6 * unit.cores * unit.share / max(value, 1e-9))} a second"
         rows.append([name, _number(value), planned])
     versions = ", ".join(f"{key} {value}" for key, value in data["versions"].items())
-    told = (
+    text = (
         f"Measured on {data['date']} ({versions}), medians of {data['rounds']} rounds, in "
         f"{data['minutes']:.0f} minutes. The last column is computed: a unit's cores, times "
         f"{REPLICA.share:.0%}, over the cost."
     )
-    return f"{told}\n\n{_table(['cost', 'measured', 'so one unit, as planned'], rows)}"
+    return f"{text}\n\n{_table(['cost', 'measured', 'so one unit, as planned'], rows)}"
 
 
 def needs(data: Data) -> str:
@@ -106,14 +106,14 @@ def takeovers(data: Data) -> str:
     ]  # fmt: skip
     half, last = (costs[f"{LOST} takeovers at once, {part} done, s"] for part in ("half", "all"))
     least = least_takeover_seconds(costs, LOST, 1, 1)
-    told = (
+    text = (
         f"Measured: one replica took over {LOST} sessions at once, from one Valkey. Half of them "
         f"went on after {_number(half)} s and the last after {_number(last)} s. The processor time "
         f"of these takeovers, {_number(least)} s, is less by a factor of {_number(last / least)}. "
         "Expect the same of every row below."
     )
     head = ["sessions active there", "replicas left", "Valkeys", "all go on after at least, s"]
-    return f"{told}\n\n{_table(head, rows)}"
+    return f"{text}\n\n{_table(head, rows)}"
 
 
 def wakes(data: Data) -> str:
@@ -132,7 +132,7 @@ TABLES: dict[str, Callable[[Data], str]] = {
     "takeovers": takeovers,
     "wakes": wakes,
 }
-"""By name, as the page's comments have it."""
+"""The function that writes each table, by the name in the page's comments."""
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -29,9 +29,12 @@ from service.stores.redis_store import RedisStore
 LOCATIONS = (128, 1024)
 CHUNKS = (1, 8, 32)
 REPLAYED_STEPS = 2048
-"""The outputs of so many steps fill the replies that a session keeps, 64 KB."""
+"""The outputs of this many steps fill the replies that a session keeps, 64 KB."""
 RANDOM_STEPS, RANDOM_STEPS_A_SECOND, EXPONENT = 2000, 78.0, 0.8
-"""Of idle sessions; the k-th session steps as often as 1 / k^exponent."""
+"""
+Of idle sessions: the number of steps, their rate, and the exponent. The k-th session steps as often
+as 1 / k^exponent.
+"""
 LOST = 500
 """Sessions that another replica takes over at once."""
 
@@ -136,9 +139,9 @@ def keeping(options: Options) -> Costs:
                 redis.Redis.from_url(url) as client,
             ):
                 client.config_set("appendonly", file)
-                told = asyncio.run(_filled(client, url, size, options.rounds))
+                found = asyncio.run(_filled(client, url, size, options.rounds))
             with_file = {"yes": "", "no": ", no file"}[file]
-            costs |= {f"{name}, {size >> 10} KB{with_file}": told[name] for name in told}
+            costs |= {f"{name}, {size >> 10} KB{with_file}": cost for name, cost in found.items()}
     return costs
 
 

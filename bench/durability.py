@@ -58,7 +58,7 @@ def asleep(options: Options) -> list[Row]:
             f"--max-sessions={2 * ASLEEP}",
             f"--max-awake-sessions={AWAKE}",
             "--default-idle-timeout-seconds=86400",
-            "--store-timeout-seconds=30",  # what queues behind others is late, and not refused
+            "--store-timeout-seconds=30",  # a step that queues behind others is late, not refused
         )
         with (
             processes.server(options, *flags) as served,
@@ -104,8 +104,8 @@ def _residents(options: Options, servers: Mapping[LoadGenerator, Served]) -> Row
     ratio = median(samples["among others awake, steps/s"]) / median(
         samples["among sleepers, steps/s"]
     )
-    told = ("steps/s", "us a step", "p50, us", "p99, us")
-    kept = {name: values for name, values in samples.items() if name.endswith(told)}
+    reported = ("steps/s", "us a step", "p50, us", "p99, us")
+    kept = {name: values for name, values in samples.items() if name.endswith(reported)}
     workload = (
         f"time a step of {SESSIONS} residents, {STEPS_OF_OTHERS_A_SECOND} steps a second of "
         f"others: {ASLEEP:,}, nearly all asleep / all awake"

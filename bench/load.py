@@ -104,7 +104,9 @@ async def multiplexed(
 async def among_wakings(
     address: str, rate: float, other: str, **arguments: Any
 ) -> dict[str, float]:
-    """Run some work while `rate` idle sessions a second make a step, and return its results."""
+    """
+    Run some work while `rate` idle sessions a second make a step, and return the work's results.
+    """
     waking = asyncio.create_task(sleepers.wakings(address, sys.maxsize, at_once=4, rate=rate))
     try:
         return await WORK[other](address=address, **arguments)

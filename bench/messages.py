@@ -63,7 +63,9 @@ async def open_sessions(
 
 
 def connection(address: str, token: str = "") -> Any:
-    """Open a channel, with a token if any. It is Any because grpc's types lack calls of bytes."""
+    """
+    Open a channel, with a token if any. The type is Any because grpc's types lack calls of bytes.
+    """
     interceptors = [_Authorized(token)] if token else []
     return grpc.aio.insecure_channel(address, options=_OPTIONS, interceptors=interceptors)
 

@@ -6,11 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-RENEW_SECONDS = 30.0
-"""How often a slow session with asynchronous durability is stored (`service.engine.saving`)."""
+from service.engine.durability import RENEW_SECONDS
 
 CONNECTIONS_OF_A_REPLICA = 8
-"""To each Valkey (`service.stores.redis_store`)."""
+"""The connections of a replica to each Valkey (`service.stores.redis_store`)."""
 
 
 @dataclass(frozen=True)

@@ -58,15 +58,15 @@ class LoadGenerator:
 
 @contextmanager
 def server(options: Options, *flags: str, module: str = "service") -> Iterator[Served]:
-    """Start a server of the model, as a user does, with additional flags."""
+    """Start a server of the model in the way that a user does, with additional flags."""
     flags = ("--port=0", "--metrics-port=0", f"--models={MODEL}", *flags)
     command = (module, f"--device={options.device}", *flags)
     with _started(*command, folder=options.checkout, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if '"serving"' in line:
-                told = json.loads(line)
-                yield Served(told["address"], process.pid, told["monitoring"])
+                addresses = json.loads(line)
+                yield Served(addresses["address"], process.pid, addresses["monitoring"])
                 return
     raise RuntimeError("the server did not start")
 

@@ -1,1 +1,3 @@
-"""What operators start the service from, and in `generate` the programs that write some of it."""
+"""
+Files from which operators start the service, and in `generate` programs that write some of them.
+"""

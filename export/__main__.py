@@ -17,7 +17,9 @@ SUMMARIES = {
     "evaluate": "Measure an exported model, and compare the result with its card.",
     "report": "Compare all models with each other and with the paper.",
 }
-"""The commands, which are imported with torch when one of them runs: help comes at once."""
+"""
+The commands and their help. A command is imported, with torch, when it runs, so that help is fast.
+"""
 
 app = App(
     "ntm-export",
@@ -55,7 +57,7 @@ def _say(message: str) -> None:
 
 
 def _is_expected(error: Exception) -> bool:
-    """Whether an error can come without a mistake in the program."""
+    """Whether an error can occur although the program has no mistake."""
     from ntm_client.errors import NtmClientError
 
     return isinstance(error, ValueError | OSError | ArithmeticError | NtmClientError)

@@ -43,12 +43,12 @@ SCALARS = 3 + len(SHIFTS)
 
 
 class HeadTape(NamedTuple):
-    """What the heads did in every step, for the backward pass."""
+    """The values that the heads computed in every step, for the backward pass."""
 
     memory: Array
     """M [T + 1, B, M, N]: before the first step and after each."""
     weighting: Array
-    """w [T + 1, B, H, N]: likewise."""
+    """w [T + 1, B, H, N]: before the first step and after each."""
     similarity: Array
     """beta K [T, B, H, N]"""
     content: Array
@@ -236,7 +236,7 @@ def write_back(
     """
     width, locations = memory.shape
     heads = len(w)
-    # What the heads after one leave of a location, and those before it.
+    # The factors that the heads before and after one leave of a location.
     behind = np.empty((heads + 1, locations), np.float32)
     before, lost = np.empty((2, locations), np.float32)
     for m in range(width):

@@ -177,7 +177,7 @@ def report(*, models: Path = Path("models")) -> None:
 
 
 def _served(client: Client, name: str, content_hash: str) -> ServedModel:
-    """The server's model of that name. Raises ValueError if it is another than the card's."""
+    """The server's model with this name. Raises ValueError if it is not the model of the card."""
     found = client.model(name).content_hash
     if found != content_hash:
         raise ValueError(f"{client.target} serves another {name}: {found}, not {content_hash}")
@@ -185,7 +185,7 @@ def _served(client: Client, name: str, content_hash: str) -> ServedModel:
 
 
 def agrees(result: Result, on_card: Mapping[str, Any]) -> bool:
-    """Whether a result is the card's, but for the rounding of another machine."""
+    """Whether a result equals the card's, except for the rounding of another machine."""
     bits: float = on_card["bits_per_sequence"]
     return abs(result.bits_per_sequence - bits) <= max(1e-4, 1e-3 * bits)
 
@@ -223,7 +223,7 @@ def _size(text: str) -> Size:
 
 
 def _known(name: str, table: Mapping[str, Configuration]) -> str:
-    """The name, if the table has a row of it."""
+    """Return the name if the table has a row for it. Raises ValueError if not."""
     if name not in table:
         raise ValueError(
             f"there is no configuration {name!r}; there are {', '.join(table)}; to add one, write "

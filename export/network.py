@@ -1,5 +1,5 @@
 """
-What a network is to the trainer and to the exporter, and how an architecture describes itself.
+The contracts of a network and of an architecture with the trainer, the exporter and the report.
 
 Shapes here and in the networks: T steps, B sequences, X inputs, Y outputs, N memory locations.
 """
@@ -29,7 +29,7 @@ class Sizes:
     output_width: int
     controller_size: int
     layers: int
-    """Of the controller."""
+    """The number of layers of the controller."""
     read_heads: int
     write_heads: int
     memory_width: int

@@ -1,8 +1,8 @@
 """
-Between protobuf messages and what the engine works with.
+Converts between protobuf messages and the engine's objects.
 
-Calls and stream operations in, replies and descriptions out; sessions as records for a store, with
-all that another replica needs to continue them.
+It decodes calls and stream operations, and encodes replies and descriptions. It also encodes
+sessions as records for a store, with everything that another replica needs to continue them.
 """
 
 from __future__ import annotations
@@ -31,10 +31,13 @@ T = TypeVar("T")
 
 _FLOAT, _LOCATION = np.dtype("<f4"), np.dtype("<u4")
 _MAX_TRACES = 64
-"""Names that a chunk may select: more than any model has; a message has room for a million."""
+"""
+The largest number of trace names in a chunk. No model has as many; a message has room for a
+million.
+"""
 
 _SAME_SECONDS = 1e-3
-"""How far timeouts of one session may differ: a stored one is rounded to microseconds."""
+"""The largest difference between equal timeouts; a stored timeout is rounded to microseconds."""
 
 _POLICIES = {
     Policy.NONE: ntm_pb2.Durability.POLICY_NONE,
@@ -46,10 +49,10 @@ _IS_LITTLE_ENDIAN = sys.byteorder == "little"
 
 def request(parse: Callable[[bytes], T], content: bytes) -> T:
     """
-    The request in the bytes of a message.
+    Decode a request from the bytes of a message.
 
     Raises:
-        InvalidRequest: the bytes are no message of that type.
+        InvalidRequest: the bytes are not a message of this type.
     """
     try:
         return parse(content)
@@ -61,9 +64,9 @@ def request(parse: Callable[[bytes], T], content: bytes) -> T:
 
 def chunk(message: ntm_pb2.Chunk, caller: Caller) -> Chunk:
     """
-    The chunk that a caller asks for; its inputs are still one row of values.
+    Make the chunk that a caller asks for. Its inputs are still a single row of values.
 
-    It has an error already if the inputs are no float32 values, or the traces too many.
+    The chunk has an error if the inputs are not float32 values, or if there are too many traces.
     """
     inputs = message.inputs
     size = len(inputs)
@@ -111,7 +114,7 @@ def write_outcome(outcome: ChunkOutcome, message: ntm_pb2.Reply) -> int:
 
 
 def session(view: SessionView) -> ntm_pb2.Session:
-    """A session's description."""
+    """The message that describes a session."""
     return ntm_pb2.Session(
         id=view.id,
         model=view.model,
@@ -160,7 +163,7 @@ def _is_same(given: Durability, asked: Durability) -> bool:
 def model(
     file: ModelFile, provider: str, versions: Iterable[ntm_pb2.ModelVersion]
 ) -> ntm_pb2.Model:
-    """A model's description, by one of its versions."""
+    """The message that describes a model by one of its versions."""
     spec = file.spec
     return ntm_pb2.Model(
         name=file.version.model,
@@ -189,7 +192,7 @@ def model(
 def memory(
     view: SessionView, spec: ModelSpec, state: dict[str, Float32]
 ) -> ntm_pb2.ReadMemoryResponse:
-    """A session's memory, a row for each location, and its heads' weightings."""
+    """The message with a session's memory, a row for each location, and its heads' weightings."""
     rows = state["memory"].T
     weightings = state["weighting"]
     return ntm_pb2.ReadMemoryResponse(
@@ -207,7 +210,7 @@ def memory(
 def idle_timeout_seconds(
     request: ntm_pb2.CreateSessionRequest | ntm_pb2.ForkSessionRequest,
 ) -> float | None:
-    """The idle timeout that a request asks for, or None."""
+    """The idle timeout that a request asks for; None if it asks for none."""
     if not request.HasField("idle_timeout"):
         return None
     return request.idle_timeout.seconds + request.idle_timeout.nanos / 1e9
@@ -234,7 +237,7 @@ def decode_record(record: bytes) -> Stored:
     Read a record.
 
     Raises:
-        CheckpointDamaged: it is not what was stored.
+        CheckpointDamaged: the record differs from what was stored.
         CheckpointTooNew: a later server wrote it.
     """
     try:

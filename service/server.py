@@ -41,7 +41,7 @@ from service.telemetry.monitoring import Monitoring
 log = logging.getLogger(__name__)
 
 SWITCH_SECONDS = 50e-6
-"""Time for which a thread may keep the interpreter's lock; Python's default is 5 ms."""
+"""The time for which a thread may keep the interpreter's lock; Python's default is 5 ms."""
 
 SERVICE_NAME = ntm_pb2.DESCRIPTOR.services_by_name["NtmService"].full_name
 
@@ -50,7 +50,7 @@ class Server:
     """A server in this process: `start` it, then `stop` it. `serve` does both, for a command."""
 
     def __init__(self, settings: Settings) -> None:
-        """Load and open nothing before `start`."""
+        """Keep the settings. Nothing is loaded or opened before `start`."""
         self._settings = settings
         self.registry = CollectorRegistry()
         self.metrics = Metrics(self.registry)
@@ -73,7 +73,7 @@ class Server:
             FileInvalid: a file that a setting names is missing or wrong.
         """
         settings = self._settings
-        # At the end of each run, its thread waits for the lock that a busy event loop holds.
+        # At the end of each run, its thread waits for the lock, which a busy event loop holds.
         sys.setswitchinterval(SWITCH_SECONDS)
         measure_machine(self.registry)
         authentication = Authentication(settings)
@@ -123,7 +123,9 @@ class Server:
         _warn_if_open(settings)
 
     async def stop(self) -> None:
-        """Report NOT_SERVING, finish and store what waits, end streams, and close everything."""
+        """
+        Report NOT_SERVING, finish waiting work, store sessions, end streams, and close everything.
+        """
         self.metrics.draining.set(1)
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         await self._reloads.stop()
@@ -170,7 +172,7 @@ class Server:
                 ),
                 CallInterceptor(authentication, scopes(NtmServicer), settings, self.metrics),
             ],
-            # The interceptors, which count calls, see none that never sends its request.
+            # The interceptors, which count calls, do not see a call that never sends its request.
             maximum_concurrent_rpcs=2 * settings.max_calls,
             options=options.arguments(settings),
         )
@@ -216,7 +218,7 @@ async def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status, which is 1 if the engine failed."""
     server = Server(settings)
     await server.start()
-    # The objects of now stay until the end. Each full collection of them would take 0.1 s.
+    # The present objects stay until the end. Each full garbage collection of them would take 0.1 s.
     gc.collect()
     gc.freeze()
     loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""How a caller names a session, and whether the session is the caller's: the only check of that."""
+"""How a caller names a session, and the only check that the session is the caller's."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class SessionRef(NamedTuple):
     id: str
     caller: Caller
     epoch: int
-    """The latest epoch of the session that the caller knows; 0 for none."""
+    """The latest epoch of the session that the caller has received; 0 for none."""
 
     def may_use(self, owner: str) -> bool:
         """Whether the caller may use a session of that owner."""

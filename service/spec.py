@@ -101,7 +101,7 @@ class TraceTensor:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Everything that the server knows about a network: widths, state, traces and memory."""
+    """Everything that the server has to know of a network: widths, state, traces and memory."""
 
     task: str
     architecture: str
@@ -235,7 +235,10 @@ class ModelSpec:
 
 
 def _check_types(part: object) -> None:
-    """Refuse values of a wrong type, such as a number for a name, before they are used."""
+    """
+    Raise ModelInvalid for values of a wrong type, such as a number for a name, before they are
+    used.
+    """
     for name, kind in get_type_hints(type(part)).items():
         value = getattr(part, name)
         if kind in (str, int, bool) and type(value) is not kind:

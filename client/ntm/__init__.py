@@ -1,1 +1,3 @@
-"""What a server and its clients agree on: the API's stubs (`v1`) and the checkpoint format."""
+"""
+The contract between a server and its clients: the API's stubs (`v1`) and the checkpoint format.
+"""

@@ -42,14 +42,14 @@ _FLOAT = np.dtype("<f4")
 
 
 class Damaged(ValueError):
-    """The bytes are no checkpoint, or no longer the one that was written."""
+    """The bytes are not a checkpoint, or differ from the checkpoint that was written."""
 
 
 class TooNew(ValueError):
     """The bytes are a checkpoint of a later layout than this module reads."""
 
     def __init__(self, version: int) -> None:
-        """The checkpoint has that version of the layout."""
+        """`version` is the version of the layout that the checkpoint has."""
         super().__init__(
             f"the checkpoint has layout version {version}; the latest known is {VERSION}"
         )
@@ -65,7 +65,7 @@ class Checkpoint:
     locations: int
     next_step: int
     state: Mapping[str, Float32]
-    """By state tensor's name, its values in row-major order, [size]."""
+    """The values of each state tensor in row-major order, [size], by its name."""
 
 
 def encode(checkpoint: Checkpoint) -> bytes:
@@ -93,9 +93,9 @@ def decode(data: bytes) -> Checkpoint:
     Read a checkpoint's bytes.
 
     Raises:
-        TooNew: a later version of this module wrote them. Their checksum is not looked at, since a
+        TooNew: a later version of this module wrote them. The checksum is not checked, because a
             later layout may have it elsewhere.
-        Damaged: they are cut short, changed, or no checkpoint at all.
+        Damaged: they are cut short or changed, or are not a checkpoint.
     """
     magic, version = _VERSION.unpack_from(data) if len(data) >= _VERSION.size else (b"", 0)
     if magic != MAGIC:

@@ -8,7 +8,8 @@ The client of an NTM server: models, sessions and their steps.
             result = session.step(inputs, traces=["write_weighting"])
 
 `AsyncClient` offers the same to asyncio, and a `Stream` that carries many sessions at once. A
-session goes on after the loss of a server if the server has a store; `Resume` sets how.
+session goes on after the loss of a server if the server has a store; `Resume` has the settings for
+that.
 """
 
 from ntm_client.aio import AsyncClient

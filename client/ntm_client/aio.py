@@ -44,7 +44,7 @@ class AsyncClient:
         max_message_bytes: int = Limits.max_message_bytes,
         resume: Resume | None = DEFAULT_RESUME,
     ) -> None:
-        """Connect as `Client` does; to be made where the event loop runs."""
+        """Connect as `Client` does. Call this inside the running event loop."""
         self.target = target
         self.limits = Limits(chunk_steps, max_message_bytes)
         self.retries = Retries(resume) if resume else None
@@ -64,7 +64,7 @@ class AsyncClient:
         return await run(self, procedures.list_models(ask_with(self.retries)))
 
     async def model(self, name: str) -> Model:
-        """The model of that name."""
+        """The model with this name."""
         return await run(self, procedures.get_model(ask_with(self.retries), name))
 
     async def create_session(
@@ -82,12 +82,15 @@ class AsyncClient:
         return AsyncSession(self, *await run(self, opening))
 
     async def session(self, session_id: str) -> AsyncSession:
-        """The session of that id, wherever it was opened, to continue at its next step."""
+        """The session with this id, wherever it was opened, to continue at its next step."""
         finding = procedures.find_session(ask_with(self.retries), session_id, self._models)
         return AsyncSession(self, *await run(self, finding))
 
     async def sessions(self) -> list[SessionInfo]:
-        """The caller's sessions on the server, oldest first; without a token this host's."""
+        """
+        The caller's sessions on the server, oldest first. Without a token these are the host's
+        sessions.
+        """
         return await run(self, procedures.list_sessions(ask_with(self.retries)))
 
     def stream(self, route: str | None = None) -> Stream:
@@ -95,18 +98,18 @@ class AsyncClient:
         A stream on which many sessions are stepped at once; use it in `async with`.
 
         Args:
-            route: What load balancers see as `x-session-id` of the stream, and of all calls for its
-                sessions: the id of a session, where the stream is for one, or any text that is the
-                same for streams that shall reach the same replica; drawn at random without.
+            route: The `x-session-id` that load balancers see for the stream, and for all calls
+                about its sessions. Use the id of a session if the stream is for one, or the same
+                text for streams that have to reach the same replica. None draws one at random.
         """
         return Stream(self, self._stub, self._authorization, self._models, route)
 
     async def call(self, request: Message, timeout_seconds: float) -> Message:
-        """Make one call of the API; the response that belongs to the request."""
+        """Make one call of the API, and return the response."""
         return await self.call_by(session_of(request), request, timeout_seconds)
 
     async def call_by(self, session_id: str, request: Message, timeout_seconds: float) -> Message:
-        """Make one call, which load balancers send where they send those of that session."""
+        """Make one call, which load balancers treat as a call of this session."""
         metadata = (*self._authorization.metadata(), *route(session_id))
         try:
             response: Message = await method_for(self._stub, request)(

@@ -1,4 +1,4 @@
-"""A session for tasks, whichever way its calls travel: one by one, or together on a stream."""
+"""A session for asyncio, whose calls are made one by one or together on a stream."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Caller(Protocol):
     timeout_seconds: float
 
     async def call(self, request: Message, timeout_seconds: float) -> Message:
-        """The response, of the type that belongs to the request."""
+        """Make one call, and return the response of the type that belongs to the request."""
 
 
 async def run(caller: Caller, procedure: Procedure[T], timeout_seconds: float | None = None) -> T:
-    """Make the calls that a procedure asks for, each within the timeout; its result."""
+    """Make the calls that a procedure asks for, each within the timeout, and return its result."""
     seconds = caller.timeout_seconds if timeout_seconds is None else timeout_seconds
     try:
         wanted = next(procedure)
@@ -79,7 +79,10 @@ class AsyncSession(BaseSession):
         *,
         timeout_seconds: float | None = None,
     ) -> StepResult:
-        """As `Session.step`. A task cancelled here may have made steps; `describe` shows which."""
+        """
+        Make steps as `Session.step` does. If the task is cancelled meanwhile, steps may have been
+        made; `describe` shows how many.
+        """
         async with self._lock:
             stepping = procedures.step(self._ask, self, inputs, traces, top_k, self._caller.limits)
             return await run(self._caller, stepping, timeout_seconds)
@@ -90,17 +93,17 @@ class AsyncSession(BaseSession):
             await run(self._caller, procedures.reset(self._ask, self))
 
     async def checkpoint(self) -> bytes:
-        """As `Session.checkpoint`."""
+        """The session's state at its next step, as `Session.checkpoint` returns it."""
         async with self._lock:
             return await run(self._caller, procedures.checkpoint(self._ask, self))
 
     async def restore(self, checkpoint: bytes) -> None:
-        """As `Session.restore`."""
+        """Set the session to the state and the step of a checkpoint."""
         async with self._lock:
             await run(self._caller, procedures.restore(self._ask, self, checkpoint))
 
     async def fork(self) -> AsyncSession:
-        """As `Session.fork`."""
+        """Open a session with the state of this one, which goes on independently."""
         async with self._lock:
             info = await run(self._caller, procedures.fork(self._ask, self))
         return AsyncSession(self._caller, self.model, info)
@@ -132,6 +135,6 @@ class AsyncSession(BaseSession):
             with suppress(SessionGone):
                 await self.delete()
             return
-        # As for `Session`.
+        # The error inside the block says more than an error of deleting the session. See `Session`.
         with suppress(NtmClientError):
             await run(self._caller, procedures.delete(self._ask_once, self))

@@ -54,17 +54,17 @@ class Client:
         resume: Resume | None = DEFAULT_RESUME,
     ) -> None:
         """
-        Connect, at the first call, to the server at `target`.
+        Make a client of the server at `target`, which connects at the first call.
 
         Args:
             target: Address of the server, as gRPC takes it; `dns:///name:port` finds replicas.
             credentials: For TLS, as from `tls`; without them the connection is not encrypted.
             token: The caller's token, or a function that returns it and is called for each call.
             timeout_seconds: Seconds that one call may take.
-            chunk_steps: The most steps sent in one call; longer inputs are split.
-            max_message_bytes: The largest message; no more than what the server takes.
-            resume: How calls and sessions outlive the loss of a server; None for not at all. Until
-                a server has answered the first time, no connection is an error at once.
+            chunk_steps: The largest number of steps in one call; longer inputs are split.
+            max_message_bytes: The largest size of a message; at most the server's own limit.
+            resume: How calls and sessions survive the loss of a server; None if they do not. Until
+                a server has answered for the first time, a missing connection is an error at once.
 
         Raises:
             TokenNotSent: there is a token and no TLS, and the server is on another machine.
@@ -88,7 +88,7 @@ class Client:
         return self.run(procedures.list_models(ask_with(self.retries)))
 
     def model(self, name: str) -> Model:
-        """The model of that name."""
+        """The model with this name."""
         return self.run(procedures.get_model(ask_with(self.retries), name))
 
     def create_session(
@@ -103,29 +103,35 @@ class Client:
         """
         Open a session; a `with` block deletes it at its end.
 
-        Where the answer is lost, it is asked for again under the same id, so that one is opened.
-        Where all attempts fail, the session that one may have opened stays until its idle timeout.
+        If the answer is lost, the request is repeated with the same id, so that one session is
+        opened. If all attempts fail, a session that one of them opened stays until its idle
+        timeout.
 
         Args:
             model: Name of the model.
-            locations: Memory locations; the model's default without.
-            idle_timeout: Time without a step after which it expires; the server's default without.
-            checkpoint: What `Session.checkpoint` gave, to start from; it decides the locations.
-            durability: When its steps are stored; as the server is set without.
-            content_hash: Version of the model to open it on, of `Model.versions`; without, the
-                checkpoint's, or else the one for new sessions.
+            locations: Memory locations; None for the model's default.
+            idle_timeout: Time without a step after which the session expires; None for the server's
+                default.
+            checkpoint: The state to start from, as `Session.checkpoint` returned it. It decides the
+                locations.
+            durability: When steps are stored; None for the server's setting.
+            content_hash: Version of the model, from `Model.versions`. Empty for the version of the
+                checkpoint or, without a checkpoint, the version for new sessions.
         """
         how = (locations, idle_timeout, checkpoint, durability, content_hash)
         opening = procedures.create_session(ask_with(self.retries), model, *how, self._models)
         return Session(self, *self.run(opening))
 
     def session(self, session_id: str) -> Session:
-        """The session of that id, wherever it was opened, to continue at its next step."""
+        """The session with this id, wherever it was opened, to continue at its next step."""
         finding = procedures.find_session(ask_with(self.retries), session_id, self._models)
         return Session(self, *self.run(finding))
 
     def sessions(self) -> list[SessionInfo]:
-        """The caller's sessions on the server, oldest first; without a token this host's."""
+        """
+        The caller's sessions on the server, oldest first. Without a token these are the host's
+        sessions.
+        """
         return self.run(procedures.list_sessions(ask_with(self.retries)))
 
     def close(self) -> None:
@@ -139,7 +145,9 @@ class Client:
         self.close()
 
     def run(self, procedure: Procedure[T], timeout_seconds: float | None = None) -> T:
-        """Make the calls that a procedure asks for, each within the timeout; its result."""
+        """
+        Make the calls that a procedure asks for, each within the timeout, and return its result.
+        """
         try:
             wanted = next(procedure)
             while True:
@@ -194,18 +202,18 @@ class Session(BaseSession):
         """
         Make steps: [steps, input_width] for several, [input_width] for one.
 
-        Long inputs are sent in chunks. After a failure the chunks before it stay made, and
-        `next_step` is the step to go on from.
+        Long inputs are sent in chunks. After a failure, the steps of earlier chunks stay made, and
+        `next_step` is the step to continue at.
 
         Args:
             inputs: The inputs of the steps.
-            traces: Names of the traces wanted, among `model.traces`.
-            top_k: For weightings, how many of the largest elements to fetch; 0 for all.
-            timeout_seconds: Seconds that each attempt at a chunk may take; the client's without.
+            traces: Names of the traces to return, from `model.traces`.
+            top_k: Number of elements of each weighting to return, the largest ones; 0 for all.
+            timeout_seconds: Seconds that each attempt at a chunk may take; None for the client's.
 
         Raises:
-            NotResumable: the session has lost steps, and cannot be brought back from here.
-            Diverged: steps that were lost and made again gave other outputs.
+            NotResumable: the session lost steps whose inputs the client has not kept.
+            Diverged: lost steps were made again and gave other outputs.
         """
         with self._lock:
             stepping = procedures.step(self._ask, self, inputs, traces, top_k, self._client.limits)
@@ -218,7 +226,8 @@ class Session(BaseSession):
 
     def checkpoint(self) -> bytes:
         """
-        The session's state at its next step, to go on from now or later, on any server.
+        The session's state at its next step, from which a session can continue later, on any
+        server.
 
         `restore` and `Client.create_session` take it, for the same model.
         """
@@ -263,7 +272,7 @@ class Session(BaseSession):
             with suppress(SessionGone):
                 self.delete()
             return
-        # What went wrong inside the block says more than that it could not be tidied up, and has
-        # been waited for long enough.
+        # The error inside the block says more than an error of deleting the session, and the block
+        # may have waited long already.
         with suppress(NtmClientError):
             self._client.run(procedures.delete(self._ask_once, self))

@@ -24,7 +24,9 @@ __all__ = ["Checkpoint", "decode", "encode"]
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint(format_.Checkpoint):
-    """A session's state at a step. `state` has each tensor's values in row-major order, [size]."""
+    """
+    A session's state at a step. `state` has the values of each tensor in row-major order, [size].
+    """
 
     def tensor(self, name: str, model: Model) -> Float32:
         """A copy of a state tensor in the shape that the model has for it."""
@@ -33,7 +35,9 @@ class Checkpoint(format_.Checkpoint):
         return self.state[name].reshape(sizes).copy()
 
     def changed(self, **tensors: Float32) -> Checkpoint:
-        """The same with other values for these tensors, each of any shape of as many values."""
+        """
+        A copy with new values for these tensors. A new value may have any shape with the same size.
+        """
         flat = {name: np.asarray(value, np.float32).ravel() for name, value in tensors.items()}
         for name, values in flat.items():
             if name not in self.state or values.size != self.state[name].size:
@@ -47,7 +51,8 @@ def decode(data: bytes) -> Checkpoint:
     Read a checkpoint's bytes.
 
     Raises:
-        CheckpointDamaged: they are cut short, changed, of a later layout, or no checkpoint at all.
+        CheckpointDamaged: they are cut short or changed, have a later layout, or are not a
+            checkpoint.
     """
     try:
         found = format_.decode(data)

@@ -1,4 +1,4 @@
-"""How many steps go into one message, and how the answers of several become one result."""
+"""Splits steps into messages, and joins the results of several messages."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ntm_client.errors import InvalidRequest
 from ntm_client.values import Model, StepResult, TraceTensor
 
 MESSAGE_OVERHEAD_BYTES = 4096
-"""More than everything in a chunk or reply that is not values: ids, names, lengths."""
+"""An upper bound for everything in a chunk or a reply besides values: ids, names, lengths."""
 
 VALUE_BYTES = 4
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one message may hold."""
+    """The limits of one message."""
 
     chunk_steps: int = 256
     max_message_bytes: int = 4 * 2**20
@@ -35,7 +35,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Selection:
-    """The traces that a call asks for, of a session with that many locations."""
+    """The traces that a call asks for, in a session with `locations` memory locations."""
 
     traces: tuple[TraceTensor, ...]
     locations: int
@@ -44,10 +44,10 @@ class Selection:
     @classmethod
     def of(cls, model: Model, names: Sequence[str], locations: int, top_k: int) -> Selection:
         """
-        The model's traces of those names.
+        Select the model's traces with these names.
 
         Raises:
-            InvalidRequest: a name is none of a trace of the model, or top_k is negative.
+            InvalidRequest: the model has no trace of some name, or top_k is negative.
         """
         if top_k < 0:
             raise InvalidRequest(f"top_k must not be negative, not {top_k}")
@@ -59,7 +59,7 @@ class Selection:
         return cls(tuple(found[name] for name in names), locations, top_k)
 
     def step_bytes(self) -> int:
-        """Bytes of the traces of one step."""
+        """The bytes of the traces of one step."""
         return sum(
             trace.heads
             * trace.width_at(self.locations, self.top_k)
@@ -69,7 +69,7 @@ class Selection:
         )
 
     def empty(self, model: Model, first_step: int) -> StepResult:
-        """The result of no step."""
+        """A result without steps, whose arrays have the right widths."""
         shapes = {
             trace.name: (0, trace.heads, trace.width_at(self.locations, self.top_k))
             for trace in self.traces
@@ -88,7 +88,7 @@ class Selection:
 
 def steps_per_chunk(model: Model, selection: Selection, limits: Limits) -> int:
     """
-    The most steps whose inputs and whose answer both fit into one message.
+    The largest number of steps whose inputs and reply each fit into one message.
 
     Raises:
         InvalidRequest: not even one step does.
@@ -105,7 +105,7 @@ def steps_per_chunk(model: Model, selection: Selection, limits: Limits) -> int:
 
 
 def join(results: Sequence[StepResult]) -> StepResult:
-    """One result of consecutive ones."""
+    """Join the results of consecutive chunks into one."""
     first = results[0]
     if len(results) == 1:
         return first
@@ -124,7 +124,7 @@ def join(results: Sequence[StepResult]) -> StepResult:
 
 
 def only_step(result: StepResult) -> StepResult:
-    """The result of one step without the axis of steps."""
+    """The result of a single step, without the axis of steps."""
     return StepResult(
         first_step=result.first_step,
         outputs=result.outputs[0],

@@ -1,4 +1,4 @@
-"""What blocking and asynchronous connections to a server have in common."""
+"""The parts that blocking and asynchronous connections to a server share."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ DEFAULT_TIMEOUT_SECONDS = 60.0
 
 SESSION_HEADER = "x-session-id"
 """
-Metadata with the session of each call that names one, in which proxies and servers need not look
-for it: a load balancer can send all calls of a session to one replica by it.
+Metadata key of a call's session id. With it, a load balancer can send all calls of a session to one
+replica without reading messages.
 """
 
 Token: TypeAlias = str | Callable[[], str]
-"""The caller's token. A function is called for each call, so that tokens can be renewed."""
+"""The caller's token, or a function that is called for each call, so that tokens can be renewed."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
@@ -37,7 +37,7 @@ class Authorization:
         self, token: Token | None, target: str, credentials: grpc.ChannelCredentials | None
     ) -> None:
         """
-        Send that token to that server, or none.
+        Prepare to send a token to the server at `target`; None sends no token.
 
         Raises:
             TokenNotSent: the connection would carry it unencrypted to another machine.
@@ -48,13 +48,15 @@ class Authorization:
                 "(`credentials=tls()`, or --tls)"
             )
         self._token = token
-        # A proxy could be on another machine, even where the server is not.
+        # A proxy could be on another machine even if the server is on this one.
         needs_no_proxy = token is not None and credentials is None
         self.options = [("grpc.enable_http_proxy", 0)] if needs_no_proxy else []
-        """Options that the channel needs for the token's sake."""
+        """Channel options that keep the token on this machine."""
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """The metadata of a call. Raises TokenNotSent if what should be a token is none."""
+        """
+        The metadata of a call. Raises TokenNotSent if the token is empty or has invalid characters.
+        """
         if self._token is None:
             return ()
         token = self._token() if callable(self._token) else self._token
@@ -75,9 +77,9 @@ def tls(
     Credentials for an encrypted connection.
 
     Args:
-        ca: File of the authorities whose servers are trusted, as PEM; gRPC's own without.
-        certificate: File of the certificate to show a server that asks for one, as PEM.
-        key: File of its private key, as PEM.
+        ca: PEM file of the CAs to trust; None for gRPC's own.
+        certificate: PEM file of the client certificate, for a server that asks for one.
+        key: PEM file of the client certificate's private key.
 
     Raises:
         OSError: a file cannot be read.
@@ -89,14 +91,15 @@ def tls(
 
 
 def channel_options(max_message_bytes: int, resume: Resume | None) -> list[tuple[str, int]]:
-    """The options of a channel whose messages have at most that many bytes, and that resumes so."""
+    """The options of a channel, given the largest message and how the client resumes."""
     options = [
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),
     ]
     if resume is None:
         return options
-    # gRPC would come to connect every two minutes only; attempts in between would fail at once.
+    # By default gRPC waits up to two minutes between connections, and attempts in between fail at
+    # once.
     return [
         *options,
         ("grpc.initial_reconnect_backoff_ms", int(resume.first_backoff_seconds * 1000)),
@@ -105,32 +108,32 @@ def channel_options(max_message_bytes: int, resume: Resume | None) -> list[tuple
 
 
 def session_of(request: Message) -> str:
-    """The id of the session that a request is for; empty if it is for none."""
+    """The id of the session that a request names; empty if it names none."""
     if isinstance(request, pb.StepRequest):
         return request.chunk.session_id
     return str(getattr(request, "session_id", ""))
 
 
 def route(session_id: str) -> tuple[tuple[str, str], ...]:
-    """The metadata for a load balancer; none if the id is empty, or nothing that metadata take."""
+    """The metadata for a load balancer; empty if the id is empty or is not valid in metadata."""
     if not session_id or not session_id.isascii() or not session_id.isprintable():
         return ()
     return ((SESSION_HEADER, session_id),)
 
 
 def stub_of(channel: grpc.Channel | grpc.aio.Channel) -> NtmServiceStub:
-    """The generated stub on that channel."""
+    """The generated stub on a channel."""
     return NtmServiceStub(channel)
 
 
 def method_for(stub: NtmServiceStub, request: Message) -> Callable[..., Any]:
-    """The method that takes that request: of `StepRequest`, it is `Step`."""
+    """The stub's method for a request: `Step` for a `StepRequest`."""
     method: Callable[..., Any] = getattr(stub, type(request).__name__.removesuffix("Request"))
     return method
 
 
 def _is_local(target: str) -> bool:
-    """Whether a target is surely on this machine."""
+    """Whether a target is certainly on this machine."""
     if target.startswith(("unix:", "unix-abstract:")):
         return True
     for scheme in ("dns:///", "dns:", "ipv4:", "ipv6:"):

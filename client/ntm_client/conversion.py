@@ -1,4 +1,4 @@
-"""Between the messages of the API and numpy arrays and plain values; nothing here does I/O."""
+"""Converts between messages of the API and numpy arrays and plain values. Does no I/O."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def encode_floats(values: Float32) -> bytes:
 
 
 def decode_floats(data: bytes, *shape: int) -> Float32:
-    """Little-endian float32 values in that shape."""
+    """Read little-endian float32 values into an array of this shape."""
     return np.frombuffer(data, "<f4").astype(np.float32).reshape(shape)
 
 
 def decode_indices(data: bytes, *shape: int) -> UInt32:
-    """Little-endian uint32 values in that shape."""
+    """Read little-endian uint32 values into an array of this shape."""
     return np.frombuffer(data, "<u4").astype(np.uint32).reshape(shape)
 
 
@@ -50,7 +50,7 @@ def as_steps(inputs: npt.ArrayLike, model: Model) -> Float32:
     The inputs as steps of the model, [steps, input_width]; one vector is one step.
 
     Raises:
-        InvalidRequest: they are not numbers of that width.
+        InvalidRequest: the inputs are not numbers, or have another width.
     """
     expected = f"a step of {model.name} takes {model.input_width} values"
     try:
@@ -106,14 +106,14 @@ def session_from(message: pb.Session) -> SessionInfo:
 
 
 def durability_from(message: pb.Durability) -> Durability:
-    """The policy in a message; `none` from a server that is too old to send one."""
+    """The policy in a message; `none` if the server is too old to send one."""
     names = {number: name for name, number in POLICIES.items()}
     policy = names.get(message.policy, "none")
     return Durability(policy, message.every_steps if policy == "asynchronous" else 0)
 
 
 def durability_message(durability: Durability) -> pb.Durability:
-    """The message that asks for that policy."""
+    """The message that asks for a policy."""
     policy = POLICIES[durability.policy]
     return pb.Durability(policy=policy, every_steps=durability.every_steps)
 

@@ -42,7 +42,7 @@ class NtmClientError(Exception):
 
     code: StatusCode = StatusCode.UNKNOWN
     reason: str = ""
-    """As the API has it, such as SESSION_EXPIRED; empty where gRPC itself failed."""
+    """The reason in the API, such as SESSION_EXPIRED; empty if gRPC itself failed."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class NtmClientError(Exception):
         retry_delay_seconds: float | None = None,
         request_id: str = "",
     ) -> None:
-        """Metadata are the values that a program needs to act, such as the expected index."""
+        """`metadata` has the values that a program needs to act, such as the expected index."""
         super().__init__(message)
         self.message = message
         self.code = self.code if code is None else code
@@ -62,11 +62,11 @@ class NtmClientError(Exception):
         self.metadata = dict(metadata or {})
         self.retry_delay_seconds = retry_delay_seconds
         self.request_id = request_id
-        """What the server's log calls the call that failed; empty for an operation of a stream."""
+        """The id of the failed call in the server's log; empty for an operation of a stream."""
 
 
 class InvalidRequest(NtmClientError):
-    """What was asked cannot be done as written; nothing was changed."""
+    """The request cannot be done as it is written; nothing was changed."""
 
     code = StatusCode.INVALID_ARGUMENT
     reason = "INVALID_REQUEST"
@@ -77,15 +77,18 @@ class ModelUnknown(InvalidRequest):
 
 
 class ModelVersionUnknown(InvalidRequest):
-    """The server has not that version of the model; another replica may have it."""
+    """The server does not have this version of the model; another replica may have it."""
 
 
 class SessionExists(InvalidRequest):
-    """The id of a new session is taken by one that is not as asked for, or another caller's."""
+    """
+    The id of a new session is taken, by another caller or by a session that differs from the
+    request.
+    """
 
 
 class StepIndexMismatch(InvalidRequest):
-    """The session is not at the step where this client thought it was; nothing was computed."""
+    """The session is at another step than this client expected; no step was made."""
 
     @property
     def expected(self) -> int:
@@ -98,7 +101,7 @@ class NoMemory(InvalidRequest):
 
 
 class CheckpointDamaged(InvalidRequest):
-    """The bytes of a checkpoint were cut short, changed, or never were one."""
+    """The bytes of a checkpoint were cut short or changed, or are not a checkpoint."""
 
     reason = "CHECKPOINT_DAMAGED"
 
@@ -108,11 +111,11 @@ class SessionGone(NtmClientError):
 
 
 class SessionUnknown(SessionGone):
-    """The server remembers no session of that id."""
+    """The server remembers no session with this id."""
 
 
 class SessionExpired(SessionGone):
-    """The session made no step for its idle timeout."""
+    """The session expired: it made no step for its idle timeout."""
 
 
 class SessionDeleted(SessionGone):
@@ -120,18 +123,20 @@ class SessionDeleted(SessionGone):
 
 
 class SessionFailed(SessionGone):
-    """The run failed or its result was not finite; the server closed the session."""
+    """
+    A run of the network failed or gave values that are not finite; the server closed the session.
+    """
 
 
 class SessionMoved(NtmClientError):
-    """Another replica has taken the session over, which goes on there."""
+    """Another replica has taken the session over; it goes on there."""
 
 
 class NotResumable(NtmClientError):
     """
-    The session is at another step than this client, which can not bring it to its own.
+    The session is at another step than this client, and the client cannot make the steps between.
 
-    `describe` sets the session's `next_step` to the server's, to go on from there.
+    To continue from the server's step, call `describe`, which sets `next_step` to it.
     """
 
     code = StatusCode.DATA_LOSS
@@ -152,8 +157,8 @@ class Diverged(NtmClientError):
     """
     Steps made again after a loss gave other outputs than the first time.
 
-    The replica computes differently, or another client stepped the session. It can be set back
-    (`reset`, `restore`) and used again.
+    Either the replica computes differently, or another client stepped the session. After `reset` or
+    `restore` the session can be used again.
     """
 
     code = StatusCode.DATA_LOSS
@@ -166,15 +171,15 @@ class Diverged(NtmClientError):
 
 
 class Unauthenticated(NtmClientError):
-    """The server requires a valid token or certificate, and got none."""
+    """The server requires a valid token or certificate, and the call had none."""
 
 
 class PermissionDenied(NtmClientError):
-    """The token lacks the scope that the call needs; `metadata` have it as `scope`."""
+    """The token lacks the scope that the call needs, which `metadata` has under `scope`."""
 
 
 class TokenNotSent(NtmClientError):
-    """The token stayed here: the connection is not encrypted, or it is no token."""
+    """The token was not sent: the connection is not encrypted, or the token is not valid."""
 
     code = StatusCode.UNAUTHENTICATED
 
@@ -184,7 +189,7 @@ class CapacityExceeded(NtmClientError):
 
 
 class TimedOut(NtmClientError):
-    """No answer came within the timeout; steps may have been made: `describe` shows how many."""
+    """No answer came within the timeout. Steps may have been made; `describe` shows how many."""
 
     code = StatusCode.DEADLINE_EXCEEDED
 
@@ -200,7 +205,7 @@ class Unreachable(Unavailable):
 
 
 class NotStored(Unavailable):
-    """The store did not answer: the steps were made and may not be durable; send them again."""
+    """The store did not answer. The steps were made but may not be durable; send them again."""
 
 
 class Draining(Unavailable):
@@ -208,11 +213,11 @@ class Draining(Unavailable):
 
 
 class StreamBroken(Unavailable):
-    """The stream ended before the operation was answered; steps may have been made."""
+    """The stream ended before the operation was answered. Steps may have been made."""
 
 
 class StreamClosed(StreamBroken):
-    """The stream's block was left, or not entered yet."""
+    """The stream's `async with` block was left, or was not entered yet."""
 
 
 BY_REASON: Mapping[str, type[NtmClientError]] = {
@@ -234,10 +239,10 @@ BY_REASON: Mapping[str, type[NtmClientError]] = {
     "UNAUTHENTICATED": Unauthenticated,
     "PERMISSION_DENIED": PermissionDenied,
 }
-"""The class of each reason that a server gives; any other reason is an `NtmClientError`."""
+"""The class for each reason that a server gives; any other reason gives an `NtmClientError`."""
 
 BY_CODE: Mapping[StatusCode, type[NtmClientError]] = {
     StatusCode.DEADLINE_EXCEEDED: TimedOut,
     StatusCode.UNAVAILABLE: Unavailable,
 }
-"""The class of a failure that gRPC itself reports, without a reason."""
+"""The class for a code that gRPC itself reports, without a reason."""

@@ -1,4 +1,4 @@
-"""Turn what a failed call or a failed operation of a stream carries into the client's errors."""
+"""Converts failed calls and failed operations of a stream into the client's errors."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ NO_CONNECTION = (
     "resolution failed",
 )
 """
-What gRPC says where it could not connect. Where it says something else one day, such failures count
-as those of a connection that was lost, and what may not be repeated is not.
+gRPC's messages when it could not connect. If gRPC changes them, such a failure counts as a lost
+connection, after which a request that must not be repeated is not repeated.
 """
 
 CANCELLED_HERE = ("Channel closed!", "Locally cancelled by application!")
-"""What gRPC says of calls that this client cancelled, and of those under way when it is closed."""
+"""
+gRPC's messages for calls that this client cancelled, or that were under way when it was closed.
+"""
 
 
 def from_call(error: grpc.RpcError, target: str) -> NtmClientError:
-    """The error of a call to the server at `target` that failed."""
+    """The client's error for a failed call to the server at `target`."""
     info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
     request = error_details_pb2.RequestInfo()
     for detail in _status(error).details:
@@ -48,7 +50,7 @@ def from_call(error: grpc.RpcError, target: str) -> NtmClientError:
 
 
 def from_outcome(error: pb.Error) -> NtmClientError:
-    """The error of an operation of a stream that failed while the stream went on."""
+    """The client's error for a failed operation of a stream that itself goes on."""
     return BY_REASON.get(error.reason, NtmClientError)(
         error.message,
         code=CODES.get(error.code, grpc.StatusCode.UNKNOWN),
@@ -59,7 +61,7 @@ def from_outcome(error: pb.Error) -> NtmClientError:
 
 
 def _status(error: grpc.RpcError) -> status_pb2.Status:
-    # Blocking and asynchronous calls type them differently; both give pairs.
+    # Blocking and asynchronous calls have different types for metadata; both yield pairs.
     trailing = cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ())
     for key, value in trailing:
         if key == DETAILS_KEY and isinstance(value, bytes):

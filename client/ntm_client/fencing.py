@@ -1,9 +1,9 @@
 """
-Fencing: a client does not believe answers from before its session was taken over.
+Fencing: a client rejects answers from a replica that no longer owns the session.
 
 Each replica that takes a session over owns it in a later epoch. A client sends the latest epoch
-that it was told with its requests, so that a replica that was passed over finds that out. An answer
-of an earlier epoch is not believed all the same.
+that it has received with each request, so that an earlier owner learns that it no longer owns the
+session. Should such an owner answer nevertheless, the client rejects its answer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from ntm_client.procedures import Attempt, BaseSession, Procedure
 
 def fenced(session: BaseSession, wanted: Message | Attempt) -> Procedure[Any]:
     """
-    The response to one attempt at a request, which carries the session's epoch if it is for it.
+    Make one attempt at a request, with the session's epoch if it names the session, and return the
+    response.
 
     Raises:
         SessionMoved: the answer is of an earlier epoch than the session's.
@@ -38,23 +39,23 @@ def fenced(session: BaseSession, wanted: Message | Attempt) -> Procedure[Any]:
 
 
 def _learn(session: BaseSession, response: Message) -> None:
-    """Take the session's epoch from an answer. Raises SessionMoved if it is an earlier one."""
-    told = _epoch(response)
-    if not told:
+    """Take the session's epoch from an answer. Raises SessionMoved if the epoch is earlier."""
+    epoch = _epoch(response)
+    if not epoch:
         return
-    # The store has confirmed what GetSession answers, whatever was told before.
-    if told < session.epoch and not isinstance(response, pb.GetSessionResponse):
+    # The store has confirmed the answer of GetSession, whatever epochs were received before.
+    if epoch < session.epoch and not isinstance(response, pb.GetSessionResponse):
         raise SessionMoved(
-            f"session {session.id} was answered by a replica that owned it in epoch {told}, and "
+            f"session {session.id} was answered by a replica that owned it in epoch {epoch}, and "
             f"another one has taken it over since, in epoch {session.epoch}",
             code=StatusCode.NOT_FOUND,
             reason="SESSION_MOVED",
         )
-    session.epoch = told
+    session.epoch = epoch
 
 
 def _epoch(response: Any) -> int:
-    """The epoch of the session asked about; 0 where the answer has none."""
+    """The epoch in an answer; 0 if it has none."""
     match response:
         case pb.StepResponse():
             return response.reply.epoch

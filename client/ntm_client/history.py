@@ -1,4 +1,4 @@
-"""The inputs of a session's last steps, kept to make those again that the server loses."""
+"""Keeps the inputs of a session's last steps, so that lost steps can be made again."""
 
 from __future__ import annotations
 
@@ -11,31 +11,32 @@ CHECK_BYTES = 4
 
 
 class History:
-    """Consecutive steps up to a session's next one: their inputs and a check of their outputs."""
+    """The inputs of a session's last steps, and checksums of their outputs."""
 
     def __init__(self, start: int, input_width: int, max_bytes: int) -> None:
-        """Keep the steps from `start` on, the latest inputs of `max_bytes` at most."""
+        """Keep the steps from `start` on, with at most `max_bytes` of inputs, the latest ones."""
         self.start = start
-        """Index of the first step kept."""
+        """The index of the first step that is kept."""
         self.dropped = False
         """Whether steps were dropped for lack of room since the last restart."""
         self._step_bytes = input_width * VALUE_BYTES
         self._max_bytes = max_bytes
-        # Flat, for CPython cuts the front of a bytearray off without moving the rest.
+        # The arrays are flat, because CPython cuts off the front of a bytearray without moving the
+        # rest.
         self._inputs = bytearray()
         self._checks = bytearray()
 
     @property
     def end(self) -> int:
-        """Index of the step after the last one."""
+        """The index of the step after the last one."""
         return self.start + len(self._inputs) // self._step_bytes
 
     def covers(self, step: int) -> bool:
-        """Whether all steps from that one on are kept."""
+        """Whether all steps from this one on are kept."""
         return self.start <= step <= self.end
 
     def add(self, inputs: bytes, checks: bytes) -> bool:
-        """Append steps; whether older ones have had to go for them."""
+        """Append steps, and return whether older ones were dropped to make room."""
         self._inputs += inputs
         self._checks += checks
         excess = len(self._inputs) - self._max_bytes
@@ -46,7 +47,7 @@ class History:
         return True
 
     def forget(self, step: int) -> None:
-        """Let go of the steps before that one."""
+        """Drop the steps before this one."""
         steps = min(step, self.end) - self.start
         if steps > 0:
             del self._inputs[: steps * self._step_bytes]
@@ -54,19 +55,22 @@ class History:
             self.start += steps
 
     def restart(self, step: int) -> None:
-        """Let go of all; that step comes next."""
+        """Drop all steps; `step` comes next."""
         self._inputs.clear()
         self._checks.clear()
         self.start = step
         self.dropped = False
 
     def inputs(self, step: int, max_steps: int) -> bytes:
-        """The inputs of the steps from `step` on, of `max_steps` at most."""
+        """The inputs of at most `max_steps` steps from `step` on."""
         first = (step - self.start) * self._step_bytes
         return bytes(self._inputs[first : first + max_steps * self._step_bytes])
 
     def difference(self, step: int, checks: bytes) -> int | None:
-        """The first step, from that one on, whose outputs were others; None if there is none."""
+        """
+        The first step from `step` on whose outputs differ from the kept checksums; None if none
+        does.
+        """
         first = (step - self.start) * CHECK_BYTES
         kept = bytes(self._checks[first : first + len(checks)])
         if kept == checks:
@@ -79,7 +83,7 @@ class History:
 
 
 def checks_of(outputs: bytes, output_width: int) -> bytes:
-    """CRC-32 of the outputs of each step, four bytes a step."""
+    """The CRC-32 of the outputs of each step, four bytes a step."""
     size = output_width * VALUE_BYTES
     steps = (outputs[first : first + size] for first in range(0, len(outputs), size))
     return array("I", map(zlib.crc32, steps)).tobytes()

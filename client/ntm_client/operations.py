@@ -17,15 +17,15 @@ from ntm_client.errors import NtmClientError, StreamBroken, StreamClosed, TimedO
 from ntm_client.failures import from_call, from_outcome
 
 CLOSE_SECONDS = 5.0
-"""How long the server may take to end a stream on which nothing is pending."""
+"""The time in which the server must end a stream on which no operation is pending."""
 
 
 class Operations:
     """
     The operations of one call, until it breaks or is closed.
 
-    Those that tasks begin in one turn of the event loop, or while a message is being written, go
-    out in one message; nothing waits for company.
+    Operations that begin in one turn of the event loop, or while a message is being written, are
+    sent in one message. No operation waits for others.
     """
 
     def __init__(
@@ -36,13 +36,16 @@ class Operations:
         limits: Limits,
     ) -> None:
         self.broken: NtmClientError | None = None
-        """Why the call is over; None while it goes on."""
+        """The error that ended the call; None while it goes on."""
         self._target = target
         self._limits = limits
         self._tags = itertools.count(1)
         self._pending: dict[int, asyncio.Future[Message]] = {}
         self._late: set[int] = set()
-        """Tags of operations that open a session and may have been sent again since."""
+        """
+        Tags of operations to open a session that timed out. They may have been sent again, so a
+        late outcome does not close the session.
+        """
         self._outbox: deque[pb.Operation] = deque()
         self._waiting = asyncio.Event()
         self._call = stub.StreamSteps(metadata=metadata)
@@ -50,7 +53,9 @@ class Operations:
         self._receiver = asyncio.create_task(self._receive())
 
     async def perform(self, operation: pb.Operation, timeout_seconds: float) -> Message:
-        """The response that the unary call of the same kind would give."""
+        """
+        Send an operation, and return the response that the unary call of the same kind would give.
+        """
         if self.broken is not None:
             raise _broken_by(self.broken)
         operation.tag = next(self._tags)
@@ -68,7 +73,7 @@ class Operations:
             ) from None
 
     async def close(self) -> None:
-        """End the call; operations still pending fail."""
+        """End the call. Operations that are still pending fail."""
         if not self._pending:
             with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
                 await self._call.done_writing()
@@ -94,7 +99,7 @@ class Operations:
             self._call.cancel()
 
     def _take(self) -> list[pb.Operation]:
-        """The operations for one message: all that wait, as far as they fit."""
+        """Take the operations for one message: all that wait and fit into it."""
         operations: list[pb.Operation] = []
         room = self._limits.max_message_bytes - MESSAGE_OVERHEAD_BYTES
         while self._outbox:
@@ -130,7 +135,8 @@ class Operations:
             if outcome.tag in self._late:
                 self._late.discard(outcome.tag)
             elif outcome.WhichOneof("kind") == "opened":
-                # The task that asked for it was cancelled, and its id is known nowhere else.
+                # The task that asked for the session was cancelled, and no other code has the
+                # session's id.
                 self._queue(pb.Operation(tag=next(self._tags), close=outcome.opened.id))
         elif outcome.HasField("error"):
             future.set_exception(from_outcome(outcome.error))
@@ -146,7 +152,7 @@ class Operations:
 
 
 def _response_of(outcome: pb.Outcome) -> Message:
-    """What the unary call would have answered."""
+    """The response that the unary call would have given."""
     match outcome.WhichOneof("kind"):
         case "opened":
             return pb.CreateSessionResponse(session=outcome.opened)

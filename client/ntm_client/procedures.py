@@ -1,8 +1,8 @@
 """
-What the calls of a client do, written once for blocking and asynchronous clients alike.
+The logic of the client's calls, shared by the blocking and the asynchronous client.
 
-A procedure is a generator that yields the requests to make, is sent their responses or has their
-errors thrown in, and returns the result. It does no I/O: the client that runs it makes the calls.
+A procedure is a generator. It yields the requests to make, receives their responses or errors, and
+returns the result. It does no I/O: the client that runs it makes the calls.
 
 A procedure hands each request to its `Ask`, which yields it as often as needed and returns the
 response: `once` makes one attempt, `Retries.ask` several, and `Recovery.ask` also brings back a
@@ -41,18 +41,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Attempt:
-    """A request to be made after a pause, and to be given up earlier than others may be."""
+    """A request to make after a pause, with a limit on its time."""
 
     request: Message
     delay_seconds: float
     max_seconds: float
 
 
-# The response to a request has a type that no annotation of a generator can tie to the request's.
+# No annotation of a generator can connect the type of a response with that of its request.
 Procedure = Generator[Message | Attempt, Any, T]
 
 Ask = Callable[[Message], Procedure[Any]]
-"""How a procedure gets the response to a request."""
+"""The way in which a procedure gets the response to a request."""
 
 PAGE_SIZE = 1000
 
@@ -67,15 +67,15 @@ class BaseSession:
         self.next_step = info.next_step
         self.durability = info.durability
         self.durable_step = info.durable_step
-        """Steps before this one are in the server's store, by its last reply."""
+        """Steps before this one were in the server's store at its last reply."""
         self.epoch = info.epoch
-        """The latest epoch that a replica has sent; see `ntm_client.fencing`."""
+        """The latest epoch that a replica sent; see `ntm_client.fencing`."""
         self.resumptions = 0
-        """How often a call on the session went on after it had been interrupted."""
+        """The number of calls on the session that were interrupted and then went on."""
         self.replayed_steps = 0
-        """Steps made again, whose outputs were thrown away."""
+        """The number of steps that were made again after a loss."""
         self.last_interruption: NtmClientError | None = None
-        """What interrupted the session last."""
+        """The error of the last interruption; None if there was none."""
 
     def __repr__(self) -> str:
         return (
@@ -85,18 +85,18 @@ class BaseSession:
 
 
 def once(request: Message) -> Procedure[Any]:
-    """The response to one attempt."""
+    """Make one attempt at a request, and return the response."""
     return (yield request)
 
 
 def list_models(ask: Ask) -> Procedure[list[Model]]:
-    """All models, in order of name."""
+    """List all models in order of name."""
     response: pb.ListModelsResponse = yield from ask(pb.ListModelsRequest())
     return [model_from(model) for model in response.models]
 
 
 def get_model(ask: Ask, name: str, content_hash: str = "") -> Procedure[Model]:
-    """The model of that name, by that version of it or the one for new sessions."""
+    """Get the model with this name: the version with this hash, or the one for new sessions."""
     request = pb.GetModelRequest(name=name, content_hash=content_hash)
     response: pb.GetModelResponse = yield from ask(request)
     return model_from(response.model)
@@ -113,10 +113,10 @@ def create_session(
     known: dict[str, Model],
 ) -> Procedure[tuple[Model, SessionInfo]]:
     """
-    A new session and its model, which is looked up in `known` or added to it.
+    Open a session; return it and its model, which is taken from `known` or added to it.
 
-    Its id is drawn here, so that load balancers see it from the first call on, and the same request
-    made again opens no second one.
+    The session's id is drawn here. So load balancers see it from the first call on, and a repeated
+    request opens no second session.
     """
     request = pb.CreateSessionRequest(
         model=model,
@@ -136,13 +136,13 @@ def create_session(
 def find_session(
     ask: Ask, session_id: str, known: dict[str, Model]
 ) -> Procedure[tuple[Model, SessionInfo]]:
-    """A session that exists and its model, which is looked up in `known` or added to it."""
+    """Find a session; return it and its model, which is taken from `known` or added to it."""
     response: pb.GetSessionResponse = yield from ask(pb.GetSessionRequest(session_id=session_id))
     return (yield from _with_model(ask, response.session, known))
 
 
 def list_sessions(ask: Ask) -> Procedure[list[SessionInfo]]:
-    """The caller's sessions, of all pages."""
+    """List the caller's sessions, from all pages."""
     sessions: list[SessionInfo] = []
     token = ""
     while True:
@@ -162,7 +162,7 @@ def step(
     top_k: int,
     limits: Limits,
 ) -> Procedure[StepResult]:
-    """Makes the steps chunk by chunk and advances `session.next_step` with each answer."""
+    """Make steps chunk by chunk; `session.next_step` advances with each answer."""
     model = session.model
     steps = as_steps(inputs, model)
     selection = Selection.of(model, traces, session.locations, top_k)
@@ -179,14 +179,14 @@ def step(
 
 
 def reset(ask: Ask, session: BaseSession) -> Procedure[None]:
-    """Sets the session back to its start."""
+    """Set the session back to its initial state."""
     request = pb.ResetSessionRequest(session_id=session.id)
     response: pb.ResetSessionResponse = yield from ask(request)
     _move(session, response.session)
 
 
 def checkpoint(ask: Ask, session: BaseSession) -> Procedure[bytes]:
-    """The session's state at its next step."""
+    """Get the session's state at its next step."""
     request = pb.CheckpointSessionRequest(session_id=session.id)
     response: pb.CheckpointSessionResponse = yield from ask(request)
     _move(session, response.session)
@@ -194,33 +194,33 @@ def checkpoint(ask: Ask, session: BaseSession) -> Procedure[bytes]:
 
 
 def restore(ask: Ask, session: BaseSession, checkpoint: bytes) -> Procedure[None]:
-    """Sets the session to a checkpoint."""
+    """Set the session to a checkpoint."""
     request = pb.RestoreSessionRequest(session_id=session.id, checkpoint=checkpoint)
     response: pb.RestoreSessionResponse = yield from ask(request)
     _move(session, response.session)
 
 
 def fork(ask: Ask, session: BaseSession) -> Procedure[SessionInfo]:
-    """A new session with the state of this one."""
+    """Open a new session with the state of this one."""
     response: pb.ForkSessionResponse = yield from ask(pb.ForkSessionRequest(session_id=session.id))
     return session_from(response.session)
 
 
 def describe(ask: Ask, session: BaseSession) -> Procedure[SessionInfo]:
-    """The session as the server has it; `next_step` is set to the server's."""
+    """Get the session's description; `next_step` is set to the server's."""
     response: pb.GetSessionResponse = yield from ask(pb.GetSessionRequest(session_id=session.id))
     _move(session, response.session)
     return session_from(response.session)
 
 
 def read_memory(ask: Ask, session: BaseSession) -> Procedure[Memory]:
-    """The session's memory and weightings."""
+    """Get the session's memory and weightings."""
     response: pb.ReadMemoryResponse = yield from ask(pb.ReadMemoryRequest(session_id=session.id))
     return memory_from(response)
 
 
 def delete(ask: Ask, session: BaseSession) -> Procedure[None]:
-    """Closes the session."""
+    """Close the session."""
     yield from ask(pb.DeleteSessionRequest(session_id=session.id))
 
 
@@ -232,7 +232,8 @@ def _move(session: BaseSession, message: pb.Session) -> None:
 def _with_model(
     ask: Ask, message: pb.Session, known: dict[str, Model]
 ) -> Procedure[tuple[Model, SessionInfo]]:
-    # By hash and not by name: sessions stay on their version when the model gets another one.
+    # The key is the hash, not the name: a session stays on its version when the model gets a new
+    # one.
     model = known.get(message.content_hash)
     if model is None:
         model = yield from get_model(ask, message.model, message.content_hash)

@@ -27,10 +27,10 @@ log = logging.getLogger(__name__)
 
 class Recovery:
     """
-    Keeps what a session needs to go on, and gets its requests answered although servers are lost.
+    Gets a session's requests answered even if servers are lost, by making lost steps again.
 
-    A session belongs to one client at a time: if another one sets it back, this one makes the steps
-    that it has kept again. Calls that change the session must not overlap.
+    A session belongs to one client at a time. If another client sets the session back, this client
+    treats its steps as lost and makes them again. Calls that change the session must not overlap.
     """
 
     def __init__(self, session: BaseSession, retries: Retries, limits: Limits) -> None:
@@ -45,12 +45,13 @@ class Recovery:
 
     def ask(self, request: Message) -> Procedure[Any]:
         """
-        The response to a request of the session, as if nothing had been lost.
+        Return the response to a request about the session, as if nothing had been lost.
 
-        Raises, beside what the server refuses:
-            NotResumable: steps were lost whose inputs are not kept, or an answer that is not.
+        Raises the errors of the server, and:
+            NotResumable: the session lost steps whose inputs are not kept, or an answer was lost
+                that cannot be asked for again.
             Diverged: steps made again gave other outputs than the first time.
-            NtmClientError: the last failure, where all attempts failed.
+            NtmClientError: all attempts failed; this is the last failure.
         """
         if self._history.end != self._session.next_step:
             self._restart(self._session.next_step)
@@ -69,7 +70,7 @@ class Recovery:
         return response
 
     def _step(self, request: pb.StepRequest, outage: Outage) -> Procedure[Any]:
-        """The answer to the session's next chunk, once the session is at its first step."""
+        """Answer a chunk, after bringing the session to the chunk's first step."""
         if self._diverged is not None:
             raise self._diverged
         while True:
@@ -85,7 +86,7 @@ class Recovery:
                 return response
 
     def _replay(self, step: int, outage: Outage) -> Procedure[None]:
-        """Make the steps again from that one on, as far as they were answered before."""
+        """Make the kept steps from `step` on again."""
         end = self._session.next_step
         while step < end:
             inputs = self._history.inputs(step, self._steps_at_once)
@@ -103,7 +104,9 @@ class Recovery:
                 self._history.forget(response.reply.durable_step)
 
     def _in_place(self, request: Message, outage: Outage) -> Procedure[Any]:
-        """The answer to what asks for the session at its next step, wherever the server has it."""
+        """
+        Answer a request that reads the session at its next step, after bringing it to that step.
+        """
         while True:
             response = yield from self._retried(request, outage)
             step = _next_step(response)
@@ -122,9 +125,9 @@ class Recovery:
             yield from self._replay(step, outage)
 
     def _set_back(self, request: Message, outage: Outage) -> Procedure[Any]:
-        """The answer to what gives the session another state; doing it twice does no harm."""
+        """Answer a request that gives the session another state, which may be done twice."""
         kept = self._history
-        # Without an answer it is unknown which state the kept steps would be made in.
+        # Without an answer, the state before the kept steps is unknown.
         self._history = History(
             kept.end, self._session.model.input_width, self._retries.resume.max_kept_bytes
         )
@@ -139,7 +142,7 @@ class Recovery:
         return response
 
     def _delete(self, request: Message, outage: Outage) -> Procedure[Any]:
-        """The answer to the deletion, which may have been made when its answer was lost."""
+        """Answer the deletion. If its answer was lost, the session may be deleted already."""
         try:
             return (yield from self._retried(request, outage))
         except (SessionDeleted, SessionUnknown):
@@ -165,7 +168,9 @@ class Recovery:
         self._interrupted(error, outage)
 
     def _keep(self, chunk: pb.Chunk, reply: pb.Reply) -> None:
-        """Keep the inputs of steps that were made, unless they are durable or never will be."""
+        """
+        Keep the inputs of steps that were made, unless they are durable or never become durable.
+        """
         history = self._history
         if self._session.durability.policy == "none" or reply.durable_step >= reply.next_step:
             history.restart(reply.next_step)
@@ -216,7 +221,7 @@ class Recovery:
                 "higher, or every_steps of the session's durability lower"
             )
         else:
-            why = f"the server had told that steps before {session.durable_step} are durable"
+            why = f"the server reported that steps before {session.durable_step} are durable"
         return self._not_resumable(
             f"session {session.id} has lost the steps from {step} on, this client is at step "
             f"{session.next_step}, and inputs are kept from step {history.start} on only: {why}",
@@ -262,7 +267,7 @@ class Recovery:
 
 
 def _next_step(response: Any) -> int:
-    """Where the session was when it gave that answer."""
+    """The session's next step according to a response."""
     if isinstance(response, pb.ReadMemoryResponse):
         return response.next_step
     step: int = response.session.next_step

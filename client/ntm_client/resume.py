@@ -1,4 +1,6 @@
-"""How long and how often a client tries again, and how much it keeps to make lost steps again."""
+"""
+Settings: how long a client tries again, and how many inputs it keeps to make lost steps again.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +10,23 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Resume:
     """
-    What a client does when a server, or the way to it, is lost under its sessions.
+    What a client does when its sessions lose their server or the connection to it.
 
-    A session that is interrupted sends the same chunk again, which the server makes once only. If
-    the session has lost steps, its client makes them again from the inputs that it kept since the
-    last durable step, throws their outputs away, and goes on.
+    The client sends the interrupted chunk again; the server makes its steps only once. If the
+    session has lost steps, the client makes them again, from the inputs that it kept since the last
+    durable step. It drops their outputs and goes on.
     """
 
     seconds: float = 60.0
-    """How long a call keeps trying after its first failure, steps made again included."""
+    """How long a call is tried again after its first failure, including the time for lost steps."""
     first_backoff_seconds: float = 0.1
-    """The longest pause before the second attempt; it doubles with each further one."""
+    """The longest pause before the second attempt. It doubles with each further attempt."""
     largest_backoff_seconds: float = 5.0
     """The longest pause before any attempt, unless the server asks for more."""
     max_kept_bytes: int = 64 * 2**20
-    """Inputs that a session keeps for making steps again; the oldest go when there are more."""
+    """Inputs that a session keeps for making steps again; beyond this, the oldest are dropped."""
     check: bool = True
-    """Whether steps made again must give the same bits as they did the first time."""
+    """Whether steps that are made again must give exactly the same outputs as the first time."""
 
     def __post_init__(self) -> None:
         if not 0 < self.first_backoff_seconds <= self.largest_backoff_seconds:
@@ -42,10 +44,10 @@ class Resume:
         """
         The pause after `failures` failures in a row, at least 1.
 
-        Full jitter: `share`, drawn evenly from 0 to 1, of the longest pause; clients that were
-        interrupted together come back apart.
+        The pause is the longest pause times `share`, which is drawn evenly from 0 to 1 (full
+        jitter). So clients that were interrupted together do not return together.
         """
-        # 2.0**1000 still is a float, and all pauses are long at the largest by then.
+        # 2.0**1000 is still a float, and the pause has reached its maximum long before.
         longest = self.first_backoff_seconds * 2.0 ** min(failures - 1, 1000)
         return share * min(longest, self.largest_backoff_seconds)
 

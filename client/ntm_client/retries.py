@@ -1,4 +1,4 @@
-"""Which failures pass, and when a request is tried again."""
+"""Decides which failures are temporary, and when a request is tried again."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from ntm_client.procedures import Ask, Attempt, Procedure, once
 from ntm_client.resume import Resume
 
 ONCE = (pb.ForkSessionRequest,)
-"""Requests that open a session each time that they are made: they say no id for it."""
+"""Requests that open another session each time, because they name no id for it."""
 
 IDENTITY = (StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED)
-"""Codes that end a stream whose token has expired; a new one may come with the next attempt."""
+"""Codes that end a stream whose token has expired. The next attempt may have a new token."""
 
 
 class Retries:
-    """What a client's requests have in common when they fail."""
+    """How a client tries failed requests again."""
 
     def __init__(
         self,
@@ -47,14 +47,16 @@ class Retries:
         self.clock = clock
         self.draw = draw
         self.reached = False
-        """Whether a server has answered yet; before that, no connection means a wrong address."""
+        """
+        Whether a server has answered yet. Before that, a missing connection means a wrong address.
+        """
 
     def outage(self) -> Outage:
-        """For a request that has not failed yet."""
+        """Start the record of a request that has not failed yet."""
         return Outage(self)
 
     def ask(self, request: Message) -> Procedure[Any]:
-        """The response to a request, which is tried again where that helps."""
+        """Return the response to a request, which is tried again if that can help."""
         outage = self.outage()
         while True:
             try:
@@ -67,16 +69,18 @@ class Retries:
 
 
 def ask_with(retries: Retries | None) -> Ask:
-    """How requests are made that are for no session yet: tried again where that helps, or once."""
+    """
+    The way to make requests that name no session yet: with retries, or once if there are none.
+    """
     return retries.ask if retries else once
 
 
 class Outage:
-    """What went wrong with one request so far, and when it is tried next."""
+    """The failures of one request so far, and the time of its next attempt."""
 
     def __init__(self, retries: Retries) -> None:
         self.last: NtmClientError | None = None
-        """What went wrong last."""
+        """The last failure; None if there was none."""
         self.failures = 0
         self._retries = retries
         self._in_a_row = 0
@@ -85,18 +89,20 @@ class Outage:
 
     @property
     def seconds(self) -> float:
-        """Time since the first failure."""
+        """Seconds since the first failure."""
         return self._retries.clock() - self._since
 
     def attempt(self, request: Message) -> Message | Attempt:
-        """The request as it is to be made next."""
+        """The request with the pause and the time limit of its next attempt."""
         if self.last is None:
             return request
         left = self._retries.resume.seconds - self.seconds - self._delay_seconds
         return Attempt(request, self._delay_seconds, max(left, 0.0))
 
     def failed(self, error: NtmClientError, request: Message) -> None:
-        """Plan the next attempt. Raises the error if none would help, or none may be made."""
+        """
+        Plan the next attempt. Raises the error if another attempt cannot help or is not allowed.
+        """
         if not self._passes(error) or (isinstance(request, ONCE) and not _is_refusal(error)):
             raise error
         if isinstance(request, pb.CreateSessionRequest) and isinstance(error, ModelVersionUnknown):
@@ -104,7 +110,7 @@ class Outage:
         self.plan(error)
 
     def plan(self, error: NtmClientError) -> None:
-        """Plan the next attempt. Raises the error if there is no time for it."""
+        """Plan the next attempt. Raises the error if there is no time left for it."""
         resume = self._retries.resume
         if self.last is None:
             self._since = self._retries.clock()
@@ -118,7 +124,7 @@ class Outage:
         self.last = error
 
     def answered(self) -> None:
-        """Something was answered: what comes next waits for nothing."""
+        """Note that a server answered: the next attempt needs no pause."""
         self._in_a_row = 0
         self._delay_seconds = 0.0
 
@@ -126,17 +132,19 @@ class Outage:
         if isinstance(error, StreamClosed) or not (self._retries.reached or error.reason):
             return False
         if isinstance(error, CapacityExceeded):
-            # The sessions of a lost replica come to the others all at once.
+            # The other replicas get all sessions of a lost replica at once, so a limit is
+            # temporary.
             return self.last is not None
         if isinstance(error, StreamBroken) and error.code in IDENTITY:
             return self.last is None
-        # The session was opened on that version, so some replica has it, or will have it again.
+        # The session was opened on this version, so some replica has the version or will have it
+        # again.
         passing = Unavailable | TimedOut | SessionMoved | ModelVersionUnknown
         return isinstance(error, passing)
 
 
 def _is_refusal(error: NtmClientError) -> bool:
-    """Whether the request surely led to nothing."""
+    """Whether the request certainly had no effect."""
     if isinstance(error, StreamBroken):
         return isinstance(error.__cause__, Unreachable)
     return isinstance(error, Unreachable | Draining | SessionMoved | CapacityExceeded)

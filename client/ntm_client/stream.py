@@ -1,4 +1,4 @@
-"""One stream that carries the steps of many sessions, so that a message can hold many of them."""
+"""One stream that carries the steps of many sessions, with many steps in one message."""
 
 from __future__ import annotations
 
@@ -20,22 +20,24 @@ from ntm_client.values import Durability, Model
 
 
 class RoutingCaller(Caller, Protocol):
-    """A client's connection, whose calls can travel with those of a session."""
+    """A client's connection that can route a call like the calls of a session."""
 
     target: str
 
     async def call_by(self, session_id: str, request: Message, timeout_seconds: float) -> Message:
-        """The response to a request that load balancers treat as that session's."""
+        """
+        Make one call, which load balancers treat as a call of this session; return the response.
+        """
 
 
 class Stream:
     """
     Sessions that are stepped together. Made by `AsyncClient.stream`, used in `async with`.
 
-    Any number of tasks use it at once; what they begin together goes out in one message. When the
-    stream breaks, every operation not answered yet fails with `StreamBroken`. A client that resumes
-    then sends it again on a new stream; else each later operation fails as well, and the sessions
-    can be continued on another stream.
+    Any number of tasks may use it at once. Operations that they begin together are sent in one
+    message. When the stream breaks, every operation that is not answered yet fails with
+    `StreamBroken`. A client that resumes sends these operations again on a new stream. Otherwise
+    each later operation fails too, and the sessions can be continued on another stream.
     """
 
     def __init__(
@@ -51,7 +53,9 @@ class Stream:
         self.retries = client.retries
         self.timeout_seconds = client.timeout_seconds
         self.route = secrets.token_hex(16) if route is None else route
-        """What load balancers see as the session of the stream and of its sessions' calls."""
+        """
+        The session id that load balancers see for the stream and for calls about its sessions.
+        """
         self._client = client
         self._stub = stub
         self._authorization = authorization
@@ -73,12 +77,15 @@ class Stream:
         return AsyncSession(self, *await run(self, opening))
 
     async def session(self, session_id: str) -> AsyncSession:
-        """The session of that id, wherever it was opened, to be stepped on this stream."""
+        """The session with this id, wherever it was opened, to be stepped on this stream."""
         finding = procedures.find_session(ask_with(self.retries), session_id, self._models)
         return AsyncSession(self, *await run(self, finding))
 
     async def call(self, request: Message, timeout_seconds: float) -> Message:
-        """Open, step and close on the stream; any other request travels as a call of its own."""
+        """
+        Send requests to open, step and close on the stream; make a unary call for any other
+        request.
+        """
         match request:
             case pb.CreateSessionRequest():
                 operation = pb.Operation(open=request)
@@ -87,12 +94,13 @@ class Stream:
             case pb.DeleteSessionRequest():
                 operation = pb.Operation(close=request.session_id, epoch=request.epoch)
             case _:
-                # By the stream's route: another replica would take the session away from it.
+                # The call has the stream's route, because another replica would take the session
+                # over.
                 return await self._client.call_by(self.route, request, timeout_seconds)
         return await self._ongoing().perform(operation, timeout_seconds)
 
     async def close(self) -> None:
-        """End the stream; operations still pending fail. Closes no session."""
+        """End the stream. Operations that are still pending fail. No session is closed."""
         if self._operations is not None:
             operations, self._operations = self._operations, None
             await operations.close()
@@ -105,7 +113,10 @@ class Stream:
         await self.close()
 
     def _ongoing(self) -> Operations:
-        """The call that operations go out on; a new one if it is over and the client resumes."""
+        """
+        The call that operations are sent on; a new call if the last one is over and the client
+        resumes.
+        """
         if self._operations is None:
             raise StreamClosed("the stream is not entered, or was closed")
         if self._operations.broken is not None and self.retries is not None:

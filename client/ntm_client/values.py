@@ -1,4 +1,4 @@
-"""What a client is told of models and sessions, and what steps give it, as plain values."""
+"""Plain values that describe models and sessions, and the results of steps."""
 
 from __future__ import annotations
 
@@ -25,15 +25,17 @@ class StateTensor:
 
 @dataclass(frozen=True)
 class TraceTensor:
-    """Something that can be traced: a row of values for each of some heads."""
+    """A trace that can be requested: a row of values for each of some heads."""
 
     name: str
     heads: int
     width: int
-    """Values for a head and step; -1 stands for the number of locations."""
+    """The number of values for a head and a step; -1 stands for the number of locations."""
 
     def width_at(self, locations: int, top_k: int = 0) -> int:
-        """Values for a head and step in a session of that many locations; see `Session.step`."""
+        """
+        The number of values for a head and a step, in a session with `locations` memory locations.
+        """
         if self.width >= 0:
             return self.width
         return min(top_k, locations) if top_k else locations
@@ -46,18 +48,18 @@ class ModelVersion:
     content_hash: str
     """SHA-256 of the ONNX file, in hexadecimal."""
     current: bool
-    """Whether it is the one for new sessions."""
+    """Whether new sessions are opened on this version."""
     loaded: bool
-    """Whether its network is loaded; otherwise its first session waits for that."""
+    """Whether its network is loaded. If not, its first session waits for the loading."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A network that is served."""
+    """A model that the server serves."""
 
     name: str
     content_hash: str
-    """SHA-256 of the ONNX file, in hexadecimal: identifies the version that is described."""
+    """SHA-256 of the ONNX file, in hexadecimal; identifies the version that is described here."""
     task: str
     architecture: str
     input_width: int
@@ -67,23 +69,23 @@ class Model:
     read_heads: int
     write_heads: int
     default_locations: int
-    """Memory locations of a session that asks for none; 0 for a network without memory."""
+    """Memory locations of a session that does not choose; 0 for a network without memory."""
     fixed_locations: bool
     """Whether a session must have `default_locations`."""
     provider: str
     """The onnxruntime execution provider that runs it."""
     versions: tuple[ModelVersion, ...] = ()
-    """Those of its versions that the server has, the one for new sessions first."""
+    """The versions that the server has; the version for new sessions is the first."""
 
     def trace(self, name: str) -> TraceTensor | None:
-        """The trace of that name, or None."""
+        """The trace with this name, or None."""
         return next((trace for trace in self.traces if trace.name == name), None)
 
 
 @dataclass(frozen=True)
 class Durability:
     """
-    When the server writes a session to its store, from which it goes on after a loss.
+    When the server writes a session to its store, from which the session goes on after a loss.
 
     `none`: only when it sleeps or the server stops. `asynchronous`: now and then, while replies
     come at once; a session that resumes makes the steps since then again. `synchronous`: before
@@ -92,7 +94,9 @@ class Durability:
 
     policy: Policy
     every_steps: int = 0
-    """With `asynchronous`, steps between two writings, about; 0 for the server's default."""
+    """
+    With `asynchronous`, about how many steps lie between two writes; 0 for the server's default.
+    """
 
     def __post_init__(self) -> None:
         if self.policy not in ("none", "asynchronous", "synchronous"):
@@ -119,7 +123,7 @@ class SessionInfo:
     state_bytes: int
     create_time: datetime
     expire_time: datetime
-    """When it expires if nothing is sent."""
+    """The time at which the session expires if no request comes."""
     durability: Durability
     durable_step: int
     """Steps before this one are in the server's store."""
@@ -129,21 +133,26 @@ class SessionInfo:
 
 @dataclass(frozen=True, eq=False)
 class StepResult:
-    """What consecutive steps gave. For a step sent as one vector the first axis is missing."""
+    """
+    The results of consecutive steps. For a step that was sent as one vector, the first axis is
+    missing.
+    """
 
     first_step: int
-    """Index of the first of them."""
+    """The index of the first step."""
     outputs: Float32
     """[steps, output_width]"""
     traces: dict[str, Float32]
-    """By name, [steps, heads, width]; with `top_k`, a weighting has only its largest elements."""
+    """[steps, heads, width], by name. With `top_k`, a weighting has only its largest elements."""
     locations: dict[str, UInt32]
-    """With `top_k`, where the elements of each weighting are, [steps, heads, top_k]."""
+    """
+    [steps, heads, top_k], by name: with `top_k`, the locations of the elements of each weighting.
+    """
 
 
 @dataclass(frozen=True, eq=False)
 class Memory:
-    """A session's memory, and where its heads are."""
+    """A session's memory and the weightings of its heads."""
 
     next_step: int
     memory: Float32

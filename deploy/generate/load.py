@@ -21,7 +21,7 @@ WAVE_SECONDS = 90.0
 """The period of the waves in which the load rises and falls."""
 
 IDLE_TIMEOUT = timedelta(seconds=2)
-"""Of the sessions that no client deletes."""
+"""The idle timeout of the sessions that no client deletes."""
 
 
 class Load:
@@ -75,7 +75,7 @@ class Load:
                         traces = [trace.name for trace in model.traces] if number == 0 else []
                         group.create_task(self._pursue(session, traces))
             except* NtmClientError:
-                pass  # refused for want of room: try again
+                pass  # refused because there is no room; try again
             await self.think(1.0)
 
     async def _pursue(self, session: AsyncSession, traces: Sequence[str]) -> None:

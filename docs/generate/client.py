@@ -22,7 +22,7 @@ SECTION = re.compile(r"^(Args|Raises|Returns):$")
 Method = ast.FunctionDef | ast.AsyncFunctionDef
 
 OF_THE_LIBRARY = {"run", "call", "call_by", "backoff_seconds"}
-"""Methods that the parts of the library call on each other, and programs do not."""
+"""Methods that only the library itself calls."""
 
 ENTRY = re.compile(r"^ {4}(\w+): (.*)$")
 
@@ -43,7 +43,10 @@ def page() -> str:
 
 
 def _order(found: Any) -> tuple[int, str]:
-    """The blocking client first, as most programs use it."""
+    """
+    The sort key of a class or function: the blocking client comes first, because most programs use
+    it.
+    """
     first = ["Client", "Session", "AsyncClient", "AsyncSession", "Stream", "tls", "Resume"]
     name = found.__name__
     return (first.index(name) if name in first else len(first), name)

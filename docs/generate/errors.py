@@ -1,4 +1,4 @@
-"""The page of all errors that a client can be told."""
+"""The page of all errors that a client can get."""
 
 from __future__ import annotations
 

@@ -13,11 +13,11 @@ CODE = re.compile(
     r"|\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b"
     r"|\b[a-z0-9]+(?:_[a-z0-9]+)+\b"
 )
-"""What is set as code in sentences of docstrings and comments."""
+"""The parts of sentences in docstrings and comments that are set as code."""
 
 
 def head(title: str, source: str) -> str:
-    """A page's title, and a note for those who would edit it."""
+    """A page's title, and a note that the page is generated."""
     note = f"<!-- Written by `make reference` from {source}. Do not edit this page. -->"
     return f"# {title}\n\n{note}\n"
 

@@ -1,4 +1,4 @@
-"""Which reference pages there are, and what writes each."""
+"""The reference pages, and the function that writes each."""
 
 from __future__ import annotations
 

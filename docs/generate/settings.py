@@ -35,7 +35,7 @@ def _entry(setting: Field[Any]) -> str:
 
 
 def _allowed(setting: Field[Any]) -> str:
-    """What a value may be, beyond its type; empty for anything."""
+    """The allowed values of a setting, besides its type; empty if there is no limit."""
     choices, minimum, maximum = (
         setting.metadata[name] for name in ("choices", "minimum", "maximum")
     )

@@ -21,7 +21,7 @@ LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Take the files of the theme, every page, and what pages link to."""
+    """Keep the files of the theme, every page, and the files that pages link to."""
     of_docs = Path(config.docs_dir).resolve()
     kept = [
         file

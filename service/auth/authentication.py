@@ -93,8 +93,8 @@ def scraping(metrics_token_file: str) -> Callable[[str], bool]:
     """
     Return a function that says whether a header Authorization ("" for none) may read /metrics.
 
-    It needs a token of the file that has the scope metrics; without a file ("") everybody may.
-    Raises FileInvalid if the file is missing or wrong.
+    It needs a token of the file that has the scope metrics; without a file ("") everybody may read
+    it. Raises FileInvalid if the file is missing or wrong.
     """
     if not metrics_token_file:
         return lambda authorization: True

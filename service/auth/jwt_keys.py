@@ -64,7 +64,10 @@ class JwtKeys:
         return found if self._clock() < found.expires_unix_seconds else None
 
     def _verify(self, token: str) -> Principal:
-        """Raises _TokenInvalid, which is not remembered, because a token may become valid later."""
+        """
+        Verify a token. Raises _TokenInvalid, which is not remembered: a token may become valid
+        later.
+        """
         claims = self._claims(token)
         name, scopes = claims["sub"], claims.get("scope", "")
         if not name or not isinstance(scopes, str):
@@ -73,7 +76,10 @@ class JwtKeys:
         return Principal(f"jwt:{name}", frozenset(scopes.split()), expires)
 
     def _claims(self, token: str) -> dict[str, Any]:
-        """The claims of a token that one of the keys signed, and that is valid here and now."""
+        """
+        The claims of a token, which must be signed by one of the keys, and valid for this server
+        now.
+        """
         import jwt
 
         try:
@@ -87,7 +93,8 @@ class JwtKeys:
                 return jwt.decode(
                     token,
                     key.key,
-                    # The key decides, not the token: so neither "none" nor a shared secret works.
+                    # The algorithm comes from the key, not from the token. So neither "none" nor a
+                    # shared secret works.
                     algorithms=[key.algorithm],
                     audience=self._audience,
                     issuer=self._issuer,
@@ -100,7 +107,7 @@ class JwtKeys:
 
 
 class _TokenInvalid(Exception):
-    """A token cannot be trusted; the caller is not told why."""
+    """A token cannot be trusted. The answer to the caller does not give the reason."""
 
 
 def watched(path: Path, issuer: str, audience: str) -> WatchedFiles[JwtKeys]:
@@ -148,7 +155,7 @@ def _of_jwks(text: str) -> Iterator[Key | None]:
         try:
             key = jwt.PyJWK(fields, algorithm=fields.get("alg"))
         except jwt.PyJWTError:
-            yield None  # a type of key that PyJWT does not know
+            yield None  # a type of key that PyJWT does not support
             continue
         fitting = _fitting(key.key, fields.get("kid"))
         is_for_it = fitting and fields.get("alg", fitting.algorithm) == fitting.algorithm

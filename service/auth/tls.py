@@ -96,7 +96,9 @@ def _read(certificate: Path, key: Path, client_ca: Path | None = None) -> Certif
 
 
 def _peer_certificate(certificate: Path, key: Path) -> dict[str, Any]:
-    """The certificate as a client sees it that trusts it, after a handshake in memory."""
+    """
+    The fields of the certificate as a client gets them that trusts it, after a handshake in memory.
+    """
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False

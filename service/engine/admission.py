@@ -1,4 +1,4 @@
-"""Admission: what a client may ask for, within the server's limits; decides, changes nothing."""
+"""Admission: checks requests against the server's limits, and changes no session."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from service.settings import Settings
 from service.spec import Float32, ModelSpec
 
 MAX_INPUT_MAGNITUDE = 1e6
-"""Largest absolute value of an input; larger ones are mistakes, and could make a state infinite."""
+"""The largest magnitude of an input. Larger values are mistakes and could make a state infinite."""
 
 _FEWEST_LOCATIONS = 3
-"""With fewer, the shifts by -1, 0 and +1 would not lead to three different locations."""
+"""
+The least number of locations at which the shifts -1, 0 and +1 lead to three different locations.
+"""
 
 _ENVELOPE_BYTES = 16_384
-"""What a message may need besides the outputs and traces: names, numbers, lengths."""
+"""An upper bound for a message's bytes besides outputs and traces: names, numbers, lengths."""
 
 
 _SMALL_REPLY_BYTES = 32_768
-"""Outputs that fit into a message of any size that can be set."""
+"""Outputs up to this size fit into every message size that the settings allow."""
 
 
 class Admission:
@@ -32,7 +34,7 @@ class Admission:
         self._settings = settings
 
     def locations(self, spec: ModelSpec, asked: int) -> int:
-        """The locations of a session that asks for `asked`; 0 asks for the model's default."""
+        """The locations of a session; `asked` is 0 for the model's default."""
         maximum = self._settings.max_locations
         if asked in (0, spec.default_locations):
             return spec.default_locations
@@ -50,7 +52,7 @@ class Admission:
         return asked
 
     def idle_timeout_seconds(self, asked: float | None) -> float:
-        """The timeout of a session that asks for `asked`; None asks for the server's default."""
+        """The idle timeout of a session; `asked` is None for the server's default."""
         if asked is None:
             return self._settings.default_idle_timeout_seconds
         maximum = self._settings.max_idle_timeout_seconds
@@ -61,7 +63,7 @@ class Admission:
         return asked
 
     def durability(self, asked: Durability | None, *, has_store: bool) -> Durability:
-        """The durability of a session that asks for `asked`; None asks for the server's default."""
+        """The durability of a session; `asked` is None for the server's default."""
         settings = self._settings
         every = settings.checkpoint_every_steps
         if asked is None:
@@ -103,7 +105,10 @@ class Admission:
             )
 
     def chunk(self, session: Session, chunk: Chunk) -> None:
-        """Shape the chunk's inputs to [steps, X] and count its steps, or refuse it."""
+        """
+        Shape the chunk's inputs to [steps, X] and count its steps. Raises the error of a chunk to
+        refuse.
+        """
         spec = session.slab.network.spec
         chunk.inputs = self._shaped(chunk.inputs, spec.input_width)
         steps = len(chunk.inputs)
@@ -119,7 +124,9 @@ class Admission:
         chunk.remaining = steps
 
     def _shaped(self, values: Float32, width: int) -> Float32:
-        """The input values as [steps, width]; every one is finite and not too large."""
+        """
+        The input values as [steps, width], after a check that all are finite and not too large.
+        """
         maximum = self._settings.max_chunk_steps
         if values.size == 0 or values.size % width:
             raise InvalidRequest(
@@ -147,7 +154,7 @@ class Admission:
             )
 
     def _check_reply_size(self, steps: int, chunk: Chunk, spec: ModelSpec, locations: int) -> None:
-        """Note the size of the chunk's reply, or refuse the chunk."""
+        """Set the size of the chunk's reply. Raises InvalidRequest if it is too large."""
         step_bytes = 4 * spec.output_width
         for name in chunk.selection.names:
             tensor = spec.trace(name)

@@ -22,7 +22,7 @@ def decode(data: bytes) -> Checkpoint:
 
     Raises:
         CheckpointTooNew: they are of a later version of the layout.
-        CheckpointDamaged: they are cut short, changed, or no checkpoint at all.
+        CheckpointDamaged: they are cut short or changed, or are not a checkpoint.
     """
     try:
         return read(data)
@@ -34,11 +34,11 @@ def decode(data: bytes) -> Checkpoint:
 
 def state_for(checkpoint: Checkpoint, spec: ModelSpec, content_hash: str) -> dict[str, Float32]:
     """
-    A checkpoint's state as a model's slab takes it: by name, each [1, ...].
+    The state in a checkpoint in the form of a model's slab: by name, each [1, ...].
 
     Raises:
         CheckpointForeign: it was taken from another model.
-        CheckpointDamaged: it says that it is this model's, but does not fit it.
+        CheckpointDamaged: it has this model's hash, but does not fit the model.
     """
     if checkpoint.content_hash != content_hash:
         raise CheckpointForeign(

@@ -19,20 +19,20 @@ _REASONS: dict[type[NtmError], str] = {
 }
 
 SLAB = "slab"
-"""Where the state of resident sessions is."""
+"""The label for the state of sessions that are in a slab."""
 
 
 class Counts:
     """Counts for one engine; seconds are by the engine's clock."""
 
     def __init__(self, metrics: Metrics, slots: Slots) -> None:
-        """The slots are counted whenever the metrics are collected."""
+        """Count in these metrics. Slots are counted whenever the metrics are collected."""
         self._metrics = metrics
         self._slots = slots
         self._models: dict[str, _Model] = {}
 
     def opened(self, session: Session) -> None:
-        """A session was opened."""
+        """Count a session that was opened."""
         if session.model not in self._models:
             self._watch_slots(session.model)
         self._metrics.sessions_opened.labels(session.model).inc()
@@ -40,7 +40,9 @@ class Counts:
         self._state(session, 1)
 
     def woken(self, session: Session, *, was_here: bool) -> None:
-        """A session that the store had is awake; it slept here or comes from another replica."""
+        """
+        Count a session that woke: `was_here` if it slept here, else it comes from another replica.
+        """
         if session.model not in self._models:
             self._watch_slots(session.model)
         self._metrics.wakes.labels(session.model, "here" if was_here else "elsewhere").inc()
@@ -50,13 +52,13 @@ class Counts:
         self._state(session, 1)
 
     def slept(self, session: Session) -> None:
-        """A session went to sleep."""
+        """Count a session that went to sleep."""
         self._metrics.sleeps.labels(session.model).inc()
         self._metrics.sessions_asleep.labels(session.model).inc()
         self._state(session, -1)
 
     def expired(self, asleep: Asleep, lived: float) -> None:
-        """A session expired while it slept, `lived` seconds after it was opened."""
+        """Count a session that expired while it slept, `lived` seconds after it was opened."""
         metrics, view = self._metrics, asleep.view
         model = view.model
         metrics.session_idle_seconds.labels(model).observe(view.idle_timeout_seconds)
@@ -67,7 +69,7 @@ class Counts:
         metrics.sessions_closed.labels(model, "expired").inc()
 
     def closed(self, session: Session, why: type[NtmError], now: float, lived: float) -> None:
-        """A session was closed, `lived` seconds after it was opened."""
+        """Count a session that was closed, `lived` seconds after it was opened."""
         metrics, model = self._metrics, session.model
         self._state(session, -1)
         metrics.sessions.labels(model).dec()
@@ -78,7 +80,7 @@ class Counts:
             metrics.session_idle_seconds.labels(model).observe(now - session.used_seconds)
 
     def admitted(self, session: Session, chunk: Chunk) -> None:
-        """A chunk was admitted, behind whatever else its session waits for."""
+        """Count a chunk that was admitted to its session's queue."""
         if session.next_step and not session.waiting:
             interval = chunk.submitted_seconds - session.used_seconds
             self._model(session.model).interval_seconds.observe_one(interval)
@@ -86,15 +88,15 @@ class Counts:
             self._metrics.traces.labels(session.model, name).inc()
 
     def replayed(self, session: Session) -> None:
-        """A chunk that was made before was answered again."""
+        """Count a chunk that was answered by a replay."""
         self._metrics.replayed_chunks.labels(session.model).inc()
 
     def begun(self, session: Session, waited: Sequence[float]) -> None:
-        """Chunks of the session's model have begun, after these seconds in the queue."""
+        """Count chunks of the session's model that have begun, after these seconds in the queue."""
         self._model(session.model).queue_seconds.observe(waited)
 
     def committed(self, turn: Turn, chunks: Sequence[Chunk], traced: int) -> None:
-        """A turn made its ticks, `traced` of the steps with traces, and finished these chunks."""
+        """Count a turn that finished these chunks; `traced` of its steps had traces."""
         model, ticks = self._model(turn.sessions[0].model), turn.ticks
         model.ticks.inc(ticks)
         model.steps.inc(ticks * len(turn.sessions))
@@ -112,7 +114,7 @@ class Counts:
             model.step_seconds.observe(times, steps)
 
     def failed(self, model: str) -> None:
-        """A run of the model's network raised an error."""
+        """Count a run of the model's network that raised an error."""
         self._metrics.failed_runs.labels(model).inc()
 
     def _state(self, session: Session, sign: int) -> None:
@@ -136,7 +138,7 @@ class Counts:
 
 
 class _Model:
-    """The collectors that every turn counts in, looked up for one model once."""
+    """The collectors of one model that every turn counts in, looked up once."""
 
     def __init__(self, metrics: Metrics, model: str) -> None:
         self.steps = metrics.steps.labels(model)

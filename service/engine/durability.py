@@ -1,4 +1,4 @@
-"""What of a session outlives its server: policies, snapshots on their way, what a store had."""
+"""Durability: policies, snapshots on their way to the store, and sessions as a store has them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from service.models.version import Version
 
 RENEW_SECONDS = 30.0
 """
-How old the stored copy of a session in use may get before it is stored again.
+The age at which the stored copy of a session in use is renewed.
 
-The store drops a session some time after its idle timeout, counted from when it was stored. A
-session that steps slowly would be dropped while it is in use.
+The store drops a session some time after its idle timeout, counted from the last save. Without
+renewal, a session that steps slowly would be dropped while it is in use.
 """
 
 
@@ -55,11 +55,13 @@ class SessionView:
     durability: Durability
     durable_step: int
     epoch: int
-    """Of this replica's ownership; 0 where there is no store."""
+    """The epoch in which this replica owns the session; 0 if there is no store."""
 
 
 class Withheld(NamedTuple):
-    """Work that is done, and answered once the session is stored at that version or a later one."""
+    """
+    Work that is done. It is answered once the session is stored at this version or a later one.
+    """
 
     work: Work
     version: int
@@ -70,33 +72,41 @@ class Snapshot:
     """A session as it was at one moment, on its way to the store."""
 
     durable: Durable
-    """The session's own: it differs if the session was closed and taken over again meanwhile."""
+    """
+    The session's `Durable` at that moment. If the session was closed and taken over again
+    meanwhile, the session now has another one.
+    """
     view: SessionView
     owner: str
     checkpoint: Checkpoint
     replays: tuple[Replay, ...]
     version: int
     puts_to_sleep: bool = False
-    """Whether the session leaves its slab once this is stored, unless it has gone on."""
+    """
+    Whether the session leaves its slab once this is stored, unless it has made steps meanwhile.
+    """
 
 
 @dataclass(eq=False, slots=True)
 class Durable:
-    """What of a session is stored, and what is on its way to the store."""
+    """Which state of a session is stored, and which is on its way to the store."""
 
     durability: Durability
     epoch: int = 1
-    """Of this replica's ownership."""
+    """The epoch in which this replica owns the session."""
     step: int = 0
     """Steps before this one are stored."""
     version: int = 0
     """Grows with every change of the state."""
     stored_version: int = -1
     stored_seconds: float = -math.inf
-    """When it was last stored, by the engine's clock; unknown at first, for that was elsewhere."""
+    """
+    When it was last stored, by the engine's clock. For a session from another replica this is
+    unknown.
+    """
     under_way: Snapshot | None = None
     next: Snapshot | None = None
-    """Stored when the one under way has arrived: always the latest."""
+    """The latest snapshot that waits until the one under way has arrived; None if none waits."""
     withheld: deque[Withheld] = field(default_factory=deque)
     may_be_stored: bool = False
     """Whether the store may have anything of the session."""
@@ -108,7 +118,7 @@ class Durable:
 
     @property
     def is_covered(self) -> bool:
-        """Whether the session as it is is stored, or on its way."""
+        """Whether the session's present state is stored or on its way."""
         latest = self.next or self.under_way
         return self.is_clean or (latest is not None and latest.version == self.version)
 
@@ -116,8 +126,8 @@ class Durable:
         """
         Whether the policy asks for a snapshot now, `remaining` steps before the end of a chunk.
 
-        Never inside a chunk: a replica that continued from there would be ahead of the client,
-        which has no answer yet.
+        It never asks inside a chunk. A replica that continued from there would be ahead of the
+        client, which has no answer yet.
         """
         if remaining:
             return False
@@ -130,7 +140,7 @@ class Durable:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A session as a store had it."""
+    """A session as it was read from a store."""
 
     owner: str
     version: Version
@@ -139,4 +149,4 @@ class Stored:
     durability: Durability
     checkpoint: Checkpoint
     replays: tuple[Replay, ...]
-    """Of its last chunks, oldest first."""
+    """The replays of its last chunks, the oldest first."""

@@ -1,4 +1,4 @@
-"""What the engine leaves for the loop around it: answers to give, and work for the store."""
+"""Effects: what the loop around the engine has to do, such as answers and work for the store."""
 
 from __future__ import annotations
 
@@ -13,21 +13,25 @@ class Ended(NamedTuple):
 
     session_id: str
     epoch: int
-    """Of this replica's ownership."""
+    """The epoch in which this replica owned the session."""
     idle_timeout_seconds: float
 
 
 class Effects(NamedTuple):
-    """All that is to be done outside the engine since it was last asked, each list in order."""
+    """
+    Everything that is to be done outside the engine since the last `take`, each list in order.
+    """
 
     finished: list[Work]
-    """To be answered."""
+    """Work that is to be answered."""
     absent: list[Work]
-    """Of sessions that may be in the store; to be submitted again once these are awake."""
+    """
+    Work for sessions that may be in the store. It is to be submitted again once they are awake.
+    """
     snapshots: list[Snapshot]
-    """To be stored."""
+    """Snapshots that are to be stored."""
     ended: list[Ended]
-    """To be deleted from the store."""
+    """Sessions that are to be deleted from the store."""
 
 
 class Outbox:
@@ -40,7 +44,7 @@ class Outbox:
         self.ended: list[Ended] = []
 
     def take(self) -> Effects:
-        """The effects so far; the lists start anew."""
+        """Return the effects so far, and begin with empty lists."""
         effects = Effects(self.finished, self.absent, self.snapshots, self.ended)
         self.finished, self.absent, self.snapshots, self.ended = [], [], [], []
         return effects

@@ -1,4 +1,4 @@
-"""The engine: steps the sessions of a lifecycle. Schedule, run, commit; one thread, no I/O."""
+"""The engine: steps the sessions of a lifecycle, on one thread and without I/O."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from service.spec import Float32
 log = logging.getLogger(__name__)
 
 SHORT_TURN_BYTES = 384 << 10
-"""A turn that steps no more state than this takes no longer than to wake a thread for it."""
+"""A turn that steps at most this much state takes no longer than waking a thread for it."""
 
 
 class Engine:
     """
-    Steps the sessions that have work.
+    Steps the sessions that have work, by turns: schedule, run, commit.
 
     The network's run is the only slow part of a turn. Another thread may run it between
     `schedule` and `commit`.
@@ -57,8 +57,8 @@ class Engine:
         """
         Queue work behind the session's other work; its answer is among later effects.
 
-        Work that is refused, here or before (it then has an error already), is answered with its
-        error in its place among the session's other work.
+        Work may be refused here, or may have an error already. It is then answered with the error,
+        in its place among the session's other work.
         """
         lifecycle = self.lifecycle
         try:
@@ -85,11 +85,14 @@ class Engine:
             self._settle(session)
 
     def take_effects(self) -> Effects:
-        """What is to be done outside the engine since this was last called."""
+        """Return what is to be done outside the engine since the last call."""
         return self._outbox.take()
 
     def turn(self) -> list[Work]:
-        """Schedule, run and commit one batch, and take the finished work; for one thread alone."""
+        """
+        Schedule, run and commit one batch, and return the finished work. This is for a single
+        thread.
+        """
         turn = self.schedule()
         if turn is not None:
             turn.run()
@@ -101,8 +104,8 @@ class Engine:
         """
         Take the batch that steps next, ready to run; None if no session waits.
 
-        Until it is committed, work may be submitted, sessions may expire, other turns may be
-        committed and, while `can_schedule`, scheduled, and nothing else.
+        Until the turn is committed, only these may happen: work is submitted, sessions expire,
+        other turns are committed and, while `can_schedule`, scheduled.
         """
         batch = self._scheduler.next()
         if batch is None:
@@ -244,7 +247,7 @@ class Engine:
 
 
 def _unsound(outputs: Float32) -> set[int]:
-    """The rows of outputs [ticks, batch, Y] that hold a value that is not finite."""
+    """The rows of outputs [ticks, batch, Y] with a value that is infinite or NaN."""
     if math.isfinite(outputs.sum()):
         return set()  # nearly always; a sum is much faster than looking at each value
     return set(np.flatnonzero(~np.isfinite(outputs).all(axis=(0, 2))).tolist())

@@ -1,4 +1,4 @@
-"""The life of sessions: how they open, sleep, wake, change and close, and whose they are."""
+"""The life of sessions: they open, sleep, wake, change and close, and belong to a caller."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ class Lifecycle:
     """
     Holds every session, its state and its place in the queue.
 
-    Whatever names a session from outside is a `SessionRef`. A method that takes a `Session` is for
-    the server itself, which had to get the session by such a reference, and for operations.
+    Callers name a session by a `SessionRef`. Methods that take a `Session` are for operations, and
+    for the server itself, which got the session by such a reference.
 
-    Belongs to one thread (the event loop's), and waits for nothing.
+    It belongs to one thread, the event loop's, and never waits.
     """
 
     def __init__(
@@ -61,10 +61,10 @@ class Lifecycle:
         has_store: bool = False,
     ) -> None:
         """
-        Sessions are of these networks, which may be added, and removed while `sessions` uses none.
+        Hold sessions of these networks. A network may be added, or removed if no session uses it.
 
         Args:
-            networks: those loaded.
+            networks: the loaded networks by version; the caller may change the mapping.
             settings: the limits, and the sizes of batches.
             metrics: where sessions are counted.
             clock: gives seconds since any moment.
@@ -100,7 +100,7 @@ class Lifecycle:
         return session.view(self.now(), self._wall_clock())
 
     def seconds_to_deadline(self) -> float | None:
-        """How long until `expire` may have something to do; None while there is no session."""
+        """The time until `expire` may have something to do; None if there is no session."""
         deadline = self.sessions.next_deadline_seconds()
         return None if deadline is None else max(0.0, deadline - self.now())
 
@@ -119,9 +119,9 @@ class Lifecycle:
         """
         Open a session of a loaded version; 0 locations and no timeout mean the defaults.
 
-        It starts from a checkpoint if there is one, whose locations then are the default. Without
-        a durability it gets the server's, without an id one of its own. One that is not begun stays
-        awake until it is a `fork`.
+        If there is a checkpoint, the session starts from it, and its locations are the default.
+        Without a durability it gets the server's; without an id it gets a random one. A session
+        that is not begun stays awake until `fork` gives it a state.
 
         Raises:
             InvalidRequest, CapacityExceeded, Draining: nothing was changed.
@@ -158,9 +158,9 @@ class Lifecycle:
 
     def adopt(self, session_id: str, epoch: int, stored: Stored) -> SessionView:
         """
-        Go on with a session that the store had, as its owner of that epoch.
+        Continue a session from the store, as its owner in this epoch.
 
-        Its version is loaded.
+        Its version must be loaded.
 
         Raises:
             CapacityExceeded, CheckpointForeign, CheckpointDamaged: nothing was changed.
@@ -205,13 +205,13 @@ class Lifecycle:
         self.sessions.add(session)
 
     def sleepers(self, count: int, idle_seconds: float = 0.0) -> list[Session]:
-        """At most `count` sessions that could sleep, the longest unused first."""
+        """At most `count` sessions that can sleep, the longest unused first."""
         until = self.now() - idle_seconds
         able = (s for s in self.sessions if s.can_sleep and s.used_seconds <= until)
         return heapq.nsmallest(count, able, key=lambda session: session.used_seconds)
 
     def unsaved(self) -> list[Session]:
-        """The sessions that the store does not have as they are, and that are in no turn."""
+        """The sessions that are in no turn and whose present state the store does not have."""
         return [
             session
             for session in self.sessions
@@ -219,14 +219,17 @@ class Lifecycle:
         ]
 
     def put_to_sleep(self, session: Session) -> None:
-        """Take a session out of its slab; the store has it as it is."""
+        """Take a session out of its slab. The store must have its present state."""
         assert session.durable is not None
         self.sessions.sleep(session, self.view(session))
         self.slots.leave(session)
         self.counts.slept(session)
 
     def stored(self, snapshot: Snapshot, *, is_kept: bool) -> None:
-        """The store has kept a snapshot, or refused it as the session is another replica's."""
+        """
+        Note that the store has kept a snapshot, or has refused it because another replica owns the
+        session.
+        """
         session = self.sessions.of_snapshot(snapshot)
         if not is_kept:
             if session is not None:
@@ -241,18 +244,18 @@ class Lifecycle:
             self.put_to_sleep(session)
 
     def entered(self, snapshot: Snapshot, epoch: int) -> None:
-        """The store has kept a new session, which this replica owns in that epoch."""
+        """Note that the store has kept a new session, which this replica owns in this epoch."""
         snapshot.durable.epoch = epoch
         self.stored(snapshot, is_kept=True)
 
     def lost(self, session_id: str) -> None:
-        """The store turned out to have no session of that id."""
+        """Note that the store has no session with this id."""
         if asleep := self.sessions.sleeping(session_id):
             self._expire_asleep(asleep)
         self.sessions.forget_moved(session_id)
 
     def describe(self, ref: SessionRef) -> SessionView:
-        """A session as it is now, or as it went to sleep. Raises as `awake`."""
+        """The view of a session now, or of when it went to sleep. Raises the errors of `awake`."""
         asleep = self.sessions.sleeping(ref.id)
         if asleep and ref.may_use(asleep.owner) and ref.epoch <= asleep.view.epoch:
             return asleep.view
@@ -262,8 +265,9 @@ class Lifecycle:
         """
         The session that is awake, if the caller may use it.
 
-        Raises as `SessionTable.get`, and SessionMoved if the caller knows a later epoch than this
-        replica's: another replica has taken the session over, and the copy here is closed.
+        Raises the errors of `SessionTable.get`. It raises SessionMoved if the caller's epoch is
+        later than this replica's: another replica has taken the session over, and the copy here is
+        closed.
         """
         session = self.sessions.get(ref)
         if session.durable is not None and ref.epoch > session.durable.epoch:
@@ -276,7 +280,9 @@ class Lifecycle:
         return self.has_store and self.sessions.may_be_stored(ref)
 
     def may_be_elsewhere(self, session_id: str) -> bool:
-        """Whether another replica could have a session: not if it was never in the store."""
+        """
+        Whether another replica may have a session. It cannot if the session was never in the store.
+        """
         if session_id not in self.sessions:
             return True
         durable = self.sessions.get(SessionRef(session_id, SERVER, 0)).durable
@@ -300,7 +306,7 @@ class Lifecycle:
         return heapq.nsmallest(limit, found, key=lambda view: view.number)
 
     def delete(self, ref: SessionRef) -> None:
-        """Close a session now; its work fails with SessionDeleted. Raises as `awake`."""
+        """Close a session now; its work fails with SessionDeleted. Raises the errors of `awake`."""
         self.close(self.awake(ref))
 
     def reset(self, session: Session) -> SessionView:
@@ -309,15 +315,15 @@ class Lifecycle:
         return self._set_back(session, 0)
 
     def restore(self, session: Session, taken: Checkpoint) -> SessionView:
-        """Set a session to a checkpoint. Raises as `Slots.restore`."""
+        """Set a session to a checkpoint. Raises the errors of `Slots.restore`."""
         self.slots.restore(session, taken)
         return self._set_back(session, taken.next_step)
 
     def fork(self, session: Session, fork: SessionRef) -> SessionView:
         """
-        Set a new session, opened for this, to the state that the session has, and its step.
+        Set a new session, which was opened for this, to the state and the step of a session.
 
-        Raises as `SessionTable.get` if the new one is closed already.
+        Raises the errors of `SessionTable.get` if the new session is closed already.
         """
         new = self.sessions.get(fork)
         new.is_begun = True
@@ -325,11 +331,11 @@ class Lifecycle:
         return self._set_back(new, session.next_step)
 
     def checkpoint(self, session: Session) -> tuple[SessionView, Checkpoint]:
-        """A session and its state at its step."""
+        """The view of a session, and a checkpoint of it."""
         return self.view(session), self.slots.checkpoints([session])[0]
 
     def read(self, session: Session) -> tuple[SessionView, dict[str, Float32]]:
-        """A session and a copy of its state by name."""
+        """The view of a session, and a copy of its state by name."""
         return self.view(session), self.slots.state(session)
 
     def expire(self) -> None:
@@ -374,7 +380,7 @@ class Lifecycle:
             )
 
     def _set_back(self, session: Session, next_step: int) -> SessionView:
-        """Have a session go on at another step, as if it had never made the steps it made."""
+        """Let a session go on at another step, without the replays of the steps that it made."""
         if session.durable:
             session.durable.version += 1
             session.durable.step = min(session.durable.step, next_step)
@@ -391,7 +397,7 @@ class Lifecycle:
 
 
 def draining_error() -> Draining:
-    """The error for whatever is refused since the server stops."""
+    """The error for everything that is refused because the server is stopping."""
     return Draining("this server is stopping; connect to another replica")
 
 

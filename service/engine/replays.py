@@ -1,4 +1,6 @@
-"""Replays: the outcomes of a session's last chunks, kept for clients that lost the answer."""
+"""
+Replays: the outcomes of a session's last chunks, kept for clients that did not get the answer.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from service.engine.work import Chunk, ChunkOutcome
 
 
 class Asked(NamedTuple):
-    """What identifies a chunk: one that is sent again has all of it alike."""
+    """The values that identify a chunk. A chunk that is sent again has the same ones."""
 
     first_step: int
     steps: int
@@ -46,11 +48,11 @@ class Replays:
         self._keep(_asked(chunk), ChunkOutcome(made.first_step, made.outputs.copy(), made.traces))
 
     def find(self, chunk: Chunk) -> ChunkOutcome | None:
-        """The outcome of the very same chunk, if it is kept."""
+        """The outcome of the same chunk if it is kept, else None."""
         return self._outcomes.get(_asked(chunk))
 
     def clear(self) -> None:
-        """Forget all: the session has gone back, and its steps will be others."""
+        """Forget all outcomes, because the session was set back and will make other steps."""
         self._outcomes.clear()
         self._bytes = 0
 

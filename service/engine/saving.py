@@ -59,8 +59,8 @@ class Saving:
 
         Two answers wait for the store whatever the policy:
 
-        - A step mismatch. Only the current owner may report it, and a successful save confirms
-          the ownership. If another replica owns the session, this one does not know its step.
+        - A step mismatch. Only the current owner may report it, and a successful save confirms the
+          ownership. If another replica owns the session, the step here may be out of date.
         - A reset or restore (`set_back`), if the store has the session. Otherwise the session
           could come back from the store as it was before.
         """
@@ -77,7 +77,7 @@ class Saving:
         # store for the owner.
         if is_mismatch or (waits and not durable.is_covered):
             self._outbox.snapshots += self.take([session])
-        # Work behind withheld work is withheld too, for answers of a session keep their order.
+        # Work behind withheld work is withheld too, because answers of a session keep their order.
         if waits or durable.withheld:
             durable.withheld.append(Withheld(work, durable.version if waits else -1))
         else:

@@ -1,4 +1,4 @@
-"""Sessions, each one client's sequence in progress; their deadlines, and a memory of the closed."""
+"""Sessions, their deadlines, and a record of recently closed ones."""
 
 from __future__ import annotations
 
@@ -56,15 +56,15 @@ class Session:
     used_seconds: float
     """When it was last used, by the engine's clock."""
     replays: Replays
-    """Outcomes of its last chunks."""
+    """The outcomes of its last chunks."""
     durable: Durable | None = None
-    """What of it is stored; None where there is no store, and once the session is closed."""
+    """What is stored of it; None if there is no store, and once the session is closed."""
     next_step: int = 0
     waiting: deque[Work] = field(default_factory=deque)
     waiting_steps: int = 0
     is_open: bool = True
     is_begun: bool = True
-    """Whether it has a state of its own; a fork gets its state after it got its slot."""
+    """Whether it has its own state. A fork gets its slot first and its state later."""
     is_moved: bool = False
     """Whether another replica has taken it over; it is closed once its turn is committed."""
     ticket: int = 0
@@ -77,12 +77,12 @@ class Session:
 
     @property
     def locations(self) -> int:
-        """Memory locations."""
+        """The number of memory locations."""
         return self.slab.locations
 
     @property
     def deadline_seconds(self) -> float:
-        """When it expires unless used, by the engine's clock."""
+        """When it expires unless it is used, by the engine's clock."""
         return self.used_seconds + self.idle_timeout_seconds
 
     @property
@@ -101,7 +101,7 @@ class Session:
         return chunk
 
     def view(self, now_seconds: float, now_unix_seconds: float) -> SessionView:
-        """The session now, by the engine's clock and by the calendar."""
+        """The view of the session now, by the engine's clock and by the calendar."""
         durable = self.durable
         return SessionView(
             id=self.id,
@@ -122,10 +122,10 @@ class Session:
 
 @dataclass(eq=False)
 class Operation(Work):
-    """Something done to a session in one go, after all that waits before it."""
+    """A single action on a session, which waits for the work before it in the queue."""
 
     action: Callable[[Session], Any]
-    """Its result is the outcome."""
+    """The function to call; its result is the outcome."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +133,14 @@ class Asleep:
     """A session that is in the store and in no slab."""
 
     view: SessionView
-    """As it was when it went to sleep."""
+    """The session as it was when it went to sleep."""
     owner: str
     deadline_seconds: float
     """When it expires unless it is woken, by the engine's clock."""
 
     @property
     def version(self) -> Version:
-        """The version of the model that it goes on with."""
+        """The version of the model that it runs on."""
         return Version(self.view.model, self.view.content_hash)
 
 
@@ -150,7 +150,7 @@ class _Closed(NamedTuple):
     why: type[NtmError]
     owner: str
     epoch: int
-    """Of this replica's ownership."""
+    """The epoch in which this replica owned the session."""
 
 
 _NEVER_OPENED = _Closed(SessionUnknown, "", 0)
@@ -159,31 +159,34 @@ _ELSEWHERE = _Closed(SessionMoved, "", 0)
 
 @dataclass(slots=True)
 class Usage:
-    """How many sessions are open, awake or asleep, and the bytes of state of those awake."""
+    """The number of open sessions, awake or asleep, and the bytes of state of those awake."""
 
     sessions: int = 0
     state_bytes: int = 0
 
     def add(self, sessions: int, state_bytes: int) -> None:
-        """Add to both, or with negative numbers take away."""
+        """Add to both numbers; negative numbers subtract."""
         self.sessions += sessions
         self.state_bytes += state_bytes
 
 
 class SessionTable:
-    """The open sessions by id, and why recently closed ones were closed."""
+    """The open sessions by id, and the reasons why recently closed ones were closed."""
 
     def __init__(self) -> None:
         self._sessions: dict[str, Session] = {}
         self._asleep: dict[str, Asleep] = {}
         self._closed: OrderedDict[str, _Closed] = OrderedDict()
         self.usage = Usage()
-        """All that is open."""
+        """The usage of all open sessions."""
         self._usage_by: dict[str, Usage] = {}
         self._of_version: Counter[Version] = Counter()
         self._deadlines: list[tuple[float, str]] = []
         self._timed: set[str] = set()
-        """Sessions in the list of deadlines: one entry each, however often they sleep and wake."""
+        """
+        The sessions in the list of deadlines, which has one entry for each, however often it
+        sleeps.
+        """
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -193,7 +196,9 @@ class SessionTable:
         return session_id in self._sessions
 
     def undurable_steps(self) -> int:
-        """Steps that the store is to have and does not have yet. Safe from any thread."""
+        """
+        The number of steps that are to be stored and are not stored yet. Safe from any thread.
+        """
         return sum(
             max(0, session.next_step - session.durable.step)
             for session in list(self._sessions.values())
@@ -201,12 +206,12 @@ class SessionTable:
         )
 
     def __iter__(self) -> Iterator[Session]:
-        """Those that are awake, in the order in which they were opened or woken."""
+        """The sessions that are awake, in the order in which they were opened or woken."""
         return iter(self._sessions.values())
 
     @property
     def asleep(self) -> Iterable[Asleep]:
-        """Those that are asleep."""
+        """The sessions that are asleep."""
         return self._asleep.values()
 
     def add(self, session: Session) -> None:
@@ -218,7 +223,7 @@ class SessionTable:
             self._look_at(session.id, session.deadline_seconds)
 
     def usage_by(self, owner: str) -> Usage:
-        """What an owner has open."""
+        """The usage of one owner's open sessions."""
         return self._usage_by.get(owner) or Usage()
 
     def are_of(self, version: Version) -> bool:
@@ -239,15 +244,15 @@ class SessionTable:
         self._remember(asleep.view.id, asleep.owner, why, asleep.view.epoch)
 
     def sleeping(self, session_id: str) -> Asleep | None:
-        """The session of that id if it is asleep."""
+        """The session with this id if it is asleep, else None."""
         return self._asleep.get(session_id)
 
     def may_be_stored(self, ref: SessionRef) -> bool:
         """
-        Whether the store may hold this session for the caller; not if the session is awake here.
+        Whether the store may hold this session for the caller. False if the session is awake here.
 
-        The local reason for closing does not apply if the caller knows a later epoch: another
-        replica has owned the session since.
+        The local reason for closing does not apply if the caller's epoch is later: another replica
+        has owned the session since.
         """
         if ref.id in self._sessions or not _SESSION_ID.fullmatch(ref.id):
             return False
@@ -266,8 +271,8 @@ class SessionTable:
         The session that is awake, if the caller may use it.
 
         Raises:
-            SessionUnknown, SessionExpired, SessionDeleted, SessionFailed, SessionMoved: there is
-                none, or it is not the caller's.
+            SessionUnknown, SessionExpired, SessionDeleted, SessionFailed, SessionMoved: no such
+                session is awake, or it is another caller's.
         """
         session = self._sessions.get(ref.id)
         if session is None or not ref.may_use(session.owner):
@@ -275,17 +280,20 @@ class SessionTable:
         return session
 
     def gone_error(self, ref: SessionRef) -> NtmError:
-        """Why the caller has no open session of that id; another's is as if it had never been."""
+        """
+        The error for a caller that has no open session with this id. Another caller's session is
+        treated as one that never existed.
+        """
         closed = self._closed.get(ref.id, _NEVER_OPENED)
         return closed_error(closed.why if ref.may_use(closed.owner) else SessionUnknown, ref.id)
 
     def has(self, ref: SessionRef) -> bool:
         """
-        Whether the caller has the session open, awake or asleep. If not, it may open one.
+        Whether the caller has this session open, awake or asleep. If not, the caller may open it.
 
         Raises:
             SessionExists: another caller has or had it.
-            SessionExpired, SessionDeleted, SessionFailed: it is closed, and why.
+            SessionExpired, SessionDeleted, SessionFailed: the session is closed for this reason.
         """
         there = self._sessions.get(ref.id) or self._asleep.get(ref.id)
         closed = self._closed.get(ref.id, _ELSEWHERE)
@@ -306,7 +314,9 @@ class SessionTable:
         self._remember(session.id, session.owner, why, epoch)
 
     def forget_moved(self, session_id: str) -> None:
-        """Forget that a session moved: the store has none, so the replica that had it ended it."""
+        """
+        Forget that a session moved. The store does not have it, so its last replica has ended it.
+        """
         if self._closed.get(session_id, _NEVER_OPENED).why is SessionMoved:
             del self._closed[session_id]
 
@@ -332,7 +342,9 @@ class SessionTable:
         heapq.heappush(self._deadlines, (deadline_seconds, session_id))
 
     def check_integrity(self) -> None:
-        """Raise RuntimeError unless the counts in all, by owner and by version are right."""
+        """
+        Raise RuntimeError unless the counts of all sessions, by owner and by version are right.
+        """
         usage, by_owner = Usage(), dict[str, Usage]()
         of_version: Counter[Version] = Counter()
         places: list[tuple[Session | Asleep, int]]
@@ -369,13 +381,16 @@ class SessionTable:
 
 def closed_error(why: type[NtmError], session_id: str) -> NtmError:
     """The error for a session that is not open here, in the words for that reason."""
-    told = _GONE.get(why, "is unknown here: it was never opened, or closed long ago")
+    sentence = _GONE.get(why, "is unknown here: it was never opened, or closed long ago")
     session_id = session_id[:64]
-    return why(f"session {session_id!r} {told}", session=session_id)
+    return why(f"session {session_id!r} {sentence}", session=session_id)
 
 
 def exists_error(session_id: str) -> NtmError:
-    """The error for an id that a new session cannot have; the same for every owner of the other."""
+    """
+    The error for an id that a new session cannot have. It does not depend on the other session's
+    owner.
+    """
     return SessionExists(
         f"session {session_id!r} is there already, and is not a new one as this request asks for; "
         "draw another session_id",
@@ -384,7 +399,7 @@ def exists_error(session_id: str) -> NtmError:
 
 
 def check_session_id(session_id: str) -> None:
-    """Raise InvalidRequest unless a client may have drawn it as the id of a new session."""
+    """Raise InvalidRequest unless this is a valid id for a new session."""
     if not _SESSION_ID.fullmatch(session_id):
         raise InvalidRequest(
             f"session_id is {session_id[:64]!r}; it must be 128 random bits as 32 hexadecimal "
@@ -393,5 +408,5 @@ def check_session_id(session_id: str) -> None:
 
 
 def new_session_id() -> str:
-    """128 random bits in hexadecimal: not to be guessed."""
+    """128 random bits in hexadecimal, which nobody can guess."""
     return secrets.token_hex(16)

@@ -49,13 +49,13 @@ class Slots:
 
     @staticmethod
     def state(session: Session) -> dict[str, Float32]:
-        """A copy of a session's state by name, without a batch axis."""
+        """Copy a session's state, by name, without a batch axis."""
         rows = session.slab.read([session.slot])
         return {name: values[0] for name, values in rows.items()}
 
     @staticmethod
     def checkpoints(sessions: Sequence[Session]) -> list[Checkpoint]:
-        """Each session's state at its step."""
+        """A checkpoint of each session."""
         taken: dict[Session, Checkpoint] = {}
         by_slab: dict[Slab, list[Session]] = {}
         for session in sessions:
@@ -74,7 +74,7 @@ class Slots:
         Set a session's state to a checkpoint's.
 
         Raises:
-            CheckpointForeign, CheckpointDamaged: it is not for this session; nothing was changed.
+            CheckpointForeign, CheckpointDamaged: it does not fit this session; nothing was changed.
         """
         network = session.slab.network
         state = checkpoint.state_for(taken, network.spec, network.content_hash)
@@ -88,7 +88,10 @@ class Slots:
 
     @staticmethod
     def copy(source: Session, target: Session) -> None:
-        """Set a session of the same slab to another's state, which does not leave the device."""
+        """
+        Copy a session's state to another session of the same slab. The state does not leave the
+        device.
+        """
         source.slab.copy(source.slot, target.slot)
 
     def check_integrity(self) -> None:

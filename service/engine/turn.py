@@ -47,14 +47,15 @@ class Turn:
         chunks = [session.chunk for session in sessions]
         columns = [chunk.inputs[chunk.done : chunk.done + ticks, None] for chunk in chunks]
         np.concatenate(columns, axis=1, out=bound.inputs[:, :rows])
-        # Rows that pad the batch repeat the last session: they read its slot and write the same.
+        # Rows that pad the batch repeat the last session: they read its slot and write the same
+        # values.
         bound.inputs[:, rows:] = bound.inputs[:, rows - 1 : rows]
         bound.slots[:rows] = [session.slot for session in sessions]
         bound.slots[rows:] = bound.slots[rows - 1]
 
     @property
     def padding(self) -> int:
-        """Rows besides the sessions' own."""
+        """The number of rows that pad the batch."""
         return len(self._bound.slots) - len(self.sessions)
 
     def run(self) -> None:

@@ -1,4 +1,4 @@
-"""What a session can be asked to do in order: chunks of steps, and other work between them."""
+"""Work: what callers ask of a session, done in order. Most work is chunks of steps."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from service.spec import Float32, ModelSpec, TraceTensor
 
 
 def _ignore(_: object) -> None:
-    """Stands for the reader of an answer where there is none."""
+    """Does nothing with an answer that nobody waits for."""
 
 
-# No slots: an attribute that most work never changes stays in the class and costs nothing to set.
+# This class has no slots: an attribute that most work never changes stays in the class and costs
+# nothing.
 @dataclass(eq=False)
 class Work:
-    """Something asked of one session. Finished once it has an outcome or an error."""
+    """
+    Something that a caller asks of one session. It is finished once it has an outcome or an error.
+    """
 
     ref: SessionRef
     """The session, and the caller that asks."""
     tag: int = field(default=0, init=False)
-    """Chosen by the caller, to tell the answers of one stream apart."""
+    """A number chosen by the caller, which distinguishes the answers of one stream."""
     answered: Callable[[Any], object] = field(default=staticmethod(_ignore), init=False)
     """Called on the event loop with the work itself when it is finished."""
     cancelled: bool = field(default=False, init=False)
@@ -38,7 +41,7 @@ class NetworkRun(NamedTuple):
     """One run of the network that a chunk was part of."""
 
     started_seconds: float
-    """By the monotonic clock."""
+    """When the run began, by the monotonic clock."""
     seconds: float
     ticks: int
     rows: int
@@ -49,7 +52,7 @@ class Selection(NamedTuple):
 
     names: tuple[str, ...] = ()
     top_k: int = 0
-    """Elements of each weighting to return, the largest; 0 for all."""
+    """The number of elements of each weighting to return, the largest ones; 0 for all."""
 
 
 NO_TRACES = Selection()
@@ -87,14 +90,14 @@ class ChunkOutcome(NamedTuple):
 class Chunk(Work):
     """Consecutive steps of one session."""
 
-    # What the caller asks for.
+    # The caller's request.
     inputs: Float32
     """[steps, X] once the chunk is admitted; until then all values in one row."""
     first_step: int | None
     """Index that the session must have reached; None for any, and then it cannot be sent again."""
     selection: Selection = NO_TRACES
 
-    # How far it has come.
+    # The progress so far.
     reply_bytes: int = field(default=0, init=False)
     """Size of its outputs and traces, set on admission; 0 where they are small."""
     remaining: int = field(default=0, init=False)
@@ -114,15 +117,15 @@ class Chunk(Work):
     finished_seconds: float = field(default=0.0, init=False)
     """When its last tick was committed or its replay was found, by the engine's clock."""
     runs: list[NetworkRun] | None = field(default=None, init=False)
-    """Every run so far; None unless the call is traced."""
+    """The runs so far; None unless the call is traced."""
 
-    # What its answer says besides the outcome.
+    # The answer's values besides the outcome.
     model: str = field(default="", init=False)
     """Name of the session's model, once it has begun or its replay was found."""
     durable_step: int = field(default=0, init=False)
     """Steps of the session before this one were stored when the chunk was answered."""
     epoch: int = field(default=0, init=False)
-    """The session's when the chunk was answered; 0 where there is no store."""
+    """The session's epoch when the chunk was answered; 0 if there is no store."""
 
     def begin(self, next_step: int, model: str, spec: ModelSpec, locations: int) -> None:
         """Start at the session's next step, and allocate the rows of its traces."""
@@ -169,7 +172,7 @@ class Chunk(Work):
         return tensor, TraceRows(name, np.empty(shape, np.float32), places)
 
     def finish(self, now_seconds: float) -> None:
-        """Set the outcome; every step has been made, the last one now."""
+        """Set the outcome, after the last step was made."""
         self.finished_seconds = now_seconds
         traces = tuple(rows for _, rows in self.traces) if self.traces else ()
         self.outcome = ChunkOutcome(self.start, self.outputs, traces)

@@ -13,14 +13,17 @@ from service.stores.base import Store, StoreUnavailable
 log = logging.getLogger(__name__)
 
 MAX_LEFT = 10_000
-"""Deletions that wait for the store; the oldest are dropped first, and their records expire."""
+"""
+The largest number of deletions that wait for the store. Beyond it the oldest are dropped, and their
+records expire.
+"""
 
 _AT_ONCE = 64
 
 
 class Deletions:
     """
-    Deletes sessions that were deleted or have expired from the store.
+    Deletes sessions from the store that were deleted or have expired.
 
     A deletion that the store does not answer is kept here until `retry` succeeds with it.
     """
@@ -29,13 +32,13 @@ class Deletions:
         self, store: Store, timed: Callable[[], AbstractContextManager[None]], kept_seconds: float
     ) -> None:
         """
-        Delete from this store.
+        Delete sessions from this store.
 
         Args:
             store: it refuses saves of a deleted session for the session's idle timeout and
                 `kept_seconds`, so that a save that comes late does not bring it back.
-            timed: measures a deletion.
-            kept_seconds: see `store`.
+            timed: measures the time of a deletion.
+            kept_seconds: how long a deletion is remembered beyond the session's idle timeout.
         """
         self._store = store
         self._timed = timed
@@ -43,7 +46,7 @@ class Deletions:
         self._left: dict[str, Ended] = {}
 
     def __len__(self) -> int:
-        """Deletions that wait for the store. Safe from any thread."""
+        """The number of deletions that wait for the store. Safe from any thread."""
         return len(self._left)
 
     async def delete(self, ended: Ended) -> None:
@@ -59,10 +62,12 @@ class Deletions:
                 log.warning("a deletion was given up: the store has not answered for too long")
 
     async def retry(self) -> None:
-        """Try all that is left again, the oldest first, until the store does not answer."""
+        """
+        Try the deletions that are left again, the oldest first, until the store does not answer.
+        """
         waiting = list(self._left.values())
         for start in range(0, len(waiting), _AT_ONCE):
-            # One alone shows whether the store answers, before it is asked for 63 more.
+            # A single deletion shows whether the store answers, before 63 more are tried.
             for batch in (waiting[start : start + 1], waiting[start + 1 : start + _AT_ONCE]):
                 await self._delete(batch)
                 if any(each.session_id in self._left for each in batch):

@@ -1,4 +1,6 @@
-"""The keeper: carries sessions to the store and back, so that the engine need not wait for it."""
+"""
+The keeper: carries sessions to the store and back, so that the engine never waits for the store.
+"""
 
 from __future__ import annotations
 
@@ -29,24 +31,25 @@ from service.telemetry.metrics import Metrics
 log = logging.getLogger(__name__)
 
 SAVED_AT_ONCE = 64
-"""Sessions that are stored in one save when they go to sleep or the server stops."""
+"""The number of sessions in one save, when they go to sleep or the server stops."""
 
 MAX_WAIT_SECONDS = 10.0
 """How long a request for a session waits until another session can sleep."""
 
 GRACE_SECONDS = 2 * RENEW_SECONDS
-"""How much longer than its idle timeout a session is kept in the store, or its deletion."""
+"""How much longer than its idle timeout a session, or its deletion, is kept in the store."""
 
 LOOK_SECONDS = 1.0
-"""How often idle sessions are looked for."""
+"""The time between two searches for idle sessions."""
 
 
 class Keeper:
     """
     Carries sessions to the store and back, on the event loop beside the worker.
 
-    A session that is asked for and not awake is claimed from the store; its work waits, in order.
-    When too many sessions are awake, those unused for longest are put to sleep.
+    If work comes for a session that is not awake, the session is claimed from the store, and the
+    work waits in order. When too many sessions are awake, those unused for longest are put to
+    sleep.
     """
 
     def __init__(
@@ -57,7 +60,7 @@ class Keeper:
         settings: Settings,
         metrics: Metrics,
     ) -> None:
-        """Begin to look for idle sessions; the worker is to be started with `apply`."""
+        """Begin to look for idle sessions. Start the worker with `apply`."""
         self._store = store
         self._catalogue = catalogue
         self._worker = worker
@@ -76,7 +79,7 @@ class Keeper:
         self._placing = asyncio.Lock()
         self._advanced = asyncio.Event()
         self._looking = asyncio.create_task(self._look_for_idle())
-        # The first failure is seen only where there was a count of none before.
+        # A rate shows the first failure only if the counter existed before, at 0.
         for operation in ("save", "claim", "epoch", "delete"):
             metrics.store_errors.labels(operation)
         metrics.undeleted_sessions.set_function(lambda: len(self._deletions))
@@ -84,7 +87,7 @@ class Keeper:
             metrics.checkpoints.labels(outcome)
 
     def apply(self, effects: Effects) -> None:
-        """Begin what the store has to do for these effects; waits for nothing."""
+        """Begin the work of the store for these effects. This does not wait."""
         self._advanced.set()
         if effects.snapshots:
             self._start(self._save(effects.snapshots))
@@ -119,9 +122,9 @@ class Keeper:
         Wake a session that may be in the store.
 
         Raises:
-            SessionUnknown, NotStored: it is not there, or the store does not answer.
-            Draining: another replica is to have it.
-            NtmError: it cannot go on here.
+            SessionUnknown: the store does not have it. NotStored: the store does not answer.
+            Draining: the server is stopping, so another replica should wake it.
+            NtmError: the session cannot continue here.
         """
         if self._lifecycle.is_draining:
             raise draining_error()
@@ -134,7 +137,7 @@ class Keeper:
         await asyncio.shield(task)
 
     def _woken(self, session_id: str, task: asyncio.Task[None]) -> None:
-        """Forget the task, whose error was retrieved here even if every caller was cancelled."""
+        """Forget the task. Its error is retrieved here, also if every caller was cancelled."""
         del self._waking[session_id]
         if not task.cancelled():
             task.exception()
@@ -142,12 +145,12 @@ class Keeper:
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
         """
-        Room for one more session that is awake; if need be, others are put to sleep.
+        Hold room for one more session that is awake. If necessary, others are put to sleep.
 
         Callers get it one at a time, in the order in which they asked.
 
         Raises:
-            CapacityExceeded: all that are awake were busy all the time.
+            CapacityExceeded: every session that is awake stayed busy for `MAX_WAIT_SECONDS`.
         """
         async with self._placing:
             if self._max_awake:
@@ -171,10 +174,10 @@ class Keeper:
 
     async def keep(self, session_id: str) -> None:
         """
-        Store a session that is awake and idle.
+        Store a session that is awake and idle, and wait for the store.
 
         Raises:
-            NotStored: it could not.
+            NotStored: it could not be stored.
         """
         session = self._sessions.get(SessionRef(session_id, SERVER, 0))
         await self._save_to_the_end(self._saving.take([session]))
@@ -185,13 +188,13 @@ class Keeper:
         """
         Enter a session that was just opened into the store under the id that its client chose.
 
-        Returns whether it is the only one of that id. If not, the session that the store has is
+        Returns True if the store had no session with this id. Otherwise the store's session is
         awake in its place.
 
         Raises:
-            SessionDeleted: there was one, which was deleted.
+            SessionDeleted: a session with this id was deleted.
             NotStored: the store does not answer.
-            NtmError: as `wake`. There is no session of that id here then.
+            NtmError: as `wake`. After an error, no session with this id is open here.
         """
         session = self._sessions.get(SessionRef(session_id, SERVER, 0))
         is_new = False
@@ -208,7 +211,10 @@ class Keeper:
         return is_new
 
     async def _is_new(self, session: Session) -> bool:
-        """Whether the store had no session of that id; it keeps this one, if the policy says so."""
+        """
+        Whether the store had no session with this id. Depending on the policy, it now keeps this
+        one.
+        """
         durable = session.durable
         assert durable is not None, "there is a store"
         try:
@@ -240,9 +246,9 @@ class Keeper:
 
     async def epoch(self, session_id: str) -> int:
         """
-        The session's epoch in the store; 0 if the store has no such session.
+        The session's epoch in the store; 0 if the store does not have the session.
 
-        Raises NotStored if the store does not answer, for the owner is then unknown.
+        Raises NotStored if the store does not answer, because the owner is then unknown.
         """
         if not self._lifecycle.may_be_elsewhere(session_id):
             return 0
@@ -255,7 +261,10 @@ class Keeper:
             ) from error
 
     async def drain(self, seconds: float) -> int:
-        """Store every session, within `seconds`; how many the store does not have as they are."""
+        """
+        Store every session within `seconds`. Returns how many sessions the store lacks in their
+        present state.
+        """
         try:
             async with asyncio.timeout(seconds):
                 await self._settled()
@@ -270,11 +279,11 @@ class Keeper:
         except TimeoutError:
             log.warning("the store was too slow to take every session")
         if left_over := len(self._deletions):
-            log.warning("the store was not told of deletions", extra={"count": left_over})
+            log.warning("deletions did not reach the store", extra={"count": left_over})
         return len(self._lifecycle.unsaved())
 
     async def stop(self) -> None:
-        """Stop what is under way, and close the store."""
+        """Stop the work that is under way, and close the store."""
         self._looking.cancel()
         for task in self._tasks:
             task.cancel()
@@ -329,8 +338,8 @@ class Keeper:
                 "a session could not be woken", extra={"session": session_tag(session_id)}
             )
             error = unexpected
-        # `_adopt` has submitted what came before the session woke. What is left came since, or the
-        # session could not be woken.
+        # `_adopt` has submitted the work that came before the session woke. The rest came later, or
+        # the session could not be woken.
         for work in self._waiting.pop(session_id, ()):
             if error is None:
                 self._submit(work)
@@ -359,18 +368,24 @@ class Keeper:
             await self._worker.call(self._adopt, session_id, epoch, stored)
 
     def _adopt(self, session_id: str, epoch: int, stored: Stored) -> None:
-        """Between two turns, so that the work that waits comes before what is submitted later."""
+        """
+        Adopt a session between two turns, so that work that waits comes before work submitted
+        later.
+        """
         self._lifecycle.adopt(session_id, epoch, stored)
         for work in self._waiting.pop(session_id, ()):
             self._submit(work)
 
     def _submit(self, work: Work) -> None:
-        """Submit work for a session that was just claimed: its epoch is the latest there is."""
+        """Submit work for a session that was just claimed. Its epoch is the latest one."""
         work.ref = work.ref._replace(epoch=0)
         self._engine.submit(work)
 
     async def _make_room(self, idle_seconds: float = 0.0) -> None:
-        """Put to sleep sessions unused for that time; those not stored yet are stored first."""
+        """
+        Put sessions to sleep that were unused for this time. Those that are not stored yet are
+        stored first.
+        """
         sleepers = self._lifecycle.sleepers(SAVED_AT_ONCE, idle_seconds)
         for session in sleepers:
             if session.durable and session.durable.is_clean:
@@ -380,7 +395,10 @@ class Keeper:
             await self._save_to_the_end(self._saving.take(unstored, puts_to_sleep=True))
 
     async def _look_for_idle(self) -> None:
-        """Every second: retry deletions, put idle sessions to sleep, keep a sixteenth free."""
+        """
+        Every second: retry deletions, put idle sessions to sleep, and keep a sixteenth of the room
+        free.
+        """
         headroom = self._max_awake // 16
         while True:
             await asyncio.sleep(LOOK_SECONDS)

@@ -24,7 +24,7 @@ PendingCall = tuple[Callable[[], Any], "asyncio.Future[Any]"]
 
 class Worker:
     """
-    Turns an engine, so that the event loop never waits long for a network's run.
+    Turns an engine in such a way that the event loop never waits long for a network's run.
 
     The engine belongs to the event loop. Only the run of a turn is made on one of the worker's
     threads, where onnxruntime releases the interpreter's lock. A run that is shorter than waking a
@@ -33,7 +33,7 @@ class Worker:
 
     def __init__(self, engine: Engine, parallel_runs: int) -> None:
         """
-        Prepare, inside the event loop that the engine is to belong to.
+        Prepare to turn an engine. Call this inside the event loop that the engine will belong to.
 
         Turns are begun while the engine can schedule them. An engine that schedules one more than
         `parallel_runs` keeps every thread busy.
@@ -50,7 +50,7 @@ class Worker:
         self._nothing_pending = asyncio.Event()
         self._nothing_pending.set()
         self.crashed: asyncio.Future[None] = self._loop.create_future()
-        """Done when the engine has failed in a way that it cannot recover from."""
+        """Fails with the error when the engine cannot recover from a failure."""
         self._store: Callable[[Effects], None] | None = None
         self._threads = [
             threading.Thread(target=self._run, name=f"runs-{number}", daemon=True)
@@ -58,7 +58,7 @@ class Worker:
         ]
 
     def start(self, store: Callable[[Effects], None] | None = None) -> None:
-        """Start the threads. Each time that effects are taken, `store` is given them first."""
+        """Start the threads. Whenever effects are taken, `store` is called with them first."""
         self._store = store
         for thread in self._threads:
             thread.start()
@@ -74,7 +74,7 @@ class Worker:
         return await future
 
     def submit(self, works: Sequence[Work]) -> None:
-        """Queue work; its `answered` is called when it has its outcome or its error."""
+        """Queue work. Its `answered` is called when it has an outcome or an error."""
         if self._stopping:
             for work in works:
                 work.error = _stopped()
@@ -92,7 +92,7 @@ class Worker:
 
     def ask(self, work: Work) -> asyncio.Future[Any]:
         """
-        Queue work; the future gets its outcome or its error.
+        Queue work, and return a future that gets its outcome or its error.
 
         Cancelling the future drops work that waits, and stops a chunk after the turn under way.
         """
@@ -103,7 +103,9 @@ class Worker:
         return future
 
     def resume(self) -> None:
-        """Go on after something outside of a turn has changed sessions, or finished work."""
+        """
+        Continue turning after something outside of a turn has changed sessions or finished work.
+        """
         if not self._stopping:
             self._advance_soon()
 
@@ -112,7 +114,10 @@ class Worker:
         self._answer([work])
 
     async def drain(self, seconds: float) -> bool:
-        """Refuse new work and wait at most `seconds` for the rest; whether all was finished."""
+        """
+        Refuse new work, and wait at most `seconds` for the rest. Returns whether all work was
+        finished.
+        """
         self.engine.lifecycle.drain()
         try:
             await asyncio.wait_for(self._nothing_pending.wait(), seconds)
@@ -132,7 +137,7 @@ class Worker:
         self._fail_all(_stopped())
 
     def _run(self) -> None:
-        """On a thread of the worker: run turns until there is None."""
+        """Run turns, on a thread of the worker, until None comes."""
         while (turn := self._turns.get()) is not None:
             turn.run()
             try:
@@ -154,7 +159,7 @@ class Worker:
         self._advance()
 
     def _perform_calls(self) -> None:
-        """Do all calls that wait for the moment between two turns."""
+        """Make the calls that wait for the moment between two turns."""
         while self._calls:
             call, future = self._calls.popleft()
             if future.done():
@@ -169,7 +174,9 @@ class Worker:
         self._expire_in_time()
 
     def _advance_soon(self) -> None:
-        """Advance after the callbacks that are ready, which may bring work for the same batch."""
+        """
+        Advance after the callbacks that are ready, because they may bring work for the same batch.
+        """
         if not self._is_due:
             self._is_due = True
             self._loop.call_soon(self._advance)
@@ -200,7 +207,7 @@ class Worker:
         self._answer(effects.finished)
 
     def _begin(self) -> None:
-        """Queue turns for the threads, one more than these run, or make a short one here."""
+        """Queue turns for the threads, one more than they can run, or make a short turn here."""
         while self.engine.can_schedule and not self._calls:
             turn = self.engine.schedule()
             if turn is None:

@@ -50,7 +50,7 @@ class Catalogue:
         """Models that the settings name."""
         self.folder = ModelFolder(settings.models_dir, self.named)
         self.networks: dict[Version, Network] = {}
-        """Those loaded."""
+        """The loaded networks by version."""
         for place, file in self.folder.read().items():
             self.put(place, file)
 
@@ -68,10 +68,11 @@ class Catalogue:
 
     def file(self, version: Version) -> ModelFile:
         """
-        What is known of a version.
+        The file of a version.
 
         Raises:
-            ModelUnknown, ModelVersionUnknown: no version of that model is known, or not that one.
+            ModelUnknown: no version of the model is known. ModelVersionUnknown: this version is not
+                known.
         """
         file = self._files.get(version)
         if file is not None:
@@ -96,17 +97,20 @@ class Catalogue:
         return self._current.get(version.model) == version
 
     def is_needed(self, model: str) -> bool:
-        """Whether a new version is loaded at once: the model is named, or was loaded so far."""
+        """
+        Whether a new version is loaded at once: the settings name the model, or its last version is
+        loaded.
+        """
         version = self._current.get(model)
         return model in self.named or version in self.networks or version in self._loading
 
     @asynccontextmanager
     async def using(self, version: Version) -> AsyncIterator[None]:
         """
-        Have a version loaded, and kept so until a session is on it.
+        Load a version, and keep it loaded within the `with` block, until a session uses it.
 
         Raises:
-            ModelUnknown, ModelVersionUnknown: it is not known here.
+            ModelUnknown, ModelVersionUnknown: the version is not known here.
             ModelInvalid: its network cannot be loaded.
         """
         self.file(version)
@@ -119,9 +123,10 @@ class Catalogue:
 
     async def load(self, version: Version) -> None:
         """
-        Have a version's network in `networks`; callers that ask while it loads wait for one load.
+        Load a version's network into `networks`. Callers that ask at the same time wait for one
+        load.
 
-        Raises as `using`.
+        Raises the errors of `using`.
         """
         file = self.file(version)
         if version in self.networks:
@@ -135,7 +140,7 @@ class Catalogue:
         await asyncio.shield(task)
 
     def at(self, place: VersionPath) -> Version | None:
-        """The version whose file is at a place of the folder, once it was taken over."""
+        """The version whose file at this path was taken over; None if there is none."""
         return self._places.get(place)
 
     def hold(self, file: ModelFile) -> None:
@@ -143,20 +148,20 @@ class Catalogue:
         self._files.setdefault(file.version, file)
 
     def put(self, place: VersionPath, file: ModelFile) -> None:
-        """Note that a place of the folder has that file; new sessions follow at once."""
+        """Note that this path has this file. New sessions follow at once."""
         self.hold(file)
         self._places[place] = file.version
         if place.is_current:
             self._current[place.model] = file.version
 
     def remove(self, place: VersionPath) -> None:
-        """Note that a place of the folder has no file any more."""
+        """Note that this path has no file any more."""
         self._places.pop(place, None)
         if place.is_current:
             self._current.pop(place.model, None)
 
     async def tidy(self, has_sessions: Callable[[Version], bool]) -> None:
-        """Drop unused versions whose file is gone; unload old ones that have no session."""
+        """Drop unused versions whose file is gone, and unload old versions that have no session."""
         there = {*self._places.values(), *self._current.values()}
         unloaded = []
         for version in list(self._files):

@@ -1,4 +1,4 @@
-"""Why CUDA cannot be used here: the driver, the GPU and the libraries, asked themselves."""
+"""Finds out why CUDA cannot be used here, by asking the driver, the GPU and the libraries."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Load = Callable[[str], Any]
 
 @dataclass(frozen=True)
 class Requirement:
-    """What one CUDA release, as onnxruntime was built for it, needs of a machine."""
+    """What a machine needs for an onnxruntime that was built for one CUDA release."""
 
     cuda: int
     """Major version."""
     driver: str
-    """Least NVIDIA driver on Linux."""
+    """The least NVIDIA driver on Linux."""
     capability: tuple[int, int]
-    """Least compute capability of a GPU."""
+    """The least compute capability of a GPU."""
     libraries: tuple[str, ...]
 
 
@@ -59,21 +59,21 @@ https://github.com/microsoft/onnxruntime/pull/29252 and 29808.
 
 @dataclass(frozen=True)
 class CudaSupport:
-    """What of CUDA was found on a machine."""
+    """The parts of CUDA that were found on a machine."""
 
     driver: int | None
     """The newest CUDA that the driver can run, as 1000 * major + 10 * minor; None without one."""
     status: int
-    """What the driver's cuInit returned; 0 where all is well."""
+    """The result of the driver's cuInit; 0 if it succeeded."""
     capabilities: tuple[tuple[int, int], ...]
-    """Of each GPU that this process may see."""
+    """The compute capability of each GPU that this process may see."""
     missing: tuple[str, ...]
-    """Required libraries that do not load."""
+    """The required libraries that do not load."""
 
 
 def why_not(onnxruntime: str, cuda: str, providers: Path) -> str | None:
     """
-    Why CUDA cannot be used here, or None.
+    The reason why CUDA cannot be used here; None if it can.
 
     Args:
         onnxruntime: its version.
@@ -86,7 +86,10 @@ def why_not(onnxruntime: str, cuda: str, providers: Path) -> str | None:
 
 
 def requirement(onnxruntime: str, cuda: str) -> Requirement | None:
-    """What an onnxruntime built for that CUDA needs, both given by their versions, if known."""
+    """
+    The requirements of an onnxruntime of this version that was built for this CUDA; None if
+    unknown.
+    """
     major = int(cuda.split(".")[0])
     needs = REQUIREMENTS.get(major)
     if needs and tuple(int(part) for part in onnxruntime.split(".")[:2]) < (1, 28):
@@ -95,7 +98,7 @@ def requirement(onnxruntime: str, cuda: str) -> Requirement | None:
 
 
 def look(needs: Requirement, load: Load = ctypes.CDLL) -> CudaSupport:
-    """Ask the driver, and try to load each library."""
+    """Find the parts of CUDA: ask the driver, and try to load each library."""
     missing = tuple(name for name in needs.libraries if not _loads(name, load))
     try:
         driver = load("libcuda.so.1")
@@ -111,7 +114,7 @@ def look(needs: Requirement, load: Load = ctypes.CDLL) -> CudaSupport:
 
 
 def fault(machine: CudaSupport, needs: Requirement) -> str | None:
-    """Everything that keeps CUDA from being used on a machine, in words, or None."""
+    """A sentence with every reason why a machine cannot use CUDA; None if there is none."""
     faults = []
     if machine.driver is None:
         faults.append(
@@ -159,7 +162,7 @@ def _dotted(version: tuple[int, int]) -> str:
 
 
 def _provider_fault(folder: Path) -> str | None:
-    """Whatever else keeps onnxruntime's own libraries from loading."""
+    """Any other reason why onnxruntime's own libraries do not load."""
     try:
         for name in ("shared", "cuda"):
             ctypes.CDLL(str(folder / f"libonnxruntime_providers_{name}.so"), ctypes.RTLD_GLOBAL)

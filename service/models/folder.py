@@ -1,10 +1,10 @@
 """
-The folder of models, and what changes in it.
+Reads the folder of models, and finds changes in it.
 
     NAME/model.onnx         the version for new sessions
     NAME/versions/*.onnx    others, for sessions and checkpoints that are of them
 
-Names that begin with a dot are passed over, so that a file can be made ready beside its place.
+Names that begin with a dot are ignored, so that a file can be prepared beside its final place.
 """
 
 from __future__ import annotations
@@ -26,56 +26,62 @@ MODEL_FILE = "model.onnx"
 OTHERS = "versions"
 
 RETRY_SECONDS = 10.0
-"""How long a file that could not be read is left alone, unless it changes before."""
+"""The time until a file that could not be read is tried again, unless it changes before."""
 
 
 class VersionPath(NamedTuple):
-    """Where a version's file can be."""
+    """A path at which the file of a version can be."""
 
     is_current: bool
-    """Whether it is where the version for new sessions is."""
+    """Whether it is the path of the version for new sessions."""
     model: str
     path: Path
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A version as its file has it."""
+    """The file of a version, as it was read."""
 
     version: Version
     spec: ModelSpec
     content: bytes = field(repr=False)
-    """Kept, since another file may take its place at any moment."""
+    """The bytes of the file. They are kept because another file may replace it at any moment."""
 
 
 class Change(NamedTuple):
-    """What a place has now: a file, one that cannot be served and why, or none any more."""
+    """
+    A change at a path: a new file, the error of a file that cannot be served, or None for no file.
+    """
 
     place: VersionPath
     found: ModelFile | ModelInvalid | None
 
 
 class ModelFolder:
-    """Reads the files of models, and again when they were replaced. One thread at a time."""
+    """
+    Reads the files of models, and reads them again when they were replaced. One thread may use it
+    at a time.
+    """
 
     def __init__(
         self, folder: Path, named: Iterable[str], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Look at the models named, or at all if none is; the clock gives seconds."""
+        """Read the named models, or all models if none is named. The clock gives seconds."""
         self._folder = folder
         self._named = frozenset(named)
         self._clock = clock
         self._seen: dict[VersionPath, Stamp] = {}
         self._taken: dict[VersionPath, Stamp] = {}
         self._unreadable: dict[VersionPath, float] = {}
-        """When each is tried again."""
+        """When each file that could not be read is tried again."""
 
     def read(self) -> dict[VersionPath, ModelFile]:
         """
         Read every file for the first time.
 
         Raises:
-            ModelInvalid: there is none, a model named has none, or one breaks the contract.
+            ModelInvalid: there is no model, a named model is missing, or a file breaks the
+                contract.
         """
         try:
             places = self._places() if self._folder.exists() else ()
@@ -95,10 +101,11 @@ class ModelFolder:
 
     def look(self) -> list[Change]:
         """
-        What has changed since the last call: other files before model.onnx, and files gone last.
+        The changes since the last call. New files in versions/ come before model.onnx, and removed
+        files come last.
 
-        A file counts once two looks found it the same, so that none is read while it is written,
-        and none is missed while it is replaced. Raises OSError where the folder cannot be read.
+        A file counts once two calls found it unchanged. So no file is read while it is written, and
+        none is missed while it is replaced. Raises OSError if the folder cannot be read.
         """
         stamps = self._stamps()
         seen, self._seen = self._seen, stamps
@@ -142,8 +149,11 @@ class ModelFolder:
         }
 
     def _places(self) -> Iterator[VersionPath]:
-        """Plain names in the folder, so that no setting leads elsewhere."""
-        # A folder that is missing is more likely a mistake than a wish to serve nothing.
+        """
+        The paths of all files. Model names are plain names in the folder, so that no setting leads
+        elsewhere.
+        """
+        # A missing folder is probably a mistake, not the intention to serve nothing.
         for model in sorted(os.listdir(self._folder)):
             if model.startswith("."):
                 continue
@@ -157,7 +167,9 @@ class ModelFolder:
 
 
 def _names(folder: Path) -> list[str]:
-    """What is in a folder; nothing if it is none. Raises OSError if it cannot be read."""
+    """
+    The names in a folder; empty if there is no such folder. Raises OSError if it cannot be read.
+    """
     try:
         return sorted(name for name in os.listdir(folder) if not name.startswith("."))
     except (FileNotFoundError, NotADirectoryError):

@@ -19,22 +19,24 @@ SOURCES = "sources"
 """Graph input of `copy_graph`: the slot that each row is copied from, int64 [B]."""
 
 PACKET = 4
-"""Elements that onnxruntime's kernels on a CPU compute at once, other than by MLAS."""
+"""The number of elements that onnxruntime's CPU kernels, except those of MLAS, compute at once."""
 
 _APPROXIMATED = {"Celu", "Cos", "Elu", "Exp", "Log", "Mish", "Pow", "Selu", "Sin", "Softplus"}
-"""Operators whose last elements, those short of a packet, come out of other formulas."""
+"""Operators that compute the last elements, which do not fill a packet, by other formulas."""
 
 _INDICES = "slots.indices"
 _AXIS = "slots.axis"
 
 
 def tick_name(name: str, tick: int) -> str:
-    """Graph name, in a slab graph, of what the step graph calls `name`, in one of its ticks."""
+    """
+    The name in a slab graph, for one of its ticks, of the value that the step graph calls `name`.
+    """
     return f"{tick}/{name}"
 
 
 def slab_name(name: str) -> str:
-    """Graph name of the slab tensor that holds a state tensor for every slot."""
+    """The graph's name of the slab tensor that holds a state tensor for every slot."""
     return f"{name}.slab"
 
 
@@ -43,12 +45,12 @@ def parse(model: bytes) -> tuple[onnx.ModelProto, ModelSpec]:
     Read a step graph and its spec.
 
     Raises:
-        ModelInvalid: the bytes are no ONNX model, it keeps data in other files, it has no spec, or
-            its inputs and outputs are not those that the spec names.
+        ModelInvalid: the bytes are not an ONNX model, the model keeps data in other files or has no
+            spec, or its inputs and outputs differ from those in the spec.
     """
     try:
         proto = onnx.load_model_from_string(model)
-        # Before the checker, which would look for those files.
+        # This comes before the checker, which would look for those files.
         if _keeps_data_elsewhere(proto):
             raise ModelInvalid("the model keeps weights in other files; export it as one file")
         onnx.checker.check_model(proto)
@@ -65,7 +67,7 @@ def parse(model: bytes) -> tuple[onnx.ModelProto, ModelSpec]:
 
 
 def _keeps_data_elsewhere(message: Message) -> bool:
-    """Whether any tensor in a part of a model is kept in another file, however deep it lies."""
+    """Whether any tensor in a part of a model, at any depth, is kept in another file."""
     if isinstance(message, onnx.TensorProto):
         return message.data_location == onnx.TensorProto.EXTERNAL
     for field, value in message.ListFields():
@@ -112,11 +114,12 @@ def slab_graph(proto: onnx.ModelProto, spec: ModelSpec, ticks: int, *, traced: b
 
 def batch_multiple(proto: onnx.ModelProto) -> int:
     """
-    What batches must be a multiple of, on a CPU, for a row not to depend on those beside it.
+    The number that batch sizes on a CPU must be a multiple of, so that no row depends on others.
 
-    A kernel that takes elements by packets treats the last ones of a tensor apart, and which row's
-    they are depends on the batch; so the rows together must fill whole packets. A batch of one is
-    never used: onnxruntime drops axes of length one, and then sums in another order.
+    A kernel that computes elements by packets treats the last elements of a tensor differently.
+    Which row they belong to depends on the batch. So the rows together must fill whole packets. A
+    batch of one is never used: onnxruntime drops axes of length one, and then sums in another
+    order.
     """
     graph = onnx.shape_inference.infer_shapes(proto).graph
     shapes = {
@@ -125,7 +128,7 @@ def batch_multiple(proto: onnx.ModelProto) -> int:
     }
     for node in proto.graph.node:
         if node.op_type in _APPROXIMATED:
-            # 0 stands for the locations, of which there may be an odd number.
+            # 0 stands for the number of locations, which may be odd.
             sizes = [size or 1 for size in shapes.get(node.output[0], [1])[1:]]
             if math.prod(sizes) % 2:
                 return PACKET
@@ -134,7 +137,7 @@ def batch_multiple(proto: onnx.ModelProto) -> int:
 
 def copy_graph(spec: ModelSpec, like: onnx.ModelProto) -> bytes:
     """
-    A graph that copies rows of the slabs to other rows of theirs.
+    A graph that copies rows of the slabs to other rows of the same slabs.
 
     From `SOURCES` [B], `SLOTS` [B] and the slabs to the slabs' outputs.
     """
@@ -212,9 +215,9 @@ def _scatter_nodes(spec: ModelSpec, rows: Mapping[str, str]) -> list[onnx.NodePr
 
 def simplified(graph: onnx.GraphProto) -> onnx.GraphProto:
     """
-    The same graph in cheaper operators: x * x for x ** 2, nothing for a split into one part.
+    The same graph with cheaper operators: x * x instead of x ** 2, and no split into a single part.
 
-    Both come out of PyTorch's exporter, and onnxruntime leaves them as they are.
+    PyTorch's exporter writes both, and onnxruntime does not optimise them.
     """
     simple = onnx.GraphProto()
     simple.CopyFrom(graph)
@@ -260,7 +263,7 @@ def _slabs(spec: ModelSpec, *, output: bool = False) -> list[onnx.ValueInfoProto
 
 
 def _check_weights(graph: onnx.GraphProto) -> None:
-    """Refuse weights that are not as many as their shape says."""
+    """Raise ModelInvalid for weights whose number of values differs from their shape."""
     for tensor in graph.initializer:
         try:
             numpy_helper.to_array(tensor)
@@ -286,7 +289,7 @@ def _check_names(graph: onnx.GraphProto, spec: ModelSpec) -> None:
 
 def _check_dependence(graph: onnx.GraphProto, spec: ModelSpec) -> None:
     """
-    Refuse a state whose next value does not depend on its last.
+    Raise ModelInvalid for a state whose next value does not depend on its last value.
 
     With an in-place slab nothing else would order the reading of the old rows before the writing of
     the new.

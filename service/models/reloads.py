@@ -1,4 +1,4 @@
-"""Takes over files of models that were put, replaced or removed while the server runs."""
+"""Follows files of models that are added, replaced or removed while the server runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from service.telemetry.metrics import Metrics
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
-"""How often the folder of models is looked at."""
+"""The time between two looks at the folder of models."""
 
 _OUTCOMES = ("taken", "failed", "removed")
 
@@ -25,8 +25,8 @@ class Reloads:
     """
     Looks at the folder of models every second, on the event loop; slow work is on a thread.
 
-    A version for new sessions takes over once it is loaded, if the one before it was, so that
-    no session waits for it. One that cannot be loaded changes nothing.
+    If the current version is loaded, a new one replaces it only once it is loaded too, so that no
+    session waits for it. A version that cannot be loaded changes nothing.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Reloads:
         self._has_sessions = has_sessions
         self._metrics = metrics
         self._is_readable = True
-        # The first failure is seen only where there was a count of none before.
+        # A rate shows the first failure only if the counter existed before, at 0.
         for model in catalogue.models:
             for outcome in _OUTCOMES:
                 metrics.model_reloads.labels(model, outcome)
@@ -50,7 +50,7 @@ class Reloads:
             await self._looking
 
     async def look(self) -> None:
-        """Take over what has changed, and drop versions that are no longer used."""
+        """Apply the changes in the folder, and drop versions that are no longer used."""
         try:
             changes = await asyncio.to_thread(self._catalogue.folder.look)
         except OSError as error:
@@ -94,7 +94,7 @@ class Reloads:
             log.info(f"model file {outcome}", extra=fields)
 
     async def _take_over(self, place: VersionPath, file: ModelFile) -> None:
-        """Load a version that new sessions are about to need; then have them opened on it."""
+        """Load a version, then let new sessions be opened on it."""
         if place.is_current and self._catalogue.is_needed(place.model):
             self._catalogue.hold(file)
             await self._catalogue.load(file.version)

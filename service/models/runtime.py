@@ -23,7 +23,7 @@ from service.spec import Float32, ModelSpec
 log = logging.getLogger(__name__)
 
 CUDA_BATCH_MULTIPLE = 8
-"""On a GPU there are few batch sizes, since each new one costs memory and time to prepare."""
+"""Batch sizes on a GPU are multiples of this, because each new size costs memory and time."""
 
 Int64 = npt.NDArray[np.int64]
 Tensors = Mapping[str, onnxruntime.OrtValue]
@@ -33,8 +33,9 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 _OPTIONS: dict[str, dict[str, str]] = {"cpu": {}, "cuda": {"use_tf32": "0"}}
 """
-Of each provider. CUDA would by default round the factors of matrix products to 10 bits (TF32), and
-a network's answers then differ from its card's by more than `export` lets a file differ.
+The options of each provider. CUDA would by default round the factors of matrix products to 10 bits
+(TF32), and a network's answers then differ from its card's by more than `export` lets a file
+differ.
 """
 
 
@@ -50,7 +51,7 @@ class Network:
         Args:
             device: `cpu`, `cuda`, or `auto` for CUDA where it works.
             threads: onnxruntime threads inside one run.
-            max_burst: most ticks that one run is to make.
+            max_burst: the largest number of ticks in one run.
 
         Raises:
             ModelInvalid: the bytes break the contract of `service.spec`.
@@ -59,7 +60,7 @@ class Network:
         proto, self.spec = graph.parse(model)
         self.content_hash = content_hash(model)
         self.bursts = [2**power for power in range(max_burst.bit_length())]
-        """How many ticks a run can make."""
+        """The numbers of ticks that a run can make."""
         self._steps = {
             (ticks, traced): _load(
                 graph.slab_graph(proto, self.spec, ticks, traced=traced), device, threads
@@ -83,7 +84,7 @@ class Network:
         _check_shapes(self.spec, self._output_shapes)
 
     def allocate(self, capacity: int, locations: int) -> Tensors:
-        """Slab tensors with room for that many slots; their contents are undefined."""
+        """Allocate slab tensors with room for `capacity` slots. Their contents are undefined."""
         return {
             tensor.name: onnxruntime.OrtValue.ortvalue_from_shape_and_type(
                 (capacity, *tensor.shape_at(locations)), np.float32, self._device
@@ -92,7 +93,7 @@ class Network:
         }
 
     def read_rows(self, tensors: Tensors, slots: Sequence[int]) -> dict[str, Float32]:
-        """Copies of the slots' rows, by state name, each [slots, ...]."""
+        """Copy the slots' rows, by state name, each [slots, ...]."""
         binding = self._bind_slabs(self._read, tensors, slots)
         for tensor in self.spec.state:
             binding.bind_output(tensor.input, "cpu")
@@ -122,7 +123,7 @@ class Network:
         self, tensors: Tensors, batch: int, locations: int, traced: frozenset[str], ticks: int
     ) -> BoundRun:
         """
-        Prepare runs of that many rows and ticks, one of `bursts`.
+        Prepare runs of `batch` rows; `ticks` is one of `bursts`.
 
         They give the graph outputs `traced` besides the model's output. The result keeps the
         tensors alive.
@@ -151,10 +152,11 @@ class Network:
 
 class BoundRun:
     """
-    Buffers for some ticks of a batch of one size, bound to a slab once and run many times.
+    Buffers for some ticks of a batch of one size, which are bound to a slab once and run many
+    times.
 
-    Fill `inputs` and `slots`, call `run`, read `output` and `traces`; rows beyond the batch's own
-    must repeat one of its rows, which then is stepped once all the same.
+    Fill `inputs` and `slots`, call `run`, read `output` and `traces`; rows that pad the batch must
+    repeat one of its rows, which is stepped only once.
     """
 
     def __init__(
@@ -207,7 +209,7 @@ class BoundRun:
 
 
 def content_hash(model: bytes) -> str:
-    """What names a model's exact content: SHA-256 of its file, in hexadecimal."""
+    """The hash that identifies a model's content: SHA-256 of its file, in hexadecimal."""
     return hashlib.sha256(model).hexdigest()
 
 
@@ -225,10 +227,10 @@ def provider(device: str) -> str:
 
 def parallel_runs(provider: str) -> int:
     """
-    How many runs to make at once on a provider.
+    The number of runs to make at once on a provider.
 
-    The runs of one GPU are made in turn. Of the cores, one is left to the event loop: runs on all
-    of them make more steps in all, but a step that comes alone then waits longer.
+    On a GPU, runs are made one after another. On a CPU, one core is left to the event loop. Runs on
+    all cores would make more steps in total, but a single step would wait longer.
     """
     cores = len(os.sched_getaffinity(0))
     return 1 if provider == _PROVIDERS["cuda"] else max(1, cores - 1)
@@ -261,13 +263,14 @@ def _load(model: bytes, device: str, threads: int) -> onnxruntime.InferenceSessi
 @cache
 def _cuda_fault() -> str | None:
     """
-    Why CUDA cannot be used here, or None; found out, and logged, once.
+    The reason why CUDA cannot be used here, or None. It is found out and logged once.
 
-    onnxruntime lists the provider wherever it was built in, and where it cannot load falls back to
-    the CPU with no more than a line on standard error.
+    onnxruntime lists the provider wherever it was built in. If the provider cannot load,
+    onnxruntime uses the CPU and only prints a line on standard error.
     """
     if _PROVIDERS["cuda"] in onnxruntime.get_available_providers():
-        # CUDA and cuDNN where pip installs them, which the dynamic linker does not search.
+        # Load CUDA and cuDNN from where pip installs them, which the dynamic linker does not
+        # search.
         with contextlib.redirect_stdout(io.StringIO()):
             onnxruntime.preload_dlls()
         folder = Path(onnxruntime.__file__).parent / "capi"
@@ -280,7 +283,7 @@ def _cuda_fault() -> str | None:
 
 
 def _check_shapes(spec: ModelSpec, shapes: Mapping[str, Sequence[int | str]]) -> None:
-    """Refuse traces that point outside the graph outputs they name."""
+    """Raise ModelInvalid for traces that point outside the graph outputs that they name."""
     if list(shapes[spec.output][1:]) != [spec.output_width]:
         raise ModelInvalid(f"output has shape {shapes[spec.output]}, spec says {spec.output_width}")
     for trace in spec.traces:

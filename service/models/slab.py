@@ -9,7 +9,7 @@ from service.spec import Float32
 
 _FIRST_CAPACITY = 8
 MAX_BINDINGS = 512
-"""Kinds of runs that buffers are kept for: batch sizes, ticks, what is traced, for each turn."""
+"""The largest number of buffers: one for each batch size, ticks, traces and turn."""
 
 _ROWS_MOVED = 256
 
@@ -35,7 +35,7 @@ class Slab:
 
     @property
     def used(self) -> int:
-        """Slots taken."""
+        """The number of slots that are taken."""
         return len(self._used)
 
     def acquire(self) -> int:
@@ -54,7 +54,7 @@ class Slab:
 
     def reset(self, slot: int) -> None:
         """Set a slot to the model's initial state."""
-        # Made anew each time: kept, it would take as much memory as one session in each slab.
+        # The state is made each time. Keeping it would take the memory of one session in each slab.
         initial = {
             tensor.name: tensor.initial_value(self.locations)[None]
             for tensor in self.network.spec.state
@@ -62,7 +62,7 @@ class Slab:
         self.network.write_rows(self._tensors, [slot], initial)
 
     def read(self, slots: Sequence[int]) -> dict[str, Float32]:
-        """Copies of the slots' states, by name, each [slots, ...]."""
+        """Copy the slots' states, by name, each [slots, ...]."""
         return self.network.read_rows(self._tensors, slots)
 
     def write(self, slot: int, state: Mapping[str, Float32]) -> None:
@@ -75,10 +75,11 @@ class Slab:
 
     def bind(self, rows: int, traced: frozenset[str], ticks: int = 1, buffers: int = 0) -> BoundRun:
         """
-        Buffers for `ticks` ticks of at least `rows` rows; the same ones for the same request.
+        Return buffers for `ticks` ticks of at least `rows` rows; equal arguments give the same
+        buffers.
 
-        There are as many sets of them as numbers of `buffers`, so that one can be filled while
-        others are run. They are good until the next `acquire`, which may move the slab.
+        Each number `buffers` stands for another set, so that one can be filled while others are
+        run. Buffers are valid until the next `acquire`, which may move the slab.
         """
         multiple = self.network.batch_multiple
         batch = -(-rows // multiple) * multiple

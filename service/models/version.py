@@ -1,4 +1,4 @@
-"""What names a version of a model, here and on every other replica that has its file."""
+"""The identity of a model's version, which is the same on every replica that has its file."""
 
 from __future__ import annotations
 

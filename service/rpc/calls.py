@@ -47,7 +47,7 @@ def session_ref(request: AboutSession, principal: Principal) -> SessionRef:
 
 
 class Calls:
-    """Takes what calls ask for to the engine, and waits for the answer."""
+    """Passes the requests of calls to the engine, and waits for the answers."""
 
     def __init__(
         self,
@@ -57,7 +57,10 @@ class Calls:
         metrics: Metrics,
         spans: Spans,
     ) -> None:
-        """Reach the engine through its worker and, where there is a store, stored sessions."""
+        """
+        Reach the engine through its worker, and stored sessions through the keeper, if there is a
+        store.
+        """
         self.catalogue = catalogue
         self.lifecycle = worker.engine.lifecycle
         self.worker = worker
@@ -65,15 +68,18 @@ class Calls:
         self.spans = spans
         self._keeper = keeper
         self._opening: dict[str, asyncio.Event] = {}
-        """Set once the opening of a session is done, by the id that its client chose."""
+        """
+        For each session id that a client chose and that is being opened, an event that its end
+        sets.
+        """
 
     async def open(
         self, request: ntm_pb2.CreateSessionRequest, principal: Principal
     ) -> ntm_pb2.Session:
         """
-        Open a session; the first of a version waits until its network is loaded.
+        Open a session. The first session of a version waits until its network is loaded.
 
-        A session whose id its client chose is opened once, however often it is asked for.
+        If the client chose the id, the session is opened once, however often the request comes.
         """
         start = checkpoint.decode(request.checkpoint) if request.checkpoint else None
         if not request.session_id:
@@ -106,11 +112,12 @@ class Calls:
         self, request: ntm_pb2.CreateSessionRequest, start: Checkpoint | None, principal: Principal
     ) -> SessionView:
         """
-        The session of the id that its client chose: a new one, or the one opened before.
+        The session with the id that its client chose: a new one, or the one that was opened before.
 
         Raises:
-            SessionExists: it is not as asked for, has made steps, or is another caller's.
-            SessionDeleted, SessionExpired, SessionFailed: there was one.
+            SessionExists: the session differs from the request, has made steps, or is another
+                caller's.
+            SessionDeleted, SessionExpired, SessionFailed: the session with this id is closed.
         """
         session_id = request.session_id
         ref = SessionRef(session_id, principal.caller, 0)
@@ -134,7 +141,7 @@ class Calls:
 
     @asynccontextmanager
     async def _alone(self, session_id: str) -> AsyncIterator[None]:
-        """Open one session at a time of the same id."""
+        """Let only one request at a time open the session with this id."""
         while opening := self._opening.get(session_id):
             await opening.wait()
         done = self._opening[session_id] = asyncio.Event()
@@ -147,12 +154,14 @@ class Calls:
     async def fork(
         self, request: ntm_pb2.ForkSessionRequest, principal: Principal
     ) -> ntm_pb2.Session:
-        """Open a session with another one's state, once that one's waiting chunks have run."""
+        """
+        Open a session with the state of another session, after the waiting chunks of that session.
+        """
         source = await self.look(self.lifecycle.describe, session_ref(request, principal))
         timeout = codec.idle_timeout_seconds(request)
         if timeout is None:
             timeout = source.idle_timeout_seconds
-        # The slot comes first: to find one may move the slab, for which no run may be under way.
+        # The slot comes first. Taking it may move the slab, which must not happen during a run.
         version = Version(source.model, source.content_hash)
         opening = partial(
             self.lifecycle.open,
@@ -177,7 +186,7 @@ class Calls:
 
     async def describe(self, ref: SessionRef) -> SessionView:
         """
-        A session as it is, at whichever replica it was last.
+        The description of a session, wherever it was used last.
 
         The store says in which epoch the session is owned. If that is later than the epoch of the
         view, another replica has taken the session over, and it is looked up again.
@@ -193,10 +202,10 @@ class Calls:
 
     async def look(self, look: Callable[[SessionRef], T], ref: SessionRef) -> T:
         """
-        The result of `look`, a method of the lifecycle; the session is woken first if need be.
+        The result of `look`, a method of the lifecycle. If necessary, the session is woken first.
 
-        Also if the caller knows a later epoch than this replica: the copy here is then closed, and
-        the session claimed from the store.
+        It is also claimed from the store if the caller's epoch is later than this replica's. The
+        copy here is then closed.
         """
         while True:
             try:
@@ -204,9 +213,10 @@ class Calls:
             except NtmError:
                 if self._keeper is None or not self.lifecycle.may_be_stored(ref):
                     raise
-            # It can go to sleep again before it is looked at, to make room for another one.
+            # The session can go to sleep again before `look` is called, to make room for another
+            # one.
             await self._keeper.wake(ref.id)
-            ref = ref._replace(epoch=0)  # just claimed, so that no caller knows a later epoch
+            ref = ref._replace(epoch=0)  # just claimed, so that no caller has a later epoch
 
     async def delete(self, ref: SessionRef) -> None:
         """Delete a session here and, unless the store does not answer, from the store."""
@@ -231,7 +241,7 @@ class Calls:
         return response
 
     def replied(self, chunks: Sequence[Chunk], sent_bytes: int) -> None:
-        """Count the replies to chunks, once gRPC has taken them; `sent_bytes` is their size."""
+        """Count the replies to chunks, after gRPC has taken them; `sent_bytes` is their size."""
         now = self.lifecycle.now()
         for chunk in chunks:
             seconds = now - chunk.finished_seconds
@@ -239,12 +249,13 @@ class Calls:
         self.metrics.sent_bytes.inc(sent_bytes)
 
     def closing(self, ref: SessionRef) -> Operation:
-        """The closing of a session, as work that waits for the session's chunks."""
+        """Make the work that closes a session after the session's waiting chunks."""
         return Operation(ref, self.lifecycle.close)
 
     def _version(self, request: ntm_pb2.CreateSessionRequest, start: Checkpoint | None) -> Version:
         """
-        The version of a new session: the one asked for, else the checkpoint's, else the current.
+        The version of a new session: the one in the request, else the checkpoint's, else the
+        current one.
 
         Raises:
             ModelUnknown: new sessions cannot be opened on that model.
@@ -270,7 +281,7 @@ class Calls:
         return version
 
     async def _placed(self, version: Version, opening: Callable[[], SessionView]) -> SessionView:
-        """Open a session once its version is loaded and there is room for it."""
+        """Open a session after its version is loaded and there is room for it."""
         async with (
             self.catalogue.using(version),
             self._keeper.place() if self._keeper else nullcontext(),
@@ -278,7 +289,9 @@ class Calls:
             return await self.worker.call(opening)
 
     async def _keep(self, keeper: Keeper, session_id: str) -> None:
-        """Store a new session before its client gets the answer; if that fails, there is none."""
+        """
+        Store a new session before its client gets the answer. If that fails, the session is closed.
+        """
         try:
             await keeper.keep(session_id)
         except BaseException:
@@ -291,5 +304,7 @@ class Calls:
             await asyncio.shield(self.worker.call(self.lifecycle.delete, ref))
 
     def operate(self, ref: SessionRef, action: Callable[[Session], Any]) -> asyncio.Future[Any]:
-        """Queue an operation behind the session's chunks; the future gets its result."""
+        """
+        Queue an operation behind the session's chunks, and return a future that gets its result.
+        """
         return self.worker.ask(Operation(ref, action))

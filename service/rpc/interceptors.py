@@ -1,8 +1,8 @@
 """
-Around every call: outside its span, time and log line; inside its principal, room and error.
+Interceptors around every call: they observe it, find its principal, and convert its error.
 
-`ObservingInterceptor` is the outer one. It sees the code with which a call ends, also where
-`CallInterceptor` refuses the call.
+`ObservingInterceptor` is the outer one. It sees the final code of every call, also of a call that
+`CallInterceptor` refuses.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import grpc
 import grpc.aio
 
 from service import codec
-from service.auth.authentication import Authentication
+from service.auth.authentication import Authentication, Context
 from service.auth.principal import PRINCIPAL, Principal
 from service.errors import CapacityExceeded, NtmError, PermissionDenied, Unauthenticated
 from service.rpc import status
@@ -31,9 +31,8 @@ from service.telemetry.metrics import Metrics
 PREFIX = "/ntm.v1.NtmService/"
 HEALTH_PREFIX = "/grpc.health.v1.Health/"
 STREAM = "StreamSteps"
-"""The one RPC of our service that is not unary."""
+"""The only RPC of our service that is not unary."""
 
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Behaviour: TypeAlias = Callable[..., Any]
 Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]"
@@ -44,7 +43,9 @@ _REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 
 def needs(scope: str) -> Callable[[B], B]:
-    """Say which scope the token of a caller needs for an RPC; every RPC of our service says so."""
+    """
+    Set the scope that a caller's token needs for an RPC. Every RPC of our service must have one.
+    """
 
     def mark(behaviour: B) -> B:
         behaviour.scope = scope  # type: ignore[attr-defined]
@@ -54,7 +55,7 @@ def needs(scope: str) -> Callable[[B], B]:
 
 
 def scopes(servicer: type) -> dict[str, str]:
-    """By RPC, the scope that the servicer's method says that it needs."""
+    """The scope that each RPC of a servicer needs, by the RPC's name."""
     methods = vars(servicer).items()
     return {name: method.scope for name, method in methods if hasattr(method, "scope")}
 
@@ -124,7 +125,8 @@ class ObservingInterceptor(grpc.aio.ServerInterceptor):
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """
-    Lets in callers with the right scope while there is room; gives errors their code and details.
+    Admits callers with the right scope while there is room, and gives errors their code and
+    details.
 
     Health checks are open to every caller. Reflection is open to every principal.
     """
@@ -158,8 +160,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 self._check_scope(principal, method.removeprefix(PREFIX))
         except NtmError as error:
             return grpc.stream_stream_rpc_method_handler(self._refusal(error))
-        # Our handlers get the bytes of a request, and decode these themselves: gRPC would answer
-        # what it cannot decode with UNKNOWN.
+        # Our handlers get the bytes of a request and decode them: gRPC would answer bytes that it
+        # cannot decode with UNKNOWN.
         if handler.unary_unary is not None:
             unary = self._unary(handler, principal)
             return grpc.unary_unary_rpc_method_handler(unary, None, handler.response_serializer)
@@ -208,7 +210,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return call
 
     def _admit(self, principal: Principal | None, context: Context) -> Principal:
-        """Note the principal of the call: from its token, else from its connection."""
+        """
+        Find the principal of the call, from its token or else from its connection, and set
+        `PRINCIPAL`.
+        """
         caller = principal or self._authentication.by_connection(context)
         PRINCIPAL.set(caller)
         if caller.is_authenticated:
@@ -224,7 +229,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             )
 
     def _check_scope(self, principal: Principal | None, method: str) -> None:
-        """Refuse a token without the scope that the RPC needs; other callers have every scope."""
+        """
+        Raise PermissionDenied for a token without the scope that the RPC needs. Other callers have
+        every scope.
+        """
         scope = self._scopes.get(method)
         if scope is None:
             raise NtmError(f"{method} names no scope that it needs, so it cannot be called")
@@ -249,7 +257,9 @@ def _session(request: object) -> str:
 
 
 async def _finished(running: Any, context: Context) -> None:
-    """Wait for a handler of a stream: a coroutine that writes itself, or a generator."""
+    """
+    Wait for a stream's handler: a coroutine that writes its messages, or a generator of messages.
+    """
     if not inspect.isasyncgen(running):
         await running
         return
@@ -258,7 +268,7 @@ async def _finished(running: Any, context: Context) -> None:
 
 
 async def _while_valid(principal: Principal, running: Awaitable[None]) -> None:
-    """Wait for a stream, but no longer than its principal's token is valid."""
+    """Wait for a stream, at most until its principal's token expires."""
     expires = principal.expires_unix_seconds
     seconds = None if expires is None else max(0.0, expires - time.time())
     try:

@@ -1,4 +1,4 @@
-"""What a connection may do: the gRPC arguments of the port."""
+"""The gRPC arguments of the port, which limit connections."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ HANDSHAKE_SECONDS = 10.0
 """How long the handshake of a new connection may take; gRPC's own default is two minutes."""
 
 METADATA_BYTES = 16_384
-"""Most metadata of a call; room for a large signed token."""
+"""The largest size of a call's metadata, with room for a large signed token."""
 
 CALLS_OF_A_CONNECTION = 1_024
-"""Calls at once on one connection; in gRPC's clients the next call waits."""
+"""The largest number of calls at once on one connection. In gRPC's clients the next call waits."""
 
 PING_SECONDS = 5.0
 """
 Least time between two pings of a client; a client that pings faster is disconnected.
 
-A balancer may ping every ten seconds, to leave a server that hangs soon.
+A balancer may ping every ten seconds, to find a server that hangs.
 """
 
 KEEPALIVE_SECONDS = 60.0
-"""How often the server pings the client of a connection; its calls end without an answer."""
+"""The time between the server's pings to a client. Without an answer, the client's calls end."""
 
 ANSWER_SECONDS = 20.0
 """How long the client has to answer a ping."""
@@ -44,7 +44,7 @@ def arguments(settings: Settings) -> list[tuple[str, Any]]:
         ("grpc.max_metadata_size", METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", METADATA_BYTES),
         ("grpc.max_concurrent_streams", CALLS_OF_A_CONNECTION),
-        # One for each call and, between calls, one for each session.
+        # A connection for each call and, between calls, one for each session.
         (
             "grpc.max_allowed_incoming_connections",
             min(settings.max_calls + settings.max_sessions, 2**31 - 1),  # what gRPC's options hold

@@ -33,7 +33,7 @@ class Spans:
         Prepare to send spans to the settings' endpoint, if there is one.
 
         Raises:
-            RuntimeError: there is one, and the extra `otel` is not installed.
+            RuntimeError: there is an endpoint, and the extra `otel` is not installed.
         """
         self._provider: Any = _provider(settings) if settings.otlp_endpoint else None
         provider = self._provider or trace.NoOpTracerProvider()
@@ -42,7 +42,10 @@ class Spans:
     def call(
         self, method: str, metadata: Iterable[tuple[str, str | bytes]]
     ) -> AbstractContextManager[Span]:
-        """The span of a call, current within the context; an error that leaves it is noted."""
+        """
+        The span of a call, current within the context; an error that leaves the context is
+        recorded.
+        """
         carrier = {key: value for key, value in metadata if isinstance(value, str)}
         # https://opentelemetry.io/docs/specs/semconv/rpc/grpc/
         attributes = {"rpc.system": "grpc", "rpc.service": SERVICE, "rpc.method": method}
@@ -62,9 +65,9 @@ class Spans:
 
     def record(self, chunk: Chunk, parent: Context) -> None:
         """
-        Make the spans of a finished or failed chunk: itself, its wait, and its runs.
+        Make the spans of a finished or failed chunk: of the chunk itself, its wait, and its runs.
 
-        A run is one of onnxruntime's, for some ticks of a batch that the chunk's session was in.
+        A run is one call of onnxruntime, for some ticks of a batch with the chunk's session.
         """
         to_epoch = time.time_ns() - time.monotonic_ns()
 
@@ -97,7 +100,7 @@ class Spans:
         span.end(nanoseconds(chunk.finished_seconds) if chunk.finished_seconds else None)
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the spans that are left."""
         if self._provider:
             self._provider.shutdown()
 

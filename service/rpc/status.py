@@ -1,4 +1,4 @@
-"""How errors travel: the gRPC code of each, the details of a call, the Error of a stream."""
+"""Converts errors to gRPC: the code and details of a call, and the Error of a stream's outcome."""
 
 from __future__ import annotations
 
@@ -42,9 +42,13 @@ CODES: dict[type[errors.NtmError], grpc.StatusCode] = {
 
 
 def known(error: BaseException) -> errors.NtmError:
-    """The error as a client may see it: ours as they are, others without their text, logged."""
+    """
+    The error that a client may see. Our own errors stay as they are; any other is logged and
+    hidden.
+    """
     if isinstance(error, errors.NtmError):
-        # Their frames refer to it and to the request: in a circle, a large request would stay.
+        # The error's frames refer to the error and to the request. This cycle would keep a large
+        # request.
         error.__traceback__ = error.__cause__ = error.__context__ = None
         return error
     log.error("unexpected error", exc_info=error)
@@ -60,7 +64,8 @@ def details(error: errors.NtmError, request_id: str = "") -> bytes:
     """
     The value of `DETAILS_KEY`: a google.rpc.Status.
 
-    It has an ErrorInfo, a RequestInfo if the request has an id, and a RetryInfo if it helps.
+    It has an ErrorInfo, a RequestInfo if the request has an id, and a RetryInfo if the error has a
+    delay.
     """
     parts = [
         error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)

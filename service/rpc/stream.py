@@ -1,4 +1,4 @@
-"""One StreamSteps call: operations in, outcomes out, as each is ready."""
+"""One StreamSteps call: reads operations, and writes each outcome when it is ready."""
 
 from __future__ import annotations
 
@@ -21,22 +21,25 @@ from service.session_ref import SessionRef
 from service.settings import Settings
 
 MAX_UNANSWERED_OPERATIONS = 1024
-"""Operations of a stream that are not answered yet; with this many, the stream is not read."""
+"""The largest number of unanswered operations. At this number the stream is not read."""
 
 _MAX_OUTCOMES = 1024
-"""Most outcomes in one message."""
+"""The largest number of outcomes in one message."""
 
 _LARGE_MESSAGE_BYTES = 256 << 10
 """A message takes no more outcomes once it is this large, so that other calls get their turn."""
 
 _MAX_BEGUN = 128
-"""Operations begun before other calls get their turn; a message has room for a million."""
+"""
+The number of operations that begin before other calls get their turn. A message has room for a
+million.
+"""
 
 _MAX_UNSENT_MESSAGES = 2
 """Reading stops while unsent replies would fill this many messages of the largest size."""
 
 _ENVELOPE_BYTES = 128
-"""Bytes of an outcome in a message besides its outputs and traces, or its error, at most."""
+"""An upper bound for the bytes of an outcome besides its outputs and traces, or its error."""
 
 
 class Stream:
@@ -55,7 +58,7 @@ class Stream:
         principal: Principal,
         settings: Settings,
     ) -> None:
-        """Prepare to serve the call of that context."""
+        """Prepare to serve the call of `context`."""
         self._calls = calls
         self._context = context
         self._principal = principal
@@ -68,7 +71,9 @@ class Stream:
         self._ready: deque[Work | ntm_pb2.Outcome] = deque()
         self._unanswered = 0
         self._unsent_bytes = 0
-        """Of large replies, whether they are made yet or not."""
+        """
+        The bytes of large replies that are not sent yet, whether they are made already or not.
+        """
         self._changed = asyncio.Event()
         self._answered = asyncio.Event()
         self._ending = asyncio.Event()
@@ -246,7 +251,7 @@ class Stream:
 
 
 def _size(outcome: Work | ntm_pb2.Outcome) -> int:
-    """Bytes of an outcome in a message, at most."""
+    """An upper bound for the bytes of an outcome in a message."""
     if isinstance(outcome, ntm_pb2.Outcome):
         return outcome.ByteSize() + _ENVELOPE_BYTES
     return _ENVELOPE_BYTES + (outcome.outcome.nbytes if isinstance(outcome, Chunk) else 0)

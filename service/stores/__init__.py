@@ -1,1 +1,1 @@
-"""Where sessions outlive their server."""
+"""Stores, in which sessions outlive their server."""

@@ -1,4 +1,4 @@
-"""A store that keeps each session in a file, for the processes that share a folder."""
+"""A store that keeps each session in a file of a folder, which processes may share."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ T = TypeVar("T")
 Groups = list[tuple[Path, list[tuple[int, Saved]]]]
 
 DAMAGED = ".damaged"
-"""Suffix of a file that cannot be read, kept for the operator of the server."""
+"""Suffix of a file that cannot be read and is kept for the operator of the server."""
 
 _LOCK = "lock"
 _THREADS = 4
-"""A disk writes what several threads wait for at once."""
+"""The number of threads. A disk can serve the writes of several threads at once."""
 _SWEEP_SECONDS = 600.0
 _LOCK_POLL_SECONDS = 0.002
 
@@ -53,12 +53,13 @@ class DirectoryStore:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """
-        Make the folder where it is missing, and start to remove what is no longer kept.
+        Make the folder if it is missing, and start to remove sessions that are no longer kept.
 
         Args:
-            folder: Only this user may read it: records hold the memories of sessions.
-            sync: Whether what is kept outlives a loss of power, or only the process.
-            timeout_seconds: Of each method.
+            folder: The folder, which only this user may read, because records hold the memories of
+                sessions.
+            sync: Whether records outlive a loss of power, or only the end of the process.
+            timeout_seconds: Time limit of each method.
             clock: Gives Unix seconds.
 
         Raises:
@@ -68,8 +69,8 @@ class DirectoryStore:
         self._sync = sync
         self._timeout_seconds = timeout_seconds
         self._clock = clock
-        # Within an epoch all saves are this process's, and a later one never has a smaller number,
-        # whichever thread is first.
+        # All saves in one epoch are made by this process. A later save never has a smaller number,
+        # whichever thread is faster.
         self._orders = itertools.count(time.time_ns() // 1_000)
         self._folders = [folder / f"{number:02x}" for number in range(256)]
         try:
@@ -152,19 +153,19 @@ class DirectoryStore:
             return False  # a replica of a later version has claimed it
         if current is not None and current.epoch > session.epoch:
             return False
-        # What this owner saved later may have come first: then that stays.
+        # A later save of this owner may have been written first. It then stays.
         if current is None or (current.epoch, current.order) <= (session.epoch, order):
             header = self._header_for(session, session.epoch, order)
             record_file.write(path, header, session.record, sync=self._sync)
         return True
 
     def _header_for(self, session: Saved, epoch: int, order: int) -> Header:
-        """Of a record that is to be kept from now on."""
+        """The header of a record that is to be kept from now on."""
         minutes = min(record_file.MAX_MINUTES, math.ceil(session.seconds / 60))
         return Header(epoch, order, self._clock() + session.seconds, minutes)
 
     def _claim(self, path: Path, first: Saved | None = None) -> tuple[int, bytes] | None:
-        """Claim what is kept; where nothing is known, what is to be kept first."""
+        """Claim the record at a path. If there is none, `first` is kept and claimed."""
         with self._locked(path.parent):
             try:
                 found = record_file.read(path)
@@ -213,7 +214,7 @@ class DirectoryStore:
                 _synchronise(path.parent)
 
     def _header(self, path: Path) -> Header | None:
-        """Of a session that is kept; what is damaged is set aside. Raises CheckpointTooNew."""
+        """The header of a session's file; a damaged file is set aside. Raises CheckpointTooNew."""
         try:
             header = record_file.read_header(path)
         except CheckpointDamaged:
@@ -235,7 +236,8 @@ class DirectoryStore:
             os.close(descriptor)  # which lets go of the lock
 
     def _wait_for(self, descriptor: int) -> None:
-        # Not a lock that waits by itself: this thread is wanted again if the holder never lets go.
+        # The lock must not wait by itself: this thread has to continue even if the holder never
+        # releases it.
         deadline = time.monotonic() + self._timeout_seconds
         while True:
             try:
@@ -250,7 +252,7 @@ class DirectoryStore:
         self._pool.submit(self._sweep)
 
     def _sweep(self) -> None:
-        """Remove what is no longer kept, and what writers left that were killed."""
+        """Remove records that are no longer kept, and files of writers that were killed."""
         for folder in self._folders:
             if self._is_closed:
                 return
@@ -283,7 +285,7 @@ def _set_aside(path: Path) -> None:
 
 
 def _synchronise(folder: Path) -> None:
-    """Make what was renamed and removed in a folder outlive a loss of power."""
+    """Make renamed and removed files of a folder outlive a loss of power."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

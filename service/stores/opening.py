@@ -1,4 +1,4 @@
-"""Which store the settings name."""
+"""Opens the store that the settings name."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from service.stores.base import Store
 from service.stores.directory import DirectoryStore
 
 _URLS = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss"}
-"""Kinds of URL, and what redis-py calls them; with -cluster after them, of a cluster's node."""
+"""
+The schemes of URLs, and redis-py's names for them. With -cluster, the URL is of a node of a
+cluster.
+"""
 
 _CLUSTER = "-cluster"
 
 
 def open_store(settings: Settings) -> Store | None:
     """
-    The store that the settings name, or None where sessions are to end with their server.
+    The store that the settings name; None if sessions end with their server.
 
     Raises:
         FileInvalid: there is no such store, or it cannot be used.
@@ -33,7 +36,7 @@ def open_store(settings: Settings) -> Store | None:
         return _directory(Path(rest), settings)
     if "/" in settings.store and not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", settings.store):
         return _directory(Path(settings.store), settings)
-    # Only what stands before a colon: the rest may hold a password.
+    # Only the text before a colon is shown, because the rest may hold a password.
     raise FileInvalid(
         f"store is {kind!r}{' and more' if rest else ''}; it must be none, directory:FOLDER, a "
         "path with a slash, or a URL: redis://HOST:PORT, rediss:// for TLS, likewise valkey:// and "

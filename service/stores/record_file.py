@@ -1,5 +1,5 @@
 """
-The file that a directory store keeps of one session: whose it is, until when, and its record.
+The file of one session in a directory store: its owner's epoch, its end, and its record.
 
 All numbers are little-endian:
 
@@ -27,7 +27,7 @@ from service.errors import CheckpointDamaged, CheckpointTooNew
 MAGIC = b"NTMS"
 VERSION = 1
 WRITING = ".writing"
-"""Suffix of a file that is not whole yet."""
+"""Suffix of a file that is still being written."""
 
 _HEAD = struct.Struct("<4sHHQQdI")
 _VERSION = struct.Struct("<4sH")
@@ -39,21 +39,21 @@ MAX_MINUTES = DELETED - 1
 
 
 class Header(NamedTuple):
-    """Everything but the record."""
+    """The header of a file: everything except the record."""
 
     epoch: int
     order: int
     forgotten_unix_seconds: float
     minutes: int
-    """For how long a claim keeps it, at least: at most `MAX_MINUTES`, or `DELETED`."""
+    """The least time for which a claim keeps it: at most `MAX_MINUTES`, or `DELETED`."""
 
 
 def write(path: Path, header: Header, record: bytes, *, sync: bool) -> None:
     """
-    Put a file in the place of an earlier one, all or nothing, even where the process is killed.
+    Replace a file completely or not at all, even if the process is killed.
 
-    No two may write the same file at once. With `sync` the content outlives a loss of power once
-    the folder is synchronised too. Raises OSError.
+    No two callers may write the same file at once. With `sync`, the content outlives a loss of
+    power after the folder is synchronised too. Raises OSError.
     """
     epoch, order, forgotten_unix_seconds, minutes = header
     head = _HEAD.pack(
@@ -76,11 +76,11 @@ def write(path: Path, header: Header, record: bytes, *, sync: bool) -> None:
 
 def read_header(path: Path) -> Header | None:
     """
-    A file's header, without a look at its record; None if there is no file.
+    Read a file's header without its record; None if there is no file.
 
     Raises:
         CheckpointTooNew: it is of a later version of the layout.
-        CheckpointDamaged: it is cut short, changed, or no such file at all.
+        CheckpointDamaged: it is cut short or changed, or is not such a file.
         OSError: it cannot be read.
     """
     try:
@@ -91,7 +91,10 @@ def read_header(path: Path) -> Header | None:
 
 
 def read(path: Path) -> tuple[Header, bytes] | None:
-    """A file's header and its record; None if there is no file. Raises as `read_header` does."""
+    """
+    Read a file's header and its record; None if there is no file. Raises the errors of
+    `read_header`.
+    """
     try:
         with path.open("rb") as file:
             header, checksum = _header(file)

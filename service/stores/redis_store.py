@@ -24,10 +24,10 @@ from service.errors import FileInvalid
 from service.stores.base import Saved, StoreUnavailable, name_of
 
 PREFIX = "ntm:"
-"""Of every key; the rest is the session's name."""
+"""The start of every key; the rest is the session's name."""
 
 _CONNECTIONS = 8
-"""To the server, or to each primary of a cluster."""
+"""The number of connections to the server, or to each primary of a cluster."""
 
 _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 0.5
@@ -40,13 +40,13 @@ _PASSING = (
     exceptions.TryAgainError,
     exceptions.RedisClusterException,
 )
-"""What may be over with the next try."""
+"""Errors that another try may not meet again."""
 
 ScriptCall = tuple[str, tuple[int | bytes, ...]]
 """A session's id and the script's arguments."""
 
-# Scripts, which the server runs as a whole; each touches the one key it is given, as Redis Cluster
-# demands.
+# Scripts, which the server runs as a whole. Each uses only the key that it gets, as Redis Cluster
+# requires.
 _SAVE = """\
 local kept = redis.call('HMGET', KEYS[1], 'epoch', 'order')
 local epoch, order = tonumber(kept[1] or 0), tonumber(kept[2] or 0)
@@ -105,8 +105,8 @@ class RedisStore:
     """
     Keeps each session as a hash: epoch, order of the save in it, record, for how long it is saved.
 
-    What is kept is as firm as the server makes it: with `appendfsync always` it outlives a crash of
-    the server, with a replica that is not waited for it may not outlive the loss of the machine.
+    Records are as durable as the server makes them. With `appendfsync always` they outlive a crash
+    of the server. With an asynchronous replica, the last ones may be lost with the machine.
     """
 
     def __init__(
@@ -118,14 +118,16 @@ class RedisStore:
         timeout_seconds: float = 2.0,
     ) -> None:
         """
-        Nothing is connected yet; lost connections are made again, with pauses that grow.
+        Connect at the first call. Lost connections are made again, with growing pauses.
 
         Args:
             url: redis://, or rediss:// for TLS, then USER:PASSWORD@HOST:PORT/DATABASE, and after a
                 question mark what redis-py takes, such as ssl_ca_certs=FILE.
-            is_cluster: The URL is of any node of a cluster, which names the others.
-            password_file: In the place of a password in the URL; read for each new connection.
-            timeout_seconds: Of each method, all its tries together.
+            is_cluster: Whether the URL is of a node of a cluster. Any node will do: it names the
+                others.
+            password_file: File of the password, instead of one in the URL. It is read for each new
+                connection.
+            timeout_seconds: Time limit of each method, for all its tries together.
 
         Raises:
             FileInvalid: the URL or the password file cannot be used.
@@ -142,12 +144,12 @@ class RedisStore:
                 url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
                 user = unquote(parts.username) if parts.username else None
                 options["credential_provider"] = _PasswordFile(user, password_file)
-            # Twice within the whole: an answer may be lost without a word.
+            # Each try gets half of the time, because an answer may be lost silently.
             options["socket_timeout"] = options["socket_connect_timeout"] = timeout_seconds / 2
             options |= {"retry": Retry(NoBackoff(), 0), "protocol": 2}
             self._client = _cluster(url, options) if is_cluster else _single(url, options)
         except (TypeError, ValueError, exceptions.RedisClusterException):
-            # What is wrong is not quoted: it may be the password.
+            # The wrong part is not quoted, because it may be the password.
             raise FileInvalid(
                 "store: the URL cannot be read; it must be redis://USER:PASSWORD@HOST:PORT/DATABASE"
                 "?OPTION=VALUE, with /, @, :, ? and # in the password as %2F, %40, %3A, %3F and "
@@ -193,10 +195,10 @@ class RedisStore:
 
     async def _run(self, script: str, calls: Sequence[ScriptCall]) -> list[Any]:
         """
-        The script's answer for each call, all in one round trip.
+        Run a script for each call, all in one round trip, and return the answers.
 
-        Each call is atomic, together they are not. While the connection is lost they are made again
-        and again, and so may be made twice.
+        Each call is atomic, but not all of them together. While the connection is lost they are
+        repeated, so a call may be made twice.
         """
         failed: Exception | None = None
         task = asyncio.current_task()
@@ -226,7 +228,9 @@ class RedisStore:
         ) from failed
 
     async def _look_again(self, error: Exception) -> None:
-        """Before another try, forget what the servers were: another may be primary by now."""
+        """
+        Before another try, forget the cluster's servers, because another one may be primary now.
+        """
         if isinstance(self._client, RedisCluster):
             with suppress(*_PASSING):  # the next try raises it
                 await self._client.nodes_manager.initialize()
@@ -255,7 +259,7 @@ class RedisStore:
 
 def _single(url: str, options: dict[str, Any]) -> Redis:
     pool: ConnectionPool = ConnectionPool.from_url(url, max_connections=_CONNECTIONS, **options)
-    # Connects nothing, but takes no unknown option.
+    # This connects to nothing, but refuses unknown options.
     pool.make_connection()  # type: ignore[no-untyped-call] # it has no annotations
     return Redis(connection_pool=pool)
 
@@ -265,10 +269,12 @@ def _cluster(url: str, options: dict[str, Any]) -> RedisCluster:
 
 
 class _PasswordFile(CredentialProvider):
-    """A password that may be replaced while the server runs: it is read for each connection."""
+    """
+    A password in a file that may be replaced while the server runs. It is read for each connection.
+    """
 
     def __init__(self, user: str | None, file: Path) -> None:
-        """Raises FileInvalid if the file cannot be read."""
+        """Read the file once. Raises FileInvalid if it cannot be read."""
         self._user = user
         self._file = file
         try:
@@ -294,7 +300,10 @@ def _milliseconds(seconds: float) -> int:
 
 
 def _longest_pauses() -> Iterator[float]:
-    """Seconds between one try and the next: chance decides how much of it, for many replicas."""
+    """
+    The longest pause before each further try, in seconds. The pause is random, so that replicas do
+    not try together.
+    """
     pause = _FIRST_PAUSE_SECONDS
     while True:
         yield pause

@@ -89,7 +89,7 @@ def session_tag(session_id: str) -> str:
     """
     Return the name of a session for logs and spans: 16 hexadecimal digits of its id's SHA-256.
 
-    The id itself stays out of logs, because whoever knows it may use the session.
+    The id itself stays out of logs, because a person with the id may be able to use the session.
     """
     return hashlib.sha256(session_id.encode()).hexdigest()[:16]
 

@@ -1,4 +1,4 @@
-"""Meters: what the server measures of the machine, its own process, its GPUs and its event loop."""
+"""Meters of the machine, the server's process, its GPUs and its event loop."""
 
 from __future__ import annotations
 

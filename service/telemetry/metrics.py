@@ -26,7 +26,7 @@ ROWS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 256, 512, 1024, 4096)
 
 
 class Observations:
-    """What a `BatchHistogram` has counted of one model. One thread at a time may count."""
+    """The counts of a `BatchHistogram` for one model. Only one thread at a time may count."""
 
     def __init__(self, buckets: Sequence[float]) -> None:
         """The buckets are upper bounds, in increasing order."""
@@ -118,7 +118,10 @@ class Declaration(Generic[T]):
     @overload
     def __get__(self, instance: object, owner: Any) -> T: ...
     def __get__(self, instance: object, owner: Any) -> Any:
-        """Tell type checkers that `metrics.steps` is a counter; `Metrics.steps` declares it."""
+        """
+        Give type checkers the type of `metrics.steps`, a counter, and of `Metrics.steps`, its
+        declaration.
+        """
         return self
 
 

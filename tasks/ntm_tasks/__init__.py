@@ -1,4 +1,4 @@
-"""Sequences to train networks on and to try them with: the five tasks of the paper, and yours."""
+"""Random sequences for training and testing networks: the paper's five tasks, and your own."""
 
 from ntm_tasks.registry import TASKS, register
 from ntm_tasks.sequence import TaskSequence

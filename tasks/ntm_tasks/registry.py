@@ -1,4 +1,4 @@
-"""The tasks by name: the paper's five, every other module of `ntm_tasks.tasks`, and plug-ins."""
+"""The tasks by name: the modules of `ntm_tasks.tasks`, the paper's five first, then plug-ins."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PLUGINS = "ntm_tasks"
 """The group of entry points by which an installed package adds a task of its own."""
 
 PAPER = ("copy", "repeat-copy", "associative-recall", "ngrams", "priority-sort")
-"""The paper's tasks in its order, which tables keep."""
+"""The paper's tasks in the order of the paper, which tables follow."""
 
 
 class Tasks(Mapping[str, Task]):

@@ -1,4 +1,4 @@
-"""One sequence of a task: what a network is shown, and what it should answer."""
+"""One sequence of a task: its inputs, and the outputs that a network should give."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class TaskSequence:
 
     task: str
     size: Size
-    """What makes it long, as the task's `size_names` say."""
+    """The numbers that make the sequence long, in the order of the task's `size_names`."""
     inputs: Float32
     """[T, input width]"""
     target: Float32
@@ -25,9 +25,9 @@ class TaskSequence:
     mask: Float32
     """[T]: 1 in the steps whose output counts, else 0."""
     optimum: Float32 | None
-    """[T, output width]: the best probabilities that a predictor could give, where known."""
+    """[T, output width]: the best probabilities that a predictor could give; None if unknown."""
     marks: Mapping[int, str]
-    """The steps that have a name, such as a delimiter."""
+    """The names of steps such as a delimiter, by the index of the step."""
 
     @classmethod
     def draw(cls, task: str, size: Size | None = None, seed: int | None = None) -> TaskSequence:
@@ -36,8 +36,8 @@ class TaskSequence:
 
         Args:
             task: One of `TASKS`.
-            size: As the task's `size_names` say; the largest in training without.
-            seed: What the sequence is drawn from; a new one each time without.
+            size: The numbers that `size_names` of the task names; None for the largest of training.
+            seed: The seed of the sequence; None for another sequence each time.
 
         Raises:
             TaskError: there is no such task, or no sequence of that size.

@@ -1,4 +1,4 @@
-"""What a task is: a seeded generator of input and target sequences, and what it says about them."""
+"""What a task is: a seeded generator of input and target sequences, and facts about them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Size = tuple[int, ...]
 
 
 class Purpose(IntEnum):
-    """What sequences are drawn for; each purpose has random streams of its own."""
+    """The purpose that sequences are drawn for. Each purpose has its own random streams."""
 
     TRAINING = 0
     VALIDATION = 1
@@ -35,7 +35,7 @@ class Batch(NamedTuple):
     mask: Float32
     """[T, B]: 1 in the steps whose output counts, else 0."""
     optimum: Float32 | None = None
-    """[T, B, output width]: the best probabilities that a predictor could give, where known."""
+    """[T, B, output width]: the best probabilities that a predictor could give; None if unknown."""
 
 
 class TaskError(ValueError):
@@ -68,7 +68,7 @@ def any_vectors(vectors: Float32) -> bool:
 
 @dataclass(frozen=True)
 class Task:
-    """What one task asks of a network."""
+    """One task of a network: how its sequences are drawn, and their sizes and marks."""
 
     name: str
     input_width: int
@@ -83,13 +83,13 @@ class Task:
     """No number of a size can be less."""
     generate: Generate
     marks: Callable[[Size], dict[int, str]] = no_marks
-    """The steps of a sequence of that size that have a name, such as its delimiter."""
+    """Returns the named steps of a sequence of some size, such as its delimiter."""
     longer: tuple[Size, ...] = ()
     """Sizes beyond those in training at which `ntm decipher` tries a program."""
     vector_bits: int = 0
-    """How many of the first input channels show a vector; 0 where no channels do."""
+    """The number of first input channels that show a vector; 0 if there are none."""
     allows: Callable[[Float32], bool] = any_vectors
-    """Whether a sequence may show these vectors [vectors, vector_bits], in this order."""
+    """Says whether a sequence may show these vectors [vectors, vector_bits], in this order."""
 
     def draw(
         self,
@@ -99,10 +99,10 @@ class Task:
         progress: float = 1.0,
     ) -> Batch:
         """
-        Sequences of one size, drawn by the law of training.
+        Draw sequences of one size, as in training.
 
-        `progress` through a curriculum, from 0 to 1: before its end, sizes are uniform from
-        `easiest` to a largest one that grows in proportion.
+        `progress` is the progress through a curriculum, from 0 to 1. Before its end, sizes are
+        uniform from `easiest` to a largest size that grows in proportion.
         """
         largest = self.largest
         smallest = self.smallest
@@ -125,7 +125,7 @@ def generator_for(purpose: Purpose, seed: int, *index: int) -> np.random.Generat
 
 
 def size_text(size: Size) -> str:
-    """A size as people write it, such as 20 or 10x20."""
+    """A size as text, such as 20 or 10x20."""
     return "x".join(str(number) for number in size)
 
 
@@ -133,8 +133,8 @@ def vectors(generator: np.random.Generator, shape: tuple[int, ...], blank_rate: 
     """
     Random vectors of 0 and 1, [..., bits]; `blank_rate` of them are made zero.
 
-    A vector of zeros is so rare (of 8 bits one in 256) and so like the silence that a network may
-    never learn to tell the two apart.
+    A random vector of 8 bits is zero only once in 256 times, and it looks like silence. Without
+    more of them, a network may never learn to distinguish the two.
     """
     drawn = generator.integers(0, 2, shape).astype(np.float32)
     if blank_rate:

@@ -14,7 +14,7 @@ AWAKE = f"({total(f'ntm_sessions{{{MODEL}}}')} - {ASLEEP})"
 
 
 def durability() -> Iterator[Panel]:
-    """Sessions in the store, and their way there and back."""
+    """Return the panels of the sessions in the store, and of saves and wakes."""
     yield awake_and_asleep()
     yield lines(
         "Sleeps and wakes",

@@ -45,7 +45,7 @@ def associative_recall(
 
 
 def _repeats_of(shown: Float32, asked: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """[items, B]: which items equal the one asked for without being it."""
+    """[items, B]: whether an item equals the queried item but stands at another place."""
     queried = shown[asked, np.arange(shown.shape[1])]
     same: npt.NDArray[np.bool_] = (shown == queried).all((2, 3))
     same[asked, np.arange(shown.shape[1])] = False

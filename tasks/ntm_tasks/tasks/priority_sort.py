@@ -35,7 +35,7 @@ def priority_sort(
 
 
 def sorted_count(items: int) -> int:
-    """How many of the items priority sort asks for: four fifths, at least one."""
+    """The number of items that priority sort asks for: four fifths, at least one."""
     return max(1, 4 * items // 5)
 
 

@@ -8,7 +8,9 @@ from ntm_tasks.task import Batch, Size, Task, blank, vectors
 from ntm_tasks.tasks.copy import COPY_BITS
 
 MAX_REPEATS = 10
-"""Repeat counts in training are uniform from 1 to this; they are normalised by that law."""
+"""
+The largest number of repeats in training. Repeats are uniform from 1 to this, and shown normalised.
+"""
 
 
 def repeat_copy(
