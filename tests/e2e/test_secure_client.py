@@ -151,7 +151,7 @@ async def test_the_command_line_is_let_in(
         assert await status(*server) == 2
         assert await status(*server, *let_in) == 0
         captured = capsys.readouterr()
-        assert "send a token that is valid" in captured.err
+        assert "the call has no valid token" in captured.err
         assert "tok-" not in captured.out + captured.err
         assert await status("--server", "ntm.example:1", *let_in) == 2
         assert "connect with TLS" in capsys.readouterr().err
