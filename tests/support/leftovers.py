@@ -7,10 +7,12 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 _SECONDS = 10.0
 """For what is closed already to be gone: gRPC closes its sockets on threads of its own."""
@@ -38,12 +40,20 @@ class Held:
 
 
 def _threads() -> dict[str, str]:
+    frames = sys._current_frames()
     return {
-        f"thread {thread.ident} {id(thread)}": f"thread {thread.name}"
+        f"thread {thread.ident} {id(thread)}": f"thread {thread.name}{_place(frames, thread)}"
         for thread in threading.enumerate()
         # Threads of gRPC's own, which have called into Python.
         if not isinstance(thread, threading._DummyThread)
     }
+
+
+def _place(frames: Mapping[int, FrameType], thread: threading.Thread) -> str:
+    """Where a thread is, if it still runs: the three innermost lines of it."""
+    frame = frames.get(thread.ident or 0)
+    lines = traceback.extract_stack(frame)[-3:] if frame else ()
+    return "".join(f" < {Path(line.filename).name}:{line.lineno}" for line in reversed(lines))
 
 
 def _sockets() -> dict[str, str]:

@@ -29,6 +29,7 @@ from service.spec import Float32
 from tests.stress.balancers.balancing import BALANCERS, Balancer, attempts, balancing, leads_to
 from tests.stress.balancers.crowd import CHUNK_STEPS, Member, Resumed
 from tests.stress.balancers.replicas import MODEL, Replica, replicas
+from tests.support.ports import free_port
 from tests.support.valkey import Valkey
 
 MAX_SECONDS = 120.0
@@ -94,7 +95,7 @@ async def outages(
             await _Run(members, site, address, found).go(victims, every, pace)
     finally:
         valkey.stop()
-    with replicas(folder, addresses=("127.0.0.1:0",)) as (undisturbed,):
+    with replicas(folder, addresses=(f"127.0.0.1:{free_port()}",)) as (undisturbed,):
         await asyncio.to_thread(_compare, members, undisturbed.address, found)
     return found
 

@@ -111,7 +111,7 @@ class Silent:
 
     def __init__(self, channel: grpc.Channel, session: str) -> None:
         """Open a session on a stream that is led as that one."""
-        self._asked: queue.SimpleQueue[pb.StreamStepsRequest] = queue.SimpleQueue()
+        self._asked: queue.SimpleQueue[pb.StreamStepsRequest | None] = queue.SimpleQueue()
         stub: Any = ntm_pb2_grpc.NtmServiceStub(channel)
         self._call = stub.StreamSteps(
             iter(self._asked.get, None), metadata=(("x-session-id", session),)
@@ -119,8 +119,9 @@ class Silent:
         self.session = self._said(open=pb.CreateSessionRequest(model=MODEL)).opened.id
 
     def close(self) -> pb.Outcome:
-        """Delete the session; what comes of it on the same stream."""
+        """Delete the session, and end the stream. Returns the stream's last outcome."""
         outcome = self._said(close=self.session)
+        self._asked.put(None)  # ends the thread of gRPC's that waits for the next request
         self._call.cancel()
         return outcome
 
