@@ -34,7 +34,7 @@ class Failed(grpc.RpcError):
     [("CANCELLED", True), ("Channel closed!", False), ("Locally cancelled by application!", False)],
 )
 def test_only_what_the_server_cancelled_may_be_tried_again(details: str, passes: bool) -> None:
-    """A call that came when its server stopped has been cancelled by nobody here."""
+    """A call that the server cancelled may be repeated; one that the client cancelled may not."""
     error = from_call(Failed(grpc.StatusCode.CANCELLED, details), "replica:1")
 
     assert error.code is grpc.StatusCode.CANCELLED

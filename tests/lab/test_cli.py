@@ -267,7 +267,7 @@ def test_sessions(
 
 
 def test_no_server(capsys: pytest.CaptureFixture[str]) -> None:
-    """The address and what to do, without a traceback."""
+    """Without a server, the error has the address and what to do, without a traceback."""
     assert main(["models", "--server", "127.0.0.1:1"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("ntm: no server answers at 127.0.0.1:1 ")
@@ -333,7 +333,7 @@ def test_help_needs_no_server() -> None:
 
 
 def test_the_output_may_be_closed_early(running: Running) -> None:
-    """Whoever reads only the beginning of the output causes no traceback."""
+    """If a reader closes the output early, the command prints no traceback."""
     command = [sys.executable, "-m", "ntm_lab", "stream", "sums", "--server", running.address]
     reader, writer = os.pipe()
     os.close(reader)
