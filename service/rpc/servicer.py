@@ -8,6 +8,7 @@ from google.protobuf.message import Message
 
 from ntm.v1 import ntm_pb2, ntm_pb2_grpc
 from service import codec
+from service.auth.authentication import Context
 from service.auth.principal import PRINCIPAL, READ, STEP
 from service.engine import checkpoint
 from service.engine.durability import SessionView
@@ -15,7 +16,7 @@ from service.engine.sessions import Session
 from service.errors import InvalidRequest, NoMemory
 from service.models.version import Version
 from service.rpc.calls import Calls, session_ref
-from service.rpc.interceptors import Context, needs
+from service.rpc.interceptors import needs
 from service.rpc.stream import Stream
 from service.settings import Settings
 from service.spec import Float32, ModelSpec

@@ -119,7 +119,7 @@ def test_a_server_without_a_store_tells_no_epoch(session: BaseSession) -> None:
 
 
 def test_a_request_that_is_tried_again_has_the_latest(session: BaseSession) -> None:
-    """A repeated request has the latest epoch, and a request without a session has none."""
+    """A repeated request has the latest epoch, and a request for another session has none."""
 
     request = pb.ResetSessionRequest(session_id=SESSION.id)
     first = fenced(session, request)

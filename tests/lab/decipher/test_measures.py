@@ -142,10 +142,7 @@ def test_no_claim_is_about_other_sequences() -> None:
 
 
 def test_mutual_information() -> None:
-    """
-    The mutual information is 2 for equal, 0 for independent and 1 for half-known sequences of two
-    bits.
-    """
+    """Of two bits the mutual information is 2 if one sequence decides the other, else 0 or 1."""
     numbers = np.arange(64)
 
     assert mutual_information(numbers % 4, 7 - numbers % 4) == pytest.approx(2)
