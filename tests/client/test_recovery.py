@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from ntm.v1 import ntm_pb2 as pb
 from ntm_client import NotResumable, NtmClientError, Resume, TimedOut, Unavailable, procedures
 from ntm_client.chunks import Limits
-from ntm_client.failures import from_outcome
+from ntm_client.failures import outcome_error
 from ntm_client.procedures import Attempt, BaseSession, Procedure
 from ntm_client.recovery import Recovery
 from ntm_client.retries import Retries
@@ -81,7 +81,7 @@ class Wire:
         except Lost:
             raise Unavailable("the connection was lost") from None
         except Refused as refused:
-            raise from_outcome(refused.error) from None
+            raise outcome_error(refused.error) from None
 
     def meet(self, fault: str, request: Message) -> Message:
         """The answer to a request that meets that fault."""
