@@ -228,20 +228,28 @@ def test_stream_of_nothing(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["copy"], ["--locations", "5"], ["--durability", "synchronous"]]
+    ("arguments", "reason"),
+    [
+        (["copy"], "runs sums, not copy; leave out the model"),
+        (["--locations", "5"], "locations, not 5; leave out --locations"),
+        (["--durability", "synchronous"], "not synchronous, and keeps it; leave out --durability"),
+    ],
 )
 def test_stream_of_a_session_otherwise(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
+    reason: str,
 ) -> None:
-    """A session is continued only as what it is."""
+    """A session continues only with its own model, locations and durability."""
     type_in(monkeypatch, b"")
     main(["stream", "sums", "--keep"])
     session_id = capsys.readouterr().err.split()[-1]
 
     assert main(["stream", "--session", session_id, *arguments]) == 2
-    assert f"session {session_id}" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"session {session_id}" in error
+    assert reason in error
 
 
 def test_models(capsys: pytest.CaptureFixture[str]) -> None:
