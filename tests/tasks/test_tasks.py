@@ -278,7 +278,7 @@ def test_every_task_has_the_widths_that_it_states(name: str) -> None:
     assert len(task.size_names) == len(task.smallest) == len(task.largest) == len(task.easiest)
 
 
-@pytest.mark.parametrize(("progress", "most"), [(0.0, 2), (0.5, 11), (0.99, 20)])
+@pytest.mark.parametrize(("progress", "maximum"), [(0.0, 2), (0.5, 11), (0.99, 20)])
 def test_a_curriculum_grows_from_the_easiest_size(progress: float, maximum: int) -> None:
     """Before its end, sizes are drawn from the easiest to one in proportion to the progress."""
     generator = np.random.default_rng(1)
