@@ -77,7 +77,7 @@ class Admission:
         return Durability(asked.policy)
 
     def room(self, usage: Usage, usage_by_owner: Usage, new_bytes: int) -> None:
-        """Raise CapacityExceeded if `new_bytes` more of state exceed the limits of an owner or of all."""
+        """Raise CapacityExceeded if `new_bytes` more exceed the limits of an owner or of all."""
         settings = self._settings
         own_sessions, own_bytes = (
             settings.max_sessions_per_principal,
