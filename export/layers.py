@@ -57,11 +57,11 @@ class FeedforwardController(nn.Module):
         return cast("list[Affine]", list(self.layers))
 
     def initial_state(self, batch: int) -> tuple[Tensor, ...]:
-        """No tensors."""
+        """Return an empty state."""
         return ()
 
     def starts(self, name: str) -> dict[str, str]:
-        """No parameters."""
+        """Return an empty mapping: no state tensor starts from a parameter."""
         return {}
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

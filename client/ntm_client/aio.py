@@ -21,7 +21,7 @@ from ntm_client.connection import (
     session_of,
     stub_of,
 )
-from ntm_client.failures import from_call
+from ntm_client.failures import call_error
 from ntm_client.resume import DEFAULT_RESUME, Resume
 from ntm_client.retries import Retries, ask_with
 from ntm_client.stream import Stream
@@ -116,7 +116,7 @@ class AsyncClient:
                 request, timeout=timeout_seconds, metadata=metadata
             )
         except grpc.RpcError as error:
-            raise from_call(error, self.target) from error
+            raise call_error(error, self.target) from error
         return response
 
     async def close(self) -> None:

@@ -28,7 +28,7 @@ from ntm_client.connection import (
     stub_of,
 )
 from ntm_client.errors import NtmClientError, SessionGone
-from ntm_client.failures import from_call
+from ntm_client.failures import call_error
 from ntm_client.fencing import fenced
 from ntm_client.procedures import Attempt, BaseSession, Procedure
 from ntm_client.recovery import Recovery
@@ -175,7 +175,7 @@ class Client:
                 request, timeout=seconds, metadata=metadata
             )
         except grpc.RpcError as error:
-            raise from_call(error, self.target) from error
+            raise call_error(error, self.target) from error
         return response
 
 

@@ -65,7 +65,6 @@ def as_steps(inputs: npt.ArrayLike, model: Model) -> Float32:
 
 
 def model_from(message: pb.Model) -> Model:
-    """The model that a message describes."""
     return Model(
         name=message.name,
         content_hash=message.content_hash,
@@ -88,7 +87,6 @@ def model_from(message: pb.Model) -> Model:
 
 
 def session_from(message: pb.Session) -> SessionInfo:
-    """The session that a message describes."""
     return SessionInfo(
         id=message.id,
         model=message.model,
@@ -138,7 +136,6 @@ def result_from(reply: pb.Reply, model: Model) -> StepResult:
 
 
 def memory_from(message: pb.ReadMemoryResponse) -> Memory:
-    """The memory that a message holds."""
     locations = message.locations
     return Memory(
         next_step=message.next_step,

@@ -29,7 +29,7 @@ gRPC's messages for calls that this client cancelled, or that were under way whe
 """
 
 
-def from_call(error: grpc.RpcError, target: str) -> NtmClientError:
+def call_error(error: grpc.RpcError, target: str) -> NtmClientError:
     """The client's error for a failed call to the server at `target`."""
     info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
     request = error_details_pb2.RequestInfo()
@@ -49,7 +49,7 @@ def from_call(error: grpc.RpcError, target: str) -> NtmClientError:
     )
 
 
-def from_outcome(error: pb.Error) -> NtmClientError:
+def outcome_error(error: pb.Error) -> NtmClientError:
     """The client's error for a failed operation of a stream that itself goes on."""
     return BY_REASON.get(error.reason, NtmClientError)(
         error.message,

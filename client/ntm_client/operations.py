@@ -14,7 +14,7 @@ from ntm.v1 import ntm_pb2 as pb
 from ntm.v1.ntm_pb2_grpc import NtmServiceStub
 from ntm_client.chunks import MESSAGE_OVERHEAD_BYTES, Limits
 from ntm_client.errors import NtmClientError, StreamBroken, StreamClosed, TimedOut, Unavailable
-from ntm_client.failures import from_call, from_outcome
+from ntm_client.failures import call_error, outcome_error
 
 CLOSE_SECONDS = 5.0
 """The time in which the server must end a stream on which no operation is pending."""
@@ -57,7 +57,7 @@ class Operations:
         Send an operation, and return the response that the unary call of the same kind would give.
         """
         if self.broken is not None:
-            raise _broken_by(self.broken)
+            raise _stream_broken_error(self.broken)
         operation.tag = next(self._tags)
         future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._pending[operation.tag] = future
@@ -124,7 +124,7 @@ class Operations:
                 for outcome in response.outcomes:
                     self._settle(outcome)
         except grpc.RpcError as error:
-            cause = from_call(error, self._target)
+            cause = call_error(error, self._target)
         finally:
             self._break(cause)
             self._sender.cancel()
@@ -139,7 +139,7 @@ class Operations:
                 # session's id.
                 self._queue(pb.Operation(tag=next(self._tags), close=outcome.opened.id))
         elif outcome.HasField("error"):
-            future.set_exception(from_outcome(outcome.error))
+            future.set_exception(outcome_error(outcome.error))
         else:
             future.set_result(_response_of(outcome))
 
@@ -147,7 +147,7 @@ class Operations:
         self.broken = self.broken or cause
         for future in self._pending.values():
             if not future.done():
-                future.set_exception(_broken_by(self.broken))
+                future.set_exception(_stream_broken_error(self.broken))
         self._pending.clear()
 
 
@@ -162,7 +162,7 @@ def _response_of(outcome: pb.Outcome) -> Message:
             return pb.DeleteSessionResponse()
 
 
-def _broken_by(cause: NtmClientError) -> StreamBroken:
+def _stream_broken_error(cause: NtmClientError) -> StreamBroken:
     kind = StreamClosed if isinstance(cause, StreamClosed) else StreamBroken
     error = kind(
         f"the stream broke before this was answered: {cause.message}",

@@ -77,16 +77,16 @@ class Admission:
         return Durability(asked.policy)
 
     def room(self, usage: Usage, usage_by_owner: Usage, new_bytes: int) -> None:
-        """Refuse a session of `new_bytes` of state if its owner, or all owners, have too much."""
-        maximum = self._settings
+        """Raise CapacityExceeded if `new_bytes` more exceed the limits of an owner or of all."""
+        settings = self._settings
         own_sessions, own_bytes = (
-            maximum.max_sessions_per_principal,
-            maximum.max_state_bytes_per_principal,
+            settings.max_sessions_per_principal,
+            settings.max_state_bytes_per_principal,
         )
         self._check_sessions(usage_by_owner, own_sessions, "max_sessions_per_principal")
         self._check_bytes(usage_by_owner, new_bytes, own_bytes, "max_state_bytes_per_principal")
-        self._check_sessions(usage, maximum.max_sessions, "max_sessions")
-        self._check_bytes(usage, new_bytes, maximum.max_state_bytes, "max_state_bytes")
+        self._check_sessions(usage, settings.max_sessions, "max_sessions")
+        self._check_bytes(usage, new_bytes, settings.max_state_bytes, "max_state_bytes")
 
     def _check_sessions(self, usage: Usage, maximum: int, limit: str) -> None:
         if maximum and usage.sessions >= maximum:

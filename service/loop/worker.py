@@ -66,7 +66,7 @@ class Worker:
     async def call(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run `function(*arguments)`, a method of the engine, between two turns."""
         if self._stopping:
-            raise _stopped()
+            raise _stopped_error()
         future: asyncio.Future[T] = self._loop.create_future()
         self._calls.append((lambda: function(*arguments), future))
         if not self._begun:
@@ -77,7 +77,7 @@ class Worker:
         """Queue work. Its `answered` is called when it has an outcome or an error."""
         if self._stopping:
             for work in works:
-                work.error = _stopped()
+                work.error = _stopped_error()
                 self._loop.call_soon(work.answered, work)
             return
         self._pending.update(works)
@@ -134,7 +134,7 @@ class Worker:
             await asyncio.to_thread(thread.join)
         if self._expiry:
             self._expiry.cancel()
-        self._fail_all(_stopped())
+        self._fail_all(_stopped_error())
 
     def _run(self) -> None:
         """Run turns, on a thread of the worker, until None comes."""
@@ -262,7 +262,7 @@ class Worker:
         self._calls.clear()
 
 
-def _stopped() -> Draining:
+def _stopped_error() -> Draining:
     return Draining("this server has stopped; connect to another replica")
 
 

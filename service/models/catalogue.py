@@ -63,7 +63,7 @@ class Catalogue:
         """The version for new sessions of that model. Raises ModelUnknown."""
         version = self._current.get(model)
         if version is None:
-            raise _unknown(model)
+            raise _unknown_error(model)
         return version
 
     def file(self, version: Version) -> ModelFile:
@@ -79,7 +79,7 @@ class Catalogue:
             return file
         known = self.versions(version.model)
         if not known:
-            raise _unknown(version.model)
+            raise _unknown_error(version.model)
         raise ModelVersionUnknown(
             f"model {version.model!r} has no version {version.content_hash[:64]!r} here, but "
             f"{', '.join(other.content_hash for other in known)}; another replica may have it",
@@ -213,7 +213,7 @@ def _named(models: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in models.split(",") if name.strip())
 
 
-def _unknown(model: str) -> ModelUnknown:
+def _unknown_error(model: str) -> ModelUnknown:
     return ModelUnknown(
         f"model {model[:128]!r} is not served here; ListModels lists those that are",
         model=model[:128],

@@ -284,7 +284,8 @@ def _check_names(graph: onnx.GraphProto, spec: ModelSpec) -> None:
         raise ModelInvalid(f"the spec names outputs that the graph lacks: {sorted(missing)}")
     for value in [*inputs, *graph.output]:
         if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
-            raise ModelInvalid(f"{value.name!r} is not float32")
+            number = value.type.tensor_type.elem_type
+            raise ModelInvalid(f"{value.name!r} is not float32, but of ONNX element type {number}")
 
 
 def _check_dependence(graph: onnx.GraphProto, spec: ModelSpec) -> None:

@@ -289,8 +289,18 @@ def _check_shapes(spec: ModelSpec, shapes: Mapping[str, Sequence[int | str]]) ->
     for trace in spec.traces:
         shape = shapes[trace.output]
         if len(shape) != 3 or not isinstance(shape[1], int):
-            raise ModelInvalid(f"trace {trace.name!r}: {trace.output!r} has shape {shape}")
+            raise ModelInvalid(
+                f"trace {trace.name!r}: {trace.output!r} has shape {shape}; it must be [B, heads, "
+                "width] with a fixed number of heads"
+            )
         if trace.first_head < 0 or trace.first_head + trace.heads > shape[1]:
-            raise ModelInvalid(f"trace {trace.name!r}: {trace.output!r} has {shape[1]} heads")
+            last = trace.first_head + trace.heads - 1
+            raise ModelInvalid(
+                f"trace {trace.name!r}: {trace.output!r} has {shape[1]} heads, and the spec names "
+                f"heads {trace.first_head} to {last}"
+            )
         if isinstance(shape[2], int) != isinstance(trace.width, int):
-            raise ModelInvalid(f"trace {trace.name!r}: {trace.output!r} has width {shape[2]}")
+            raise ModelInvalid(
+                f"trace {trace.name!r}: {trace.output!r} has width {shape[2]}, spec says "
+                f"{trace.width}"
+            )

@@ -6,8 +6,8 @@ out of order shows in every later output. `copy` remembers binary vectors and gi
 the delimiter, without an error, as a trained network does, but only as many as it has locations;
 its heads move on by one location a step. `bare` is `sums` without a memory or traces.
 
-It has a store that never fails, answers chunks sent again from a window, and forgets what is not
-stored when it is told to `lose`, as a server that dies.
+It has a store that never fails, answers chunks sent again from a window, and forgets on `lose` what
+is not stored, like a server that dies.
 """
 
 from __future__ import annotations
@@ -90,7 +90,6 @@ class FakeServer(NtmServiceServicer):
     """The servicer, and what a test sets and looks at."""
 
     def __init__(self) -> None:
-        """No session, no failure."""
         self.sessions: dict[str, FakeSession] = {}
         self.deleted: set[str] = set()
         self.failures: deque[Refused] = deque()

@@ -52,7 +52,9 @@ async def test_calls_are_those_of_the_blocking_client(async_client: AsyncClient)
 async def test_leaving_the_block_deletes_the_session(
     async_client: AsyncClient, fake: FakeServer
 ) -> None:
-    """As of the blocking client; deleted before is no error."""
+    """
+    Leaving an `async with` block deletes the session, and a session deleted before is no error.
+    """
     async with await async_client.create_session("sums") as session:
         await session.delete()
 
@@ -75,7 +77,7 @@ async def test_a_session_that_can_not_be_deleted(
 
 
 async def test_errors_of_calls(async_client: AsyncClient, fake: FakeServer) -> None:
-    """Errors are those of the blocking client."""
+    """Failed calls raise the same errors as those of the blocking client."""
     with pytest.raises(ModelUnknown, match="no model 'tetris'"):
         await async_client.create_session("tetris")
     async with await async_client.create_session("sums") as session:
@@ -178,7 +180,7 @@ async def test_sessions_outlive_their_stream(async_client: AsyncClient) -> None:
 async def test_a_broken_stream_fails_everything_pending(
     async_trying_once: AsyncClient, fake: FakeServer, fault: str, message: str
 ) -> None:
-    """Whoever waits on a stream that breaks gets the reason, and so does whoever comes later."""
+    """When a stream breaks, pending and later operations fail with the reason."""
     async with async_trying_once.stream() as stream:
         sessions = [await stream.open("sums") for _ in range(5)]
         setattr(fake, fault, True)
@@ -211,7 +213,7 @@ async def test_closing_fails_what_is_pending(async_client: AsyncClient, fake: Fa
 
 
 async def test_a_stream_is_used_inside_its_block(async_client: AsyncClient) -> None:
-    """Before it is entered a stream carries nothing."""
+    """Operations on a stream fail before its block is entered."""
     with pytest.raises(StreamBroken, match="not entered"):
         await async_client.stream().open("sums")
 

@@ -20,7 +20,9 @@ def bits(steps: int, seed: int = 0) -> Float32:
 
 @pytest.mark.parametrize("name", ["copy-ntm-lstm", "copy-ntm-ff", "copy-lstm"])
 def test_what_the_server_wrote_is_written_again_byte_for_byte(shipped: Client, name: str) -> None:
-    """Every tensor has its shape, and what the server's bytes say is what it tells otherwise."""
+    """
+    Each tensor has its shape and the server's values, and encoding gives the server's bytes again.
+    """
     with shipped.create_session(name) as session:
         session.step(bits(7))
         data = session.checkpoint()
@@ -38,7 +40,9 @@ def test_what_the_server_wrote_is_written_again_byte_for_byte(shipped: Client, n
 
 
 def test_a_session_goes_on_from_what_was_written(shipped: Client) -> None:
-    """Restored, or opened from it, it gives the outputs of the session it was taken from."""
+    """
+    A session that is restored or opened from a written checkpoint gives the original's outputs.
+    """
     inputs = bits(30)
     with shipped.create_session("copy-ntm-lstm", 20) as session:
         session.step(inputs[:11])
@@ -53,7 +57,7 @@ def test_a_session_goes_on_from_what_was_written(shipped: Client) -> None:
 
 
 def test_a_changed_tensor_is_what_the_session_has(shipped: Client) -> None:
-    """And the other tensors stay as they were."""
+    """A changed tensor has its new values in the session, and the other tensors are unchanged."""
     with shipped.create_session("copy-ntm-ff", 10) as session:
         session.step(bits(5))
         before = decode(session.checkpoint())
@@ -93,7 +97,7 @@ def with_checksum(body: bytes) -> bytes:
 def test_damaged_bytes_are_refused(
     shipped: Client, damage: Callable[[bytes], bytes], said: str
 ) -> None:
-    """With what is wrong with them."""
+    """Decoding damaged bytes raises an error that says what is wrong."""
     with shipped.create_session("copy-ntm-ff", 10) as session:
         data = session.checkpoint()
 
@@ -102,7 +106,7 @@ def test_damaged_bytes_are_refused(
 
 
 def test_the_servers_refusal_is_the_same_error(shipped: Client) -> None:
-    """A program catches one class, whoever finds the damage."""
+    """Client and server report damage by the same class of error."""
     with shipped.create_session("copy-ntm-ff", 10) as session:
         data = session.checkpoint()
         with pytest.raises(CheckpointDamaged, match="checksum"):

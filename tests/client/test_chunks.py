@@ -20,7 +20,7 @@ SUMS = model_from(MODELS["sums"])
 
 
 def test_no_trace_allows_the_chunk_steps() -> None:
-    """Outputs alone are small: the setting decides."""
+    """Without traces, the setting `chunk_steps` decides the size of chunks."""
     assert steps_per_chunk(SUMS, Selection.of(SUMS, [], 8, 0), Limits()) == 256
 
 
@@ -58,7 +58,7 @@ def test_the_answer_fits(names: list[str], locations: int, top_k: int, room: int
 
 
 def test_a_step_that_fits_in_no_message() -> None:
-    """The error says what to do."""
+    """A step that fits into no message is refused, and the error says what to do."""
     selection = Selection.of(SUMS, ["read_weighting"], 2_000_000, 0)
 
     with pytest.raises(InvalidRequest, match=r"one step takes 8000012 bytes.* set top_k"):
@@ -66,7 +66,7 @@ def test_a_step_that_fits_in_no_message() -> None:
 
 
 def test_top_k_is_no_negative_number() -> None:
-    """It is refused here, for the message could not even hold it."""
+    """The client refuses a negative top_k, because a message cannot hold it."""
     with pytest.raises(InvalidRequest, match="top_k must not be negative"):
         Selection.of(SUMS, [], 8, -1)
 

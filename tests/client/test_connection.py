@@ -1,4 +1,4 @@
-"""What a connection carries besides requests: who calls, and only where nobody else can read it."""
+"""The metadata of a connection: its token, which is never sent where others could read it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ELSEWHERE = [
 
 @pytest.mark.parametrize("target", LOCAL)
 def test_a_token_may_stay_on_this_machine_unencrypted(target: str) -> None:
-    """And passes no proxy, which could be on another one."""
+    """A token is sent to this machine without encryption, but not through a proxy."""
     authorization = Authorization("secret", target, None)
     assert authorization.metadata() == (("authorization", "Bearer secret"),)
     assert authorization.options == [("grpc.enable_http_proxy", 0)]
@@ -54,7 +54,9 @@ def test_a_token_may_stay_on_this_machine_unencrypted(target: str) -> None:
 async def test_a_token_is_not_sent_elsewhere_unencrypted(
     made: Callable[..., Any], target: str
 ) -> None:
-    """Both clients refuse, before they connect, and say what to do; not what the token is."""
+    """
+    Both clients refuse before they connect. The error says what to do and does not show the token.
+    """
     with pytest.raises(TokenNotSent, match="connect with TLS") as error:
         made(target, token="s3cret")
     assert "s3cret" not in str(error.value)
@@ -64,7 +66,7 @@ async def test_a_token_is_not_sent_elsewhere_unencrypted(
 
 @pytest.mark.parametrize("token", ["", "two words", "line\n", "ü", "a=b", "a,b"])
 def test_what_is_no_token_is_not_sent(running: Running, token: str) -> None:
-    """GRPC's own complaint would show it."""
+    """An invalid token is refused here, because gRPC's error would show it."""
     with (
         Client(running.address, token=token) as client,
         pytest.raises(TokenNotSent, match=f"the token of {len(token)} characters") as error,
@@ -74,13 +76,13 @@ def test_what_is_no_token_is_not_sent(running: Running, token: str) -> None:
 
 
 def test_a_function_is_asked_for_each_call() -> None:
-    """So that a token can be renewed under an open connection."""
+    """A function for the token is called for each call, so that a token can be renewed."""
     tokens = iter(["first", "second"])
     authorization = Authorization(lambda: next(tokens), "localhost", None)
     assert [authorization.metadata()[0][1] for _ in range(2)] == ["Bearer first", "Bearer second"]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    """By the error that opening it raises."""
+    """A missing file raises the error of opening it, which has the path."""
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pem"):
         tls(tmp_path / "nowhere.pem")

@@ -6,26 +6,22 @@ import grpc
 import pytest
 
 from ntm_client import NtmClientError, Unavailable
-from ntm_client.failures import from_call
+from ntm_client.failures import call_error
 
 
 class Failed(grpc.RpcError):
     """A call that ended so, without a reason of the server's."""
 
     def __init__(self, code: grpc.StatusCode, details: str) -> None:
-        """Keep both."""
         self._code, self._details = code, details
 
     def code(self) -> grpc.StatusCode:
-        """As a call that failed."""
         return self._code
 
     def details(self) -> str:
-        """As a call that failed."""
         return self._details
 
     def trailing_metadata(self) -> tuple[()]:
-        """As a call that failed."""
         return ()
 
 
@@ -34,8 +30,8 @@ class Failed(grpc.RpcError):
     [("CANCELLED", True), ("Channel closed!", False), ("Locally cancelled by application!", False)],
 )
 def test_only_what_the_server_cancelled_may_be_tried_again(details: str, passes: bool) -> None:
-    """A call that came when its server stopped has been cancelled by nobody here."""
-    error = from_call(Failed(grpc.StatusCode.CANCELLED, details), "replica:1")
+    """A call that the server cancelled may be repeated; one that the client cancelled may not."""
+    error = call_error(Failed(grpc.StatusCode.CANCELLED, details), "replica:1")
 
     assert error.code is grpc.StatusCode.CANCELLED
     assert isinstance(error, Unavailable) is passes

@@ -1,4 +1,4 @@
-"""The client tells the latest epoch that it knows, and believes no answer of an earlier one."""
+"""The client sends the latest epoch that it received, and rejects answers of an earlier one."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ Make = Callable[[Ask, BaseSession], Procedure[object]]
 def test_each_request_carries_what_the_answer_before_it_told(
     session: BaseSession, make: Make, answer: Message
 ) -> None:
-    """Steps in their chunk, all others in the request itself."""
+    """Steps carry the epoch in their chunk, and other requests in the request itself."""
     sent = []
     for _ in range(2):
         asking = make(partial(fenced, session), session)
@@ -80,7 +80,7 @@ def test_each_request_carries_what_the_answer_before_it_told(
 def test_requests_whose_answers_tell_nothing_carry_it_too(
     session: BaseSession, make: Make, answer: Message
 ) -> None:
-    """A fork's epoch is its own."""
+    """Forks and deletions carry the epoch too; a fork gets an epoch of its own."""
     asking = make(partial(fenced, session), session)
     request = next(asking)
     assert isinstance(request, pb.ForkSessionRequest | pb.DeleteSessionRequest)
@@ -91,7 +91,7 @@ def test_requests_whose_answers_tell_nothing_carry_it_too(
 
 
 def test_an_answer_of_an_earlier_epoch_is_not_believed(session: BaseSession) -> None:
-    """It is as if the replica had said that it was passed over."""
+    """An answer of an earlier epoch raises SessionMoved."""
     asking = procedures.step(partial(fenced, session), session, [[1, 2, 3]], (), 0, LIMITS)
     next(asking)
 
@@ -101,7 +101,7 @@ def test_an_answer_of_an_earlier_epoch_is_not_believed(session: BaseSession) -> 
 
 
 def test_what_the_store_has_confirmed_is_believed(session: BaseSession) -> None:
-    """As where it was set back to an earlier copy of itself: who asks can go on from there."""
+    """A description with an earlier epoch is accepted, because the store has confirmed it."""
     asking = procedures.describe(partial(fenced, session), session)
     next(asking)
     with pytest.raises(StopIteration):
@@ -110,7 +110,7 @@ def test_what_the_store_has_confirmed_is_believed(session: BaseSession) -> None:
 
 
 def test_a_server_without_a_store_tells_no_epoch(session: BaseSession) -> None:
-    """Nor is anything made of that."""
+    """A server without a store sends no epoch, and its answers are accepted."""
     asking = procedures.reset(partial(fenced, session), session)
     next(asking)
     with pytest.raises(StopIteration):
@@ -119,7 +119,7 @@ def test_a_server_without_a_store_tells_no_epoch(session: BaseSession) -> None:
 
 
 def test_a_request_that_is_tried_again_has_the_latest(session: BaseSession) -> None:
-    """And one for another session has none."""
+    """A repeated request has the latest epoch, and a request for another session has none."""
 
     request = pb.ResetSessionRequest(session_id=SESSION.id)
     first = fenced(session, request)

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from ntm.v1 import ntm_pb2 as pb
 from ntm_client import NotResumable, NtmClientError, Resume, TimedOut, Unavailable, procedures
 from ntm_client.chunks import Limits
-from ntm_client.failures import from_outcome
+from ntm_client.failures import outcome_error
 from ntm_client.procedures import Attempt, BaseSession, Procedure
 from ntm_client.recovery import Recovery
 from ntm_client.retries import Retries
@@ -81,7 +81,7 @@ class Wire:
         except Lost:
             raise Unavailable("the connection was lost") from None
         except Refused as refused:
-            raise from_outcome(refused.error) from None
+            raise outcome_error(refused.error) from None
 
     def meet(self, fault: str, request: Message) -> Message:
         """The answer to a request that meets that fault."""
@@ -262,7 +262,7 @@ def test_what_is_durable_is_kept_no_longer(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_nothing_is_kept_of_a_session_without_durability() -> None:
-    """Where nothing is durable, a loss is told with both steps and what to set."""
+    """Without durability, a loss raises an error with both steps and the setting to change."""
     wire = Wire(Resume())
     wire.step(INPUTS[:5])
     wire.fake.lose()
@@ -273,7 +273,9 @@ def test_nothing_is_kept_of_a_session_without_durability() -> None:
 
 
 def test_what_exceeds_the_bound_is_not_kept(caplog: pytest.LogCaptureFixture) -> None:
-    """The oldest inputs go; it is logged once, and an error only when they are needed."""
+    """
+    The oldest inputs are dropped. This is logged once, and is an error only when they are needed.
+    """
     wire = Wire(Resume(max_kept_bytes=12 * 8), "asynchronous", 16)
     for index in range(15):
         wire.step(INPUTS[index])
@@ -300,7 +302,7 @@ def test_steps_of_before_the_client_came_are_not_kept() -> None:
 
 
 def test_an_answer_that_the_server_has_no_more() -> None:
-    """A chunk that was made and whose answer is lost for good is told as that."""
+    """If the answer to a chunk cannot be had again, the error says so."""
     wire = Wire(Resume())
     wire.fake.window = 0
     wire.faults.append("after")
@@ -329,7 +331,7 @@ def test_steps_made_again_must_give_the_same_bits(check: bool) -> None:
 
 
 def test_a_full_server_is_waited_for_by_those_that_were_interrupted() -> None:
-    """Where a lost replica's sessions find no room at once, they ask again."""
+    """Sessions of a lost replica try again while the other replicas are full."""
     wire = Wire(Resume())
     wire.fake.failures.extend([refuse(UNAVAILABLE, "DRAINING"), refuse(8, "CAPACITY_EXCEEDED")])
 
@@ -353,7 +355,7 @@ def test_a_fork_is_made_at_the_right_step() -> None:
 
 
 def test_a_refused_restore_keeps_what_is_kept() -> None:
-    """A checkpoint that is refused changes nothing; one that is taken starts anew."""
+    """A refused checkpoint leaves the kept steps as they are; an accepted one drops them."""
     wire = Wire(Resume(), "asynchronous", 16)
     wire.step(INPUTS[:10])
     with pytest.raises(NtmClientError, match="damaged"):

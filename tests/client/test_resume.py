@@ -211,7 +211,7 @@ def test_a_session_is_opened_once(running: Running, loss: str) -> None:
 
 
 async def test_a_session_is_opened_once_by_a_stream(running: Running) -> None:
-    """Which breaks before its answer; the next one gets it, and the session goes on."""
+    """If a stream breaks before the answer, the next stream opens the same session once."""
     async with AsyncClient(running.address, resume=QUICK) as client, client.stream() as stream:
         await client.models()
         for loss in ("before", "after"):
@@ -239,7 +239,7 @@ async def test_an_answer_to_an_earlier_attempt_closes_no_session(running: Runnin
 
 
 def test_opening_ends_after_the_time_allowed(running: Running) -> None:
-    """With what went wrong last; the session that may have been opened is left to expire."""
+    """Opening ends with the last error; a session that was opened nevertheless expires."""
     resume = Resume(seconds=0.3, first_backoff_seconds=0.1, largest_backoff_seconds=0.1)
     with Client(running.address, resume=resume) as client:
         client.models()
@@ -251,7 +251,7 @@ def test_opening_ends_after_the_time_allowed(running: Running) -> None:
 
 
 def test_a_client_that_has_reached_nobody_fails_at_once() -> None:
-    """A wrong address is told without waiting; the error says that nothing was sent."""
+    """A wrong address is an error at once, which says that nothing was sent."""
     began = time.monotonic()
     with Client("127.0.0.1:1") as client, pytest.raises(Unreachable):
         client.create_session("sums")
@@ -286,7 +286,7 @@ def test_a_session_that_is_gone_is_an_error(running: Running) -> None:
 
 
 async def test_a_closed_stream_stays_closed(running: Running) -> None:
-    """What its block has left is not begun anew."""
+    """A stream whose block was left does not begin another call."""
     async with AsyncClient(running.address, resume=QUICK) as client:
         async with client.stream() as stream:
             session = await stream.open("sums")

@@ -25,7 +25,7 @@ async def until(condition: Callable[[], object]) -> None:
     """
     Wait until a condition holds; ten seconds at most.
 
-    For what a server does after its client has the answer, such as to count the call.
+    It is for effects that a server has after its client has the answer, such as to count the call.
     """
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110 - of the server's, which tells no event
@@ -96,7 +96,7 @@ class Lines(logging.Handler):
         self.fields: list[dict[str, Any]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Where the call's fields are still to be had."""
+        """Format a line while the call's fields are still set."""
         self.fields.append(json.loads(self.format(record)))
 
 

@@ -31,7 +31,7 @@ async def taken(running: Running, session: str) -> pb.CheckpointSessionResponse:
 
 @pytest.mark.parametrize("model", ["copy-ntm-lstm", "copy-ntm-ff", "copy-lstm"])
 async def test_a_session_goes_on_from_a_checkpoint_bit_for_bit(serve: Serve, model: str) -> None:
-    """On another server of the same model, in the middle of a sequence."""
+    """A session continues from a checkpoint on another server of the model, bit for bit."""
     inputs = (vectors(40, 9) > 0.5).astype(np.float32)
     async with serve(models_dir=MODELS, models=model) as first:
         session = await opened(first, model)
@@ -47,7 +47,7 @@ async def test_a_session_goes_on_from_a_checkpoint_bit_for_bit(serve: Serve, mod
 
 
 async def test_a_session_is_set_back_to_a_checkpoint(running: Running) -> None:
-    """The steps after it are made again, as others."""
+    """A restored session is at the checkpoint's step, and can make other steps from there."""
     session = await opened(running)
     await stepped(running, session, [[1, 1], [2, 2]])
     checkpoint = await taken(running, session)
@@ -60,7 +60,7 @@ async def test_a_session_is_set_back_to_a_checkpoint(running: Running) -> None:
 
 
 async def test_a_fork_goes_its_own_way(running: Running) -> None:
-    """Both have the same past, and neither feels the other's steps."""
+    """A session and its fork have the same past, and neither sees the other's later steps."""
     request = pb.CreateSessionRequest(model="ledger", locations=5)
     request.idle_timeout.FromSeconds(7)
     source = (await running.stub.CreateSession(request)).session.id
@@ -76,7 +76,7 @@ async def test_a_fork_goes_its_own_way(running: Running) -> None:
 
 
 async def test_a_fork_that_finds_no_room_or_no_session_leaves_nothing(serve: Serve) -> None:
-    """Neither a session nor a slot."""
+    """A fork that fails leaves neither a session nor a slot."""
     async with serve(max_sessions=1) as running:
         source = await opened(running)
         full = await refused(running.stub.ForkSession(pb.ForkSessionRequest(session_id=source)))
@@ -97,7 +97,9 @@ async def test_a_fork_that_finds_no_room_or_no_session_leaves_nothing(serve: Ser
 async def test_a_checkpoint_that_does_not_fit_is_refused(
     running: Running, damage: object, expected: str
 ) -> None:
-    """With its own reason, and the session goes on as it was."""
+    """
+    A checkpoint that does not fit is refused with its own reason, and the session is unchanged.
+    """
     session = await opened(running)
     await stepped(running, session, [[1, 1]])
     checkpoint = damage((await taken(running, session)).checkpoint)  # type: ignore[operator] # one of the lambdas above
@@ -110,7 +112,7 @@ async def test_a_checkpoint_that_does_not_fit_is_refused(
 
 
 async def test_another_models_checkpoint_is_refused(serve: Serve) -> None:
-    """And so is the same model's of another number of locations, for a session that is open."""
+    """A checkpoint of another model, or with other locations than the open session, is refused."""
     async with serve(models_dir=MODELS, models="copy-ntm-lstm,copy-ntm-ff") as running:
         lstm, small = (
             await opened(running, "copy-ntm-lstm"),
@@ -131,7 +133,7 @@ async def test_another_models_checkpoint_is_refused(serve: Serve) -> None:
 async def test_a_chunk_sent_again_gets_the_same_bytes(
     running: Running, traces: dict[str, object]
 ) -> None:
-    """And is not made again, though the session has gone on meanwhile."""
+    """A repeated chunk gets the same bytes and is not made again, even after later steps."""
     session = await opened(running)
     request = pb.StepRequest(chunk=chunk(session, vectors(5), 0, **traces))
     first = await running.stub.Step(request)
@@ -147,7 +149,7 @@ async def test_a_chunk_sent_again_gets_the_same_bytes(
 
 
 async def test_only_the_same_chunk_is_answered_again(running: Running) -> None:
-    """Other inputs, another length, other traces or a step inside: ABORTED, with the index."""
+    """A chunk with other inputs, length, traces or start is ABORTED with the expected index."""
     session = await opened(running)
     inputs = vectors(4)
     await stepped(running, session, inputs, first_step=0)
@@ -162,7 +164,7 @@ async def test_only_the_same_chunk_is_answered_again(running: Running) -> None:
 
 
 async def test_what_is_kept_for_retries_is_bounded(serve: Serve) -> None:
-    """Room for the outputs of three steps: of four, the first is no longer kept."""
+    """With room for the outputs of three steps, the first of four is no longer kept for retries."""
     async with serve(max_replay_bytes=3 * 2 * 4) as running:
         session = await opened(running)
         for step in range(4):
@@ -178,7 +180,7 @@ async def test_what_is_kept_for_retries_is_bounded(serve: Serve) -> None:
 
 
 async def test_a_reset_session_answers_nothing_of_its_past(running: Running) -> None:
-    """The same chunk at step 0 is made, from the initial state."""
+    """After a reset, a repeated chunk at step 0 is made from the initial state."""
     session = await opened(running)
     await stepped(running, session, [[1, 1]], first_step=0)
     await running.stub.ResetSession(pb.ResetSessionRequest(session_id=session))
@@ -188,7 +190,7 @@ async def test_a_reset_session_answers_nothing_of_its_past(running: Running) -> 
 
 
 async def test_clients_take_restore_and_fork(running: Running) -> None:
-    """The asyncio client's session, and the blocking one's."""
+    """Sessions of both clients can checkpoint, restore and fork."""
     async with AsyncClient(running.address) as client:
         session = await client.create_session("ledger")
         await session.step([[1, 1]])

@@ -43,7 +43,7 @@ async def created(running: Running, request: pb.CreateSessionRequest, who: Any =
 
 
 async def refusal(running: Running, request: Any, who: Any = None) -> tuple[Any, str, str]:
-    """Code, reason and sentence of why a session is not opened."""
+    """The code, reason and message of a request that opens no session."""
     error = await refused(running.stub.CreateSession(request, metadata=who))
     return error.code(), reason(error), error.details() or ""
 
@@ -84,7 +84,7 @@ def guarded(tmp_path: Path) -> dict[str, Any]:
 
 
 async def test_the_same_request_opens_one_session(running: Running) -> None:
-    """Under the id that it has; each answer describes that session."""
+    """A repeated request opens one session under its id, and each answer describes that session."""
     request = asking("0123456789abcdef" * 2, locations=6, idle_timeout=Duration(seconds=90))
     first, again = await created(running, request), await created(running, request)
     assert first.id == again.id == request.session_id
@@ -94,7 +94,7 @@ async def test_the_same_request_opens_one_session(running: Running) -> None:
 
 
 async def test_many_at_once_open_one_session(running: Running) -> None:
-    """Those that come while it is being opened wait for that; also on a stream."""
+    """Requests at the same time, also on a stream, wait for one opening and get one session."""
     request = asking(token_hex(16))
     stream = Stream(running)
     await stream.send(*(pb.Operation(tag=tag, open=request) for tag in range(8)))
@@ -113,7 +113,9 @@ async def test_many_at_once_open_one_session(running: Running) -> None:
 async def test_another_request_of_the_id_is_refused(
     running: Running, other: dict[str, Any]
 ) -> None:
-    """The session goes on as it is; what a request does not set, fits."""
+    """
+    A different request for an id is refused and changes nothing; unset fields fit any session.
+    """
     session_id = token_hex(16)
     asked = {"locations": 6, "idle_timeout": Duration(seconds=90)}
     await created(running, asking(session_id, **asked))
@@ -141,14 +143,14 @@ async def test_another_durability_of_the_id_is_refused(
 
 
 async def test_another_model_of_the_id_is_refused(running: Running) -> None:
-    """Also one that is not served."""
+    """A request for another model under the id is refused, also if that model is not served."""
     session_id = token_hex(16)
     await created(running, asking(session_id))
     assert await taken(running, pb.CreateSessionRequest(model="nothing", session_id=session_id))
 
 
 async def test_a_session_that_has_made_steps_is_no_new_one(running: Running) -> None:
-    """Whoever asks for it then has taken an id twice; the steps stay made."""
+    """A request for an id whose session has made steps is refused, and the steps stay made."""
     request = asking(token_hex(16))
     session = (await created(running, request)).id
     await stepped(running, session, [[1, 2]])
@@ -157,7 +159,7 @@ async def test_a_session_that_has_made_steps_is_no_new_one(running: Running) -> 
 
 
 async def test_a_checkpoint_is_part_of_the_request(running: Running) -> None:
-    """The same one is answered, another one at the same step is not, nor none."""
+    """A repeated request must have the same checkpoint; another checkpoint or none is refused."""
     one, other = [await checkpoint_after(running, [[n, n]]) for n in (1, 2)]
     session_id, before = token_hex(16), opened(running)
     first = await created(running, asking(session_id, checkpoint=one))
@@ -170,7 +172,7 @@ async def test_a_checkpoint_is_part_of_the_request(running: Running) -> None:
 
 
 async def test_the_id_of_a_closed_session_is_not_used_again(running: Running) -> None:
-    """It is told why there is none."""
+    """The id of a closed session is refused with the reason of its closing."""
     deleted, expired = asking(token_hex(16)), asking(token_hex(16))
     await created(running, deleted)
     await running.stub.DeleteSession(pb.DeleteSessionRequest(session_id=deleted.session_id))
@@ -186,7 +188,9 @@ async def test_the_id_of_a_closed_session_is_not_used_again(running: Running) ->
 
 @pytest.mark.parametrize("text", ["f" * 31, "f" * 33, "F" * 32, "g" * 32, "x", "ф" * 32])
 async def test_an_id_is_128_bits(running: Running, text: str) -> None:
-    """In hexadecimal, in lower case; the refusal has the id."""
+    """
+    An id that is not 128 bits in lower-case hexadecimal is refused by an error that has the id.
+    """
     code, why, told = await refusal(running, asking(text))
     assert (code, why) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
     assert repr(text) in told
@@ -194,7 +198,7 @@ async def test_an_id_is_128_bits(running: Running, text: str) -> None:
 
 
 async def test_a_refusal_leaves_the_id_free(serve: Serve) -> None:
-    """What was asked for can be corrected, or find room, under the same id."""
+    """After a refusal, a corrected or repeated request can use the same id."""
     async with serve(max_sessions=1) as running:
         filling, request = asking(token_hex(16)), asking(token_hex(16), locations=1)
         assert (await refusal(running, request))[1] == "INVALID_REQUEST"
@@ -206,7 +210,9 @@ async def test_a_refusal_leaves_the_id_free(serve: Serve) -> None:
 
 
 async def test_anothers_id_is_taken(serve: Serve, guarded: dict[str, Any]) -> None:
-    """In the words for an own one that is not as asked for, open or closed; nothing is changed."""
+    """
+    Another principal's id is refused in the words for an own id that is taken; nothing changes.
+    """
     async with serve(**guarded) as running:
         mine, closed, own = (asking(token_hex(16)) for _ in range(3))
         for request, who in ((mine, ALICE), (closed, ALICE), (own, BOB)):
@@ -226,7 +232,7 @@ async def test_anothers_id_is_taken(serve: Serve, guarded: dict[str, Any]) -> No
 async def test_another_replica_answers_with_the_same_session(
     serve: Serve, stored: dict[str, Any], durability: pb.Durability
 ) -> None:
-    """It takes it over; the first one finds out, and would have to take it back."""
+    """Another replica answers a repeated request by taking the session over from the first one."""
     async with serve(**stored) as first, serve(**stored) as second:
         request = asking(token_hex(16), durability=durability)
         one = await created(first, request)
@@ -244,7 +250,7 @@ async def test_another_replica_answers_with_the_same_session(
 async def test_another_replica_refuses_what_the_store_has_otherwise(
     serve: Serve, stored: dict[str, Any], guarded: dict[str, Any]
 ) -> None:
-    """With other fields, after steps, or of another principal; the session goes on."""
+    """Another replica refuses other fields, a session with steps, and another principal."""
     async with serve(**stored, **guarded) as first, serve(**stored, **guarded) as second:
         request = asking(token_hex(16), locations=6, durability=SYNCHRONOUS)
         session = (await created(first, request, ALICE)).id
@@ -265,7 +271,7 @@ async def test_another_replica_refuses_what_the_store_has_otherwise(
 async def test_two_replicas_asked_at_once_open_one_session(
     serve: Serve, stored: dict[str, Any]
 ) -> None:
-    """Both answer, and of the two copies one alone makes durable steps."""
+    """Of two replicas asked at once both answer, and only one copy makes durable steps."""
     async with serve(**stored) as first, serve(**stored) as second:
         for _ in range(10):
             request = asking(token_hex(16), durability=SYNCHRONOUS)
@@ -284,7 +290,7 @@ async def test_two_replicas_asked_at_once_open_one_session(
 async def test_a_session_deleted_elsewhere_is_not_opened_again(
     serve: Serve, stored: dict[str, Any], durability: pb.Durability
 ) -> None:
-    """As long as the store remembers the deletion."""
+    """A session that was deleted elsewhere is not opened while the store remembers the deletion."""
     async with serve(**stored) as first, serve(**stored) as second:
         session = (await created(first, asking(token_hex(16), durability=SYNCHRONOUS))).id
         await first.stub.DeleteSession(pb.DeleteSessionRequest(session_id=session))
@@ -297,7 +303,7 @@ async def test_a_session_deleted_elsewhere_is_not_opened_again(
 async def test_a_session_without_durability_is_opened_once_at_its_replica(
     serve: Serve, stored: dict[str, Any]
 ) -> None:
-    """It is in no store; asleep it is there too."""
+    """A session without durability is opened once at its replica, also while it sleeps."""
     async with serve(**stored, max_awake_sessions=1) as running:
         request = asking(token_hex(16), durability=NONE)
         await created(running, request)
@@ -318,7 +324,7 @@ async def test_a_store_that_did_not_answer_leaves_the_id_free(
     is_kept: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The same request opens the session later, here or elsewhere, whether it was kept or not."""
+    """If the store did not answer, the same request opens the session later, here or elsewhere."""
 
     async def unanswered(store: DirectoryStore, session: Saved | str) -> Any:
         if is_kept and isinstance(session, Saved):
@@ -342,7 +348,7 @@ async def test_a_store_that_did_not_answer_leaves_the_id_free(
 async def test_a_call_that_is_cancelled_leaves_the_id_free(
     serve: Serve, stored: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such as one past its deadline: the next one opens the session, or finds it."""
+    """After a cancelled call, the next request opens the session or finds it."""
     began, keep = asyncio.Event(), DirectoryStore.open
 
     async def slow(store: DirectoryStore, session: Saved) -> Any:

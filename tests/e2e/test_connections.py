@@ -84,7 +84,7 @@ async def test_a_flood_of_metadata_is_refused(running: Running) -> None:
 
 
 async def test_a_small_message_does_not_become_a_large_one(serve: Serve) -> None:
-    """What is compressed is measured by what it holds."""
+    """The limit on messages holds for the size after decompression."""
     async with serve(max_message_bytes=65_536) as running:
         large = pb.StepRequest(chunk=pb.Chunk(session_id="x", inputs=bytes(8 << 20)))
         options = [("grpc.max_send_message_length", -1)]
@@ -98,7 +98,9 @@ async def test_a_small_message_does_not_become_a_large_one(serve: Serve) -> None
 async def test_a_connection_has_so_many_calls_at_once(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One more waits for one to end; another connection goes on meanwhile."""
+    """
+    One call too many on a connection waits for another to end; other connections are not affected.
+    """
     monkeypatch.setattr(options, "CALLS_OF_A_CONNECTION", 2)
     async with serve() as running:
         streams = [Stream(running) for _ in range(2)]
@@ -114,7 +116,7 @@ async def test_a_connection_has_so_many_calls_at_once(
 
 
 async def test_there_are_no_more_connections_than_calls_and_sessions(serve: Serve) -> None:
-    """What is over that is closed at once."""
+    """A connection beyond the limit is closed at once."""
     async with serve(max_calls=2, max_sessions=1) as running, AsyncExitStack() as stack:
         codes = []
         for _ in range(4):
@@ -127,7 +129,7 @@ async def test_there_are_no_more_connections_than_calls_and_sessions(serve: Serv
 async def test_a_connection_that_says_nothing_is_closed(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would otherwise hold a place for as long as it likes."""
+    """A connection that sends nothing is closed."""
     monkeypatch.setattr(options, "HANDSHAKE_SECONDS", 0.3)
     async with serve() as running:
         reader, writer = await asyncio.open_connection("127.0.0.1", running.server.port)
@@ -136,7 +138,7 @@ async def test_a_connection_that_says_nothing_is_closed(
 
 
 async def test_a_client_that_pings_too_often_is_sent_away(running: Running) -> None:
-    """And may come back."""
+    """A client that pings too often is disconnected, and may connect again."""
     fast = [
         ("grpc.keepalive_time_ms", 50),
         ("grpc.http2.min_time_between_pings_ms", 50),

@@ -64,7 +64,9 @@ async def described(running: Running, session: str) -> pb.Session:
 async def test_what_has_not_happened_is_counted_as_none(
     serve: Serve, stored: dict[str, Any]
 ) -> None:
-    """So that the first failure is a rise, which rates see; without a store there is nothing."""
+    """
+    Failures are counted from 0, so that rates show the first; without a store there is no count.
+    """
     async with serve(**stored) as running, serve() as without:
         for name, label, values in (
             ("ntm_store_errors_total", "operation", ("save", "claim", "delete")),
@@ -81,7 +83,9 @@ def ones(steps: int) -> Float32:
 
 
 async def test_a_synchronous_reply_means_durable(serve: Serve, stored: dict[str, Any]) -> None:
-    """Another server with the store goes on where the reply was, and answers the last chunk."""
+    """
+    After a synchronous reply another server continues at that step, and repeats the last reply.
+    """
     async with serve(**stored) as first:
         session = await created(first, SYNCHRONOUS)
         told = await reply(first, session, ones(5), 0)
@@ -95,7 +99,7 @@ async def test_a_synchronous_reply_means_durable(serve: Serve, stored: dict[str,
 
 
 async def test_the_old_owner_of_a_session_is_refused(serve: Serve, stored: dict[str, Any]) -> None:
-    """Once another server has taken it over, the first can commit nothing, and says so."""
+    """After a takeover the earlier owner's steps are refused as SESSION_MOVED."""
     async with serve(**stored) as first, serve(**stored) as second:
         session = await created(first, SYNCHRONOUS)
         await reply(first, session, ones(1), 0)
@@ -129,7 +133,7 @@ async def test_an_asynchronous_session_is_stored_now_and_then(
 async def test_a_server_that_stops_stores_every_session(
     serve: Serve, stored: dict[str, Any]
 ) -> None:
-    """Those without durability too."""
+    """A server that stops stores every session, also those without durability."""
     async with serve(**stored) as first:
         sessions = [await created(first, policy) for policy in (NONE, ASYNCHRONOUS, SYNCHRONOUS)]
         for number, session in enumerate(sessions):
@@ -186,7 +190,7 @@ async def test_sleepers_wake_on_a_stream_in_order(serve: Serve, stored: dict[str
 async def test_a_sleeping_session_expires_and_is_forgotten(
     serve: Serve, stored: dict[str, Any]
 ) -> None:
-    """In the table and in the store."""
+    """A sleeping session expires in the server's table and in the store."""
     async with serve(**stored, sleep_after_seconds=0.01) as running:
         request = pb.CreateSessionRequest(model="ledger")
         request.idle_timeout.FromMilliseconds(1500)
@@ -200,7 +204,7 @@ async def test_a_sleeping_session_expires_and_is_forgotten(
 
 
 async def test_a_deleted_session_is_nowhere(serve: Serve, stored: dict[str, Any]) -> None:
-    """Another server does not find it in the store."""
+    """A deleted session is not in the store either."""
     async with serve(**stored) as first, serve(**stored) as second:
         session = await created(first, SYNCHRONOUS)
         await first.stub.DeleteSession(pb.DeleteSessionRequest(session_id=session))
@@ -209,7 +213,7 @@ async def test_a_deleted_session_is_nowhere(serve: Serve, stored: dict[str, Any]
 
 
 async def test_a_session_that_is_nowhere_is_unknown(serve: Serve, stored: dict[str, Any]) -> None:
-    """Whether its id could be one or not, in calls and on streams."""
+    """A session that never was is unknown in calls and on streams, whatever its id."""
     async with serve(**stored) as running:
         for session in ("ab" * 16, "no id"):
             assert reason(await refused(described(running, session))) == "SESSION_UNKNOWN"
@@ -222,7 +226,7 @@ async def test_a_session_that_is_nowhere_is_unknown(serve: Serve, stored: dict[s
 async def test_a_server_that_stops_sends_clients_elsewhere(
     serve: Serve, stored: dict[str, Any]
 ) -> None:
-    """With sessions that are asleep there, or another server's; they are by no means unknown."""
+    """A stopping server answers DRAINING for sessions that are asleep or elsewhere, not unknown."""
     async with serve(**stored, sleep_after_seconds=0.01) as running, serve(**stored) as other:
         asleep, elsewhere = await created(running, NONE), await created(other, SYNCHRONOUS)
         await until(lambda: running.metric("ntm_sessions_asleep", model="ledger"))
@@ -272,7 +276,7 @@ async def test_a_cancelled_call_stops_no_saving(
 
 
 async def test_durability_without_a_store_is_refused(running: Running) -> None:
-    """Rather than promised."""
+    """A durable session is refused by a server without a store."""
     error = await refused(created(running, SYNCHRONOUS))
     assert reason(error) == "INVALID_REQUEST"
     assert "no store" in (error.details() or "")
@@ -282,7 +286,7 @@ async def test_durability_without_a_store_is_refused(running: Running) -> None:
 async def test_another_principals_sleeping_session_is_unknown(
     serve: Serve, stored: dict[str, Any], tmp_path: Path
 ) -> None:
-    """It is not even woken."""
+    """Another principal's sleeping session is unknown and is not woken."""
     tokens = tmp_path / "tokens"
     lines = [
         {"principal": name, "scopes": ["read", "step"], "sha256": sha256(name.encode()).hexdigest()}
@@ -304,7 +308,7 @@ async def test_another_principals_sleeping_session_is_unknown(
 async def test_a_session_that_went_elsewhere_is_not_described_as_it_was(
     serve: Serve, stored: dict[str, Any]
 ) -> None:
-    """The replica that had it finds out, and takes it over as it is now."""
+    """A replica that no longer owns a session takes it over before it describes it."""
     async with serve(**stored) as first, serve(**stored) as second:
         session = await created(first, SYNCHRONOUS)
         await reply(first, session, ones(1), 0)

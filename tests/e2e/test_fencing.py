@@ -1,4 +1,4 @@
-"""Replicas that were passed over: who knows of it is never answered from their old copies."""
+"""A caller with a later epoch is never answered from a replica's old copy of a session."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def passed_over(first: Running, second: Running) -> tuple[str, int, bytes]
 
 
 async def test_a_step_is_not_made_in_an_old_copy(two: tuple[Running, Running]) -> None:
-    """The replica that was passed over takes the session over as it is now."""
+    """A step with a later epoch makes the replica take the session over in its present state."""
     session, epoch, _ = await passed_over(*two)
     request = pb.StepRequest(chunk=chunk(session, ONES, 1))
     request.chunk.epoch = epoch
@@ -85,7 +85,9 @@ async def test_a_step_is_not_made_in_an_old_copy(two: tuple[Running, Running]) -
 
 
 async def test_a_step_on_a_stream_neither(two: tuple[Running, Running]) -> None:
-    """And a close closes the session that there is now."""
+    """
+    On a stream too, steps and closes with a later epoch reach the session in its present state.
+    """
     session, epoch, _ = await passed_over(*two)
     stream = Stream(two[0])
     step = chunk(session, ONES, 1)
@@ -109,7 +111,7 @@ Ask = Callable[[Running, str, int], Coroutine[Any, Any, Any]]
 async def test_nothing_else_is_done_with_an_old_copy(
     two: tuple[Running, Running], name: str
 ) -> None:
-    """Whoever asks for anything in a later epoch gets it from the session as it is now."""
+    """Every RPC with a later epoch is answered from the session in its present state."""
     session, epoch, taken = await passed_over(*two)
     message = getattr(pb, f"{name}SessionRequest")(session_id=session, epoch=epoch)
     response = await getattr(two[0].stub, f"{name}Session")(message)
@@ -128,7 +130,7 @@ async def test_nothing_else_is_done_with_an_old_copy(
 
 
 async def test_a_memory_is_not_read_of_an_old_copy(two: tuple[Running, Running]) -> None:
-    """Nor told without its epoch."""
+    """A memory is not read from an old copy, and the answer has the epoch."""
     session, epoch, _ = await passed_over(*two)
     request = pb.ReadMemoryRequest(session_id=session, epoch=epoch)
 
@@ -140,7 +142,7 @@ async def test_a_memory_is_not_read_of_an_old_copy(two: tuple[Running, Running])
 async def test_a_session_that_expired_in_an_old_copy_is_found(
     two: tuple[Running, Running],
 ) -> None:
-    """Another replica has kept it alive meanwhile."""
+    """A session that expired here, but that another replica has used, is found."""
     request = pb.CreateSessionRequest(model="ledger")
     request.idle_timeout.FromMilliseconds(800)
     session = (await two[0].stub.CreateSession(request)).session.id
@@ -160,7 +162,7 @@ async def test_a_session_that_expired_in_an_old_copy_is_found(
 async def test_an_epoch_that_never_was_is_no_reason_to_claim_for_ever(
     two: tuple[Running, Running],
 ) -> None:
-    """A client that makes one up is answered, in the session's own."""
+    """A caller with an epoch that never was is answered with the session's own epoch."""
     created = await two[0].stub.CreateSession(pb.CreateSessionRequest(model="ledger"))
     request = pb.StepRequest(chunk=chunk(created.session.id, ONES, 0))
     request.chunk.epoch = 2**64 - 1
@@ -223,7 +225,7 @@ async def test_a_deletion_is_answered_after_the_store_has_deleted(
 async def test_who_has_a_session_is_not_guessed(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the store does not answer, only a session that was never in it is described."""
+    """While the store does not answer, only sessions that were never in it are described."""
 
     async def down(store: DirectoryStore, session_id: str) -> int:
         raise StoreUnavailable("it is down")

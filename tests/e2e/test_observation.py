@@ -1,4 +1,4 @@
-"""What each call leaves: its request id, its line in the log, and its spans."""
+"""The traces of each call: its request id, its line in the log, and its spans."""
 
 from __future__ import annotations
 

@@ -175,7 +175,7 @@ async def test_anothers_session_is_unknown(sessions: Sessions, way: Way) -> None
 async def test_without_the_check_anothers_session_would_be_served(
     sessions: Sessions, way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So the test above shows the check of each RPC: where it is left out, Bob is served."""
+    """Without the check Bob is served, so the test above depends on the check of each RPC."""
     monkeypatch.setattr(SessionRef, "may_use", lambda ref, owner: True)
     _, why, _ = await sessions.told(way, sessions.open, BOB)
     # A checkpoint that fits the session is not needed to see that it was compared with it.
@@ -184,7 +184,7 @@ async def test_without_the_check_anothers_session_would_be_served(
 
 
 async def test_each_lists_its_own(sessions: Sessions) -> None:
-    """Both are on one host, and Bob sees nothing of Alice's."""
+    """Each principal lists its own sessions, also if both are on one host."""
     listed = {}
     for name, who in (("alice", ALICE), ("bob", BOB)):
         page = await sessions.running.stub.ListSessions(pb.ListSessionsRequest(), metadata=who)
@@ -207,7 +207,7 @@ async def test_a_session_opened_on_a_stream_has_an_owner_too(sessions: Sessions)
 
 
 async def test_without_authentication_who_knows_an_id_uses_the_session(running: Running) -> None:
-    """From whichever connection: the id is all that there is to show."""
+    """Without authentication, a session can be used from any connection that has its id."""
     request = pb.CreateSessionRequest(model="ledger")
     session = (await running.stub.CreateSession(request)).session.id
     async with grpc.aio.insecure_channel(f"dns:///localhost:{running.server.port}") as channel:

@@ -30,7 +30,7 @@ async def refused(call: Any) -> grpc.aio.AioRpcError:
 
 
 async def test_models_are_described(running: Running) -> None:
-    """By list and by name, with the provider that really runs."""
+    """Models are described in a list and by name, with the provider that they run on."""
     listed = await running.stub.ListModels(pb.ListModelsRequest())
     one = await running.stub.GetModel(pb.GetModelRequest(name="ledger"))
     assert list(listed.models) == [one.model]
@@ -40,7 +40,7 @@ async def test_models_are_described(running: Running) -> None:
 
 
 async def test_an_unknown_model_is_not_found(running: Running) -> None:
-    """For GetModel and for CreateSession."""
+    """GetModel and CreateSession answer NOT_FOUND for an unknown model."""
     for call in (
         running.stub.GetModel(pb.GetModelRequest(name="x")),
         running.stub.CreateSession(pb.CreateSessionRequest(model="x")),
@@ -51,7 +51,7 @@ async def test_an_unknown_model_is_not_found(running: Running) -> None:
 
 
 async def test_a_session_says_what_the_server_chose(running: Running) -> None:
-    """Locations, idle timeout, bytes, and when it will expire."""
+    """A new session's description has its locations, idle timeout, bytes and expiry."""
     created = (
         await running.stub.CreateSession(
             pb.CreateSessionRequest(
@@ -83,7 +83,7 @@ async def test_steps_and_memory_come_back(running: Running) -> None:
 async def test_any_split_into_chunks_gives_the_same_bytes(
     running: Running, sizes: list[int]
 ) -> None:
-    """Twelve steps in one chunk or in many."""
+    """Twelve steps give the same bytes in one chunk and in many."""
     inputs = np.random.default_rng(3).normal(size=(12, 2)).clip(0, 3).astype(np.float32)
     whole = await stepped(running, await opened(running), inputs)
     session, parts, first = await opened(running), [], 0
@@ -95,7 +95,7 @@ async def test_any_split_into_chunks_gives_the_same_bytes(
 
 
 async def test_a_reset_session_starts_over(running: Running) -> None:
-    """Its state is the initial one and its next step 0."""
+    """A reset session has the initial state and the next step 0."""
     session = await opened(running)
     await stepped(running, session, [[1, 1]] * 3)
     reset = await running.stub.ResetSession(pb.ResetSessionRequest(session_id=session))
@@ -104,7 +104,7 @@ async def test_a_reset_session_starts_over(running: Running) -> None:
 
 
 async def test_an_index_gap_is_aborted_with_the_expected_index(running: Running) -> None:
-    """So that a client knows where to go on."""
+    """A chunk at a wrong index is ABORTED with the expected index."""
     session = await opened(running)
     error = await refused(running.stub.Step(pb.StepRequest(chunk=chunk(session, [[1, 1]], 4))))
     assert error.code() is grpc.StatusCode.ABORTED
@@ -112,7 +112,7 @@ async def test_an_index_gap_is_aborted_with_the_expected_index(running: Running)
 
 
 async def test_wrong_inputs_leave_the_session_as_it_was(running: Running) -> None:
-    """Half a float, a wrong width, a value that is not a number, an unknown trace."""
+    """Half a float, a wrong width, a NaN or an unknown trace is refused without any step."""
     session = await opened(running)
     for wrong in (
         pb.Chunk(session_id=session, inputs=b"abc"),
@@ -161,7 +161,7 @@ async def test_an_expired_session_says_so(running: Running) -> None:
 
 
 async def test_a_full_server_refuses_at_once_with_a_delay(serve: Serve) -> None:
-    """RESOURCE_EXHAUSTED, and the open session goes on."""
+    """A full server answers RESOURCE_EXHAUSTED with a delay, and the open session goes on."""
     async with serve(max_sessions=1) as running:
         session = await opened(running)
         request = pb.CreateSessionRequest(model="ledger")
@@ -192,7 +192,7 @@ async def test_sessions_are_listed_page_by_page(running: Running) -> None:
 
 
 async def test_a_memory_too_large_for_a_message_is_refused(serve: Serve) -> None:
-    """With its size, and without harm."""
+    """A memory too large for a message is refused with its size, and the session goes on."""
     async with serve(max_message_bytes=65_536) as running:
         session = await opened(running, locations=10_000)
         error = await refused(running.stub.ReadMemory(pb.ReadMemoryRequest(session_id=session)))
@@ -201,7 +201,7 @@ async def test_a_memory_too_large_for_a_message_is_refused(serve: Serve) -> None
 
 
 async def test_a_message_too_large_is_refused_by_grpc(serve: Serve) -> None:
-    """Before any of it is decoded."""
+    """GRPC refuses a message that is too large before it is decoded."""
     async with serve(max_message_bytes=65_536) as running:
         session = await opened(running)
         wrong = pb.Chunk(session_id=session, inputs=b"\0" * 100_000)
@@ -211,7 +211,7 @@ async def test_a_message_too_large_is_refused_by_grpc(serve: Serve) -> None:
 
 
 async def test_a_request_that_cannot_be_decoded_is_refused_and_counted(running: Running) -> None:
-    """As any other wrong request is, with its reason."""
+    """A request that cannot be decoded is refused and counted with its reason."""
     for method in ("Step", "ListModels"):
         error = await refused(raw(running, method)(b"\0 is no tag"))
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -221,7 +221,7 @@ async def test_a_request_that_cannot_be_decoded_is_refused_and_counted(running: 
 
 
 async def test_more_traces_than_any_model_has_are_refused(running: Running) -> None:
-    """Though each is known; before any is looked at, for a message has room for many."""
+    """Too many trace names are refused before any is looked up, even if all are known."""
     session = await opened(running)
     names = ["read_weighting"] * 100_000
     error = await refused(
@@ -270,7 +270,7 @@ async def test_a_cancelled_call_leaves_no_other_pending(running: Running) -> Non
 
 
 async def test_a_call_past_its_deadline_stops_its_chunk(serve: Serve) -> None:
-    """The session lives on, at the step that was reached."""
+    """After a call's deadline the chunk stops, and the session is at the step that it reached."""
     async with serve(max_chunk_steps=100_000, max_waiting_steps=100_000) as running:
         session = await opened(running)
         request = pb.StepRequest(chunk=chunk(session, [[1, 1]] * 100_000))
@@ -284,7 +284,7 @@ async def test_a_call_past_its_deadline_stops_its_chunk(serve: Serve) -> None:
 
 
 async def test_health_and_reflection_answer(running: Running) -> None:
-    """As every gRPC tool expects them."""
+    """Health checks and reflection answer in gRPC's standard form."""
     health = health_pb2_grpc.HealthStub(running.channel)
     for service in ("", "ntm.v1.NtmService"):
         answer = await health.Check(health_pb2.HealthCheckRequest(service=service))
@@ -298,7 +298,7 @@ async def test_health_and_reflection_answer(running: Running) -> None:
 
 
 async def test_no_method_answers_unimplemented(running: Running) -> None:
-    """Every RPC of the proto is there."""
+    """Every RPC of the proto is implemented."""
     for method in pb.DESCRIPTOR.services_by_name["NtmService"].methods:
         if method.name == "StreamSteps":
             continue

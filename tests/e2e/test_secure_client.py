@@ -1,4 +1,4 @@
-"""The client and its command line against a server that encrypts and wants to know who calls."""
+"""The client and its command line against a server with TLS and authentication."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def secured(
 
 
 async def test_both_clients_and_the_stream_are_let_in(secured: Secured) -> None:
-    """With the same session, which is Alice's on every way."""
+    """Both clients and the stream reach Alice's session."""
     credentials = tls(secured.ca, secured.certificate, secured.key)
 
     def step() -> str:
@@ -85,7 +85,9 @@ async def test_both_clients_and_the_stream_are_let_in(secured: Secured) -> None:
 
 
 async def test_who_is_not_let_in_learns_it(serve: Serve, tmp_path: Path) -> None:
-    """By errors of their own: no token, a wrong one, one without the scope, another's session."""
+    """
+    A missing token, a wrong one, one without the scope, and another's session each have an error.
+    """
     lines = tmp_path / "tokens.jsonl"
     write(
         lines,
@@ -129,7 +131,7 @@ async def test_a_server_that_cannot_be_trusted_gets_no_token(secured: Secured) -
 async def test_the_command_line_is_let_in(
     secured: Secured, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a token in a file or a variable, or by a certificate."""
+    """The command line is admitted by a token in a file or a variable, or by a certificate."""
     monkeypatch.delenv("NTM_TOKEN", raising=False)
     server = ["--server", secured.address, "--ca", str(secured.ca)]
     shown = ["--cert", str(secured.certificate), "--key", str(secured.key)]

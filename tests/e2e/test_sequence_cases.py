@@ -273,7 +273,7 @@ async def test_shutdown_sequence(serve: Serve) -> None:
 
 
 async def test_shutdown_with_live_connection(serve: Serve) -> None:
-    """shutdown_with_live_connection: who is connected and says nothing holds no server up."""
+    """shutdown_with_live_connection: an idle connection does not delay the end of a server."""
     async with serve(drain_seconds=10.0) as running:
         session = await opened(running)
         stream = Stream(running)

@@ -46,7 +46,7 @@ def new(tmp_path: Path) -> Path:
 async def test_a_session_that_sleeps_wakes_on_its_version(
     serve: Serve, old: Path, stored: dict[str, Any]
 ) -> None:
-    """Which stays loaded for it though its file is gone, until that session has ended."""
+    """A sleeping session's version stays loaded without its file, until the session has ended."""
     async with serve(models_dir=old, max_awake_sessions=1, **stored) as running:
         sleeper = await opened(running)
         await stepped(running, sleeper, [[1, 1]], first_step=0)
@@ -66,7 +66,7 @@ async def test_a_session_that_sleeps_wakes_on_its_version(
 async def test_a_version_is_unloaded_when_its_session_expires_asleep(
     serve: Serve, old: Path, stored: dict[str, Any]
 ) -> None:
-    """Nobody has to wake it for that."""
+    """A version is unloaded when its last session expires asleep, without being woken."""
     async with serve(models_dir=old, max_awake_sessions=1, **stored) as running:
         request = pb.CreateSessionRequest(model="ledger")
         request.idle_timeout.FromMilliseconds(1500)

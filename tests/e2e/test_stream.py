@@ -20,7 +20,9 @@ def step(tag: int, session: str, inputs: list[list[float]], **more: object) -> p
 
 
 async def test_sessions_are_opened_stepped_and_closed_on_one_stream(running: Running) -> None:
-    """Tags lead each outcome back to its operation."""
+    """
+    Sessions are opened, stepped and closed on one stream; outcomes have their operations' tags.
+    """
     stream = Stream(running)
     first, second = await stream.opened(), await stream.opened(locations=5)
     await stream.send(
@@ -66,7 +68,9 @@ async def test_outcomes_of_a_session_come_in_order_with_its_errors(running: Runn
 
 
 async def test_an_empty_operation_and_a_refused_opening_are_answered(serve: Serve) -> None:
-    """With code, reason and delay, in band."""
+    """
+    Empty operations and refused openings are answered on the stream with code, reason and delay.
+    """
     async with serve(max_sessions=1) as running:
         stream = Stream(running)
         await stream.opened()
@@ -208,7 +212,7 @@ async def test_stopping_the_server_answers_what_waits_and_ends_the_stream(serve:
 
 
 async def test_traces_arrive_on_the_stream(running: Running) -> None:
-    """As they do in the unary call."""
+    """Traces on a stream are those of the unary call."""
     stream = Stream(running)
     session = await stream.opened(locations=4)
     await stream.send(step(1, session, [[0, 0]] * 2, names=["write_weighting"], top_k=1))
@@ -254,7 +258,7 @@ async def test_how_streams_end_is_counted(serve: Serve) -> None:
 
 
 async def test_replies_are_timed_until_grpc_has_them(running: Running) -> None:
-    """Of chunks on a stream and of unary calls alike."""
+    """The time until gRPC has a reply is measured on streams and for unary calls."""
     stream = Stream(running)
     session = await stream.opened()
     await stream.send(pb.Operation(step=chunk(session, [[1, 2]])))
@@ -267,7 +271,7 @@ async def test_replies_are_timed_until_grpc_has_them(running: Running) -> None:
 
 
 async def test_a_message_that_cannot_be_decoded_ends_its_stream_alone(running: Running) -> None:
-    """After the outcomes of what came before it, and with a reason."""
+    """A message that cannot be decoded ends its stream with a reason, after earlier outcomes."""
     session = await opened(running)
     request = pb.StreamStepsRequest(operations=[step(1, session, [[1, 1]])])
     messages = iter([request.SerializeToString(), b"\0 is no tag"])

@@ -42,7 +42,7 @@ def networks(monkeypatch: pytest.MonkeyPatch) -> weakref.WeakSet[Network]:
     alive: weakref.WeakSet[Network] = weakref.WeakSet()
 
     class Watched(Network):
-        """Tells when it is made."""
+        """A network that is noted when it is made."""
 
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
@@ -140,7 +140,7 @@ async def test_a_file_that_cannot_be_served_changes_nothing(
 async def test_the_old_version_is_unloaded_with_its_last_session(
     serve: Serve, folder: Path, networks: weakref.WeakSet[Network]
 ) -> None:
-    """Not before, and then its network is freed, and neither listed nor counted."""
+    """An old version is unloaded only with its last session; its network is then freed."""
     async with serve(models_dir=folder) as running:
         first, second = await opened(running), await opened(running)
         await stepped(running, first, [[1, 1]])
@@ -209,7 +209,7 @@ async def test_a_removed_model_refuses_new_sessions_and_old_ones_finish(
 
 
 async def test_a_new_folder_is_a_new_model(serve: Serve, folder: Path) -> None:
-    """Unless the settings name the models to serve."""
+    """A new folder becomes a new model, unless the settings name the models to serve."""
     async with (
         serve(models_dir=folder) as running,
         serve(models_dir=folder, models="ledger") as few,
@@ -227,7 +227,7 @@ async def test_a_new_folder_is_a_new_model(serve: Serve, folder: Path) -> None:
 async def test_a_session_can_be_opened_on_a_version_that_is_not_current(
     serve: Serve, folder: Path
 ) -> None:
-    """By its content hash, while it is there; its fork is on the same one."""
+    """A session can be opened on an older version by its hash, and its fork is on it too."""
     put(folder, doubling(), place="versions/next.onnx")
     async with serve(models_dir=folder) as running:
         assert await versions(running) == [(OLD, True, False), (NEW, False, False)]
@@ -249,7 +249,7 @@ async def test_a_session_can_be_opened_on_a_version_that_is_not_current(
 
 
 async def test_a_version_that_is_not_there_is_refused(serve: Serve, folder: Path) -> None:
-    """With a reason of its own, and the version in the metadata."""
+    """A missing version is refused with its own reason and with the version in the metadata."""
     async with serve(models_dir=folder) as running:
         for call in (
             running.stub.CreateSession(pb.CreateSessionRequest(model="ledger", content_hash=NEW)),
@@ -341,7 +341,7 @@ async def test_nobody_waits_while_a_version_is_loaded(
     started, may_go_on = threading.Event(), threading.Event()
 
     class Slow(Network):
-        """Takes as long as it is told to."""
+        """A network that takes as long to load as the test wants."""
 
         def __init__(self, content: bytes, *arguments: Any) -> None:
             if content == doubling():

@@ -32,7 +32,7 @@ def put(folder: Path, content: bytes, model: str = "ledger", place: str = "model
 
 
 async def settled(running: Running, outcome: str, count: int = 1, model: str = "ledger") -> None:
-    """Wait until so many files of a model had that outcome."""
+    """Wait until the count of a model's files with that outcome is reached."""
 
     def counted() -> bool:
         name = "ntm_model_reloads_total"

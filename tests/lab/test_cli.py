@@ -228,20 +228,28 @@ def test_stream_of_nothing(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["copy"], ["--locations", "5"], ["--durability", "synchronous"]]
+    ("arguments", "reason"),
+    [
+        (["copy"], "runs sums, not copy; leave out the model"),
+        (["--locations", "5"], "locations, not 5; leave out --locations"),
+        (["--durability", "synchronous"], "not synchronous, and keeps it; leave out --durability"),
+    ],
 )
 def test_stream_of_a_session_otherwise(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
+    reason: str,
 ) -> None:
-    """A session is continued only as what it is."""
+    """A session continues only with its own model, locations and durability."""
     type_in(monkeypatch, b"")
     main(["stream", "sums", "--keep"])
     session_id = capsys.readouterr().err.split()[-1]
 
     assert main(["stream", "--session", session_id, *arguments]) == 2
-    assert f"session {session_id}" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"session {session_id}" in error
+    assert reason in error
 
 
 def test_models(capsys: pytest.CaptureFixture[str]) -> None:
@@ -267,7 +275,7 @@ def test_sessions(
 
 
 def test_no_server(capsys: pytest.CaptureFixture[str]) -> None:
-    """The address and what to do, without a traceback."""
+    """Without a server, the error has the address and what to do, without a traceback."""
     assert main(["models", "--server", "127.0.0.1:1"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("ntm: no server answers at 127.0.0.1:1 ")
@@ -333,7 +341,7 @@ def test_help_needs_no_server() -> None:
 
 
 def test_the_output_may_be_closed_early(running: Running) -> None:
-    """Whoever reads only the beginning of the output causes no traceback."""
+    """If a reader closes the output early, the command prints no traceback."""
     command = [sys.executable, "-m", "ntm_lab", "stream", "sums", "--server", running.address]
     reader, writer = os.pipe()
     os.close(reader)

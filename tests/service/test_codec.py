@@ -84,7 +84,7 @@ def test_a_chunk_may_leave_its_index_and_its_traces_out() -> None:
     ],
 )
 def test_a_chunk_that_cannot_be_meant_comes_with_its_error(message: pb.Chunk, words: str) -> None:
-    """So that it is answered in its place among the session's other work."""
+    """A wrong chunk is decoded with its error, so that it is answered in its place."""
     found = codec.chunk(message, ANYBODY)
 
     assert isinstance(found.error, InvalidRequest)
@@ -92,7 +92,7 @@ def test_a_chunk_that_cannot_be_meant_comes_with_its_error(message: pb.Chunk, wo
 
 
 def test_a_reply_has_outputs_and_traces_as_bytes(network: Network, clock: Clock) -> None:
-    """And its size is that of both."""
+    """A reply has outputs and traces as bytes, and its size is that of both."""
     ledgers = engine(network, clock)
     session = opened(ledgers, 4)
     work = chunk(session, [[1, 2], [3, 4]], 0, ("write_weighting", "add_vector"), top_k=1)
@@ -216,7 +216,7 @@ def test_a_record_that_was_adopted_answers_a_chunk_again(network: Network, clock
 def test_a_record_that_is_not_what_was_stored_is_damaged(
     network: Network, clock: Clock, damage: str
 ) -> None:
-    """Cut short, or with parts that do not fit one another."""
+    """A record that is cut short, or whose parts do not fit together, is damaged."""
     record = codec.encode_record(snapshot(network, clock)[0])
     if damage == "cut":
         record = record[:-3]

@@ -1,4 +1,4 @@
-"""What tests of every store share: which there are, how they are opened, ids, and waiting."""
+"""Helpers for tests of every store: the kinds of stores, opening them, ids, and waiting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a module of tests may not leave behind: sockets, processes, threads, objects unclosed."""
+"""Checks that a module of tests leaves no sockets, processes, threads or unclosed objects."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from service.stores.base import epoch_after
 
 
 class MemoryStore:
-    """Keeps the promises of `service.store.Store`, one call after another."""
+    """Implements the contract of `service.stores.base.Store`, one call after another."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         """Empty, and up."""

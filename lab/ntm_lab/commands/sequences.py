@@ -156,5 +156,6 @@ def _step(values: list[float], width: int) -> Float32:
     with np.errstate(over="ignore"):
         step = np.array(values, np.float64).astype(np.float32)
     if not np.isfinite(step).all():
-        raise ValueError("a value is not a finite float32")
+        wrong = values[int(np.isfinite(step).argmin())]
+        raise ValueError(f"{wrong!r} is not a finite float32")
     return step

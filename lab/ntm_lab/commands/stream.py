@@ -76,14 +76,20 @@ def _continued(
     session: Session, model: str | None, locations: int | None, durability: Durability | None
 ) -> Session:
     """Return the session if it is as asked for. Raises InvalidRequest if it is not."""
-    if durability not in (None, session.durability):
+    if durability is not None and durability != session.durability:
         raise InvalidRequest(
-            f"session {session.id} has the durability {session.durability.policy}, which stays"
+            f"session {session.id} has the durability {session.durability.policy}, not "
+            f"{durability.policy}, and keeps it; leave out --durability"
         )
     if model not in (None, session.model.name):
-        raise InvalidRequest(f"session {session.id} runs {session.model.name}")
+        raise InvalidRequest(
+            f"session {session.id} runs {session.model.name}, not {model}; leave out the model"
+        )
     if locations not in (None, session.locations):
-        raise InvalidRequest(f"session {session.id} has {session.locations} locations")
+        raise InvalidRequest(
+            f"session {session.id} has {session.locations} locations, not {locations}; leave out "
+            "--locations"
+        )
     return session
 
 

@@ -93,5 +93,5 @@ def _steps(path: Path, model: Model) -> Float32:
     with path.open("rb") as file:
         blocks = list(read(file, str(path), format_of(path.name, "csv"), model.input_width, 1000))
     if not blocks:
-        raise SequenceError(f"{path} has no steps")
+        raise SequenceError(f"{path} has no steps; give at least one")
     return np.concatenate(blocks)

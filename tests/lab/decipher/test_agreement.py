@@ -13,7 +13,7 @@ from tests.lab.decipher.copy_program import copy_program
 
 
 def test_the_program_of_copy_agrees_in_every_bit(shipped: Client) -> None:
-    """In range, and at five times the length."""
+    """The program of copy agrees with the network in range and at five times the length."""
     network = ServedNetwork(shipped, "copy-ntm-lstm")
     sequences = in_range("copy", 30, 0, Stage.AGREEMENT)
     found = agree(copy_program(), network, sequences, "in range")
@@ -27,7 +27,7 @@ def test_the_program_of_copy_agrees_in_every_bit(shipped: Client) -> None:
 
 
 def test_a_wrong_program_is_seen(shipped: Client) -> None:
-    """One that puts out what it reads at once is a step early, in nearly every sequence."""
+    """A program with outputs one step too early disagrees in nearly every sequence."""
     network = ServedNetwork(shipped, "copy-ntm-lstm")
     sequences = of_size("copy", (10,), 20, 0)
     found = agree(replace(copy_program(), delay=0), network, sequences, "10")
@@ -40,7 +40,7 @@ def test_a_wrong_program_is_seen(shipped: Client) -> None:
 
 
 def test_the_memory_of_the_sessions_is_the_programs(shipped: Client) -> None:
-    """Both wrap around at the same number of locations; neither gives the target any more."""
+    """Beyond the memory's size, program and network wrap around alike, and both miss the target."""
     network = ServedNetwork(shipped, "copy-ntm-lstm", 16)
     (within, beyond) = (of_size("copy", (length,), 3, 0) for length in (16, 17))
 
@@ -56,7 +56,9 @@ def test_the_memory_of_the_sessions_is_the_programs(shipped: Client) -> None:
 
 
 def test_without_a_program_the_network_is_still_judged(shipped: Client) -> None:
-    """And what a program would have to say is not there."""
+    """
+    Without a program, the network is compared with the target and the program's numbers are None.
+    """
     network = ServedNetwork(shipped, "copy-lstm")
     sequences = in_range("copy", 20, 0, Stage.AGREEMENT)
     found = agree(None, network, sequences, "in range")

@@ -16,7 +16,7 @@ from tests.lab.decipher.copy_program import FIRST, copy_program
 
 
 def test_the_end_of_the_memory_is_found_without_being_told(shipped: Client) -> None:
-    """The smallest size, the one below it, and that the memory wraps around there."""
+    """The search finds the smallest size that disagrees, and that the memory wraps around there."""
     found = search(copy_program(), ServedNetwork(shipped, "copy-ntm-lstm", 24))
 
     (example,) = found.found
@@ -53,7 +53,7 @@ def test_a_memory_that_ends_elsewhere_than_the_program_says_explains_nothing(
 
 
 def test_a_wrong_program_is_not_blamed_on_the_memory(shipped: Client) -> None:
-    """It disagrees at once, and no ring explains that."""
+    """A wrong program disagrees at the smallest size, and the memory is not given as the reason."""
     reading = (Rule((FIRST,), Move("hold")), Rule((), Move("shift", 2)))
     program = copy_program()
     wrong = replace(program, body=(program.body[0], replace(program.body[1], read=reading)))

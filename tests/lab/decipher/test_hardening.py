@@ -60,7 +60,7 @@ def computed(file: Path, inputs: Float32, by: By) -> Float32:
 def test_the_served_network_does_what_the_equations_say(
     shipped: Client, model: str, by: By
 ) -> None:
-    """Whichever way the heads are made hard, and with several of them on one location."""
+    """Hard outputs follow the equations, in both ways and with several heads on one location."""
     task = shipped.model(model).task
     size = (3, 3) if task == "repeat-copy" else (10,)
     (sequence,) = of_size(task, size, 1, seed=2)
@@ -76,7 +76,7 @@ def test_the_served_network_does_what_the_equations_say(
 
 @pytest.mark.parametrize("by", WAYS)
 def test_copy_needs_no_soft_heads(shipped: Client, by: By) -> None:
-    """Not a bit changes."""
+    """Hard heads change no bit of copy."""
     sequences = in_range("copy", 6, 0, Stage.CHANGES)
     found = harden(ServedNetwork(shipped, "copy-ntm-lstm"), sequences, by)
 

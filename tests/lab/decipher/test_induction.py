@@ -142,7 +142,7 @@ def test_constant_outputs_have_no_program() -> None:
 
 
 def test_networks_without_heads_have_no_program() -> None:
-    """An LSTM has nothing to move."""
+    """An LSTM has no heads, so no program is found in it."""
     without = [
         replace(
             recording,
@@ -158,6 +158,6 @@ def test_networks_without_heads_have_no_program() -> None:
 
 
 def test_too_few_recordings_are_refused() -> None:
-    """With three none could be held out."""
+    """Three recordings are refused, because none could be held out."""
     with pytest.raises(ValueError, match="3 recordings are too few; take 4 or more"):
         induce(recordings(COPY, 3))

@@ -62,7 +62,9 @@ def test_bits_that_nothing_changes_are_not_counted(shipped: Client) -> None:
 
 
 def test_a_session_is_changed_where_it_is_said(shipped: Client) -> None:
-    """The memory, and the weighting of the program's head; everything else stays."""
+    """
+    A change alters a session's memory or the weighting of the program's head, and nothing else.
+    """
     program = replace(copy_program(), read_head=2, write_head=1)
     with shipped.create_session("associative-recall-ntm-ff", 16) as session:
         inputs = of_size("associative-recall", (2,), 1, seed=0)[0].inputs
@@ -96,7 +98,9 @@ def test_a_session_is_changed_where_it_is_said(shipped: Client) -> None:
 
 
 def test_a_machine_is_changed_likewise() -> None:
-    """Its memory by location, its heads round the ring."""
+    """
+    A change of a machine swaps or overwrites its locations and moves its heads round the ring.
+    """
     machine = Machine(copy_program(), 8)
     (sequence,) = of_size("copy", (4,), 1, seed=0)
     machine.run(sequence.inputs[:4])

@@ -13,7 +13,7 @@ def text(program: Program) -> str:
 
 
 def test_copy() -> None:
-    """It is as short as the paper's."""
+    """The listing of copy is as short as the paper's."""
     assert (
         text(COPY)
         == """\
@@ -46,7 +46,7 @@ def test_repeat_names_its_places_and_its_count() -> None:
 
 
 def test_places_that_content_leads_to() -> None:
-    """They are told by what they hold."""
+    """A place found by content is described by what it holds."""
     assert (
         "goes by content to where the like of what ended phase 1 was stored before it - 2"
         in text(RECALL)
@@ -58,7 +58,7 @@ def test_places_that_content_leads_to() -> None:
 
 
 def test_every_line_but_the_first_stands_for_something() -> None:
-    """So that a step can point at what it executed."""
+    """Every line except the first has keys, so that a step can mark the lines that it executed."""
     for program in (COPY, REPEAT, RECALL, SORT):
         first, *others = listing(program)
         assert not first.keys

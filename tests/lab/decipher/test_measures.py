@@ -135,14 +135,14 @@ def test_ngrams_by_context() -> None:
 
 
 def test_no_claim_is_about_other_sequences() -> None:
-    """None of a user's own inputs, and none of a network without heads."""
+    """There are no measures for a user's own inputs or for a network without heads."""
     own = replace(recording(), size=None, target=None, mask=None)
 
     assert measures([own]) == measures([recording(heads=0)]) == []
 
 
 def test_mutual_information() -> None:
-    """All of two bits, none of them, and one of them."""
+    """Of two bits the mutual information is 2 if one sequence decides the other, else 0 or 1."""
     numbers = np.arange(64)
 
     assert mutual_information(numbers % 4, 7 - numbers % 4) == pytest.approx(2)

@@ -57,14 +57,14 @@ def test_moments_have_lengths_and_what_the_flag_showed() -> None:
 
 
 def test_a_single_input_is_no_flag() -> None:
-    """There would be nothing to process."""
+    """The only input of a network is not a flag."""
     found = find_phases([steps([1], [0], [1])])
 
     assert found == Phases((), (0,), (Opener(None, again=False),))
 
 
 def test_sequences_without_a_common_order_have_no_phases() -> None:
-    """One flag comes before the other, or after it."""
+    """Sequences whose flags come in different orders have no phases."""
     one = steps([1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1])
     other = steps([1, 1, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0])
 

@@ -1,4 +1,4 @@
-"""The verdict, what leads to it, and how it is told."""
+"""The report: its verdict, the results behind it, and its text."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_the_report_tells_all_of_it(report: Report) -> None:
 def test_the_verdict_is_by_what_a_constant_does_not_explain(
     report: Report, agreeing: int, constant: int, explained: float, found: bool
 ) -> None:
-    """So many sequences alike are enough, unless as many would be alike without a program."""
+    """The share of agreeing sequences counts only beyond what a constant explains."""
     assert report.in_range is not None
     judged = replace(report.in_range, agreeing=agreeing, constant_agreeing=constant)
     other = replace(report, in_range=judged)
@@ -165,7 +165,9 @@ def test_a_network_that_counts_runs_no_program(shipped: Client) -> None:
 
 
 def test_recordings_alone_tell_of_a_program(copied: list[Recording]) -> None:
-    """What only the network could tell is missing, and the verdict says what it rests on."""
+    """
+    From recordings alone the parts that need the network are missing, and the verdict says so.
+    """
     report = decipher_recordings(copied)
 
     assert report.verdict == "program found: it explains 100.0% of the recordings' bits"
@@ -175,7 +177,7 @@ def test_recordings_alone_tell_of_a_program(copied: list[Recording]) -> None:
 
 
 def test_recordings_that_cannot_tell(copied: list[Recording]) -> None:
-    """Too few, or of two memory sizes."""
+    """Too few recordings, or recordings of two memory sizes, are refused."""
     with pytest.raises(InvalidRequest, match="3 recordings are too few"):
         decipher_recordings(copied[:3])
     with pytest.raises(InvalidRequest, match="of 2 models or memory sizes"):
@@ -183,7 +185,7 @@ def test_recordings_that_cannot_tell(copied: list[Recording]) -> None:
 
 
 def test_what_cannot_be_judged(shipped: Client, client: Client) -> None:
-    """No sequences, or a task that nobody knows."""
+    """Zero sequences, or an unknown task, are refused."""
     with pytest.raises(InvalidRequest, match="at least 1 sequence, not 0"):
         decipher(shipped, "copy-ntm-ff", sequences=0)
     with pytest.raises(
@@ -231,7 +233,7 @@ def test_the_command_writes_into_the_folders_of_models(
 
 
 def test_a_table_is_in_columns() -> None:
-    """Also as plain text."""
+    """A table is aligned as plain text too."""
     assert table(("a", "longer"), [("1,000", "2")]) == (
         "| a     | longer |\n| ----- | ------ |\n| 1,000 | 2      |"
     )

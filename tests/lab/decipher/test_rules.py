@@ -25,7 +25,7 @@ def examples(previous: list[int], location: list[int], jumped: list[bool]) -> Ex
 
 
 def test_one_move_is_one_rule() -> None:
-    """Over the end of the ring too."""
+    """A head that makes one kind of move has one rule, also across the end of the ring."""
     found = learn(examples([5, 6, 7, 0], [6, 7, 0, 1], [False] * 4))
 
     assert found == (Rule((), Move("shift", 1)),)

@@ -131,7 +131,7 @@ def test_equal_recordings_are_equal_files(tmp_path: Path) -> None:
 def test_facts_that_do_not_fit_are_refused(
     tmp_path: Path, edit: Callable[[dict[str, Any]], object], reason: str
 ) -> None:
-    """With what is wrong about them."""
+    """Wrong facts are refused with an error that says what is wrong."""
     edited(tmp_path / "made.npz", edit)
 
     with pytest.raises(RecordingError, match=reason):

@@ -91,7 +91,7 @@ def of_write_head() -> list[Instruction]:
 
 
 def test_a_head_holds_shifts_and_jumps() -> None:
-    """By the way that brought the weight to where it is."""
+    """An instruction is hold, shift or jump, by the way that carried most weight."""
     moves = [(i.move, i.previous, i.target, i.shift, i.location) for i in of_write_head()]
 
     assert moves == [
@@ -103,7 +103,7 @@ def test_a_head_holds_shifts_and_jumps() -> None:
 
 
 def test_a_head_writes_overwrites_or_is_idle() -> None:
-    """To what was never written, over what was, or changing nothing."""
+    """A head writes to an unwritten location, overwrites a written one, or is idle."""
     assert [i.access for i in of_write_head()] == ["write", "write", "overwrite", "idle"]
 
 
@@ -174,7 +174,7 @@ def test_writes_explain_the_memory() -> None:
 
 
 def test_recordings_without_what_is_needed_are_refused() -> None:
-    """No memory, or a trace that the model does not have."""
+    """Recordings without a memory or a needed trace are refused."""
     made = played([REST] * 4, WROTE)
     fewer = {name: values for name, values in made.traces.items() if name != "read_gate"}
 

@@ -73,7 +73,7 @@ def test_wrong_bits_are_told_where_they_count(client: Client) -> None:
 
 
 def test_a_task_of_other_widths_is_refused(client: Client, fake: FakeServer) -> None:
-    """Before a step is made."""
+    """A task of other widths is refused before a step is made."""
     with (
         client.create_session("sums") as session,
         pytest.raises(InvalidRequest, match="sums takes 3 values and gives 3: not a model of the"),

@@ -39,7 +39,7 @@ def test_no_locations_means_the_models_default() -> None:
 
 @pytest.mark.parametrize("asked", [1, 2, 101])
 def test_locations_out_of_the_limits_are_refused(asked: int) -> None:
-    """Below three, or above the setting."""
+    """Fewer than three locations, or more than the setting, are refused."""
     with pytest.raises(InvalidRequest, match=f"locations is {asked}; the limits are 3 and 100"):
         ADMISSION.locations(LEDGER, asked)
 
@@ -53,7 +53,7 @@ def test_fixed_locations_cannot_be_chosen() -> None:
 
 
 def test_a_network_without_memory_has_no_locations() -> None:
-    """Asking for some is a mistake worth telling."""
+    """Asking for locations of a network without memory is refused."""
     plain = replace(LEDGER, default_locations=0)
     assert ADMISSION.locations(plain, 0) == 0
     with pytest.raises(InvalidRequest, match="this model has no memory"):
@@ -62,13 +62,15 @@ def test_a_network_without_memory_has_no_locations() -> None:
 
 @pytest.mark.parametrize("asked", [0.0, -1.0, float("nan"), float("inf"), 86_400.1])
 def test_idle_timeouts_out_of_the_limits_are_refused(asked: float) -> None:
-    """Zero, negative, not a number, or above the setting."""
+    """An idle timeout that is zero, negative, NaN or above the setting is refused."""
     with pytest.raises(InvalidRequest, match="it must be above 0, at most 86400"):
         ADMISSION.idle_timeout_seconds(asked)
 
 
 def test_the_idle_timeout_is_the_servers_where_none_is_asked() -> None:
-    """And the client's where it is within the limit."""
+    """
+    Without a request the server's idle timeout holds; otherwise the client's, within the limit.
+    """
     assert ADMISSION.idle_timeout_seconds(None) == 300.0
     assert ADMISSION.idle_timeout_seconds(0.5) == 0.5
 
@@ -83,7 +85,7 @@ def test_room_is_counted_to_the_last_session_and_byte() -> None:
 
 
 def test_a_principal_has_limits_of_its_own() -> None:
-    """Named in the refusal; what others hold does not count, and 0 is no limit."""
+    """A refusal names a principal's limit; others' sessions do not count, and 0 means no limit."""
     limits = Settings(max_sessions_per_principal=2, max_state_bytes_per_principal=300)
     admission = Admission(limits)
     admission.room(Usage(100, 9000), Usage(1, 200), 100)
@@ -121,7 +123,7 @@ def test_wrong_inputs_are_refused_with_their_place(
 
 
 def test_an_unknown_trace_is_refused_with_the_known_ones(ledgers: Engine) -> None:
-    """So that a typo can be seen."""
+    """The refusal of an unknown trace names the known ones."""
     work = chunk(opened(ledgers), [[0, 0]], selection=("weightings",))
     ledgers.submit(work)
     assert isinstance(work.error, InvalidRequest)

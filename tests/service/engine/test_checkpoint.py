@@ -36,7 +36,7 @@ CHECKPOINT = Checkpoint(HASH, 5, 2**40 + 3, random_state(5))
 
 
 def sealed(body: bytes) -> bytes:
-    """With the checksum that belongs to it."""
+    """Append the right checksum to a body."""
     return body + struct.pack("<I", zlib.crc32(body))
 
 
@@ -54,7 +54,7 @@ def test_a_checkpoint_comes_back_as_it_was(locations: int) -> None:
 
 
 def test_it_takes_little_more_than_the_state() -> None:
-    """Less than a hundred bytes, and a few for each tensor."""
+    """A checkpoint has less than a hundred bytes, and a few for each tensor, besides the state."""
     names = sum(len(name) for name in CHECKPOINT.state)
     expected = 52 + 4 + names + 5 * len(CHECKPOINT.state) + LEDGER.state_bytes(5)
     assert len(encode(CHECKPOINT)) == expected
@@ -62,7 +62,9 @@ def test_it_takes_little_more_than_the_state() -> None:
 
 @given(st.integers(0, len(encode(CHECKPOINT)) - 1), st.integers(1, 255))
 def test_a_changed_byte_is_found(place: int, change: int) -> None:
-    """Wherever it is, unless it makes the version a later one, which is refused as such."""
+    """
+    A changed byte anywhere is damage, unless it makes the version later, which is refused as such.
+    """
     data = bytearray(encode(CHECKPOINT))
     data[place] ^= change
     with pytest.raises((CheckpointDamaged, CheckpointTooNew)):
@@ -71,14 +73,14 @@ def test_a_changed_byte_is_found(place: int, change: int) -> None:
 
 @given(st.integers(0, len(encode(CHECKPOINT)) - 1))
 def test_a_checkpoint_cut_short_is_found(length: int) -> None:
-    """At every length."""
+    """A checkpoint that is cut short at any length is refused as damaged."""
     with pytest.raises(CheckpointDamaged):
         decode(encode(CHECKPOINT)[:length])
 
 
 @given(st.one_of(st.binary(max_size=300), st.binary(max_size=300).map(lambda x: MAGIC + x)))
 def test_no_bytes_break_the_decoder(data: bytes) -> None:
-    """With or without a right checksum and a right head: an error of ours or a checkpoint."""
+    """Any bytes decode to a checkpoint or raise one of our errors."""
     head = encode(CHECKPOINT)[:52]
     for made in (data, sealed(data), sealed(head + data)):
         with suppress(CheckpointDamaged, CheckpointTooNew):
@@ -86,27 +88,27 @@ def test_no_bytes_break_the_decoder(data: bytes) -> None:
 
 
 def test_a_later_version_is_told_apart_from_damage() -> None:
-    """Its checksum may be elsewhere, so that is not looked at."""
+    """A later version is refused as too new, whatever its checksum."""
     data = encode(CHECKPOINT)
     with pytest.raises(CheckpointTooNew, match=r"has layout version 2; .* on a newer server"):
         decode(data[:4] + struct.pack("<H", VERSION + 1) + data[6:])
 
 
 def test_another_models_checkpoint_is_refused_with_both_hashes() -> None:
-    """So that an operator sees which model is wanted."""
+    """A checkpoint of another model is refused with both hashes."""
     with pytest.raises(CheckpointForeign) as refused:
         state_for(CHECKPOINT, LEDGER, "cd" * 32)
     assert refused.value.metadata == {"expected": "cd" * 32, "actual": HASH}
 
 
 def test_values_that_are_not_finite_are_refused() -> None:
-    """They would fail the session's next step."""
+    """Values that are not finite are refused."""
     state = {**CHECKPOINT.state, "memory": np.full(10, np.nan, np.float32)}
     with pytest.raises(CheckpointDamaged, match="not finite"):
         decode(encode(replace(CHECKPOINT, state=state)))
 
 
 def test_a_state_of_other_sizes_is_refused() -> None:
-    """Though it names the right model."""
+    """A state of other sizes is refused, even with the right model's hash."""
     with pytest.raises(CheckpointDamaged, match="the model needs"):
         state_for(replace(CHECKPOINT, locations=6), LEDGER, HASH)

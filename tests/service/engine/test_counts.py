@@ -95,7 +95,7 @@ def test_traces_are_counted_by_name(counted: Counted) -> None:
 
 
 def test_a_refused_chunk_counts_neither_traces_nor_time(counted: Counted) -> None:
-    """Nobody can make labels by asking for traces that there are not."""
+    """A refused chunk adds no label for its unknown traces, and no time."""
     work = chunk(opened(counted.engine), [[1, 1]], selection=("nothing",))
     counted.engine.submit(work)
     run(counted.engine)
@@ -123,7 +123,7 @@ def test_slots_and_state_are_counted_where_they_are(counted: Counted) -> None:
 
 
 def test_how_a_session_ended_is_told(counted: Counted, clock: Clock) -> None:
-    """One expires after 10 s without a step, one fails, one is deleted after two steps."""
+    """The reason, lifetime and steps of an expired, a failed and a deleted session are counted."""
     idle = opened(counted.engine, 8, 10.0)
     failing, deleted = opened(counted.engine), opened(counted.engine)
     stepped(counted.engine, chunk(deleted, [[1, 1]] * 2))

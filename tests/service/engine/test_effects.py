@@ -44,7 +44,7 @@ def stepped(storing: Engine) -> None:
 
 
 def test_a_snapshot_is_handed_over_before_the_answer_that_waits_for_it(storing: Engine) -> None:
-    """The answer is an effect of the snapshot's arrival."""
+    """An answer that waits becomes an effect only when its snapshot has been stored."""
     session = opened(storing)
     work = chunk(session, [[1, 2]])
     storing.submit(work)
@@ -70,7 +70,7 @@ def test_work_for_a_session_that_is_not_here_is_absent(storing: Engine) -> None:
 
 
 def test_a_deleted_session_is_deleted_from_the_store_and_its_work_fails(storing: Engine) -> None:
-    """With the epoch in which this replica owned it."""
+    """A deleted session is in `ended` with its epoch, and its work fails."""
     session = opened(storing)
     first, second = chunk(session, [[1, 1]]), chunk(session, [[1, 1]])
     storing.submit(first)

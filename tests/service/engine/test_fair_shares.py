@@ -86,7 +86,7 @@ def rows_in(batches: list[Batch]) -> Counter[str]:
 
 
 def test_a_lone_session_is_in_every_turn(slab: Slab) -> None:
-    """However many another owner has waiting, who get all the rest of each batch."""
+    """An owner's only session is in every turn, and the other owner gets the rest of each batch."""
     batches = turned(scheduled(8, slab, many=1000, one=1), 50)
     assert all(rows_of(batch) == {"one": 1, "many": 7} for batch in batches)
 
@@ -135,7 +135,7 @@ def test_a_slot_of_more_bytes_costs_more(network: Network) -> None:
 
 
 def test_having_been_idle_is_no_credit(slab: Slab) -> None:
-    """Who comes after the other has had a hundred turns gets half of each from then on."""
+    """An owner that comes after a hundred turns of another gets half of each turn from then on."""
     scheduler = scheduled(8, slab, early=30)
     turned(scheduler, 100)
     for _ in range(30):
@@ -144,7 +144,9 @@ def test_having_been_idle_is_no_credit(slab: Slab) -> None:
 
 
 def test_who_used_what_others_left_is_not_made_to_wait(slab: Slab) -> None:
-    """A newcomer has no more credit than who was there, and they no debt for a lone session."""
+    """
+    A newcomer has no more credit than waiting owners, and these have no debt from turns alone.
+    """
     scheduler = scheduled(8, slab, lone=1, early=30)
     assert rows_in(turned(scheduler, 100)) == {"lone": 100, "early": 700}
     for _ in range(30):
@@ -245,7 +247,7 @@ class Shares(RuleBasedStateMachine):
 
     @initialize(batch=st.integers(1, 5), burst=st.integers(1, 4))
     def start(self, batch: int, burst: int) -> None:
-        """Start with nobody waiting."""
+        """Start with an empty queue."""
         self.slabs = [Slab(self.network, locations) for locations in (5, 300, 5_000)]
         self.scheduler = Scheduler(batch, burst)
         self.rows = batch
@@ -300,7 +302,7 @@ class Shares(RuleBasedStateMachine):
 
     @rule()
     def nobody_starves(self) -> None:
-        """Whoever waits has its turn, though all others come back at once."""
+        """Each waiting session has its turn, even if all others come back at once."""
         unserved = set(self.waiting)
         maximum = 8 * len(unserved) * len(self.received) * self.full_turn_bytes // TICK_BYTES
         for _ in range(maximum):
@@ -324,7 +326,7 @@ class Shares(RuleBasedStateMachine):
 
     @invariant()
     def adds_up(self) -> None:
-        """It knows who waits."""
+        """The scheduler has exactly the sessions that wait."""
         if hasattr(self, "scheduler"):
             assert self.scheduler.waiting == len(self.waiting)
             assert bool(self.scheduler) == bool(self.waiting)

@@ -88,7 +88,9 @@ def storing(network: Network, clock: Clock) -> Storing:
 
 
 def test_a_synchronous_answer_waits_for_the_store(storing: Storing) -> None:
-    """And then tells that its steps are durable."""
+    """
+    A synchronous session's answer waits for the store, and its durable step includes its steps.
+    """
     session = storing.opened(Policy.SYNCHRONOUS)
     work = chunk(session, ONES * 3)
     assert storing.run(work) == []
@@ -97,7 +99,7 @@ def test_a_synchronous_answer_waits_for_the_store(storing: Storing) -> None:
 
 
 def test_answers_keep_their_order_where_one_waits(storing: Storing) -> None:
-    """A refused chunk behind one that waits is told of after it."""
+    """A refused chunk behind a waiting answer is answered after it."""
     session = storing.opened(Policy.SYNCHRONOUS)
     first, refused = chunk(session, ONES), chunk(session, [[float("nan"), 0]])
     assert storing.run(first, refused) == []
@@ -148,7 +150,7 @@ def test_a_slow_session_is_stored_before_the_store_forgets_it(
 
 @pytest.mark.parametrize("policy", [Policy.ASYNCHRONOUS, Policy.SYNCHRONOUS])
 def test_a_reset_is_stored_before_it_is_told(storing: Storing, policy: Policy) -> None:
-    """Or the session could come back as it was before."""
+    """A reset is answered once it is stored; otherwise the earlier state could come back."""
     session = storing.opened(policy)
     storing.run(chunk(session, ONES))
     storing.store()
@@ -160,14 +162,16 @@ def test_a_reset_is_stored_before_it_is_told(storing: Storing, policy: Policy) -
 
 
 def test_a_read_changes_nothing_and_waits_for_nothing(storing: Storing) -> None:
-    """Of a session that is stored as it is."""
+    """A read of a stored session makes no snapshot and is answered at once."""
     session = storing.opened(Policy.SYNCHRONOUS)
     read = Operation(session, storing.lifecycle.read)
     assert storing.run(read) == [read]
 
 
 def test_a_mismatch_is_told_once_the_session_is_known_to_be_ours(storing: Storing) -> None:
-    """If another replica has it, that is told instead, and the session is closed here."""
+    """
+    A step mismatch is answered after a save; if another replica owns the session, it has moved.
+    """
     ours, theirs = storing.opened(Policy.ASYNCHRONOUS), storing.opened(Policy.ASYNCHRONOUS)
     gap = chunk(ours, ONES, 9)
     assert storing.run(gap) == []
@@ -203,7 +207,7 @@ def test_a_session_taken_over_in_its_turn_is_closed_after_it(storing: Storing) -
 
 
 def test_a_later_epoch_closes_an_old_copy(storing: Storing) -> None:
-    """What is asked in it, and what comes after, waits for the session to be claimed."""
+    """Work with a later epoch closes the old copy, and waits until the session is claimed."""
     session = storing.opened(Policy.ASYNCHRONOUS)
     known, unknown = chunk(session._replace(epoch=2), ONES), chunk(session, ONES)
     assert storing.run(known, unknown) == []
@@ -229,7 +233,7 @@ def test_a_session_of_no_durability_that_was_stored_is_stored_when_it_is_reset(
 
 
 def test_the_store_is_told_only_of_sessions_that_it_may_have(storing: Storing) -> None:
-    """And in which epoch they ended."""
+    """Only sessions that the store may have are deleted from it, with their epoch."""
     stored = storing.opened(Policy.NONE)
     new = storing.new(Durability(Policy.NONE))
     storing.lifecycle.delete(stored)
@@ -266,7 +270,7 @@ def test_a_session_that_went_on_stays_awake(storing: Storing) -> None:
 def test_an_indexed_chunk_that_is_cancelled_while_it_runs_is_made_to_its_end(
     storing: Storing,
 ) -> None:
-    """And answered when it is sent again; without an index it stops after the turn."""
+    """A cancelled chunk with an index is finished and kept for a retry; one without stops early."""
     session, other = storing.opened(Policy.NONE), storing.opened(Policy.NONE)
     indexed, plain = chunk(session, ONES * 6, 0), chunk(other, ONES * 6)
     for work in (indexed, plain):

@@ -108,7 +108,7 @@ def test_a_removed_session_does_not_step(slabs: tuple[Slab, Slab]) -> None:
 
 
 def test_a_session_in_a_turn_does_not_wait(slabs: tuple[Slab, Slab]) -> None:
-    """It is not in the scheduler; who is left there is."""
+    """A session in a turn is not in the queue; the sessions that wait are."""
     scheduler = Scheduler(max_batch=1, max_burst=1)
     first, second = waiting(slabs[0], "first"), waiting(slabs[0], "second")
     scheduler.add(first)

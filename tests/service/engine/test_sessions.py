@@ -51,7 +51,7 @@ def test_use_moves_the_deadline(network: Network) -> None:
 
 
 def test_a_session_that_slept_often_is_idle_once(network: Network) -> None:
-    """And has one deadline to be looked at, however often it slept and woke."""
+    """A session has one entry in the deadlines, however often it slept and woke."""
     table = SessionTable()
     one = session(network, "one")
     view = one.view(0.0, 0.0)
@@ -105,7 +105,7 @@ def test_what_is_held_is_counted_by_owner(network: Network) -> None:
     ],
 )
 def test_a_miscount_is_found(network: Network, miscount: Callable[[SessionTable], None]) -> None:
-    """By owner, by version and in all."""
+    """A wrong count by owner, by version or in total is found."""
     table = SessionTable()
     table.add(session(network, "a", owner="alice"))
     table.check_integrity()
@@ -115,7 +115,9 @@ def test_a_miscount_is_found(network: Network, miscount: Callable[[SessionTable]
 
 
 def test_a_closed_session_is_unknown_to_all_but_its_owner(network: Network) -> None:
-    """And told to everybody where nobody is authenticated."""
+    """
+    Only its owner gets the reason of a closed session; without authentication every caller does.
+    """
     table = SessionTable()
     one = session(network, "a", owner="alice")
     table.add(one)

@@ -82,7 +82,7 @@ async def test_what_is_loaded_is_what_was_read(folder: Path) -> None:
 
 
 async def test_a_network_that_cannot_be_loaded_is_told_to_all_who_ask(tmp_path: Path) -> None:
-    """Each learns where to look, and other models are served."""
+    """Each caller gets the error, which refers to the log, and other models are served."""
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "model.onnx").write_bytes(not_loadable())
     (tmp_path / "b").mkdir()
@@ -97,7 +97,7 @@ async def test_a_network_that_cannot_be_loaded_is_told_to_all_who_ask(tmp_path: 
 
 
 def test_an_unknown_model_is_named(folder: Path) -> None:
-    """And so is the way to those there are."""
+    """The error names the unknown model and how to list the models."""
     with pytest.raises(ModelUnknown, match="'c' is not served here; ListModels"):
         catalogue(folder).current("c")
     with pytest.raises(ModelUnknown, match="'c' is not served here; ListModels"):
@@ -105,7 +105,7 @@ def test_an_unknown_model_is_named(folder: Path) -> None:
 
 
 async def test_an_unknown_version_is_told_with_those_there_are(folder: Path) -> None:
-    """By whoever asks for it, and nothing is kept for those who asked."""
+    """An unknown version is refused with the known ones, and nothing is kept for it."""
     both = catalogue(folder)
     known = both.current("a").content_hash
     with pytest.raises(ModelVersionUnknown, match=f"has no version 'f{{64}}' here, but {known}"):
@@ -142,7 +142,7 @@ def test_a_model_with_other_versions_only_is_not_for_new_sessions(folder: Path) 
 
 
 def test_a_model_that_is_not_there_is_named(folder: Path) -> None:
-    """With those that are."""
+    """A missing model is named together with the models that exist."""
     with pytest.raises(ModelInvalid, match=r"has the models \['a', 'b'\], not \['c'\]"):
         catalogue(folder, "a,c")
 
@@ -155,7 +155,7 @@ def test_a_name_cannot_lead_out_of_the_folder(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["..", ".", "a/../b", "/etc", "a/b", "a\x00b", "*"])
 def test_no_name_of_a_model_is_a_path(folder: Path, name: str) -> None:
-    """Neither in the settings nor in a request."""
+    """A path is refused as a model's name, in the settings and in requests."""
     with pytest.raises(ModelInvalid, match="has the models"):
         catalogue(folder, name)
     with pytest.raises(ModelUnknown):
@@ -189,7 +189,7 @@ def test_an_empty_folder_says_what_to_set(tmp_path: Path) -> None:
 
 
 def test_a_broken_model_is_named_with_its_path(folder: Path) -> None:
-    """So that it can be found, at the start, whether it would be loaded then or not."""
+    """A broken model stops the start with its path, whether it would be loaded or not."""
     (folder / "a" / "model.onnx").write_bytes(b"broken")
     with pytest.raises(ModelInvalid, match=r"a/model\.onnx: not a valid ONNX model"):
         catalogue(folder)

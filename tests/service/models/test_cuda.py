@@ -127,7 +127,7 @@ def test_a_fault_names_what_is_missing_or_too_old(machine: CudaSupport, words: s
 
 
 def test_faults_are_told_together() -> None:
-    """Who installs a driver should not find out about the libraries only then."""
+    """All faults of a machine are reported together."""
     machine = CudaSupport(None, 0, (), ("libcudart.so.13",))
     reason = cuda.fault(machine, CUDA_13)
 

@@ -48,7 +48,7 @@ def told(changes: list[Change]) -> list[tuple[str, str]]:
 
 
 def test_a_replaced_file_is_told_once(folder: ModelFolder, path: Path) -> None:
-    """When two looks have found it the same."""
+    """A replaced file is reported once, after two looks found it the same."""
     path.write_bytes(doubling())
     looks = [told(folder.look()) for _ in range(4)]
 
@@ -68,7 +68,7 @@ def test_a_file_is_not_read_while_it_is_written(folder: ModelFolder, path: Path)
 def test_a_file_that_changes_while_it_is_read_is_read_again(
     folder: ModelFolder, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was read of it is not told."""
+    """A file that changes while it is read is not reported, and is read again."""
     path.write_bytes(doubling()[:500])
     folder.look()
     whole = Path.read_bytes
@@ -88,7 +88,7 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(
 def test_a_file_that_is_missing_for_one_look_was_not_removed(
     folder: ModelFolder, path: Path
 ) -> None:
-    """It is being replaced by who does not know how to do that at once."""
+    """A file that is missing for a single look is not reported as removed."""
     path.unlink()
     assert folder.look() == []
     path.write_bytes(doubling())
@@ -99,7 +99,7 @@ def test_a_file_that_is_missing_for_one_look_was_not_removed(
 
 
 def test_other_versions_are_told_before_the_new_one(folder: ModelFolder, path: Path) -> None:
-    """So that a file that is moved out of the way is missing at no moment."""
+    """New files in versions/ are reported before a new model.onnx."""
     others = path.parent / "versions"
     others.mkdir()
     path.rename(others / "z.onnx")
@@ -125,7 +125,7 @@ def test_a_file_that_breaks_the_contract_is_told_once(folder: ModelFolder, path:
 def test_a_file_that_cannot_be_read_is_tried_again_later(
     folder: ModelFolder, path: Path, clock: Clock
 ) -> None:
-    """For what forbids it may pass, and the file be the same."""
+    """A file that cannot be read is tried again later, even if it has not changed."""
     path.unlink()
     path.mkdir()
     folder.look()
@@ -139,7 +139,7 @@ def test_a_file_that_cannot_be_read_is_tried_again_later(
 
 
 def test_only_models_that_are_named_are_looked_at(path: Path) -> None:
-    """Others may be broken."""
+    """Only named models are read; others may be broken."""
     other = path.parent.parent / "other" / "model.onnx"
     other.parent.mkdir()
     other.write_bytes(b"broken")
@@ -150,7 +150,7 @@ def test_only_models_that_are_named_are_looked_at(path: Path) -> None:
 
 
 def test_a_folder_that_is_missing_is_an_error(folder: ModelFolder, path: Path) -> None:
-    """And not a folder without models: nothing is told to be gone."""
+    """A missing folder raises an error, and no file is reported as removed."""
     path.parent.parent.rename(path.parent.parent.with_name("away"))
     with pytest.raises(FileNotFoundError):
         folder.look()

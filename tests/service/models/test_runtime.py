@@ -159,7 +159,7 @@ def broken_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 def test_auto_takes_the_cpu_where_cuda_cannot_be_used_and_logs_why_once(
     broken_cuda: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """However many networks are loaded."""
+    """Without CUDA, `auto` uses the CPU, and the reason is logged once for all networks."""
     caplog.set_level("INFO", "service.models.runtime")
 
     assert [Network(ledger(), "auto").provider for _ in range(2)] == ["CPUExecutionProvider"] * 2
@@ -169,7 +169,7 @@ def test_auto_takes_the_cpu_where_cuda_cannot_be_used_and_logs_why_once(
 
 @pytest.mark.usefixtures("broken_cuda")
 def test_cuda_is_refused_with_that_reason() -> None:
-    """Who asked for CUDA is told what to mend."""
+    """If CUDA was asked for, the error has the reason why it cannot be used."""
     with pytest.raises(RuntimeError, match="device is cuda, but the cat took the GPU; set the"):
         runtime.provider("cuda")
 

@@ -54,7 +54,7 @@ def test_a_request_names_its_session_with_its_principal(
 
 
 async def test_a_session_of_a_chosen_id_is_opened_once(running: Running) -> None:
-    """However many ask for it at once, all are answered with the same session."""
+    """Several requests with one chosen id, made at once, get the same session."""
     request = creating(session_id=CHOSEN, locations=5)
     answers = await asyncio.gather(*(running.stub.CreateSession(request) for _ in range(4)))
 
@@ -81,7 +81,7 @@ async def test_a_chosen_id_is_taken_by_a_session_that_is_not_as_asked(
 async def test_an_id_that_is_not_128_random_bits_is_refused(
     running: Running, session_id: str
 ) -> None:
-    """In words that say what to draw."""
+    """An id that is not 128 random bits is refused, and the error says what an id is."""
     error = await refused(running.stub.CreateSession(creating(session_id=session_id)))
     assert error.details() == (
         f"session_id is {session_id!r}; it must be 128 random bits as 32 hexadecimal digits in "
@@ -101,7 +101,7 @@ async def test_a_checkpoint_of_a_version_that_is_not_here_is_foreign(running: Ru
 async def test_a_session_that_cannot_be_stored_is_not_opened(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its client is told so, and nothing of it is left."""
+    """If a new session cannot be stored, the call fails and no session is left."""
 
     async def unavailable(keeper: Keeper, session_id: str) -> None:
         raise NotStored(f"session {session_id!r} could not be stored; try again")
@@ -129,7 +129,7 @@ async def test_a_fork_whose_source_fails_leaves_no_session(
 
 
 async def test_a_fork_has_the_state_and_the_timeout_of_its_source(running: Running) -> None:
-    """And goes its own way from there."""
+    """A fork has the state and the timeout of its source, and then steps independently."""
     session = await opened(running, locations=5)
     await stepped(running, session, [[1, 2]] * 2)
     request = pb.ForkSessionRequest(session_id=session)

@@ -51,7 +51,7 @@ def test_every_rpc_says_which_scope_it_needs() -> None:
 async def test_an_rpc_that_says_no_scope_is_refused_to_every_caller(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where nobody is authenticated: forgetting it opens nothing."""
+    """An RPC without a scope is refused to every caller, also without authentication."""
     known = interceptors.scopes(NtmServicer)
     del known["GetModel"]
     monkeypatch.setattr("service.server.scopes", lambda servicer: known)
@@ -144,7 +144,7 @@ async def test_calls_are_timed_by_method_and_code_and_streams_are_counted(
 
 
 async def test_calls_beyond_the_limit_are_refused_until_one_ends(serve: Serve) -> None:
-    """With the limit that was reached."""
+    """Calls beyond the limit are refused with the name of the limit, until a call ends."""
     async with serve(max_calls=1) as running:
         stream = Stream(running)
         await stream.opened()

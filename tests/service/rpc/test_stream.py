@@ -34,7 +34,7 @@ async def test_outcomes_carry_the_tags_of_their_operations(running: Running) -> 
 async def test_an_operation_that_asks_for_nothing_is_answered_with_what_to_set(
     running: Running,
 ) -> None:
-    """And counted as one of no kind; the stream goes on."""
+    """An empty operation is answered with an error, counted, and the stream goes on."""
     call = Stream(running)
     await call.send(pb.Operation(tag=3))
     outcome = await call.next()
@@ -67,7 +67,7 @@ async def test_errors_are_outcomes_and_end_no_stream(running: Running) -> None:
 async def test_a_message_holds_outcomes_up_to_its_size(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And one at least, however large that is."""
+    """A message holds outcomes up to its size, and at least one of any size."""
     monkeypatch.setattr(stream, "_LARGE_MESSAGE_BYTES", 300)
     async with serve() as running:
         call = Stream(running)

@@ -122,7 +122,7 @@ async def test_what_is_synchronised_is_so_before_it_is_kept(
 
 
 async def test_files_are_for_nobody_else(store: DirectoryStore, tmp_path: Path) -> None:
-    """Records are memories of sessions."""
+    """Only the server's user can read the files."""
     await store.save([SAVED])
 
     modes = {
@@ -248,7 +248,7 @@ async def test_a_record_of_an_earlier_server_is_claimed(
 async def test_a_folder_that_is_gone_is_no_unknown_session(
     store: DirectoryStore, tmp_path: Path
 ) -> None:
-    """Such as one that was unmounted: the store cannot tell."""
+    """If the folder is gone, the store is unavailable instead of not having the session."""
     await store.save([SAVED])
     folder = file_of(tmp_path).parent
     folder.rename(tmp_path / "away")

@@ -120,7 +120,7 @@ async def test_a_save_that_was_given_up_does_not_undo_a_later_one(valkey: Valkey
 
 
 async def test_a_save_whose_answer_is_lost_gets_the_right_verdict(valkey: Valkey) -> None:
-    """It is made again: kept for the owner, refused for who was one."""
+    """A save is repeated after a lost answer: kept for the owner, refused for an earlier owner."""
     gate = Gate(valkey.port)
     async with gate.open() as port, opened(f"redis://127.0.0.1:{port}") as store:
         await store.save([SAVED])
@@ -285,7 +285,7 @@ async def test_tls_needs_an_authority_that_is_known(valkey: Valkey, tmp_path: Pa
 
 
 async def test_connections_are_few(valkey: Valkey) -> None:
-    """However much is asked at once."""
+    """The number of connections stays small, however many requests are made at once."""
     async with opened(valkey.url) as store:
         await asyncio.gather(*(store.save([SAVED]) for _ in range(200)))
 

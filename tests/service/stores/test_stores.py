@@ -28,7 +28,7 @@ pytestmark = pytest.mark.parametrize("setting", KINDS, indirect=True)
 async def test_a_claim_gives_the_last_record_and_the_next_epoch(
     another: Callable[[], Store],
 ) -> None:
-    """Who claims a session goes on from what was kept last."""
+    """A claim returns the last record and a later epoch."""
     first, second, session = another(), another(), fresh()
 
     assert await first.save([Saved(session, 1, b"old", LONG)]) == [True]
@@ -59,7 +59,7 @@ async def test_who_lost_a_session_changes_it_no_more(another: Callable[[], Store
 
 
 async def test_the_owner_deletes_a_session(another: Callable[[], Store]) -> None:
-    """Afterwards the store does not know it, whoever asks."""
+    """After its owner deleted a session, the store does not have it."""
     first, second, session = another(), another(), fresh()
     await first.save([Saved(session, 1, b"record", LONG)])
     epoch, _ = await claimed(second, session)
@@ -96,7 +96,7 @@ async def test_a_session_that_was_never_saved_is_not_saved_after_its_deletion(
 
 
 async def test_who_begins_later_may_use_the_id_again(another: Callable[[], Store]) -> None:
-    """With an epoch after the deletion's."""
+    """A session opened later under a deleted id has an epoch after the deletion's."""
     store, session = another(), fresh()
     await store.save([Saved(session, 1, b"first", LONG)])
     await store.delete(session, 1, LONG)
@@ -138,7 +138,7 @@ async def test_a_claim_keeps_a_record_for_its_time_again(another: Callable[[], S
 async def test_no_epoch_is_given_twice_though_all_was_forgotten(
     another: Callable[[], Store],
 ) -> None:
-    """An early owner brings a forgotten session back; who had it since is not met again."""
+    """No epoch is given twice, even if an early owner saves a forgotten session again."""
     first, second, third, session = another(), another(), another(), fresh()
     await first.save([Saved(session, 1, b"first", LONG)])
     epoch, _ = await claimed(second, session)
@@ -346,7 +346,7 @@ def names_in(setting: str, request: pytest.FixtureRequest) -> list[str]:
 async def test_ids_are_not_seen_in_the_store(
     another: Callable[[], Store], setting: str, request: pytest.FixtureRequest
 ) -> None:
-    """Who knows an id may use the session, so names are made of its hash."""
+    """The store's names are hashes, because an id is enough to use a session."""
     store, session = another(), fresh()
     await store.save([Saved(session, 1, b"record", LONG)])
 

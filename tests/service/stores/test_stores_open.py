@@ -31,7 +31,7 @@ async def test_who_opens_an_unknown_session_owns_it_with_its_record(
 
 
 async def test_who_opens_a_session_that_is_there_claims_it(another: Callable[[], Store]) -> None:
-    """The record stays, and who had it is refused, though both think to have opened it."""
+    """Opening an existing session claims it: the record stays, and the earlier owner is refused."""
     first, second, session = another(), another(), fresh()
     opened = await first.open(Saved(session, 1, b"first", LONG))
     assert opened is not None
