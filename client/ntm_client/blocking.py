@@ -96,7 +96,7 @@ class Client:
         model: str,
         locations: int | None = None,
         idle_timeout: timedelta | None = None,
-        checkpoint: bytes = b"",
+        checkpoint: bytes | None = None,
         durability: Durability | None = None,
         content_hash: str = "",
     ) -> Session:

@@ -29,8 +29,16 @@ class Checkpoint(format_.Checkpoint):
     """
 
     def tensor(self, name: str, model: Model) -> Float32:
-        """A copy of a state tensor in the shape that the model has for it."""
-        shape = next(tensor.shape for tensor in model.state if tensor.name == name)
+        """
+        A copy of a state tensor in the shape that the model has for it.
+
+        Raises ValueError if the model has no tensor of that name.
+        """
+        shapes = {tensor.name: tensor.shape for tensor in model.state}
+        if name not in shapes:
+            known = ", ".join(shapes)
+            raise ValueError(f"{model.name} has no state tensor {name!r}; it has {known}")
+        shape = shapes[name]
         sizes = [self.locations if size < 0 else size for size in shape]
         return self.state[name].reshape(sizes).copy()
 

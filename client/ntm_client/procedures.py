@@ -33,7 +33,7 @@ from ntm_client.conversion import (
     result_from,
     session_from,
 )
-from ntm_client.errors import NtmClientError
+from ntm_client.errors import InvalidRequest, NtmClientError
 from ntm_client.values import Durability, Float32, Memory, Model, SessionInfo, StepResult
 
 T = TypeVar("T")
@@ -107,7 +107,7 @@ def create_session(
     model: str,
     locations: int | None,
     idle_timeout: timedelta | None,
-    checkpoint: bytes,
+    checkpoint: bytes | None,
     durability: Durability | None,
     content_hash: str,
     known: dict[str, Model],
@@ -118,10 +118,12 @@ def create_session(
     The session's id is drawn here. So load balancers see it from the first call on, and a repeated
     request opens no second session.
     """
+    if checkpoint == b"":
+        raise InvalidRequest("checkpoint holds no bytes; leave it out for a new session")
     request = pb.CreateSessionRequest(
         model=model,
         locations=locations or 0,
-        checkpoint=checkpoint,
+        checkpoint=checkpoint or b"",
         content_hash=content_hash,
         session_id=secrets.token_hex(16),
     )

@@ -67,7 +67,7 @@ class Stream:
         model: str,
         locations: int | None = None,
         idle_timeout: timedelta | None = None,
-        checkpoint: bytes = b"",
+        checkpoint: bytes | None = None,
         durability: Durability | None = None,
         content_hash: str = "",
     ) -> AsyncSession:

@@ -182,7 +182,7 @@ class Engine:
                 work.cancelled
                 and not (isinstance(work, Chunk) and work.done and work.first_step is not None)
             )
-            if isinstance(work, Chunk) and not dropped and self._begun(session, work):
+            if isinstance(work, Chunk) and not dropped and self._begin_chunk(session, work):
                 self._scheduler.add(session)
                 return
             session.waiting.popleft()
@@ -204,8 +204,8 @@ class Engine:
         if due:
             self._outbox.snapshots += self._saving.take(due)
 
-    def _begun(self, session: Session, chunk: Chunk) -> bool:
-        """Begin a chunk whose turn has come, unless its steps were made before or do not fit."""
+    def _begin_chunk(self, session: Session, chunk: Chunk) -> bool:
+        """Begin a chunk; False if its steps were made before, or if it starts at another step."""
         if chunk.done:
             return True
         if chunk.first_step is not None and chunk.first_step != session.next_step:

@@ -379,9 +379,15 @@ class SessionTable:
         return self._deadlines[0][0] if self._deadlines else None
 
 
+_UNKNOWN = (
+    "is unknown here: it was never opened, or closed long ago, or it was in a server without a "
+    "store that has been restarted"
+)
+
+
 def closed_error(why: type[NtmError], session_id: str) -> NtmError:
     """The error for a session that is not open here, in the words for that reason."""
-    sentence = _GONE.get(why, "is unknown here: it was never opened, or closed long ago")
+    sentence = _GONE.get(why, _UNKNOWN)
     session_id = session_id[:64]
     return why(f"session {session_id!r} {sentence}", session=session_id)
 

@@ -97,7 +97,7 @@ class Worker:
         Cancelling the future drops work that waits, and stops a chunk after the turn under way.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
-        work.answered = lambda done: _settle(future, done.outcome, done.error)
+        work.answered = lambda done: _resolve(future, done.outcome, done.error)
         future.add_done_callback(lambda done: setattr(work, "cancelled", done.cancelled()))
         self.submit([work])
         return future
@@ -251,14 +251,14 @@ class Worker:
         log.critical("the engine failed", exc_info=error)
         self._stopping = True
         self._fail_all(error)
-        _settle(self.crashed, None, error)
+        _resolve(self.crashed, None, error)
 
     def _fail_all(self, error: BaseException) -> None:
         for work in self._pending:
             work.error = error
         self._answer(list(self._pending))
         for _, future in self._calls:
-            _settle(future, None, error)
+            _resolve(future, None, error)
         self._calls.clear()
 
 
@@ -266,7 +266,7 @@ def _stopped_error() -> Draining:
     return Draining("this server has stopped; connect to another replica")
 
 
-def _settle(future: asyncio.Future[Any], outcome: Any, error: BaseException | None) -> None:
+def _resolve(future: asyncio.Future[Any], outcome: Any, error: BaseException | None) -> None:
     if future.done():
         return  # cancelled meanwhile
     if error is not None:

@@ -98,7 +98,10 @@ class Monitoring:
         try:
             self._server = make_server(host, port, self._answer, server, _Handler)
         except OSError as error:
-            raise OSError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+            raise OSError(
+                f"cannot listen on {host} port {port}: {error.strerror}; see --metrics-host and "
+                "--metrics-port"
+            ) from error
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
         )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from ntm_client import CheckpointDamaged, Client
+from ntm_client import CheckpointDamaged, Client, InvalidRequest
 from ntm_client.checkpoint import decode, encode
 from ntm_client.values import Float32
 
@@ -37,6 +37,20 @@ def test_what_the_server_wrote_is_written_again_byte_for_byte(shipped: Client, n
             assert found.tensor("memory", session.model).T.tobytes() == memory.memory.tobytes()
             weightings = np.concatenate([memory.read_weightings, memory.write_weightings])
             assert found.tensor("weighting", session.model).tobytes() == weightings.tobytes()
+
+
+def test_no_bytes_are_no_checkpoint(shipped: Client) -> None:
+    """A new session that was to go on from a checkpoint does not start anew unnoticed."""
+    with pytest.raises(InvalidRequest, match="checkpoint holds no bytes"):
+        shipped.create_session("copy-ntm-ff", checkpoint=b"")
+
+
+def test_a_tensor_that_the_model_has_not_is_named(shipped: Client) -> None:
+    """With those that it has."""
+    with shipped.create_session("copy-lstm") as session:
+        taken = decode(session.checkpoint())
+        with pytest.raises(ValueError, match="copy-lstm has no state tensor 'memory'; it has "):
+            taken.tensor("memory", session.model)
 
 
 def test_a_session_goes_on_from_what_was_written(shipped: Client) -> None:

@@ -177,6 +177,44 @@ def test_stream_files(tmp_path: Path, name: str, fake: FakeServer) -> None:
         assert SUMS.tolist() == [json.loads(line) for line in sink.read_text().splitlines()]
 
 
+@pytest.mark.parametrize("name", ["outputs.npy", "outputs.csv"])
+def test_stream_of_wrong_steps_leaves_the_old_file(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mistake before the first output changes nothing on the disk."""
+    sink, source = tmp_path / name, tmp_path / "steps.csv"
+    sink.write_bytes(b"of yesterday")
+    source.write_text("3,4\n")
+
+    assert main(["stream", "sums", "--input", str(source), "--output", str(sink)]) == 2
+    assert sink.read_bytes() == b"of yesterday"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "steps.csv"])
+    assert "line 1: 2 values, but a step has 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["outputs.npy", "outputs.csv"])
+def test_stream_keeps_the_outputs_before_a_mistake(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are in the file, and a session that is kept can be continued."""
+    type_in(monkeypatch, b"0,1,2\nnonsense\n")
+    sink = tmp_path / name
+
+    assert main(["stream", "sums", "--keep", "--output", str(sink), "--format", "csv"]) == 2
+    made = np.load(sink) if name.endswith("npy") else np.loadtxt(sink, delimiter=",", ndmin=2)
+    assert made.tolist() == [[0, 1, 2]]
+    assert "next step 1; continue with --session " in capsys.readouterr().err
+
+
+def test_stream_may_write_over_its_input(tmp_path: Path) -> None:
+    """All steps are read before the outputs take the file's place."""
+    steps = tmp_path / "steps.csv"
+    np.savetxt(steps, STEPS, delimiter=",")
+
+    assert main(["stream", "sums", "--input", str(steps), "--output", str(steps)]) == 0
+    assert np.array_equal(np.loadtxt(steps, delimiter=","), SUMS)
+
+
 def test_stream_continues_a_session(
     capsysbinary: pytest.CaptureFixture[bytes],
     monkeypatch: pytest.MonkeyPatch,
@@ -290,6 +328,11 @@ def test_no_server(capsys: pytest.CaptureFixture[str]) -> None:
         (["trace", "copy", "--siz", "3"], "Unknown option: --siz. Did you mean --size?"),
         (["trace", "copy", "--size", "0"], "--size. Must be >= 1."),
         (["demo", "--locations", "0"], "--locations. Must be >= 1."),
+        (["demo", "--seed", "-1"], "--seed. Must be >= 0."),
+        (["trace", "copy", "--seed", "-1"], "--seed. Must be >= 0."),
+        (["decipher", "copy", "--seed", "-1"], "--seed. Must be >= 0."),
+        (["demo", "--length", "10001"], "--length. Must be <= 10000."),
+        (["trace", "copy", "--size", "100000000"], "--size. Must be <= 10000."),
         (["stream", "copy", "--format", "xml"], 'Choose from: "csv", "jsonl", "npy".'),
         (["watch", "x", "--interval", "0"], "--interval. Must be > 0."),
         (["models", "--cert", "client.pem"], "--cert and --key go together; give both"),

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from ntm_client.blocking import Client
 from ntm_client.errors import InvalidRequest
-from ntm_lab.commands.options import LOCAL, Locations, Positive, ServerOptions
+from ntm_lab.commands.options import LOCAL, Locations, Positive, Seed, ServerOptions
 from ntm_lab.decipher.markdown import markdown as as_markdown
 from ntm_lab.decipher.report import Report, decipher_recordings
 from ntm_lab.decipher.report import decipher as report_on
@@ -45,7 +45,7 @@ def decipher(
     all: Path | None = None,  # noqa: A002 - the option's name
     sequences: Positive = 1000,
     locations: Locations = None,
-    seed: int = 0,
+    seed: Seed = 0,
     json: Path | None = None,
     html: Path | None = None,
     markdown: Path | None = None,

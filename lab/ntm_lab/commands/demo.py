@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ntm_lab.commands.options import LOCAL, Locations, Positive, ServerOptions
+from ntm_lab.commands.options import LOCAL, Length, Locations, Seed, ServerOptions
 from ntm_lab.pictures import figure
 from ntm_lab.pictures.characters import recording_picture
 from ntm_lab.pictures.terminal import Terminal, bits_picture
@@ -16,9 +16,9 @@ from ntm_tasks import TaskSequence
 def demo(
     *,
     model: str = "copy-ntm-lstm",
-    length: Positive = 20,
+    length: Length = 20,
     locations: Locations = None,
-    seed: int | None = None,
+    seed: Seed | None = None,
     png: Path | None = None,
     server: ServerOptions = LOCAL,
 ) -> int:

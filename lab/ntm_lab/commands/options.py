@@ -20,6 +20,13 @@ AT_LEAST_1 = Parameter(validator=Number(gte=1))
 
 Positive = Annotated[int, AT_LEAST_1]
 
+MAX_SIZE = 10_000
+"""The largest size, and product of sizes, of a sequence to draw: its traces take gigabytes."""
+
+Length = Annotated[int, Parameter(validator=Number(gte=1, lte=MAX_SIZE))]
+
+Seed = Annotated[int, Parameter(validator=Number(gte=0))]
+
 Locations = Annotated[
     int | None,
     AT_LEAST_1,

@@ -23,6 +23,9 @@ class SequenceError(ValueError):
 class Writer(Protocol):
     """Writes the outputs of steps to a file."""
 
+    steps: int
+    """Steps given to `write` so far."""
+
     def write(self, steps: Float32) -> None:
         """Add steps, [steps, width]."""
 
@@ -77,9 +80,12 @@ class LineWriter:
         self._file = file
         self._template = "[{}]\n" if layout == "jsonl" else "{}\n"
         self._separator = ", " if layout == "jsonl" else ","
+        self.steps = 0
+        """Steps written so far."""
 
     def write(self, steps: Float32) -> None:
         """Add steps, [steps, width]."""
+        self.steps += len(steps)
         for step in steps:
             line = self._template.format(self._separator.join(str(value) for value in step))
             self._file.write(line.encode())
@@ -95,9 +101,12 @@ class NpyWriter:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._steps: list[Float32] = []
+        self.steps = 0
+        """Steps to be written at the end."""
 
     def write(self, steps: Float32) -> None:
         """Add steps, [steps, width]."""
+        self.steps += len(steps)
         self._steps.append(steps)
 
     def close(self) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
 from typing import BinaryIO
 
 from ntm_client.blocking import Session
 from ntm_client.errors import InvalidRequest
 from ntm_client.values import Durability, Policy
 from ntm_lab.commands.options import LOCAL, Locations, Positive, ServerOptions
-from ntm_lab.commands.sequences import Format, format_of, read, writer
+from ntm_lab.commands.sequences import Format, Writer, format_of, read, writer
 
 STEPS_AT_ONCE = 256
 STANDARD = "-"
@@ -63,13 +66,12 @@ def stream(
         keep = keep or session is not None
         if not keep:
             stack.enter_context(steps_of)
-        sink = writer(_sink(output, stack), output_format or format_of(output, line_layout))
+        else:
+            stack.callback(_say_how_to_continue, steps_of)
+        output_layout = output_format or format_of(output, line_layout)
+        sink = stack.enter_context(_outputs(output, output_layout))
         for steps in read(source, input, layout, steps_of.model.input_width, at_once):
             sink.write(steps_of.step(steps).outputs)
-        sink.close()
-    if keep:
-        next_ = f"next step {steps_of.next_step}; continue with --session {steps_of.id}"
-        print(next_, file=sys.stderr)
 
 
 def _continued(
@@ -103,5 +105,41 @@ def _source(path: str, stack: ExitStack) -> BinaryIO:
     return sys.stdin.buffer if path == STANDARD else stack.enter_context(open(path, "rb"))
 
 
-def _sink(path: str, stack: ExitStack) -> BinaryIO:
-    return sys.stdout.buffer if path == STANDARD else stack.enter_context(open(path, "wb"))
+def _say_how_to_continue(session: Session) -> None:
+    """Also after an error or an interrupt, because the session stays open."""
+    print(f"next step {session.next_step}; continue with --session {session.id}", file=sys.stderr)
+
+
+@contextmanager
+def _outputs(path: str, layout: str) -> Iterator[Writer]:
+    """
+    Write outputs to standard output or to a file.
+
+    The file is written beside the path, and takes its place at the end, or after an error if it
+    holds outputs by then. So a mistake in the input leaves an older file as it was.
+    """
+    if path == STANDARD or (os.path.exists(path) and not os.path.isfile(path)):
+        with nullcontext(sys.stdout.buffer) if path == STANDARD else open(path, "wb") as file:
+            sink = writer(file, layout)
+            try:
+                yield sink
+            finally:
+                sink.close()
+        return
+    part = Path(f"{path}.part")
+    is_kept = False
+    try:
+        with part.open("wb") as file:
+            sink = writer(file, layout)
+            try:
+                yield sink
+                is_kept = True
+            finally:
+                is_kept = is_kept or sink.steps > 0
+                if is_kept:
+                    sink.close()
+    finally:
+        if is_kept:
+            part.replace(path)
+        else:
+            part.unlink(missing_ok=True)

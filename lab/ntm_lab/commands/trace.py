@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,7 @@ from cyclopts import Parameter
 
 from ntm_client.errors import InvalidRequest
 from ntm_client.values import Float32, Model
-from ntm_lab.commands.options import AT_LEAST_1, LOCAL, Locations, ServerOptions
+from ntm_lab.commands.options import LOCAL, MAX_SIZE, Length, Locations, Seed, ServerOptions
 from ntm_lab.commands.sequences import SequenceError, format_of, read
 from ntm_lab.pictures import figure, page
 from ntm_lab.pictures.characters import recording_picture
@@ -25,8 +26,8 @@ def trace(
     model: str | None = None,
     /,
     *,
-    size: Annotated[tuple[int, ...], AT_LEAST_1, Parameter(consume_multiple=True)] = (),
-    seed: int | None = None,
+    size: Annotated[tuple[Length, ...], Parameter(consume_multiple=True)] = (),
+    seed: Seed | None = None,
     input: Path | None = None,  # noqa: A002 - the option's name
     locations: Locations = None,
     open: Path | None = None,  # noqa: A002 - the option's name
@@ -86,6 +87,8 @@ def _task_sequence(model: Model, size: Size | None, seed: int | None) -> TaskSeq
             f"{model.name} has the task {model.task!r}, and sequences can be drawn of "
             f"{', '.join(TASKS)}; name steps with --input"
         )
+    if size and math.prod(size) > MAX_SIZE:
+        raise InvalidRequest(f"--size is {size}; the product of the sizes is at most {MAX_SIZE}")
     return TaskSequence.draw(model.task, size, seed)
 
 
