@@ -216,10 +216,10 @@ def _validation(configuration: Configuration, point: training.Point) -> str:
 
 
 def _size(text: str) -> Size:
-    try:
-        return tuple(int(number) for number in text.split("x"))
-    except ValueError as error:
-        raise ValueError(f"{text!r} is not a size, such as 20 or 10x20") from error
+    numbers = text.split("x")
+    if not all(number.isdecimal() and int(number) >= 1 for number in numbers):
+        raise ValueError(f"{text!r} is not a size, such as 20 or 10x20")
+    return tuple(map(int, numbers))
 
 
 def _known(name: str, table: Mapping[str, Configuration]) -> str:
