@@ -73,8 +73,8 @@ class Saving:
         comes_back = policy is not Policy.NONE or durable.may_be_stored
         must_be_stored = policy is Policy.SYNCHRONOUS or (set_back and comes_back)
         waits = is_mismatch or (must_be_stored and work.error is None and not durable.is_clean)
-        # A mismatch is saved for even if the store has the session as it is: only a save asks the
-        # store for the owner.
+        # For a mismatch the session is saved even if the store has it as it is, because only a save
+        # asks the store for the owner.
         if is_mismatch or (waits and not durable.is_covered):
             self._outbox.snapshots += self.take([session])
         # Work behind withheld work is withheld too, because answers of a session keep their order.

@@ -90,9 +90,9 @@ class Scheduler:
         self._max_batch = max_batch
         self._max_burst = max_burst
         self._owners: dict[str, _Owner] = {}
-        """Owners with sessions waiting, and idle ones that are ahead of the least-served."""
+        """Owners with waiting sessions, and idle owners that had more than the least-served one."""
         self._heap: list[_Place] = []
-        """One entry for each of them, by its service now or at an earlier time."""
+        """A place for each of these owners, sorted by the bytes it had now or at an earlier time."""
         self._least_bytes = 0
         """The service of the least-served owner that waits."""
         self._lines: dict[Slab, _Line] = {}
@@ -139,7 +139,7 @@ class Scheduler:
         if least is None:
             return None
         slab = least.slab
-        assert slab is not None, "it waits"
+        assert slab is not None, "an owner that waits has a slab"
         steps = max(1, MAX_TURN_BYTES // max(1, slab.slot_bytes))
         rows = min(self._max_batch, steps)
         shared: list[_Owner] = []

@@ -35,8 +35,8 @@ class Worker:
         """
         Prepare to turn an engine. Call this inside the event loop that the engine will belong to.
 
-        Turns are begun while the engine can schedule them. An engine that schedules one more than
-        `parallel_runs` keeps every thread busy.
+        The worker begins turns while the engine can schedule them. For all threads to be busy, the
+        engine must allow one turn more than `parallel_runs`, as `Server` sets it.
         """
         self.engine = engine
         self._loop = asyncio.get_running_loop()
@@ -168,7 +168,7 @@ class Worker:
                 future.set_result(call())
             except Exception as error:
                 future.set_exception(error)
-        # Now, so that a caller who goes on finds the store already asked for what follows.
+        # Now, so that the store is asked before the callers continue: they may wait for its answer.
         self._hand_over()
         self._advance_soon()
         self._expire_in_time()
