@@ -92,7 +92,7 @@ class Scheduler:
         self._owners: dict[str, _Owner] = {}
         """Owners with waiting sessions, and idle owners that had more than the least-served one."""
         self._heap: list[_Place] = []
-        """A place for each of these owners, sorted by the bytes it had now or at an earlier time."""
+        """A place for each of these owners, sorted by the bytes it had now or earlier."""
         self._least_bytes = 0
         """The service of the least-served owner that waits."""
         self._lines: dict[Slab, _Line] = {}
