@@ -99,6 +99,11 @@ class Lines(logging.Handler):
         """Format a line while the call's fields are still set."""
         self.fields.append(json.loads(self.format(record)))
 
+    async def written(self, count: int) -> list[dict[str, Any]]:
+        """The lines, once there are `count`; a call is logged after it is answered."""
+        await until(lambda: len(self.fields) >= count)
+        return self.fields
+
 
 class Stream:
     """A StreamSteps call of a test: sends operations, takes outcomes one by one."""

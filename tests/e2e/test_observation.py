@@ -35,7 +35,7 @@ async def test_a_failed_call_can_be_found_in_the_log(running: Running, lines: Li
     told = error_details_pb2.RequestInfo()
     assert details.details[1].Unpack(told)
     assert told.request_id == "order-66"
-    line = lines.fields[-1]
+    (line,) = await lines.written(1)
     assert (line["request_id"], line["method"]) == ("order-66", "GetSession")
     assert (line["code"], line["reason"]) == ("NOT_FOUND", "SESSION_UNKNOWN")
     assert line["session"] == session_tag("nobody's")
@@ -49,8 +49,9 @@ async def test_a_request_id_that_cannot_be_logged_is_replaced(
     """The server replaces it by 16 hexadecimal digits."""
     await running.stub.ListModels(pb.ListModelsRequest(), metadata=(("x-request-id", given),))
 
-    assert len(lines.fields[-1]["request_id"]) == 16
-    int(lines.fields[-1]["request_id"], 16)
+    (line,) = await lines.written(1)
+    assert len(line["request_id"]) == 16
+    int(line["request_id"], 16)
 
 
 async def test_the_log_has_a_line_for_a_stream_and_no_session_id(
@@ -63,7 +64,7 @@ async def test_the_log_has_a_line_for_a_stream_and_no_session_id(
     await stream.next()
     await stream.rest()
 
-    line = lines.fields[-1]
+    (line,) = await lines.written(1)
     assert (line["method"], line["code"]) == ("StreamSteps", "OK")
     assert line["seconds"] > 0
     assert session not in json.dumps(lines.fields)
