@@ -43,7 +43,7 @@ class Wire:
         self.attempts: list[Attempt] = []
         self.retries = Retries(resume, self.clock, lambda: 0.5)
         opening = procedures.create_session(
-            self.retries.ask, "sums", None, timedelta(90), b"", Durability(policy, every), "", {}
+            self.retries.ask, "sums", None, timedelta(90), None, Durability(policy, every), "", {}
         )
         self.session = BaseSession(*self.run(opening))
         self.recovery = Recovery(self.session, self.retries, Limits(chunk_steps=5))

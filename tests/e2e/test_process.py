@@ -146,7 +146,10 @@ def test_a_taken_monitoring_port_is_named(models_dir: Path) -> None:
         port = taken.getsockname()[1]
         command = [sys.executable, "-m", "service", *flags(models_dir), f"--metrics-port={port}"]
         ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    sentence = f"cannot serve: cannot listen on 127.0.0.1 port {port}: Address already in use"
+    sentence = (
+        f"cannot serve: cannot listen on 127.0.0.1 port {port}: Address already in use; see "
+        "--metrics-host and --metrics-port"
+    )
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1] == sentence
 

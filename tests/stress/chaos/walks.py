@@ -8,7 +8,13 @@ import time
 from datetime import timedelta
 
 from ntm_client import Durability
-from ntm_client.errors import NotResumable, NtmClientError, SessionGone, StepIndexMismatch
+from ntm_client.errors import (
+    InvalidRequest,
+    NotResumable,
+    NtmClientError,
+    SessionGone,
+    StepIndexMismatch,
+)
 from tests.stress.chaos.expected import STEPS, Expected
 from tests.stress.chaos.world import Kept, OnStream, Opener, Threaded, Unary, Walked, World
 
@@ -35,6 +41,8 @@ async def opened_as(
         try:
             return expected, await opener.open(expected.model, idle_timeout, durability)
         except NtmClientError as error:  # a lost answer may have opened one: never tried again
+            if type(error) is InvalidRequest:
+                raise  # no fault of the world's makes a request invalid
             world.tally.errors[f"open: {type(error).__name__}"] += 1
             await asyncio.sleep(0.05)
     world.tally.sessions -= 1
@@ -90,6 +98,8 @@ async def set_back(
         try:
             fork = await session.fork()
         except NtmClientError as error:  # a lost answer may have opened one: never tried again
+            if type(error) is InvalidRequest:
+                raise  # no fault of the world's makes a request invalid
             world.tally.errors[f"fork: {type(error).__name__}"] += 1
             return
         if fork.next_step != session.next_step:

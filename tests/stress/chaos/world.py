@@ -178,7 +178,7 @@ class Threaded:
         """See `Opener`."""
         return _ThreadedSession(
             await asyncio.to_thread(
-                self.client.create_session, model, None, idle_timeout, b"", durability
+                self.client.create_session, model, None, idle_timeout, None, durability
             )
         )
 
