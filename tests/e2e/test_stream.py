@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ntm.v1 import ntm_pb2 as pb
+from service.rpc.calls import Calls
 from tests.conftest import Running, Serve
 from tests.e2e.calls import Stream, chunk, opened, outputs, packed, raw, reason, stepped, until
 
@@ -240,13 +241,22 @@ async def test_more_calls_than_allowed_are_refused_and_the_others_go_on(serve: S
         await first.rest()
 
 
-async def test_how_streams_end_is_counted(serve: Serve) -> None:
-    """One is ended by its client, one cancelled, one still open when the server stops."""
+async def test_how_streams_end_is_counted(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One is ended by its client, one cancelled before its answer, one cut by the server's stop."""
+
+    async def never(*_: object) -> pb.Session:
+        await asyncio.Event().wait()
+        raise AssertionError("it is cancelled")
+
     async with serve() as running:
         ended, cancelled, left = Stream(running), Stream(running), Stream(running)
         for stream in (ended, cancelled, left):
             await stream.opened()
         await ended.rest()
+        # With an answer due, the stream cannot end by itself before gRPC reports the cancellation.
+        monkeypatch.setattr(Calls, "open", never)
+        await cancelled.send(pb.Operation(open=pb.CreateSessionRequest(model="ledger")))
+        await until(lambda: running.metric("ntm_stream_operations_total", kind="open") == 4)
         cancelled.call.cancel()
         await until(lambda: running.metric("ntm_streams") == 1)
         await running.stop()
