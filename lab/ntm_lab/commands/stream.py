@@ -118,18 +118,13 @@ def _outputs(path: str, layout: str) -> Iterator[Writer]:
     The file is written beside the path, and takes its place at the end, or after an error if it
     holds outputs by then. So a mistake in the input leaves an older file as it was.
     """
-    if path == STANDARD or (os.path.exists(path) and not os.path.isfile(path)):
-        with nullcontext(sys.stdout.buffer) if path == STANDARD else open(path, "wb") as file:
-            sink = writer(file, layout)
-            try:
-                yield sink
-            finally:
-                sink.close()
-        return
-    part = Path(f"{path}.part")
-    is_kept = False
+    is_file = path != STANDARD and (os.path.isfile(path) or not os.path.exists(path))
+    part = Path(f"{path}.part") if is_file else None
+    is_kept = part is None
     try:
-        with part.open("wb") as file:
+        with (
+            nullcontext(sys.stdout.buffer) if path == STANDARD else open(part or path, "wb") as file
+        ):
             sink = writer(file, layout)
             try:
                 yield sink
@@ -139,7 +134,8 @@ def _outputs(path: str, layout: str) -> Iterator[Writer]:
                 if is_kept:
                     sink.close()
     finally:
-        if is_kept:
-            part.replace(path)
-        else:
-            part.unlink(missing_ok=True)
+        if part is not None:
+            if is_kept:
+                part.replace(path)
+            else:
+                part.unlink(missing_ok=True)
