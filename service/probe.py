@@ -1,8 +1,9 @@
 """
 The command `python -m service.probe [ADDRESS]`, for health checks: exits 0 if a server is SERVING.
 
-It reads the server's variables: NTM_PORT, and for TLS NTM_TLS_CERTIFICATE and NTM_TLS_KEY. With TLS
-it trusts this certificate alone, and shows the same one if the server asks for a certificate.
+It reads the server's variables: NTM_HOST and NTM_PORT, and for TLS NTM_TLS_CERTIFICATE and
+NTM_TLS_KEY. With TLS it trusts this certificate alone, and shows the same one if the server asks
+for a certificate. It uses no proxy.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import sys
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from ntm import addresses
+from ntm.addresses import Address, AddressInvalid
 from service.auth import tls
 from service.errors import FileInvalid
 
@@ -20,31 +23,40 @@ _TIMEOUT_SECONDS = 3.0
 
 
 def main() -> int:
-    """Ask the server at ADDRESS, else at NTM_PORT of this machine; return the exit status."""
-    default = f"127.0.0.1:{os.environ.get('NTM_PORT', '50051')}"
-    address = sys.argv[1] if len(sys.argv) > 1 else default
+    """Ask the server at ADDRESS, else the one of NTM_HOST and NTM_PORT; return the exit status."""
     try:
+        address = addresses.parse(sys.argv[1]) if len(sys.argv) > 1 else _own()
         with _channel(address) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
             answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=_TIMEOUT_SECONDS)
-    except FileInvalid as error:
-        print(error.message, file=sys.stderr)
+    except (AddressInvalid, FileInvalid) as error:
+        print(error, file=sys.stderr)
         return 1
     except grpc.RpcError as error:
-        print(f"{address}: {error.code().name}", file=sys.stderr)
+        print(f"{address}: {error.code().name}: {error.details()}", file=sys.stderr)
         return 1
     print(f"{address}: {health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)}")
     return 0 if answer.status == health_pb2.HealthCheckResponse.SERVING else 1
 
 
-def _channel(address: str) -> grpc.Channel:
+def _own() -> Address:
+    """The server that was started with the same variables, as its own machine reaches it."""
+    host = os.environ.get("NTM_HOST", "127.0.0.1")
+    port = os.environ.get("NTM_PORT", str(addresses.DEFAULT_PORT))
+    listening = addresses.listening(host, 0)
+    if listening.socket_path:
+        return listening
+    return addresses.parse(f"{str(listening.reached()).removesuffix(':0')}:{port}")
+
+
+def _channel(address: Address) -> grpc.Channel:
     certificate = os.environ.get("NTM_TLS_CERTIFICATE")
     if not certificate:
-        return grpc.insecure_channel(address)
+        return grpc.insecure_channel(str(address), tls.NO_PROXY)
     key = os.environ.get("NTM_TLS_KEY")
     if not key:
         raise FileInvalid(f"NTM_TLS_CERTIFICATE is {certificate!r}; set NTM_TLS_KEY too")
-    return tls.own_channel(address, tls.watched(certificate, key, "").value())
+    return tls.own_channel(str(address), tls.watched(certificate, key, "").value())
 
 
 if __name__ == "__main__":

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import logging
+import os
 import signal
+import socket
 import sys
+from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -15,6 +20,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
+from ntm.addresses import Address
 from ntm.v1 import ntm_pb2, ntm_pb2_grpc
 from service import __version__
 from service.auth import tls
@@ -54,9 +60,14 @@ class Server:
         self._settings = settings
         self.registry = CollectorRegistry()
         self.metrics = Metrics(self.registry)
-        self.port = 0
-        """The gRPC port, after `start`."""
+        self.address = settings.address
+        """What the gRPC port listens on; after `start`, with the port that it got."""
         self._serving = False
+
+    @property
+    def port(self) -> int:
+        """The gRPC port, after `start`; 0 for a Unix domain socket."""
+        return self.address.port
 
     @property
     def metrics_port(self) -> int:
@@ -111,8 +122,8 @@ class Server:
         log.info(
             "serving",
             extra={
-                "address": f"{settings.host}:{self.port}",
-                "monitoring": f"{settings.metrics_host}:{self.metrics_port}",
+                "address": str(self.address),
+                "monitoring": str(self._monitoring.address),
                 "models": catalogue.models,
                 "provider": catalogue.provider,
                 "parallel_runs": parallel_runs,
@@ -181,18 +192,17 @@ class Server:
         ntm_pb2_grpc.add_NtmServiceServicer_to_server(self._servicer, self._grpc)
         names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._grpc)
-        address = f"{settings.host}:{settings.port}"
+        _check_free(self.address)
         try:
-            self.port = (
-                self._grpc.add_secure_port(address, credentials)
+            port = (
+                self._grpc.add_secure_port(str(self.address), credentials)
                 if credentials
-                else self._grpc.add_insecure_port(address)
+                else self._grpc.add_insecure_port(str(self.address))
             )
         except RuntimeError as error:
-            raise RuntimeError(
-                f"cannot listen on {address}: the address is in use, or not of this machine; see "
-                "--host and --port"
-            ) from error
+            raise _cannot_listen(self.address, error) from error
+        if not self.address.socket_path:
+            self.address = self.address.at(port)
         self.metrics.build.labels(__version__, onnxruntime.__version__).set(1)
 
     async def _set_health(self, serving: health_pb2.HealthCheckResponse.ServingStatus) -> None:
@@ -202,9 +212,49 @@ class Server:
             await self._health.set(service, serving)
 
 
+def _check_free(address: Address) -> None:
+    """
+    Raise RuntimeError unless the system lets this process listen on the address.
+
+    gRPC would not say why it cannot. It would listen on one address of a name where another is
+    taken, and would take the Unix domain socket of a server that runs.
+    """
+    problems: list[OSError] = []
+    try:
+        places = address.places()
+        for family, place in places:
+            with socket.socket(family) as tried:
+                try:
+                    _try(tried, place)
+                except OSError as error:
+                    problems.append(error)
+    except OSError as error:  # no such name
+        raise _cannot_listen(address, error) from error
+    for problem in problems:
+        if problem.errno == errno.EADDRINUSE or len(problems) == len(places):
+            raise _cannot_listen(address, problem) from problem
+
+
+def _try(tried: socket.socket, place: Any) -> None:
+    if tried.family != socket.AF_UNIX:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        tried.bind(place)
+    elif tried.connect_ex(place) == 0:
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    elif not Path(place).is_socket():  # gRPC replaces one that a server has left behind
+        tried.bind(place)
+        if not place.startswith("\0"):
+            os.unlink(place)
+
+
+def _cannot_listen(address: Address, error: Exception) -> RuntimeError:
+    why = error.strerror if isinstance(error, OSError) else error
+    return RuntimeError(f"cannot listen on {address}: {why}; see --host and --port")
+
+
 def _warn_if_open(settings: Settings) -> None:
     """Warn about missing TLS or authentication if other machines can reach the gRPC port."""
-    if settings.is_local:
+    if settings.address.is_local:
         return
     if not settings.tls_certificate:
         log.warning("calls and tokens are not encrypted: set --tls-certificate and --tls-key")

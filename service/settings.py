@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+from ntm.addresses import Address, AddressInvalid, listening
 
 PREFIX = "NTM_"
 """What the names of the environment variables start with."""
@@ -61,7 +62,11 @@ class Settings:
         "the CPU",
         choices=("auto", "cpu", "cuda"),
     )
-    host: str = _setting("127.0.0.1", "address of the gRPC port; 0.0.0.0 for every interface")
+    host: str = _setting(
+        "127.0.0.1",
+        "address or name of the gRPC port; 0.0.0.0 or :: for every interface, or unix:PATH for a "
+        "Unix domain socket, which has no port",
+    )
     port: int = _setting(50051, "gRPC port; 0 for any free port", minimum=0, maximum=65535)
     tls_certificate: str = _setting(
         "", "PEM file of the server's certificate chain; empty disables TLS"
@@ -80,7 +85,8 @@ class Settings:
     jwt_issuer: str = _setting("", "issuer (iss) that signed tokens must have")
     jwt_audience: str = _setting("", "audience (aud) that signed tokens must have")
     metrics_host: str = _setting(
-        "127.0.0.1", "address of the monitoring port; 0.0.0.0 for every interface"
+        "127.0.0.1",
+        "address or name of the monitoring port; 0.0.0.0 or :: for every interface",
     )
     metrics_port: int = _setting(
         9464,
@@ -232,9 +238,16 @@ class Settings:
         """Check every value. Raises SettingInvalid."""
         for setting in fields(self):
             _check(setting, getattr(self, setting.name))
-        for name in ("host", "metrics_host"):
-            if not getattr(self, name):  # an HTTP server would listen on every interface
+        for name, port in (("host", self.port), ("metrics_host", self.metrics_port)):
+            host = getattr(self, name)
+            if not host:  # an HTTP server would listen on every interface
                 raise SettingInvalid(name, "is empty; use 0.0.0.0 for every interface")
+            try:
+                address = listening(host, port)
+            except AddressInvalid as error:
+                raise SettingInvalid(name, f"is {host!r}: {error.why}") from error
+            if name == "metrics_host" and address.socket_path:
+                raise SettingInvalid(name, f"is {host!r}; the monitoring port needs an IP address")
         if self.default_idle_timeout_seconds > self.max_idle_timeout_seconds:
             raise SettingInvalid(
                 "default_idle_timeout_seconds",
@@ -251,12 +264,9 @@ class Settings:
             )
 
     @property
-    def is_local(self) -> bool:
-        """Whether only programs on this machine can reach the gRPC port."""
-        try:
-            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+    def address(self) -> Address:
+        """What the gRPC port is to listen on."""
+        return listening(self.host, self.port)
 
     @property
     def authenticates(self) -> bool:

@@ -15,7 +15,8 @@ that.
 from ntm_client.aio import AsyncClient
 from ntm_client.async_session import AsyncSession
 from ntm_client.blocking import Client, Session
-from ntm_client.connection import Token, tls
+from ntm_client.connection import Token
+from ntm_client.encryption import Tls, tls
 from ntm_client.errors import (
     CapacityExceeded,
     CheckpointDamaged,
@@ -39,6 +40,7 @@ from ntm_client.errors import (
     StreamBroken,
     StreamClosed,
     TimedOut,
+    TlsFailed,
     TokenNotSent,
     Unauthenticated,
     Unavailable,
@@ -93,6 +95,8 @@ __all__ = [
     "StreamBroken",
     "StreamClosed",
     "TimedOut",
+    "Tls",
+    "TlsFailed",
     "Token",
     "TokenNotSent",
     "TraceTensor",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import Self
 
@@ -13,14 +14,15 @@ from ntm_client.async_session import AsyncSession, run
 from ntm_client.chunks import Limits
 from ntm_client.connection import (
     DEFAULT_TIMEOUT_SECONDS,
-    Authorization,
+    Connection,
     Token,
-    channel_options,
     method_for,
     route,
     session_of,
     stub_of,
 )
+from ntm_client.encryption import Tls
+from ntm_client.errors import NtmClientError
 from ntm_client.failures import call_error
 from ntm_client.resume import DEFAULT_RESUME, Resume
 from ntm_client.retries import Retries, ask_with
@@ -37,7 +39,7 @@ class AsyncClient:
         self,
         target: str = "localhost:50051",
         *,
-        credentials: grpc.ChannelCredentials | None = None,
+        credentials: Tls | grpc.ChannelCredentials | None = None,
         token: Token | None = None,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         chunk_steps: int = Limits.chunk_steps,
@@ -45,17 +47,18 @@ class AsyncClient:
         resume: Resume | None = DEFAULT_RESUME,
     ) -> None:
         """Connect as `Client` does. Call this inside the running event loop."""
-        self.target = target
+        self._connection = Connection(target, credentials, token, max_message_bytes, resume)
+        self.target = self._connection.target
         self.limits = Limits(chunk_steps, max_message_bytes)
         self.retries = Retries(resume) if resume else None
         self.timeout_seconds = timeout_seconds
         self._models: dict[str, Model] = {}
-        self._authorization = Authorization(token, target, credentials)
-        options = [*channel_options(max_message_bytes, resume), *self._authorization.options]
+        self._authorization = self._connection.authorization
+        secure, options = self._connection.credentials, self._connection.options
         self._channel = (
-            grpc.aio.secure_channel(target, credentials, options)
-            if credentials
-            else grpc.aio.insecure_channel(target, options)
+            grpc.aio.secure_channel(self.target, secure, options)
+            if secure
+            else grpc.aio.insecure_channel(self.target, options)
         )
         self._stub = stub_of(self._channel)
 
@@ -118,6 +121,10 @@ class AsyncClient:
         except grpc.RpcError as error:
             raise call_error(error, self.target) from error
         return response
+
+    async def explained(self, error: NtmClientError) -> NtmClientError:
+        """The error that says why no server was reached, after a look at the connection."""
+        return await asyncio.to_thread(self._connection.explained, error)
 
     async def close(self) -> None:
         """Close the connection. Sessions stay open until they are deleted or expire."""

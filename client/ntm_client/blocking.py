@@ -19,15 +19,15 @@ from ntm_client import procedures
 from ntm_client.chunks import Limits
 from ntm_client.connection import (
     DEFAULT_TIMEOUT_SECONDS,
-    Authorization,
+    Connection,
     Token,
-    channel_options,
     method_for,
     route,
     session_of,
     stub_of,
 )
-from ntm_client.errors import NtmClientError, SessionGone
+from ntm_client.encryption import Tls
+from ntm_client.errors import NtmClientError, SessionGone, Unavailable
 from ntm_client.failures import call_error
 from ntm_client.fencing import fenced
 from ntm_client.procedures import Attempt, BaseSession, Procedure
@@ -46,7 +46,7 @@ class Client:
         self,
         target: str = "localhost:50051",
         *,
-        credentials: grpc.ChannelCredentials | None = None,
+        credentials: Tls | grpc.ChannelCredentials | None = None,
         token: Token | None = None,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         chunk_steps: int = Limits.chunk_steps,
@@ -57,8 +57,10 @@ class Client:
         Make a client of the server at `target`, which connects at the first call.
 
         Args:
-            target: Address of the server, as gRPC takes it; `dns:///name:port` finds replicas.
-            credentials: For TLS, as from `tls`; without them the connection is not encrypted.
+            target: Address of the server, HOST:PORT or unix:PATH, or as gRPC takes it:
+                `dns:///name:port` finds replicas. Without a port it is 50051.
+            credentials: For TLS, as from `tls`, or of gRPC; without them the connection is not
+                encrypted.
             token: The caller's token, or a function that returns it and is called for each call.
             timeout_seconds: Seconds that one call may take.
             chunk_steps: The largest number of steps in one call; longer inputs are split.
@@ -67,19 +69,21 @@ class Client:
                 a server has answered for the first time, a missing connection is an error at once.
 
         Raises:
+            InvalidRequest: the target is no address.
             TokenNotSent: there is a token and no TLS, and the server is on another machine.
         """
-        self.target = target
+        self._connection = Connection(target, credentials, token, max_message_bytes, resume)
+        self.target = self._connection.target
         self.limits = Limits(chunk_steps, max_message_bytes)
         self.retries = Retries(resume) if resume else None
         self._timeout_seconds = timeout_seconds
         self._models: dict[str, Model] = {}
-        self._authorization = Authorization(token, target, credentials)
-        options = [*channel_options(max_message_bytes, resume), *self._authorization.options]
+        self._authorization = self._connection.authorization
+        secure, options = self._connection.credentials, self._connection.options
         self._channel = (
-            grpc.secure_channel(target, credentials, options)
-            if credentials
-            else grpc.insecure_channel(target, options)
+            grpc.secure_channel(self.target, secure, options)
+            if secure
+            else grpc.insecure_channel(self.target, options)
         )
         self._stub = stub_of(self._channel)
 
@@ -160,6 +164,9 @@ class Client:
         except StopIteration as returned:
             result: T = returned.value
             return result
+        except Unavailable as error:
+            found = self._connection.explained(error)
+            raise found from found.__cause__
 
     def _attempt(self, wanted: Message | Attempt, timeout_seconds: float | None) -> Message:
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds

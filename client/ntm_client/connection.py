@@ -5,15 +5,24 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import grpc
 from google.protobuf.message import Message
 
+from ntm.addresses import Address, AddressInvalid, parse
 from ntm.v1 import ntm_pb2 as pb
 from ntm.v1.ntm_pb2_grpc import NtmServiceStub
-from ntm_client.errors import TokenNotSent
+from ntm_client.diagnosis import diagnosed, is_direct
+from ntm_client.encryption import Tls
+from ntm_client.errors import (
+    InvalidRequest,
+    NtmClientError,
+    StreamBroken,
+    TokenNotSent,
+    Unreachable,
+)
+from ntm_client.failures import stream_broken
 from ntm_client.resume import Resume
 
 DEFAULT_TIMEOUT_SECONDS = 60.0
@@ -30,11 +39,75 @@ Token: TypeAlias = str | Callable[[], str]
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
+_SCHEMES = ("dns:///", "dns:", "ipv4:", "ipv6:")
+_OF_ADDRESSES = ("ipv4:", "ipv6:")
+"""Schemes of lists of IP addresses, for replicas."""
+
+_LEFT_TO_GRPC = ("dns://", "xds:", "vsock:", "google-c2p:")
+
+
+class Target(NamedTuple):
+    """A server as gRPC finds it, and where that is, as far as the client can say."""
+
+    text: str
+    """What gRPC is given."""
+    addresses: tuple[Address, ...]
+    """All that the text names; empty for schemes that are left to gRPC."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is certainly on this machine."""
+        return bool(self.addresses) and all(address.is_local for address in self.addresses)
+
+
+class Connection:
+    """How a client reaches its server; both kinds of clients have one."""
+
+    def __init__(
+        self,
+        target: str,
+        credentials: Tls | grpc.ChannelCredentials | None,
+        token: Token | None,
+        max_message_bytes: int,
+        resume: Resume | None,
+    ) -> None:
+        """Prepare to connect. Raises as the clients do."""
+        self._target = target_of(target)
+        self._tls = credentials
+        self.target = self._target.text
+        self.credentials = credentials.credentials if isinstance(credentials, Tls) else credentials
+        self.authorization = Authorization(token, self._target, self.credentials)
+        self.options = channel_options(max_message_bytes, resume)
+        if self._target.addresses and all(map(is_direct, self._target.addresses)):
+            # A proxy could not reach a server of this machine, and would see its tokens.
+            self.options.append(("grpc.enable_http_proxy", 0))
+        if isinstance(credentials, Tls) and credentials.server_name:
+            self.options.append(("grpc.ssl_target_name_override", credentials.server_name))
+
+    def explained(self, error: NtmClientError) -> NtmClientError:
+        """
+        The error that says why no server was reached, after a look at the connection.
+
+        It blocks for some seconds at most; any other error is returned as it is.
+        """
+        refused = error.__cause__ if isinstance(error, StreamBroken) else error
+        if not isinstance(refused, Unreachable):
+            return error
+        why = diagnosed(refused, self._target.addresses, self._tls)
+        if why is refused:
+            return error
+        why.__cause__ = refused.__cause__
+        found = stream_broken(why) if isinstance(error, StreamBroken) else why
+        for note in getattr(error, "__notes__", ()):
+            found.add_note(note)
+        return found
+
+
 class Authorization:
     """Sends the caller's token with each call."""
 
     def __init__(
-        self, token: Token | None, target: str, credentials: grpc.ChannelCredentials | None
+        self, token: Token | None, target: Target, credentials: grpc.ChannelCredentials | None
     ) -> None:
         """
         Prepare to send a token to the server at `target`; None sends no token.
@@ -42,16 +115,12 @@ class Authorization:
         Raises:
             TokenNotSent: the connection would carry it unencrypted to another machine.
         """
-        if token is not None and credentials is None and not _is_local(target):
+        if token is not None and credentials is None and not target.is_local:
             raise TokenNotSent(
-                f"the token would travel to {target} for everyone to read; connect with TLS "
+                f"the token would travel to {target.text} for everyone to read; connect with TLS "
                 "(`credentials=tls()`, or --tls)"
             )
         self._token = token
-        # A proxy could be on another machine even if the server is on this one.
-        needs_no_proxy = token is not None and credentials is None
-        self.options = [("grpc.enable_http_proxy", 0)] if needs_no_proxy else []
-        """Channel options that keep the token on this machine."""
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """
@@ -68,31 +137,9 @@ class Authorization:
         return (("authorization", f"Bearer {token}"),)
 
 
-def tls(
-    ca: Path | str | None = None,
-    certificate: Path | str | None = None,
-    key: Path | str | None = None,
-) -> grpc.ChannelCredentials:
-    """
-    Credentials for an encrypted connection.
-
-    Args:
-        ca: PEM file of the CAs to trust; None for gRPC's own.
-        certificate: PEM file of the client certificate, for a server that asks for one.
-        key: PEM file of the client certificate's private key.
-
-    Raises:
-        OSError: a file cannot be read.
-    """
-    contents = [
-        None if path is None else Path(path).read_bytes() for path in (ca, key, certificate)
-    ]
-    return grpc.ssl_channel_credentials(*contents)
-
-
-def channel_options(max_message_bytes: int, resume: Resume | None) -> list[tuple[str, int]]:
+def channel_options(max_message_bytes: int, resume: Resume | None) -> list[tuple[str, int | str]]:
     """The options of a channel, given the largest message and how the client resumes."""
-    options = [
+    options: list[tuple[str, int | str]] = [
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),
     ]
@@ -132,14 +179,31 @@ def method_for(stub: NtmServiceStub, request: Message) -> Callable[..., Any]:
     return method
 
 
-def _is_local(target: str) -> bool:
-    """Whether a target is certainly on this machine."""
-    if target.startswith(("unix:", "unix-abstract:")):
-        return True
-    for scheme in ("dns:///", "dns:", "ipv4:", "ipv6:"):
-        target = target.removeprefix(scheme)
-    host = target.rpartition(":")[0] if re.search(r"(^[^:]*|\]):\d+$", target) else target
+def target_of(text: str) -> Target:
+    """
+    Read the address of a server.
+
+    `HOST:PORT` and `unix:PATH` may be written with gRPC's schemes `dns:///`, `ipv4:` and `ipv6:`.
+    Other schemes of gRPC are left to gRPC. Raises InvalidRequest for what is no address.
+    """
+    if text.startswith(_LEFT_TO_GRPC) and not text.startswith("dns:///"):
+        return Target(text, ())
+    scheme = next((each for each in _SCHEMES if text.startswith(each)), "")
+    rest = text.removeprefix(scheme)
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        found = tuple(
+            parse(each) for each in (rest.split(",") if scheme in _OF_ADDRESSES else [rest])
+        )
+    except AddressInvalid as error:
+        raise InvalidRequest(str(error)) from error
+    if scheme in _OF_ADDRESSES and not all(_is_ip(address.host) for address in found):
+        raise InvalidRequest(f"{text!r} is no address: after {scheme} stand IP addresses")
+    return Target(scheme + ",".join(map(str, found)), found)
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
     except ValueError:
-        return host == "localhost"
+        return False
+    return True

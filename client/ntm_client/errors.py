@@ -24,6 +24,7 @@ Every error that a client raises.
     ├── TimedOut                no answer in time
     └── Unavailable             no server answers there
         ├── Unreachable         not even a connection; nothing was sent
+        │   └── TlsFailed       client and server do not agree on encryption or certificates
         ├── Draining            the server is stopping
         ├── NotStored           the store of sessions does not answer
         └── StreamBroken        the stream ended with this operation unanswered
@@ -42,7 +43,9 @@ class NtmClientError(Exception):
 
     code: StatusCode = StatusCode.UNKNOWN
     reason: str = ""
-    """The reason in the API, such as SESSION_EXPIRED; empty if gRPC itself failed."""
+    """
+    The reason in the API, such as SESSION_EXPIRED, or one that the class names; else empty.
+    """
 
     def __init__(
         self,
@@ -201,7 +204,22 @@ class Unavailable(NtmClientError):
 
 
 class Unreachable(Unavailable):
-    """No connection could be made; nothing was sent."""
+    """
+    No connection could be made; nothing was sent.
+
+    The client finds out why, if it can. The `reason` is then HOST_UNKNOWN, CONNECTION_REFUSED,
+    NO_ANSWER, NOT_GRPC (something else answers there) or PROXY_FAILED.
+    """
+
+
+class TlsFailed(Unreachable):
+    """
+    Client and server do not agree on encryption or on a certificate; nothing was sent.
+
+    The `reason` is TLS_REQUIRED (only the server encrypts), TLS_NOT_SPOKEN (only the client does),
+    CERTIFICATE_NAME, CERTIFICATE_UNTRUSTED or CERTIFICATE_EXPIRED (the server's certificate), or
+    CLIENT_CERTIFICATE_MISSING or CLIENT_CERTIFICATE_REFUSED.
+    """
 
 
 class NotStored(Unavailable):

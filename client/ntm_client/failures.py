@@ -9,7 +9,15 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 
 from ntm.v1 import ntm_pb2 as pb
-from ntm_client.errors import BY_CODE, BY_REASON, NtmClientError, Unavailable, Unreachable
+from ntm_client.errors import (
+    BY_CODE,
+    BY_REASON,
+    NtmClientError,
+    StreamBroken,
+    StreamClosed,
+    Unavailable,
+    Unreachable,
+)
 
 DETAILS_KEY = "grpc-status-details-bin"
 CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -17,6 +25,8 @@ NO_CONNECTION = (
     "failed to connect to all addresses",
     "connections to all backends failing",
     "resolution failed",
+    "errors resolving",
+    "empty address list",
 )
 """
 gRPC's messages when it could not connect. If gRPC changes them, such a failure counts as a lost
@@ -58,6 +68,20 @@ def outcome_error(error: pb.Error) -> NtmClientError:
         metadata=dict(error.metadata),
         retry_delay_seconds=_seconds(error, "retry_delay"),
     )
+
+
+def stream_broken(cause: NtmClientError) -> StreamBroken:
+    """The error of an operation that was not answered when its stream broke."""
+    kind = StreamClosed if isinstance(cause, StreamClosed) else StreamBroken
+    error = kind(
+        f"the stream broke before this was answered: {cause.message}",
+        code=cause.code,
+        reason=cause.reason,
+        metadata=cause.metadata,
+        retry_delay_seconds=cause.retry_delay_seconds,
+    )
+    error.__cause__ = cause
+    return error
 
 
 def _status(error: grpc.RpcError) -> status_pb2.Status:

@@ -13,8 +13,8 @@ from google.protobuf.message import Message
 from ntm.v1 import ntm_pb2 as pb
 from ntm.v1.ntm_pb2_grpc import NtmServiceStub
 from ntm_client.chunks import MESSAGE_OVERHEAD_BYTES, Limits
-from ntm_client.errors import NtmClientError, StreamBroken, StreamClosed, TimedOut, Unavailable
-from ntm_client.failures import call_error, outcome_error
+from ntm_client.errors import NtmClientError, StreamClosed, TimedOut, Unavailable
+from ntm_client.failures import call_error, outcome_error, stream_broken
 
 CLOSE_SECONDS = 5.0
 """The time in which the server must end a stream on which no operation is pending."""
@@ -57,7 +57,7 @@ class Operations:
         Send an operation, and return the response that the unary call of the same kind would give.
         """
         if self.broken is not None:
-            raise _stream_broken_error(self.broken)
+            raise stream_broken(self.broken)
         operation.tag = next(self._tags)
         future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._pending[operation.tag] = future
@@ -147,7 +147,7 @@ class Operations:
         self.broken = self.broken or cause
         for future in self._pending.values():
             if not future.done():
-                future.set_exception(_stream_broken_error(self.broken))
+                future.set_exception(stream_broken(self.broken))
         self._pending.clear()
 
 
@@ -160,16 +160,3 @@ def _response_of(outcome: pb.Outcome) -> Message:
             return pb.StepResponse(reply=outcome.reply)
         case _:
             return pb.DeleteSessionResponse()
-
-
-def _stream_broken_error(cause: NtmClientError) -> StreamBroken:
-    kind = StreamClosed if isinstance(cause, StreamClosed) else StreamBroken
-    error = kind(
-        f"the stream broke before this was answered: {cause.message}",
-        code=cause.code,
-        reason=cause.reason,
-        metadata=cause.metadata,
-        retry_delay_seconds=cause.retry_delay_seconds,
-    )
-    error.__cause__ = cause
-    return error

@@ -13,7 +13,7 @@ from ntm.v1.ntm_pb2_grpc import NtmServiceStub
 from ntm_client import procedures
 from ntm_client.async_session import AsyncSession, Caller, run
 from ntm_client.connection import Authorization, route
-from ntm_client.errors import StreamClosed
+from ntm_client.errors import NtmClientError, StreamClosed
 from ntm_client.operations import Operations
 from ntm_client.retries import ask_with
 from ntm_client.values import Durability, Model
@@ -98,6 +98,10 @@ class Stream:
                 # over.
                 return await self._client.call_by(self.route, request, timeout_seconds)
         return await self._ongoing().perform(operation, timeout_seconds)
+
+    async def explained(self, error: NtmClientError) -> NtmClientError:
+        """The error that says why no server was reached, after a look at the connection."""
+        return await self._client.explained(error)
 
     async def close(self) -> None:
         """End the stream. Operations that are still pending fail. No session is closed."""

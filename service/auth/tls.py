@@ -13,6 +13,9 @@ from service.watched_files import WatchedFiles
 
 _HOST_NAMES = ("DNS", "IP Address")
 
+NO_PROXY = (("grpc.enable_http_proxy", 0),)
+"""Options of a channel to the machine's own server, whatever proxies the environment names."""
+
 
 @dataclass(frozen=True)
 class Certificates:
@@ -67,7 +70,7 @@ def own_channel(target: str, certificates: Certificates) -> grpc.Channel:
         grpc.ssl_channel_credentials(
             certificates.certificate, certificates.key, certificates.certificate
         ),
-        [("grpc.ssl_target_name_override", certificates.name)],
+        [("grpc.ssl_target_name_override", certificates.name), *NO_PROXY],
     )
 
 

@@ -7,11 +7,14 @@ import socket
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from socketserver import ThreadingMixIn
+from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
+
+from ntm import addresses
+from ntm.addresses import Address
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
@@ -29,10 +32,24 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     request_queue_size = _MAX_CONNECTIONS
 
-    def __init__(self, *arguments: Any) -> None:
+    # Two servers could else share a port, and Prometheus would get now one, now the other.
+    allow_reuse_port = False
+
+    def __init__(self, address: Address) -> None:
         self._lock = threading.Lock()
         self._connections: dict[Any, None] = {}
-        super().__init__(*arguments)
+        self._is_any = address.is_any
+        self.address_family, place = address.places()[0]
+        super().__init__(place, _Handler)
+
+    def server_bind(self) -> None:
+        if self._is_any and self.address_family == socket.AF_INET6:
+            # The system's default may be that :: takes IPv6 alone; the gRPC port takes both.
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        # Not HTTPServer's, which asks the network's name servers for its own name.
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+        self.setup_environ()
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._lock:
@@ -51,10 +68,6 @@ class _Server(ThreadingMixIn, WSGIServer):
         with self._lock:
             self._connections.pop(request, None)
         super().shutdown_request(request)
-
-
-class _ServerIPv6(_Server):
-    address_family = socket.AF_INET6
 
 
 class _Handler(WSGIRequestHandler):
@@ -80,7 +93,7 @@ class Monitoring:
         Listen and start to answer.
 
         Args:
-            host: Address to listen on; an IPv6 address may have brackets.
+            host: Address or name to listen on; an IPv6 address may have brackets.
             port: Port to listen on; 0 for any free one.
             registry: The metrics of /metrics.
             is_ready: Says whether /readyz answers 200; else it answers 503.
@@ -93,15 +106,17 @@ class Monitoring:
         self._metrics = make_wsgi_app(registry)
         self._is_ready = is_ready
         self._may_scrape = may_scrape
-        host = host.strip("[]")
-        server = _ServerIPv6 if ":" in host else _Server
+        address = addresses.listening(host, port)
         try:
-            self._server = make_server(host, port, self._answer, server, _Handler)
+            self._server = _Server(address)
         except OSError as error:
             raise OSError(
-                f"cannot listen on {host} port {port}: {error.strerror}; see --metrics-host and "
+                f"cannot listen on {address}: {error.strerror}; see --metrics-host and "
                 "--metrics-port"
             ) from error
+        self.address = address.at(self._server.server_port)
+        """What it listens on."""
+        self._server.set_app(self._answer)
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
         )
@@ -110,7 +125,7 @@ class Monitoring:
     @property
     def port(self) -> int:
         """The port it listens on."""
-        return self._server.server_port
+        return self.address.port
 
     def close(self) -> None:
         """Stop listening; connections in progress end with their answer."""

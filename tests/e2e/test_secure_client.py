@@ -58,7 +58,7 @@ async def secured(
         settings["tls_client_ca"] = str(ca)
         del settings["tokens_file"]
     credentials = tls(ca, certificate, own_key)
-    async with serve(credentials, **settings) as running:
+    async with serve(credentials.credentials, **settings) as running:
         address = f"localhost:{running.server.port}"
         yield Secured(running, address, ca, certificate, own_key, token, request.param == "token")
 

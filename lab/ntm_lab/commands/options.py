@@ -11,7 +11,8 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from ntm_client.blocking import Client
-from ntm_client.connection import Token, tls
+from ntm_client.connection import Token
+from ntm_client.encryption import tls
 from ntm_client.errors import InvalidRequest
 
 TOKEN_VARIABLE = "NTM_TOKEN"  # noqa: S105 - the name of a variable
@@ -40,7 +41,7 @@ class ServerOptions:
     """The options that say how a command reaches the server."""
 
     server: Annotated[str, Parameter(env_var="NTM_SERVER")] = "localhost:50051"
-    """Address of the server."""
+    """Address of the server: HOST:PORT, or unix:PATH."""
     token_file: Path | None = None
     """File of the token to send; by default the token in NTM_TOKEN, if there is one."""
     tls: bool = False
@@ -51,6 +52,8 @@ class ServerOptions:
     """PEM file of the certificate to show to the server."""
     key: Path | None = None
     """PEM file of the certificate's private key."""
+    server_name: str | None = None
+    """The name that the server's certificate has, if it is not the host of the address."""
 
     def connect(self) -> Client:
         """
@@ -61,8 +64,8 @@ class ServerOptions:
         """
         if (self.cert is None) != (self.key is None):
             raise InvalidRequest("--cert and --key go together; give both")
-        encrypted = self.tls or self.ca or self.cert
-        credentials = tls(self.ca, self.cert, self.key) if encrypted else None
+        encrypted = self.tls or self.ca or self.cert or self.server_name
+        credentials = tls(self.ca, self.cert, self.key, self.server_name) if encrypted else None
         return Client(self.server, credentials=credentials, token=self._token())
 
     def _token(self) -> Token | None:
