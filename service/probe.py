@@ -40,13 +40,18 @@ def main() -> int:
 
 
 def _own() -> Address:
-    """The server that was started with the same variables, as its own machine reaches it."""
+    """
+    The address of the server with the same variables, as its own machine reaches it.
+
+    Raises AddressInvalid, also if the port is 0 and so any.
+    """
     host = os.environ.get("NTM_HOST", "127.0.0.1")
     port = os.environ.get("NTM_PORT", str(addresses.DEFAULT_PORT))
-    listening = addresses.listening(host, 0)
-    if listening.socket_path:
-        return listening
-    return addresses.parse(f"{str(listening.reached()).removesuffix(':0')}:{port}")
+    try:
+        own = addresses.listening(host, 0).reached()
+        return own if own.socket_path else own.at(addresses.port(port, f"{host}:{port}"))
+    except AddressInvalid as error:
+        raise AddressInvalid(error.text, error.why, "NTM_HOST and NTM_PORT: ") from error
 
 
 def _channel(address: Address) -> grpc.Channel:

@@ -28,9 +28,11 @@ _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?")
 class AddressInvalid(ValueError):
     """A text that is no address."""
 
-    def __init__(self, text: str, why: str) -> None:
-        """`why` completes a sentence about the text, and says what to write."""
-        super().__init__(f"{text!r} is no address: {why}")
+    def __init__(self, text: str, why: str, source: str = "") -> None:
+        """
+        `why` completes a sentence about the text, and says what to write; `source` starts it.
+        """
+        super().__init__(f"{source}{text!r} is no address: {why}")
         self.text = text
         self.why = why
 
@@ -98,12 +100,15 @@ def parse(text: str, default_port: int = DEFAULT_PORT) -> Address:
     _check_characters(text)
     if text.startswith(("unix:", "unix-abstract:")):
         return _unix(text)
-    host, port = _split(text, text)
-    if port is None:
-        return Address(_host(host, text), default_port)
-    if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) <= 65535):
-        raise AddressInvalid(text, f"its port is {port!r}; a port is a number from 1 to 65535")
-    return Address(_host(host, text), int(port))
+    host, given = _split(text, text)
+    return Address(_host(host, text), default_port if given is None else port(given, text))
+
+
+def port(text: str, address: str) -> int:
+    """The port in an address. Raises AddressInvalid unless it is a number from 1 to 65535."""
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:6]) <= 65535):
+        raise AddressInvalid(address, f"its port is {text!r}; a port is a number from 1 to 65535")
+    return int(text)
 
 
 def listening(host: str, port: int) -> Address:

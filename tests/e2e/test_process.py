@@ -147,7 +147,7 @@ def test_a_taken_monitoring_port_is_named(models_dir: Path) -> None:
         command = [sys.executable, "-m", "service", *flags(models_dir), f"--metrics-port={port}"]
         ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     sentence = (
-        f"cannot serve: cannot listen on 127.0.0.1 port {port}: Address already in use; see "
+        f"cannot serve: cannot listen on 127.0.0.1:{port}: Address already in use; see "
         "--metrics-host and --metrics-port"
     )
     assert ended.returncode == 1
@@ -177,4 +177,5 @@ def test_the_probe_tells_whether_a_server_serves(
     assert probe.main() == 1
     captured = capsys.readouterr()
     assert captured.out == f"{address}: SERVING\n"
-    assert captured.err == f"{address}: UNAVAILABLE\n"
+    assert captured.err.startswith(f"{address}: UNAVAILABLE: ")
+    assert "Connection refused" in captured.err

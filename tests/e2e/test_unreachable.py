@@ -24,9 +24,9 @@ from ntm_client import (
     StreamBroken,
     TlsFailed,
     Unreachable,
+    diagnosis,
     tls,
 )
-from ntm_client import diagnosis
 from ntm_client.connection import target_of
 from ntm_lab.cli import main
 from tests.support.certificates import Authority, Pair
@@ -215,9 +215,11 @@ def asynchronous(address: str, options: dict[str, str]) -> None:
 def streaming(address: str, options: dict[str, str]) -> None:
     async def ask() -> None:
         credentials = tls(**options) if options else None
-        async with AsyncClient(address, credentials=credentials) as client:
-            async with client.stream() as stream:
-                await stream.open("m")
+        async with (
+            AsyncClient(address, credentials=credentials) as client,
+            client.stream() as stream,
+        ):
+            await stream.open("m")
 
     asyncio.run(ask())
 

@@ -71,7 +71,7 @@ def test_a_wrong_value_is_named(changes: dict[str, object], message: str) -> Non
 )
 def test_a_local_address_is_recognised(host: str, is_local: bool) -> None:
     """A name that may be of another machine does not count as local."""
-    assert Settings(host=host).is_local is is_local
+    assert Settings(host=host).address.is_local is is_local
 
 
 @pytest.mark.parametrize(
