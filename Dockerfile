@@ -44,13 +44,12 @@ RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/site-packages/pip* \
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 WORKDIR /app
-# Variables instead of flags, because the health check reads NTM_PORT too. With PYTHONPATH, the probe
+# Variables instead of flags, because the health check reads NTM_HOST and NTM_PORT too. With PYTHONPATH, the probe
 # also runs from other working directories.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/app \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
-    ORT_DISABLE_TELEMETRY=1 \
     NTM_HOST=0.0.0.0 \
     NTM_PORT=50051 \
     NTM_METRICS_HOST=0.0.0.0 \

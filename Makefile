@@ -12,11 +12,12 @@ NPM_CI := npm ci --ignore-scripts --no-audit --no-fund
 ONNXRUNTIME ?= onnxruntime
 # Of tests: a file at a time, on all cores up to four. `make test WORKERS=` takes one process.
 WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Seconds after which a server that does not answer is given up.
+WAIT ?= 120
 # Of the server, in the image. The image without jwt refuses to start with NTM_JWT_KEYS.
 EXTRAS ?= otel redis
 # What Docker builds anyway; the other builders leave HEALTHCHECK out without it.
 export BUILDAH_FORMAT := docker
-export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test lint format proto reference site bench dashboards pictures programs constraints
@@ -31,9 +32,13 @@ define with_server
 @mkdir -p build; \
 $(RUN) -m service --port 0 --metrics-port 0 >build/$(1).log 2>&1 & server=$$!; \
 trap 'kill $$server 2>&-; wait $$server' EXIT; trap 'exit 130' INT TERM; \
+end=$$(($$(date +%s) + $(WAIT))); \
 until address=$$(sed -n 's/.*"address": "\([^"]*\)".*/\1/p' build/$(1).log) \
     && [ "$$address" ] && $(RUN) -m service.probe "$$address" >build/probe.log 2>&1; \
-do kill -0 $$server 2>&- || { cat build/$(1).log; exit 1; }; sleep 0.1; done; \
+do kill -0 $$server 2>&- || { cat build/$(1).log; exit 1; }; \
+    [ $$(date +%s) -lt $$end ] || { cat build/$(1).log build/probe.log; \
+        echo "the server does not answer within $(WAIT) s"; exit 1; }; \
+    sleep 0.1; done; \
 $(2)
 endef
 

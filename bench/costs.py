@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -204,9 +203,7 @@ def _record_bytes(served: Served, load: LoadGenerator) -> Costs:
 
 def counted(served: Served, metric: str) -> float:
     """Return the sum of a metric of a server over all labels."""
-    with urllib.request.urlopen(f"http://{served.monitoring}/metrics") as response:
-        text = response.read().decode()
-    values = re.findall(rf"^{metric}(?:{{.*}})? (\S+)$", text, re.MULTILINE)
+    values = re.findall(rf"^{metric}(?:{{.*}})? (\S+)$", served.metrics(), re.MULTILINE)
     return sum(map(float, values))
 
 

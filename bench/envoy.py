@@ -70,7 +70,7 @@ def configured(servers: Sequence[Served], port: int) -> str:
 
 def _wait_for(address: str) -> None:
     deadline = time.monotonic() + 20
-    with grpc.insecure_channel(address) as channel:
+    with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
         stub = ntm_pb2_grpc.NtmServiceStub(channel)
         while time.monotonic() < deadline:
             try:

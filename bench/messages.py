@@ -17,7 +17,11 @@ MODEL = "copy-ntm-lstm"
 INPUT_WIDTH, BITS = 9, 8
 """A step of the copy task has eight random bits and a delimiter."""
 
-_OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+_OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.enable_http_proxy", 0),
+]
 
 _REQUEST = pb.CreateSessionRequest(model=MODEL)
 

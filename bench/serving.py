@@ -7,7 +7,6 @@ import json
 import secrets
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -309,8 +308,7 @@ def _scraped(served: Served) -> Iterator[None]:
 
     def scrape() -> None:
         while not ended.wait(1.0):
-            with urllib.request.urlopen(f"http://{served.monitoring}/metrics") as response:
-                response.read()
+            served.metrics()
 
     thread = threading.Thread(target=scrape)
     thread.start()

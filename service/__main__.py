@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import resource
 import sys
 from contextlib import suppress
 
 from service.errors import FileInvalid, ModelInvalid
-from service.settings import Settings
+from service.settings import Settings, unknown_variables
 from service.telemetry import logs
+
+log = logging.getLogger(__name__)
 
 
 def main() -> int:
@@ -19,6 +22,10 @@ def main() -> int:
     from service.server import serve
 
     logs.set_up(settings.log_level)
+    unknown = unknown_variables()
+    if unknown:
+        # The names alone, because a value may be a password.
+        log.warning("variables without a setting", extra={"variables": unknown})
     _raise_file_limit()
     try:
         return asyncio.run(serve(settings))

@@ -14,6 +14,9 @@ from ntm.addresses import Address, AddressInvalid, listening
 PREFIX = "NTM_"
 """What the names of the environment variables start with."""
 
+_CLIENTS = (f"{PREFIX}SERVER", f"{PREFIX}TOKEN")
+"""Variables of the command `ntm`."""
+
 _TYPES: dict[type, tuple[str, str]] = {
     int: ("INT", "a whole number"),
     float: ("FLOAT", "a number"),
@@ -313,12 +316,25 @@ class Settings:
         except SettingInvalid as error:
             if error.setting in flags or error.setting not in variables:
                 parser.error(str(error))
-            parser.error(f"{PREFIX}{error.setting.upper()} {error.problem}")
+            hint = ""
+            if variables[error.setting].startswith("tcp://"):
+                hint = (
+                    "; Kubernetes sets this variable for a service of that name: give the pod "
+                    "enableServiceLinks: false"
+                )
+            parser.error(f"{PREFIX}{error.setting.upper()} {error.problem}{hint}")
 
 
 def variable(setting: Field[Any]) -> str:
     """The environment variable of a setting."""
     return PREFIX + setting.name.upper()
+
+
+def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:
+    """The names of variables that start as a setting's and are no setting's, nor a client's."""
+    environment = os.environ if environment is None else environment
+    known = {variable(setting) for setting in fields(Settings)} | set(_CLIENTS)
+    return sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
 
 
 def _flag(name: str) -> str:

@@ -12,6 +12,8 @@ from opentelemetry.context import Context
 from opentelemetry.propagate import extract
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
+from ntm import addresses
+from ntm.addresses import AddressInvalid
 from service import __version__
 from service.engine.work import Chunk
 from service.errors import NtmError
@@ -105,6 +107,15 @@ class Spans:
             self._provider.shutdown()
 
 
+def _options(endpoint: str) -> Any:
+    """The options of a channel to a collector: no proxy if it is on this machine."""
+    try:
+        is_local = addresses.parse(endpoint.rpartition("://")[2].partition("/")[0]).is_local
+    except AddressInvalid:  # something of gRPC's that the exporter takes
+        is_local = False
+    return (("grpc.enable_http_proxy", 0),) if is_local else ()
+
+
 def _provider(settings: Settings) -> Any:
     """A provider that sends spans in batches, from a thread of its own."""
     try:
@@ -121,6 +132,10 @@ def _provider(settings: Settings) -> Any:
         resource=Resource.create({"service.name": "ntm-service", "service.version": __version__})
     )  # its sampler is as OTEL_TRACES_SAMPLER says
     insecure = not settings.otlp_endpoint.startswith("https://")
-    exporter = OTLPSpanExporter(endpoint=settings.otlp_endpoint, insecure=insecure)
+    exporter = OTLPSpanExporter(
+        endpoint=settings.otlp_endpoint,
+        insecure=insecure,
+        channel_options=_options(settings.otlp_endpoint),
+    )
     provider.add_span_processor(BatchSpanProcessor(exporter))
     return provider

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import signal
 import socket
@@ -44,7 +43,6 @@ def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
         [sys.executable, *arguments],
         cwd=ROOT,
-        env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -41,9 +40,8 @@ class Replica:
             f"--port={port(self.address)}",
             f"--metrics-port={port(self.monitoring)}",
         ]
-        environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1"}
         with self._log.open("wb") as log:
-            self.process = subprocess.Popen(command, cwd=ROOT, stderr=log, env=environment)
+            self.process = subprocess.Popen(command, cwd=ROOT, stderr=log)
 
     def wait(self) -> None:
         """Until it serves."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -108,7 +107,6 @@ class Replica:
                     *self._flags,
                 ],
                 cwd=Path(__file__).parents[3],
-                env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},
                 stdout=log,
                 stderr=log,
             )
