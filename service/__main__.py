@@ -8,6 +8,8 @@ import resource
 import sys
 from contextlib import suppress
 
+from ntm import versions
+from ntm.versions import LibraryUnfit
 from service.errors import FileInvalid, ModelInvalid
 from service.settings import Settings, unknown_variables
 from service.telemetry import logs
@@ -19,8 +21,11 @@ def main() -> int:
     """Read the settings and serve; return the exit status."""
     settings = Settings.from_command_line(sys.argv[1:])
     # After the flags are read, so that --help and mistakes do not wait a second for onnxruntime.
-    from service.server import serve
-
+    try:
+        versions.check()
+        from service.server import serve
+    except LibraryUnfit as error:
+        return _failed(error)
     logs.set_up(settings.log_level)
     unknown = unknown_variables()
     if unknown:
@@ -30,8 +35,12 @@ def main() -> int:
     try:
         return asyncio.run(serve(settings))
     except (FileInvalid, ModelInvalid, OSError, RuntimeError) as error:
-        print(f"cannot serve: {error}", file=sys.stderr)
-        return 1
+        return _failed(error)
+
+
+def _failed(error: Exception) -> int:
+    print(f"cannot serve: {error}", file=sys.stderr)
+    return 1
 
 
 def _raise_file_limit() -> None:

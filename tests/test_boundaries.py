@@ -33,7 +33,14 @@ MAY_IMPORT = {
     "ntm_tasks": ("ntm_tasks",),
     "ntm_lab": ("ntm_lab", "ntm_client", "ntm_tasks", "ntm"),
     "service": ("service", "ntm"),
-    "export": ("export", "ntm_client", "ntm_tasks", "service.spec", "service.errors"),
+    "export": (
+        "export",
+        "ntm.versions",
+        "ntm_client",
+        "ntm_tasks",
+        "service.spec",
+        "service.errors",
+    ),
     # Its peers take the parameters of models, and train as the trainer does.
     "bench": ("bench", "service", "export", "ntm", "ntm_tasks"),
     # Bounds of buckets are the server's, to the digit; the load of the pictures is a client's.
@@ -135,7 +142,8 @@ UNNAMED_CALLERS = {
 """The only files that may reach sessions of any owner, by the constant that they name."""
 
 READ_THE_ENVIRONMENT = {
-    "service/probe.py",  # three; it starts every few seconds and loads no more than it must
+    "service/__init__.py",  # what onnxruntime reads at its import
+    "service/probe.py",  # four; it starts every few seconds and loads no more than it must
     "service/settings.py",
 }
 

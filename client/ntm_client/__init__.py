@@ -12,6 +12,10 @@ session goes on after the loss of a server if the server has a store; `Resume` h
 that.
 """
 
+from ntm import versions
+
+versions.check()  # before the stubs fail in their own way
+
 from ntm_client.aio import AsyncClient
 from ntm_client.async_session import AsyncSession
 from ntm_client.blocking import Client, Session

@@ -123,8 +123,10 @@ class AsyncClient:
         return response
 
     async def explained(self, error: NtmClientError) -> NtmClientError:
-        """The error that says why no server was reached, after a look at the connection."""
-        return await asyncio.to_thread(self._connection.explained, error)
+        """What `Connection.explained` returns; it looks at the connection on a thread."""
+        if self._connection.looks_at(error):
+            return await asyncio.to_thread(self._connection.explained, error)
+        return self._connection.explained(error)
 
     async def close(self) -> None:
         """Close the connection. Sessions stay open until they are deleted or expire."""

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 
 from ntm_client import procedures
 from ntm_client.chunks import Limits
-from ntm_client.errors import NtmClientError, SessionGone, Unavailable
+from ntm_client.errors import NtmClientError, SessionGone
 from ntm_client.fencing import fenced
 from ntm_client.procedures import Attempt, BaseSession, Procedure
 from ntm_client.recovery import Recovery
@@ -35,7 +35,7 @@ class Caller(Protocol):
         """Make one call, and return the response of the type that belongs to the request."""
 
     async def explained(self, error: NtmClientError) -> NtmClientError:
-        """The error that says why no server was reached, after a look at the connection."""
+        """What `Connection.explained` returns."""
 
 
 async def run(caller: Caller, procedure: Procedure[T], timeout_seconds: float | None = None) -> T:
@@ -53,7 +53,7 @@ async def run(caller: Caller, procedure: Procedure[T], timeout_seconds: float | 
     except StopIteration as returned:
         result: T = returned.value
         return result
-    except Unavailable as error:
+    except NtmClientError as error:
         found = await caller.explained(error)
         raise found from found.__cause__
 

@@ -27,7 +27,7 @@ from ntm_client.connection import (
     stub_of,
 )
 from ntm_client.encryption import Tls
-from ntm_client.errors import NtmClientError, SessionGone, Unavailable
+from ntm_client.errors import NtmClientError, SessionGone
 from ntm_client.failures import call_error
 from ntm_client.fencing import fenced
 from ntm_client.procedures import Attempt, BaseSession, Procedure
@@ -164,7 +164,7 @@ class Client:
         except StopIteration as returned:
             result: T = returned.value
             return result
-        except Unavailable as error:
+        except NtmClientError as error:
             found = self._connection.explained(error)
             raise found from found.__cause__
 

@@ -20,6 +20,7 @@ from ntm_client.errors import (
     NtmClientError,
     StreamBroken,
     TokenNotSent,
+    Unauthenticated,
     Unreachable,
 )
 from ntm_client.failures import stream_broken
@@ -84,23 +85,55 @@ class Connection:
         if isinstance(credentials, Tls) and credentials.server_name:
             self.options.append(("grpc.ssl_target_name_override", credentials.server_name))
 
+    @staticmethod
+    def looks_at(error: NtmClientError) -> bool:
+        """Whether `explained` looks at the connection, which takes a while, for this error."""
+        return isinstance(_cause_of(error), Unreachable)
+
     def explained(self, error: NtmClientError) -> NtmClientError:
         """
-        The error that says why no server was reached, after a look at the connection.
+        The error that says why no server was reached, or why the caller was not let in.
 
-        It blocks for some seconds at most; any other error is returned as it is.
+        It looks at the connection, and blocks for some seconds at most. Any other error is returned
+        as it is.
         """
-        refused = error.__cause__ if isinstance(error, StreamBroken) else error
-        if not isinstance(refused, Unreachable):
-            return error
-        why = diagnosed(refused, self._target.addresses, self._tls)
-        if why is refused:
+        refused = _cause_of(error)
+        why: NtmClientError
+        if isinstance(refused, Unauthenticated):
+            why = self._unauthenticated(refused)
+        elif isinstance(refused, Unreachable):
+            why = diagnosed(refused, self._target.addresses, self._tls)
+            if why is refused:
+                return error
+        else:
             return error
         why.__cause__ = refused.__cause__
         found = stream_broken(why) if isinstance(error, StreamBroken) else why
         for note in getattr(error, "__notes__", ()):
             found.add_note(note)
         return found
+
+    def _unauthenticated(self, error: Unauthenticated) -> Unauthenticated:
+        """The same error, which says whether a token was sent."""
+        told = (
+            f"the server at {self.target} does not accept the token that was sent; it may be "
+            "mistyped, expired, or of another server"
+            if self.authorization.sends_token
+            else f"the server at {self.target} wants a token, and none was sent; give one "
+            "(`token=TOKEN`, or the variable NTM_TOKEN or --token-file), or a certificate that the "
+            "server accepts"
+        )
+        return Unauthenticated(
+            told,
+            code=error.code,
+            reason=error.reason,
+            metadata=error.metadata,
+            request_id=error.request_id,
+        )
+
+
+def _cause_of(error: NtmClientError) -> BaseException | None:
+    return error.__cause__ if isinstance(error, StreamBroken) else error
 
 
 class Authorization:
@@ -121,6 +154,7 @@ class Authorization:
                 "(`credentials=tls()`, or --tls)"
             )
         self._token = token
+        self.sends_token = token is not None
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """

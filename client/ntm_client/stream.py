@@ -100,7 +100,7 @@ class Stream:
         return await self._ongoing().perform(operation, timeout_seconds)
 
     async def explained(self, error: NtmClientError) -> NtmClientError:
-        """The error that says why no server was reached, after a look at the connection."""
+        """What `Connection.explained` returns."""
         return await self._client.explained(error)
 
     async def close(self) -> None:

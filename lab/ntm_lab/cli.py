@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from cyclopts import App, CycloptsError, Parameter
 
+from ntm.versions import LibraryUnfit
+
 FAILED, INTERRUPTED = 2, 130
 
 
@@ -115,16 +117,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
+    except LibraryUnfit as error:
+        return _failed(str(error))
     except Exception as error:
         if not _is_expected(error):
             raise
-        return _failed(str(error))
+        return _failed(_sentence(error))
     return status or 0
 
 
 def _failed(message: str) -> int:
     print(f"ntm: {message}", file=sys.stderr)
     return FAILED
+
+
+def _sentence(error: Exception) -> str:
+    """What an error says, in words of this command where it names calls of the API."""
+    from ntm_client.errors import ModelUnknown
+
+    if isinstance(error, ModelUnknown):
+        return (
+            f"the server has no model {error.metadata['model']!r}; `ntm models` lists those it has"
+        )
+    return str(error)
 
 
 def _is_expected(error: Exception) -> bool:

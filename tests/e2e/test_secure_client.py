@@ -143,6 +143,8 @@ async def test_the_command_line_is_let_in(
     assert await status(*server, *let_in) == 0
     assert "ledger" in capsys.readouterr().out
     assert await status(*server) == 2
+    missing = "NTM_TOKEN or --token-file" if secured.by_token else "--cert and --key"
+    assert missing in capsys.readouterr().err
     assert await status("--server", secured.address, "--tls", *let_in) == 2  # not trusted
     assert await status(*server, "--cert", str(secured.certificate)) == 2
     assert "--cert and --key go together; give both" in capsys.readouterr().err
@@ -153,7 +155,7 @@ async def test_the_command_line_is_let_in(
         assert await status(*server) == 2
         assert await status(*server, *let_in) == 0
         captured = capsys.readouterr()
-        assert "the call has no valid token" in captured.err
+        assert "does not accept the token that was sent" in captured.err
         assert "tok-" not in captured.out + captured.err
         assert await status("--server", "ntm.example:1", *let_in) == 2
         assert "connect with TLS" in capsys.readouterr().err

@@ -1,0 +1,97 @@
+"""Libraries that are too old or too new for the stubs end in one sentence, wherever it starts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from ntm.versions import NEEDED
+from tests.test_boundaries import ROOT
+
+FORMS = [
+    pytest.param("grpcio", "1.70.0", "grpcio>=1.81.1", id="old grpcio"),
+    pytest.param("protobuf", "6.33.4", "protobuf>=6.33.5,<8", id="old protobuf"),
+    pytest.param("protobuf", "5.29.1", "protobuf>=6.33.5,<8", id="older protobuf"),
+    pytest.param("protobuf", "8.0.0", "protobuf>=6.33.5,<8", id="new protobuf"),
+]
+
+COMMANDS = {
+    "service": ("", "cannot serve: ", 1),
+    "ntm_lab": ("models", "ntm: ", 2),
+    "export": ("evaluate models/copy-ntm-lstm", "ntm-export: ", 1),
+}
+"""Arguments of each command, how its sentences begin, and its status."""
+
+
+def _pretending(folder: Path, name: str, version: str) -> dict[str, str]:
+    """The environment of a process that finds a library of this version, and no other."""
+    described = folder / f"{name}-{version}.dist-info"
+    described.mkdir()
+    (described / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    )
+    paths = [folder, ROOT, ROOT / "client", ROOT / "tasks", ROOT / "lab"]
+    return {"PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(map(str, paths))}
+
+
+@pytest.mark.parametrize(("name", "version", "wanted"), FORMS)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_says_what_to_install(
+    command: str, name: str, version: str, wanted: str, tmp_path: Path
+) -> None:
+    """One line on standard error, with the version that is there and the one that is needed."""
+    arguments, begins, status = COMMANDS[command]
+    ended = subprocess.run(
+        [sys.executable, "-m", command, *arguments.split()],
+        cwd=ROOT,
+        env=_pretending(tmp_path, name, version),
+        capture_output=True,
+        text=True,
+    )
+    sentence = (
+        f"{begins}{name} {version} is installed, and {wanted} is needed; install it with "
+        f"`python -m pip install '{wanted}'`\n"
+    )
+    assert (ended.returncode, ended.stderr) == (status, sentence)
+
+
+@pytest.mark.parametrize(("name", "version", "wanted"), FORMS)
+def test_the_library_says_what_to_install(
+    name: str, version: str, wanted: str, tmp_path: Path
+) -> None:
+    """The import fails with the same sentence."""
+    ended = subprocess.run(
+        [sys.executable, "-c", "import ntm_client"],
+        cwd=ROOT,
+        env=_pretending(tmp_path, name, version),
+        capture_output=True,
+        text=True,
+    )
+    said = f"ntm.versions.LibraryUnfit: {name} {version} is installed, and {wanted} is needed; "
+    assert ended.stderr.splitlines()[-1].startswith(said)
+
+
+@pytest.mark.parametrize("project", ["client", "."])
+def test_versions_are_those_of_the_package(project: str) -> None:
+    """What is checked is what pip is told."""
+    with (ROOT / project / "pyproject.toml").open("rb") as file:
+        dependencies = tomllib.load(file)["project"]["dependencies"]
+    for name, (least, below) in NEEDED.items():
+        wanted = f"{name}>={'.'.join(map(str, least))}"
+        assert wanted + (f",<{'.'.join(map(str, below))}" if below else "") in dependencies
+
+
+def test_every_command_is_tried() -> None:
+    """Each command that a package installs, and that needs the stubs."""
+    scripts = {
+        script.partition(".")[0]
+        for project in ("client", "tasks", "lab", "export", ".")
+        for script in tomllib.loads((ROOT / project / "pyproject.toml").read_text())["project"]
+        .get("scripts", {})
+        .values()
+    }
+    assert scripts == set(COMMANDS)
