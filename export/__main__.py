@@ -7,8 +7,6 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Parameter
 
-from ntm.versions import LibraryUnfit
-
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 """Exit statuses of a command that failed, that was not understood, and that was interrupted."""
 
@@ -46,8 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
         return INTERRUPTED
-    except LibraryUnfit as error:
-        _say(str(error))
+    except ImportError as error:
+        from ntm.versions import LibraryUnfit
+
+        if not isinstance(error.__cause__, LibraryUnfit):
+            raise
+        _say(str(error.__cause__))
         return FAILED
     except Exception as error:
         if not _is_expected(error):

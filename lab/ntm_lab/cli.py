@@ -9,8 +9,6 @@ from typing import NamedTuple
 
 from cyclopts import App, CycloptsError, Parameter
 
-from ntm.versions import LibraryUnfit
-
 FAILED, INTERRUPTED = 2, 130
 
 
@@ -117,8 +115,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
-    except LibraryUnfit as error:
-        return _failed(str(error))
+    except ImportError as error:
+        # Imported here, because the help does not need it.
+        from ntm.versions import LibraryUnfit
+
+        if not isinstance(error.__cause__, LibraryUnfit):
+            raise
+        return _failed(str(error.__cause__))
     except Exception as error:
         if not _is_expected(error):
             raise
@@ -136,9 +139,7 @@ def _sentence(error: Exception) -> str:
     from ntm_client.errors import ModelUnknown
 
     if isinstance(error, ModelUnknown):
-        return (
-            f"the server has no model {error.metadata['model']!r}; `ntm models` lists those it has"
-        )
+        return f"the server has no model {error.metadata['model']!r}; `ntm models` lists them"
     return str(error)
 
 
