@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -35,6 +36,8 @@ for _name, _summary in SUMMARIES.items():
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    # gRPC's core would write lines of its own beside the sentence about a failed connection.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:

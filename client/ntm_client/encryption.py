@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from pathlib import Path
 
@@ -88,7 +89,8 @@ def _context(
     context.set_alpn_protocols(["h2"])
     try:
         if ca is None:
-            context.load_default_certs()
+            roots = os.environ.get("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH")  # as gRPC
+            context.load_verify_locations(roots) if roots else context.load_default_certs()
         else:
             context.load_verify_locations(ca)
     except ssl.SSLError as error:

@@ -103,6 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     Run one command and return its status. After an error, print it on standard error and return 2.
     """
+    # gRPC's core would write lines of its own beside the sentence about a failed connection.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         status: int | None = app(
             argv, exit_on_error=False, print_error=False, result_action="return_value"

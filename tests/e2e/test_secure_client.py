@@ -159,3 +159,35 @@ async def test_the_command_line_is_let_in(
         assert "tok-" not in captured.out + captured.err
         assert await status("--server", "ntm.example:1", *let_in) == 2
         assert "connect with TLS" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("token", "said"),
+    [
+        (None, "wants a token, and none was sent; give one .*NTM_TOKEN or --token-file"),
+        ("tok-wrong", "does not accept the token that was sent; it may be mistyped, expired"),
+    ],
+)
+async def test_a_missing_and_a_wrong_token_are_told_apart(
+    secured: Secured, token: str | None, said: str
+) -> None:
+    """By both clients and by a stream; no token is in what they say."""
+    if not secured.by_token:
+        pytest.skip("this server takes no tokens")
+    credentials = tls(secured.ca)
+
+    def ask() -> None:
+        with Client(secured.address, credentials=credentials, token=token) as client:
+            client.models()
+
+    with pytest.raises(Unauthenticated, match=said) as blocking:
+        await asyncio.to_thread(ask)
+    async with AsyncClient(secured.address, credentials=credentials, token=token) as client:
+        with pytest.raises(Unauthenticated, match=said) as asynchronous:
+            await client.models()
+        async with client.stream() as stream:
+            with pytest.raises(StreamBroken, match=said) as streaming:
+                await stream.open("ledger")
+    for raised in (blocking, asynchronous, streaming):
+        assert raised.value.reason == "UNAUTHENTICATED"
+        assert "tok-" not in str(raised.value)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,9 +30,9 @@ from ntm_client import (
     tls,
 )
 from ntm_client.connection import target_of
-from ntm_lab.cli import main
 from tests.support.certificates import Authority, Pair
 from tests.support.ports import free_port
+from tests.support.served import ROOT
 
 TRUSTED, OTHER = Authority("trusted"), Authority("other")
 
@@ -245,19 +247,23 @@ def test_a_client_says_why_no_server_was_reached(
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_the_command_says_what_to_do(
-    fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_says_what_to_do(fault: str, tmp_path: Path) -> None:
     """It ends with status 2 and one line, which names the option that helps."""
     wrong = FAULTS[fault]
     flags = {"ca": "--ca", "certificate": "--cert", "key": "--key", "server_name": "--server-name"}
     options = files(wrong.options, tmp_path)
     with wrong.server() as address:
         given = [part for name, value in options.items() for part in (flags[name], value)]
-        assert main(["models", "--server", address, *given]) == 2
+        ended = subprocess.run(
+            [sys.executable, "-m", "ntm_lab", "models", "--server", address, *given],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
 
-    line = capsys.readouterr().err
-    assert line.count("\n") == 1
+    line = ended.stderr
+    assert (ended.returncode, line.count("\n")) == (2, 1), line
     assert re.search(wrong.said, line), line
     assert wrong.advice in line
     assert wrong.reason == "CONNECTION_REFUSED" or "start one" not in line
