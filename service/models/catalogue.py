@@ -150,6 +150,7 @@ class Catalogue:
     def put(self, place: VersionPath, file: ModelFile) -> None:
         """Note that this path has this file. New sessions follow at once."""
         self.hold(file)
+        self._metrics.exist(model=[place.model], trace=[each.name for each in file.spec.traces])
         self._places[place] = file.version
         if place.is_current:
             self._current[place.model] = file.version
