@@ -199,8 +199,12 @@ class Metrics:
 
     # Calls.
     rpc_seconds = _histogram(
-        "ntm_rpc_seconds",
-        "Time from the arrival of a unary call to its answer.",
+        "ntm_rpc_seconds", "Time from the arrival of a unary call to its answer.", "method"
+    )
+    # Apart from the histogram, since all methods have all codes from the start.
+    rpcs_ended = _counter(
+        "ntm_rpcs_ended_total",
+        "Unary calls that ended, by method and gRPC code.",
         *("method", "code"),
     )
     streams = _gauge("ntm_streams", "Open StreamSteps calls.")

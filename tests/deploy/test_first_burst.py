@@ -74,8 +74,9 @@ def burst(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Burst]:
             "everything was counted that is to happen",
         )
         stack.wait_until(
-            lambda: {each: values[-1] for each, values in seen(prometheus).items()}
-            == counts(server),
+            lambda: (
+                {each: values[-1] for each, values in seen(prometheus).items()} == counts(server)
+            ),
             30,
             "Prometheus has scraped what the server has counted",
         )

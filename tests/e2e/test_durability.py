@@ -270,7 +270,7 @@ async def test_a_cancelled_call_stops_no_saving(
         await asyncio.wait_for(saving.wait(), 10)
         opening.cancel()
         cancelled = {"method": "CreateSession", "code": "CANCELLED"}
-        await until(lambda: running.metric("ntm_rpc_seconds_count", **cancelled))
+        await until(lambda: running.metric("ntm_rpcs_ended_total", **cancelled))
         may_save.set()
         await until(lambda: running.metric("ntm_sessions_asleep", model="ledger"))
 

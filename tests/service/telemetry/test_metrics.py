@@ -80,7 +80,7 @@ def test_series_exist_once_the_values_of_their_labels_are_known() -> None:
     assert value("ntm_traces_total", model="copy", trace="write") == 0
     assert value("ntm_tick_seconds_count", model="copy") == 0
     assert value("ntm_wakes_total", model="copy", source="elsewhere") == 0
-    assert value("ntm_rpc_seconds_count", method="Step", code="OK") is None
+    assert value("ntm_rpcs_ended_total", method="Step", code="OK") is None
 
 
 def test_two_servers_in_one_process_do_not_clash() -> None:
