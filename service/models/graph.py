@@ -59,10 +59,10 @@ def parse(model: bytes) -> tuple[onnx.ModelProto, ModelSpec]:
         # This comes before the checker, which would look for those files.
         if _keeps_data_elsewhere(proto):
             raise ModelInvalid("the model keeps weights in other files; export it as one file")
+        _check_opset(proto)
         onnx.checker.check_model(proto)
     except (DecodeError, onnx.checker.ValidationError, UnicodeDecodeError) as error:
         raise ModelInvalid(f"not a valid ONNX model: {one_line(error)}") from error
-    _check_opset(proto)
     _check_weights(proto.graph)
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
     if METADATA_KEY not in metadata:
@@ -271,12 +271,15 @@ def _slabs(spec: ModelSpec, *, output: bool = False) -> list[onnx.ValueInfoProto
 
 
 def _check_opset(proto: onnx.ModelProto) -> None:
-    """Raise ModelInvalid for an opset that the graphs over slabs cannot be written in."""
+    """
+    Raise ModelInvalid for an opset that is too new, or that the graphs over slabs cannot use.
+    """
+    newest = onnx.defs.onnx_opset_version()
     for opset in proto.opset_import:
-        if opset.domain in ("", "ai.onnx") and opset.version < _OLDEST_OPSET:
+        if opset.domain in ("", "ai.onnx") and not _OLDEST_OPSET <= opset.version <= newest:
             raise ModelInvalid(
-                f"the model is of ONNX opset {opset.version}; export it with opset {_OLDEST_OPSET} "
-                "or later"
+                f"the model is of ONNX opset {opset.version}; export it with one from "
+                f"{_OLDEST_OPSET} to {newest}"
             )
 
 

@@ -13,6 +13,9 @@ from service.spec import ModelSpec
 _TRIED_ROWS = 8
 """The largest batch that `try_out` runs; every setting of the largest batch allows it."""
 
+_TRIED_LOCATIONS = 128
+"""The most locations that `try_out` takes where sessions may choose."""
+
 MAX_STATE_BYTES = 2 << 30
 """The most that the state of a session may take where no setting says otherwise."""
 
@@ -31,16 +34,18 @@ def try_out(content: bytes, max_state_bytes: int = MAX_STATE_BYTES) -> ModelSpec
     with _refusals():
         network = Network(content, "cpu", threads=1, max_burst=1)
         spec = network.spec
+        state_bytes = spec.state_bytes(spec.default_locations)
+        if state_bytes > max_state_bytes:
+            raise ModelInvalid(
+                f"a session's state takes {state_bytes} bytes, more than --max-state-bytes, "
+                f"{max_state_bytes}"
+            )
         choices = [spec.default_locations]
         if spec.has_memory and not spec.fixed_locations:
-            choices.append(spec.default_locations + 1)
+            few = min(spec.default_locations, _TRIED_LOCATIONS)
+            choices = [few, few + 1]
         traced = frozenset(trace.output for trace in spec.traces)
         for locations in choices:
-            if spec.state_bytes(locations) > max_state_bytes:
-                raise ModelInvalid(
-                    f"a session's state takes {spec.state_bytes(locations)} bytes, more than "
-                    f"--max-state-bytes, {max_state_bytes}"
-                )
             _run(network, locations, _TRIED_ROWS, traced)
         return spec
 
