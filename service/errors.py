@@ -35,6 +35,18 @@ from typing import ClassVar
 RETRY_DELAY_SECONDS = 1.0
 """How long clients wait at a limit before they try again."""
 
+_LONGEST_LINE = 300
+
+
+def one_line(error: BaseException) -> str:
+    """
+    What an error of a library says, in one line of bounded length; its class if it says nothing.
+    """
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"cannot read {error.filename}: {error.strerror}"
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST_LINE else f"{text[:_LONGEST_LINE]}..."
+
 
 class NtmError(Exception):
     """Base of all errors: a message for people, and a reason and metadata for programs."""
