@@ -69,7 +69,8 @@ class Admission:
             )
         if not _FEWEST_LOCATIONS <= asked <= maximum:
             raise InvalidRequest(
-                f"locations is {asked}; the limits are {_FEWEST_LOCATIONS} and {maximum}"
+                f"locations is {asked}; the limits are {_FEWEST_LOCATIONS} and {maximum}",
+                limit="max_locations",
             )
         return asked
 
@@ -80,7 +81,8 @@ class Admission:
         maximum = self._settings.max_idle_timeout_seconds
         if not 0 < asked <= maximum:
             raise InvalidRequest(
-                f"idle timeout is {asked} s; it must be above 0, at most {maximum}"
+                f"idle timeout is {asked} s; it must be above 0, at most {maximum}",
+                limit="max_idle_timeout_seconds",
             )
         return asked
 

@@ -259,7 +259,7 @@ def _size(outcome: Work | ntm_pb2.Outcome) -> int:
         return outcome.ByteSize() + _ENVELOPE_BYTES
     if not isinstance(outcome, Chunk):
         return _ENVELOPE_BYTES
-    size = _ENVELOPE_BYTES + outcome.outcome.nbytes
+    size: int = _ENVELOPE_BYTES + outcome.outcome.nbytes
     for rows in outcome.outcome.traces:
         size += _ENVELOPE_BYTES + len(rows.name)
     return size
