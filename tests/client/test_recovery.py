@@ -290,6 +290,20 @@ def test_what_exceeds_the_bound_is_not_kept(caplog: pytest.LogCaptureFixture) ->
     assert np.array_equal(SUMS, wire.step(INPUTS))
 
 
+def test_lost_steps_are_made_again_within_the_limits_of_the_next_server() -> None:
+    """A server that takes smaller chunks gets the lost steps, and the rest, in smaller chunks."""
+    wire = Wire(Resume(), "asynchronous", 100)
+    assert np.array_equal(wire.step(INPUTS[:10]), SUMS[:10])
+    wire.fake.lose()
+    wire.fake.max_chunk_steps = 3
+    made = len(wire.fake.chunks)
+    assert np.array_equal(wire.step(INPUTS[10:]), SUMS[10:])
+    assert wire.session.replayed_steps == 10
+    sizes = [len(chunk.inputs) // 12 for chunk in wire.fake.chunks[made:]]
+    # The first fails for its index, the second for its size.
+    assert sizes == [5, 5, 3, 3, 3, 1, 5, 3, 3, 3, 1]
+
+
 def test_steps_of_before_the_client_came_are_not_kept() -> None:
     """A session taken up by its id can fall back to before that; the error says so."""
     wire = Wire(Resume(), "asynchronous", 16)

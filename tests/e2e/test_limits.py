@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import Field, fields
 from datetime import timedelta
 from pathlib import Path
@@ -28,6 +28,7 @@ from ntm_client import (
 )
 from service.settings import Settings
 from tests.conftest import Serve
+from tests.support.ports import free_port
 
 STEPS = 300
 INPUTS = np.ones((STEPS, 2), np.float32)
@@ -68,10 +69,11 @@ class Caller:
         self.called.add((type(owner), method))
         try:
             return await made(getattr(owner, method), *arguments, **more)
-        except (CapacityExceeded, InvalidRequest, SessionExpired) as error:
-            is_short = isinstance(error, SessionExpired) and "idle_timeout" in self.setting
-            assert is_short or error.metadata.get("limit") == self.setting, error
-            self.refusals.append(error)
+        except (CapacityExceeded, InvalidRequest, SessionExpired) as refusal:
+            is_short = isinstance(refusal, SessionExpired) and "idle_timeout" in self.setting
+            if not is_short and refusal.metadata.get("limit") != self.setting:
+                raise
+            self.refusals.append(refusal)
             return None
 
     async def client(self, client: Any) -> None:
@@ -160,14 +162,13 @@ async def test_every_limit_is_kept_or_named(
     With each limit at its smallest, every call of every client works, if clients are told the
     limit. Otherwise it works or is refused with the limit's name.
     """
-    settings = {setting: smallest(LIMITING[setting]), "store": f"directory:{tmp_path}"}
+    settings: dict[str, Any] = {"store": f"directory:{tmp_path}", "store_sync": "no"}
+    settings["max_replay_bytes"] = 4 << 20  # any answer that is lost can be had again
+    value = settings[setting] = smallest(LIMITING[setting])
     if "idle_timeout" in setting:
-        settings["default_idle_timeout_seconds"] = settings[setting]
+        settings["default_idle_timeout_seconds"] = value
     caller = Caller(setting)
-    async with (
-        serve(**settings, store_sync="no") as running,
-        kind(running.address, caller) as kinds,
-    ):
+    async with serve(**settings) as running, kind(running.address, caller) as kinds:
         if setting in TOLD:
             assert caller.refusals == []
             assert caller.is_complete(*kinds)
@@ -178,3 +179,68 @@ def test_clients_are_told_what_their_chunks_can_break() -> None:
     names = {each.name for each in pb.Limits.DESCRIPTOR.fields}
     assert names - TOLD == {"max_reply_bytes"}
     assert {name for name in LIMITING if "steps" in name or "message" in name} == TOLD
+
+
+@pytest.mark.parametrize("setting", sorted(TOLD))
+async def test_a_session_goes_on_where_the_limits_are_smaller(
+    serve: Serve, tmp_path: Path, setting: str
+) -> None:
+    """A session whose server comes back with a smaller limit goes on in smaller chunks."""
+    shared = {"store": f"directory:{tmp_path}", "store_sync": "no", "port": free_port()}
+    smaller = {setting: LIMITING[setting].metadata["minimum"]}
+    async with serve(**shared) as first:
+        client = AsyncClient(first.address)
+        session = await client.create_session("ledger", locations=LOCATIONS)
+        await session.step(INPUTS, traces=TRACES)
+    async with client, serve(**shared, **smaller) as second:
+        result = await session.step(INPUTS, traces=TRACES)
+        assert result.outputs[-1].tolist() == [2 * STEPS, 2 * STEPS]
+        assert getattr(session.limits, setting) == smaller[setting]
+        refused = second.metric("ntm_errors_total", reason="INVALID_REQUEST")
+        assert refused == 1, "it learns from the first refusal"
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+async def test_a_checkpoint_too_large_for_a_message_is_named(serve: Serve, kind: Any) -> None:
+    """
+    A server that takes no such large message is named with its setting, both ways; the session and
+    the stream go on.
+    """
+    async with serve() as large, AsyncClient(large.address) as client:
+        session: Any = await client.create_session("ledger", locations=10_000)
+        saved = await session.checkpoint()
+    too_large = r"larger --max-message-bytes"
+    async with serve(max_message_bytes=65_536) as small:
+        async with AsyncExitStack() as stack:
+            if kind is blocking:
+                opener: Any = stack.enter_context(Client(small.address))
+                opening = opener.create_session
+            else:
+                client = await stack.enter_async_context(AsyncClient(small.address))
+                opener = client
+                opening = client.create_session
+                if kind is streamed:
+                    opener = await stack.enter_async_context(client.stream())
+                    opening = opener.open
+            session = await made(opening, "ledger", locations=10_000)
+            await made(session.step, INPUTS)
+            for call, argument in (
+                (opening, ("ledger", None, None, saved)),
+                (session.restore, (saved,)),
+                (session.checkpoint, ()),
+                (session.read_memory, ()),
+            ):
+                with pytest.raises(InvalidRequest, match=too_large):
+                    await made(call, *argument)
+            result = await made(session.step, INPUTS)
+            assert (result.first_step, result.outputs[-1, 0]) == (STEPS, 2 * STEPS)
+        assert small.metric("ntm_streams") == 0
+
+
+async def test_sessions_are_listed_in_pages_that_fit_into_a_message(serve: Serve) -> None:
+    """A client gets all sessions, however many fit into a message of the server."""
+    async with serve(max_message_bytes=65_536) as running, AsyncClient(running.address) as client:
+        async with client.stream() as stream:
+            sessions = await asyncio.gather(*(stream.open("ledger") for _ in range(400)))
+        listed = await client.sessions()
+        assert [each.id for each in listed] == [each.id for each in sessions]
