@@ -284,7 +284,7 @@ class _PasswordFile(CredentialProvider):
 
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
         try:
-            password = self._file.read_text().strip()
+            password = self._file.read_text("utf-8").strip()
         except OSError as error:
             raise exceptions.AuthenticationError(
                 f"cannot read {self._file}: {error.strerror}"
