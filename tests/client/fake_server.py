@@ -131,6 +131,7 @@ class FakeServer(NtmServiceServicer):
             durability=request.durability,
         )
         session.expire_time.FromSeconds(100)
+        session.expires_in.FromSeconds(30)
         self.sessions[session.id] = FakeSession(session)
         return session
 

@@ -22,7 +22,7 @@ from ntm_lab.outputs import OutputInvalid
 
 TOKEN_VARIABLE = "NTM_TOKEN"  # noqa: S105 - the name of a variable
 
-WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
+WHOLE = re.compile(r"[+-]?\d{1,4000}", re.ASCII)
 DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 STANDARD = Path("-")
