@@ -10,7 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated, get_origin
 
-from cyclopts import ArgumentCollection, Group, Parameter, Token
+from cyclopts import ArgumentCollection, CoercionError, Group, Parameter, Token
 from cyclopts.validators import Number
 
 from ntm_client import connection
@@ -35,25 +35,25 @@ MAX_UINT32 = 2**32 - 1
 """The largest number that the API has a place for; the server's own limits are lower."""
 
 
-def _number(text: str, kind: type[int] | type[float]) -> int | float:
-    """
-    Read a number in decimal digits. Raises ValueError for all else that Python takes for a number.
-    """
-    form, name = (WHOLE, "whole number") if kind is int else (DECIMAL, "number")
-    if not form.fullmatch(text):
-        raise ValueError(f'"{text}" is not a {name}.')
-    return kind(text)
-
-
 def whole(kind: object, tokens: Sequence[Token]) -> int | tuple[int, ...]:
-    """The number, or the numbers, that an option is given."""
-    numbers = tuple(int(_number(token.value, int)) for token in tokens)
+    """
+    The number, or the numbers, that an option is given, in decimal digits.
+
+    Raises CoercionError for all else that Python takes for a number.
+    """
+    numbers = tuple(int(_text(token, int, WHOLE)) for token in tokens)
     return numbers if get_origin(kind) is tuple else numbers[0]
 
 
 def seconds(kind: object, tokens: Sequence[Token]) -> float:
-    """The time that an option is given."""
-    return float(_number(tokens[0].value, float))
+    """The time that an option is given. Raises CoercionError as `whole` does."""
+    return float(_text(tokens[0], float, DECIMAL))
+
+
+def _text(token: Token, kind: type, form: re.Pattern[str]) -> str:
+    if not form.fullmatch(token.value):
+        raise CoercionError(token=token, target_type=kind)
+    return token.value
 
 
 def _from_to(minimum: int, maximum: int) -> Parameter:
@@ -137,6 +137,9 @@ def _files_differ(arguments: ArgumentCollection) -> None:
 
 FILES = Group(validator=_files_differ, show=False)
 INPUTS, OUTPUTS = Group(show=False), Group(show=False)
+
+HYPHEN = Parameter(allow_leading_hyphen=True)
+"""Of an option that takes `STANDARD`."""
 
 INPUT = Parameter(group=("Parameters", FILES, INPUTS), validator=readable)
 """Of an option that names a file, or several, that the command reads."""

@@ -13,6 +13,7 @@ from ntm_client.errors import InvalidRequest, SessionGone
 from ntm_client.values import Durability, Float32, Policy
 from ntm_lab.commands.interrupts import held_back
 from ntm_lab.commands.options import (
+    HYPHEN,
     INPUT,
     LOCAL,
     STANDARD,
@@ -32,11 +33,11 @@ def stream(
     model: str | None = None,
     /,
     *,
-    input: Annotated[Path, INPUT] = STANDARD,  # noqa: A002 - the option's name
+    input: Annotated[Path, INPUT, HYPHEN] = STANDARD,  # noqa: A002 - the option's name
     format: Format | None = None,  # noqa: A002 - the option's name
     header: bool = False,
     skip: Steps = 0,
-    output: Annotated[Path, output()] = STANDARD,
+    output: Annotated[Path, output(), HYPHEN] = STANDARD,
     output_format: Format | None = None,
     locations: Locations = None,
     durability: Policy | None = None,
