@@ -162,8 +162,8 @@ class Keeper:
                         await self._advanced.wait()
         except TimeoutError:
             raise CapacityExceeded(
-                f"{len(self._sessions)} sessions are awake, as many as max_awake_sessions allows, "
-                "and none could be put to sleep; try again later",
+                f"{len(self._sessions)} sessions are awake, as many as --max-awake-sessions "
+                "allows, and none could be put to sleep; try again later",
                 limit="max_awake_sessions",
             ) from None
 
