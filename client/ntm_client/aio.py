@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 
 from ntm_client import procedures
 from ntm_client.async_session import AsyncSession, run
-from ntm_client.chunks import Limits
+from ntm_client.chunks import OwnLimits
 from ntm_client.connection import (
     DEFAULT_TIMEOUT_SECONDS,
     Connection,
@@ -42,14 +42,14 @@ class AsyncClient:
         credentials: Tls | grpc.ChannelCredentials | None = None,
         token: Token | None = None,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
-        chunk_steps: int = Limits.chunk_steps,
-        max_message_bytes: int = Limits.max_message_bytes,
+        chunk_steps: int = OwnLimits.chunk_steps,
+        max_message_bytes: int = OwnLimits.max_message_bytes,
         resume: Resume | None = DEFAULT_RESUME,
     ) -> None:
         """Connect as `Client` does. Call this inside the running event loop."""
-        self._connection = Connection(target, credentials, token, max_message_bytes, resume)
+        self._connection = Connection(target, credentials, token, resume)
         self.target = self._connection.target
-        self.limits = Limits(chunk_steps, max_message_bytes)
+        self.own_limits = OwnLimits(chunk_steps, max_message_bytes)
         self.retries = Retries(resume) if resume else None
         self.timeout_seconds = timeout_seconds
         self._models: dict[str, Model] = {}

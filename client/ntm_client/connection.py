@@ -69,7 +69,6 @@ class Connection:
         target: str,
         credentials: Tls | grpc.ChannelCredentials | None,
         token: Token | None,
-        max_message_bytes: int,
         resume: Resume | None,
     ) -> None:
         """Prepare to connect. Raises as the clients do."""
@@ -78,7 +77,7 @@ class Connection:
         self.target = self._target.text
         self.credentials = credentials.credentials if isinstance(credentials, Tls) else credentials
         self.authorization = Authorization(token, self._target, self.credentials)
-        self.options = channel_options(max_message_bytes, resume)
+        self.options = channel_options(resume)
         if self._target.addresses and all(map(is_direct, self._target.addresses)):
             # A proxy could not reach a server of this machine, and would see its tokens.
             self.options.append(("grpc.enable_http_proxy", 0))
@@ -171,12 +170,11 @@ class Authorization:
         return (("authorization", f"Bearer {token}"),)
 
 
-def channel_options(max_message_bytes: int, resume: Resume | None) -> list[tuple[str, int | str]]:
-    """The options of a channel, given the largest message and how the client resumes."""
-    options: list[tuple[str, int | str]] = [
-        ("grpc.max_send_message_length", max_message_bytes),
-        ("grpc.max_receive_message_length", max_message_bytes),
-    ]
+def channel_options(resume: Resume | None) -> list[tuple[str, int | str]]:
+    """The options of a channel, given how the client resumes."""
+    # A channel is made before the server tells how large its messages are. The client asks for no
+    # larger replies than it wants; what it asks for, it receives.
+    options: list[tuple[str, int | str]] = [("grpc.max_receive_message_length", -1)]
     if resume is None:
         return options
     # By default gRPC waits up to two minutes between connections, and attempts in between fail at

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import NamedTuple
 
 from cyclopts import App, CycloptsError, Parameter
+
+from ntm_lab.commands import interrupts
 
 FAILED, INTERRUPTED = 2, 130
 
@@ -105,10 +108,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     # gRPC's core would write lines of its own beside the sentence about a failed connection.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A terminal without a character, such as a bar of a picture, shows a question mark.
+        sys.stdout.reconfigure(errors="replace")
     try:
-        status: int | None = app(
-            argv, exit_on_error=False, print_error=False, result_action="return_value"
-        )
+        with interrupts.raised():
+            status: int | None = app(
+                argv, exit_on_error=False, print_error=False, result_action="return_value"
+            )
     except CycloptsError as error:
         return _failed(f"{error} See `{' '.join(('ntm', *(error.command_chain or ())))} --help`.")
     except BrokenPipeError:
@@ -142,6 +149,8 @@ def _sentence(error: Exception) -> str:
 
     if isinstance(error, ModelUnknown):
         return f"the server has no model {error.metadata['model']!r}; `ntm models` lists them"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
     return str(error)
 
 
@@ -150,8 +159,9 @@ def _is_expected(error: Exception) -> bool:
     # Imported here, because the help does not need it.
     from ntm_client.errors import NtmClientError
     from ntm_lab.commands.sequences import SequenceError
+    from ntm_lab.outputs import OutputInvalid
     from ntm_lab.recordings.files import RecordingError
     from ntm_tasks import TaskError
 
-    expected = NtmClientError | TaskError | SequenceError | RecordingError | OSError
+    expected = NtmClientError | TaskError | SequenceError | OutputInvalid | RecordingError | OSError
     return isinstance(error, expected)

@@ -68,7 +68,7 @@ NO_ADDRESSES = {
 @pytest.mark.parametrize("target", LOCAL)
 def test_a_token_may_stay_on_this_machine_unencrypted(target: str) -> None:
     """A token is sent to this machine without encryption, but not through a proxy."""
-    connection = Connection(target, None, "secret", 2**20, None)
+    connection = Connection(target, None, "secret", None)
     assert connection.authorization.metadata() == (("authorization", "Bearer secret"),)
     assert ("grpc.enable_http_proxy", 0) in connection.options
 
