@@ -131,6 +131,11 @@ def evaluate(
         threads: Threads of onnxruntime.
         server: Address of a server of the same model, to stream the sequences through instead.
     """
+    if not (model / card.MODEL_NAME).exists():
+        raise ValueError(
+            f"{model} has no {card.MODEL_NAME}; name the folder of a model, such as one in the "
+            "folder models of a checkout, or export one first"
+        )
     runner = OnnxRunner((model / card.MODEL_NAME).read_bytes(), threads)
     answers = evaluation.answers_of(runner)
     task = TASKS[runner.spec.task]

@@ -102,6 +102,11 @@ def write(models: Path) -> Path:
         for name in _names()
         if (models / name / card.CARD_NAME).exists()
     }
+    if not cards:
+        raise ValueError(
+            f"{models} has no model with a card; name with --models a folder that has, such as the "
+            "folder models of a checkout, or export a model first"
+        )
     pictures = models / PICTURES
     pictures.mkdir(exist_ok=True)
     drawn = _draw(models, cards, pictures)

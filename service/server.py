@@ -105,6 +105,7 @@ class Server:
         measure_machine(self.registry)
         authentication = Authentication(settings)
         credentials = self._credentials()
+        await asyncio.to_thread(_check_free, self.address)
         self._monitoring = await asyncio.to_thread(
             Monitoring,
             settings.metrics_host,
@@ -218,7 +219,6 @@ class Server:
         ntm_pb2_grpc.add_NtmServiceServicer_to_server(self._servicer, self._grpc)
         names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._grpc)
-        _check_free(self.address)
         try:
             port = (
                 self._grpc.add_secure_port(str(self.address), credentials)

@@ -148,7 +148,8 @@ def _sentence(error: Exception) -> str:
     from ntm_client.errors import ModelUnknown
 
     if isinstance(error, ModelUnknown):
-        return f"the server has no model {error.metadata['model']!r}; `ntm models` lists them"
+        what = error.message.partition("; ListModels")[0]
+        return f"{what}; `ntm models` lists those that the server has"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return str(error)

@@ -53,13 +53,14 @@ WAITS = [
     "onnxruntime",
     "service.server",
     "service.auth.tokens:Tokens",
-    "service.telemetry.monitoring:make_server",
+    "service.telemetry.monitoring:_Server",
     "service.stores.directory:_synchronise",
     "service.models.runtime:provider",
     "service.models.folder:os.listdir",
     "service.models.folder:try_out",
     "service.models.catalogue:load",
     "service.server:Spans",
+    "service.server:_check_free",
     "service.server:Server._open_port",
 ]
 """What a start can wait for: imports, files, a store, models, ports."""

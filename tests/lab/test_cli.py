@@ -386,3 +386,20 @@ def test_the_output_may_be_closed_early(running: Running) -> None:
     os.close(writer)
 
     assert (done.returncode, done.stderr) == (2, b"")
+
+
+def test_stream_sets_the_idle_timeout(
+    fake: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A new session has it; a session that is continued keeps its own."""
+    (tmp_path / "a.csv").write_text("1,1\n")
+    steps = ["--input", str(tmp_path / "a.csv")]
+    assert main(["stream", "sums", *steps, "--keep", "--idle-timeout", "7.5"]) == 0
+    (session,) = fake.sessions
+    assert fake.sessions[session].description.idle_timeout.ToMilliseconds() == 7500
+
+    again = ["stream", "--session", session, *steps]
+    assert main([*again, "--idle-timeout", "7.5"]) == 0
+    assert main([*again, "--idle-timeout", "8"]) == 2
+    said = "has an idle timeout of 7.5 s, not 8 s, and keeps it; leave out --idle-timeout"
+    assert said in capsys.readouterr().err

@@ -92,7 +92,10 @@ def decipher(
         assert all is not None
         models = [each.name for each in client.models() if (all / each.name).is_dir()]
         if not models:
-            raise InvalidRequest(f"{all} has no folder with the name of a model of the server")
+            raise InvalidRequest(
+                f"{all} has no folder with the name of a model of the server; name one that has, "
+                "such as the folder models of a checkout"
+            )
         for name in models:
             outputs.check(all / name / PROGRAM_NAME)
         for name in models:

@@ -72,6 +72,10 @@ Steps = Annotated[int, _from_to(0, 2**63 - 1)]
 
 EverySteps = Annotated[int, _from_to(1, MAX_UINT32)]
 
+IdleTimeout = Annotated[
+    float, Parameter(converter=seconds, validator=Number(gte=0.001, lte=1_000_000_000))
+]
+
 Locations = Annotated[
     int | None,
     _from_to(1, MAX_UINT32),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -18,6 +19,7 @@ from ntm_lab.commands.options import (
     LOCAL,
     STANDARD,
     EverySteps,
+    IdleTimeout,
     Locations,
     ServerOptions,
     Steps,
@@ -42,6 +44,7 @@ def stream(
     locations: Locations = None,
     durability: Policy | None = None,
     every_steps: EverySteps | None = None,
+    idle_timeout: IdleTimeout | None = None,
     session: str | None = None,
     keep: bool = False,
     server: ServerOptions = LOCAL,
@@ -63,6 +66,8 @@ def stream(
         output_format: Format of the outputs; by default that of the file's name, else the steps'.
         durability: When steps are written to the server's store; by default as the server is set.
         every_steps: With --durability asynchronous, steps between two writings to the store.
+        idle_timeout: Seconds without a step after which the session expires, such as those for
+            which a sensor pauses; by default as the server is set.
         session: Id of a session to continue. It is not deleted at the end.
         keep: Do not delete the new session at the end.
     """
@@ -77,9 +82,10 @@ def stream(
         client = stack.enter_context(server.connect())
         wanted = _durability(durability, every_steps)
         if session is not None:
-            steps_of = _continued(client.session(session), model, locations, wanted)
+            steps_of = _continued(client.session(session), model, locations, wanted, idle_timeout)
         elif model is not None:
-            steps_of = client.create_session(model, locations, durability=wanted)
+            expires = None if idle_timeout is None else timedelta(seconds=idle_timeout)
+            steps_of = client.create_session(model, locations, expires, durability=wanted)
         else:
             raise InvalidRequest("name a model, or a session to continue with --session")
         made = stack.enter_context(_ended(steps_of, skip, keep=keep or session is not None))
@@ -94,7 +100,11 @@ def stream(
 
 
 def _continued(
-    session: Session, model: str | None, locations: int | None, durability: Durability | None
+    session: Session,
+    model: str | None,
+    locations: int | None,
+    durability: Durability | None,
+    idle_timeout: float | None,
 ) -> Session:
     """Return the session if it is as asked for. Raises InvalidRequest if it is not."""
     if durability is not None and durability != session.durability:
@@ -111,6 +121,13 @@ def _continued(
             f"session {session.id} has {session.locations} locations, not {locations}; leave out "
             "--locations"
         )
+    if idle_timeout is not None:
+        kept = session.describe().idle_timeout
+        if kept != timedelta(seconds=idle_timeout):
+            raise InvalidRequest(
+                f"session {session.id} has an idle timeout of {kept.total_seconds():g} s, not "
+                f"{idle_timeout:g} s, and keeps it; leave out --idle-timeout"
+            )
     return session
 
 
