@@ -392,7 +392,7 @@ def test_stream_sets_the_idle_timeout(
     fake: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A new session has it; a session that is continued keeps its own."""
-    (tmp_path / "a.csv").write_text("1,1\n")
+    (tmp_path / "a.csv").write_text("1,1,1\n")
     steps = ["--input", str(tmp_path / "a.csv")]
     assert main(["stream", "sums", *steps, "--keep", "--idle-timeout", "7.5"]) == 0
     (session,) = fake.sessions
