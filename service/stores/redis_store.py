@@ -138,7 +138,8 @@ class RedisStore:
         self._orders = itertools.count(time.time_ns() // 1_000)
         try:
             parts = urlsplit(url)
-            self._address = f"{parts.hostname}:{parts.port or 6379}"
+            place = parts.netloc.rpartition("@")[2]  # an IPv6 address keeps its brackets
+            self._address = place if parts.port else f"{place.rstrip(':')}:6379"
             options: dict[str, Any] = {}
             if password_file:
                 url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -16,6 +16,7 @@ from service.stores.base import Saved, StoreUnavailable, name_of
 from service.stores.redis_store import PREFIX, RedisStore
 from tests.support.certificates import Authority
 from tests.support.claims import claimed, record_of
+from tests.support.ports import free_port
 from tests.support.valkey import SPARE_SECONDS, Gate, Valkey
 
 SAVED = Saved("session", 1, b"record" * 1_000, 60.0)
@@ -321,3 +322,10 @@ async def test_scripts_keep_to_the_rules_of_a_cluster(tmp_path: Path) -> None:
             assert await store.claim("7") is None
     finally:
         server.stop()
+
+
+async def test_an_ipv6_address_is_told_with_its_brackets() -> None:
+    """So that its port can be told from it."""
+    port = free_port()
+    async with opened(f"redis://[::1]:{port}", BOUND_SECONDS) as store:
+        assert f"the store at [::1]:{port}: " in await refused(store)
