@@ -145,11 +145,14 @@ def _failed(message: str) -> int:
 
 def _sentence(error: Exception) -> str:
     """What an error says, in words of this command where it names calls of the API."""
-    from ntm_client.errors import ModelUnknown
+    from ntm_client.errors import InvalidRequest, ModelUnknown, Unreachable
 
     if isinstance(error, ModelUnknown):
         what = error.message.partition("; ListModels")[0]
         return f"{what}; `ntm models` lists those that the server has"
+    server = os.environ.get("NTM_SERVER")
+    if isinstance(error, InvalidRequest | Unreachable) and server and server in error.message:
+        return f"{error.message}; the variable NTM_SERVER has this address"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return str(error)

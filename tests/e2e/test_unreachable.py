@@ -30,6 +30,7 @@ from ntm_client import (
     tls,
 )
 from ntm_client.connection import target_of
+from ntm_lab.cli import main
 from tests.support.certificates import Authority, Pair
 from tests.support.ports import free_port
 from tests.support.served import ROOT
@@ -298,3 +299,15 @@ def test_a_server_with_another_name_is_reached(
         pytest.raises(NtmClientError, match="UNIMPLEMENTED"),
     ):
         ask(address, options)
+
+
+@pytest.mark.parametrize("server", ["127.0.0.1:1", "http://127.0.0.1:1"])
+def test_the_command_names_the_variable_of_the_address(
+    server: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An address that was set long ago is not in the command line to look at."""
+    monkeypatch.setenv("NTM_SERVER", server)
+    assert main(["models"]) == 2
+    assert capsys.readouterr().err.endswith("; the variable NTM_SERVER has this address\n")
+    assert main(["models", "--server", "127.0.0.1:2"]) == 2
+    assert "NTM_SERVER" not in capsys.readouterr().err
