@@ -15,9 +15,12 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from ntm.v1 import ntm_pb2 as pb
+from service.rpc.spans import Spans
+from service.settings import Settings
 from service.telemetry.logs import session_tag
 from tests.conftest import Running, Serve
 from tests.e2e.calls import Lines, Stream, chunk, opened
+from tests.support.ports import free_port
 
 TRACE_ID, PARENT_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = ("traceparent", f"00-{TRACE_ID}-{PARENT_ID}-01")
@@ -162,3 +165,18 @@ async def test_calls_without_a_decision_of_their_client_are_sampled_as_opentelem
         await asyncio.wait_for(running.stop(), 30)
 
     assert received.spans == []
+
+
+async def test_spans_reach_a_collector_of_this_machine_whatever_proxy_is_named(
+    collector: tuple[Collector, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy could not reach it, and this one does not even run."""
+    received, endpoint = collector
+    monkeypatch.delenv("no_proxy")
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    spans = Spans(Settings(otlp_endpoint=endpoint))
+    with spans.call("Step", []):
+        pass
+    await asyncio.to_thread(spans.close)
+
+    assert [span.name for span in received.spans] == ["ntm.v1.NtmService/Step"]
