@@ -285,10 +285,9 @@ class _PasswordFile(CredentialProvider):
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
         try:
             password = self._file.read_text().strip()
-        except OSError as error:
-            raise exceptions.AuthenticationError(
-                f"cannot read {self._file}: {error.strerror}"
-            ) from error
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not a text"
+            raise exceptions.AuthenticationError(f"cannot read {self._file}: {why}") from error
         return (self._user, password) if self._user else (password,)
 
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
