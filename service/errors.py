@@ -29,6 +29,7 @@ The errors that the server reports to clients and operators, independent of the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 RETRY_DELAY_SECONDS = 1.0
@@ -196,3 +197,10 @@ class FileInvalid(NtmError):
     """A file that a setting names is missing or wrong; the message names it and the reason."""
 
     reason = "FILE_INVALID"
+
+
+def kinds(base: type[NtmError] = NtmError) -> Iterator[type[NtmError]]:
+    """Every class of error, each after its base."""
+    yield base
+    for below in base.__subclasses__():
+        yield from kinds(below)

@@ -22,14 +22,15 @@ from service.auth import tls
 from service.auth.authentication import Authentication, scraping
 from service.engine.engine import Engine
 from service.engine.lifecycle import Lifecycle
+from service.errors import kinds
 from service.loop.keeper import Keeper
 from service.loop.worker import Worker
 from service.models import runtime
 from service.models.catalogue import Catalogue
 from service.models.reloads import Reloads
-from service.rpc import options
+from service.rpc import options, status
 from service.rpc.calls import Calls
-from service.rpc.interceptors import CallInterceptor, ObservingInterceptor, scopes
+from service.rpc.interceptors import STREAM, CallInterceptor, ObservingInterceptor, scopes
 from service.rpc.servicer import NtmServicer
 from service.rpc.spans import Spans
 from service.settings import Settings
@@ -45,6 +46,9 @@ SWITCH_SECONDS = 50e-6
 """The time for which a thread may keep the interpreter's lock; Python's default is 5 ms."""
 
 SERVICE_NAME = ntm_pb2.DESCRIPTOR.services_by_name["NtmService"].full_name
+
+REFLECTION = f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"
+"""The method of reflection, as metrics name it."""
 
 
 class Server:
@@ -198,6 +202,10 @@ class Server:
         self, authentication: Authentication, credentials: grpc.ServerCredentials | None
     ) -> None:
         settings = self._settings
+        self.metrics.exist(
+            method=[*scopes(NtmServicer).keys() - {STREAM}, REFLECTION], code=status.codes()
+        )
+        self.metrics.exist(reason=[kind.reason for kind in kinds()])
         self._grpc = grpc.aio.server(
             interceptors=[
                 ObservingInterceptor(

@@ -18,8 +18,6 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
 """The time between two looks at the folder of models."""
 
-_OUTCOMES = ("taken", "failed", "removed")
-
 
 class Reloads:
     """
@@ -37,10 +35,6 @@ class Reloads:
         self._has_sessions = has_sessions
         self._metrics = metrics
         self._is_readable = True
-        # A rate shows the first failure only if the counter existed before, at 0.
-        for model in catalogue.models:
-            for outcome in _OUTCOMES:
-                metrics.model_reloads.labels(model, outcome)
         self._looking = asyncio.create_task(self._look_again_and_again())
 
     async def stop(self) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import io
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -18,6 +17,7 @@ import onnxruntime
 
 from service.errors import ModelInvalid, one_line
 from service.models import cuda, graph
+from service.models.cores import cores
 from service.spec import LOCATIONS, Float32, ModelSpec
 
 log = logging.getLogger(__name__)
@@ -232,8 +232,7 @@ def parallel_runs(provider: str) -> int:
     On a GPU, runs are made one after another. On a CPU, one core is left to the event loop. Runs on
     all cores would make more steps in total, but a single step would wait longer.
     """
-    cores = len(os.sched_getaffinity(0))
-    return 1 if provider == _PROVIDERS["cuda"] else max(1, cores - 1)
+    return 1 if provider == _PROVIDERS["cuda"] else max(1, cores() - 1)
 
 
 def _wrap(array: npt.NDArray[Any]) -> onnxruntime.OrtValue:
