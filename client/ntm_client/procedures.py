@@ -230,8 +230,12 @@ def restore(ask: Ask, session: BaseSession, checkpoint: bytes) -> Procedure[None
 
 
 def fork(ask: Ask, session: BaseSession) -> Procedure[SessionInfo]:
-    """Open a new session with the state of this one."""
-    response: pb.ForkSessionResponse = yield from ask(pb.ForkSessionRequest(session_id=session.id))
+    """
+    Open a new session with the state of this one. Its id is drawn here, so that a repeated request
+    opens no second one.
+    """
+    request = pb.ForkSessionRequest(session_id=session.id, fork_id=secrets.token_hex(16))
+    response: pb.ForkSessionResponse = yield from ask(request)
     return session_from(response.session)
 
 
