@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 
 from ntm_client import procedures
 from ntm_client.chunks import OwnLimits
-from ntm_client.errors import NtmClientError, SessionGone
+from ntm_client.errors import NotStored, NtmClientError, SessionGone
 from ntm_client.fencing import fenced
 from ntm_client.procedures import Attempt, BaseSession, Procedure
 from ntm_client.recovery import Recovery
@@ -135,7 +135,8 @@ class AsyncSession(BaseSession):
         traceback: TracebackType | None,
     ) -> None:
         if exception is None:
-            with suppress(SessionGone):
+            # Where the store does not answer, the server goes on asking it.
+            with suppress(SessionGone, NotStored):
                 await self.delete()
             return
         # The error inside the block says more than an error of deleting the session. See `Session`.

@@ -27,7 +27,7 @@ from ntm_client.connection import (
     session_of,
     stub_of,
 )
-from ntm_client.errors import NtmClientError, SessionGone
+from ntm_client.errors import NotStored, NtmClientError, SessionGone
 from ntm_client.failures import call_error
 from ntm_client.fencing import fenced
 from ntm_client.procedures import Attempt, BaseSession, Procedure
@@ -261,7 +261,13 @@ class Session(BaseSession):
             return self._client.run(procedures.read_memory(self._ask, self))
 
     def delete(self) -> None:
-        """Close the session; the server frees its state."""
+        """
+        Close the session; the server frees its state, and deletes it from its store.
+
+        Raises:
+            NotStored: the session is closed, but the store did not answer. The server asks it
+                again; so does another `delete`.
+        """
         self._client.run(procedures.delete(self._ask, self))
 
     def __enter__(self) -> Self:
@@ -274,7 +280,8 @@ class Session(BaseSession):
         traceback: TracebackType | None,
     ) -> None:
         if exception is None:
-            with suppress(SessionGone):
+            # Where the store does not answer, the server goes on asking it.
+            with suppress(SessionGone, NotStored):
                 self.delete()
             return
         # The error inside the block says more than an error of deleting the session, and the block

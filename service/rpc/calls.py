@@ -23,7 +23,13 @@ from service.engine.sessions import (
     new_session_id,
 )
 from service.engine.work import Chunk
-from service.errors import CheckpointForeign, ModelVersionUnknown, NtmError, SessionMoved
+from service.errors import (
+    CheckpointForeign,
+    ModelVersionUnknown,
+    NtmError,
+    SessionDeleted,
+    SessionMoved,
+)
 from service.loop.keeper import Keeper
 from service.loop.worker import Worker
 from service.models.catalogue import Catalogue
@@ -266,10 +272,29 @@ class Calls:
             ref = ref._replace(epoch=0)  # just claimed, so that no caller has a later epoch
 
     async def delete(self, ref: SessionRef) -> None:
-        """Delete a session here and, unless the store does not answer, from the store."""
-        await self.look(self.lifecycle.delete, ref)
+        """
+        Delete a session here and from the store.
+
+        Raises NotStored if the store does not answer. The same request then waits for it again.
+        """
+        try:
+            await self.look(self.lifecycle.delete, ref)
+        except SessionDeleted:
+            if not self.is_deleting(ref.id):
+                raise
+        await self.deleted(ref.id)
+
+    def is_deleting(self, session_id: str) -> bool:
+        """Whether the store has yet to delete a session that has ended here."""
+        return self._keeper is not None and self._keeper.is_deleting(session_id)
+
+    async def deleted(self, session_id: str) -> None:
+        """
+        Wait until the store has deleted a session that has ended here. Raises NotStored if the
+        store does not answer.
+        """
         if self._keeper is not None:
-            await self._keeper.deleted(ref.id)
+            await self._keeper.deleted(session_id)
 
     async def step(self, message: ntm_pb2.Chunk, principal: Principal) -> ntm_pb2.StepResponse:
         """Make the steps of a chunk."""
