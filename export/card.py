@@ -95,7 +95,7 @@ def write_model(runs: Sequence[Run], folder: Path) -> Path:
         },
         "machine": platform.machine(),
     }
-    (folder / CARD_NAME).write_text(json.dumps(described, indent=2) + "\n")
+    (folder / CARD_NAME).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     return folder
 
 
@@ -168,7 +168,7 @@ def content_hash(content: bytes) -> str:
 
 def read(folder: Path) -> dict[str, Any]:
     """Read the card in a model's folder."""
-    described: dict[str, Any] = json.loads((folder / CARD_NAME).read_text())
+    described: dict[str, Any] = json.loads((folder / CARD_NAME).read_text("utf-8"))
     return described
 
 

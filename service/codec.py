@@ -8,6 +8,7 @@ sessions as records for a store, with everything that another replica needs to c
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -132,6 +133,7 @@ def session(view: SessionView, limits: Limits | None = None) -> ntm_pb2.Session:
         durable_step=view.durable_step,
         epoch=view.epoch,
         limits=ntm_pb2.Limits(**limits._asdict()) if limits else None,
+        expires_in=timedelta(seconds=max(0.0, view.expires_unix_seconds - time.time())),
     )
 
 
@@ -233,9 +235,11 @@ def idle_timeout_seconds(
 
 def encode_record(snapshot: Snapshot) -> bytes:
     """The record of a session for a store."""
+    described = session(snapshot.view)
+    described.ClearField("expires_in")  # is of the moment of an answer
     stored = record_pb2.StoredSession(
         owner=snapshot.owner,
-        session=session(snapshot.view),
+        session=described,
         checkpoint=checkpoint.encode(snapshot.checkpoint),
     )
     for asked, outcome in snapshot.replays:

@@ -97,6 +97,7 @@ def session_from(message: pb.Session) -> SessionInfo:
         durability=durability_from(message.durability),
         durable_step=message.durable_step,
         epoch=message.epoch,
+        expires_in=message.expires_in.ToTimedelta(),
         limits=limits_from(message),
     )
 

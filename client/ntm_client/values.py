@@ -143,7 +143,7 @@ class SessionInfo:
     state_bytes: int
     create_time: datetime
     expire_time: datetime
-    """The time at which the session expires if no request comes."""
+    """The time at which the session expires if it makes no step, by the server's clock."""
     durability: Durability
     durable_step: int
     """Steps before this one are in the server's store."""
@@ -151,6 +151,11 @@ class SessionInfo:
     """Grows whenever a replica takes the session over; 0 where there is no store."""
     limits: Limits = Limits()
     """What the replica that described the session takes."""
+    expires_in: timedelta = timedelta()
+    """
+    The time that was left until `expire_time` when the server answered. The clock of this machine
+    may differ from the server's.
+    """
 
 
 @dataclass(frozen=True, eq=False)

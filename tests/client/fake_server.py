@@ -16,6 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import TypeVar
 
 import grpc
@@ -92,8 +93,10 @@ class FakeServer(NtmServiceServicer):
     def __init__(self) -> None:
         self.sessions: dict[str, FakeSession] = {}
         self.deleted: set[str] = set()
-        self.failures: deque[Refused] = deque()
-        """What the next chunks are answered with, before anything else."""
+        self.failures: deque[Refused | None] = deque()
+        """What the next chunks are answered with, before anything else; None for the usual."""
+        self.asked: SimpleQueue[pb.Chunk] = SimpleQueue()
+        """The chunks of unary calls, as they arrive."""
         self.losses: deque[str] = deque()
         """For each next call or message whether it is lost `before` or `after` it is made."""
         self.routes: list[tuple[str, str]] = []
@@ -133,6 +136,7 @@ class FakeServer(NtmServiceServicer):
         )
         session.expire_time.FromSeconds(100)
         session.limits.CopyFrom(self.limits())
+        session.expires_in.FromSeconds(30)
         self.sessions[session.id] = FakeSession(session)
         return session
 
@@ -176,8 +180,9 @@ class FakeServer(NtmServiceServicer):
 
     def _step(self, chunk: pb.Chunk) -> pb.Reply:
         self.chunks.append(chunk)
-        if self.failures:
-            raise self.failures.popleft()
+        failure = self.failures.popleft() if self.failures else None
+        if failure is not None:
+            raise failure
         session = self.find(chunk.session_id)
         first = len(session.inputs)
         if again := session.answered.get(key(chunk)):
@@ -269,6 +274,7 @@ class FakeServer(NtmServiceServicer):
             case pb.ReadMemoryRequest():
                 return self._memory(request.session_id)
             case pb.StepRequest():
+                self.asked.put(request.chunk)
                 self.released.wait(10)
                 return pb.StepResponse(reply=self.step(request.chunk))
         raise NotImplementedError(type(request))

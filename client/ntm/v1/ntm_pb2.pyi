@@ -72,7 +72,7 @@ class TraceTensor(_message.Message):
     def __init__(self, name: _Optional[str] = ..., heads: _Optional[int] = ..., width: _Optional[int] = ...) -> None: ...
 
 class Session(_message.Message):
-    __slots__ = ("id", "model", "content_hash", "locations", "idle_timeout", "next_step", "state_bytes", "create_time", "expire_time", "durability", "durable_step", "epoch", "limits")
+    __slots__ = ("id", "model", "content_hash", "locations", "idle_timeout", "next_step", "state_bytes", "create_time", "expire_time", "durability", "durable_step", "epoch", "limits", "expires_in")
     ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CONTENT_HASH_FIELD_NUMBER: _ClassVar[int]
@@ -86,6 +86,7 @@ class Session(_message.Message):
     DURABLE_STEP_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_IN_FIELD_NUMBER: _ClassVar[int]
     id: str
     model: str
     content_hash: str
@@ -99,7 +100,8 @@ class Session(_message.Message):
     durable_step: int
     epoch: int
     limits: Limits
-    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., content_hash: _Optional[str] = ..., locations: _Optional[int] = ..., idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., next_step: _Optional[int] = ..., state_bytes: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., durability: _Optional[_Union[Durability, _Mapping]] = ..., durable_step: _Optional[int] = ..., epoch: _Optional[int] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
+    expires_in: _duration_pb2.Duration
+    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., content_hash: _Optional[str] = ..., locations: _Optional[int] = ..., idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., next_step: _Optional[int] = ..., state_bytes: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., durability: _Optional[_Union[Durability, _Mapping]] = ..., durable_step: _Optional[int] = ..., epoch: _Optional[int] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., expires_in: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("max_chunk_steps", "max_waiting_steps", "max_message_bytes", "max_reply_bytes")
