@@ -31,6 +31,13 @@ class Option(NamedTuple):
         return self.argument.name
 
     @property
+    def checks(self) -> tuple[object, ...]:
+        """What checks its value."""
+        found = self.argument.parameter.validator
+        assert isinstance(found, tuple)
+        return found
+
+    @property
     def kinds(self) -> set[object]:
         """The types that its value can have."""
 
@@ -115,7 +122,7 @@ def refused(capsys: pytest.CaptureFixture[str], fake: FakeServer) -> Refused:
 @pytest.mark.parametrize("option", NUMBERS, ids=called)
 def test_every_number_has_limits(option: Option, refused: Refused) -> None:
     """What is below, above, or no number in decimal digits is refused, and named."""
-    (limits,) = (each for each in option.argument.parameter.validator if isinstance(each, Number))
+    (limits,) = (each for each in option.checks if isinstance(each, Number))
     assert limits.gte is not None, "no minimum"
     assert limits.lte is not None, "no maximum"
     below, above = float(limits.gte) - 1, float(limits.lte) * 2
@@ -164,9 +171,7 @@ def test_every_file_that_is_written_is_checked_first(
     option: Option, refused: Refused, tmp_path: Path
 ) -> None:
     """Where it could not be written, no server is asked, nothing is drawn and nothing is made."""
-    (checked,) = (
-        each for each in option.argument.parameter.validator if isinstance(each, Writable)
-    )
+    (checked,) = (each for each in option.checks if isinstance(each, Writable))
     ending = "" if checked.folder else (checked.suffixes or (".csv",))[0]
     nowhere = tmp_path / "no" / f"x{ending}"
     plain = tmp_path / "plain"
