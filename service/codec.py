@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 
 from ntm.v1 import ntm_pb2
 from service.engine import checkpoint
+from service.engine.admission import Limits
 from service.engine.durability import Durability, Policy, SessionView, Snapshot, Stored
 from service.engine.replays import Asked, Replay
 from service.engine.work import NO_TRACES, Chunk, ChunkOutcome, Selection, TraceRows
@@ -114,8 +115,8 @@ def write_outcome(outcome: ChunkOutcome, message: ntm_pb2.Reply) -> int:
     return size
 
 
-def session(view: SessionView) -> ntm_pb2.Session:
-    """The message that describes a session."""
+def session(view: SessionView, limits: Limits | None = None) -> ntm_pb2.Session:
+    """The message that describes a session and, for a client, the limits of this server."""
     return ntm_pb2.Session(
         id=view.id,
         model=view.model,
@@ -131,6 +132,7 @@ def session(view: SessionView) -> ntm_pb2.Session:
         ),
         durable_step=view.durable_step,
         epoch=view.epoch,
+        limits=ntm_pb2.Limits(**limits._asdict()) if limits else None,
         expires_in=timedelta(seconds=max(0.0, view.expires_unix_seconds - time.time())),
     )
 

@@ -128,7 +128,7 @@ class Settings:
     parallel_runs: int = _setting(
         0,
         "runs of networks at the same time, each on its own thread; 0 for one on a GPU, and on a "
-        "CPU for one less than it has cores",
+        "CPU for one less than the cores that the process may use, by its affinity and CPU quota",
         minimum=0,
         maximum=256,
     )

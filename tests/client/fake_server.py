@@ -102,6 +102,7 @@ class FakeServer(NtmServiceServicer):
         self.routes: list[tuple[str, str]] = []
         """The method of each call, and the session that its metadata name."""
         self.window = WINDOW
+        self.max_chunk_steps = 1024
         self._lock = threading.Lock()  # chunks run one after another, those sent again as well
         self.chunks: list[pb.Chunk] = []
         """Every chunk that arrived."""
@@ -134,6 +135,7 @@ class FakeServer(NtmServiceServicer):
             durability=request.durability,
         )
         session.expire_time.FromSeconds(100)
+        session.limits.CopyFrom(self.limits())
         session.expires_in.FromSeconds(30)
         self.sessions[session.id] = FakeSession(session)
         return session
@@ -146,7 +148,17 @@ class FakeServer(NtmServiceServicer):
             raise refuse(NOT_FOUND, "SESSION_UNKNOWN", f"no session {session_id}")
         session = self.sessions[session_id]
         session.description.next_step = len(session.inputs)
+        session.description.limits.CopyFrom(self.limits())
         return session
+
+    def limits(self) -> pb.Limits:
+        """What it takes now."""
+        return pb.Limits(
+            max_chunk_steps=self.max_chunk_steps,
+            max_waiting_steps=4096,
+            max_message_bytes=4 << 20,
+            max_reply_bytes=4 << 20,
+        )
 
     def close(self, session_id: str) -> None:
         """Delete the session."""
@@ -172,6 +184,8 @@ class FakeServer(NtmServiceServicer):
             raise refuse(ABORTED, "STEP_INDEX_MISMATCH", "not the next step", expected=str(first))
         width = MODELS[session.description.model].input_width
         inputs = np.frombuffer(chunk.inputs, "<f4").reshape(-1, width)
+        if len(inputs) > self.max_chunk_steps:
+            raise refuse(INVALID_ARGUMENT, "INVALID_REQUEST", "too many", limit="max_chunk_steps")
         made = [session.step(values) for values in inputs]
         reply = pb.Reply(
             session_id=chunk.session_id,
