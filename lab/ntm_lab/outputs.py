@@ -34,7 +34,7 @@ def check(path: Path, suffixes: Collection[str] = ()) -> None:
         raise OutputInvalid("it is a folder; name a file")
     if path.exists() and not os.access(path, os.W_OK):
         raise OutputInvalid("it is there and may not be written")
-    if _is_replaced(path):
+    if _is_replaced(path) or not path.exists():
         check_folder(_place(path).parent)
 
 
