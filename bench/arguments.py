@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from argparse import ArgumentTypeError
 from collections.abc import Callable
@@ -67,6 +68,6 @@ def png(text: str) -> Path:
 def checkout(text: str) -> Path:
     """Read the folder of a checkout of the project."""
     path = Path(text)
-    if not (path / "service" / "__main__.py").is_file():
+    if not os.path.isfile(path / "service" / "__main__.py"):  # unlike Path's, it never raises
         raise ArgumentTypeError(f"{text!r} is not the folder of a checkout of the project")
     return path

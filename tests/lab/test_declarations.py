@@ -162,6 +162,7 @@ def test_every_file_that_is_read_is_there(option: Option, refused: Refused, tmp_
 
     assert f"No such file: {missing}" in refused(option, str(missing))
     assert f"{folder} is a folder; name a file" in refused(option, str(folder))
+    assert "File name too long" in refused(option, "x" * 5000)
     with unprivileged():
         assert f"{secret} may not be read" in refused(option, str(secret))
 
@@ -188,6 +189,7 @@ def test_every_file_that_is_written_is_checked_first(
     if checked.suffixes:
         other = tmp_path / "x.other"
         assert f"Its name must end in {checked.suffixes[0]}" in refused(option, str(other))
+    assert "File name too long" in refused(option, "x" * 5000 + ending)
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o555)
     with unprivileged():

@@ -82,9 +82,13 @@ Locations = Annotated[
 def readable(_: object, paths: Path | tuple[Path, ...] | None) -> None:
     """Check that each file is there and may be read. Raises ValueError."""
     for path in _each(paths):
-        if path.is_dir():
+        try:
+            is_folder, is_there = path.is_dir(), path.exists()
+        except OSError as error:
+            raise ValueError(f"{error.strerror}: {path}.") from error
+        if is_folder:
             raise ValueError(f"{path} is a folder; name a file.")
-        if not path.exists():
+        if not is_there:
             raise ValueError(f"No such file: {path}.")
         if not os.access(path, os.R_OK):
             raise ValueError(f"{path} may not be read.")
