@@ -53,7 +53,7 @@ class WatchedFiles(Generic[T]):
         try:
             self._value = read()
         except (OSError, ValueError) as error:
-            raise FileInvalid(f"{setting}: {_sentence(error)}") from error
+            raise FileInvalid(f"{setting}: {self._sentence(error)}") from error
 
     def value(self) -> T:
         """Return the value of the files; while they are wrong, the last value that was right."""
@@ -73,11 +73,18 @@ class WatchedFiles(Generic[T]):
         except (OSError, ValueError) as error:
             self._failed = stamp
             self._retry_seconds = self._clock() + _RETRY_SECONDS
-            why = _sentence(error)
+            why = self._sentence(error)
             log.error("files not taken over", extra={"setting": self._setting, "why": why})
         else:
             self._seen = stamp
             log.info("files taken over", extra={"setting": self._setting})
+
+    def _sentence(self, error: OSError | ValueError) -> str:
+        if isinstance(error, OSError):
+            return f"cannot read {error.filename}: {error.strerror}"
+        if isinstance(error, UnicodeDecodeError):
+            return f"{' or '.join(map(str, self._paths))} is not text in UTF-8"
+        return str(error)
 
     def _stamp(self) -> tuple[Stamp, ...]:
         return tuple(file_stamp(path) for path in self._paths)
@@ -90,9 +97,3 @@ def file_stamp(path: Path) -> Stamp:
     except OSError:
         return 0, 0, 0  # the reading raises the error
     return status.st_mtime_ns, status.st_size, status.st_ino
-
-
-def _sentence(error: OSError | ValueError) -> str:
-    if isinstance(error, OSError):
-        return f"cannot read {error.filename}: {error.strerror}"
-    return str(error)
