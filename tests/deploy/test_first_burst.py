@@ -8,7 +8,6 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
@@ -108,9 +107,12 @@ def happen(address: str) -> None:
 
 async def happen_on_a_stream(address: str) -> None:
     """A stream on which a session is opened, stepped and closed."""
-    async with AsyncClient(address, resume=None) as client, client.stream() as stream:
-        async with await stream.open("ledger") as session:
-            await session.step([[1.0, 0.0]])
+    async with (
+        AsyncClient(address, resume=None) as client,
+        client.stream() as stream,
+        await stream.open("ledger") as session,
+    ):
+        await session.step([[1.0, 0.0]])
 
 
 def counts(server: stack.ServerAddresses) -> Series:
