@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,9 @@ from tests.client.conftest import client as client
 from tests.client.conftest import fake as fake
 from tests.client.conftest import running as running
 
+NAME = "modèle-≠"
+"""The recordings' model: not every terminal has the characters of its name."""
+
 
 @pytest.fixture(scope="module")
 def sources(shipped: Client, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -22,5 +26,6 @@ def sources(shipped: Client, tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savetxt(folder / "steps.csv", np.arange(60).reshape(20, 3), delimiter=",")
     sequences = in_range("copy", 6, 0, Stage.INDUCTION)
     for number, each in enumerate(ServedNetwork(shipped, "copy-ntm-ff").recordings(sequences)):
-        save(each, folder / f"{number}.npz")
+        named = replace(each, model=replace(each.model, name=NAME))
+        save(named, folder / f"{number}.npz")
     return folder

@@ -17,6 +17,7 @@ import pytest
 from ntm_lab.cli import COMMANDS, main
 from tests.client.conftest import Running
 from tests.client.fake_server import FakeServer
+from tests.lab.conftest import NAME
 
 LARGEST = 3.4028235e38
 
@@ -196,3 +197,6 @@ def test_every_command_prints_on_every_terminal(
     assert "Traceback" not in error
     assert done.returncode == 0, error
     assert printed.strip()
+    if command in ("trace", "decipher"):
+        name = NAME.encode(encoding.partition(":")[0], errors="replace")
+        assert name in done.stdout
