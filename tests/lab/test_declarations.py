@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple, get_args
 
 import pytest
+from cyclopts import Parameter
 from cyclopts.argument import Argument
 from cyclopts.validators import Number
 
@@ -32,10 +33,14 @@ class Option(NamedTuple):
 
     @property
     def checks(self) -> tuple[object, ...]:
-        """What checks its value."""
-        found = self.argument.parameter.validator
-        assert isinstance(found, tuple)
-        return found
+        """What checks its value, or each of its values."""
+        inner = (kind for kind in self.kinds if isinstance(kind, Parameter))
+        return tuple(
+            check
+            for parameter in (self.argument.parameter, *inner)
+            if isinstance(parameter.validator, tuple)
+            for check in parameter.validator
+        )
 
     @property
     def kinds(self) -> set[object]:

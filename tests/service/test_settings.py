@@ -85,7 +85,7 @@ def wrong_texts(setting: Field[Any]) -> Iterator[tuple[str, str]]:
     if setting.metadata["choices"]:
         yield "x", f"is 'x'; it must be {' or '.join(setting.metadata['choices'])}"
         return
-    kind = type(setting.default)
+    kind: Any = type(setting.default)
     minimum, maximum = setting.metadata["minimum"], setting.metadata["maximum"]
     assert minimum is not None, f"{setting.name} has no minimum"
     assert maximum is not None, f"{setting.name} has no maximum"
@@ -110,7 +110,8 @@ def test_every_setting_has_limits(capsys: pytest.CaptureFixture[str], setting: F
 def test_a_setting_of_the_store_needs_one(setting: Field[Any]) -> None:
     """Without a store it would change nothing, so it is refused; with one it is taken."""
     choices = [text for text in setting.metadata["choices"] or () if text != setting.default]
-    value = choices[0] if choices else type(setting.default)(7)
+    kind: Any = type(setting.default)
+    value = choices[0] if choices else kind(7)
     flag = "--" + setting.name.replace("_", "-")
 
     for store in ("", "none"):
