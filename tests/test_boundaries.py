@@ -42,11 +42,14 @@ MAY_IMPORT = {
         "service.errors",
     ),
     # Its peers take the parameters of models, and train as the trainer does.
-    "bench": ("bench", "service", "export", "ntm", "ntm_tasks"),
+    "bench": ("bench", "service", "export", "ntm", "ntm_tasks", "ntm_lab.outputs"),
     # Bounds of buckets are the server's, to the digit; the load of the pictures is a client's.
-    "deploy": ("deploy", "service.telemetry.metrics", "ntm_client"),
+    "deploy": (
+        *("deploy", "service.telemetry.metrics", "ntm_client"),
+        *("ntm_lab.outputs", "bench.arguments"),
+    ),
     # The reference pages are written from the code.
-    "docs": ("docs", "service", "ntm_client"),
+    "docs": ("docs", "service", "ntm_client", "ntm_lab.outputs"),
 }
 """What each package may import of this project."""
 

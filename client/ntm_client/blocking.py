@@ -15,19 +15,20 @@ import grpc
 import numpy.typing as npt
 from google.protobuf.message import Message
 
-from ntm_client import procedures
+from ntm_client import arguments, procedures
 from ntm_client.chunks import OwnLimits
 from ntm_client.connection import (
     DEFAULT_TIMEOUT_SECONDS,
     Connection,
     Token,
+    check_connection,
     method_for,
     route,
     session_of,
     stub_of,
 )
 from ntm_client.encryption import Tls
-from ntm_client.errors import NtmClientError, SessionGone
+from ntm_client.errors import ClientClosed, NotStored, NtmClientError, SessionGone
 from ntm_client.failures import call_error
 from ntm_client.fencing import fenced
 from ntm_client.procedures import Attempt, BaseSession, Procedure
@@ -74,6 +75,7 @@ class Client:
             InvalidRequest: the target is no address.
             TokenNotSent: there is a token and no TLS, and the server is on another machine.
         """
+        check_connection(target, credentials, token, timeout_seconds, resume)
         self._connection = Connection(target, credentials, token, resume)
         self.target = self._connection.target
         self.own_limits = OwnLimits(chunk_steps, max_message_bytes)
@@ -88,6 +90,7 @@ class Client:
             else grpc.insecure_channel(self.target, options)
         )
         self._stub = stub_of(self._channel)
+        self._is_closed = False
 
     def models(self) -> list[Model]:
         """The models that the server serves, in order of name."""
@@ -142,6 +145,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connection. Sessions stay open until they are deleted or expire."""
+        self._is_closed = True
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -154,6 +158,8 @@ class Client:
         """
         Make the calls that a procedure asks for, each within the timeout, and return its result.
         """
+        if timeout_seconds is not None:
+            arguments.call_seconds("timeout_seconds", timeout_seconds)
         try:
             wanted = next(procedure)
             while True:
@@ -178,6 +184,8 @@ class Client:
         return self._call(wanted, seconds)
 
     def _call(self, request: Message, seconds: float) -> Message:
+        if self._is_closed:
+            raise ClientClosed(f"the client of {self.target} is closed; make another")
         metadata = (*self._authorization.metadata(), *route(session_of(request)))
         try:
             response: Message = method_for(self._stub, request)(
@@ -268,7 +276,13 @@ class Session(BaseSession):
             return self._client.run(procedures.read_memory(self._ask, self))
 
     def delete(self) -> None:
-        """Close the session; the server frees its state."""
+        """
+        Close the session; the server frees its state, and deletes it from its store.
+
+        Raises:
+            NotStored: the session is closed, but the store did not answer. The server asks it
+                again; so does another `delete`.
+        """
         self._client.run(procedures.delete(self._ask, self))
 
     def __enter__(self) -> Self:
@@ -281,7 +295,8 @@ class Session(BaseSession):
         traceback: TracebackType | None,
     ) -> None:
         if exception is None:
-            with suppress(SessionGone):
+            # Where the store does not answer, the server goes on asking it.
+            with suppress(SessionGone, NotStored):
                 self.delete()
             return
         # The error inside the block says more than an error of deleting the session, and the block

@@ -13,9 +13,11 @@ from google.protobuf.message import Message
 from ntm.addresses import Address, AddressInvalid, parse
 from ntm.v1 import ntm_pb2 as pb
 from ntm.v1.ntm_pb2_grpc import NtmServiceStub
+from ntm_client import arguments
 from ntm_client.diagnosis import diagnosed, is_direct
 from ntm_client.encryption import Tls
 from ntm_client.errors import (
+    InvalidArgument,
     InvalidRequest,
     NtmClientError,
     StreamBroken,
@@ -162,12 +164,31 @@ class Authorization:
         if self._token is None:
             return ()
         token = self._token() if callable(self._token) else self._token
+        if not isinstance(token, str):
+            raise TokenNotSent(f"the function for the token returned {type(token).__name__}")
         if not _TOKEN.fullmatch(token):
             raise TokenNotSent(
                 f"the token of {len(token)} characters is empty or holds characters that no token "
                 "has, such as a line break"
             )
         return (("authorization", f"Bearer {token}"),)
+
+
+def check_connection(
+    target: object, credentials: object, token: object, timeout_seconds: object, resume: object
+) -> None:
+    """Raise InvalidArgument unless a client can be made of these."""
+    arguments.text("target", target, "the address of a server, such as 'localhost:50051'")
+    if credentials is not None and not isinstance(credentials, Tls):
+        needed = "credentials as `tls` makes them, those of gRPC, or None"
+        arguments.instance("credentials", credentials, grpc.ChannelCredentials, needed)
+    if token is not None and not callable(token) and not isinstance(token, str):
+        # The value may be a secret, so the error does not show it.
+        kind = type(token).__name__
+        raise InvalidArgument(f"token must be text, or a function that returns it, not {kind}")
+    arguments.call_seconds("timeout_seconds", timeout_seconds)
+    if resume is not None:
+        arguments.instance("resume", resume, Resume, "a Resume, or None to try once")
 
 
 def channel_options(resume: Resume | None) -> list[tuple[str, int | str]]:

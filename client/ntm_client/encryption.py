@@ -8,6 +8,7 @@ from pathlib import Path
 
 import grpc
 
+from ntm_client import arguments
 from ntm_client.errors import InvalidRequest
 
 
@@ -22,12 +23,15 @@ class Tls:
         server_name: str | None,
     ) -> None:
         """Read the files and check them. Raises as `tls` does."""
+        if server_name is not None:
+            arguments.text("server_name", server_name, "a name, such as 'ntm.example', or None")
         if (certificate is None) != (key is None):
             raise InvalidRequest(
                 f"the certificate is {certificate} and its key {key}; give both, or neither"
             )
         contents = [
-            None if path is None else Path(path).read_bytes() for path in (ca, key, certificate)
+            None if path is None else arguments.path(name, path).read_bytes()
+            for name, path in (("ca", ca), ("key", key), ("certificate", certificate))
         ]
         self._files = ca, certificate, key
         if any(contents):

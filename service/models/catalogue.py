@@ -247,7 +247,7 @@ class Catalogue:
             )
         if not self._current:
             raise ModelInvalid(
-                f"{folder} has no folder with a {MODEL_FILE}; set the models-dir to one that has: "
+                f"{folder} has no folder with a {MODEL_FILE}; set --models-dir to one that has: "
                 "the folder models of a checkout or of the image, or what ntm-export writes"
             )
 
