@@ -25,15 +25,17 @@ class Tls:
         """Read the files and check them. Raises as `tls` does."""
         if server_name is not None:
             arguments.text("server_name", server_name, "a name, such as 'ntm.example', or None")
-        if (certificate is None) != (key is None):
+        given = {
+            name: None if file is None else arguments.path(name, file)
+            for name, file in (("ca", ca), ("key", key), ("certificate", certificate))
+        }
+        self._files = given["ca"], given["certificate"], given["key"]
+        if (given["certificate"] is None) != (given["key"] is None):
             raise InvalidRequest(
-                f"the certificate is {certificate} and its key {key}; give both, or neither"
+                f"the certificate is {given['certificate']} and its key {given['key']}; give both, "
+                "or neither"
             )
-        contents = [
-            None if path is None else arguments.path(name, path).read_bytes()
-            for name, path in (("ca", ca), ("key", key), ("certificate", certificate))
-        ]
-        self._files = ca, certificate, key
+        contents = [None if path is None else path.read_bytes() for path in given.values()]
         if any(contents):
             self.context()
         self.credentials = grpc.ssl_channel_credentials(*contents)
@@ -85,9 +87,7 @@ def unverified() -> ssl.SSLContext:
     return context
 
 
-def _context(
-    ca: Path | str | None, certificate: Path | str | None, key: Path | str | None
-) -> ssl.SSLContext:
+def _context(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN  # as gRPC
     context.set_alpn_protocols(["h2"])

@@ -40,7 +40,7 @@ ELSEWHERE = [
     "xds:///localhost",
 ]
 NO_ADDRESSES = {
-    "": "it is empty",
+    "": "must be the address of a server",
     " localhost:50051": "blank",
     "localhost:50051\n": "blank",
     "http://localhost:50051": "it is a URL; write 'localhost:50051'",
