@@ -29,14 +29,14 @@ help: ## list the targets
 
 # Runs a command that finds a server at $$address; the server's log is build/$(1).log.
 define with_server
-@mkdir -p build; \
+@mkdir -p build; rm -f build/probe.log; \
 $(RUN) -m service --port 0 --metrics-port 0 >build/$(1).log 2>&1 & server=$$!; \
 trap 'kill $$server 2>&-; wait $$server' EXIT; trap 'exit 130' INT TERM; \
 end=$$(($$(date +%s) + $(WAIT))); \
 until address=$$(sed -n 's/.*"address": "\([^"]*\)".*/\1/p' build/$(1).log) \
     && [ "$$address" ] && $(RUN) -m service.probe "$$address" >build/probe.log 2>&1; \
 do kill -0 $$server 2>&- || { cat build/$(1).log; exit 1; }; \
-    [ $$(date +%s) -lt $$end ] || { cat build/$(1).log build/probe.log; \
+    [ $$(date +%s) -lt $$end ] || { cat build/$(1).log build/probe.log 2>&-; \
         echo "the server does not answer within $(WAIT) s"; exit 1; }; \
     sleep 0.1; done; \
 $(2)

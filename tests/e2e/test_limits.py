@@ -117,7 +117,7 @@ class Caller:
 
     def is_complete(self, *kinds: type) -> bool:
         """Whether every public method of these was called, but those that belong to the client."""
-        own = {"close", "run", "call", "call_by", "check_open", "stream"}
+        own = {"close", "run", "call", "call_by", "check_open", "explained", "stream"}
         wanted = {
             (kind, name)
             for kind in kinds
