@@ -102,7 +102,9 @@ def test_a_run_of_another_configuration_is_not_continued(
     command_line.main([*TRAIN, str(tmp_path)])
 
     assert command_line.main([*TRAIN, str(tmp_path), "--set", "batch=5"]) == 1
-    assert "another configuration" in capsys.readouterr().err
+    assert (
+        "holds a run with other settings: batch is 4 there, and 5 here" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("setting", ["batch", "batch=x", "task=1", "nothing=1"])
@@ -202,9 +204,10 @@ def test_a_folder_without_runs_is_named(tmp_path: Path, capsys: pytest.CaptureFi
         (["--set", "clip_norm"], "'clip_norm' is not NAME=VALUE"),
         (["--set", "task=copy"], "'task' is not a setting"),
         (["--set", "colour=red"], "'colour' is not a setting"),
-        (["--set", "batch=many"], "many"),
-        (["--set", "initial_memory=random"], "constant, positional or learned"),
-        (["--set", "optimiser=sgd"], "'sgd' is not adam or rmsprop"),
+        (["--set", "batch=many"], "batch is 'many'; it must be a whole number"),
+        (["--set", "initial_memory=random"], "must be constant or positional or learned"),
+        (["--set", "optimiser=sgd"], "optimiser is 'sgd'; it must be adam or rmsprop"),
+        (["--set", "batch=2", "--set", "batch=3"], "batch is set to 2 and to 3; set it once"),
     ],
 )
 def test_settings_that_are_none_are_refused(
@@ -219,7 +222,7 @@ def test_the_papers_settings_train_beside_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """--paper takes the other table and another folder, and its optimiser resumes."""
-    row = replace(configurations.PAPER["copy-ntm-ff"], updates=2, report_every=1, validation=())
+    row = replace(configurations.PAPER["copy-ntm-ff"], updates=2, report_every=1)
     monkeypatch.setitem(configurations.PAPER, "copy-ntm-ff", row)
     assert command_line.main([*TRAIN, str(tmp_path), "--paper"]) == 0
 
@@ -267,7 +270,8 @@ def test_a_sweep_skips_what_is_finished_and_survives_what_fails(
 
 def test_a_sweep_trains_in_a_process_of_its_own(tmp_path: Path) -> None:
     """A training that cannot start is reported by its exit status."""
-    (tmp_path / "runs").write_text("a file where a folder should be")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "copy-ntm-ff").write_text("a file where a folder should be")
     (outcome,) = sweep.sweep(["copy-ntm-ff"], [1], tmp_path / "runs")
 
     assert (outcome.status, outcome.finished, outcome.run) == (1, False, None)
