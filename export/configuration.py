@@ -38,6 +38,8 @@ class Trial(NamedTuple):
         return f"{size_text(self.size)}:{self.locations}:{self.sequences}"
 
 
+_TRIAL = "[0-9x]{1,40}:[0-9]{1,18}:[0-9]{1,18}"
+
 _TEXTS = {
     int: (re.compile(r"-?[0-9]{1,18}"), "a whole number"),
     float: (re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.I), "a number"),
@@ -45,7 +47,7 @@ _TEXTS = {
     str: (re.compile(".*", re.S), "a text"),
     tuple[int, ...]: (re.compile("-?[0-9]{1,18}(,-?[0-9]{1,18})*"), "N or N,N,..."),
     tuple[Trial, ...]: (
-        re.compile("([0-9x]{1,40}:[0-9]{1,18}:[0-9]{1,18}(,(?!$)|$))*"),
+        re.compile(f"{_TRIAL}(,{_TRIAL})*"),
         "SIZE:LOCATIONS:SEQUENCES, such as 20:128:64, with commas between several",
     ),
 }
@@ -365,7 +367,7 @@ def _read(name: str, text: str) -> Any:
     if kind == tuple[int, ...]:
         return tuple(int(number) for number in text.split(","))
     if kind == tuple[Trial, ...]:
-        return tuple(_read_trial(name, part) for part in text.split(",") if part)
+        return tuple(_read_trial(name, part) for part in text.split(","))
     return text == "True" if kind is bool else kind(text)
 
 
