@@ -17,6 +17,7 @@ from export.configuration import Configuration, Trial, read_size, size_problem
 from export.configurations import CONFIGURATIONS, PAPER
 from export.evaluation import Result
 from export.options import (
+    Address,
     ExistingFolder,
     Folder,
     Locations,
@@ -138,7 +139,7 @@ def evaluate(
     sequences: Sequences = 200,
     seed: Seed = 0,
     threads: Threads = 1,
-    server: str | None = None,
+    server: Address = None,
 ) -> None:
     """
     Run an exported model on fresh sequences, through onnxruntime or through a server.

@@ -45,6 +45,11 @@ def _check_name(kind: Any, name: str | None) -> None:
         raise ValueError("that folder holds the pictures of the report")
 
 
+def _check_address(kind: Any, address: str | None) -> None:
+    if address == "":
+        raise ValueError("it is empty")
+
+
 RESERVED = ("report",)
 """Names in the folder of models that are no model's."""
 
@@ -65,3 +70,4 @@ ExistingFolder = Annotated[
     Parameter(converter=_folder, n_tokens=1, validator=limits.Path(file_okay=False, exists=True)),
 ]
 ModelName = Annotated[str | None, Parameter(validator=_check_name)]
+Address = Annotated[str | None, Parameter(validator=_check_address)]

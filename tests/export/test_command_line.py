@@ -16,8 +16,12 @@ import pytest
 import torch
 
 from export import __main__ as command_line
-from export import card, configurations, curve, sweep, verification
+from export import card, configurations, curve, sweep, to_onnx, verification
+from export.configuration import Configuration
+from export.network import Network
 from export.training import Run
+from service.models import rehearsal
+from service.spec import Float32, ModelSpec
 from tests.export.conftest import tiny
 
 
@@ -194,6 +198,53 @@ def test_runs_of_unlike_configurations_are_not_compared(
     assert not (tmp_path / "m").exists()
 
 
+def test_a_model_that_a_server_cannot_serve_is_not_written(
+    shared: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A spec that disagrees with its graph passes the verification, but not the server's code."""
+    spec_of = to_onnx.spec_of
+
+    def with_a_head_too_many(network: Network, configuration: Configuration) -> ModelSpec:
+        spec = spec_of(network, configuration)
+        first, *others = spec.traces
+        return replace(spec, traces=(replace(first, heads=9), *others))
+
+    monkeypatch.setattr(to_onnx, "spec_of", with_a_head_too_many)
+    run_folder = shared / "copy-ntm-ff" / "seed-2"
+
+    assert command_line.main(["export", str(run_folder), "--models", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("ntm-export: a server cannot load it: trace 'read_weighting'")
+    assert len(error.splitlines()) == 1
+    assert contents(tmp_path) == {}
+
+
+def test_a_server_that_steps_otherwise_is_noticed(
+    shared: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Outputs of the server that are not those of the file end the export."""
+    rehearse = rehearsal.rehearse
+
+    def otherwise(folder: Path, model: str, inputs: Float32) -> dict[int, Float32]:
+        found = rehearse(folder, model, inputs)
+        found[25][-1] += 1e-3
+        return found
+
+    monkeypatch.setattr(rehearsal, "rehearse", otherwise)
+    run_folder = shared / "copy-ntm-ff" / "seed-2"
+
+    assert command_line.main(["export", str(run_folder), "--models", str(tmp_path)]) == 1
+    assert "differ from the model's by 0.001 at 25 locations" in capsys.readouterr().err
+    assert contents(tmp_path) == {}
+
+
+@pytest.mark.timeout(600)  # four exports
 def test_another_network_is_not_written_over(
     shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

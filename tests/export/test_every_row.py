@@ -21,7 +21,7 @@ from tests.conftest import Serve
 
 ROWS = [(row, False) for row in CONFIGURATIONS.values()] + [(row, True) for row in PAPER.values()]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def cut(row: Configuration) -> list[str]:
