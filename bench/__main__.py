@@ -59,7 +59,10 @@ def write_json(
     """Write the rows with the values of every round."""
     path.parent.mkdir(parents=True, exist_ok=True)
     results = [{**asdict(row), "reached": row.reached} for row in rows]
-    path.write_text(json.dumps({"versions": versions, "rows": results, **more}, indent=2) + "\n")
+    path.write_text(
+        json.dumps({"versions": versions, "rows": results, **more}, indent=2) + "\n",
+        encoding="utf-8",
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -44,9 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(why, file=sys.stderr)
             return 2
         measured = measure(Options(chosen.rounds), program)
-        chosen.json.write_text(json.dumps(measured, indent=2) + "\n")
-    data = json.loads(chosen.json.read_text())
-    chosen.page.write_text(written(chosen.page.read_text(), data))
+        chosen.json.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
+    data = json.loads(chosen.json.read_text("utf-8"))
+    chosen.page.write_text(written(chosen.page.read_text("utf-8"), data), encoding="utf-8")
     print(f"{chosen.json}, {chosen.page}")
     return 0
 

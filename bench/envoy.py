@@ -40,7 +40,7 @@ def envoy(program: Path, servers: Sequence[Served]) -> Iterator[Served]:
         port: int = free.getsockname()[1]
     with TemporaryDirectory(prefix="ntm-bench-") as folder:
         file = Path(folder) / "envoy.yaml"
-        file.write_text(configured(servers, port))
+        file.write_text(configured(servers, port), encoding="utf-8")
         command = [str(program), "--disable-hot-restart", "--concurrency", "1"]
         command += ["--log-level", "error", "-c", str(file)]
         with subprocess.Popen(command) as process:
@@ -53,7 +53,7 @@ def envoy(program: Path, servers: Sequence[Served]) -> Iterator[Served]:
 
 def configured(servers: Sequence[Served], port: int) -> str:
     """Return the text of envoy.yaml with these servers and this port. At most 16 servers."""
-    configuration = yaml.safe_load(_FILE.read_text())
+    configuration = yaml.safe_load(_FILE.read_text("utf-8"))
     configuration["admin"]["address"]["socket_address"]["port_value"] = 0
     resources = configuration["static_resources"]
     (listener,), (cluster,) = resources["listeners"], resources["clusters"]

@@ -44,13 +44,13 @@ def measure(
     done = subprocess.run(
         [*command, *workload, *windows, "-f", str(report)],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=LIMIT_SECONDS,
         check=False,
     )
     if done.returncode or not report.exists():
         raise RuntimeError(f"perf_analyzer failed:\n{done.stdout}{done.stderr}")
-    return parse(report.read_text())
+    return parse(report.read_text("utf-8"))
 
 
 def parse(report: str) -> Measured:

@@ -226,7 +226,7 @@ def tenants(options: Options) -> Row:
 
     with TemporaryDirectory() as folder:
         file = Path(folder, "tokens.jsonl")
-        file.write_text("".join(_token_line(*each) for each in tokens.items()))
+        file.write_text("".join(_token_line(*each) for each in tokens.items()), encoding="utf-8")
         with _server_and_load(options, f"--tokens-file={file}") as running:
             ratio, samples = _among_others(options, running, measured, others)
     workload = f"p99 of one session, another principal's {others} streaming chunks of {chunk} / 0"

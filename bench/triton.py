@@ -123,7 +123,7 @@ def write_sequences(path: Path) -> Path:
         steps[:vectors, : WIDTH - 1] = generator.integers(0, 2, (vectors, WIDTH - 1))
         steps[vectors, WIDTH - 1] = 1
         sequences.append([{"x": step.tolist()} for step in steps])
-    path.write_text(json.dumps({"data": sequences}))
+    path.write_text(json.dumps({"data": sequences}), encoding="utf-8")
     return path
 
 
@@ -133,7 +133,7 @@ def _check(environment: Environment, address: str, inputs: Path) -> None:
         [environment.python, "-m", "bench.triton_check", address, MODEL, GRAPH, inputs],
         cwd=ROOT,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     if done.returncode:
@@ -145,7 +145,7 @@ def _triton(environment: Environment) -> Iterator[str]:
     """Start a Triton that serves the model; enter with its address."""
     address, log = f"127.0.0.1:{_free_port()}", FOLDER / "server.log"
     with (
-        log.open("w") as output,
+        log.open("w", encoding="utf-8") as output,
         subprocess.Popen(
             _command(environment, address),
             env=_variables(environment),
@@ -211,7 +211,7 @@ def _write_repository() -> Path:
 
 def _await_start(process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
-    while "Started GRPCInferenceService" not in log.read_text():
+    while "Started GRPCInferenceService" not in log.read_text(encoding="utf-8"):
         if process.poll() is not None or time.monotonic() > deadline:
             raise BenchmarkUnavailable(f"Triton did not start; see {log.relative_to(ROOT)}")
         time.sleep(0.1)

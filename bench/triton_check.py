@@ -24,7 +24,7 @@ def main(address: str, model: str, graph: Path, sequences: Path) -> str | None:
     spec = ModelSpec.from_json(session.get_modelmeta().custom_metadata_map[METADATA_KEY])
     inputs = [
         np.array([step[spec.input] for step in steps], np.float32)
-        for steps in json.loads(sequences.read_text())["data"]
+        for steps in json.loads(sequences.read_text(encoding="utf-8"))["data"]
     ]
     served = _streamed(address, model, spec, inputs)
     apart = max(

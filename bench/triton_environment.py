@@ -79,11 +79,11 @@ def ready() -> Environment:
     environment = Environment(FOLDER)
     wanted = f"{sys.version}\n{TRITON}\n{_runtime()}\n{PERF_ANALYZER}\n"
     stamp = FOLDER / "installed"
-    if not stamp.exists() or stamp.read_text() != wanted:
+    if not stamp.exists() or stamp.read_text("utf-8") != wanted:
         shutil.rmtree(FOLDER, ignore_errors=True)
         FOLDER.mkdir(parents=True)
         _install(environment)
-        stamp.write_text(wanted)
+        stamp.write_text(wanted, encoding="utf-8")
     return environment
 
 
@@ -139,7 +139,7 @@ def _install_newer_libraries(apt: Path, target: Path) -> None:
     source = apt / "sources.list"
     state = {"Dir::State": apt / "state", "Dir::State::Status": apt / "status"}
     printed = _apt(state, apt, "update", "--print-uris")
-    source.write_text(f"deb {mirror(printed, suite)} {NEWER_SUITE} main\n")
+    source.write_text(f"deb {mirror(printed, suite)} {NEWER_SUITE} main\n", encoding="utf-8")
     own = state | {
         "Dir::Cache": apt / "cache",
         "Dir::Etc::SourceList": source,
@@ -184,7 +184,7 @@ def _run(what: str, command: Sequence[str], folder: Path = ROOT) -> str:
         cwd=folder,
         env={**os.environ, "LC_ALL": "C.UTF-8"},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     if done.returncode:

@@ -126,7 +126,7 @@ def write_model(runs: Sequence[Run], models: Path, name: str, *, replace: bool =
         curves = {run.seed: run.curve for run in runs}
         curve.write_csv(prepared / CURVE_NAME, curves)
         curve.write_png(prepared / PICTURE_NAME, curves, best.seed, name)
-        (prepared / CARD_NAME).write_text(json.dumps(described, indent=2) + "\n")
+        (prepared / CARD_NAME).write_text(json.dumps(described, indent=2) + "\n", "utf-8")
         verification.rehearse(Path(beside), name, contents[chosen], _rounding(comparisons))
         print("loaded and stepped as by a server")
         if not replace:

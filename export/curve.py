@@ -20,7 +20,7 @@ Curves = Mapping[int, Sequence[Point]]
 
 def write_csv(path: Path, curves: Curves) -> None:
     """Write a header, and one row for each point: its seed, then its fields."""
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("seed", *Point._fields))
         for seed, points in curves.items():
@@ -35,7 +35,7 @@ def read_csv(path: Path) -> dict[int, list[Point]]:
     kinds = get_type_hints(Point)
     curves: dict[int, list[Point]] = {}
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 point = Point(*(kinds[name](row[name]) for name in Point._fields))
                 curves.setdefault(int(row["seed"]), []).append(point)

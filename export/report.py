@@ -118,7 +118,7 @@ def write(models: Path) -> Path:
         + "\n\n".join(f"{text}\n\n![{text}]({PICTURES}/{name})" for name, text in drawn.items()),
     ]
     path = models / REPORT_NAME
-    path.write_text("\n\n".join(parts) + "\n")
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return path
 
 

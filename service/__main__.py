@@ -2,33 +2,53 @@
 
 from __future__ import annotations
 
-import asyncio
-import resource
+import os
+import signal
 import sys
 from contextlib import suppress
 
-from service.errors import FileInvalid, ModelInvalid
-from service.settings import Settings
-from service.telemetry import logs
+# The rest is imported after signals are heard, because it takes a second.
 
 
 def main() -> int:
     """Read the settings and serve; return the exit status."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
+
+    from service.settings import Settings
+
     settings = Settings.from_command_line(sys.argv[1:])
-    # After the flags are read, so that --help and mistakes do not wait a second for onnxruntime.
+    # After the flags are read, so that --help and mistakes do not wait for onnxruntime.
+    import asyncio
+
+    from service.errors import FileInvalid, ModelInvalid, one_line
     from service.server import serve
+    from service.telemetry import logs
 
     logs.set_up(settings.log_level)
     _raise_file_limit()
     try:
         return asyncio.run(serve(settings))
     except (FileInvalid, ModelInvalid, OSError, RuntimeError) as error:
-        print(f"cannot serve: {error}", file=sys.stderr)
+        print(f"cannot serve: {one_line(error)}", file=sys.stderr)
         return 1
+
+
+def _end(number: int, _: object) -> None:
+    """
+    End the process: a server that does not serve yet has nothing to finish. `serve` replaces this.
+
+    It does not unwind, because a thread may be loading a model, or waiting for a disk. The first
+    process of a container would not even hear a signal that it does not handle.
+    """
+    os.write(2, f"{signal.Signals(number).name} came before the server served\n".encode())
+    os._exit(0)
 
 
 def _raise_file_limit() -> None:
     """Allow as many open files as the system does; each connection takes one, shells allow 1024."""
+    import resource
+
     _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):  # macOS reports no limit and enforces one
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))

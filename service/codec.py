@@ -8,6 +8,7 @@ sessions as records for a store, with everything that another replica needs to c
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -17,6 +18,7 @@ from google.protobuf.message import DecodeError
 
 from ntm.v1 import ntm_pb2
 from service.engine import checkpoint
+from service.engine.admission import Limits
 from service.engine.durability import Durability, Policy, SessionView, Snapshot, Stored
 from service.engine.replays import Asked, Replay
 from service.engine.work import NO_TRACES, Chunk, ChunkOutcome, Selection, TraceRows
@@ -113,8 +115,8 @@ def write_outcome(outcome: ChunkOutcome, message: ntm_pb2.Reply) -> int:
     return size
 
 
-def session(view: SessionView) -> ntm_pb2.Session:
-    """The message that describes a session."""
+def session(view: SessionView, limits: Limits | None = None) -> ntm_pb2.Session:
+    """The message that describes a session and, for a client, the limits of this server."""
     return ntm_pb2.Session(
         id=view.id,
         model=view.model,
@@ -130,6 +132,8 @@ def session(view: SessionView) -> ntm_pb2.Session:
         ),
         durable_step=view.durable_step,
         epoch=view.epoch,
+        limits=ntm_pb2.Limits(**limits._asdict()) if limits else None,
+        expires_in=timedelta(seconds=max(0.0, view.expires_unix_seconds - time.time())),
     )
 
 
@@ -218,9 +222,11 @@ def idle_timeout_seconds(
 
 def encode_record(snapshot: Snapshot) -> bytes:
     """The record of a session for a store."""
+    described = session(snapshot.view)
+    described.ClearField("expires_in")  # is of the moment of an answer
     stored = record_pb2.StoredSession(
         owner=snapshot.owner,
-        session=session(snapshot.view),
+        session=described,
         checkpoint=checkpoint.encode(snapshot.checkpoint),
     )
     for asked, outcome in snapshot.replays:

@@ -29,10 +29,23 @@ The errors that the server reports to clients and operators, independent of the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 RETRY_DELAY_SECONDS = 1.0
 """How long clients wait at a limit before they try again."""
+
+_LONGEST_LINE = 300
+
+
+def one_line(error: BaseException) -> str:
+    """
+    What an error of a library says, in one line of bounded length; its class if it says nothing.
+    """
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"cannot read {error.filename}: {error.strerror}"
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST_LINE else f"{text[:_LONGEST_LINE]}..."
 
 
 class NtmError(Exception):
@@ -184,3 +197,10 @@ class FileInvalid(NtmError):
     """A file that a setting names is missing or wrong; the message names it and the reason."""
 
     reason = "FILE_INVALID"
+
+
+def kinds(base: type[NtmError] = NtmError) -> Iterator[type[NtmError]]:
+    """Every class of error, each after its base."""
+    yield base
+    for below in base.__subclasses__():
+        yield from kinds(below)

@@ -21,14 +21,15 @@ from service.auth import tls
 from service.auth.authentication import Authentication, scraping
 from service.engine.engine import Engine
 from service.engine.lifecycle import Lifecycle
+from service.errors import kinds
 from service.loop.keeper import Keeper
 from service.loop.worker import Worker
 from service.models import runtime
 from service.models.catalogue import Catalogue
 from service.models.reloads import Reloads
-from service.rpc import options
+from service.rpc import options, status
 from service.rpc.calls import Calls
-from service.rpc.interceptors import CallInterceptor, ObservingInterceptor, scopes
+from service.rpc.interceptors import STREAM, CallInterceptor, ObservingInterceptor, scopes
 from service.rpc.servicer import NtmServicer
 from service.rpc.spans import Spans
 from service.settings import Settings
@@ -45,9 +46,16 @@ SWITCH_SECONDS = 50e-6
 
 SERVICE_NAME = ntm_pb2.DESCRIPTOR.services_by_name["NtmService"].full_name
 
+REFLECTION = f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"
+"""The method of reflection, as metrics name it."""
+
 
 class Server:
-    """A server in this process: `start` it, then `stop` it. `serve` does both, for a command."""
+    """
+    A server in this process: `start` it, then `stop` it. `serve` does both, for a command.
+
+    `start` is `prepare`, which clients do not notice, and `open`.
+    """
 
     def __init__(self, settings: Settings) -> None:
         """Keep the settings. Nothing is loaded or opened before `start`."""
@@ -64,12 +72,20 @@ class Server:
         return self._monitoring.port
 
     async def start(self) -> None:
+        """Serve. Raises the errors of `prepare`."""
+        await self.prepare()
+        await self.open()
+
+    async def prepare(self) -> None:
         """
-        Open the ports, load the models that the settings name, and report SERVING.
+        Take the ports, and load the models that the settings name.
+
+        What may take long is on a thread, so that signals are heard meanwhile.
 
         Raises:
             OSError, RuntimeError: a port is taken, the device fails, or an extra is missing.
-            ModelInvalid: a model is missing or breaks the contract of `service.spec`.
+            ModelInvalid: a model that the settings name is missing or cannot be served, or no model
+                can.
             FileInvalid: a file that a setting names is missing or wrong.
         """
         settings = self._settings
@@ -78,17 +94,19 @@ class Server:
         measure_machine(self.registry)
         authentication = Authentication(settings)
         credentials = self._credentials()
-        self._monitoring = Monitoring(
+        self._monitoring = await asyncio.to_thread(
+            Monitoring,
             settings.metrics_host,
             settings.metrics_port,
             self.registry,
             is_ready=lambda: self._serving,
             may_scrape=scraping(settings.metrics_token_file),
         )
-        store = open_store(settings)
+        store = await asyncio.to_thread(open_store, settings)
         catalogue = await asyncio.to_thread(Catalogue, settings, self.metrics)
         for name in catalogue.named:
             await catalogue.load(catalogue.current(name))
+        self._catalogue = catalogue
         parallel_runs = settings.parallel_runs or runtime.parallel_runs(catalogue.provider)
         self._lifecycle = Lifecycle(
             catalogue.networks, settings, self.metrics, has_store=store is not None
@@ -106,6 +124,10 @@ class Server:
         calls = Calls(catalogue, self.worker, self._keeper, self.metrics, self._spans)
         self._servicer = NtmServicer(calls, settings)
         self._open_port(authentication, credentials)
+
+    async def open(self) -> None:
+        """Answer calls, and report SERVING."""
+        settings, catalogue = self._settings, self._catalogue
         await self._grpc.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         log.info(
@@ -115,9 +137,9 @@ class Server:
                 "monitoring": f"{settings.metrics_host}:{self.metrics_port}",
                 "models": catalogue.models,
                 "provider": catalogue.provider,
-                "parallel_runs": parallel_runs,
-                "tls": credentials is not None,
-                "authentication": authentication.is_on,
+                "parallel_runs": self.worker.parallel_runs,
+                "tls": bool(settings.tls_certificate),
+                "authentication": settings.authenticates,
             },
         )
         _warn_if_open(settings)
@@ -165,6 +187,10 @@ class Server:
         self, authentication: Authentication, credentials: grpc.ServerCredentials | None
     ) -> None:
         settings = self._settings
+        self.metrics.exist(
+            method=[*scopes(NtmServicer).keys() - {STREAM}, REFLECTION], code=status.codes()
+        )
+        self.metrics.exist(reason=[kind.reason for kind in kinds()])
         self._grpc = grpc.aio.server(
             interceptors=[
                 ObservingInterceptor(
@@ -217,14 +243,21 @@ def _warn_if_open(settings: Settings) -> None:
 async def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status, which is 1 if the engine failed."""
     server = Server(settings)
-    await server.start()
-    # The present objects stay until the end. Each full garbage collection of them would take 0.1 s.
-    gc.collect()
-    gc.freeze()
     loop = asyncio.get_running_loop()
     signalled = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
+        ends = signal.getsignal(number)
         loop.add_signal_handler(number, signalled.set)
+        # That lets signals wake the loop. They still end the process, until clients can be there.
+        signal.signal(number, ends)
+    await server.prepare()
+    # What clients begin from here on is finished.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signalled.set)
+    await server.open()
+    # The present objects stay until the end. Each full garbage collection of them would take 0.1 s.
+    gc.collect()
+    gc.freeze()
     waiting = asyncio.create_task(signalled.wait())
     await asyncio.wait((waiting, server.worker.crashed), return_when=asyncio.FIRST_COMPLETED)
     if server.worker.crashed.done():

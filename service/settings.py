@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,13 @@ from typing import Any
 PREFIX = "NTM_"
 """What the names of the environment variables start with."""
 
-_TYPES: dict[type, tuple[str, str]] = {
-    int: ("INT", "a whole number"),
-    float: ("FLOAT", "a number"),
-    str: ("TEXT", "a text"),
-    Path: ("PATH", "a path"),
+_TYPES: dict[type, tuple[str, str, str]] = {
+    int: ("INT", "a whole number", r"[+-]?\d{1,4000}"),
+    float: ("FLOAT", "a number", r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"),
+    str: ("TEXT", "a text", r"(?s:.*)"),
+    Path: ("PATH", "a path", r"(?s:.+)"),
 }
-"""How help and errors name each type."""
+"""How help and errors name each type, and its form. Python reads more than that, such as 1_0."""
 
 
 def _setting(
@@ -29,20 +30,45 @@ def _setting(
     minimum: float | None = None,
     maximum: float | None = None,
     choices: tuple[str, ...] | None = None,
+    of_store: bool = False,
 ) -> Any:
-    """Declare a field with its help and its limits, for flags, checks and reference pages."""
-    metadata = {"help": help_text, "minimum": minimum, "maximum": maximum, "choices": choices}
-    return field(default=default, metadata=metadata)
+    """
+    Declare a field with its help and its limits, for flags, checks and reference pages.
+
+    A setting `of_store` has a meaning only where there is a store.
+    """
+    limits = {"minimum": minimum, "maximum": maximum, "choices": choices, "of_store": of_store}
+    return field(default=default, metadata={"help": help_text, **limits})
 
 
 class SettingInvalid(ValueError):
     """A setting has a value that it cannot have; the message names the flag and the value."""
 
-    def __init__(self, setting: str, problem: str) -> None:
-        """`problem` completes the sentence that starts with the name of the setting."""
-        super().__init__(f"{_flag(setting)} {problem}")
+    def __init__(
+        self, setting: str, problem: str, others: Sequence[str] = (), rest: str = ""
+    ) -> None:
+        """
+        Name a setting and its problem.
+
+        Args:
+            setting: The field's name.
+            problem: Goes on with the sentence that starts with the name of the setting.
+            others: Other settings that the sentence names next.
+            rest: The end of the sentence.
+        """
+        super().__init__()
         self.setting = setting
-        self.problem = problem
+        self._problem = problem
+        self._others = others
+        self._rest = rest
+
+    def __str__(self) -> str:
+        return self.sentence(_flag)
+
+    def sentence(self, name: Callable[[str], str]) -> str:
+        """The message, with every setting named in the same way: by its flag or its variable."""
+        others = " and ".join(name(each) for each in self._others)
+        return f"{name(self.setting)} {self._problem}{others}{self._rest}"
 
 
 @dataclass(frozen=True)
@@ -102,7 +128,7 @@ class Settings:
     parallel_runs: int = _setting(
         0,
         "runs of networks at the same time, each on its own thread; 0 for one on a GPU, and on a "
-        "CPU for one less than it has cores",
+        "CPU for one less than the cores that the process may use, by its affinity and CPU quota",
         minimum=0,
         maximum=256,
     )
@@ -122,24 +148,38 @@ class Settings:
         minimum=1,
         maximum=2**30,  # gRPC is given twice as many, in 31 bits
     )
-    max_sessions: int = _setting(10_000, "maximum number of open sessions", minimum=1)
+    max_sessions: int = _setting(
+        10_000, "maximum number of open sessions", minimum=1, maximum=2**40
+    )
     max_awake_sessions: int = _setting(
         0,
         "maximum number of sessions in memory, if there is a store; above it, the sessions unused "
         "for longest are put to sleep in the store; 0 for no limit",
         minimum=0,
+        maximum=2**40,
+        of_store=True,
     )
     sleep_after_seconds: float = _setting(
         0.0,
         "time without a step after which a session is put to sleep in the store; 0 for never",
         minimum=0.0,
+        maximum=1e9,
+        of_store=True,
     )
-    max_state_bytes: int = _setting(2 << 30, "maximum bytes of state of all sessions", minimum=1)
+    max_state_bytes: int = _setting(
+        2 << 30, "maximum bytes of state of all sessions", minimum=1, maximum=2**60
+    )
     max_sessions_per_principal: int = _setting(
-        0, "maximum number of open sessions of one principal; 0 for no limit", minimum=0
+        0,
+        "maximum number of open sessions of one principal; 0 for no limit",
+        minimum=0,
+        maximum=2**40,
     )
     max_state_bytes_per_principal: int = _setting(
-        0, "maximum bytes of state of one principal's sessions; 0 for no limit", minimum=0
+        0,
+        "maximum bytes of state of one principal's sessions; 0 for no limit",
+        minimum=0,
+        maximum=2**60,
     )
     max_connection_age_seconds: float = _setting(
         0.0,
@@ -149,26 +189,32 @@ class Settings:
         maximum=2e6,  # some weeks; gRPC counts milliseconds in 32 bits
     )
     max_locations: int = _setting(
-        16_384, "maximum number of memory locations of a session", minimum=1
+        16_384, "maximum number of memory locations of a session", minimum=1, maximum=2**32 - 1
     )
-    max_chunk_steps: int = _setting(1_024, "maximum number of steps in one chunk", minimum=1)
+    max_chunk_steps: int = _setting(
+        1_024, "maximum number of steps in one chunk", minimum=1, maximum=2**32 - 1
+    )
     max_waiting_steps: int = _setting(
-        4_096, "maximum number of steps of one session that wait", minimum=1
+        4_096, "maximum number of steps of one session that wait", minimum=1, maximum=2**32 - 1
     )
     durability: str = _setting(
         "asynchronous",
         "when the steps of a session are stored, if there is a store and the session does not say",
         choices=("none", "asynchronous", "synchronous"),
+        of_store=True,
     )
     checkpoint_every_steps: int = _setting(
         256,
         "steps after which a session with asynchronous durability is stored, approximately",
         minimum=1,
+        maximum=2**32 - 1,  # as much as the API has a place for
+        of_store=True,
     )
     max_replay_bytes: int = _setting(
         65_536,
         "bytes of its last outputs and traces that each session keeps, for clients that lost them",
         minimum=0,
+        maximum=2**40,
     )
     max_message_bytes: int = _setting(
         4 << 20,
@@ -177,7 +223,7 @@ class Settings:
         maximum=2**31 - 1,  # the most that gRPC's options hold
     )
     default_idle_timeout_seconds: float = _setting(
-        300.0, "idle timeout of a session that asks for none", minimum=0.001
+        300.0, "idle timeout of a session that asks for none", minimum=0.001, maximum=1e9
     )
     max_idle_timeout_seconds: float = _setting(
         86_400.0,
@@ -195,15 +241,19 @@ class Settings:
         "yes",
         "whether a directory store also survives a loss of power, which makes it slower",
         choices=("yes", "no"),
+        of_store=True,
     )
     store_password_file: str = _setting(
-        "", "file of the password for redis://USER@HOST, instead of a password in the URL"
+        "",
+        "file of the password for redis://USER@HOST, instead of a password in the URL",
+        of_store=True,
     )
     store_timeout_seconds: float = _setting(
         2.0,
         "longest time for an answer of the store, retries included",
         minimum=0.01,
         maximum=3600.0,
+        of_store=True,
     )
     drain_seconds: float = _setting(
         10.0,
@@ -221,6 +271,7 @@ class Settings:
         "maximum number of calls logged a second, and as many failed calls; the next line counts "
         "the calls that were left out; 0 for none",
         minimum=0.0,
+        maximum=1e6,
     )
     otlp_endpoint: str = _setting(
         "",
@@ -238,17 +289,23 @@ class Settings:
         if self.default_idle_timeout_seconds > self.max_idle_timeout_seconds:
             raise SettingInvalid(
                 "default_idle_timeout_seconds",
-                f"is {self.default_idle_timeout_seconds}, above {_flag('max_idle_timeout_seconds')}"
+                f"is {self.default_idle_timeout_seconds}, above ",
+                ("max_idle_timeout_seconds",),
                 f", which is {self.max_idle_timeout_seconds}",
             )
         self._check_together("tls_certificate", "tls_key")
         self._check_together("jwt_keys", "jwt_issuer", "jwt_audience")
-        if self.tls_client_ca and not self.tls_certificate:
-            raise SettingInvalid(
-                "tls_client_ca",
-                f"is {self.tls_client_ca!r}; set {_flag('tls_certificate')} and {_flag('tls_key')} "
-                "too",
-            )
+        if not self.tls_certificate:
+            self._check_default("tls_client_ca", ("tls_certificate", "tls_key"))
+        if not self.has_store:
+            for setting in fields(self):
+                if setting.metadata["of_store"]:
+                    self._check_default(setting.name, ("store",))
+
+    @property
+    def has_store(self) -> bool:
+        """Whether sessions outlive the server."""
+        return self.store not in ("", "none")
 
     @property
     def is_local(self) -> bool:
@@ -265,10 +322,15 @@ class Settings:
 
     def _check_together(self, *names: str) -> None:
         given = [name for name in names if getattr(self, name)]
-        if given and len(given) < len(names):
-            missing = " and ".join(_flag(name) for name in names if name not in given)
-            value = getattr(self, given[0])
-            raise SettingInvalid(given[0], f"is {value!r}; set {missing} too")
+        missing = [name for name in names if name not in given]
+        if given and missing:
+            raise SettingInvalid(given[0], f"is {getattr(self, given[0])!r}; set ", missing, " too")
+
+    def _check_default(self, name: str, missing: Sequence[str]) -> None:
+        """Raise SettingInvalid for a setting that changes nothing without the missing settings."""
+        default = next(setting.default for setting in fields(self) if setting.name == name)
+        if getattr(self, name) != default:
+            raise SettingInvalid(name, f"is {getattr(self, name)!r}; set ", missing, " too")
 
     @classmethod
     def from_command_line(
@@ -301,14 +363,17 @@ class Settings:
                 }
             )
         except SettingInvalid as error:
-            if error.setting in flags or error.setting not in variables:
-                parser.error(str(error))
-            parser.error(f"{PREFIX}{error.setting.upper()} {error.problem}")
+            is_variable = error.setting in variables and error.setting not in flags
+            parser.error(error.sentence(_variable if is_variable else _flag))
 
 
 def variable(setting: Field[Any]) -> str:
     """The environment variable of a setting."""
-    return PREFIX + setting.name.upper()
+    return _variable(setting.name)
+
+
+def _variable(name: str) -> str:
+    return PREFIX + name.upper()
 
 
 def _flag(name: str) -> str:
@@ -342,10 +407,10 @@ def _kind(setting: Field[Any]) -> type:
 def _value(setting: Field[Any], text: str) -> Any:
     """The text as a value of the setting's type."""
     kind = _kind(setting)
-    try:
-        return kind(text)
-    except ValueError:
-        raise SettingInvalid(setting.name, f"is {text!r}; it must be {_TYPES[kind][1]}") from None
+    _, name, form = _TYPES[kind]
+    if not re.fullmatch(form, text, re.ASCII):
+        raise SettingInvalid(setting.name, f"is {text!r}; it must be {name}")
+    return kind(text)
 
 
 def _check(setting: Field[Any], value: Any) -> None:

@@ -211,7 +211,9 @@ class ModelSpec:
                 f"state {tensor.name!r} has {count} initial values; the rule {rule!r} needs "
                 f"{expected}"
             )
-        if not np.isfinite(np.array(tensor.initial.values, np.float32)).all():
+        with np.errstate(over="ignore"):  # too large a value becomes infinite
+            values = np.array(tensor.initial.values, np.float32)
+        if not np.isfinite(values).all():
             raise ModelInvalid(
                 f"state {tensor.name!r} has an initial value that is infinite or NaN"
             )

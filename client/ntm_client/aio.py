@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from ntm_client import procedures
 from ntm_client.async_session import AsyncSession, run
-from ntm_client.chunks import Limits
+from ntm_client.chunks import OwnLimits
 from ntm_client.connection import (
     DEFAULT_TIMEOUT_SECONDS,
     Authorization,
@@ -40,18 +40,18 @@ class AsyncClient:
         credentials: grpc.ChannelCredentials | None = None,
         token: Token | None = None,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
-        chunk_steps: int = Limits.chunk_steps,
-        max_message_bytes: int = Limits.max_message_bytes,
+        chunk_steps: int = OwnLimits.chunk_steps,
+        max_message_bytes: int = OwnLimits.max_message_bytes,
         resume: Resume | None = DEFAULT_RESUME,
     ) -> None:
         """Connect as `Client` does. Call this inside the running event loop."""
         self.target = target
-        self.limits = Limits(chunk_steps, max_message_bytes)
+        self.own_limits = OwnLimits(chunk_steps, max_message_bytes)
         self.retries = Retries(resume) if resume else None
         self.timeout_seconds = timeout_seconds
         self._models: dict[str, Model] = {}
         self._authorization = Authorization(token, target, credentials)
-        options = [*channel_options(max_message_bytes, resume), *self._authorization.options]
+        options = [*channel_options(resume), *self._authorization.options]
         self._channel = (
             grpc.aio.secure_channel(target, credentials, options)
             if credentials

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from google.protobuf.message import Message
 
 from ntm_client import procedures
-from ntm_client.chunks import Limits
+from ntm_client.chunks import OwnLimits
 from ntm_client.errors import NtmClientError, SessionGone
 from ntm_client.fencing import fenced
 from ntm_client.procedures import Attempt, BaseSession, Procedure
@@ -27,7 +27,7 @@ T = TypeVar("T")
 class Caller(Protocol):
     """Carries requests to the server: a client's connection, or a stream."""
 
-    limits: Limits
+    own_limits: OwnLimits
     retries: Retries | None
     timeout_seconds: float
 
@@ -67,7 +67,9 @@ class AsyncSession(BaseSession):
         self._caller = caller
         self._ask_once = partial(fenced, self)
         self._ask = (
-            Recovery(self, caller.retries, caller.limits).ask if caller.retries else self._ask_once
+            Recovery(self, caller.retries, caller.own_limits).ask
+            if caller.retries
+            else self._ask_once
         )
         self._lock = asyncio.Lock()
 
@@ -84,7 +86,8 @@ class AsyncSession(BaseSession):
         made; `describe` shows how many.
         """
         async with self._lock:
-            stepping = procedures.step(self._ask, self, inputs, traces, top_k, self._caller.limits)
+            own = self._caller.own_limits
+            stepping = procedures.step(self._ask, self, inputs, traces, top_k, own)
             return await run(self._caller, stepping, timeout_seconds)
 
     async def reset(self) -> None:

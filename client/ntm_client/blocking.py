@@ -16,7 +16,7 @@ import numpy.typing as npt
 from google.protobuf.message import Message
 
 from ntm_client import procedures
-from ntm_client.chunks import Limits
+from ntm_client.chunks import OwnLimits
 from ntm_client.connection import (
     DEFAULT_TIMEOUT_SECONDS,
     Authorization,
@@ -49,8 +49,8 @@ class Client:
         credentials: grpc.ChannelCredentials | None = None,
         token: Token | None = None,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
-        chunk_steps: int = Limits.chunk_steps,
-        max_message_bytes: int = Limits.max_message_bytes,
+        chunk_steps: int = OwnLimits.chunk_steps,
+        max_message_bytes: int = OwnLimits.max_message_bytes,
         resume: Resume | None = DEFAULT_RESUME,
     ) -> None:
         """
@@ -61,8 +61,10 @@ class Client:
             credentials: For TLS, as from `tls`; without them the connection is not encrypted.
             token: The caller's token, or a function that returns it and is called for each call.
             timeout_seconds: Seconds that one call may take.
-            chunk_steps: The largest number of steps in one call; longer inputs are split.
-            max_message_bytes: The largest size of a message; at most the server's own limit.
+            chunk_steps: The largest number of steps in one call; longer inputs are split. The
+                server's limits hold as well: it tells them, and the client keeps them.
+            max_message_bytes: The largest size of the inputs, and of the reply, of one call, where
+                the server allows more.
             resume: How calls and sessions survive the loss of a server; None if they do not. Until
                 a server has answered for the first time, a missing connection is an error at once.
 
@@ -70,12 +72,12 @@ class Client:
             TokenNotSent: there is a token and no TLS, and the server is on another machine.
         """
         self.target = target
-        self.limits = Limits(chunk_steps, max_message_bytes)
+        self.own_limits = OwnLimits(chunk_steps, max_message_bytes)
         self.retries = Retries(resume) if resume else None
         self._timeout_seconds = timeout_seconds
         self._models: dict[str, Model] = {}
         self._authorization = Authorization(token, target, credentials)
-        options = [*channel_options(max_message_bytes, resume), *self._authorization.options]
+        options = [*channel_options(resume), *self._authorization.options]
         self._channel = (
             grpc.secure_channel(target, credentials, options)
             if credentials
@@ -187,7 +189,9 @@ class Session(BaseSession):
         self._client = client
         self._ask_once = partial(fenced, self)
         self._ask = (
-            Recovery(self, client.retries, client.limits).ask if client.retries else self._ask_once
+            Recovery(self, client.retries, client.own_limits).ask
+            if client.retries
+            else self._ask_once
         )
         self._lock = threading.Lock()
 
@@ -216,7 +220,8 @@ class Session(BaseSession):
             Diverged: lost steps were made again and gave other outputs.
         """
         with self._lock:
-            stepping = procedures.step(self._ask, self, inputs, traces, top_k, self._client.limits)
+            own = self._client.own_limits
+            stepping = procedures.step(self._ask, self, inputs, traces, top_k, own)
             return self._client.run(stepping, timeout_seconds)
 
     def reset(self) -> None:

@@ -8,20 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from ntm_client.errors import InvalidRequest
-from ntm_client.values import Model, StepResult, TraceTensor
+from ntm_client.values import Limits, Model, StepResult, TraceTensor
 
 MESSAGE_OVERHEAD_BYTES = 4096
-"""An upper bound for everything in a chunk or a reply besides values: ids, names, lengths."""
+"""An upper bound for everything in a chunk besides values: ids, names, lengths."""
 
 VALUE_BYTES = 4
 
 
 @dataclass(frozen=True)
-class Limits:
-    """The limits of one message."""
+class OwnLimits:
+    """What a client sends and asks for in one message, where the server would allow more."""
 
     chunk_steps: int = 256
-    max_message_bytes: int = 4 * 2**20
+    max_message_bytes: int = 2**31 - 1
 
     def __post_init__(self) -> None:
         if self.chunk_steps < 1:
@@ -86,22 +86,33 @@ class Selection:
         )
 
 
-def steps_per_chunk(model: Model, selection: Selection, limits: Limits) -> int:
+def steps_per_chunk(model: Model, selection: Selection, own: OwnLimits, limits: Limits) -> int:
     """
-    The largest number of steps whose inputs and reply each fit into one message.
+    The largest number of steps that client and server allow in one chunk, and whose inputs and
+    reply each fit into one message.
 
     Raises:
         InvalidRequest: not even one step does.
     """
-    answer_bytes = model.output_width * VALUE_BYTES + selection.step_bytes()
-    step_bytes = max(model.input_width * VALUE_BYTES, answer_bytes)
-    fitting = (limits.max_message_bytes - MESSAGE_OVERHEAD_BYTES) // step_bytes
+    own_room = own.max_message_bytes - MESSAGE_OVERHEAD_BYTES
+    input_bytes = model.input_width * VALUE_BYTES
+    reply_bytes = model.output_width * VALUE_BYTES + selection.step_bytes()
+    for_inputs = min(own_room, limits.max_message_bytes - MESSAGE_OVERHEAD_BYTES)
+    for_reply = min(own_room, limits.max_reply_bytes)
+    fitting = min(for_inputs // input_bytes, for_reply // reply_bytes)
     if fitting < 1:
+        is_own = own.max_message_bytes < limits.max_message_bytes
         raise InvalidRequest(
-            f"one step takes {step_bytes} bytes and a message holds {limits.max_message_bytes}: "
-            f"select fewer traces, set top_k, or raise max_message_bytes here and on the server"
+            f"one step takes {input_bytes} bytes, its reply {reply_bytes}, and a message holds "
+            f"{min(own.max_message_bytes, limits.max_message_bytes)}: select fewer traces, set "
+            "top_k, or "
+            + (
+                "raise max_message_bytes"
+                if is_own
+                else "start the server with a larger --max-message-bytes"
+            )
         )
-    return min(limits.chunk_steps, fitting)
+    return min(own.chunk_steps, limits.max_chunk_steps, limits.max_waiting_steps, fitting)
 
 
 def join(results: Sequence[StepResult]) -> StepResult:

@@ -90,12 +90,11 @@ def tls(
     return grpc.ssl_channel_credentials(*contents)
 
 
-def channel_options(max_message_bytes: int, resume: Resume | None) -> list[tuple[str, int]]:
-    """The options of a channel, given the largest message and how the client resumes."""
-    options = [
-        ("grpc.max_send_message_length", max_message_bytes),
-        ("grpc.max_receive_message_length", max_message_bytes),
-    ]
+def channel_options(resume: Resume | None) -> list[tuple[str, int]]:
+    """The options of a channel, given how the client resumes."""
+    # A channel is made before the server tells how large its messages are. The client asks for no
+    # larger replies than it wants; what it asks for, it receives.
+    options = [("grpc.max_receive_message_length", -1)]
     if resume is None:
         return options
     # By default gRPC waits up to two minutes between connections, and attempts in between fail at

@@ -12,6 +12,7 @@ from ntm_client.errors import InvalidRequest
 from ntm_client.values import (
     Durability,
     Float32,
+    Limits,
     Memory,
     Model,
     ModelVersion,
@@ -100,6 +101,21 @@ def session_from(message: pb.Session) -> SessionInfo:
         durability=durability_from(message.durability),
         durable_step=message.durable_step,
         epoch=message.epoch,
+        expires_in=message.expires_in.ToTimedelta(),
+        limits=limits_from(message),
+    )
+
+
+def limits_from(message: pb.Session) -> Limits:
+    """The limits of the server that described a session."""
+    if not message.HasField("limits"):
+        return Limits()
+    told = message.limits
+    return Limits(
+        told.max_chunk_steps,
+        told.max_waiting_steps,
+        told.max_message_bytes,
+        told.max_reply_bytes,
     )
 
 

@@ -9,7 +9,14 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 
 from ntm.v1 import ntm_pb2 as pb
-from ntm_client.errors import BY_CODE, BY_REASON, NtmClientError, Unavailable, Unreachable
+from ntm_client.errors import (
+    BY_CODE,
+    BY_REASON,
+    InvalidRequest,
+    NtmClientError,
+    Unavailable,
+    Unreachable,
+)
 
 DETAILS_KEY = "grpc-status-details-bin"
 CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -22,6 +29,9 @@ NO_CONNECTION = (
 gRPC's messages when it could not connect. If gRPC changes them, such a failure counts as a lost
 connection, after which a request that must not be repeated is not repeated.
 """
+
+TOO_LARGE = "essage larger than max"
+"""In gRPC's messages about a message that is larger than the server takes."""
 
 CANCELLED_HERE = ("Channel closed!", "Locally cancelled by application!")
 """
@@ -73,6 +83,13 @@ def _without_reason(error: grpc.RpcError, target: str) -> NtmClientError:
     code, details = error.code(), error.details() or ""
     if code is grpc.StatusCode.CANCELLED and details not in CANCELLED_HERE:
         return Unavailable(f"the server at {target} stopped; try another replica", code=code)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and TOO_LARGE in details:
+        return InvalidRequest(
+            f"the request is larger than the server at {target} takes ({details}); start the "
+            "server with a larger --max-message-bytes, or send less at once",
+            code=code,
+            metadata={"limit": "max_message_bytes"},
+        )
     if code is grpc.StatusCode.UNAVAILABLE:
         message = (
             f"no server answers at {target} ({details}); start one with `python -m service`, "

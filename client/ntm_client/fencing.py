@@ -15,6 +15,7 @@ from grpc import StatusCode
 
 from ntm.v1 import ntm_pb2 as pb
 from ntm_client.connection import session_of
+from ntm_client.conversion import limits_from
 from ntm_client.errors import SessionMoved
 from ntm_client.procedures import Attempt, BaseSession, Procedure
 
@@ -39,7 +40,17 @@ def fenced(session: BaseSession, wanted: Message | Attempt) -> Procedure[Any]:
 
 
 def _learn(session: BaseSession, response: Message) -> None:
-    """Take the session's epoch from an answer. Raises SessionMoved if the epoch is earlier."""
+    """
+    Take the session's epoch, and the limits of its replica, from an answer. Raises SessionMoved if
+    the epoch is earlier.
+    """
+    _check_epoch(session, response)
+    described = getattr(response, "session", None)
+    if isinstance(described, pb.Session):
+        session.limits = limits_from(described)
+
+
+def _check_epoch(session: BaseSession, response: Message) -> None:
     epoch = _epoch(response)
     if not epoch:
         return

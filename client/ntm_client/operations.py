@@ -12,12 +12,18 @@ from google.protobuf.message import Message
 
 from ntm.v1 import ntm_pb2 as pb
 from ntm.v1.ntm_pb2_grpc import NtmServiceStub
-from ntm_client.chunks import MESSAGE_OVERHEAD_BYTES, Limits
 from ntm_client.errors import NtmClientError, StreamBroken, StreamClosed, TimedOut, Unavailable
 from ntm_client.failures import call_error, outcome_error
 
+MAX_MESSAGE_BYTES = 65_536
+"""Every server takes messages of this size; a larger one could break the stream."""
+
 CLOSE_SECONDS = 5.0
 """The time in which the server must end a stream on which no operation is pending."""
+
+
+_TAG_BYTES, _LENGTH_BYTES = 11, 8
+"""Upper bounds for the bytes of an operation's tag, and of its length in the message."""
 
 
 class Operations:
@@ -33,12 +39,10 @@ class Operations:
         stub: NtmServiceStub,
         metadata: tuple[tuple[str, str], ...],
         target: str,
-        limits: Limits,
     ) -> None:
         self.broken: NtmClientError | None = None
         """The error that ended the call; None while it goes on."""
         self._target = target
-        self._limits = limits
         self._tags = itertools.count(1)
         self._pending: dict[int, asyncio.Future[Message]] = {}
         self._late: set[int] = set()
@@ -101,10 +105,10 @@ class Operations:
     def _take(self) -> list[pb.Operation]:
         """Take the operations for one message: all that wait and fit into it."""
         operations: list[pb.Operation] = []
-        room = self._limits.max_message_bytes - MESSAGE_OVERHEAD_BYTES
+        room = MAX_MESSAGE_BYTES
         while self._outbox:
             operation = self._outbox[0]
-            room -= operation.ByteSize() + 8  # its tag and length in the message
+            room -= operation.ByteSize() + _LENGTH_BYTES
             if room < 0 and operations:
                 break
             self._outbox.popleft()
@@ -149,6 +153,11 @@ class Operations:
             if not future.done():
                 future.set_exception(_stream_broken_error(self.broken))
         self._pending.clear()
+
+
+def fits(operation: pb.Operation) -> bool:
+    """Whether an operation, once it has a tag, is certain to fit into a message."""
+    return operation.ByteSize() + _TAG_BYTES + _LENGTH_BYTES <= MAX_MESSAGE_BYTES
 
 
 def _response_of(outcome: pb.Outcome) -> Message:

@@ -23,7 +23,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from ntm.v1 import ntm_pb2 as pb
-from ntm_client.chunks import Limits, Selection, join, only_step, steps_per_chunk
+from ntm_client.chunks import OwnLimits, Selection, join, only_step, steps_per_chunk
 from ntm_client.conversion import (
     as_steps,
     durability_message,
@@ -34,7 +34,7 @@ from ntm_client.conversion import (
     session_from,
 )
 from ntm_client.errors import InvalidRequest, NtmClientError
-from ntm_client.values import Durability, Float32, Memory, Model, SessionInfo, StepResult
+from ntm_client.values import Durability, Float32, Limits, Memory, Model, SessionInfo, StepResult
 
 T = TypeVar("T")
 
@@ -56,6 +56,9 @@ Ask = Callable[[Message], Procedure[Any]]
 
 PAGE_SIZE = 1000
 
+_CHUNK_LIMITS = ("max_chunk_steps", "max_waiting_steps", "max_message_bytes")
+"""The settings of a server that limit chunks, as the metadata of a refusal name them."""
+
 
 class BaseSession:
     """A client's copy of its session's state. `next_step` advances with every chunk answered."""
@@ -70,6 +73,8 @@ class BaseSession:
         """Steps before this one were in the server's store at its last reply."""
         self.epoch = info.epoch
         """The latest epoch that a replica sent; see `ntm_client.fencing`."""
+        self.limits = info.limits
+        """The limits of the replica that described the session last."""
         self.resumptions = 0
         """The number of calls on the session that were interrupted and then went on."""
         self.replayed_steps = 0
@@ -162,22 +167,44 @@ def step(
     inputs: npt.ArrayLike,
     traces: Sequence[str],
     top_k: int,
-    limits: Limits,
+    own: OwnLimits,
 ) -> Procedure[StepResult]:
     """Make steps chunk by chunk; `session.next_step` advances with each answer."""
     model = session.model
     steps = as_steps(inputs, model)
     selection = Selection.of(model, traces, session.locations, top_k)
-    size = steps_per_chunk(model, selection, limits)
     results: list[StepResult] = []
-    for start in range(0, len(steps), size):
+    start = 0
+    while start < len(steps):
+        limits = session.limits
+        size = steps_per_chunk(model, selection, own, limits)
         chunk = _chunk(session, steps[start : start + size], traces, top_k)
-        response: pb.StepResponse = yield from ask(pb.StepRequest(chunk=chunk))
+        try:
+            response: pb.StepResponse = yield from ask(pb.StepRequest(chunk=chunk))
+        except NtmClientError as error:
+            if (yield from have_changed(ask, session, limits, error)):
+                continue
+            raise
+        start += size
         session.next_step = response.reply.next_step
         session.durable_step = response.reply.durable_step
         results.append(result_from(response.reply, model))
     result = join(results or [selection.empty(model, session.next_step)])
     return only_step(result) if np.ndim(inputs) == 1 else result
+
+
+def have_changed(
+    ask: Ask, session: BaseSession, limits: Limits, error: NtmClientError
+) -> Procedure[bool]:
+    """
+    Whether a chunk, made for these limits, was refused because the session is on a replica with
+    others by now. `session.limits` then has those.
+    """
+    if error.metadata.get("limit") not in _CHUNK_LIMITS:
+        return False
+    # `fenced` takes the limits from the answer.
+    yield from ask(pb.GetSessionRequest(session_id=session.id))
+    return session.limits != limits
 
 
 def reset(ask: Ask, session: BaseSession) -> Procedure[None]:

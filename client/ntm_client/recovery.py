@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
 from google.protobuf.message import Message
 
 from ntm.v1 import ntm_pb2 as pb
-from ntm_client.chunks import Limits, Selection, steps_per_chunk
+from ntm_client.chunks import OwnLimits, Selection, steps_per_chunk
 from ntm_client.errors import (
     Diverged,
     NotResumable,
@@ -19,7 +20,7 @@ from ntm_client.errors import (
 )
 from ntm_client.fencing import fenced
 from ntm_client.history import History, checks_of
-from ntm_client.procedures import BaseSession, Procedure
+from ntm_client.procedures import BaseSession, Procedure, have_changed
 from ntm_client.retries import Outage, Retries
 
 log = logging.getLogger(__name__)
@@ -33,13 +34,13 @@ class Recovery:
     treats its steps as lost and makes them again. Calls that change the session must not overlap.
     """
 
-    def __init__(self, session: BaseSession, retries: Retries, limits: Limits) -> None:
+    def __init__(self, session: BaseSession, retries: Retries, own: OwnLimits) -> None:
         model, resume = session.model, retries.resume
         self._session = session
         self._retries = retries
         self._history = History(session.next_step, model.input_width, resume.max_kept_bytes)
-        untraced = Selection.of(model, (), session.locations, 0)
-        self._steps_at_once = steps_per_chunk(model, untraced, limits)
+        self._untraced = Selection.of(model, (), session.locations, 0)
+        self._own = own
         self._first_step = session.next_step
         self._diverged: Diverged | None = None
 
@@ -89,13 +90,19 @@ class Recovery:
         """Make the kept steps from `step` on again."""
         end = self._session.next_step
         while step < end:
-            inputs = self._history.inputs(step, self._steps_at_once)
+            limits = self._session.limits
+            at_once = steps_per_chunk(self._session.model, self._untraced, self._own, limits)
+            inputs = self._history.inputs(step, at_once)
             chunk = pb.Chunk(session_id=self._session.id, first_step=step, inputs=inputs)
             try:
                 response = yield from self._retried(pb.StepRequest(chunk=chunk), outage)
             except StepIndexMismatch as error:
                 self._fell_back(error, outage)
                 step = error.expected
+            except NtmClientError as error:
+                ask = partial(self._retried, outage=outage)
+                if not (yield from have_changed(ask, self._session, limits, error)):
+                    raise
             else:
                 self._compare(step, response.reply)
                 self._session.replayed_steps += response.reply.next_step - step

@@ -14,7 +14,7 @@ from ntm_client import procedures
 from ntm_client.async_session import AsyncSession, Caller, run
 from ntm_client.connection import Authorization, route
 from ntm_client.errors import StreamClosed
-from ntm_client.operations import Operations
+from ntm_client.operations import Operations, fits
 from ntm_client.retries import ask_with
 from ntm_client.values import Durability, Model
 
@@ -49,7 +49,7 @@ class Stream:
         route: str | None,
     ) -> None:
         """The stream begins when its `async with` block is entered."""
-        self.limits = client.limits
+        self.own_limits = client.own_limits
         self.retries = client.retries
         self.timeout_seconds = client.timeout_seconds
         self.route = secrets.token_hex(16) if route is None else route
@@ -84,20 +84,24 @@ class Stream:
     async def call(self, request: Message, timeout_seconds: float) -> Message:
         """
         Send requests to open, step and close on the stream; make a unary call for any other
-        request.
+        request, and for one that could be larger than the server takes: it would break the stream
+        for all sessions.
         """
+        operation = pb.Operation()
         match request:
             case pb.CreateSessionRequest():
-                operation = pb.Operation(open=request)
+                operation.open.CopyFrom(request)
             case pb.StepRequest():
-                operation = pb.Operation(step=request.chunk)
+                operation.step.CopyFrom(request.chunk)
             case pb.DeleteSessionRequest():
-                operation = pb.Operation(close=request.session_id, epoch=request.epoch)
-            case _:
-                # The call has the stream's route, because another replica would take the session
-                # over.
-                return await self._client.call_by(self.route, request, timeout_seconds)
-        return await self._ongoing().perform(operation, timeout_seconds)
+                operation.close = request.session_id
+                operation.epoch = request.epoch
+        if operation.WhichOneof("kind") is None:
+            return await self._by_call(request, timeout_seconds)
+        ongoing = self._ongoing()
+        if not fits(operation):
+            return await self._by_call(request, timeout_seconds)
+        return await ongoing.perform(operation, timeout_seconds)
 
     async def close(self) -> None:
         """End the stream. Operations that are still pending fail. No session is closed."""
@@ -112,6 +116,10 @@ class Stream:
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
 
+    async def _by_call(self, request: Message, timeout_seconds: float) -> Message:
+        # The call has the stream's route, because another replica would take the session over.
+        return await self._client.call_by(self.route, request, timeout_seconds)
+
     def _ongoing(self) -> Operations:
         """
         The call that operations are sent on; a new call if the last one is over and the client
@@ -125,4 +133,4 @@ class Stream:
 
     def _begin(self) -> Operations:
         metadata = (*self._authorization.metadata(), *route(self.route))
-        return Operations(self._stub, metadata, self._client.target, self.limits)
+        return Operations(self._stub, metadata, self._client.target)

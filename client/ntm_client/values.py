@@ -111,6 +111,23 @@ class Durability:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """
+    What a server takes in one chunk and in one message. The defaults are those of a server that is
+    too old to say.
+    """
+
+    max_chunk_steps: int = 1024
+    """The maximum number of steps in one chunk."""
+    max_waiting_steps: int = 4096
+    """The maximum number of steps of one session that wait or run."""
+    max_message_bytes: int = 4 * 2**20
+    """The maximum size of a message to the server."""
+    max_reply_bytes: int = 4 * 2**20 - 16_384
+    """The maximum size of the outputs and traces of one chunk."""
+
+
+@dataclass(frozen=True)
 class SessionInfo:
     """A session as the server describes it at one moment."""
 
@@ -123,12 +140,19 @@ class SessionInfo:
     state_bytes: int
     create_time: datetime
     expire_time: datetime
-    """The time at which the session expires if no request comes."""
+    """The time at which the session expires if it makes no step, by the server's clock."""
     durability: Durability
     durable_step: int
     """Steps before this one are in the server's store."""
     epoch: int = 0
     """Grows whenever a replica takes the session over; 0 where there is no store."""
+    limits: Limits = Limits()
+    """What the replica that described the session takes."""
+    expires_in: timedelta = timedelta()
+    """
+    The time that was left until `expire_time` when the server answered. The clock of this machine
+    may differ from the server's.
+    """
 
 
 @dataclass(frozen=True, eq=False)

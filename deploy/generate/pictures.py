@@ -68,7 +68,9 @@ def draw(name: str, url: str, start: float, end: float, folder: Path) -> Image.I
     Raises:
         RuntimeError: a panel has no data.
     """
-    board = json.loads((ROOT / "deploy" / "grafana" / "dashboards" / f"{name}.json").read_text())
+    board = json.loads(
+        (ROOT / "deploy" / "grafana" / "dashboards" / f"{name}.json").read_text("utf-8")
+    )
     places = [panel["gridPos"] for panel in board["panels"]]
     height = 30 * max(place["y"] + place["h"] for place in places) + 16
     values = {"dashboard": name, "prometheus": url, "from": int(start), "to": int(end)}
@@ -90,7 +92,7 @@ def draw(name: str, url: str, start: float, end: float, folder: Path) -> Image.I
             f"{(BUNDLE / 'page.html').as_uri()}?{urllib.parse.urlencode(values)}",
         ],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=True,
     )
     complaints = [line for line in ended.stderr.splitlines() if "CONSOLE" in line]

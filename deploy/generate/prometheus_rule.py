@@ -17,7 +17,7 @@ def text() -> str:
     groups = [
         group
         for path in sorted(RULES.glob("*.yml"))
-        for group in yaml.safe_load(path.read_text())["groups"]
+        for group in yaml.safe_load(path.read_text("utf-8"))["groups"]
     ]
     rule: dict[str, Any] = {
         "apiVersion": "monitoring.coreos.com/v1",
@@ -31,4 +31,4 @@ def text() -> str:
 
 
 if __name__ == "__main__":
-    FILE.write_text(text())
+    FILE.write_text(text(), encoding="utf-8")

@@ -45,13 +45,13 @@ def main() -> None:
     if fault is not None:
         raise RuntimeError(f"the list breaks the schema of CycloneDX: {fault}")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(text)
+    Path(path).write_text(text, encoding="utf-8")
     print(f"{path}: {len(json.loads(text)['components'])} components of {image}")
 
 
 def copy(engine: str, image: str, folder: Path) -> None:
     """Copy the files that describe packages from an image into a folder, at the same paths."""
-    container = subprocess.check_output([engine, "create", image], text=True).strip()
+    container = subprocess.check_output([engine, "create", image], encoding="utf-8").strip()
     try:
         for path in (ENVIRONMENT, PACKAGES, "usr/lib/os-release"):
             with subprocess.Popen(
@@ -66,7 +66,7 @@ def describe(folder: Path) -> Bom:
     """Return the packages that the files in a folder describe; `copy` puts them there."""
     # First, because listing the packages changes the file.
     (version,) = re.findall(
-        r"^version = (\S+)", (folder / ENVIRONMENT / "pyvenv.cfg").read_text(), re.MULTILINE
+        r"^version = (\S+)", (folder / ENVIRONMENT / "pyvenv.cfg").read_text("utf-8"), re.MULTILINE
     )
     # A decorator adds the method, which mypy does not see.
     bom: Bom = Bom.from_json(  # type: ignore[attr-defined]
@@ -109,14 +109,14 @@ def _python_packages(environment: Path) -> str:
     command = ["-W", "ignore::UserWarning", "-m", "cyclonedx_py", "environment", "--no-validate"]
     command += ["--sv=1.6", "--output-reproducible", "--mc-type=application"]
     command += [f"--pyproject={ROOT / 'pyproject.toml'}", str(python)]
-    return subprocess.check_output([sys.executable, *command], text=True)
+    return subprocess.check_output([sys.executable, *command], encoding="utf-8")
 
 
 def _system_packages(folder: Path) -> Iterator[Component]:
     """Return the installed packages of the distribution."""
-    release = (folder / "usr/lib/os-release").read_text()
+    release = (folder / "usr/lib/os-release").read_text("utf-8")
     (distribution,) = re.findall(r'^ID="?(\w+)"?$', release, re.MULTILINE)
-    for paragraph in (folder / PACKAGES).read_text().strip().split("\n\n"):
+    for paragraph in (folder / PACKAGES).read_text("utf-8").strip().split("\n\n"):
         fields = HeaderParser().parsestr(paragraph)
         if fields["Status"] == "install ok installed":
             architecture = {"arch": fields["Architecture"]}

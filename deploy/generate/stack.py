@@ -101,11 +101,15 @@ def server(log: Path, *flags: str) -> Iterator[ServerAddresses]:
     with process(command, log) as running:
 
         def serving() -> bool:
-            assert running.poll() is None, log.read_text()
-            return '"message": "serving"' in log.read_text()
+            assert running.poll() is None, log.read_text(encoding="utf-8")
+            return '"message": "serving"' in log.read_text(encoding="utf-8")
 
         wait_until(serving, 60, "the server serves")
-        line = next(line for line in log.read_text().splitlines() if '"message": "serving"' in line)
+        line = next(
+            line
+            for line in log.read_text(encoding="utf-8").splitlines()
+            if '"message": "serving"' in line
+        )
         fields = json.loads(line)
         yield ServerAddresses(fields["address"], fields["monitoring"])
 
@@ -125,7 +129,7 @@ def alertmanager(folder: Path) -> Iterator[str]:
     with process(command, log) as running:
 
         def ready() -> bool:
-            assert running.poll() is None, log.read_text()
+            assert running.poll() is None, log.read_text("utf-8")
             try:
                 with urllib.request.urlopen(f"http://{address}/-/ready", timeout=10):
                     return True
@@ -142,7 +146,7 @@ def prometheus(
 ) -> Iterator[Prometheus]:
     """Start a Prometheus with our rules that scrapes every second; enter after a first scrape."""
     file = folder / "prometheus.yml"
-    file.write_text(_configuration(targets, alerted))
+    file.write_text(_configuration(targets, alerted), encoding="utf-8")
     address = f"127.0.0.1:{_free_port()}"
     command = [
         "prometheus",
@@ -156,7 +160,7 @@ def prometheus(
         asked = Prometheus(f"http://{address}")
 
         def up() -> bool:
-            assert running.poll() is None, log.read_text()
+            assert running.poll() is None, log.read_text("utf-8")
             try:
                 return len(asked.query("up == 1")) == len(targets)
             except (OSError, ValueError):  # not listening yet, or not ready
@@ -168,7 +172,7 @@ def prometheus(
 
 def _configuration(targets: Sequence[str], alerted: Sequence[str]) -> str:
     """Return our configuration with other addresses, a second's interval and only the job ntm."""
-    ours = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
+    ours = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text("utf-8"))
     ours["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     ours["rule_files"] = [str(PROMETHEUS / file) for file in ours["rule_files"]]
     ours["alerting"]["alertmanagers"][0]["static_configs"] = [{"targets": list(alerted)}]

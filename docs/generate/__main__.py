@@ -6,4 +6,4 @@ from docs.generate.pages import FOLDER, PAGES
 
 FOLDER.mkdir(exist_ok=True)
 for name, write in PAGES.items():
-    (FOLDER / name).write_text(write())
+    (FOLDER / name).write_text(write(), encoding="utf-8")

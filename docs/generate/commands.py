@@ -61,7 +61,7 @@ def _helps(module: str, commands: list[list[str]]) -> list[str]:
         [sys.executable, "-c", HELPS, module, wanted],
         env=environment,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=True,
     )
     texts: list[str] = json.loads(done.stdout)

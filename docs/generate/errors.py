@@ -69,7 +69,7 @@ itself found what is wrong.
 
 def page() -> str:
     """Reason, code, meaning and remedy of each error, then the errors of the client alone."""
-    rows = [_row(error) for error in _tree(errors.NtmError)]
+    rows = [_row(error) for error in errors.kinds()]
     own = [
         [f"`{error.__name__}`", f"`{error.code.name}`", cell(_summary(error))]
         for error in _tree(NtmClientError)

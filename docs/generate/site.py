@@ -42,7 +42,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def linked(page: Path) -> set[Path]:
     """The files of the repository that a page links to, folders left out."""
     folder = PurePosixPath(page.relative_to(ROOT).parent.as_posix())
-    targets = {ROOT / normpath(folder / link) for link in LINK.findall(page.read_text())}
+    targets = {
+        ROOT / normpath(folder / link) for link in LINK.findall(page.read_text(encoding="utf-8"))
+    }
     return {target for target in targets if target.is_file()}
 
 

@@ -21,12 +21,19 @@ vectors.forEach((bit, index) => (inputs[Math.floor(index / 8) * 9 + (index % 8)]
 inputs[20 * 9 + 8] = 1;
 
 const { session } = await call("createSession", { model: "copy-ntm-lstm" });
-// Float32Array has the byte order of the machine; the API's is little-endian, as all common machines' is.
-const chunk = { sessionId: session.id, firstStep: 0, inputs: Buffer.from(inputs.buffer) };
-const { reply } = await call("step", { chunk });
+// The session states how many steps the server takes at once.
+const atOnce = Number(session.limits.maxChunkSteps);
+const rows = [];
+for (let step = 0; step < 41; step += atOnce) {
+  // Float32Array has the byte order of the machine; the API's is little-endian, as all common machines' is.
+  const chunk = Buffer.from(inputs.slice(step * 9, (step + atOnce) * 9).buffer);
+  const { reply } = await call("step", { chunk: { sessionId: session.id, firstStep: step, inputs: chunk } });
+  rows.push(reply.outputs);
+}
 await call("deleteSession", { sessionId: session.id });
 
-const outputs = Array.from({ length: 41 * 8 }, (_, index) => reply.outputs.readFloatLE(index * 4));
+const bytes = Buffer.concat(rows);
+const outputs = Array.from({ length: 41 * 8 }, (_, index) => bytes.readFloatLE(index * 4));
 const answers = outputs.slice(21 * 8).map((value) => (value > 0.5 ? 1 : 0));
 console.log("wrong bits:", answers.filter((bit, index) => bit !== vectors[index]).length);
 client.close();

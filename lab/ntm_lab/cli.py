@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import NamedTuple
 
 from cyclopts import App, CycloptsError, Parameter
+
+from ntm_lab.commands import interrupts
 
 FAILED, INTERRUPTED = 2, 130
 
@@ -103,10 +106,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     Run one command and return its status. After an error, print it on standard error and return 2.
     """
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A terminal without a character, such as a bar of a picture, shows a question mark.
+        sys.stdout.reconfigure(errors="replace")
     try:
-        status: int | None = app(
-            argv, exit_on_error=False, print_error=False, result_action="return_value"
-        )
+        with interrupts.raised():
+            status: int | None = app(
+                argv, exit_on_error=False, print_error=False, result_action="return_value"
+            )
     except CycloptsError as error:
         return _failed(f"{error} See `{' '.join(('ntm', *(error.command_chain or ())))} --help`.")
     except BrokenPipeError:
@@ -118,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not _is_expected(error):
             raise
-        return _failed(str(error))
+        return _failed(_sentence(error))
     return status or 0
 
 
@@ -127,13 +134,20 @@ def _failed(message: str) -> int:
     return FAILED
 
 
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
 def _is_expected(error: Exception) -> bool:
     """Whether an error can occur although the program has no mistake."""
     # Imported here, because the help does not need it.
     from ntm_client.errors import NtmClientError
     from ntm_lab.commands.sequences import SequenceError
+    from ntm_lab.outputs import OutputInvalid
     from ntm_lab.recordings.files import RecordingError
     from ntm_tasks import TaskError
 
-    expected = NtmClientError | TaskError | SequenceError | RecordingError | OSError
+    expected = NtmClientError | TaskError | SequenceError | OutputInvalid | RecordingError | OSError
     return isinstance(error, expected)

@@ -122,7 +122,9 @@ def watched(path: Path, issuer: str, audience: str) -> WatchedFiles[JwtKeys]:
     except ModuleNotFoundError as error:
         raise FileInvalid("--jwt-keys needs PyJWT: pip install 'ntm-service[jwt]'") from error
     return WatchedFiles(
-        "--jwt-keys", [path], lambda: JwtKeys(read(path.read_text()), issuer, audience)
+        "--jwt-keys",
+        [path],
+        lambda: JwtKeys(read(path.read_text(encoding="utf-8")), issuer, audience),
     )
 
 

@@ -72,7 +72,7 @@ class Tokens:
 
 def watched(flag: str, path: Path) -> WatchedFiles[Tokens]:
     """Read a tokens file, and read it again when it changes. Raises FileInvalid."""
-    return WatchedFiles(flag, [path], lambda: Tokens(path.read_text().splitlines()))
+    return WatchedFiles(flag, [path], lambda: Tokens(path.read_text(encoding="utf-8").splitlines()))
 
 
 def _entry(fields: Any) -> tuple[bytes, Principal]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from service.engine.durability import Durability, Policy
@@ -27,11 +29,31 @@ _SMALL_REPLY_BYTES = 32_768
 """Outputs up to this size fit into every message size that the settings allow."""
 
 
+class Limits(NamedTuple):
+    """What fits into one chunk and into one message, which each client is told with its session."""
+
+    max_chunk_steps: int
+    max_waiting_steps: int
+    max_message_bytes: int
+    max_reply_bytes: int
+    """The largest size of the outputs and traces of a chunk."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        """The limits of a server with these settings."""
+        size = settings.max_message_bytes
+        # A chunk waits until all its steps are made. A step takes four bytes of a message or more.
+        steps = min(settings.max_chunk_steps, settings.max_waiting_steps, size // 4)
+        waiting = min(settings.max_waiting_steps, 2**63 - 1)  # what the API's field holds
+        return cls(steps, waiting, size, size - _ENVELOPE_BYTES)
+
+
 class Admission:
     """Checks requests against the settings."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._limits = Limits.of(settings)
 
     def locations(self, spec: ModelSpec, asked: int) -> int:
         """The locations of a session; `asked` is 0 for the model's default."""
@@ -47,7 +69,8 @@ class Admission:
             )
         if not _FEWEST_LOCATIONS <= asked <= maximum:
             raise InvalidRequest(
-                f"locations is {asked}; the limits are {_FEWEST_LOCATIONS} and {maximum}"
+                f"locations is {asked}; the limits are {_FEWEST_LOCATIONS} and {maximum}",
+                limit="max_locations",
             )
         return asked
 
@@ -58,7 +81,8 @@ class Admission:
         maximum = self._settings.max_idle_timeout_seconds
         if not 0 < asked <= maximum:
             raise InvalidRequest(
-                f"idle timeout is {asked} s; it must be above 0, at most {maximum}"
+                f"idle timeout is {asked} s; it must be above 0, at most {maximum}",
+                limit="max_idle_timeout_seconds",
             )
         return asked
 
@@ -127,7 +151,7 @@ class Admission:
         """
         The input values as [steps, width], after a check that all are finite and not too large.
         """
-        maximum = self._settings.max_chunk_steps
+        maximum = self._limits.max_chunk_steps
         if values.size == 0 or values.size % width:
             raise InvalidRequest(
                 f"inputs hold {values.size} values; a chunk is one or more steps of {width} each"
@@ -135,7 +159,8 @@ class Admission:
         inputs = values.reshape(-1, width)
         if len(inputs) > maximum:
             raise InvalidRequest(
-                f"a chunk of {len(inputs)} steps; the limit is {maximum}; split it"
+                f"a chunk of {len(inputs)} steps; the limit is {maximum}; split it",
+                limit="max_chunk_steps",
             )
         # One pass for nearly all chunks, and false for NaN: if the sum of squares is within the
         # limit, so is every value. If not, each value has to be looked at.
@@ -163,12 +188,12 @@ class Admission:
                 raise InvalidRequest(f"trace {name[:64]!r} is unknown; the model has: {known}")
             width, sparse = trace_width(tensor, locations, chunk.selection.top_k)
             step_bytes += 4 * tensor.heads * width * (2 if sparse else 1)
-        size = self._settings.max_message_bytes
-        maximum = (size - _ENVELOPE_BYTES) // step_bytes
+        maximum = self._limits.max_reply_bytes // step_bytes
         if steps > maximum:
             raise InvalidRequest(
                 f"a reply for {steps} steps of {step_bytes} bytes each would exceed the "
-                f"message size of {size} bytes; send at most {maximum} steps in a chunk, or select "
-                "fewer traces or a top_k"
+                f"message size of {self._limits.max_message_bytes} bytes; send at most {maximum} "
+                "steps in a chunk, or select fewer traces or a top_k",
+                limit="max_message_bytes",
             )
         chunk.reply_bytes = steps * step_bytes

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from service.engine.admission import Admission
+from service.engine.admission import Admission, Limits
 from service.engine.checkpoint import Checkpoint
 from service.engine.counts import Counts
 from service.engine.durability import Durability, Durable, SessionView, Snapshot, Stored
@@ -78,6 +78,7 @@ class Lifecycle:
         self.outbox = Outbox()
         self.saving = Saving(self.view, self.outbox)
         self.has_store = has_store
+        self.limits = Limits.of(settings)
         self.is_draining = False
         """Whether new sessions and new work are refused."""
         self.now = clock

@@ -79,12 +79,7 @@ class Keeper:
         self._placing = asyncio.Lock()
         self._advanced = asyncio.Event()
         self._looking = asyncio.create_task(self._look_for_idle())
-        # A rate shows the first failure only if the counter existed before, at 0.
-        for operation in ("save", "claim", "epoch", "delete"):
-            metrics.store_errors.labels(operation)
         metrics.undeleted_sessions.set_function(lambda: len(self._deletions))
-        for outcome in ("stored", "refused", "failed"):
-            metrics.checkpoints.labels(outcome)
 
     def apply(self, effects: Effects) -> None:
         """Begin the work of the store for these effects. This does not wait."""
@@ -167,8 +162,8 @@ class Keeper:
                         await self._advanced.wait()
         except TimeoutError:
             raise CapacityExceeded(
-                f"{len(self._sessions)} sessions are awake, as many as max_awake_sessions allows, "
-                "and none could be put to sleep; try again later",
+                f"{len(self._sessions)} sessions are awake, as many as --max-awake-sessions "
+                "allows, and none could be put to sleep; try again later",
                 limit="max_awake_sessions",
             ) from None
 

@@ -39,6 +39,7 @@ class Worker:
         engine must allow one turn more than `parallel_runs`, as `Server` sets it.
         """
         self.engine = engine
+        self.parallel_runs = parallel_runs
         self._loop = asyncio.get_running_loop()
         self._turns: SimpleQueue[Turn | None] = SimpleQueue()
         self._begun: set[Turn] = set()

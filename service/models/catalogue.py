@@ -9,16 +9,19 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from service.errors import ModelInvalid, ModelUnknown, ModelVersionUnknown
+from service.errors import ModelInvalid, ModelUnknown, ModelVersionUnknown, one_line
 from service.models import runtime
-from service.models.folder import ModelFile, ModelFolder, VersionPath
+from service.models.folder import MODEL_FILE, Change, ModelFile, ModelFolder, VersionPath
+from service.models.loading import load
 from service.models.runtime import Network
-from service.models.slab import Slab
 from service.models.version import Version
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 10.0
+"""The time for which a network that could not be loaded is not tried again."""
 
 
 class Catalogue:
@@ -29,12 +32,21 @@ class Catalogue:
     a session or a call uses it. Belongs to the event loop.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """
-        Read the files of the models named in the settings, or of all; load nothing.
+        Read and try the files of the models named in the settings, or of all; load no network.
+
+        A file that cannot be served is logged and counted, and the others are served. The clock
+        gives seconds.
 
         Raises:
-            ModelInvalid: a model is missing or breaks the contract; the message names its file.
+            ModelInvalid: a model that the settings name is missing or cannot be served, or there is
+                no model that can; the message names the file.
             RuntimeError: the device does not work.
         """
         self._settings = settings
@@ -44,27 +56,41 @@ class Catalogue:
         self._places: dict[VersionPath, Version] = {}
         self._files: dict[Version, ModelFile] = {}
         self._current: dict[str, Version] = {}
+        self._refused: dict[VersionPath, ModelInvalid] = {}
+        self._failed: dict[Version, tuple[ModelInvalid, float]] = {}
+        """Networks that could not be loaded, and until when they are not tried again."""
+        self._clock = clock
         self.provider = runtime.provider(settings.device)
         """The onnxruntime execution provider that networks run on."""
         self.named = _named(settings.models)
         """Models that the settings name."""
-        self.folder = ModelFolder(settings.models_dir, self.named)
+        self.folder = ModelFolder(settings.models_dir, self.named, settings.max_state_bytes)
         self.networks: dict[Version, Network] = {}
         """The loaded networks by version."""
-        for place, file in self.folder.read().items():
-            self.put(place, file)
+        self._read_first()
 
     @property
     def models(self) -> list[str]:
         """Names of the models that new sessions can be opened on, in order."""
-        return sorted(self._current)
+        return sorted(
+            model for model, version in self._current.items() if self._failure(version) is None
+        )
 
     def current(self, model: str) -> Version:
-        """The version for new sessions of that model. Raises ModelUnknown."""
+        """
+        The version for new sessions of that model.
+
+        Raises:
+            ModelUnknown: there is no such model. ModelInvalid: its file cannot be served.
+        """
         version = self._current.get(model)
-        if version is None:
-            raise _unknown_error(model)
-        return version
+        if version is not None:
+            return version
+        if any(place.is_current and place.model == model for place in self._refused):
+            raise ModelInvalid(
+                f"the file of model {model!r} cannot be served; the server's log says why"
+            )
+        raise _unknown_error(model)
 
     def file(self, version: Version) -> ModelFile:
         """
@@ -124,13 +150,16 @@ class Catalogue:
     async def load(self, version: Version) -> None:
         """
         Load a version's network into `networks`. Callers that ask at the same time wait for one
-        load.
+        load. If it fails, callers get its error for `RETRY_SECONDS`, and then it is tried again.
 
         Raises the errors of `using`.
         """
         file = self.file(version)
         if version in self.networks:
             return
+        failure = self._failure(version)
+        if failure is not None:
+            raise failure
         task = self._loading.get(version)
         if task is None:
             task = asyncio.create_task(self._load(file))
@@ -147,18 +176,31 @@ class Catalogue:
         """Hold a version, so that it can be used."""
         self._files.setdefault(file.version, file)
 
-    def put(self, place: VersionPath, file: ModelFile) -> None:
-        """Note that this path has this file. New sessions follow at once."""
-        self.hold(file)
-        self._places[place] = file.version
-        if place.is_current:
-            self._current[place.model] = file.version
+    def take(self, change: Change) -> None:
+        """
+        Take a change of the folder over. New sessions follow at once.
 
-    def remove(self, place: VersionPath) -> None:
-        """Note that this path has no file any more."""
-        self._places.pop(place, None)
+        A file that cannot be served is logged and counted, and what was there before stays.
+        """
+        place, found = change
+        self._metrics.exist(model=[place.model])
+        if isinstance(found, ModelInvalid):
+            self._refused[place] = found
+            self._metrics.model_reloads.labels(place.model, "failed").inc()
+            fields = {"model": place.model, "file": str(place.path), "why": found.message}
+            log.error("model file not taken over", extra=fields)
+            return
+        self._refused.pop(place, None)
+        if found is None:
+            self._places.pop(place, None)
+            if place.is_current:
+                self._current.pop(place.model, None)
+            return
+        self.hold(found)
+        self._metrics.exist(model=[place.model], trace=[each.name for each in found.spec.traces])
+        self._places[place] = found.version
         if place.is_current:
-            self._current.pop(place.model, None)
+            self._current[place.model] = found.version
 
     async def tidy(self, has_sessions: Callable[[Version], bool]) -> None:
         """Drop unused versions whose file is gone, and unload old versions that have no session."""
@@ -169,6 +211,7 @@ class Catalogue:
                 continue
             if version not in there:
                 del self._files[version]
+                self._failed.pop(version, None)
             if version in self.networks and not self.is_current(version):
                 unloaded.append(self.networks.pop(version))
                 self._metrics.model.remove(*version, unloaded[-1].provider)
@@ -178,16 +221,58 @@ class Catalogue:
             # On a thread: freeing a network takes long enough to delay steps.
             await asyncio.to_thread(unloaded.clear)
 
+    def _read_first(self) -> None:
+        """Take every file over, and check that there is what the settings ask for."""
+        folder = self._settings.models_dir
+        try:
+            changes = self.folder.look()
+        except FileNotFoundError:
+            changes = []
+        except OSError as error:
+            raise ModelInvalid(one_line(error)) from error
+        for change in changes:
+            self.take(change)
+        refused = {place.model: why for place, why in self._refused.items() if place.is_current}
+        for model in self.named:
+            if model in refused:
+                raise refused[model]
+        missing = sorted(set(self.named) - self._current.keys())
+        if missing:
+            raise ModelInvalid(f"{folder} has the models {self.folder.models()}, not {missing}")
+        if refused and not self._current:
+            first = min(refused)
+            raise ModelInvalid(
+                f"no model in {folder} can be served: {refused[first].message}"
+                + (f"; the log has {len(refused) - 1} more" if len(refused) > 1 else "")
+            )
+        if not self._current:
+            raise ModelInvalid(f"{folder} has no folder with a {MODEL_FILE}; set the models-dir")
+
+    def _failure(self, version: Version) -> ModelInvalid | None:
+        """The error of a load that is not tried again yet."""
+        failure, until = self._failed.get(version, (None, 0.0))
+        return failure if self._clock() < until else None
+
     async def _load(self, file: ModelFile) -> None:
         started = time.perf_counter()
         version = file.version
+        settings = self._settings
         try:
-            network = await asyncio.to_thread(self._warm_network, file.content)
-        except (ModelInvalid, OSError) as error:
-            log.error("model not loaded", extra=version._asdict(), exc_info=True)
-            raise ModelInvalid(
-                f"model {version.model!r} cannot be loaded; the server's log says why"
-            ) from error
+            network = await asyncio.to_thread(
+                load,
+                file.content,
+                settings.device,
+                settings.threads,
+                settings.max_burst,
+                settings.max_batch,
+            )
+        except ModelInvalid as error:
+            self._metrics.model_reloads.labels(version.model, "failed").inc()
+            log.error("model not loaded", extra={**version._asdict(), "why": error.message})
+            failure = ModelInvalid(f"model {version.model!r} cannot be loaded: {error.message}")
+            self._failed[version] = failure, self._clock() + RETRY_SECONDS
+            raise failure from error
+        self._failed.pop(version, None)
         seconds = time.perf_counter() - started
         self.networks[version] = network
         self._metrics.model.labels(*version, network.provider).set(1)
@@ -201,13 +286,6 @@ class Catalogue:
             },
         )
 
-    def _warm_network(self, content: bytes) -> Network:
-        """Load a network and run it once at every batch size; on a thread of its own."""
-        settings = self._settings
-        network = Network(content, settings.device, settings.threads, settings.max_burst)
-        _warm_up(network, settings.max_batch)
-        return network
-
 
 def _named(models: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in models.split(",") if name.strip())
@@ -218,15 +296,3 @@ def _unknown_error(model: str) -> ModelUnknown:
         f"model {model[:128]!r} is not served here; ListModels lists those that are",
         model=model[:128],
     )
-
-
-def _warm_up(network: Network, max_batch: int) -> None:
-    """Run every batch size once, so that no client pays for onnxruntime's first run of a shape."""
-    slab = Slab(network, network.spec.default_locations)
-    slot = slab.acquire()
-    multiple = network.batch_multiple
-    for rows in range(multiple, max_batch + multiple, multiple):
-        for ticks in network.bursts:
-            bound = slab.bind(rows, frozenset(), ticks)
-            bound.slots[:] = slot
-            bound.run()

@@ -10,6 +10,7 @@ Names that begin with a dot are ignored, so that a file can be prepared beside i
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -17,7 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from service.errors import ModelInvalid
-from service.models import graph, runtime
+from service.models import runtime
+from service.models.loading import MAX_STATE_BYTES, try_out
 from service.models.version import Version
 from service.spec import ModelSpec
 from service.watched_files import Stamp, file_stamp
@@ -27,6 +29,9 @@ OTHERS = "versions"
 
 RETRY_SECONDS = 10.0
 """The time until a file that could not be read is tried again, unless it changes before."""
+
+_MAX_BYTES = 2**31 - 1
+"""The most that a protobuf message, and so an ONNX file, can have."""
 
 
 class VersionPath(NamedTuple):
@@ -57,58 +62,56 @@ class Change(NamedTuple):
     found: ModelFile | ModelInvalid | None
 
 
+class _Unreadable(NamedTuple):
+    """A file that could not be read."""
+
+    why: str
+    retry_seconds: float
+    """When it is tried again."""
+
+
 class ModelFolder:
     """
-    Reads the files of models, and reads them again when they were replaced. One thread may use it
-    at a time.
+    Reads the files of models, and reads them again when they were replaced. Each file stands for
+    itself: one that cannot be served keeps no other from being found. One thread may use it at a
+    time.
     """
 
     def __init__(
-        self, folder: Path, named: Iterable[str], clock: Callable[[], float] = time.monotonic
+        self,
+        folder: Path,
+        named: Iterable[str],
+        max_state_bytes: int = MAX_STATE_BYTES,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Read the named models, or all models if none is named. The clock gives seconds."""
+        """
+        Look for the named models, or for all models if none is named; other folders are not read.
+
+        Args:
+            folder: the folder of models.
+            named: names of models.
+            max_state_bytes: the most that the state of a session may take.
+            clock: gives seconds.
+        """
         self._folder = folder
         self._named = frozenset(named)
+        self._max_state_bytes = max_state_bytes
         self._clock = clock
-        self._seen: dict[VersionPath, Stamp] = {}
+        self._seen: dict[VersionPath, Stamp] | None = None
         self._taken: dict[VersionPath, Stamp] = {}
-        self._unreadable: dict[VersionPath, float] = {}
-        """When each file that could not be read is tried again."""
-
-    def read(self) -> dict[VersionPath, ModelFile]:
-        """
-        Read every file for the first time.
-
-        Raises:
-            ModelInvalid: there is no model, a named model is missing, or a file breaks the
-                contract.
-        """
-        try:
-            places = self._places() if self._folder.exists() else ()
-            models = {place.model for place in places if place.is_current}
-            missing = sorted(self._named - models)
-            if missing or not models:
-                raise ModelInvalid(
-                    f"{self._folder} has the models {sorted(models)}, not {missing}"
-                    if missing
-                    else f"{self._folder} has no folder with a {MODEL_FILE}; set the models-dir"
-                )
-            self._seen = self._stamps()
-            self._taken = dict(self._seen)
-            return {place: _read(place) for place in self._seen}
-        except OSError as error:
-            raise ModelInvalid(f"cannot read {error.filename}: {error.strerror}") from error
+        self._unreadable: dict[VersionPath, _Unreadable] = {}
 
     def look(self) -> list[Change]:
         """
-        The changes since the last call. New files in versions/ come before model.onnx, and removed
-        files come last.
+        The changes since the last call; first every file. New files in versions/ come before
+        model.onnx, and removed files come last.
 
-        A file counts once two calls found it unchanged. So no file is read while it is written, and
-        none is missed while it is replaced. Raises OSError if the folder cannot be read.
+        After the first call a file counts once two calls found it unchanged. So no file is read
+        while it is written, and none is missed while it is replaced. A file that cannot be served
+        is told once, until it changes. Raises OSError if the folder itself cannot be read.
         """
-        stamps = self._stamps()
-        seen, self._seen = self._seen, stamps
+        stamps = {place: file_stamp(place.path) for place in self._places()}
+        seen, self._seen = stamps if self._seen is None else self._seen, stamps
         changes = []
         for place, stamp in sorted(stamps.items()):
             if seen.get(place) == stamp and self._is_due(place, stamp):
@@ -121,32 +124,40 @@ class ModelFolder:
             changes.append(Change(place, None))
         return changes
 
+    def models(self) -> list[str]:
+        """The names of all models with a file for new sessions, also of those not looked for."""
+        if not self._folder.exists():
+            return []
+        return [
+            model
+            for model in sorted(os.listdir(self._folder))
+            if not model.startswith(".") and MODEL_FILE in (_names(self._folder / model) or ())
+        ]
+
     def _is_due(self, place: VersionPath, stamp: Stamp) -> bool:
         if self._taken.get(place) != stamp:
             return True
-        return self._clock() >= self._unreadable.get(place, float("inf"))
+        unreadable = self._unreadable.get(place)
+        return unreadable is not None and self._clock() >= unreadable.retry_seconds
 
     def _look_at(self, place: VersionPath, stamp: Stamp) -> Change | None:
         found: ModelFile | ModelInvalid
-        self._unreadable.pop(place, None)
+        before = self._unreadable.pop(place, None)
         try:
-            found = _read(place)
+            found = read(place, self._max_state_bytes)
         except ModelInvalid as error:
             found = error
         except OSError as error:
             found = ModelInvalid(f"cannot read {place.path}: {error.strerror}")
-            self._unreadable[place] = self._clock() + RETRY_SECONDS
+            retry_seconds = self._clock() + RETRY_SECONDS
+            self._unreadable[place] = _Unreadable(found.message, retry_seconds)
         if file_stamp(place.path) != stamp:
             return None  # it has changed meanwhile: the next look reads it
+        is_same = self._taken.get(place) == stamp
         self._taken[place] = stamp
+        if is_same and isinstance(found, ModelInvalid) and before and found.message == before.why:
+            return None  # told already
         return Change(place, found)
-
-    def _stamps(self) -> dict[VersionPath, Stamp]:
-        return {
-            place: file_stamp(place.path)
-            for place in self._places()
-            if place.model in self._named or not self._named
-        }
 
     def _places(self) -> Iterator[VersionPath]:
         """
@@ -155,31 +166,62 @@ class ModelFolder:
         """
         # A missing folder is probably a mistake, not the intention to serve nothing.
         for model in sorted(os.listdir(self._folder)):
-            if model.startswith("."):
+            if model.startswith(".") or (self._named and model not in self._named):
                 continue
             folder = self._folder / model
             names = _names(folder)
+            if names is None:
+                yield from self._held(folder) or [VersionPath(True, model, folder / MODEL_FILE)]
+                continue
             if MODEL_FILE in names:
                 yield VersionPath(True, model, folder / MODEL_FILE)
-            for name in _names(folder / OTHERS) if OTHERS in names else ():
+            others = _names(folder / OTHERS) if OTHERS in names else []
+            if others is None:
+                yield from self._held(folder / OTHERS) or [
+                    VersionPath(False, model, folder / OTHERS)
+                ]
+                continue
+            for name in others:
                 if name.endswith(".onnx"):
                     yield VersionPath(False, model, folder / OTHERS / name)
 
+    def _held(self, folder: Path) -> list[VersionPath]:
+        """
+        The files of a folder when it was read last. If it can no longer be read, none of them
+        counts as removed, and reading them says what is wrong.
+        """
+        return [place for place in self._taken if place.path.is_relative_to(folder)]
 
-def _names(folder: Path) -> list[str]:
-    """
-    The names in a folder; empty if there is no such folder. Raises OSError if it cannot be read.
-    """
+
+def _names(folder: Path) -> list[str] | None:
+    """The names in a folder; empty if there is no such folder, None if it cannot be read."""
     try:
         return sorted(name for name in os.listdir(folder) if not name.startswith("."))
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError:
+        return None
 
 
-def _read(place: VersionPath) -> ModelFile:
-    content = place.path.read_bytes()
+def read(place: VersionPath, max_state_bytes: int = MAX_STATE_BYTES) -> ModelFile:
+    """
+    Read a model's file as the server does, at its start and later, and make some steps with it.
+
+    Raises:
+        ModelInvalid: it cannot be served; the message has its path and the reason.
+        OSError: it cannot be read.
+    """
+    status = place.path.stat()
     try:
-        _, spec = graph.parse(content)
+        # Opening a pipe would wait for ever.
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            raise ModelInvalid("it is not a file; put the file of the model there")
+        if status.st_size > _MAX_BYTES:
+            raise ModelInvalid(
+                f"it has {status.st_size} bytes; an ONNX file has at most {_MAX_BYTES}"
+            )
+        content = place.path.read_bytes()
+        spec = try_out(content, max_state_bytes)
     except ModelInvalid as error:
         raise ModelInvalid(f"{place.path}: {error.message}") from error
     return ModelFile(Version(place.model, runtime.content_hash(content)), spec, content)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError, Message
 from onnx import compose, helper, numpy_helper
 
-from service.errors import ModelInvalid
-from service.spec import METADATA_KEY, ModelSpec, StateTensor
+from service.errors import ModelInvalid, one_line
+from service.spec import LOCATIONS, METADATA_KEY, Dimension, ModelSpec, StateTensor
 
 SLOTS = "slots"
 """Graph input: the slot of each row of the batch, int64 [B]."""
@@ -23,6 +24,9 @@ PACKET = 4
 
 _APPROXIMATED = {"Celu", "Cos", "Elu", "Exp", "Log", "Mish", "Pow", "Selu", "Sin", "Softplus"}
 """Operators that compute the last elements, which do not fill a packet, by other formulas."""
+
+_OLDEST_OPSET = 13
+"""The first opset in which Unsqueeze takes its axes as an input, as the graphs over slabs do."""
 
 _INDICES = "slots.indices"
 _AXIS = "slots.axis"
@@ -45,23 +49,27 @@ def parse(model: bytes) -> tuple[onnx.ModelProto, ModelSpec]:
     Read a step graph and its spec.
 
     Raises:
-        ModelInvalid: the bytes are not an ONNX model, the model keeps data in other files or has no
-            spec, or its inputs and outputs differ from those in the spec.
+        ModelInvalid: the bytes are not an ONNX model, the model is of an old opset, keeps data in
+            other files or has no spec, or its inputs and outputs differ from those in the spec.
     """
+    if not model:
+        raise ModelInvalid("the file is empty")
     try:
         proto = onnx.load_model_from_string(model)
         # This comes before the checker, which would look for those files.
         if _keeps_data_elsewhere(proto):
             raise ModelInvalid("the model keeps weights in other files; export it as one file")
+        _check_opset(proto)
         onnx.checker.check_model(proto)
     except (DecodeError, onnx.checker.ValidationError, UnicodeDecodeError) as error:
-        raise ModelInvalid(f"not a valid ONNX model: {error}") from error
+        raise ModelInvalid(f"not a valid ONNX model: {one_line(error)}") from error
     _check_weights(proto.graph)
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
     if METADATA_KEY not in metadata:
         raise ModelInvalid(f"the model has no spec: no {METADATA_KEY!r} in its metadata_props")
     spec = ModelSpec.from_json(metadata[METADATA_KEY])
     _check_names(proto.graph, spec)
+    _check_axes(proto.graph, spec)
     _check_dependence(proto.graph, spec)
     return proto, spec
 
@@ -262,13 +270,30 @@ def _slabs(spec: ModelSpec, *, output: bool = False) -> list[onnx.ValueInfoProto
     return [info(tensor) for tensor in spec.state]
 
 
+def _check_opset(proto: onnx.ModelProto) -> None:
+    """
+    Raise ModelInvalid for an opset that is too new, or that the graphs over slabs cannot use.
+    """
+    newest = onnx.defs.onnx_opset_version()
+    for opset in proto.opset_import:
+        if opset.domain in ("", "ai.onnx") and not _OLDEST_OPSET <= opset.version <= newest:
+            raise ModelInvalid(
+                f"the model is of ONNX opset {opset.version}; export it with one from "
+                f"{_OLDEST_OPSET} to {newest}"
+            )
+
+
 def _check_weights(graph: onnx.GraphProto) -> None:
-    """Raise ModelInvalid for weights whose number of values differs from their shape."""
+    """
+    Raise ModelInvalid for weights that are NaN, or whose number of values differs from their shape.
+    """
     for tensor in graph.initializer:
         try:
-            numpy_helper.to_array(tensor)
+            values = numpy_helper.to_array(tensor)
         except (LookupError, TypeError, ValueError, NotImplementedError) as error:
             raise ModelInvalid(f"weights {tensor.name!r} cannot be read: {error}") from error
+        if values.dtype.kind == "f" and np.isnan(values).any():
+            raise ModelInvalid(f"weights {tensor.name!r} have values that are NaN")
 
 
 def _check_names(graph: onnx.GraphProto, spec: ModelSpec) -> None:
@@ -286,6 +311,27 @@ def _check_names(graph: onnx.GraphProto, spec: ModelSpec) -> None:
         if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
             number = value.type.tensor_type.elem_type
             raise ModelInvalid(f"{value.name!r} is not float32, but of ONNX element type {number}")
+
+
+def _check_axes(graph: onnx.GraphProto, spec: ModelSpec) -> None:
+    """Raise ModelInvalid for inputs and next states whose shape differs from that in the spec."""
+    fixed = spec.default_locations if spec.fixed_locations else 0
+    wanted: dict[str, tuple[Dimension, ...]] = {spec.input: (spec.input_width,)}
+    for tensor in spec.state:
+        wanted[tensor.input] = wanted[tensor.output] = tensor.shape
+    for value in [*graph.input, *graph.output]:
+        if value.name not in wanted or not value.type.tensor_type.HasField("shape"):
+            continue
+        # 0 stands for an axis of any size, which has a name or nothing.
+        sizes = [axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        expected = [0, *(size if size != LOCATIONS else fixed for size in wanted[value.name])]
+        if len(sizes) != len(expected) or any(
+            size not in (0, want) for size, want in zip(sizes, expected, strict=True)
+        ):
+            raise ModelInvalid(
+                f"{value.name!r} has shape {[size or 'any' for size in sizes]} in the graph, and "
+                f"{[size or 'any' for size in expected]} by the spec; the first axis is the batch"
+            )
 
 
 def _check_dependence(graph: onnx.GraphProto, spec: ModelSpec) -> None:

@@ -7,23 +7,16 @@ It is the one door through which another program, such as the exporter, can try 
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from pathlib import Path
 
 import numpy as np
-from prometheus_client import CollectorRegistry
 
-from service.errors import ModelInvalid
-from service.models.catalogue import Catalogue
+from service.errors import ModelInvalid, one_line
+from service.models.folder import ModelFile, ModelFolder
+from service.models.loading import load
 from service.models.runtime import Network
 from service.models.slab import Slab
-from service.settings import Settings
 from service.spec import LOCATIONS, Float32, TraceTensor
-from service.telemetry.metrics import Metrics
-
-# The caller learns from the error what a server writes into its log.
-logging.getLogger("service").addHandler(logging.NullHandler())
 
 
 def rehearse(folder: Path, model: str, inputs: Float32) -> dict[int, Float32]:
@@ -44,23 +37,29 @@ def rehearse(folder: Path, model: str, inputs: Float32) -> dict[int, Float32]:
 
     Raises:
         ModelInvalid: a server cannot read, load or step the model; the message says why.
+        OSError: the folder cannot be read.
     """
-    settings = Settings(models_dir=folder, models=model, device="cpu")
-    catalogue = Catalogue(settings, Metrics(CollectorRegistry()))
-    version = catalogue.current(model)
-    try:
-        asyncio.run(catalogue.load(version))
-    except ModelInvalid as error:
-        raise ModelInvalid(f"a server cannot load it: {error.__cause__ or error}") from error
-    network = catalogue.networks[version]
+    found = [
+        change.found
+        for change in ModelFolder(folder, (model,)).look()
+        if change.place.is_current and change.found is not None
+    ]
+    if not found:
+        raise ModelInvalid(f"{folder} has no model {model!r}")
+    (file,) = found
+    if not isinstance(file, ModelFile):
+        raise file
+    network = load(file.content, "cpu")
     spec = network.spec
     counts = [spec.default_locations]
     if spec.has_memory and not spec.fixed_locations:
         counts.append(spec.default_locations + 1)
     try:
         return {count: _outputs(network, inputs, count) for count in counts}
+    except ModelInvalid:
+        raise
     except Exception as error:  # onnxruntime's errors share no other base class
-        raise ModelInvalid(f"a server cannot step it: {error}") from error
+        raise ModelInvalid(f"the network cannot be run: {one_line(error)}") from error
 
 
 def _outputs(network: Network, inputs: Float32, locations: int) -> Float32:

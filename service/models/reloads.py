@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from service.errors import ModelInvalid
 from service.models.catalogue import Catalogue
-from service.models.folder import Change, ModelFile, VersionPath
+from service.models.folder import Change, ModelFile
 from service.models.version import Version
 from service.telemetry.metrics import Metrics
 
@@ -17,8 +17,6 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
 """The time between two looks at the folder of models."""
-
-_OUTCOMES = ("taken", "failed", "removed")
 
 
 class Reloads:
@@ -37,10 +35,6 @@ class Reloads:
         self._has_sessions = has_sessions
         self._metrics = metrics
         self._is_readable = True
-        # A rate shows the first failure only if the counter existed before, at 0.
-        for model in catalogue.models:
-            for outcome in _OUTCOMES:
-                metrics.model_reloads.labels(model, outcome)
         self._looking = asyncio.create_task(self._look_again_and_again())
 
     async def stop(self) -> None:
@@ -73,29 +67,21 @@ class Reloads:
 
     async def _take(self, change: Change) -> None:
         place, found = change
-        if isinstance(found, ModelFile) and self._catalogue.at(place) == found.version:
-            return  # another file of the same content
-        outcome, why = "taken", ""
-        if found is None:
-            self._catalogue.remove(place)
-            outcome = "removed"
-        elif isinstance(found, ModelInvalid):
-            outcome, why = "failed", found.message
-        else:
-            try:
-                await self._take_over(place, found)
-            except ModelInvalid as error:
-                outcome, why = "failed", error.message
-        self._metrics.model_reloads.labels(place.model, outcome).inc()
+        catalogue = self._catalogue
         fields = {"model": place.model, "file": str(place.path)}
-        if why:
-            log.error("model file not taken over", extra={**fields, "why": why})
-        else:
+        if isinstance(found, ModelFile):
+            if catalogue.at(place) == found.version:
+                return  # another file of the same content
+            if place.is_current and catalogue.is_needed(place.model):
+                # New sessions follow once it is loaded.
+                catalogue.hold(found)
+                try:
+                    await catalogue.load(found.version)
+                except ModelInvalid as error:
+                    log.error("model file not taken over", extra={**fields, "why": error.message})
+                    return
+        catalogue.take(change)
+        if not isinstance(found, ModelInvalid):
+            outcome = "removed" if found is None else "taken"
+            self._metrics.model_reloads.labels(place.model, outcome).inc()
             log.info(f"model file {outcome}", extra=fields)
-
-    async def _take_over(self, place: VersionPath, file: ModelFile) -> None:
-        """Load a version, then let new sessions be opened on it."""
-        if place.is_current and self._catalogue.is_needed(place.model):
-            self._catalogue.hold(file)
-            await self._catalogue.load(file.version)
-        self._catalogue.put(place, file)

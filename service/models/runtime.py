@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import io
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -16,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from service.errors import ModelInvalid
+from service.errors import ModelInvalid, one_line
 from service.models import cuda, graph
-from service.spec import Float32, ModelSpec
+from service.models.cores import cores
+from service.spec import LOCATIONS, Float32, ModelSpec
 
 log = logging.getLogger(__name__)
 
@@ -232,8 +232,7 @@ def parallel_runs(provider: str) -> int:
     On a GPU, runs are made one after another. On a CPU, one core is left to the event loop. Runs on
     all cores would make more steps in total, but a single step would wait longer.
     """
-    cores = len(os.sched_getaffinity(0))
-    return 1 if provider == _PROVIDERS["cuda"] else max(1, cores - 1)
+    return 1 if provider == _PROVIDERS["cuda"] else max(1, cores() - 1)
 
 
 def _wrap(array: npt.NDArray[Any]) -> onnxruntime.OrtValue:
@@ -254,7 +253,7 @@ def _load(model: bytes, device: str, threads: int) -> onnxruntime.InferenceSessi
             model, options, providers=[(_PROVIDERS[name], _OPTIONS[name]) for name in names]
         )
     except Exception as error:  # onnxruntime's errors share no other base class
-        raise ModelInvalid(f"onnxruntime cannot load the model: {error}") from error
+        raise ModelInvalid(f"onnxruntime cannot load the model: {one_line(error)}") from error
     if device == "cuda" and session.get_providers()[0] != _PROVIDERS["cuda"]:
         raise RuntimeError("device is cuda, but onnxruntime found no GPU that it can use")
     return session
@@ -283,7 +282,7 @@ def _cuda_fault() -> str | None:
 
 
 def _check_shapes(spec: ModelSpec, shapes: Mapping[str, Sequence[int | str]]) -> None:
-    """Raise ModelInvalid for traces that point outside the graph outputs that they name."""
+    """Raise ModelInvalid for an output or traces that the graph does not have in that shape."""
     if list(shapes[spec.output][1:]) != [spec.output_width]:
         raise ModelInvalid(f"output has shape {shapes[spec.output]}, spec says {spec.output_width}")
     for trace in spec.traces:
@@ -299,7 +298,10 @@ def _check_shapes(spec: ModelSpec, shapes: Mapping[str, Sequence[int | str]]) ->
                 f"trace {trace.name!r}: {trace.output!r} has {shape[1]} heads, and the spec names "
                 f"heads {trace.first_head} to {last}"
             )
-        if isinstance(shape[2], int) != isinstance(trace.width, int):
+        widths = {LOCATIONS if isinstance(shape[2], str) else shape[2]}
+        if spec.fixed_locations and shape[2] == spec.default_locations:
+            widths.add(LOCATIONS)
+        if trace.width not in widths:
             raise ModelInvalid(
                 f"trace {trace.name!r}: {trace.output!r} has width {shape[2]}, spec says "
                 f"{trace.width}"

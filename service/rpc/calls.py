@@ -73,6 +73,10 @@ class Calls:
         sets.
         """
 
+    def message(self, view: SessionView) -> ntm_pb2.Session:
+        """The message that describes a session to a client, with the limits of this server."""
+        return codec.session(view, self.lifecycle.limits)
+
     async def open(
         self, request: ntm_pb2.CreateSessionRequest, principal: Principal
     ) -> ntm_pb2.Session:
@@ -86,11 +90,11 @@ class Calls:
             view = await self._new(request, start, principal)
             if self._keeper and view.durability.policy is not Policy.NONE:
                 await self._keep(self._keeper, view.id)
-            return codec.session(view)
+            return self.message(view)
         check_session_id(request.session_id)
         async with self._alone(request.session_id):
             view = await self._chosen(request, start, principal)
-        return codec.session(view)
+        return self.message(view)
 
     async def _new(
         self, request: ntm_pb2.CreateSessionRequest, start: Checkpoint | None, principal: Principal
@@ -182,7 +186,7 @@ class Calls:
             raise
         if self._keeper and view.durability.policy is not Policy.NONE:
             await self._keep(self._keeper, fork.id)
-        return codec.session(view)
+        return self.message(view)
 
     async def describe(self, ref: SessionRef) -> SessionView:
         """

@@ -120,7 +120,8 @@ class ObservingInterceptor(grpc.aio.ServerInterceptor):
         if method == STREAM:
             self._metrics.streams_ended.labels(code).inc()
         else:
-            self._metrics.rpc_seconds.labels(method, code).observe(seconds)
+            self._metrics.rpc_seconds.labels(method).observe(seconds)
+            self._metrics.rpcs_ended.labels(method, code).inc()
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):

@@ -23,6 +23,9 @@ from service.spec import Float32, ModelSpec
 
 _DEFAULT_PAGE, _LARGEST_PAGE = 100, 1000
 
+_PAGE_ENVELOPE_BYTES = 32
+"""An upper bound for the token of a page, and for the length of each session in it."""
+
 
 class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
     """
@@ -48,8 +51,10 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
         self, request: ntm_pb2.ListModelsRequest, context: Context
     ) -> ntm_pb2.ListModelsResponse:
         catalogue = self._catalogue
-        current = (catalogue.current(name) for name in catalogue.models)
-        return ntm_pb2.ListModelsResponse(models=[self._model(version) for version in current])
+        current = [catalogue.current(name) for name in catalogue.models]
+        response = ntm_pb2.ListModelsResponse(models=[self._model(version) for version in current])
+        self._check_size(response, f"the list of {len(current)} models")
+        return response
 
     @needs(READ)
     async def GetModel(
@@ -74,7 +79,7 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
         self, request: ntm_pb2.GetSessionRequest, context: Context
     ) -> ntm_pb2.GetSessionResponse:
         view = await self._calls.describe(session_ref(request, PRINCIPAL.get()))
-        return ntm_pb2.GetSessionResponse(session=codec.session(view))
+        return ntm_pb2.GetSessionResponse(session=self._calls.message(view))
 
     @needs(READ)
     async def ListSessions(
@@ -85,11 +90,17 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
         # One more than the page has room for: if there is one, there is a next page.
         owner = PRINCIPAL.get().name
         views = await self._calls.worker.call(self._lifecycle.owned, owner, after, size + 1)
-        page = views[:size]
-        return ntm_pb2.ListSessionsResponse(
-            sessions=[codec.session(view) for view in page],
-            next_page_token=str(page[-1].number) if len(views) > size else "",
-        )
+        response = ntm_pb2.ListSessionsResponse()
+        room = self._settings.max_message_bytes - _PAGE_ENVELOPE_BYTES
+        for view in views[:size]:
+            message = self._calls.message(view)
+            room -= message.ByteSize() + _PAGE_ENVELOPE_BYTES
+            if room < 0:
+                break
+            response.sessions.append(message)
+        if (count := len(response.sessions)) < len(views):
+            response.next_page_token = str(views[count - 1].number)
+        return response
 
     @needs(STEP)
     async def ResetSession(
@@ -98,7 +109,7 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
         view = await self._calls.operate(
             session_ref(request, PRINCIPAL.get()), self._lifecycle.reset
         )
-        return ntm_pb2.ResetSessionResponse(session=codec.session(view))
+        return ntm_pb2.ResetSessionResponse(session=self._calls.message(view))
 
     @needs(READ)
     async def CheckpointSession(
@@ -107,7 +118,7 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
         ref = session_ref(request, PRINCIPAL.get())
         view, taken = await self._calls.operate(ref, self._lifecycle.checkpoint)
         response = ntm_pb2.CheckpointSessionResponse(
-            session=codec.session(view), checkpoint=checkpoint.encode(taken)
+            session=self._calls.message(view), checkpoint=checkpoint.encode(taken)
         )
         self._check_size(response, f"the checkpoint of {view.locations} locations")
         return response
@@ -118,7 +129,7 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
     ) -> ntm_pb2.RestoreSessionResponse:
         restore = partial(self._lifecycle.restore, taken=checkpoint.decode(request.checkpoint))
         view = await self._calls.operate(session_ref(request, PRINCIPAL.get()), restore)
-        return ntm_pb2.RestoreSessionResponse(session=codec.session(view))
+        return ntm_pb2.RestoreSessionResponse(session=self._calls.message(view))
 
     @needs(STEP)
     async def ForkSession(
@@ -180,7 +191,9 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
         size, maximum = response.ByteSize(), self._settings.max_message_bytes
         if size > maximum:
             raise InvalidRequest(
-                f"{what} takes {size} bytes, more than a message may have, {maximum}"
+                f"{what} takes {size} bytes, more than a message may have, {maximum}; start the "
+                "server with a larger --max-message-bytes",
+                limit="max_message_bytes",
             )
 
 

@@ -41,6 +41,12 @@ CODES: dict[type[errors.NtmError], grpc.StatusCode] = {
 }
 
 
+def codes() -> list[str]:
+    """The names of the gRPC codes that calls end with."""
+    ended = {grpc.StatusCode.OK, grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL}
+    return sorted(code.name for code in ended.union(CODES.values()))
+
+
 def known(error: BaseException) -> errors.NtmError:
     """
     The error that a client may see. Our own errors stay as they are; any other is logged and

@@ -39,7 +39,10 @@ _MAX_UNSENT_MESSAGES = 2
 """Reading stops while unsent replies would fill this many messages of the largest size."""
 
 _ENVELOPE_BYTES = 128
-"""An upper bound for the bytes of an outcome besides its outputs and traces, or its error."""
+"""
+An upper bound for the bytes of an outcome besides its outputs and traces, or its error; and for
+those of a trace besides its values and its name.
+"""
 
 
 class Stream:
@@ -254,4 +257,9 @@ def _size(outcome: Work | ntm_pb2.Outcome) -> int:
     """An upper bound for the bytes of an outcome in a message."""
     if isinstance(outcome, ntm_pb2.Outcome):
         return outcome.ByteSize() + _ENVELOPE_BYTES
-    return _ENVELOPE_BYTES + (outcome.outcome.nbytes if isinstance(outcome, Chunk) else 0)
+    if not isinstance(outcome, Chunk):
+        return _ENVELOPE_BYTES
+    size: int = _ENVELOPE_BYTES + outcome.outcome.nbytes
+    for rows in outcome.outcome.traces:
+        size += _ENVELOPE_BYTES + len(rows.name)
+    return size

@@ -81,7 +81,7 @@ class DirectoryStore:
                     raise PermissionError(None, "may not be read and written", str(each))
             _synchronise(folder)
         except OSError as error:
-            raise FileInvalid(f"store: cannot use {error.filename}: {error.strerror}") from error
+            raise FileInvalid(f"--store: cannot use {error.filename}: {error.strerror}") from error
         self._is_closed = False
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="store")
         self._start_sweep()

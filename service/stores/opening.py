@@ -27,7 +27,7 @@ def open_store(settings: Settings) -> Store | None:
         FileInvalid: there is no such store, or it cannot be used.
     """
     kind, _, rest = settings.store.partition(":")
-    if settings.store in ("", "none"):
+    if not settings.has_store:
         return None
     url = _URLS.get(kind.removesuffix(_CLUSTER))
     if url and rest.startswith("//"):
@@ -38,7 +38,7 @@ def open_store(settings: Settings) -> Store | None:
         return _directory(Path(settings.store), settings)
     # Only the text before a colon is shown, because the rest may hold a password.
     raise FileInvalid(
-        f"store is {kind!r}{' and more' if rest else ''}; it must be none, directory:FOLDER, a "
+        f"--store is {kind!r}{' and more' if rest else ''}; it must be none, directory:FOLDER, a "
         "path with a slash, or a URL: redis://HOST:PORT, rediss:// for TLS, likewise valkey:// and "
         "valkeys://, and for a cluster redis-cluster:// and so on"
     )
@@ -55,7 +55,7 @@ def _redis(url: str, settings: Settings, *, is_cluster: bool) -> Store:
         from service.stores.redis_store import RedisStore
     except ModuleNotFoundError as error:
         raise FileInvalid(
-            "store needs redis, an extra of this server: pip install 'ntm-service[redis]'"
+            "--store needs redis, an extra of this server: pip install 'ntm-service[redis]'"
         ) from error
     return RedisStore(
         url,

@@ -151,8 +151,9 @@ class RedisStore:
         except (TypeError, ValueError, exceptions.RedisClusterException):
             # The wrong part is not quoted, because it may be the password.
             raise FileInvalid(
-                "store: the URL cannot be read; it must be redis://USER:PASSWORD@HOST:PORT/DATABASE"
-                "?OPTION=VALUE, with /, @, :, ? and # in the password as %2F, %40, %3A, %3F and "
+                "--store: the URL cannot be read; it must be "
+                "redis://USER:PASSWORD@HOST:PORT/DATABASE?OPTION=VALUE, with /, @, :, ? and # in "
+                "the password as %2F, %40, %3A, %3F and "
                 "%23; a cluster has no DATABASE"
             ) from None
         self._places = asyncio.Semaphore(_CONNECTIONS)
@@ -280,15 +281,14 @@ class _PasswordFile(CredentialProvider):
         try:
             self.get_credentials()
         except exceptions.AuthenticationError as error:
-            raise FileInvalid(f"store_password_file: {error}") from error
+            raise FileInvalid(f"--store-password-file: {error}") from error
 
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
         try:
-            password = self._file.read_text().strip()
-        except OSError as error:
-            raise exceptions.AuthenticationError(
-                f"cannot read {self._file}: {error.strerror}"
-            ) from error
+            password = self._file.read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+            raise exceptions.AuthenticationError(f"cannot read {self._file}: {why}") from error
         return (self._user, password) if self._user else (password,)
 
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:

@@ -8,12 +8,18 @@ show it. `DECLARATIONS` lists them for programs; reading it starts nothing.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, product
 from typing import Any, Generic, TypeVar, overload
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+)
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -22,6 +28,7 @@ from prometheus_client.registry import Collector
 SECONDS = tuple(round(50e-6 * 1.8**power, 7) for power in range(25))
 LIFETIMES = tuple(0.1 * 2.0**power for power in range(21))
 STEPS = (0, *(4**power for power in range(12)))
+STORE_OPERATIONS = ("save", "claim", "epoch", "delete")
 ROWS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 256, 512, 1024, 4096)
 
 
@@ -93,6 +100,8 @@ class Declaration(Generic[T]):
     help: str
     """One sentence in plain English."""
     labels: tuple[str, ...] = ()
+    values: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The values of those labels whose values are the same in every server."""
     buckets: Sequence[float] = ()
     """Upper bounds of a histogram's buckets."""
 
@@ -125,24 +134,28 @@ class Declaration(Generic[T]):
         return self
 
 
-def _counter(name: str, text: str, *labels: str) -> Declaration[Counter]:
-    return Declaration(Counter, name, text, labels)
+def _counter(name: str, text: str, *labels: str, **values: Sequence[str]) -> Declaration[Counter]:
+    return Declaration(Counter, name, text, (*labels, *values), values)
 
 
-def _gauge(name: str, text: str, *labels: str) -> Declaration[Gauge]:
-    return Declaration(Gauge, name, text, labels)
+def _gauge(name: str, text: str, *labels: str, **values: Sequence[str]) -> Declaration[Gauge]:
+    return Declaration(Gauge, name, text, (*labels, *values), values)
 
 
 def _histogram(
-    name: str, text: str, *labels: str, buckets: Sequence[float] = SECONDS
+    name: str,
+    text: str,
+    *labels: str,
+    buckets: Sequence[float] = SECONDS,
+    **values: Sequence[str],
 ) -> Declaration[Histogram]:
-    return Declaration(Histogram, name, text, labels, buckets)
+    return Declaration(Histogram, name, text, (*labels, *values), values, buckets)
 
 
 def _by_model(
     name: str, text: str, buckets: Sequence[float] = SECONDS
 ) -> Declaration[BatchHistogram]:
-    return Declaration(BatchHistogram, name, text, ("model",), buckets)
+    return Declaration(BatchHistogram, name, text, ("model",), buckets=buckets)
 
 
 class Metrics:
@@ -160,12 +173,15 @@ class Metrics:
         *("model", "content_hash", "provider"),
     )
     model_load = _gauge(
-        "ntm_model_load_seconds", "Time of the model's last loading, with its warm-up.", "model"
+        "ntm_model_load_seconds",
+        "Time of the model's last loading, with its warm-up; 0 before.",
+        "model",
     )
     model_reloads = _counter(
         "ntm_model_reloads_total",
         "Model files added, replaced or removed, by outcome (taken, failed, removed).",
-        *("model", "outcome"),
+        "model",
+        outcome=("taken", "failed", "removed"),
     )
     serving = _gauge("ntm_serving", "1 while the server reports SERVING, else 0.")
     draining = _gauge("ntm_draining", "1 since the server was told to stop, else 0.")
@@ -183,8 +199,12 @@ class Metrics:
 
     # Calls.
     rpc_seconds = _histogram(
-        "ntm_rpc_seconds",
-        "Time from the arrival of a unary call to its answer.",
+        "ntm_rpc_seconds", "Time from the arrival of a unary call to its answer.", "method"
+    )
+    # Apart from the histogram, since all methods have all codes from the start.
+    rpcs_ended = _counter(
+        "ntm_rpcs_ended_total",
+        "Unary calls that ended, by method and gRPC code.",
         *("method", "code"),
     )
     streams = _gauge("ntm_streams", "Open StreamSteps calls.")
@@ -193,8 +213,8 @@ class Metrics:
     )
     operations = _counter(
         "ntm_stream_operations_total",
-        "Operations received on streams, by kind (open, step, close).",
-        "kind",
+        "Operations received on streams, by kind (open, step, close, or none).",
+        kind=("open", "step", "close", "none"),
     )
     errors = _counter(
         "ntm_errors_total",
@@ -214,7 +234,8 @@ class Metrics:
     sessions_closed = _counter(
         "ntm_sessions_closed_total",
         "Sessions closed, by reason (deleted, expired, failed, moved).",
-        *("model", "reason"),
+        "model",
+        reason=("deleted", "expired", "failed", "moved"),
     )
     sessions_asleep = _gauge(
         "ntm_sessions_asleep", "Open sessions that are in the store and in no slab.", "model"
@@ -223,15 +244,21 @@ class Metrics:
     wakes = _counter(
         "ntm_wakes_total",
         "Sessions taken from the store, by where they were awake before (here, elsewhere).",
-        *("model", "source"),
+        "model",
+        source=("here", "elsewhere"),
     )
     sessions_limit = _gauge("ntm_sessions_limit", "Limit of open sessions.")
     waiting_sessions = _gauge(
         "ntm_waiting_sessions", "Sessions that have at least one step waiting."
     )
-    slots = _gauge("ntm_slots", "Slots of the slabs, by use (taken, free).", "model", "use")
+    slots = _gauge(
+        "ntm_slots", "Slots of the slabs, by use (taken, free).", "model", use=("taken", "free")
+    )
     state_bytes = _gauge(
-        "ntm_state_bytes", "Bytes of state of open sessions, by place (slab).", "model", "place"
+        "ntm_state_bytes",
+        "Bytes of state of open sessions, by place (slab).",
+        "model",
+        place=("slab",),
     )
     state_limit_bytes = _gauge("ntm_state_limit_bytes", "Limit of bytes of state of open sessions.")
     session_lifetime_seconds = _histogram(
@@ -306,17 +333,17 @@ class Metrics:
     store_seconds = _histogram(
         "ntm_store_seconds",
         "Time of the store's answer, by operation (save, claim, epoch, delete).",
-        "operation",
+        operation=STORE_OPERATIONS,
     )
     store_errors = _counter(
         "ntm_store_errors_total",
         "Requests that the store did not answer, by operation.",
-        "operation",
+        operation=STORE_OPERATIONS,
     )
     checkpoints = _counter(
         "ntm_checkpoints_total",
         "Attempts to store a session, by outcome (stored, refused, failed).",
-        "outcome",
+        outcome=("stored", "refused", "failed"),
     )
     stored_bytes = _counter("ntm_stored_bytes_total", "Bytes of sessions sent to the store.")
     undeleted_sessions = _gauge(
@@ -330,9 +357,27 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Register every metric, all at 0; two servers in one process use two registries."""
+        # Every counter would otherwise have a second series, the time at which it was made.
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
         for attribute, declared in _declared():
             # An attribute of the instance hides the declaration, which is the class's.
             setattr(self, attribute, declared.register(registry))
+        self.exist()
+
+    def exist(self, **values: Iterable[str]) -> None:
+        """
+        Have every series exist, at 0, whose labels have these values or declared ones.
+
+        Prometheus sees an increase only from one scrape to the next, so a series that begins with
+        its first event never shows that event. Whoever learns the values of a label gives them
+        here before anything is counted: `exist(model=["copy"], trace=["read_weights"])`.
+        """
+        given = {label: tuple(each) for label, each in values.items()}
+        for attribute, declared in _declared():
+            known = {**given, **declared.values}
+            if declared.labels and known.keys() >= set(declared.labels):
+                for series in product(*(known[label] for label in declared.labels)):
+                    getattr(self, attribute).labels(*series)
 
 
 def _declared() -> list[tuple[str, Declaration[Any]]]:

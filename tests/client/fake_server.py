@@ -16,6 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import TypeVar
 
 import grpc
@@ -92,13 +93,16 @@ class FakeServer(NtmServiceServicer):
     def __init__(self) -> None:
         self.sessions: dict[str, FakeSession] = {}
         self.deleted: set[str] = set()
-        self.failures: deque[Refused] = deque()
-        """What the next chunks are answered with, before anything else."""
+        self.failures: deque[Refused | None] = deque()
+        """What the next chunks are answered with, before anything else; None for the usual."""
+        self.asked: SimpleQueue[pb.Chunk] = SimpleQueue()
+        """The chunks of unary calls, as they arrive."""
         self.losses: deque[str] = deque()
         """For each next call or message whether it is lost `before` or `after` it is made."""
         self.routes: list[tuple[str, str]] = []
         """The method of each call, and the session that its metadata name."""
         self.window = WINDOW
+        self.max_chunk_steps = 1024
         self._lock = threading.Lock()  # chunks run one after another, those sent again as well
         self.chunks: list[pb.Chunk] = []
         """Every chunk that arrived."""
@@ -131,6 +135,8 @@ class FakeServer(NtmServiceServicer):
             durability=request.durability,
         )
         session.expire_time.FromSeconds(100)
+        session.limits.CopyFrom(self.limits())
+        session.expires_in.FromSeconds(30)
         self.sessions[session.id] = FakeSession(session)
         return session
 
@@ -142,7 +148,17 @@ class FakeServer(NtmServiceServicer):
             raise refuse(NOT_FOUND, "SESSION_UNKNOWN", f"no session {session_id}")
         session = self.sessions[session_id]
         session.description.next_step = len(session.inputs)
+        session.description.limits.CopyFrom(self.limits())
         return session
+
+    def limits(self) -> pb.Limits:
+        """What it takes now."""
+        return pb.Limits(
+            max_chunk_steps=self.max_chunk_steps,
+            max_waiting_steps=4096,
+            max_message_bytes=4 << 20,
+            max_reply_bytes=4 << 20,
+        )
 
     def close(self, session_id: str) -> None:
         """Delete the session."""
@@ -157,8 +173,9 @@ class FakeServer(NtmServiceServicer):
 
     def _step(self, chunk: pb.Chunk) -> pb.Reply:
         self.chunks.append(chunk)
-        if self.failures:
-            raise self.failures.popleft()
+        failure = self.failures.popleft() if self.failures else None
+        if failure is not None:
+            raise failure
         session = self.find(chunk.session_id)
         first = len(session.inputs)
         if again := session.answered.get(key(chunk)):
@@ -167,6 +184,8 @@ class FakeServer(NtmServiceServicer):
             raise refuse(ABORTED, "STEP_INDEX_MISMATCH", "not the next step", expected=str(first))
         width = MODELS[session.description.model].input_width
         inputs = np.frombuffer(chunk.inputs, "<f4").reshape(-1, width)
+        if len(inputs) > self.max_chunk_steps:
+            raise refuse(INVALID_ARGUMENT, "INVALID_REQUEST", "too many", limit="max_chunk_steps")
         made = [session.step(values) for values in inputs]
         reply = pb.Reply(
             session_id=chunk.session_id,
@@ -252,6 +271,7 @@ class FakeServer(NtmServiceServicer):
             case pb.ReadMemoryRequest():
                 return self._memory(request.session_id)
             case pb.StepRequest():
+                self.asked.put(request.chunk)
                 self.released.wait(10)
                 return pb.StepResponse(reply=self.step(request.chunk))
         raise NotImplementedError(type(request))

@@ -18,7 +18,6 @@ from ntm_client import (
     TimedOut,
     Unavailable,
 )
-from ntm_client.chunks import Limits
 from tests.client.conftest import Running
 from tests.client.fake_server import FakeServer, refuse
 
@@ -124,16 +123,27 @@ async def test_operations_begun_together_share_a_message(
 async def test_a_message_holds_no_more_than_fits(
     async_client: AsyncClient, fake: FakeServer
 ) -> None:
-    """Operations that together exceed the size of a message go out in several."""
-    async_client.limits = Limits(chunk_steps=100, max_message_bytes=4096 + 1300)
-    inputs = np.ones((100, 3), np.float32)
+    """Operations that together exceed what every server takes go out in several messages."""
+    inputs = np.ones((256, 3), np.float32)  # 3,072 bytes, of 65,536
     async with async_client.stream() as stream:
-        sessions = await asyncio.gather(*(stream.open("sums") for _ in range(3)))
+        sessions = await asyncio.gather(*(stream.open("sums") for _ in range(24)))
         fake.message_sizes.clear()
         results = await asyncio.gather(*(session.step(inputs) for session in sessions))
 
-    assert fake.message_sizes == [1, 1, 1]
-    assert all(result.outputs[-1, 0] == 100 for result in results)
+    assert fake.message_sizes == [20, 4]
+    assert all(result.outputs[-1, 0] == 256 for result in results)
+
+
+async def test_what_could_be_too_large_for_a_stream_is_a_call(
+    async_client: AsyncClient, fake: FakeServer
+) -> None:
+    """A message that a server might refuse goes alone, since the refusal would end the stream."""
+    async with async_client.stream() as stream:
+        await stream.open("sums", checkpoint=bytes(65_000))
+        assert [method for method, _ in fake.routes] == ["StreamSteps", "GetModel"]
+        await stream.open("sums", checkpoint=bytes(66_000))
+
+    assert fake.routes[2:] == [("CreateSession", stream.route)]
 
 
 async def test_an_operation_that_fails_leaves_the_stream(

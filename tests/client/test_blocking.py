@@ -41,7 +41,7 @@ def test_outputs_come_in_the_order_of_the_inputs(client: Client) -> None:
 
 def test_long_inputs_are_split_and_joined(client: Client, fake: FakeServer) -> None:
     """Inputs longer than a chunk go out in several, and come back as one result."""
-    client.limits = type(client.limits)(chunk_steps=4)
+    client.own_limits = type(client.own_limits)(chunk_steps=4)
     with client.create_session("sums") as session:
         result = session.step(INPUTS, traces=["write_weighting"])
 
@@ -138,7 +138,7 @@ def test_a_session_elsewhere_in_its_sequence(client: Client) -> None:
 
 def test_chunks_before_a_failure_stay_made(client: Client, fake: FakeServer) -> None:
     """After a failure in the middle, next_step is that of the chunk that failed."""
-    client.limits = type(client.limits)(chunk_steps=4)
+    client.own_limits = type(client.own_limits)(chunk_steps=4)
     with client.create_session("sums") as session:
         session.step(INPUTS[:4])
         fake.failures.append(refuse(8, "CAPACITY_EXCEEDED", "too many steps wait"))

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntm.v1 import ntm_pb2 as pb
-from ntm_client.chunks import Limits, Selection, steps_per_chunk
+from ntm_client.chunks import OwnLimits, Selection, steps_per_chunk
 from ntm_client.conversion import model_from
 from ntm_client.errors import InvalidRequest
+from ntm_client.values import Limits
 from tests.client.fake_server import MODELS
 from tests.support.fake_session import FakeSession
 
@@ -21,14 +22,29 @@ SUMS = model_from(MODELS["sums"])
 
 def test_no_trace_allows_the_chunk_steps() -> None:
     """Without traces, the setting `chunk_steps` decides the size of chunks."""
-    assert steps_per_chunk(SUMS, Selection.of(SUMS, [], 8, 0), Limits()) == 256
+    assert steps_per_chunk(SUMS, Selection.of(SUMS, [], 8, 0), OwnLimits(), Limits()) == 256
+
+
+@pytest.mark.parametrize(
+    ("limits", "steps"),
+    [
+        (Limits(max_chunk_steps=7), 7),
+        (Limits(max_waiting_steps=6), 6),
+        (Limits(max_message_bytes=4096 + 5 * 12), 5),
+        (Limits(max_reply_bytes=4 * 12), 4),
+    ],
+)
+def test_every_limit_of_the_server_makes_chunks_smaller(limits: Limits, steps: int) -> None:
+    """A chunk has as many steps as each of the server's limits allows."""
+    untraced = Selection.of(SUMS, [], 8, 0)
+    assert steps_per_chunk(SUMS, untraced, OwnLimits(), limits) == steps
 
 
 def test_traces_over_many_locations_make_chunks_smaller() -> None:
-    """Two dense weightings over 16,384 locations are 128 KiB a step, of 4 MiB."""
+    """Two dense weightings over 16,384 locations are 128 KiB a step, of nearly 4 MiB."""
     selection = Selection.of(SUMS, ["read_weighting", "write_weighting"], 16_384, 0)
 
-    assert steps_per_chunk(SUMS, selection, Limits()) == 31
+    assert steps_per_chunk(SUMS, selection, OwnLimits(), Limits()) == 31
 
 
 @given(
@@ -39,10 +55,10 @@ def test_traces_over_many_locations_make_chunks_smaller() -> None:
 )
 def test_the_answer_fits(names: list[str], locations: int, top_k: int, room: int) -> None:
     """The encoded answer to the largest chunk is never larger than a message."""
-    limits = Limits(chunk_steps=1000, max_message_bytes=room)
+    own = OwnLimits(chunk_steps=1000, max_message_bytes=room)
     selection = Selection.of(SUMS, names, locations, top_k)
     try:
-        steps = steps_per_chunk(SUMS, selection, limits)
+        steps = steps_per_chunk(SUMS, selection, own, Limits())
     except InvalidRequest:
         assert selection.step_bytes() + 12 > room - 4096
         return
@@ -61,8 +77,10 @@ def test_a_step_that_fits_in_no_message() -> None:
     """A step that fits into no message is refused, and the error says what to do."""
     selection = Selection.of(SUMS, ["read_weighting"], 2_000_000, 0)
 
-    with pytest.raises(InvalidRequest, match=r"one step takes 8000012 bytes.* set top_k"):
-        steps_per_chunk(SUMS, selection, Limits())
+    with pytest.raises(InvalidRequest, match=r"its reply 8000012, .* set top_k, or start the "):
+        steps_per_chunk(SUMS, selection, OwnLimits(), Limits())
+    with pytest.raises(InvalidRequest, match="set top_k, or raise max_message_bytes"):
+        steps_per_chunk(SUMS, selection, OwnLimits(max_message_bytes=5000), Limits())
 
 
 def test_top_k_is_no_negative_number() -> None:
@@ -75,7 +93,7 @@ def test_top_k_is_no_negative_number() -> None:
 def test_limits_that_allow_nothing(wrong: dict[str, int]) -> None:
     """A limit that would allow no step is a mistake of the program."""
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        replace(Limits(), **wrong)
+        replace(OwnLimits(), **wrong)
 
 
 def test_the_fake_copies() -> None:

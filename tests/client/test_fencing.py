@@ -10,14 +10,14 @@ from google.protobuf.message import Message
 
 from ntm.v1 import ntm_pb2 as pb
 from ntm_client import procedures
-from ntm_client.chunks import Limits
+from ntm_client.chunks import OwnLimits
 from ntm_client.conversion import model_from, session_from
 from ntm_client.errors import SessionMoved, Unavailable
 from ntm_client.fencing import fenced
 from ntm_client.procedures import Ask, Attempt, BaseSession, Procedure
 from tests.client.fake_server import MODELS
 
-LIMITS = Limits()
+LIMITS = OwnLimits()
 SESSION = pb.Session(id="ab" * 16, model="sums", epoch=3)
 
 

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from ntm.v1 import ntm_pb2 as pb
 from ntm_client import NotResumable, NtmClientError, Resume, TimedOut, Unavailable, procedures
-from ntm_client.chunks import Limits
+from ntm_client.chunks import OwnLimits
 from ntm_client.failures import outcome_error
 from ntm_client.procedures import Attempt, BaseSession, Procedure
 from ntm_client.recovery import Recovery
@@ -46,11 +46,11 @@ class Wire:
             self.retries.ask, "sums", None, timedelta(90), None, Durability(policy, every), "", {}
         )
         self.session = BaseSession(*self.run(opening))
-        self.recovery = Recovery(self.session, self.retries, Limits(chunk_steps=5))
+        self.recovery = Recovery(self.session, self.retries, OwnLimits(chunk_steps=5))
 
     def step(self, inputs: Float32, chunk_steps: int = 5) -> Float32:
         """The outputs of these steps."""
-        limits = Limits(chunk_steps=chunk_steps)
+        limits = OwnLimits(chunk_steps=chunk_steps)
         stepping = procedures.step(self.recovery.ask, self.session, inputs, (), 0, limits)
         return self.run(stepping).outputs
 
@@ -250,7 +250,9 @@ def test_what_is_durable_is_kept_no_longer(caplog: pytest.LogCaptureFixture) -> 
     """Room for the steps since the last durable one is enough, however long a session gets."""
     wire = Wire(Resume(max_kept_bytes=12 * 4), "asynchronous", 1)
     for index in range(19):
-        stepping = procedures.step(wire.recovery.ask, wire.session, INPUTS[index], (), 0, Limits())
+        stepping = procedures.step(
+            wire.recovery.ask, wire.session, INPUTS[index], (), 0, OwnLimits()
+        )
         next(stepping)
         reply = pb.Reply(first_step=index, next_step=index + 1, durable_step=max(index - 2, 0))
         reply.outputs = SUMS[index].tobytes()
@@ -288,6 +290,20 @@ def test_what_exceeds_the_bound_is_not_kept(caplog: pytest.LogCaptureFixture) ->
     assert np.array_equal(SUMS, wire.step(INPUTS))
 
 
+def test_lost_steps_are_made_again_within_the_limits_of_the_next_server() -> None:
+    """A server that takes smaller chunks gets the lost steps, and the rest, in smaller chunks."""
+    wire = Wire(Resume(), "asynchronous", 100)
+    assert np.array_equal(wire.step(INPUTS[:10]), SUMS[:10])
+    wire.fake.lose()
+    wire.fake.max_chunk_steps = 3
+    made = len(wire.fake.chunks)
+    assert np.array_equal(wire.step(INPUTS[10:]), SUMS[10:])
+    assert wire.session.replayed_steps == 10
+    sizes = [len(chunk.inputs) // 12 for chunk in wire.fake.chunks[made:]]
+    # The first fails for its index, the second for its size.
+    assert sizes == [5, 5, 3, 3, 3, 1, 5, 3, 3, 3, 1]
+
+
 def test_steps_of_before_the_client_came_are_not_kept() -> None:
     """A session taken up by its id can fall back to before that; the error says so."""
     wire = Wire(Resume(), "asynchronous", 16)
@@ -295,8 +311,8 @@ def test_steps_of_before_the_client_came_are_not_kept() -> None:
     found = procedures.find_session(wire.retries.ask, wire.session.id, {})
     session = BaseSession(*wire.run(found))
     wire.fake.lose()
-    recovery = Recovery(session, wire.retries, Limits())
-    stepping = procedures.step(recovery.ask, session, INPUTS[5:], (), 0, Limits())
+    recovery = Recovery(session, wire.retries, OwnLimits())
+    stepping = procedures.step(recovery.ask, session, INPUTS[5:], (), 0, OwnLimits())
     with pytest.raises(NotResumable, match="before this client took the session up"):
         wire.run(stepping)
 

@@ -26,7 +26,7 @@ def steps(fast: str, made: str) -> dict[str, str]:
 def calls(faults: str, reason: str = "INTERNAL", count: str = "0+60000x2000") -> dict[str, str]:
     """Return the series of calls and stream operations, half of each, and of errors of a reason."""
     return {
-        f'ntm_rpc_seconds_count{{{A}, method="Step", code="OK"}}': count,
+        f'ntm_rpc_seconds_count{{{A}, method="Step"}}': count,
         f'ntm_stream_operations_total{{{A}, kind="step"}}': count,
         f'ntm_errors_total{{{A}, reason="{reason}"}}': faults,
     }

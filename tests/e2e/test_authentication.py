@@ -96,7 +96,7 @@ async def test_nobody_calls_without_a_valid_token(guarded: Running, method: str)
     assert guarded.metric("ntm_errors_total", reason="UNAUTHENTICATED") == len(wrong)
     if method != "StreamSteps":
         labels = {"method": method, "code": "UNAUTHENTICATED"}
-        counted = partial(guarded.metric, "ntm_rpc_seconds_count", **labels)
+        counted = partial(guarded.metric, "ntm_rpcs_ended_total", **labels)
         await until(lambda: counted() >= len(wrong))
         assert counted() == len(wrong)
 

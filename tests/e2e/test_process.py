@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,10 +39,12 @@ sys.exit(main())
 
 
 @contextmanager
-def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A server process, which is killed at the end if it still runs."""
+def started(*arguments: str, before: Sequence[str] = ()) -> Iterator[subprocess.Popen[str]]:
+    """
+    A Python process, which is killed at the end if it still runs; `before` is a command to run it.
+    """
     with subprocess.Popen(
-        [sys.executable, *arguments],
+        [*before, sys.executable, *arguments],
         cwd=ROOT,
         env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},
         stderr=subprocess.PIPE,

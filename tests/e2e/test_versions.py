@@ -18,7 +18,7 @@ import pytest
 
 from ntm.v1 import ntm_pb2 as pb
 from ntm_lab import cli
-from service.models import catalogue
+from service.models import catalogue, loading
 from service.models.runtime import Network
 from tests.conftest import Running, Serve
 from tests.e2e.calls import info, opened, reason, stepped, until
@@ -44,11 +44,11 @@ def networks(monkeypatch: pytest.MonkeyPatch) -> weakref.WeakSet[Network]:
     class Watched(Network):
         """A network that is noted when it is made."""
 
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
+        def __init__(self, *arguments: Any, **more: Any) -> None:
+            super().__init__(*arguments, **more)
             alive.add(self)
 
-    monkeypatch.setattr(catalogue, "Network", Watched)
+    monkeypatch.setattr(loading, "Network", Watched)
     return alive
 
 
@@ -347,16 +347,14 @@ async def test_nobody_waits_while_a_version_is_loaded(
     """Sessions step and open on the old one meanwhile; a server that stops does not wait either."""
     started, may_go_on = threading.Event(), threading.Event()
 
-    class Slow(Network):
-        """A network that takes as long to load as the test wants."""
+    def slow(content: bytes, *arguments: Any) -> Network:
+        """Load a network in as much time as the test wants."""
+        if content == doubling():
+            started.set()
+            may_go_on.wait(60)
+        return loading.load(content, *arguments)
 
-        def __init__(self, content: bytes, *arguments: Any) -> None:
-            if content == doubling():
-                started.set()
-                may_go_on.wait(60)
-            super().__init__(content, *arguments)
-
-    monkeypatch.setattr(catalogue, "Network", Slow)
+    monkeypatch.setattr(catalogue, "load", slow)
     try:
         async with serve(models_dir=folder, models="ledger") as running:
             before = await opened(running)

@@ -9,6 +9,7 @@ import pytest
 
 from ntm_client import Client
 from tests.deploy.tools import NPM, ROOT, passes, run
+from tests.support.served import MODELS, served
 
 pytestmark = NPM
 
@@ -29,5 +30,13 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_node_example_copies_without_a_wrong_bit(installed: Path, shipped: Client) -> None:
     """A client in another language needs the .proto file and a gRPC library, and nothing else."""
     ended = run(["node", "copy.js", shipped.target], installed)
+
+    assert (ended.stdout, ended.stderr) == ("wrong bits: 0\n", "")
+
+
+def test_node_example_keeps_the_servers_limits(installed: Path) -> None:
+    """It sends chunks as small as the server says."""
+    with served(MODELS, "--max-chunk-steps=10") as client:
+        ended = run(["node", "copy.js", client.target], installed)
 
     assert (ended.stdout, ended.stderr) == ("wrong bits: 0\n", "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -122,6 +124,14 @@ def test_a_session_is_described_with_its_times() -> None:
         policy=pb.Durability.POLICY_ASYNCHRONOUS, every_steps=4
     )
     assert (message.next_step, message.durable_step, message.epoch) == (7, 4, 2)
+
+
+def test_a_session_is_described_with_the_time_that_is_left_by_the_servers_clock() -> None:
+    """A client need not compare its own clock with the server's. No time is left after expiry."""
+    left = codec.session(replace(VIEW, expires_unix_seconds=time.time() + 10_000)).expires_in
+
+    assert 9_000 < left.ToTimedelta().total_seconds() <= 10_000
+    assert codec.session(VIEW).expires_in == Duration()
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Iterator
+from dataclasses import Field, fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from service.rpc import options
-from service.settings import Settings, variable
+from service.settings import SettingInvalid, Settings, variable
 
 
 def test_a_flag_wins_over_a_variable_and_a_variable_over_the_default() -> None:
@@ -56,6 +58,75 @@ def test_a_wrong_value_is_named(changes: dict[str, object], message: str) -> Non
         Settings(**changes)  # type: ignore[arg-type] # chosen to be wrong
 
 
+NUMBERS = [setting for setting in fields(Settings) if type(setting.default) in (int, float)]
+CHOICES = [setting for setting in fields(Settings) if setting.metadata["choices"]]
+OF_STORE = [setting for setting in fields(Settings) if setting.metadata["of_store"]]
+
+NO_NUMBERS = ["", "x", "nan", "inf", "1_0", "0x10", "\uff11\uff12", "1,5", "1j", "True", "1 0"]
+"""Texts that Python or people take for numbers."""
+
+
+def refusal(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], environment: dict[str, str]
+) -> str:
+    """The one sentence that the process ends with; its status is 2."""
+    with pytest.raises(SystemExit) as ended:
+        Settings.from_command_line(arguments, environment)
+    assert ended.value.code == 2
+    *usage, last = capsys.readouterr().err.splitlines()
+    assert [line for line in usage if "Traceback" in line] == []
+    return last.removeprefix("python -m service: error: ")
+
+
+def wrong_texts(setting: Field[Any]) -> Iterator[tuple[str, str]]:
+    """Values that the setting must refuse, and how the sentence goes on after its name."""
+    if setting.metadata["choices"]:
+        yield "x", f"is 'x'; it must be {' or '.join(setting.metadata['choices'])}"
+        return
+    kind = type(setting.default)
+    minimum, maximum = setting.metadata["minimum"], setting.metadata["maximum"]
+    assert minimum is not None, f"{setting.name} has no minimum"
+    assert maximum is not None, f"{setting.name} has no maximum"
+    for text in NO_NUMBERS:
+        yield text, f"is {text!r}; it must be a{' whole' if kind is int else ''} number"
+    below, above = kind(minimum - 1), kind(maximum * 2 + 1)
+    yield str(below), f"is {below}; it must be at least {minimum}"
+    yield str(above), f"is {above}; it must be at most {maximum}"
+    yield "9" * 5000, "is "
+
+
+@pytest.mark.parametrize("setting", [*NUMBERS, *CHOICES], ids=lambda setting: setting.name)
+def test_every_setting_has_limits(capsys: pytest.CaptureFixture[str], setting: Field[Any]) -> None:
+    """What is below, above, no number or no choice is refused, as a flag and as a variable."""
+    flag, name = "--" + setting.name.replace("_", "-"), variable(setting)
+    for text, problem in wrong_texts(setting):
+        assert refusal(capsys, [f"{flag}={text}"], {}).startswith(f"{flag} {problem}")
+        assert refusal(capsys, [], {name: text}).startswith(f"{name} {problem}")
+
+
+@pytest.mark.parametrize("setting", OF_STORE, ids=lambda setting: setting.name)
+def test_a_setting_of_the_store_needs_one(setting: Field[Any]) -> None:
+    """Without a store it would change nothing, so it is refused; with one it is taken."""
+    choices = [text for text in setting.metadata["choices"] or () if text != setting.default]
+    value = choices[0] if choices else type(setting.default)(7)
+    flag = "--" + setting.name.replace("_", "-")
+
+    for store in ("", "none"):
+        with pytest.raises(SettingInvalid) as refused:
+            Settings(**{setting.name: value, "store": store})
+        assert str(refused.value) == f"{flag} is {value!r}; set --store too"
+    assert getattr(Settings(**{setting.name: value, "store": "a/b"}), setting.name) == value
+
+
+def test_settings_of_the_store_are_declared() -> None:
+    """Those whose help names the store are of the store, apart from the store itself."""
+    named = {setting.name for setting in fields(Settings) if "store" in setting.metadata["help"]}
+    assert named <= {"store", *(setting.name for setting in OF_STORE)}
+    assert {each.name for each in fields(Settings) if each.name.startswith("store_")} <= {
+        setting.name for setting in OF_STORE
+    }
+
+
 @pytest.mark.parametrize(
     ("host", "is_local"),
     [
@@ -82,7 +153,7 @@ def test_a_local_address_is_recognised(host: str, is_local: bool) -> None:
         ([], {"NTM_PORT": "70000"}, "NTM_PORT is 70000; it must be at most 65535"),
         (["--port=-1"], {"NTM_PORT": "1"}, "--port is -1; it must be at least 0"),
         ([], {"NTM_DRAIN_SECONDS": "1s"}, "NTM_DRAIN_SECONDS is '1s'; it must be a number"),
-        ([], {"NTM_TLS_KEY": "a.key"}, "NTM_TLS_KEY is 'a.key'; set --tls-certificate too"),
+        ([], {"NTM_TLS_KEY": "a.key"}, "NTM_TLS_KEY is 'a.key'; set NTM_TLS_CERTIFICATE too"),
         (["--prot=1"], {}, "unrecognized arguments: --prot=1"),
     ],
 )

@@ -18,12 +18,12 @@ MODELS = ROOT / "models"
 
 
 @contextmanager
-def served(models_dir: Path) -> Iterator[Client]:
-    """A client of a new server of these models, which ends with the block."""
+def served(models_dir: Path, *flags: str) -> Iterator[Client]:
+    """A client of a new server of these models, with these flags, which ends with the block."""
     command = [sys.executable, "-m", "service", f"--models-dir={models_dir}", "--device=cpu"]
     ports = ["--port=0", "--metrics-port=0"]
     with subprocess.Popen(
-        [*command, *ports], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        [*command, *ports, *flags], cwd=ROOT, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
             assert process.stderr is not None

@@ -72,7 +72,7 @@ class TraceTensor(_message.Message):
     def __init__(self, name: _Optional[str] = ..., heads: _Optional[int] = ..., width: _Optional[int] = ...) -> None: ...
 
 class Session(_message.Message):
-    __slots__ = ("id", "model", "content_hash", "locations", "idle_timeout", "next_step", "state_bytes", "create_time", "expire_time", "durability", "durable_step", "epoch")
+    __slots__ = ("id", "model", "content_hash", "locations", "idle_timeout", "next_step", "state_bytes", "create_time", "expire_time", "durability", "durable_step", "epoch", "limits", "expires_in")
     ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CONTENT_HASH_FIELD_NUMBER: _ClassVar[int]
@@ -85,6 +85,8 @@ class Session(_message.Message):
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
     DURABLE_STEP_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_IN_FIELD_NUMBER: _ClassVar[int]
     id: str
     model: str
     content_hash: str
@@ -97,7 +99,21 @@ class Session(_message.Message):
     durability: Durability
     durable_step: int
     epoch: int
-    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., content_hash: _Optional[str] = ..., locations: _Optional[int] = ..., idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., next_step: _Optional[int] = ..., state_bytes: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., durability: _Optional[_Union[Durability, _Mapping]] = ..., durable_step: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
+    limits: Limits
+    expires_in: _duration_pb2.Duration
+    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., content_hash: _Optional[str] = ..., locations: _Optional[int] = ..., idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., next_step: _Optional[int] = ..., state_bytes: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., durability: _Optional[_Union[Durability, _Mapping]] = ..., durable_step: _Optional[int] = ..., epoch: _Optional[int] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., expires_in: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class Limits(_message.Message):
+    __slots__ = ("max_chunk_steps", "max_waiting_steps", "max_message_bytes", "max_reply_bytes")
+    MAX_CHUNK_STEPS_FIELD_NUMBER: _ClassVar[int]
+    MAX_WAITING_STEPS_FIELD_NUMBER: _ClassVar[int]
+    MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_REPLY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    max_chunk_steps: int
+    max_waiting_steps: int
+    max_message_bytes: int
+    max_reply_bytes: int
+    def __init__(self, max_chunk_steps: _Optional[int] = ..., max_waiting_steps: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_reply_bytes: _Optional[int] = ...) -> None: ...
 
 class Durability(_message.Message):
     __slots__ = ("policy", "every_steps")
@@ -317,14 +333,16 @@ class RestoreSessionResponse(_message.Message):
     def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ...) -> None: ...
 
 class ForkSessionRequest(_message.Message):
-    __slots__ = ("session_id", "idle_timeout", "epoch")
+    __slots__ = ("session_id", "idle_timeout", "epoch", "fork_id")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     IDLE_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
+    FORK_ID_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     idle_timeout: _duration_pb2.Duration
     epoch: int
-    def __init__(self, session_id: _Optional[str] = ..., idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., epoch: _Optional[int] = ...) -> None: ...
+    fork_id: str
+    def __init__(self, session_id: _Optional[str] = ..., idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., epoch: _Optional[int] = ..., fork_id: _Optional[str] = ...) -> None: ...
 
 class ForkSessionResponse(_message.Message):
     __slots__ = ("session",)

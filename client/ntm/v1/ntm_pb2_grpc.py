@@ -108,6 +108,8 @@ class NtmServiceServicer:
 
     def ListModels(self, request, context):
         """Lists the models on which sessions can be created, in order of name.
+
+        INVALID_ARGUMENT, INVALID_REQUEST: the response would exceed the message size limit of the server.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -187,6 +189,8 @@ class NtmServiceServicer:
         """Lists the sessions of the caller, in order of creation. These are the sessions that the principal
         created or, on a server without authentication, the sessions that the caller's host created.
 
+        A page also ends where the response would exceed the message size limit of the server.
+
         INVALID_ARGUMENT, INVALID_REQUEST: the page token was not issued by this server.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -230,7 +234,16 @@ class NtmServiceServicer:
         independently. Waiting chunks of the existing session run first. The new session has the same idle
         timeout, unless the request sets another.
 
+        Retries. A request with a fork_id can be sent again after a lost response. The response is then the
+        existing fork, if it has made no step and the existing session is still where it was forked. Any replica
+        with the same store can answer.
+
         RESOURCE_EXHAUSTED, CAPACITY_EXCEEDED: as in CreateSession.
+        ALREADY_EXISTS, SESSION_EXISTS: a session with that fork_id exists, and it does not have the state, the
+        durability and the idle timeout of the fork asked for, or it belongs to another principal.
+        INVALID_ARGUMENT, INVALID_REQUEST: the fork_id or the idle timeout is not valid.
+        NOT_FOUND with a fork_id as `session` in the metadata: the fork existed and is closed. Choose another
+        fork_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -239,8 +252,11 @@ class NtmServiceServicer:
     def DeleteSession(self, request, context):
         """Deletes a session and frees its state. Its waiting chunks fail with NOT_FOUND, SESSION_DELETED.
         Where replicas share a store, the response comes after the store has deleted the session, so that no
-        other replica finds it; a store that does not answer is asked again later.
+        other replica finds it, even if this one is lost.
         Deleting a session twice fails with NOT_FOUND, SESSION_DELETED.
+
+        UNAVAILABLE, NOT_STORED: the store does not answer. If the session was here, it is closed, and the server
+        asks the store again until it answers. Send the same request again to know when it is deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -272,7 +288,8 @@ class NtmServiceServicer:
 
         INVALID_ARGUMENT, INVALID_REQUEST: the inputs are not a whole number of steps of the model's input
         width, exceed a limit, or contain a value that is not finite; or the model has no trace of a requested
-        name. No step was made, and the session continues.
+        name. No step was made, and the session continues. If the chunk or its reply is too large, the metadata
+        name the setting as `limit`.
         ABORTED, STEP_INDEX_MISMATCH: first_step is not the next step of the session. The metadata have the next
         step as `expected`. No step was made.
         RESOURCE_EXHAUSTED, CAPACITY_EXCEEDED: too many steps of this session are waiting.

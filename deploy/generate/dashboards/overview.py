@@ -237,7 +237,7 @@ def errors() -> Iterator[Panel]:
         "Failed calls by code",
         "Unary calls a second that ended with a gRPC code other than OK.",
         "reqps",
-        Query(total(rate("ntm_rpc_seconds_count", f'{INSTANCE}, code!="OK"'), "code"), "{{code}}"),
+        Query(total(rate("ntm_rpcs_ended_total", f'{INSTANCE}, code!="OK"'), "code"), "{{code}}"),
         stacked=True,
     )
     yield lines(

@@ -17,7 +17,17 @@ from rich.console import Console
 
 from ntm_client.blocking import Client
 from ntm_client.errors import InvalidRequest
-from ntm_lab.commands.options import LOCAL, Locations, Positive, Seed, ServerOptions
+from ntm_lab import outputs
+from ntm_lab.commands.options import (
+    INPUT,
+    LOCAL,
+    OUTPUT_FOLDER,
+    Locations,
+    Seed,
+    Sequences,
+    ServerOptions,
+    output,
+)
 from ntm_lab.decipher.markdown import markdown as as_markdown
 from ntm_lab.decipher.report import Report, decipher_recordings
 from ntm_lab.decipher.report import decipher as report_on
@@ -41,14 +51,14 @@ def decipher(
     model: str | None = None,
     /,
     *,
-    recordings: Annotated[tuple[Path, ...], Parameter(consume_multiple=True)] = (),
-    all: Path | None = None,  # noqa: A002 - the option's name
-    sequences: Positive = 1000,
+    recordings: Annotated[tuple[Path, ...], INPUT, Parameter(consume_multiple=True)] = (),
+    all: Annotated[Path | None, OUTPUT_FOLDER] = None,  # noqa: A002 - the option's name
+    sequences: Sequences = 1000,
     locations: Locations = None,
     seed: Seed = 0,
-    json: Path | None = None,
-    html: Path | None = None,
-    markdown: Path | None = None,
+    json: Annotated[Path | None, output(".json")] = None,
+    html: Annotated[Path | None, output(".html", ".htm")] = None,
+    markdown: Annotated[Path | None, output(".md", ".txt")] = None,
     server: ServerOptions = LOCAL,
 ) -> None:
     """
@@ -66,6 +76,8 @@ def decipher(
     """
     if sum((model is not None, bool(recordings), all is not None)) != 1:
         raise InvalidRequest("name one of: a model, --recordings, --all")
+    if all and (json or markdown or html):
+        raise InvalidRequest("--json, --markdown and --html are for one model, not for --all")
     files = Files(json, html, markdown)
     if recordings:
         loaded = [load(path) for path in recordings]
@@ -78,14 +90,15 @@ def decipher(
             _show(report, lambda: _recording(client, report), files)
             return
         assert all is not None
-        if json or markdown or html:
-            raise InvalidRequest("--json, --markdown and --html are for one model, not for --all")
-        for each in client.models():
-            folder = all / each.name
-            if folder.is_dir():
-                report = ask(each.name)
-                (folder / PROGRAM_NAME).write_text(as_markdown(report), encoding="utf-8")
-                print(f"{each.name}: {report.verdict}", flush=True)
+        models = [each.name for each in client.models() if (all / each.name).is_dir()]
+        if not models:
+            raise InvalidRequest(f"{all} has no folder with the name of a model of the server")
+        for name in models:
+            outputs.check(all / name / PROGRAM_NAME)
+        for name in models:
+            report = ask(name)
+            outputs.write_text(all / name / PROGRAM_NAME, as_markdown(report))
+            print(f"{name}: {report.verdict}", flush=True)
 
 
 def _report(
@@ -107,13 +120,14 @@ def _show(report: Report, recording: Callable[[], Recording], files: Files) -> N
     text = as_markdown(report)
     print(text, end="")
     if files.markdown:
-        files.markdown.write_text(text, encoding="utf-8")
-    if files.html:
-        page.save(recording(), files.html, report.program)
+        outputs.write_text(files.markdown, text)
     if files.json:
         facts = {"verdict": report.verdict, "found": report.found, "explained": report.explained}
         everything = {**facts, **asdict(report)}
-        files.json.write_text(dumps(everything, default=_plain, indent=1), encoding="utf-8")
+        outputs.write_text(files.json, dumps(everything, default=_plain, indent=1))
+    # The last, because the recording needs the server once more.
+    if files.html:
+        page.save(recording(), files.html, report.program)
 
 
 def _plain(value: object) -> object:

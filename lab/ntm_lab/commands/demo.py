@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Annotated
 
-from ntm_lab.commands.options import LOCAL, Length, Locations, Seed, ServerOptions
+from ntm_lab.commands.options import LOCAL, Length, Locations, Seed, ServerOptions, output
 from ntm_lab.pictures import figure
 from ntm_lab.pictures.characters import recording_picture
 from ntm_lab.pictures.terminal import Terminal, bits_picture
@@ -19,7 +20,7 @@ def demo(
     length: Length = 20,
     locations: Locations = None,
     seed: Seed | None = None,
-    png: Path | None = None,
+    png: Annotated[Path | None, output(".png")] = None,
     server: ServerOptions = LOCAL,
 ) -> int:
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from ntm_lab.commands.options import LOCAL, ServerOptions
 
@@ -42,7 +41,6 @@ def sessions(*, server: ServerOptions = LOCAL) -> None:
     """List the sessions that you have open on the server."""
     with server.connect() as client:
         found = client.sessions()
-    now = datetime.now(UTC)
     rows = [
         (
             session.id,
@@ -51,7 +49,7 @@ def sessions(*, server: ServerOptions = LOCAL) -> None:
             str(session.next_step),
             str(session.durable_step),
             str(session.state_bytes),
-            f"{max(0.0, (session.expire_time - now).total_seconds()):.0f} s",
+            f"{session.expires_in.total_seconds():.0f} s",
         )
         for session in found
     ]

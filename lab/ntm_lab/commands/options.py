@@ -3,35 +3,155 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_origin
 
-from cyclopts import Parameter
+from cyclopts import ArgumentCollection, CoercionError, Group, Parameter, Token
 from cyclopts.validators import Number
 
+from ntm_client import connection
 from ntm_client.blocking import Client
-from ntm_client.connection import Token, tls
+from ntm_client.connection import tls
 from ntm_client.errors import InvalidRequest
+from ntm_lab import outputs
+from ntm_lab.outputs import OutputInvalid
 
 TOKEN_VARIABLE = "NTM_TOKEN"  # noqa: S105 - the name of a variable
 
-AT_LEAST_1 = Parameter(validator=Number(gte=1))
+WHOLE = re.compile(r"[+-]?\d{1,4000}", re.ASCII)
+DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
-Positive = Annotated[int, AT_LEAST_1]
+STANDARD = Path("-")
+"""Stands for standard input or standard output."""
 
 MAX_SIZE = 10_000
 """The largest size, and product of sizes, of a sequence to draw: its traces take gigabytes."""
 
-Length = Annotated[int, Parameter(validator=Number(gte=1, lte=MAX_SIZE))]
+MAX_UINT32 = 2**32 - 1
+"""The largest number that the API has a place for; the server's own limits are lower."""
 
-Seed = Annotated[int, Parameter(validator=Number(gte=0))]
+
+def whole(kind: object, tokens: Sequence[Token]) -> int | tuple[int, ...]:
+    """
+    The number, or the numbers, that an option is given, in decimal digits.
+
+    Raises CoercionError for all else that Python takes for a number.
+    """
+    numbers = tuple(int(_text(token, int, WHOLE)) for token in tokens)
+    return numbers if get_origin(kind) is tuple else numbers[0]
+
+
+def seconds(kind: object, tokens: Sequence[Token]) -> float:
+    """The time that an option is given. Raises CoercionError as `whole` does."""
+    return float(_text(tokens[0], float, DECIMAL))
+
+
+def _text(token: Token, kind: type, form: re.Pattern[str]) -> str:
+    if not form.fullmatch(token.value):
+        raise CoercionError(token=token, target_type=kind)
+    return token.value
+
+
+def _from_to(minimum: int, maximum: int) -> Parameter:
+    return Parameter(converter=whole, validator=Number(gte=minimum, lte=maximum))
+
+
+Sequences = Annotated[int, _from_to(1, 100_000)]
+
+Length = Annotated[int, _from_to(1, MAX_SIZE)]
+
+Sizes = Annotated[tuple[int, ...], _from_to(1, MAX_SIZE), Parameter(consume_multiple=True)]
+
+Seed = Annotated[int, _from_to(0, 2**63 - 1)]
+
+Steps = Annotated[int, _from_to(0, 2**63 - 1)]
+
+EverySteps = Annotated[int, _from_to(1, MAX_UINT32)]
 
 Locations = Annotated[
     int | None,
-    AT_LEAST_1,
+    _from_to(1, MAX_UINT32),
     Parameter(help="Memory locations of the session; the model's own by default."),
 ]
+
+
+def readable(_: object, paths: Path | tuple[Path, ...] | None) -> None:
+    """Check that each file is there and may be read. Raises ValueError."""
+    for path in _each(paths):
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder; name a file.")
+        if not path.exists():
+            raise ValueError(f"No such file: {path}.")
+        if not os.access(path, os.R_OK):
+            raise ValueError(f"{path} may not be read.")
+
+
+@dataclass(frozen=True)
+class Writable:
+    """Checks a file, or a folder, that a command writes, before the command begins."""
+
+    suffixes: tuple[str, ...] = ()
+    """Endings that the file's name may have; empty for any."""
+    folder: bool = False
+
+    def __call__(self, _: object, paths: Path | None) -> None:
+        """Raise ValueError if it cannot be written."""
+        try:
+            for path in _each(paths):
+                if self.folder:
+                    outputs.check_folder(path)
+                else:
+                    outputs.check(path, self.suffixes)
+        except OutputInvalid as error:
+            text = str(error)
+            raise ValueError(f"{text[0].upper()}{text[1:]}.") from error
+
+
+def _each(paths: Path | tuple[Path, ...] | None) -> list[Path]:
+    """The files of an option, without standard input and output."""
+    several = paths if isinstance(paths, tuple) else (paths,)
+    return [path for path in several if path not in (None, STANDARD)]
+
+
+def groups(parameter: Parameter) -> tuple[object, ...]:
+    """The groups that an option is declared to be in."""
+    found = parameter.group
+    return found if isinstance(found, tuple) else (found,)
+
+
+def _files_differ(arguments: ArgumentCollection) -> None:
+    """Raise ValueError if a command would write over its input, or over its own output."""
+    given: list[tuple[str, Path, bool]] = []
+    for argument in arguments:
+        if argument.has_tokens:
+            writes = OUTPUTS in groups(argument.parameter)
+            given += [(argument.name, path, writes) for path in _each(argument.value)]
+    for (name, path, writes), (other, second, also) in combinations(given, 2):
+        if (writes or also) and outputs.is_same(path, second):
+            raise ValueError(f"{name} and {other} are the same file, {path}.")
+
+
+FILES = Group(validator=_files_differ, show=False)
+INPUTS, OUTPUTS = Group(show=False), Group(show=False)
+
+HYPHEN = Parameter(allow_leading_hyphen=True)
+"""Of an option that takes `STANDARD`."""
+
+INPUT = Parameter(group=("Parameters", FILES, INPUTS), validator=readable)
+"""Of an option that names a file, or several, that the command reads."""
+
+
+def output(*suffixes: str) -> Parameter:
+    """Make what is said of an option that names a file that the command writes."""
+    return Parameter(group=("Parameters", FILES, OUTPUTS), validator=Writable(suffixes))
+
+
+OUTPUT_FOLDER = Parameter(group=("Parameters", OUTPUTS), validator=Writable(folder=True))
+"""Of an option that names a folder that the command writes files in."""
 
 
 @Parameter(name="*")
@@ -41,15 +161,15 @@ class ServerOptions:
 
     server: Annotated[str, Parameter(env_var="NTM_SERVER")] = "localhost:50051"
     """Address of the server."""
-    token_file: Path | None = None
+    token_file: Annotated[Path | None, INPUT] = None
     """File of the token to send; by default the token in NTM_TOKEN, if there is one."""
     tls: bool = False
     """Encrypt the connection. Each option below does as well."""
-    ca: Path | None = None
+    ca: Annotated[Path | None, INPUT] = None
     """PEM file of the authorities to trust instead of the usual ones."""
-    cert: Path | None = None
+    cert: Annotated[Path | None, INPUT] = None
     """PEM file of the certificate to show to the server."""
-    key: Path | None = None
+    key: Annotated[Path | None, INPUT] = None
     """PEM file of the certificate's private key."""
 
     def connect(self) -> Client:
@@ -65,12 +185,12 @@ class ServerOptions:
         credentials = tls(self.ca, self.cert, self.key) if encrypted else None
         return Client(self.server, credentials=credentials, token=self._token())
 
-    def _token(self) -> Token | None:
+    def _token(self) -> connection.Token | None:
         file = self.token_file
         # The file is read for every call, because a program that renews the token replaces the
-        # file.
+        # file. The client refuses what is not a token, such as bytes that are no text.
         if file is not None:
-            return lambda: file.read_text().strip()
+            return lambda: file.read_text("utf-8-sig", errors="replace").strip()
         return os.environ.get(TOKEN_VARIABLE) or None
 
 

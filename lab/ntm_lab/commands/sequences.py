@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
+import csv
 import json
+import re
 from collections.abc import Iterator
 from io import BytesIO
-from pathlib import PurePath
+from pathlib import Path
 from typing import BinaryIO, Literal, Protocol, get_args
 
 import numpy as np
@@ -14,6 +17,32 @@ from ntm_client.values import Float32
 
 Format = Literal["csv", "jsonl", "npy"]
 FORMATS: tuple[Format, ...] = get_args(Format)
+ENDINGS: dict[str, Format] = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".txt": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".npy": "npy",
+}
+"""The format of a file by the ending of its name."""
+
+LARGEST = float(np.finfo(np.float32).max)
+"""The largest float32. A longer whole number may not even be a float64."""
+
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.A | re.I)
+"""
+A number in decimal digits. Python's own reading takes more, such as 1_0. What is not finite is read
+and then refused as such.
+"""
+
+OTHER_STARTS = {
+    codecs.BOM_UTF16_LE: "it is UTF-16; save it as UTF-8",
+    codecs.BOM_UTF16_BE: "it is UTF-16; save it as UTF-8",
+    b"\x93NUMPY": "it is an array of numpy; name the format npy",
+    b"PK\x03\x04": "it is a spreadsheet or an archive; save it as CSV",
+}
+"""How files begin that hold no lines of text, and what to do about each."""
 
 
 class SequenceError(ValueError):
@@ -33,13 +62,23 @@ class Writer(Protocol):
         """Finish the file's content; the file stays open."""
 
 
-def format_of(path: str, default: Format) -> Format:
-    """The format that the ending of a file's name stands for; otherwise `default`."""
-    ending = PurePath(path).suffix.removeprefix(".")
-    return next((each for each in FORMATS if each == ending), default)
+def format_of(path: Path, option: str, default: Format) -> Format:
+    """
+    The format that the ending of a file's name stands for; `default` if it has no ending.
+
+    Raises SequenceError for another ending; the message names the option that says the format.
+    """
+    ending = path.suffix.lower()
+    if ending and ending not in ENDINGS:
+        raise SequenceError(
+            f"{path} ends in {ending}, which names no format; give {option} {' or '.join(FORMATS)}"
+        )
+    return ENDINGS.get(ending, default)
 
 
-def read(file: BinaryIO, name: str, layout: str, width: int, at_once: int) -> Iterator[Float32]:
+def read(
+    file: BinaryIO, name: str, layout: str, width: int, at_once: int, header: bool = False
+) -> Iterator[Float32]:
     """
     Yield the steps of a file as arrays [1 to at_once, width], each as soon as its lines are read.
 
@@ -49,6 +88,7 @@ def read(file: BinaryIO, name: str, layout: str, width: int, at_once: int) -> It
         layout: One of `FORMATS`.
         width: Values that each step must have.
         at_once: Steps to wait for; the last array may have fewer.
+        header: Whether the first line has names instead of numbers and is left out.
 
     Raises:
         SequenceError: the content is wrong; the message names the file, and the line if it has
@@ -59,7 +99,7 @@ def read(file: BinaryIO, name: str, layout: str, width: int, at_once: int) -> It
         yield from (steps[start : start + at_once] for start in range(0, len(steps), at_once))
         return
     gathered: list[Float32] = []
-    for step in _read_lines(file, name, layout, width):
+    for step in _read_lines(file, name, layout, width, header):
         gathered.append(step)
         if len(gathered) == at_once:
             yield np.stack(gathered)
@@ -121,41 +161,92 @@ class NpyWriter:
 def _read_npy(file: BinaryIO, name: str, width: int) -> Float32:
     try:
         # The content goes through memory, because numpy seeks in real files and a pipe cannot seek.
-        array = np.lib.format.read_array(BytesIO(file.read()), allow_pickle=False)
-        steps: Float32 = array.astype(np.float32)
-    except (TypeError, ValueError) as error:
+        content = BytesIO(file.read())
+        array = np.lib.format.read_array(content, allow_pickle=False)
+    except Exception as error:
+        # A damaged header makes numpy's parser, or the memory for its shape, raise nearly anything.
         raise SequenceError(f"{name} is not an .npy file of numbers: {error}") from error
-    if steps.ndim != 2 or steps.shape[1] != width:
+    if array.dtype.kind not in "fiub":
+        raise SequenceError(f"{name} has values of the type {array.dtype}, not real numbers")
+    if rest := content.read():
+        raise SequenceError(f"{name} has {len(rest)} bytes more than its array")
+    if array.ndim != 2 or array.shape[1] != width:
         raise SequenceError(
-            f"{name} has shape {list(steps.shape)}, but the steps have {width} values each"
+            f"{name} has shape {list(array.shape)}, but the steps have {width} values each"
         )
+    with np.errstate(over="ignore"):
+        steps: Float32 = array.astype(np.float32)
     if not np.isfinite(steps).all():
         raise SequenceError(f"{name} has a value that is not a finite float32")
     return steps
 
 
-def _read_lines(file: BinaryIO, name: str, layout: str, width: int) -> Iterator[Float32]:
+def _read_lines(
+    file: BinaryIO, name: str, layout: str, width: int, header: bool
+) -> Iterator[Float32]:
     parse = _json_values if layout == "jsonl" else _csv_values
     for number, line in enumerate(file, 1):
-        if not line.strip() or line.startswith(b"#"):
-            continue
         try:
-            yield _step(parse(line), width)
+            text = _text(line, number)
+            if not text or text.startswith("#"):
+                continue
+            if header:
+                header = False
+                continue
+            yield _step(parse(text), width)
         except ValueError as error:
             raise SequenceError(f"{name}, line {number}: {error}") from error
 
 
-def _csv_values(line: bytes) -> list[float]:
-    return [float(value) for value in line.decode().split(",")]
-
-
-def _json_values(line: bytes) -> list[float]:
+def _text(line: bytes, number: int) -> str:
+    """A line as text, without the mark of UTF-8 at a file's start and without spaces around it."""
+    if number == 1:
+        for mark, fault in OTHER_STARTS.items():
+            if line.startswith(mark):
+                raise ValueError(fault)
     try:
-        values = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error.msg}") from error
-    if not isinstance(values, list) or any(type(value) not in (int, float) for value in values):
+        return line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not text in UTF-8: byte {line[error.start]:#04x}") from error
+
+
+def _csv_values(text: str) -> list[float]:
+    if text.startswith("["):
+        raise ValueError(f"{text!r:.40} is JSON; name the format jsonl")
+    # Spreadsheets write semicolons where the comma is the sign before decimals.
+    delimiter = next((each for each in ";\t" if each in text), ",")
+    try:
+        row = next(csv.reader([text], delimiter=delimiter, skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        raise ValueError(f"not CSV: {error}") from error
+    return [_csv_value(cell.strip()) for cell in row]
+
+
+def _csv_value(cell: str) -> float:
+    if NUMBER.fullmatch(cell):
+        return float(cell)
+    if not cell:
+        raise ValueError("a value is missing")
+    if "," in cell and NUMBER.fullmatch(cell.replace(",", "")):
+        raise ValueError(
+            f"{cell!r} has a comma; write decimals with a point, and no thousands' sign"
+        )
+    hint = "; --header leaves out a first line of names" if cell[0].isalpha() else ""
+    raise ValueError(f"{cell!r:.40} is not a number{hint}")
+
+
+def _json_values(text: str) -> list[float]:
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not JSON: {getattr(error, 'msg', error)}") from error
+    if not isinstance(values, list):
         raise ValueError("not an array of numbers")
+    for value in values:
+        if type(value) not in (int, float):
+            raise ValueError(f"not an array of numbers: {value!r:.40}")
+        if type(value) is int and abs(value) > LARGEST:
+            raise ValueError(f"{value!r:.40} is not a finite float32")
     return values
 
 

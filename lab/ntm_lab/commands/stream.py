@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
 
 from ntm_client.blocking import Session
-from ntm_client.errors import InvalidRequest
-from ntm_client.values import Durability, Policy
-from ntm_lab.commands.options import LOCAL, Locations, Positive, ServerOptions
-from ntm_lab.commands.sequences import Format, Writer, format_of, read, writer
+from ntm_client.errors import InvalidRequest, SessionGone
+from ntm_client.values import Durability, Float32, Policy
+from ntm_lab.commands.interrupts import held_back
+from ntm_lab.commands.options import (
+    HYPHEN,
+    INPUT,
+    LOCAL,
+    STANDARD,
+    EverySteps,
+    Locations,
+    ServerOptions,
+    Steps,
+    output,
+)
+from ntm_lab.commands.sequences import Format, SequenceError, Writer, format_of, read, writer
+from ntm_lab.outputs import replacing
 
 STEPS_AT_ONCE = 256
-STANDARD = "-"
 
 
 def stream(
     model: str | None = None,
     /,
     *,
-    input: str = STANDARD,  # noqa: A002 - the option's name
+    input: Annotated[Path, INPUT, HYPHEN] = STANDARD,  # noqa: A002 - the option's name
     format: Format | None = None,  # noqa: A002 - the option's name
-    output: str = STANDARD,
+    header: bool = False,
+    skip: Steps = 0,
+    output: Annotated[Path, output(), HYPHEN] = STANDARD,
     output_format: Format | None = None,
     locations: Locations = None,
     durability: Policy | None = None,
-    every_steps: Positive | None = None,
+    every_steps: EverySteps | None = None,
     session: str | None = None,
     keep: bool = False,
     server: ServerOptions = LOCAL,
@@ -37,12 +49,16 @@ def stream(
     """
     Make the steps of a file or of standard input, and write their outputs.
 
-    Outputs of lines from standard input appear as the lines arrive, one line for each.
+    Outputs of lines from standard input appear as the lines arrive, one line for each. If the
+    command is interrupted, the outputs so far are kept, and the session stays open until its idle
+    timeout; what is printed says how to continue.
 
     Args:
         model: Name of the model; not needed with --session.
         input: File of the steps, - for standard input. A line of csv or jsonl is one step.
         format: Format of the steps; by default that of the file's name, else csv.
+        header: Leave out the first line of a csv file, which has names.
+        skip: Steps at the start of the input to leave out, because they were made before.
         output: File for the outputs, - for standard output.
         output_format: Format of the outputs; by default that of the file's name, else the steps'.
         durability: When steps are written to the server's store; by default as the server is set.
@@ -50,11 +66,14 @@ def stream(
         session: Id of a session to continue. It is not deleted at the end.
         keep: Do not delete the new session at the end.
     """
-    layout = format or format_of(input, "csv")
-    line_layout = "csv" if output == STANDARD and layout == "npy" else layout
+    layout = format or format_of(input, "--format", "csv")
+    if header and layout != "csv":
+        raise InvalidRequest(f"--header is of csv, and the steps are {layout}")
+    line_layout: Format = "csv" if output == STANDARD and layout == "npy" else layout
+    output_layout = output_format or format_of(output, "--output-format", line_layout)
     at_once = 1 if input == STANDARD else STEPS_AT_ONCE
     with ExitStack() as stack:
-        source = _source(input, stack)
+        source = stack.enter_context(_source(input))
         client = stack.enter_context(server.connect())
         wanted = _durability(durability, every_steps)
         if session is not None:
@@ -63,15 +82,15 @@ def stream(
             steps_of = client.create_session(model, locations, durability=wanted)
         else:
             raise InvalidRequest("name a model, or a session to continue with --session")
-        keep = keep or session is not None
-        if not keep:
-            stack.enter_context(steps_of)
-        else:
-            stack.callback(_say_how_to_continue, steps_of)
-        output_layout = output_format or format_of(output, line_layout)
+        made = stack.enter_context(_ended(steps_of, skip, keep=keep or session is not None))
         sink = stack.enter_context(_outputs(output, output_layout))
-        for steps in read(source, input, layout, steps_of.model.input_width, at_once):
-            sink.write(steps_of.step(steps).outputs)
+        width = steps_of.model.input_width
+        for steps in _after(skip, read(source, str(input), layout, width, at_once, header)):
+            with held_back():
+                sink.write(steps_of.step(steps).outputs)
+                made.append(len(steps))
+        if not made and input != STANDARD:
+            raise SequenceError(f"{input} has no steps{f' after {skip}' if skip else ''}")
 
 
 def _continued(
@@ -101,41 +120,68 @@ def _durability(policy: Policy | None, every_steps: int | None) -> Durability | 
     return None if policy is None else Durability(policy, every_steps or 0)
 
 
-def _source(path: str, stack: ExitStack) -> BinaryIO:
-    return sys.stdin.buffer if path == STANDARD else stack.enter_context(open(path, "rb"))
+def _source(path: Path) -> AbstractContextManager[BinaryIO]:
+    return nullcontext(sys.stdin.buffer) if path == STANDARD else path.open("rb")
 
 
-def _say_how_to_continue(session: Session) -> None:
-    """Also after an error or an interrupt, because the session stays open."""
-    print(f"next step {session.next_step}; continue with --session {session.id}", file=sys.stderr)
+def _after(skip: int, blocks: Iterator[Float32]) -> Iterator[Float32]:
+    """Leave out the first steps."""
+    for steps in blocks:
+        if skip < len(steps):
+            yield steps[skip:]
+        skip = max(0, skip - len(steps))
 
 
 @contextmanager
-def _outputs(path: str, layout: str) -> Iterator[Writer]:
+def _ended(session: Session, skip: int, keep: bool) -> Iterator[list[int]]:
+    """
+    Delete the session at the end, unless it is kept, or can be continued after an error.
+
+    The block adds the number of steps to the list with each chunk.
+    """
+    made: list[int] = []
+    skipped = 0
+    with ExitStack() as stack:
+        stack.enter_context(session)
+        try:
+            yield made
+        except BaseException as error:
+            skipped = skip + sum(made)
+            # Whoever closed the pipe wants no more steps, and a lost session takes none.
+            keep = keep or (bool(made) and not isinstance(error, BrokenPipeError))
+            keep = keep and not isinstance(error, SessionGone)
+            raise
+        finally:
+            if keep:
+                stack.pop_all()
+                _say_how_to_continue(session, skipped)
+
+
+def _say_how_to_continue(session: Session, skip: int = 0) -> None:
+    """`skip` is the number of steps of an input that was interrupted."""
+    option = f" --skip {skip}" if skip else ""
+    print(
+        f"next step {session.next_step}; continue with --session {session.id}{option}",
+        file=sys.stderr,
+    )
+
+
+@contextmanager
+def _outputs(path: Path, layout: str) -> Iterator[Writer]:
     """
     Write outputs to standard output or to a file.
 
-    The file is written beside the path, and takes its place at the end, or after an error if it
-    holds outputs by then. So a mistake in the input leaves an older file as it was.
+    After an error the file has the outputs so far. Without any, an older file stays as it was.
     """
-    is_file = path != STANDARD and (os.path.isfile(path) or not os.path.exists(path))
-    part = Path(f"{path}.part") if is_file else None
-    is_kept = part is None
-    try:
-        with (
-            nullcontext(sys.stdout.buffer) if path == STANDARD else open(part or path, "wb") as file
-        ):
-            sink = writer(file, layout)
-            try:
-                yield sink
-                is_kept = True
-            finally:
-                is_kept = is_kept or sink.steps > 0
-                if is_kept:
-                    sink.close()
-    finally:
-        if part is not None:
-            if is_kept:
-                part.replace(path)
-            else:
-                part.unlink(missing_ok=True)
+    failure: BaseException | None = None
+    with nullcontext(sys.stdout.buffer) if path == STANDARD else replacing(path) as file:
+        sink = writer(file, layout)
+        try:
+            yield sink
+        except BaseException as error:
+            if not sink.steps:
+                raise
+            failure = error
+        sink.close()
+    if failure is not None:
+        raise failure

@@ -8,12 +8,20 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from cyclopts import Parameter
 
 from ntm_client.errors import InvalidRequest
 from ntm_client.values import Float32, Model
-from ntm_lab.commands.options import LOCAL, MAX_SIZE, Length, Locations, Seed, ServerOptions
-from ntm_lab.commands.sequences import SequenceError, format_of, read
+from ntm_lab.commands.options import (
+    INPUT,
+    LOCAL,
+    MAX_SIZE,
+    Locations,
+    Seed,
+    ServerOptions,
+    Sizes,
+    output,
+)
+from ntm_lab.commands.sequences import Format, SequenceError, format_of, read
 from ntm_lab.pictures import figure, page
 from ntm_lab.pictures.characters import recording_picture
 from ntm_lab.pictures.terminal import Terminal
@@ -26,15 +34,16 @@ def trace(
     model: str | None = None,
     /,
     *,
-    size: Annotated[tuple[Length, ...], Parameter(consume_multiple=True)] = (),
+    size: Sizes = (),
     seed: Seed | None = None,
-    input: Path | None = None,  # noqa: A002 - the option's name
+    input: Annotated[Path | None, INPUT] = None,  # noqa: A002 - the option's name
+    header: bool = False,
     locations: Locations = None,
-    open: Path | None = None,  # noqa: A002 - the option's name
-    save: Path | None = None,
-    png: Path | None = None,
-    svg: Path | None = None,
-    html: Path | None = None,
+    open: Annotated[Path | None, INPUT] = None,  # noqa: A002 - the option's name
+    save: Annotated[Path | None, output(".npz")] = None,
+    png: Annotated[Path | None, output(".png")] = None,
+    svg: Annotated[Path | None, output(".svg")] = None,
+    html: Annotated[Path | None, output(".html", ".htm")] = None,
     server: ServerOptions = LOCAL,
 ) -> None:
     """
@@ -45,6 +54,7 @@ def trace(
         size: Size of a random sequence of the task, such as 20; the largest in training by default.
         seed: Seed of that sequence; random by default.
         input: Steps to trace instead: .npy, .csv or .jsonl.
+        header: Leave out the first line of a csv file, which has names.
         open: Draw the recording in this file, which --save wrote; needs no server.
         save: Keep the recording, as .npz.
         png: Also draw a picture into this file.
@@ -53,14 +63,17 @@ def trace(
     """
     if input and (size or seed is not None):
         raise InvalidRequest("--size and --seed are of a random sequence, not of --input")
+    if header and not input:
+        raise InvalidRequest("--header is of the steps of --input")
     if open:
         if size or any(value is not None for value in (model, input, seed, locations)):
             raise InvalidRequest("--open draws a recording as it is; name only where to draw it")
         recording = files.load(open)
     elif model:
+        layout = format_of(input, "--input", "csv") if input else "csv"
         with server.connect() as client, client.create_session(model, locations) as session:
             if input:
-                recording = record(session, _steps(input, session.model))
+                recording = record(session, _steps(input, layout, session.model, header))
             else:
                 sequence = _task_sequence(session.model, size or None, seed)
                 recording = record_task(session, sequence)
@@ -72,9 +85,9 @@ def trace(
     if save:
         files.save(recording, save)
         print(f"\nsaved to {save}")
-    for layout, path in (("png", png), ("svg", svg)):
+    for kind, path in (("png", png), ("svg", svg)):
         if path:
-            figure.save(recording, path, layout)
+            figure.save(recording, path, kind)
             print(f"\ndrawn to {path}")
     if html:
         page.save(recording, html)
@@ -92,9 +105,9 @@ def _task_sequence(model: Model, size: Size | None, seed: int | None) -> TaskSeq
     return TaskSequence.draw(model.task, size, seed)
 
 
-def _steps(path: Path, model: Model) -> Float32:
+def _steps(path: Path, layout: Format, model: Model, header: bool) -> Float32:
     with path.open("rb") as file:
-        blocks = list(read(file, str(path), format_of(path.name, "csv"), model.input_width, 1000))
+        blocks = list(read(file, str(path), layout, model.input_width, 1000, header))
     if not blocks:
         raise SequenceError(f"{path} has no steps; give at least one")
     return np.concatenate(blocks)

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from ntm_client.errors import SessionGone
-from ntm_lab.commands.options import LOCAL, ServerOptions
+from ntm_lab.commands.options import LOCAL, ServerOptions, seconds
 from ntm_lab.pictures.memory import memory_picture
 from ntm_lab.pictures.terminal import Terminal
 
@@ -22,7 +22,9 @@ def watch(
     session: str,
     /,
     *,
-    interval: Annotated[float, Parameter(validator=Number(gt=0, lt=1e6))] = 0.5,
+    interval: Annotated[
+        float, Parameter(converter=seconds, validator=Number(gte=0.01, lte=86_400))
+    ] = 0.5,
     once: bool = False,
     server: ServerOptions = LOCAL,
 ) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from ntm_lab.outputs import replacing
 from ntm_lab.pictures.panels import Indices, Panel, columns, memories
 from ntm_lab.recordings.recording import Recording
 from ntm_lab.recordings.window import largest, mean
@@ -71,8 +72,12 @@ def save(recording: Recording, path: Path, layout: str) -> None:
     from matplotlib import rc_context
 
     metadata = {"svg": {"Title": recording.title, "Date": None}, "png": {"Software": None}}
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": recording.model.content_hash}):
-        draw(recording).savefig(path, format=layout, metadata=metadata[layout])
+    salt = recording.model.content_hash
+    with (
+        rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}),
+        replacing(path) as file,
+    ):
+        draw(recording).savefig(file, format=layout, metadata=metadata[layout])
 
 
 def draw(recording: Recording) -> Figure:

@@ -41,6 +41,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ntm_client.values import Float32, Memory, Model, StateTensor, TraceTensor
+from ntm_lab.outputs import replacing
 from ntm_lab.recordings.recording import Recording
 
 T = TypeVar("T")
@@ -79,7 +80,8 @@ def save(recording: Recording, path: Path) -> None:
         for name, array in ({FACTS: text} | arrays).items():
             with archive.open(f"{name}.npy", "w") as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
-    path.write_bytes(content.getvalue())
+    with replacing(path) as file:
+        file.write(content.getvalue())
 
 
 def load(path: Path) -> Recording:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,10 +60,10 @@ def test_lines_without_steps() -> None:
     ("layout", "line", "message"),
     [
         ("csv", b"1,2,3", "3 values, but a step has 2"),
-        ("csv", b"1,two", "could not convert string to float"),
+        ("csv", b"1,two", "'two' is not a number; --header leaves out"),
         ("csv", b"1,nan", "not a finite float32"),
         ("csv", b"1,1e39", "not a finite float32"),
-        ("csv", b"\xff,1", "can't decode"),
+        ("csv", b"\xff,1", "not text in UTF-8: byte 0xff"),
         ("jsonl", b"[1]", "1 values, but a step has 2"),
         ("jsonl", b"[1, true]", "not an array of numbers"),
         ("jsonl", b'{"a": 1}', "not an array of numbers"),
@@ -85,7 +86,8 @@ def test_errors_name_the_line(layout: str, line: bytes, message: str) -> None:
         (np.zeros((4, 3)), r"shape \[4, 3\], but the steps have 2 values"),
         (np.zeros(4), r"shape \[4\]"),
         (np.full((1, 2), np.inf), "not a finite float32"),
-        (np.array([["a", "b"]]), "not an .npy file of numbers"),
+        (np.array([["a", "b"]]), "values of the type <U1, not real numbers"),
+        (np.zeros((4, 2), complex), "values of the type complex128, not real numbers"),
     ],
 )
 def test_arrays_that_are_no_steps(
@@ -107,10 +109,13 @@ def test_a_file_that_is_no_array() -> None:
 
 
 def test_a_name_tells_the_format() -> None:
-    """The ending decides; any other name has the default."""
-    assert [format_of(name, "csv") for name in ("a.npy", "b.jsonl", "c.txt", "-")] == [
-        "npy",
-        "jsonl",
-        "csv",
-        "csv",
-    ]
+    """The ending decides, in capitals as well; a name without one has the default."""
+    names = ("a.npy", "b.jsonl", "c.txt", "D.CSV", "e", "-")
+    formats = ["npy", "jsonl", "csv", "csv", "npy", "npy"]
+    assert [format_of(Path(name), "--format", "npy") for name in names] == formats
+
+
+def test_a_name_of_no_format() -> None:
+    """An ending that stands for nothing is refused, with the option that says the format."""
+    with pytest.raises(SequenceError, match=r"a\.npz ends in \.npz, .* give --format csv or jsonl"):
+        format_of(Path("a.npz"), "--format", "csv")

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+import service.models.catalogue
 from service.errors import ModelInvalid, ModelUnknown, ModelVersionUnknown
-from service.models.catalogue import Catalogue
-from service.models.runtime import content_hash
+from service.models.catalogue import RETRY_SECONDS, Catalogue
+from service.models.loading import load
+from service.models.runtime import Network, content_hash
 from service.models.version import Version
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
-from tests.support.tiny_models import LEDGER, doubling, ledger, not_loadable
+from tests.conftest import Clock
+from tests.support.tiny_models import LEDGER, doubling, ledger
 
 
 @pytest.fixture
@@ -81,19 +85,39 @@ async def test_what_is_loaded_is_what_was_read(folder: Path) -> None:
     assert both.networks[version].content_hash == version.content_hash
 
 
-async def test_a_network_that_cannot_be_loaded_is_told_to_all_who_ask(tmp_path: Path) -> None:
-    """Each caller gets the error, which refers to the log, and other models are served."""
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "model.onnx").write_bytes(not_loadable())
-    (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "model.onnx").write_bytes(ledger())
-    both = catalogue(tmp_path)
-    for _ in range(2):
-        with pytest.raises(ModelInvalid, match="'a' cannot be loaded; the server's log says why"):
-            await both.load(both.current("a"))
-    await both.load(both.current("b"))
+async def test_a_network_that_cannot_be_loaded_is_tried_again_later(
+    folder: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The file is good, and the device fails: all who ask get the error of one load, new sessions are
+    not offered the model, and after some seconds it is loaded.
+    """
+    loads = []
 
-    assert list(both.networks) == [both.current("b")]
+    def fail(content: bytes, *arguments: Any) -> Network:
+        loads.append(content)
+        if len(loads) == 1:
+            raise ModelInvalid("the device is out of memory")
+        return load(content, *arguments)
+
+    monkeypatch.setattr(service.models.catalogue, "load", fail)
+    registry = CollectorRegistry()
+    settings = Settings(models_dir=folder, device="cpu", max_batch=8)
+    both = Catalogue(settings, Metrics(registry), clock)
+    version = both.current("a")
+    for _ in range(3):
+        with pytest.raises(ModelInvalid, match=r"^model .a. cannot be loaded: the device"):
+            await both.load(version)
+    assert len(loads) == 1
+    assert both.models == ["b"]
+    failed = {"model": "a", "outcome": "failed"}
+    assert registry.get_sample_value("ntm_model_reloads_total", failed) == 1
+    clock.seconds += RETRY_SECONDS
+    assert both.models == ["a", "b"]
+    await both.load(version)
+
+    assert list(both.networks) == [version]
+    assert both.models == ["a", "b"]
 
 
 def test_an_unknown_model_is_named(folder: Path) -> None:
@@ -188,10 +212,24 @@ def test_an_empty_folder_says_what_to_set(tmp_path: Path) -> None:
         catalogue(tmp_path)
 
 
-def test_a_broken_model_is_named_with_its_path(folder: Path) -> None:
-    """A broken model stops the start with its path, whether it would be loaded or not."""
+def test_a_broken_model_that_is_named_stops_the_start(folder: Path) -> None:
+    """The error has its path; without its name in the settings, the others are served."""
     (folder / "a" / "model.onnx").write_bytes(b"broken")
     with pytest.raises(ModelInvalid, match=r"a/model\.onnx: not a valid ONNX model"):
+        catalogue(folder, "b,a")
+    both = catalogue(folder)
+
+    assert both.models == ["b"]
+    with pytest.raises(ModelInvalid, match="file of model 'a' cannot be served; the server's log"):
+        both.current("a")
+
+
+def test_a_folder_of_broken_models_stops_the_start(folder: Path) -> None:
+    """A server without a model is a mistake; the error has one of the reasons."""
+    for name in ("a", "b"):
+        (folder / name / "model.onnx").write_bytes(b"broken")
+    expected = r"no model in .* can be served: .*a/model\.onnx: not a valid.*; the log has 1 more$"
+    with pytest.raises(ModelInvalid, match=expected):
         catalogue(folder)
 
 
@@ -199,10 +237,12 @@ async def test_a_version_that_somebody_is_about_to_use_is_kept(folder: Path) -> 
     """It may take long until there is room for a session; after that it is forgotten."""
     both = catalogue(folder)
     old = both.current("a")
-    (place,) = (place for place in both.folder.read() if place.model == "a")
+    path = folder / "a" / "model.onnx"
     async with both.using(old):
-        place.path.write_bytes(doubling())
-        both.put(place, both.folder.read()[place])
+        path.write_bytes(doubling())
+        both.folder.look()
+        for change in both.folder.look():
+            both.take(change)
         await both.tidy(lambda _: False)
         assert both.networks.keys() == {old}
         assert both.versions("a") == [both.current("a"), old]

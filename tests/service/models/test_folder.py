@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -26,9 +27,10 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(path: Path, clock: Clock) -> ModelFolder:
-    """The folder with the ledger, which was read."""
-    found = ModelFolder(path.parent.parent, (), clock)
-    assert list(found.read()) == [VersionPath(True, "ledger", path)]
+    """The folder with the ledger, which was looked at once."""
+    found = ModelFolder(path.parent.parent, (), clock=clock)
+    (change,) = found.look()
+    assert change.place == VersionPath(True, "ledger", path)
     return found
 
 
@@ -123,19 +125,34 @@ def test_a_file_that_breaks_the_contract_is_told_once(folder: ModelFolder, path:
 
 
 def test_a_file_that_cannot_be_read_is_tried_again_later(
-    folder: ModelFolder, path: Path, clock: Clock
+    folder: ModelFolder, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that cannot be read is tried again later, even if it has not changed."""
-    path.unlink()
-    path.mkdir()
+    """
+    A file that cannot be read is told once and tried again later, even if it has not changed; what
+    is found then is told if it is something else.
+    """
+    path.write_bytes(doubling())
+    whole, errors = Path.read_bytes, [errno.EACCES, errno.EACCES, errno.EIO]
+
+    def refuse(self: Path) -> bytes:
+        if errors:
+            raise OSError(errors[0], os.strerror(errors.pop(0)), str(self))
+        return whole(self)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
     folder.look()
     (change,) = folder.look()
     assert isinstance(change.found, ModelInvalid)
-    assert change.found.message == f"cannot read {path}: Is a directory"
+    assert change.found.message == f"cannot read {path}: Permission denied"
     assert folder.look() == []
-    clock.seconds += model_folder.RETRY_SECONDS
-    assert told(folder.look()) == [("model.onnx", "invalid")]
-    assert folder.look() == []
+    found = []
+    for _ in range(4):
+        clock.seconds += model_folder.RETRY_SECONDS
+        found.append(told(folder.look()))
+        assert folder.look() == []
+
+    invalid, good = ("model.onnx", "invalid"), ("model.onnx", content_hash(doubling()))
+    assert found == [[], [invalid], [good], []]
 
 
 def test_only_models_that_are_named_are_looked_at(path: Path) -> None:
@@ -144,7 +161,7 @@ def test_only_models_that_are_named_are_looked_at(path: Path) -> None:
     other.parent.mkdir()
     other.write_bytes(b"broken")
     folder = ModelFolder(path.parent.parent, ("ledger",))
-    assert [place.model for place in folder.read()] == ["ledger"]
+    assert [change.place.model for change in folder.look()] == ["ledger"]
     os.utime(other)
     assert folder.look() == folder.look() == []
 
@@ -154,5 +171,3 @@ def test_a_folder_that_is_missing_is_an_error(folder: ModelFolder, path: Path) -
     path.parent.parent.rename(path.parent.parent.with_name("away"))
     with pytest.raises(FileNotFoundError):
         folder.look()
-    with pytest.raises(ModelInvalid, match=r"has no folder with a model\.onnx"):
-        folder.read()

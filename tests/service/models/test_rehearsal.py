@@ -40,7 +40,7 @@ def test_a_graph_with_a_fixed_memory_is_refused_if_the_spec_leaves_it_open(tmp_p
             if axis.dim_param == "N":
                 axis.dim_value = 8
 
-    with pytest.raises(ModelInvalid, match="a server cannot load it: trace 'read_weighting'"):
+    with pytest.raises(ModelInvalid, match="trace 'read_weighting'"):
         rehearsed(tmp_path, model.SerializeToString())
 
 
@@ -48,7 +48,7 @@ def test_a_graph_with_a_fixed_memory_is_refused_if_the_spec_leaves_it_open(tmp_p
     ("model", "message"),
     [
         (b"not a model", "not a valid ONNX model"),
-        (not_loadable(), "a server cannot load it: "),
+        (not_loadable(), "onnxruntime cannot load the model"),
     ],
 )
 def test_what_a_server_cannot_load_is_refused(model: bytes, message: str, tmp_path: Path) -> None:
@@ -62,5 +62,5 @@ def test_a_step_that_fails_is_refused(tmp_path: Path) -> None:
     inputs = INPUTS.copy()
     inputs[9, 0] = RUN_FAILS
 
-    with pytest.raises(ModelInvalid, match="a server cannot step it: "):
+    with pytest.raises(ModelInvalid, match="the network cannot be run: "):
         rehearsed(tmp_path, ledger(), inputs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -124,7 +123,7 @@ def test_runs_leave_a_core_to_the_event_loop(
     cores: int, runs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One run at a time on a GPU; on processors as many as there are but one, at least one."""
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr(runtime, "cores", lambda: cores)
     assert runtime.parallel_runs("CPUExecutionProvider") == runs
     assert runtime.parallel_runs("CUDAExecutionProvider") == 1
 

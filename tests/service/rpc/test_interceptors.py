@@ -135,7 +135,7 @@ async def test_calls_are_timed_by_method_and_code_and_streams_are_counted(
     await stream.rest()
 
     def count(method: str, code: str) -> float:
-        return running.metric("ntm_rpc_seconds_count", method=method, code=code)
+        return running.metric("ntm_rpcs_ended_total", method=method, code=code)
 
     await until(lambda: running.metric("ntm_streams_ended_total", code="OK") == 1)
     assert count("CreateSession", "OK") == 1

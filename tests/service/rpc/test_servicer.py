@@ -88,7 +88,10 @@ async def test_an_answer_too_large_for_a_message_says_so(serve: Serve) -> None:
             assert reason(error) == "INVALID_REQUEST"
             words = str(error.details())
             assert words.startswith(f"the {what} of 10000 locations takes ")
-            assert words.endswith(" bytes, more than a message may have, 65536")
+            assert words.endswith(
+                " bytes, more than a message may have, 65536; start the server with a larger "
+                "--max-message-bytes"
+            )
 
 
 async def test_sessions_are_listed_in_pages(running: Running) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from pathlib import Path
 
@@ -22,9 +21,7 @@ UNTOLD = (errors.NtmError, errors.ModelInvalid, errors.FileInvalid)
 
 def told() -> list[type[errors.NtmError]]:
     """The errors that a client can get."""
-    kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass)]
-    ours = [kind for kind in kinds if issubclass(kind, errors.NtmError)]
-    return [kind for kind in ours if kind not in UNTOLD]
+    return [kind for kind in errors.kinds() if kind not in UNTOLD]
 
 
 @pytest.mark.parametrize("kind", told())

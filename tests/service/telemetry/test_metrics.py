@@ -54,6 +54,35 @@ def test_a_metric_has_the_labels_that_are_declared(declared: Declaration[Any]) -
     )
 
 
+def test_series_exist_from_the_start() -> None:
+    """At 0, where every value of every label is declared."""
+    registry = CollectorRegistry()
+    Metrics(registry)
+
+    assert registry.get_sample_value("ntm_sessions_opened_total", {"model": "copy"}) is None
+    for outcome in ("stored", "refused", "failed"):
+        assert registry.get_sample_value("ntm_checkpoints_total", {"outcome": outcome}) == 0
+
+
+def test_series_exist_once_the_values_of_their_labels_are_known() -> None:
+    """At 0, for each pair of values; metrics with a label that is still unknown have none."""
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    metrics.sessions_opened.labels("copy").inc()
+
+    metrics.exist(model=["copy"], trace=(name for name in ("read", "write")))
+
+    def value(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(name, labels)
+
+    assert value("ntm_sessions_opened_total", model="copy") == 1
+    assert value("ntm_traces_total", model="copy", trace="read") == 0
+    assert value("ntm_traces_total", model="copy", trace="write") == 0
+    assert value("ntm_tick_seconds_count", model="copy") == 0
+    assert value("ntm_wakes_total", model="copy", source="elsewhere") == 0
+    assert value("ntm_rpcs_ended_total", method="Step", code="OK") is None
+
+
 def test_two_servers_in_one_process_do_not_clash() -> None:
     """Each has a registry of its own."""
     Metrics(CollectorRegistry())

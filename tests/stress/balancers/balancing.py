@@ -113,7 +113,7 @@ def checked(
     """What the program says of its configuration, with these replicas."""
     path = _write(balancer, replicas, 50050, folder)
     command = [str(balancer.path), *balancer.check, str(path)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60, check=False)
 
 
 @contextmanager
@@ -125,7 +125,7 @@ def balancing(balancer: Balancer, replicas: Sequence[Replica], folder: Path) -> 
     with stack.process([str(balancer.path), *balancer.run, str(path)], log) as running:
 
         def leads_to_all() -> bool:
-            assert running.poll() is None, log.read_text()
+            assert running.poll() is None, log.read_text("utf-8")
             return leads_to(f"127.0.0.1:{own_port}", replicas)
 
         stack.wait_until(leads_to_all, 30, f"{balancer.program} leads to every replica")
@@ -157,8 +157,8 @@ def attempts(address: str) -> int:
 
 def _write(balancer: Balancer, replicas: Sequence[Replica], own_port: int, folder: Path) -> Path:
     path = folder / balancer.file
-    text = (CONFIGURATIONS / balancer.file).read_text()
-    path.write_text(balancer.filled_in(text, replicas, own_port, folder))
-    left = re.findall(r"(?<!#).*ntm-[123]:50051.*", path.read_text())
+    text = (CONFIGURATIONS / balancer.file).read_text("utf-8")
+    path.write_text(balancer.filled_in(text, replicas, own_port, folder), encoding="utf-8")
+    left = re.findall(r"(?<!#).*ntm-[123]:50051.*", path.read_text("utf-8"))
     assert left == [], "replicas of the file that the test does not have"
     return path

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ntm_client import AsyncClient, AsyncSession, Durability, Stream
-from ntm_client.chunks import Limits
+from ntm_client import AsyncClient, AsyncSession, Durability, Resume, Stream
 from ntm_client.errors import NtmClientError
 from service.spec import Float32
 from tests.stress.balancers.replicas import MODEL
@@ -45,7 +44,7 @@ class Member:
         self._client = AsyncClient(
             address,
             # Channels with the same arguments would share one connection.
-            max_message_bytes=Limits.max_message_bytes - number,
+            resume=Resume(largest_backoff_seconds=5 + number / 1000),
         )
         # What the balancer goes by: the same seed leads to the same replicas.
         self._stream: Stream = self._client.stream(f"{seed}-{number}")

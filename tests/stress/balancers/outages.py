@@ -240,7 +240,9 @@ def _spread(seconds: Sequence[float]) -> str:
 
 def _processor_seconds() -> tuple[float, float]:
     """Time that the machine's processors were busy, and in all (proc(5), /proc/stat)."""
-    spent = [float(field) for field in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+    spent = [
+        float(field) for field in Path("/proc/stat").read_text("utf-8").split("\n")[0].split()[1:9]
+    ]
     return sum(spent) - spent[3] - spent[4], sum(spent)
 
 

@@ -50,8 +50,8 @@ class Replica:
         wait_until(self._serves, 60, "the replica serves")
 
     def _serves(self) -> bool:
-        assert self.process.poll() is None, self._log.read_text()
-        return '"message": "serving"' in self._log.read_text()
+        assert self.process.poll() is None, self._log.read_text("utf-8")
+        return '"message": "serving"' in self._log.read_text("utf-8")
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """End the process, without a chance to tidy up unless another signal is given."""

@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import pytest
@@ -107,7 +107,7 @@ def end(replica: Replica, number: signal.Signals) -> Callable[[], None]:
 
 
 class Silent:
-    """A stream of a session, on which nothing is said until it is asked."""
+    """A stream of a session, on which nothing is said until it is closed; use it in `with`."""
 
     def __init__(self, channel: grpc.Channel, session: str) -> None:
         """Open a session on a stream that is led as that one."""
@@ -119,11 +119,15 @@ class Silent:
         self.session = self._said(open=pb.CreateSessionRequest(model=MODEL)).opened.id
 
     def close(self) -> pb.Outcome:
-        """Delete the session, and end the stream. Returns the stream's last outcome."""
-        outcome = self._said(close=self.session)
+        """Delete the session. Returns the stream's last outcome."""
+        return self._said(close=self.session)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._asked.put(None)  # ends the thread of gRPC's that waits for the next request
         self._call.cancel()
-        return outcome
 
     def _said(self, **operation: Any) -> pb.Outcome:
         self._asked.put(pb.StreamStepsRequest(operations=[pb.Operation(**operation)]))
@@ -140,21 +144,20 @@ def test_only_the_sessions_of_the_replica_that_goes_move(
     before = led(channel)
     gone, *others = (replica.address for replica in site)
     survivors = set(others)
-    silent = Silent(channel, those_of(others[0], before)[0])
+    with Silent(channel, those_of(others[0], before)[0]) as silent:
+        again = end(site[0], number)
+        try:
+            assert_only_its_own_moved(gone, before, led(channel), survivors)
+            own = those_of(gone, before)
+            wait_until(
+                lambda: {attempts for _, attempts in asked(channel, own)} == {1}, 30, "Envoy knows"
+            )
+            assert_only_its_own_moved(gone, before, led(channel), survivors)
+        finally:
+            again()
 
-    again = end(site[0], number)
-    try:
-        assert_only_its_own_moved(gone, before, led(channel), survivors)
-        own = those_of(gone, before)
-        wait_until(
-            lambda: {attempts for _, attempts in asked(channel, own)} == {1}, 30, "Envoy knows"
-        )
-        assert_only_its_own_moved(gone, before, led(channel), survivors)
-    finally:
-        again()
-
-    wait_until(lambda: led(channel) == before, 30, "all are led where they were")
-    assert silent.close().closed == silent.session
+        wait_until(lambda: led(channel) == before, 30, "all are led where they were")
+        assert silent.close().closed == silent.session
 
 
 def by_name(

@@ -21,5 +21,5 @@ async def test_killed_replicas_change_no_output_and_move_no_other_session(tmp_pa
     assert found.kills == 2
     assert found.sessions == 24
     assert found.compared > 10_000
-    assert found.survivors > 24
+    assert 0 < found.survivors < 2 * 24
     assert len(found.resumed.after) == 2 * 24 - found.survivors

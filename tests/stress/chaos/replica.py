@@ -83,7 +83,7 @@ class Replica:
 
     def refusals(self) -> Counter[str]:
         """How often all its processes, killed ones too, have counted each reason to refuse."""
-        return Counter(self._refusals.read_text().split())
+        return Counter(self._refusals.read_text("utf-8").split())
 
     def refusals_since_start(self) -> Counter[str]:
         """How often the process that runs has counted each reason to refuse."""
@@ -94,7 +94,7 @@ class Replica:
         return await asyncio.to_thread(self._counts)
 
     def _last_line(self) -> str:
-        return self._log.read_text().splitlines()[-1]
+        return self._log.read_text("utf-8").splitlines()[-1]
 
     def _started(self) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:

@@ -37,13 +37,13 @@ class Watched:
     @property
     def resident_bytes(self) -> int:
         """Memory that it has now."""
-        pages = int((self._folder / "statm").read_text().split()[1])
+        pages = int((self._folder / "statm").read_text("utf-8").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     @property
     def peak_bytes(self) -> int:
         """Most memory that it ever had."""
-        text = (self._folder / "status").read_text()
+        text = (self._folder / "status").read_text("utf-8")
         return 1024 * int(text.partition("VmHWM:")[2].split()[0])
 
     @property
@@ -54,7 +54,7 @@ class Watched:
     @property
     def cpu_seconds(self) -> float:
         """Processor time that it has taken."""
-        fields = (self._folder / "stat").read_text().rpartition(")")[2].split()
+        fields = (self._folder / "stat").read_text("utf-8").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def errors(self) -> dict[str, float]:
@@ -84,8 +84,8 @@ def watched(log: Path, *flags: str) -> Iterator[Watched]:
     command = [sys.executable, "-m", "service", "--device=cpu", "--port=0", "--metrics-port=0"]
     command += [f"--max-message-bytes={_MESSAGE_BYTES}", *flags]
     with (
-        log.open("w") as errors,
-        subprocess.Popen(command, cwd=_ROOT, stderr=errors, text=True) as process,
+        log.open("w", encoding="utf-8") as errors,
+        subprocess.Popen(command, cwd=_ROOT, stderr=errors, encoding="utf-8") as process,
     ):
         try:
             yield Watched(process, _target(log, process))
@@ -96,7 +96,7 @@ def watched(log: Path, *flags: str) -> Iterator[Watched]:
 def _target(log: Path, process: subprocess.Popen[str]) -> Target:
     """Where the server is, once it says so."""
     while True:
-        for line in log.read_text().splitlines():
+        for line in log.read_text("utf-8").splitlines():
             if '"message": "serving"' in line:
                 fields = json.loads(line)
                 host, _, port = fields["address"].rpartition(":")
@@ -106,4 +106,4 @@ def _target(log: Path, process: subprocess.Popen[str]) -> Target:
             process.wait(timeout=0.05)
         except subprocess.TimeoutExpired:
             continue
-        raise RuntimeError(f"the server ended:\n{log.read_text()}")
+        raise RuntimeError(f"the server ended:\n{log.read_text('utf-8')}")

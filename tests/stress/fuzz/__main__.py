@@ -54,7 +54,7 @@ def fuzz(name: str, seconds: int, seed: int) -> Outcome:
     run = subprocess.run(
         [sys.executable, "-m", "tests.stress.fuzz.guided", name, str(seconds), str(seed)],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         errors="replace",
         check=False,
     )

@@ -147,7 +147,7 @@ def doorkeeper() -> Iterator[Callable[[Metadata], None]]:
     """Hand out what lets in those, and only those, who show a right token."""
     with TemporaryDirectory() as folder:
         tokens_file, keys = Path(folder) / "tokens.jsonl", Path(folder) / "keys.pem"
-        tokens_file.write_text(_LINE)
+        tokens_file.write_text(_LINE, encoding="utf-8")
         keys.write_bytes(_PEM)
         authentication = Authentication(
             Settings(

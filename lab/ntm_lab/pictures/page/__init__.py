@@ -21,6 +21,7 @@ from ntm_client.values import Float32
 from ntm_lab.decipher.listing import listing
 from ntm_lab.decipher.machine import Machine
 from ntm_lab.decipher.program import Program
+from ntm_lab.outputs import write_text
 from ntm_lab.recordings.contents import trace
 from ntm_lab.recordings.instructions import instructions
 from ntm_lab.recordings.recording import ADD_VECTOR, ERASE_VECTOR, Recording
@@ -35,8 +36,9 @@ def save(recording: Recording, path: Path, program: Program | None = None) -> No
 
     Raises:
         InvalidRequest: the recording is too long for a page, or lacks a trace that the page shows.
+        OSError: the file cannot be written.
     """
-    path.write_text(page(recording, program), encoding="utf-8")
+    write_text(path, page(recording, program))
 
 
 def page(recording: Recording, program: Program | None = None) -> str:

@@ -1,0 +1,308 @@
+"""What commands of `ntm` write: whole or not at all, and kept when the work is interrupted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ntm_client import Client
+from ntm_lab import outputs
+from ntm_lab.cli import main
+from ntm_lab.decipher.samples import ServedNetwork, Stage, in_range
+from ntm_lab.outputs import OutputInvalid
+from ntm_lab.recordings.files import save
+from tests.client.conftest import Running
+from tests.client.fake_server import FakeServer, refuse
+from tests.lab.test_declarations import WRITTEN, Option, called
+
+FILES = [option for option in WRITTEN if option.name != "--all"]
+
+LIMITED = """
+import resource, sys
+from ntm_lab.cli import main
+import matplotlib.font_manager
+resource.setrlimit(resource.RLIMIT_FSIZE, (64, resource.RLIM_INFINITY))
+sys.exit(main(sys.argv[1:]))
+"""
+"""Runs a command that can write no file of more than 64 bytes, as on a disk that is full."""
+
+
+@pytest.fixture(autouse=True)
+def server_address(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands find the fake server by the environment."""
+    monkeypatch.setenv("NTM_SERVER", running.address)
+
+
+@pytest.fixture(scope="module")
+def sources(shipped: Client, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of what the commands read: steps, and recordings."""
+    folder = tmp_path_factory.mktemp("sources")
+    np.savetxt(folder / "steps.csv", np.arange(60).reshape(20, 3), delimiter=",")
+    sequences = in_range("copy", 6, 0, Stage.INDUCTION)
+    for number, each in enumerate(ServedNetwork(shipped, "copy-ntm-ff").recordings(sequences)):
+        save(each, folder / f"{number}.npz")
+    return folder
+
+
+def working(option: Option, sources: Path, file: Path) -> list[str]:
+    """A command line that writes the option's file."""
+    recordings = [str(path) for path in sorted(sources.glob("*.npz"))]
+    arguments = {
+        "demo": ["--model", "copy", "--seed", "1"],
+        "trace": ["--open", recordings[0]],
+        "stream": ["sums", "--input", str(sources / "steps.csv")],
+        "decipher": ["--recordings", *recordings],
+    }[option.command]
+    return [option.command, *arguments, option.name, str(file)]
+
+
+@pytest.mark.parametrize("option", FILES, ids=called)
+def test_an_output_takes_the_place_of_the_old_file(
+    option: Option, tmp_path: Path, sources: Path
+) -> None:
+    """The new file has the old one's permissions; a link stays a link; nothing else is left."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    old, link = folder / "old", folder / "link"
+    old.write_text("of yesterday", encoding="utf-8")
+    old.chmod(0o640)
+    link.symlink_to(old)
+
+    assert main(working(option, sources, link)) == 0
+    assert link.is_symlink()
+    assert old.stat().st_size > 64
+    assert stat.S_IMODE(old.stat().st_mode) == 0o640
+    assert sorted(path.name for path in folder.iterdir()) == ["link", "old"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", FILES, ids=called)
+def test_an_output_that_cannot_be_written_leaves_the_old_file(
+    option: Option, tmp_path: Path, sources: Path
+) -> None:
+    """On a full disk the command ends with a sentence, and the old file is there still."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    old = folder / "old"
+    old.write_text("of yesterday", encoding="utf-8")
+
+    command = [sys.executable, "-c", LIMITED, *working(option, sources, old)]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ntm: ")
+    assert "File too large" in last
+    assert "Traceback" not in done.stderr
+    assert old.read_text(encoding="utf-8") == "of yesterday"
+    assert [path.name for path in folder.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize("option", FILES, ids=called)
+def test_an_output_may_be_a_pipe(option: Option, tmp_path: Path, sources: Path) -> None:
+    """What is no regular file is written directly."""
+    file = tmp_path / "file"
+    assert main(working(option, sources, file)) == 0
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    copy = tmp_path / "copy"
+    with copy.open("wb") as out, subprocess.Popen(["cat", str(pipe)], stdout=out) as reader:
+        assert main(working(option, sources, pipe)) == 0
+        reader.wait()
+    assert copy.read_bytes() == file.read_bytes()
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_a_device_is_not_replaced() -> None:
+    """A shell may have a file open by the name of a device."""
+    outputs.check(Path("/dev/null"))
+    outputs.write_text(Path("/dev/null"), "nothing")
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+    assert not outputs.is_same(Path("/dev/null"), Path("/dev/null"))
+
+
+def test_files_of_two_names_are_the_same(tmp_path: Path) -> None:
+    """Hard and symbolic links, and ways around, are seen, also before the file is there."""
+    file, other = tmp_path / "file", tmp_path / "other"
+    around = tmp_path / ".." / tmp_path.name / "file"
+    assert outputs.is_same(file, around)
+    assert not outputs.is_same(file, other)
+    file.touch()
+    other.hardlink_to(file)
+    assert outputs.is_same(other, around)
+
+
+def test_a_file_that_may_not_be_written_is_not_replaced(tmp_path: Path) -> None:
+    """A folder and a missing folder are refused too."""
+    with pytest.raises(OutputInvalid, match="it is a folder"):
+        outputs.check(tmp_path)
+    with pytest.raises(OutputInvalid, match="there is no folder"):
+        outputs.check(tmp_path / "no" / "file")
+
+
+STEPS = [b"0,1,2\n", b"3,4,5\n", b"6,7,8\n", b"9,10,11\n"]
+OUTPUTS = [b"0.0,1.0,2.0\n", b"3.0,5.0,7.0\n", b"9.0,12.0,15.0\n", b"18.0,22.0,26.0\n"]
+
+
+@contextmanager
+def streaming(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`ntm stream sums` with these arguments, in a process, with pipes."""
+    command = [sys.executable, "-m", "ntm_lab", "stream", *arguments]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, bufsize=0, **pipes) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def typed(process: subprocess.Popen[bytes], line: bytes) -> None:
+    """Give the process a line."""
+    assert process.stdin is not None
+    process.stdin.write(line)
+
+
+def told(process: subprocess.Popen[bytes]) -> bytes:
+    """Wait for its end; what it has printed on standard error."""
+    _, error = process.communicate()
+    return error
+
+
+@pytest.mark.parametrize("keep", [[], ["--keep"]])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+)
+def test_an_interrupted_stream_keeps_what_was_made(
+    tmp_path: Path, fake: FakeServer, number: int, status: int, keep: list[str]
+) -> None:
+    """Its outputs are in the file, its session lives on, and the rest of the input continues it."""
+    file, steps = tmp_path / "outputs.csv", tmp_path / "steps.csv"
+    steps.write_bytes(b"".join(STEPS))
+    with streaming("sums", "--output", str(file), *keep) as process:
+        for line in STEPS[:3]:
+            typed(process, line)
+            fake.asked.get(timeout=60)
+        process.send_signal(number)
+        error = told(process).decode()
+    (session,) = fake.sessions
+
+    assert process.returncode == status
+    assert file.read_bytes() == b"".join(OUTPUTS[:3])
+    assert f"next step 3; continue with --session {session} --skip 3" in error
+    assert "Traceback" not in error
+    rest = tmp_path / "rest.csv"
+    options = ["--session", session, "--skip", "3", "--input", str(steps), "--output", str(rest)]
+    assert main(["stream", *options]) == 0
+    assert rest.read_bytes() == OUTPUTS[3]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "outputs.csv",
+        "rest.csv",
+        "steps.csv",
+    ]
+
+
+def test_steps_on_their_way_are_waited_for(tmp_path: Path, fake: FakeServer) -> None:
+    """The server makes them, so their outputs are written; a second signal ends at once."""
+    file = tmp_path / "outputs.csv"
+    fake.released.clear()
+    with streaming("sums", "--output", str(file)) as process:
+        typed(process, STEPS[0])
+        fake.asked.get(timeout=60)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith(b"ending once the steps on their way are")
+        fake.released.set()
+        error = told(process).decode()
+
+    assert process.returncode == 130
+    assert file.read_bytes() == OUTPUTS[0]
+    assert f"next step 1; continue with --session {next(iter(fake.sessions))} --skip 1" in error
+
+
+def test_a_second_signal_ends_at_once(tmp_path: Path, fake: FakeServer) -> None:
+    """Where the server does not answer, nothing is waited for."""
+    file = tmp_path / "outputs.csv"
+    file.write_bytes(b"of yesterday")
+    fake.released.clear()
+    with streaming("sums", "--output", str(file)) as process:
+        typed(process, STEPS[0])
+        fake.asked.get(timeout=60)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        told(process)
+    fake.released.set()
+
+    assert process.returncode == 130
+    assert file.read_bytes() == b"of yesterday"
+
+
+def test_a_stream_keeps_what_was_made_before_an_error_of_the_server(
+    tmp_path: Path, fake: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The session is left open, and told."""
+    steps, file = tmp_path / "steps.npy", tmp_path / "outputs.npy"
+    inputs = np.ones((600, 3), np.float32)
+    np.save(steps, inputs)
+    fake.failures += [None, refuse(13, "INTERNAL", "the fake broke")]
+
+    assert main(["stream", "sums", "--input", str(steps), "--output", str(file)]) == 2
+    error = capsys.readouterr().err
+    (session,) = fake.sessions
+    assert f"next step 256; continue with --session {session} --skip 256" in error
+    assert np.array_equal(np.load(file), inputs[:256].cumsum(0))
+
+
+def test_a_stream_that_made_nothing_leaves_no_session(
+    tmp_path: Path, fake: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is nothing to continue."""
+    steps = tmp_path / "steps.csv"
+    steps.write_text("1,2,3\n", encoding="utf-8")
+    fake.failures.append(refuse(13, "INTERNAL", "the fake broke"))
+
+    assert main(["stream", "sums", "--input", str(steps)]) == 2
+    assert capsys.readouterr().err == "ntm: the fake broke\n"
+    assert fake.sessions == {}
+
+
+def test_a_stream_to_a_closed_pipe_leaves_no_session(fake: FakeServer) -> None:
+    """Whoever closed it wants no more steps."""
+    with streaming("sums") as process:
+        assert process.stdout is not None
+        typed(process, STEPS[0])
+        assert process.stdout.readline() == OUTPUTS[0]
+        process.stdout.close()
+        typed(process, STEPS[1])
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        process.wait()
+
+    assert process.returncode == 2
+    assert fake.sessions == {}
+
+
+def test_a_stream_of_no_steps_leaves_the_old_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], fake: FakeServer
+) -> None:
+    """An empty file, or one whose steps are all left out, is a mistake."""
+    steps, file = tmp_path / "steps.csv", tmp_path / "outputs.csv"
+    file.write_bytes(b"of yesterday")
+    steps.write_text("1,2,3\n", encoding="utf-8")
+
+    command = ["stream", "sums", "--input", str(steps), "--output", str(file)]
+    assert main([*command, "--skip", "1"]) == 2
+    assert capsys.readouterr().err == f"ntm: {steps} has no steps after 1\n"
+    assert file.read_bytes() == b"of yesterday"
+    assert fake.sessions == {}

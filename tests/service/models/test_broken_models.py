@@ -1,0 +1,78 @@
+"""Each way to break a model, in a catalogue that is read at the start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from service.errors import ModelInvalid
+from service.models.catalogue import Catalogue
+from service.settings import Settings
+from service.telemetry.metrics import Metrics
+from tests.support.broken_models import Broken, broken
+from tests.support.tiny_models import doubling, ledger
+
+BROKEN = broken()
+
+
+@pytest.fixture(params=BROKEN)
+def case(request: pytest.FixtureRequest) -> Broken:
+    """Each way to break a model."""
+    return BROKEN[request.param]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the ledger in two versions."""
+    others = tmp_path / "models" / "ledger" / "versions"
+    others.mkdir(parents=True)
+    (others.parent / "model.onnx").write_bytes(ledger())
+    (others / "good.onnx").write_bytes(doubling())
+    return tmp_path / "models"
+
+
+def catalogue(folder: Path, models: str) -> tuple[Catalogue, CollectorRegistry]:
+    """The catalogue of a folder, and its metrics."""
+    registry = CollectorRegistry()
+    settings = Settings(models_dir=folder, models=models, device="cpu")
+    return Catalogue(settings, Metrics(registry)), registry
+
+
+@pytest.mark.parametrize("models", ["broken,ledger", "ledger,broken"])
+def test_a_broken_model_stops_the_start_if_the_settings_name_it(
+    folder: Path, case: Broken, models: str
+) -> None:
+    """The error is one sentence with the file."""
+    case.make(folder / "broken")
+    with pytest.raises(ModelInvalid, match=case.why) as raised:
+        catalogue(folder, models)
+
+    assert str(folder / "broken" / "model.onnx") in raised.value.message
+    assert "\n" not in raised.value.message
+
+
+def test_a_broken_model_that_is_not_named_is_not_read(folder: Path, case: Broken) -> None:
+    """Nothing is logged or counted of it."""
+    case.make(folder / "broken")
+    found, registry = catalogue(folder, "ledger")
+
+    assert found.models == ["ledger"]
+    failed = {"model": "broken", "outcome": "failed"}
+    assert registry.get_sample_value("ntm_model_reloads_total", failed) is None
+
+
+def test_a_broken_version_keeps_no_other_from_being_served(folder: Path, case: Broken) -> None:
+    """It does not stop the start either, if the settings name its model."""
+    case.make(folder / "broken")
+    made, bad = folder / "broken" / "model.onnx", folder / "ledger" / "versions" / "bad.onnx"
+    if (folder / "broken").is_symlink():
+        bad.symlink_to(bad.name)
+    else:
+        made.rename(bad)
+    found, registry = catalogue(folder, "ledger")
+
+    assert len(found.versions("ledger")) == 2
+    failed = {"model": "ledger", "outcome": "failed"}
+    assert registry.get_sample_value("ntm_model_reloads_total", failed) == 1
