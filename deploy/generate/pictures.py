@@ -19,7 +19,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from deploy.generate.load import load
+from bench.arguments import number
+from deploy.generate.load import MAX_SECONDS, load
 from deploy.generate.stack import ROOT, prometheus, replicas
 
 DASHBOARDS = ("overview", "sessions")
@@ -105,7 +106,10 @@ def main() -> None:
     """Write the pictures into docs/."""
     parser = argparse.ArgumentParser(prog="python -m deploy.generate.pictures", description=__doc__)
     parser.add_argument(
-        "--seconds", type=float, default=300.0, help="duration of the load (default: %(default)s)"
+        "--seconds",
+        type=number(1, MAX_SECONDS),
+        default=300.0,
+        help="duration of the load (default: %(default)s)",
     )
     seconds: float = parser.parse_args().seconds
     bundle()

@@ -14,12 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ntm_client import Client
 from ntm_lab import outputs
 from ntm_lab.cli import main
-from ntm_lab.decipher.samples import ServedNetwork, Stage, in_range
 from ntm_lab.outputs import OutputInvalid
-from ntm_lab.recordings.files import save
 from tests.client.conftest import Running
 from tests.client.fake_server import FakeServer, refuse
 from tests.lab.test_declarations import WRITTEN, Option, called
@@ -40,17 +37,6 @@ sys.exit(main(sys.argv[1:]))
 def server_address(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands find the fake server by the environment."""
     monkeypatch.setenv("NTM_SERVER", running.address)
-
-
-@pytest.fixture(scope="module")
-def sources(shipped: Client, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of what the commands read: steps, and recordings."""
-    folder = tmp_path_factory.mktemp("sources")
-    np.savetxt(folder / "steps.csv", np.arange(60).reshape(20, 3), delimiter=",")
-    sequences = in_range("copy", 6, 0, Stage.INDUCTION)
-    for number, each in enumerate(ServedNetwork(shipped, "copy-ntm-ff").recordings(sequences)):
-        save(each, folder / f"{number}.npz")
-    return folder
 
 
 def working(option: Option, sources: Path, file: Path) -> list[str]:
@@ -157,8 +143,8 @@ OUTPUTS = [b"0.0,1.0,2.0\n", b"3.0,5.0,7.0\n", b"9.0,12.0,15.0\n", b"18.0,22.0,2
 def streaming(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """`ntm stream sums` with these arguments, in a process, with pipes."""
     command = [sys.executable, "-m", "ntm_lab", "stream", *arguments]
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with subprocess.Popen(command, bufsize=0, **pipes) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, bufsize=0, stdin=pipe, stdout=pipe, stderr=pipe) as process:
         try:
             yield process
         finally:
