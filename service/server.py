@@ -7,6 +7,7 @@ import gc
 import logging
 import signal
 import sys
+from contextlib import AsyncExitStack
 
 import grpc
 import grpc.aio
@@ -88,6 +89,12 @@ class Server:
                 can.
             FileInvalid: a file that a setting names is missing or wrong.
         """
+        async with AsyncExitStack() as opened:
+            await self._prepare(opened)
+            opened.pop_all()
+
+    async def _prepare(self, opened: AsyncExitStack) -> None:
+        """Prepare; what is opened is closed again if something later fails."""
         settings = self._settings
         # At the end of each run, its thread waits for the lock, which a busy event loop holds.
         sys.setswitchinterval(SWITCH_SECONDS)
@@ -102,7 +109,10 @@ class Server:
             is_ready=lambda: self._serving,
             may_scrape=scraping(settings.metrics_token_file),
         )
+        opened.callback(self._monitoring.close)
         store = await asyncio.to_thread(open_store, settings)
+        if store is not None:
+            opened.push_async_callback(store.close)
         catalogue = await asyncio.to_thread(Catalogue, settings, self.metrics)
         for name in catalogue.named:
             await catalogue.load(catalogue.current(name))
@@ -117,9 +127,14 @@ class Server:
             Keeper(store, catalogue, self.worker, settings, self.metrics) if store else None
         )
         self.worker.start(self._keeper.apply if self._keeper else None)
+        opened.push_async_callback(self.worker.stop)
+        if self._keeper is not None:
+            opened.push_async_callback(self._keeper.stop)
         self._reloads = Reloads(catalogue, self._lifecycle.sessions.are_of, self.metrics)
+        opened.push_async_callback(self._reloads.stop)
         self.metrics.run_threads.set(parallel_runs)
         self._lag = LagMeter(self.metrics.event_loop_lag_seconds)
+        opened.callback(self._lag.stop)
         self._spans = Spans(settings)
         calls = Calls(catalogue, self.worker, self._keeper, self.metrics, self._spans)
         self._servicer = NtmServicer(calls, settings)

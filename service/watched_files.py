@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from service.errors import FileInvalid
+from service.errors import FileInvalid, one_line
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class WatchedFiles(Generic[T]):
         Args:
             setting: The setting that names the files, for logs and errors.
             paths: The files. `value` asks for the time, size and inode of each.
-            read: Reads the value from the files; raises OSError or ValueError if it cannot.
+            read: Reads the value from the files; raises an error if it cannot.
             clock: Gives seconds.
 
         Raises:
@@ -52,7 +52,8 @@ class WatchedFiles(Generic[T]):
         self._seen = self._stamp()
         try:
             self._value = read()
-        except (OSError, ValueError) as error:
+        # Libraries for keys and certificates raise what they like: see `_read_again`.
+        except Exception as error:
             raise FileInvalid(f"{setting}: {self._sentence(error)}") from error
 
     def value(self) -> T:
@@ -70,7 +71,8 @@ class WatchedFiles(Generic[T]):
     def _read_again(self, stamp: tuple[Stamp, ...]) -> None:
         try:
             self._value = self._read()
-        except (OSError, ValueError) as error:
+        # Whatever a library raises about a wrong file, calls must go on with the last right one.
+        except Exception as error:
             self._failed = stamp
             self._retry_seconds = self._clock() + _RETRY_SECONDS
             why = self._sentence(error)
@@ -79,12 +81,10 @@ class WatchedFiles(Generic[T]):
             self._seen = stamp
             log.info("files taken over", extra={"setting": self._setting})
 
-    def _sentence(self, error: OSError | ValueError) -> str:
-        if isinstance(error, OSError):
-            return f"cannot read {error.filename}: {error.strerror}"
+    def _sentence(self, error: Exception) -> str:
         if isinstance(error, UnicodeDecodeError):
             return f"{' or '.join(map(str, self._paths))} is not text in UTF-8"
-        return str(error)
+        return one_line(error)
 
     def _stamp(self) -> tuple[Stamp, ...]:
         return tuple(file_stamp(path) for path in self._paths)

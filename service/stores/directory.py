@@ -259,10 +259,17 @@ class DirectoryStore:
             try:
                 with self._locked(folder):
                     for path in folder.iterdir():
-                        self._remove_if_over(path)
+                        self._sweep_one(path)
             except OSError as error:
                 why = error.strerror
                 log.warning("store not swept", extra={"folder": str(folder), "why": why})
+
+    def _sweep_one(self, path: Path) -> None:
+        """Remove a file if it is over; one that cannot be removed keeps no other in the folder."""
+        try:
+            self._remove_if_over(path)
+        except OSError as error:
+            log.warning("file not swept", extra={"file": str(path), "why": error.strerror})
 
     def _remove_if_over(self, path: Path) -> None:
         if (

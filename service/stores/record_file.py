@@ -16,9 +16,12 @@ All numbers are little-endian:
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -28,6 +31,9 @@ MAGIC = b"NTMS"
 VERSION = 1
 WRITING = ".writing"
 """Suffix of a file that is still being written."""
+
+_FOREIGN = {errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EPERM}
+"""The errors of reading what is not a file of this user: ENXIO for a socket, ELOOP for links."""
 
 _HEAD = struct.Struct("<4sHHQQdI")
 _VERSION = struct.Struct("<4sH")
@@ -80,14 +86,11 @@ def read_header(path: Path) -> Header | None:
 
     Raises:
         CheckpointTooNew: it is of a later version of the layout.
-        CheckpointDamaged: it is cut short or changed, or is not such a file.
-        OSError: it cannot be read.
+        CheckpointDamaged: it is cut short or changed, or is not such a file, or may not be read.
+        OSError: the disk fails.
     """
-    try:
-        with path.open("rb", buffering=0) as file:
-            return _header(file)[0]
-    except FileNotFoundError:
-        return None
+    with _opened(path) as file:
+        return None if file is None else _header(file)[0]
 
 
 def read(path: Path) -> tuple[Header, bytes] | None:
@@ -95,15 +98,37 @@ def read(path: Path) -> tuple[Header, bytes] | None:
     Read a file's header and its record; None if there is no file. Raises the errors of
     `read_header`.
     """
-    try:
-        with path.open("rb") as file:
-            header, checksum = _header(file)
-            record = file.read()
-    except FileNotFoundError:
-        return None
+    with _opened(path) as file:
+        if file is None:
+            return None
+        header, checksum = _header(file)
+        record = file.read()
     if zlib.crc32(record) != checksum:
         raise CheckpointDamaged("the stored session is damaged or cut short: its checksum is wrong")
     return header, record
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file; a pipe without a writer is empty."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO | None]:
+    """
+    A file to read; None if there is none. What else may be at the path is damage to one session.
+    """
+    try:
+        file = open(path, "rb", buffering=0, opener=_without_waiting)  # noqa: SIM115
+    except FileNotFoundError:
+        yield None
+        return
+    except OSError as error:
+        if error.errno not in _FOREIGN:
+            raise
+        raise CheckpointDamaged(f"the stored session cannot be read: {error.strerror}") from error
+    with file:
+        yield file
 
 
 def _header(file: BinaryIO) -> tuple[Header, int]:

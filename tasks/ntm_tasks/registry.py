@@ -59,8 +59,12 @@ class Tasks(Mapping[str, Task]):
 
     def _load(self, plugin: EntryPoint) -> None:
         try:
-            self.add(plugin.load())
-        except Exception as error:
+            task = plugin.load()
+            if not isinstance(task, Task):
+                raise TaskError(f"it is a {type(task).__name__}, and must be a Task")
+            self.add(task)
+        # The package of somebody else: importing it can raise anything, and may even try to exit.
+        except (Exception, SystemExit) as error:
             where = f"{plugin.name} = {plugin.value!r}"
             warnings.warn(f"the task {where} cannot be loaded: {error}", stacklevel=2)
 

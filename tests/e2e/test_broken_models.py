@@ -157,12 +157,13 @@ async def test_a_broken_file_in_place_of_a_good_one_changes_nothing(
         assert tries[content] == 1
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root may read every folder")
 async def test_a_folder_that_may_not_be_read_keeps_no_other_from_being_served(
     serve: Serve, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Such as lost+found of a volume, which only root may read."""
     (folder / "lost+found").mkdir(mode=0)
+    if os.access(folder / "lost+found", os.R_OK):
+        pytest.skip("this user may read every folder")
     async with serve(models_dir=folder) as running:
         assert await models(running) == ["ledger"]
         check_log(caplog, "lost+found", "Permission denied")

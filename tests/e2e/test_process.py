@@ -21,6 +21,7 @@ import pytest
 from ntm.v1 import ntm_pb2 as pb
 from ntm.v1 import ntm_pb2_grpc
 from service import probe
+from tests.conftest import Serve
 from tests.e2e.calls import chunk, outputs
 
 ROOT = Path(__file__).parents[2]
@@ -140,6 +141,15 @@ def test_a_taken_port_is_named(models_dir: Path) -> None:
         second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
         assert second.returncode == 1
         assert f"cannot serve: cannot listen on 127.0.0.1:{port}: " in second.stderr
+
+
+async def test_a_start_that_fails_closes_what_it_has_opened(serve: Serve, tmp_path: Path) -> None:
+    """The port that is taken comes last; after this module no thread or socket may be left."""
+    async with serve() as running:
+        taken = running.server.port
+        with pytest.raises(RuntimeError, match=f"cannot listen on 127.0.0.1:{taken}"):
+            async with serve(port=taken, models="ledger", store=f"directory:{tmp_path}"):
+                pytest.fail("the server serves")
 
 
 def test_a_taken_monitoring_port_is_named(models_dir: Path) -> None:

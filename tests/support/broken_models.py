@@ -44,7 +44,8 @@ def contents() -> dict[str, tuple[bytes, str]]:
         "no shapes": (_of(_no_shapes), "not a valid ONNX model"),
         "batch of one": (_of(_sizes(0, 1)), r"'x' has shape \[1, 2\]"),
         "batch of four": (_of(_sizes(0, 4)), r"'x' has shape \[4, 2\]"),
-        "batch of two inside": (_of(_batch_of_two_inside), "cannot be run"),
+        "batch of two inside": (_of(_batch_inside(2)), "cannot be run"),
+        "batch of four inside": (_of(_batch_inside(4)), "cannot be run"),
         "fixed memory": (_of(_sizes(2, 8)), "'memory' has shape"),
         "memory of eight inside": (_of(_memory_of_eight_inside), "cannot be run"),
         "double input": (_of(_double), "'x' is not float32"),
@@ -176,13 +177,17 @@ def _sizes(axis: int, size: int) -> Callable[[onnx.ModelProto], None]:
     return change
 
 
-def _batch_of_two_inside(proto: onnx.ModelProto) -> None:
-    """The declared shapes are right, and the output is made for two rows."""
-    sums = next(node for node in proto.graph.node if node.output[0] == "y")
-    sums.output[0] = "y_of_any_size"
-    shape = numpy_helper.from_array(np.array([2, 2], np.int64), "two_by_two")
-    proto.graph.initializer.append(shape)
-    proto.graph.node.append(helper.make_node("Reshape", ["y_of_any_size", "two_by_two"], ["y"]))
+def _batch_inside(rows: int) -> Callable[[onnx.ModelProto], None]:
+    """The declared shapes are right, and the output is made for this number of rows."""
+
+    def change(proto: onnx.ModelProto) -> None:
+        sums = next(node for node in proto.graph.node if node.output[0] == "y")
+        sums.output[0] = "y_of_any_size"
+        shape = numpy_helper.from_array(np.array([rows, 2], np.int64), "y_shape")
+        proto.graph.initializer.append(shape)
+        proto.graph.node.append(helper.make_node("Reshape", ["y_of_any_size", "y_shape"], ["y"]))
+
+    return change
 
 
 def _memory_of_eight_inside(proto: onnx.ModelProto) -> None:

@@ -24,7 +24,7 @@ NOT_REACHED = 77
 
 Place = tuple[str, int]
 
-_FUNCTIONS = {"main", "prepare", "open", "serve"}
+_FUNCTIONS = {"main", "prepare", "_prepare", "open", "serve"}
 
 
 def statements() -> Iterator[Place]:

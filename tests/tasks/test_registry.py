@@ -65,12 +65,24 @@ def test_an_installed_package_adds_a_task(tmp_path: Path, first: str) -> None:
     assert found.stderr == ""
 
 
-def test_a_task_that_cannot_be_loaded_is_left_out(tmp_path: Path) -> None:
-    """A warning names it, and the others are there."""
-    found = tasks_with(tmp_path, "1 / 0", "from ntm_tasks import TASKS; print(*TASKS)")
+@pytest.mark.parametrize(
+    ("module", "why"),
+    [
+        ("1 / 0", "division by zero"),
+        ("ECHO =", "invalid syntax (mine.py, line 1)"),
+        ("import nowhere", "No module named 'nowhere'"),
+        ("import sys; sys.exit('bye')", "bye"),
+        ("", "module 'mine' has no attribute 'ECHO'"),
+        ("ECHO = 5", "it is a int, and must be a Task"),
+        ("import ntm_tasks; ECHO = ntm_tasks.TASKS['copy']", "there is a task 'copy' already"),
+    ],
+)
+def test_a_task_that_cannot_be_loaded_is_left_out(tmp_path: Path, module: str, why: str) -> None:
+    """A warning names it and the reason, and the others are there."""
+    found = tasks_with(tmp_path, module, "from ntm_tasks import TASKS; print(*TASKS)")
 
     assert found.stdout.split() == list(TASKS)
-    assert "the task echo = 'mine:ECHO' cannot be loaded: division by zero" in found.stderr
+    assert f"the task echo = 'mine:ECHO' cannot be loaded: {why}" in found.stderr
 
 
 def test_tasks_need_numpy_alone() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import itertools
 import os
 import random
 import resource
@@ -329,4 +330,82 @@ async def test_what_is_over_is_removed_now_and_then(tmp_path: Path, clock: Clock
 
     assert await store.claim("another") is None
     await until(lambda: contents(tmp_path) == [])
+    await store.close()
+
+
+def pipe(path: Path) -> None:
+    """A pipe that nobody writes into."""
+    os.mkfifo(path)
+
+
+def unreadable(path: Path) -> None:
+    """A file that its owner may not read."""
+    path.write_bytes(b"secret")
+    path.chmod(0)
+
+
+FOREIGN: dict[str, Callable[[Path], object]] = {
+    "text": lambda path: path.write_text("hello"),
+    "empty file": lambda path: path.touch(),
+    "folder": lambda path: path.mkdir(),
+    "full folder": lambda path: (path / "inside").mkdir(parents=True),
+    "link to itself": lambda path: path.symlink_to(path.name),
+    "link to nothing": lambda path: path.symlink_to("nothing"),
+    "pipe": pipe,
+    "unreadable file": unreadable,
+}
+"""What may lie in a folder of the store besides records."""
+
+
+def neighbours() -> list[Saved]:
+    """Sessions whose files are in the folder of `SAVED`."""
+    folder = name_of(SAVED.session_id)[:2]
+    ids = (f"session {number}" for number in itertools.count())
+    near = (each for each in ids if name_of(each).startswith(folder))
+    return [SAVED._replace(session_id=each) for each in itertools.islice(near, 3)]
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+async def test_a_foreign_file_costs_its_session_alone(
+    store: DirectoryStore, tmp_path: Path, what: str
+) -> None:
+    """Sessions that are saved together with it are kept, and it makes way for its session."""
+    FOREIGN[what](file_of(tmp_path))
+    batch = [*neighbours(), SAVED, SAVED._replace(session_id="elsewhere")]
+    assert await store.save(batch) == [True] * len(batch)
+
+    for session in batch:
+        assert await record_of(store, session.session_id) == session.record
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+async def test_a_foreign_file_is_damage_to_its_session(
+    store: DirectoryStore, tmp_path: Path, what: str
+) -> None:
+    """A claim says so once, and then the session is unknown; it can be deleted too."""
+    FOREIGN[what](file_of(tmp_path))
+    if what != "link to nothing":
+        if what == "unreadable file" and os.access(file_of(tmp_path), os.R_OK):
+            pytest.skip("this user may read every file")
+        with pytest.raises(CheckpointDamaged):
+            await store.claim(SAVED.session_id)
+    assert await store.claim(SAVED.session_id) is None
+    assert await store.epoch(SAVED.session_id) == 0
+    await store.delete(SAVED.session_id, 1, LONG)
+
+
+@pytest.mark.parametrize("suffix", ["", WRITING, DAMAGED])
+@pytest.mark.parametrize("what", FOREIGN)
+async def test_a_foreign_file_keeps_no_other_from_being_removed(
+    tmp_path: Path, clock: Clock, what: str, suffix: str
+) -> None:
+    """Sessions of its folder that are over are removed."""
+    store = DirectoryStore(tmp_path, sync=False, clock=clock)
+    over = neighbours()
+    await store.save(over)
+    for name in ("0", "f" * 64, "~"):
+        FOREIGN[what](file_of(tmp_path).with_name(name + suffix))
+    clock.seconds += 601
+    await store.claim("another")
+    await until(lambda: not any(file_of(tmp_path, each.session_id).exists() for each in over))
     await store.close()

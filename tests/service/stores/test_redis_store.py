@@ -264,7 +264,7 @@ async def test_a_password_file_is_read_for_each_connection(valkey: Valkey, tmp_p
         assert f"cannot read {file}: No such file" in await refused(store)
         file.write_text("second\n")
         await until_kept(store)
-    with pytest.raises(FileInvalid, match="store_password_file: cannot read"):
+    with pytest.raises(FileInvalid, match="--store-password-file: cannot read"):
         RedisStore(url, password_file=tmp_path / "missing")
 
 
