@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 """Exit statuses of a command that failed, that was not understood, and that was interrupted."""
@@ -51,6 +52,8 @@ for _name, _summary in SUMMARIES.items():
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may not have every character
     try:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
