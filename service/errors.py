@@ -188,7 +188,7 @@ class NotStored(NtmError):
 
 
 class ModelInvalid(NtmError):
-    """A model file breaks the contract of `service.spec`; the message says where."""
+    """The file of a model cannot be served, or its network cannot be loaded now."""
 
     reason = "MODEL_INVALID"
 

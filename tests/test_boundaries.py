@@ -33,13 +33,12 @@ MAY_IMPORT = {
     "ntm_tasks": ("ntm_tasks",),
     "ntm_lab": ("ntm_lab", "ntm_client", "ntm_tasks", "ntm"),
     "service": ("service", "ntm"),
+    # The contracts, and one door: an export ends by loading and stepping the model by the server's
+    # own code, since what else reads the spec may read it otherwise. A server in a process of its
+    # own would test no more of the model, and take a port and a second.
     "export": (
-        "export",
-        "ntm.versions",
-        "ntm_client",
-        "ntm_tasks",
-        "service.spec",
-        "service.errors",
+        *("export", "ntm.versions", "ntm_client", "ntm_tasks"),
+        *("service.spec", "service.errors", "service.models.rehearsal"),
     ),
     # Its peers take the parameters of models, and train as the trainer does.
     "bench": ("bench", "service", "export", "ntm", "ntm_tasks", "ntm_lab.outputs"),

@@ -22,6 +22,7 @@ from PIL import Image
 from bench.arguments import number
 from deploy.generate.load import MAX_SECONDS, load
 from deploy.generate.stack import ROOT, prometheus, replicas
+from ntm_lab.outputs import replacing
 
 DASHBOARDS = ("overview", "sessions")
 
@@ -132,8 +133,8 @@ def main() -> None:
                 picture = draw(
                     dashboard, watching.url, start + MARGIN_SECONDS, start + seconds, folder
                 )
-                file = ROOT / "docs" / f"dashboard-{dashboard}.png"
-                picture.convert("RGB").quantize(128).save(file, optimize=True)
+                with replacing(ROOT / "docs" / f"dashboard-{dashboard}.png") as file:
+                    picture.convert("RGB").quantize(128).save(file, "PNG", optimize=True)
 
 
 if __name__ == "__main__":

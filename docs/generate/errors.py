@@ -50,7 +50,8 @@ TO_DO = {
     "certificate.",
     "PERMISSION_DENIED": "Use a token that has the scope in the metadata `scope`.",
     "NOT_STORED": "Send the same request again, with the same first step.",
-    "MODEL_INVALID": "Replace the model's file. The message says what is wrong with it.",
+    "MODEL_INVALID": "Ask the operator of the server, whose log says what is wrong, to replace the "
+    "model's file.",
     "FILE_INVALID": "Only seen at the server's start: correct the file that the message names.",
 }
 """What the caller should do about each reason."""

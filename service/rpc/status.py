@@ -37,6 +37,7 @@ CODES: dict[type[errors.NtmError], grpc.StatusCode] = {
     errors.Draining: grpc.StatusCode.UNAVAILABLE,
     errors.NotStored: grpc.StatusCode.UNAVAILABLE,
     errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.ModelInvalid: grpc.StatusCode.INTERNAL,
     errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
 }
 

@@ -215,6 +215,31 @@ def test_steps_on_their_way_are_waited_for(tmp_path: Path, fake: FakeServer) -> 
     assert f"next step 1; continue with --session {next(iter(fake.sessions))} --skip 1" in error
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("command", ["demo", "trace"])
+def test_an_interrupted_command_leaves_no_session_and_no_file(
+    tmp_path: Path, fake: FakeServer, command: str, number: int
+) -> None:
+    """What would be drawn is not there yet, so the old file stays; nobody needs the session."""
+    png = tmp_path / "heads.png"
+    png.write_bytes(b"of yesterday")
+    model = ["--model", "copy"] if command == "demo" else ["copy"]
+    fake.released.clear()
+    with subprocess.Popen(
+        [sys.executable, "-m", "ntm_lab", command, *model, "--png", str(png)],
+        stderr=subprocess.PIPE,
+    ) as process:
+        fake.asked.get(timeout=60)
+        process.send_signal(number)
+        _, error = process.communicate()
+    fake.released.set()
+
+    assert process.returncode == 128 + number
+    assert error == b""
+    assert fake.sessions == {}
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"of yesterday"]
+
+
 def test_a_second_signal_ends_at_once(tmp_path: Path, fake: FakeServer) -> None:
     """Where the server does not answer, nothing is waited for."""
     file = tmp_path / "outputs.csv"

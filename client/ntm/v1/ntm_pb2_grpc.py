@@ -124,6 +124,7 @@ class NtmServiceServicer:
 
         NOT_FOUND, MODEL_UNKNOWN: this server has no model with that name.
         NOT_FOUND, MODEL_VERSION_UNKNOWN: this server does not have that version of the model.
+        INTERNAL, MODEL_INVALID: the file of the model cannot be served. ListModels leaves the model out.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -147,6 +148,7 @@ class NtmServiceServicer:
 
         NOT_FOUND, MODEL_UNKNOWN: this server has no model with that name.
         NOT_FOUND, MODEL_VERSION_UNKNOWN: this server does not have that version of the model.
+        INTERNAL, MODEL_INVALID: the file of the model cannot be served, or its network cannot be loaded now.
         INVALID_ARGUMENT, INVALID_REQUEST: the number of locations or the idle timeout is outside the limits of
         the server, or the model allows only one number of locations.
         INVALID_ARGUMENT with a reason of RestoreSession: the checkpoint does not fit this session.

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
 from prometheus_client import CollectorRegistry
 
 from service.errors import ModelInvalid
 from service.models.catalogue import Catalogue
+from service.models.loading import try_out
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from tests.support.broken_models import Broken, broken
-from tests.support.tiny_models import doubling, ledger
+from tests.support.tiny_models import LEDGER, doubling, ledger
 
 BROKEN = broken()
 
@@ -61,6 +64,19 @@ def test_a_broken_model_that_is_not_named_is_not_read(folder: Path, case: Broken
     assert found.models == ["ledger"]
     failed = {"model": "broken", "outcome": "failed"}
     assert registry.get_sample_value("ntm_model_reloads_total", failed) is None
+
+
+def test_a_graph_may_fix_the_locations_if_its_spec_does() -> None:
+    """So it is for a memory that starts as learned; its traces are as wide as the memory."""
+    proto = onnx.load_model_from_string(
+        ledger(metadata=replace(LEDGER, fixed_locations=True).to_json())
+    )
+    for value in [*proto.graph.input, *proto.graph.output]:
+        for axis in value.type.tensor_type.shape.dim:
+            if axis.dim_param == "N":
+                axis.dim_value = LEDGER.default_locations
+
+    assert try_out(proto.SerializeToString()).trace("read_weighting") == LEDGER.traces[0]
 
 
 def test_a_broken_version_keeps_no_other_from_being_served(folder: Path, case: Broken) -> None:

@@ -15,7 +15,7 @@ from service.rpc import status
 PROTO = Path(__file__).parents[3] / "proto" / "ntm" / "v1" / "ntm.proto"
 
 
-UNTOLD = (errors.NtmError, errors.ModelInvalid, errors.FileInvalid)
+UNTOLD = (errors.NtmError, errors.FileInvalid)
 """The base, and those that the server alone gets."""
 
 
