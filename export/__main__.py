@@ -67,14 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
         return INTERRUPTED
     except ImportError as error:
-        from ntm.versions import LibraryUnfit
-
-        if isinstance(error.__cause__, LibraryUnfit):
-            _say(str(error.__cause__))
-            return FAILED
-        if (error.name or "").partition(".")[0] == "export":
+        # Cyclopts hides the error of a command's module behind one of its own.
+        cause = error.__cause__ if isinstance(error.__cause__, ImportError) else error
+        if (cause.name or "").partition(".")[0] == "export":
             raise
-        _say(_missing(error))
+        # One without a name is of `ntm.versions`, and says itself what to install.
+        _say(_missing(cause) if cause.name else str(cause))
         return FAILED
     except Exception as error:
         message = _expected(error)
