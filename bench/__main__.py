@@ -8,6 +8,7 @@ import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from io import TextIOWrapper
 from pathlib import Path
 from statistics import median
 
@@ -15,8 +16,9 @@ import grpc
 import numpy
 import onnxruntime
 
-from bench import durability, graphs, plot, processes, serving, training, triton
+from bench import arguments, durability, graphs, plot, processes, serving, training, triton
 from bench.row import ROOT, BenchmarkUnavailable, Options, Row
+from ntm_lab import outputs
 
 BENCHMARKS: dict[str, Callable[[Options], Row | list[Row]]] = {
     **serving.BENCHMARKS,
@@ -27,9 +29,11 @@ BENCHMARKS: dict[str, Callable[[Options], Row | list[Row]]] = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the named benchmarks, or all; print a table, and write JSON and a picture."""
-    chosen = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may not have every character
+    chosen = _parser().parse_args(argv)
     unknown = set(chosen.names) - set(BENCHMARKS)
     if unknown:
         names = ", ".join(sorted(unknown))
@@ -59,10 +63,8 @@ def write_json(
     """Write the rows with the values of every round."""
     path.parent.mkdir(parents=True, exist_ok=True)
     results = [{**asdict(row), "reached": row.reached} for row in rows]
-    path.write_text(
-        json.dumps({"versions": versions, "rows": results, **more}, indent=2) + "\n",
-        encoding="utf-8",
-    )
+    text = json.dumps({"versions": versions, "rows": results, **more}, indent=2) + "\n"
+    outputs.write_text(path, text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,20 +73,23 @@ def _parser() -> argparse.ArgumentParser:
         "names", nargs="*", metavar="NAME", help=f"one of {', '.join(BENCHMARKS)}; default: all"
     )
     parser.add_argument("--list", action="store_true", help="list the benchmarks and exit")
-    parser.add_argument("--rounds", type=int, default=Options.rounds, help="default: %(default)s")
+    rounds = arguments.whole(1, arguments.MAX_ROUNDS)
+    parser.add_argument(
+        "--rounds", type=rounds, default=Options.rounds, help="default: %(default)s"
+    )
     parser.add_argument("--device", default=Options.device, choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--json", type=Path, default=Path("build/bench.json"), metavar="PATH")
-    parser.add_argument("--plot", type=Path, default=Path("build/bench.png"), metavar="PATH")
+    parser.add_argument("--json", type=arguments.json, default="build/bench.json", metavar="PATH")
+    parser.add_argument("--plot", type=arguments.png, default="build/bench.png", metavar="PATH")
     parser.add_argument(
         "--checkout",
-        type=Path,
+        type=arguments.checkout,
         default=ROOT,
         metavar="PATH",
         help="measure the server of another checkout; the models and the load are of this one",
     )
     parser.add_argument(
         "--open-loop",
-        type=float,
+        type=arguments.number(0.001, 1e9),
         metavar="RATE",
         help="instead of the table, print quantiles of the step time at RATE steps a second of 64 "
         "sessions; the rate does not depend on the server, and a step's time starts when it is due",

@@ -11,18 +11,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import capacity_tables, costs, envoy
+from bench import arguments, capacity_tables, costs, envoy
 from bench.__main__ import versions_of
 from bench.row import ROOT, BenchmarkUnavailable, Options
+from ntm_lab import outputs
 
 PAGE = ROOT / "docs" / "capacity.md"
 DATA = ROOT / "docs" / "capacity.json"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Measure, unless `--only-write` is given, and write the page's tables."""
     parser = argparse.ArgumentParser(prog="python -m bench.capacity", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    rounds = arguments.whole(1, arguments.MAX_ROUNDS)
+    parser.add_argument("--rounds", type=rounds, default=3, help="default: %(default)s")
     parser.add_argument(
         "--envoy",
         default="envoy",
@@ -34,19 +36,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="measure nothing; write the tables from the costs in --json",
     )
-    parser.add_argument("--json", type=Path, default=DATA, metavar="PATH")
-    parser.add_argument("--page", type=Path, default=PAGE, metavar="PATH")
-    chosen = parser.parse_args(arguments)
+    parser.add_argument("--json", type=arguments.json, default=DATA, metavar="PATH")
+    parser.add_argument("--page", type=arguments.output, default=PAGE, metavar="PATH")
+    chosen = parser.parse_args(argv)
+    try:  # before the measuring, which takes long
+        page = chosen.page.read_text("utf-8")
+        check(page)
+        if chosen.only_write:
+            data = json.loads(chosen.json.read_text("utf-8"))
+            page = written(page, data)
+    except OSError as why:
+        parser.error(f"{why.filename}: {why.strerror}")
+    except (ValueError, KeyError, TypeError) as why:
+        parser.error(f"{chosen.page} cannot be written from {chosen.json}: {why!r}")
     if not chosen.only_write:
         try:
             program = envoy.found(chosen.envoy)
         except BenchmarkUnavailable as why:
             print(why, file=sys.stderr)
             return 2
-        measured = measure(Options(chosen.rounds), program)
-        chosen.json.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
-    data = json.loads(chosen.json.read_text("utf-8"))
-    chosen.page.write_text(written(chosen.page.read_text("utf-8"), data), encoding="utf-8")
+        data = measure(Options(chosen.rounds), program)
+        outputs.write_text(chosen.json, json.dumps(data, indent=2) + "\n")
+        page = written(page, data)
+    outputs.write_text(chosen.page, page)
     print(f"{chosen.json}, {chosen.page}")
     return 0
 
@@ -63,19 +75,29 @@ def measure(options: Options, envoy_program: Path) -> dict[str, Any]:
     }
 
 
+def check(page: str) -> None:
+    """Raise ValueError if the page lacks the place of a table."""
+    for name in capacity_tables.TABLES:
+        around(page, name)
+
+
 def written(page: str, data: Mapping[str, Any]) -> str:
     """Return the page with each table replaced: the text between its begin and end comments."""
     for name, make in capacity_tables.TABLES.items():
-        begin, end = (
-            f"<!-- {name}: written by python -m bench.capacity -->\n",
-            f"<!-- /{name} -->\n",
-        )
-        before, found, rest = page.partition(begin)
-        _, closed, after = rest.partition(end)
-        if not found or not closed:
-            raise ValueError(f"the page has no place for the table {name!r}: {begin}...{end}")
-        page = f"{before}{begin}\n{make(data)}\n{end}{after}"
+        before, after = around(page, name)
+        page = f"{before}\n{make(data)}\n{after}"
     return page
+
+
+def around(page: str, name: str) -> tuple[str, str]:
+    """Return the page up to the table of a name, and from its end on."""
+    begin = f"<!-- {name}: written by python -m bench.capacity -->\n"
+    end = f"<!-- /{name} -->\n"
+    before, found, rest = page.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"the page has no place for the table {name!r}: {begin}...{end}")
+    return before + begin, end + after
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from bench.row import Row
+from ntm_lab.outputs import replacing
 
 matplotlib.use("Agg")
 REACHED, SHORT = "#2b7a4b", "#b5462f"
@@ -42,4 +43,5 @@ def draw(rows: Sequence[Row], path: Path, title: str) -> None:
     axes.set_xlabel("factor better than the goal (below 1: goal missed)")
     axes.set_title(title, fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=120)

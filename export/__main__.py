@@ -4,11 +4,28 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-
-from cyclopts import App, CycloptsError, Parameter
+from io import TextIOWrapper
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 """Exit statuses of a command that failed, that was not understood, and that was interrupted."""
+
+
+def _say(message: str) -> None:
+    print("ntm-export:", *message.split(), file=sys.stderr)
+
+
+def _missing(error: ImportError) -> str:
+    return (
+        f"{error.name} cannot be loaded ({error}), and the trainer needs it; to install the "
+        "trainer, run `pip install ./client ./tasks . ./export` in a checkout of the project"
+    )
+
+
+try:
+    from cyclopts import App, CycloptsError, Parameter
+except ImportError as _error:
+    _say(_missing(_error))
+    sys.exit(FAILED)
 
 SUMMARIES = {
     "train": "Train a network on a task; again, to go on from the last checkpoint.",
@@ -35,6 +52,8 @@ for _name, _summary in SUMMARIES.items():
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may not have every character
     try:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
@@ -44,23 +63,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
         return INTERRUPTED
-    except Exception as error:
-        if not _is_expected(error):
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] == "export":
             raise
-        _say(str(error))
+        _say(_missing(error))
+        return FAILED
+    except Exception as error:
+        message = _expected(error)
+        if message is None:
+            raise
+        _say(message)
         return FAILED
     return 0
 
 
-def _say(message: str) -> None:
-    print(f"ntm-export: {message}", file=sys.stderr)
-
-
-def _is_expected(error: Exception) -> bool:
-    """Whether an error can occur although the program has no mistake."""
+def _expected(error: Exception) -> str | None:
+    """Return what to say of an error that can occur although the program has no mistake."""
     from ntm_client.errors import NtmClientError
+    from service.errors import NtmError
 
-    return isinstance(error, ValueError | OSError | ArithmeticError | NtmClientError)
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):  # numpy's, PyTorch's
+        return "there is not enough memory; take a smaller batch, memory, network or size"
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, ValueError | OSError | ArithmeticError | NtmClientError | NtmError):
+        return str(error)
+    return None
 
 
 if __name__ == "__main__":

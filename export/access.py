@@ -23,10 +23,12 @@ from export.kernels import (
     TWO,
     ZERO,
     Array,
+    Fit,
     Integers,
     compiled,
     exp,
     inlined,
+    kernel,
     log,
     sigmoid_of,
     softmax,
@@ -61,6 +63,50 @@ class HeadTape(NamedTuple):
     """Before their activation functions [T, B, P]."""
     activations: Array
     """After them [T, B, P]."""
+
+
+def _fit_of(tape: HeadTape, read_vectors: Array, reads: str) -> Fit:
+    """The fit of a step's arguments; the argument `reads` has the shape of read vectors."""
+    entries, batch, width, locations = tape.memory.shape
+    heads, steps = tape.weighting.shape[2], entries - 1
+    read_heads = read_vectors.shape[1] // width
+    parameters = heads * (width + SCALARS) + 2 * width * (heads - read_heads)
+    of_heads = (steps, batch, heads, locations)
+    shapes = {
+        "memory": (entries, batch, width, locations),
+        "weighting": (entries, *of_heads[1:]),
+        "similarity": of_heads,
+        "content": of_heads,
+        "shifted": of_heads,
+        "inverse_norm": (steps, batch, locations),
+        "parameters": (steps, batch, parameters),
+        "activations": (steps, batch, parameters),
+    }
+    fit = {f"tape.{name}": shape for name, shape in shapes.items()}
+    fit[reads] = (batch, read_heads * width)
+    return Fit(fit, {"t": range(steps), "reads": range(read_heads, read_heads + 1)})
+
+
+def _of_access(t: int, reads: int, tape: HeadTape, read_vectors: Array, next_input: Array) -> Fit:
+    fit = _fit_of(tape, read_vectors, "read_vectors")
+    return fit._replace(shapes={**fit.shapes, "next_input": fit.shapes["read_vectors"]})
+
+
+def _of_access_back(
+    t: int,
+    reads: int,
+    tape: HeadTape,
+    d_read: Array,
+    d_memory: Array,
+    d_weighting: Array,
+    d_parameters: Array,
+) -> Fit:
+    fit = _fit_of(tape, d_read, "d_read")
+    of_a_step = {
+        f"d_{name}": fit.shapes[f"tape.{name}"][1:]
+        for name in ("memory", "weighting", "parameters")
+    }
+    return fit._replace(shapes={**fit.shapes, **of_a_step})
 
 
 @compiled
@@ -179,7 +225,7 @@ def write(memory: Array, written: Array, w: Array, vectors: Array) -> None:
                 written[m, n] += add * w[h, n]
 
 
-@compiled
+@kernel(_of_access)
 def access(t: int, reads: int, tape: HeadTape, read_vectors: Array, next_input: Array) -> None:
     """
     Address, read and write: equations 2 to 9 in step `t`.
@@ -337,7 +383,7 @@ def compare_back(memory: Array, du: Array, y: Array, d_memory: Array, dx: Array)
     dx[width] = d_scale / norm * softplus_slope(strength)
 
 
-@compiled
+@kernel(_of_access_back)
 def access_back(
     t: int,
     reads: int,

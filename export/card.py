@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnx
 
 from export import curve, evaluation, to_onnx, verification
-from export.configuration import SETTING, Configuration
+from export.configuration import SETTINGS, Configuration, Trial, differences
 from export.configurations import CONFIGURATIONS, PAPER
 from export.evaluation import Result
 from export.network import Network
-from export.training import Quality, Run
-from export.verification import OnnxRunner
+from export.training import TRIALS, Quality, Run
+from export.verification import Comparison, OnnxRunner
 from ntm_tasks import TASKS, Purpose
 
 MODEL_NAME = "model.onnx"
 CARD_NAME = "card.json"
 CURVE_NAME = "curve.csv"
 PICTURE_NAME = "curve.png"
+WRITTEN = (CARD_NAME, CURVE_NAME, PICTURE_NAME, MODEL_NAME)
+"""The files of an export. The model comes last, since a running server takes it over."""
+PROGRAM_NAME = "PROGRAM.md"
 
 VERIFIED_LOCATIONS = (512, 600)
 """Memories that hold a sequence of 1,000 steps; the second size is not a power of two."""
@@ -38,26 +43,48 @@ NOTHING = Quality(-1, 0.0)
 PACKAGES = ("torch", "onnx", "onnxscript", "numpy")
 
 
-def write_model(runs: Sequence[Run], folder: Path) -> Path:
-    """
-    Verify and write the network of the run that is best in validation. Return the folder.
+class CardInvalid(ValueError):
+    """A model's card cannot be read; the message names its file."""
 
-    The best network of every run is evaluated on onnxruntime; the card has the results of all.
+
+def write_model(runs: Sequence[Run], models: Path, name: str, *, replace: bool = False) -> Path:
+    """
+    Verify and write the network of the run that is best in validation. Return its folder.
+
+    The best network of every run is evaluated on onnxruntime; the card has the results of all. The
+    folder is prepared beside its place, and there loaded and stepped as a server does it.
+
+    Args:
+        runs: All of one configuration.
+        models: The folder of all models.
+        name: The folder's name in it, which is the model's.
+        replace: Whether the folder may have held another network until now.
 
     Raises:
-        ValueError: the runs differ in their configuration.
-        VerificationFailed: the graph differs from the network; nothing is written.
+        ValueError: the runs differ in their configuration, or one has no network yet.
+        FileExistsError: the folder holds another network.
+        VerificationFailed: the graph differs from the network.
+        ModelInvalid: a server could not serve the file. In all four cases nothing is written.
     """
     best = max(runs, key=lambda run: run.best_quality or NOTHING)
     configuration = best.configuration
-    if any(run.configuration != configuration for run in runs):
-        raise ValueError(
-            f"the runs of {configuration.name} are not of one configuration; export one seed alone"
-        )
+    for run in runs:
+        differ = differences(configuration, run.configuration)
+        if differ:
+            raise ValueError(
+                f"the runs of {configuration.name} are not of one configuration: "
+                f"of seeds {run.seed} (there) and {best.seed} (here), {'; '.join(differ.values())};"
+                " export one seed alone"
+            )
     networks = [run.best_network() for run in runs]
-    models = [to_onnx.convert(each, to_onnx.spec_of(each, configuration)) for each in networks]
-    contents = [model.SerializeToString() for model in models]
+    models_of_runs = [
+        to_onnx.convert(each, to_onnx.spec_of(each, configuration)) for each in networks
+    ]
+    contents = [model.SerializeToString() for model in models_of_runs]
     chosen = runs.index(best)
+    folder = models / name
+    if not replace:
+        _check_free(folder, contents[chosen])
     comparisons = verification.verify(
         contents[chosen], networks[chosen], _verified_locations(configuration)
     )
@@ -68,17 +95,12 @@ def write_model(runs: Sequence[Run], folder: Path) -> Path:
         shipped = " (shipped: best in validation)" if run is best else ""
         print(f"seed {run.seed}{shipped}")
         print(evaluation.table(results[-1]), flush=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MODEL_NAME).write_bytes(contents[chosen])
-    curves = {run.seed: run.curve for run in runs}
-    curve.write_csv(folder / CURVE_NAME, curves)
-    curve.write_png(folder / PICTURE_NAME, curves, best.seed, configuration.name)
     described = {
         "task": configuration.task,
         "architecture": configuration.architecture,
         "content_hash": content_hash(contents[chosen]),
         "parameters": sum(parameter.numel() for parameter in networks[chosen].parameters()),
-        "graph_nodes": len(models[chosen].graph.node),
+        "graph_nodes": len(models_of_runs[chosen].graph.node),
         "configuration": _configuration(configuration),
         "shipped_seed": best.seed,
         "seeds": [_seed(run, found) for run, found in zip(runs, results, strict=True)],
@@ -95,15 +117,57 @@ def write_model(runs: Sequence[Run], folder: Path) -> Path:
         },
         "machine": platform.machine(),
     }
-    (folder / CARD_NAME).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    models.mkdir(parents=True, exist_ok=True)
+    # The server leaves out names that start with a dot.
+    with TemporaryDirectory(prefix=f".{name}.", dir=models) as beside:
+        prepared = Path(beside) / name
+        prepared.mkdir()
+        (prepared / MODEL_NAME).write_bytes(contents[chosen])
+        curves = {run.seed: run.curve for run in runs}
+        curve.write_csv(prepared / CURVE_NAME, curves)
+        curve.write_png(prepared / PICTURE_NAME, curves, best.seed, name)
+        (prepared / CARD_NAME).write_text(json.dumps(described, indent=2) + "\n", "utf-8")
+        verification.rehearse(Path(beside), name, contents[chosen], _rounding(comparisons))
+        print("loaded and stepped as by a server")
+        if not replace:
+            _check_free(folder, contents[chosen])
+        is_another = not _holds(folder, contents[chosen])
+        folder.mkdir(exist_ok=True)
+        for file in WRITTEN:
+            os.replace(prepared / file, folder / file)
+    if is_another and (folder / PROGRAM_NAME).exists():
+        print(f"{folder / PROGRAM_NAME} is of the network before; ntm decipher writes it anew")
     return folder
+
+
+def _holds(folder: Path, content: bytes) -> bool:
+    """Whether a folder has this file as its model."""
+    path = folder / MODEL_NAME
+    return path.is_file() and path.read_bytes() == content
+
+
+def _check_free(folder: Path, content: bytes) -> None:
+    """Raise FileExistsError if a folder holds files of another network."""
+    if _holds(folder, content):
+        return
+    there = [name for name in WRITTEN if (folder / name).exists()]
+    if there:
+        raise FileExistsError(
+            f"{folder} holds another network ({', '.join(there)}); give this one another name with "
+            "--name, or --replace the other"
+        )
+
+
+def _rounding(comparisons: Sequence[Comparison]) -> float:
+    """Return PyTorch's own rounding of outputs in range."""
+    return max(each.output_rounding for each in comparisons if each.in_range)
 
 
 def _verified_locations(configuration: Configuration) -> tuple[int, ...]:
     """Return the memory sizes at which a model is verified."""
     if not configuration.default_locations:
         return (0,)
-    if configuration.initial_memory == "learned":
+    if configuration.has_learned_memory:
         return (configuration.default_locations,)
     return VERIFIED_LOCATIONS
 
@@ -161,14 +225,38 @@ def shipped(described: dict[str, Any]) -> dict[str, Any]:
     return entry
 
 
+def results_on(described: dict[str, Any]) -> dict[Trial, dict[str, Any]]:
+    """Return the results of the card's model by trial."""
+    return {
+        Trial(tuple(each["size"]), each["locations"], each["sequences"]): each
+        for each in shipped(described)["results"]
+    }
+
+
 def content_hash(content: bytes) -> str:
     """Return the SHA-256 of a model's file in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """Read the card in a model's folder."""
-    described: dict[str, Any] = json.loads((folder / CARD_NAME).read_text("utf-8"))
+    """
+    Read the card in a model's folder.
+
+    Raises:
+        CardInvalid: it is not a card.
+        OSError: there is none.
+    """
+    path = folder / CARD_NAME
+    try:
+        described: dict[str, Any] = json.loads(path.read_bytes())
+        results_on(described)
+        named = [described[name] for name in ("task", "architecture")]
+        if not all(isinstance(name, str) for name in (*named, *described["configuration"])):
+            raise TypeError("a name in it is no text")
+    except (ValueError, KeyError, TypeError, StopIteration, RecursionError) as error:
+        raise CardInvalid(
+            f"{path} is not a card that ntm-export wrote: {error!r}; export the model again"
+        ) from error
     return described
 
 
@@ -191,11 +279,11 @@ def load(folder: Path) -> Network:
 
 def configuration_on(described: dict[str, Any]) -> Configuration:
     """Return the configuration with the settings of a card."""
-    base = CONFIGURATIONS[f"{described['task']}-{described['architecture']}"]
-    settings = {
-        name: str(value)
-        for name, value in described["configuration"].items()
-        if name != "table" and isinstance(value, SETTING)
-    }
-    settings["locations"] = ",".join(map(str, described["configuration"]["locations"]))
-    return base.with_settings(settings)
+    values = {name: value for name, value in described["configuration"].items() if name in SETTINGS}
+    for name in TRIALS:
+        values[name] = tuple(
+            Trial(tuple(each["size"]), each["locations"], each["sequences"])
+            for each in values[name]
+        )
+    values["locations"] = tuple(values["locations"])
+    return Configuration(described["task"], described["architecture"], **values)

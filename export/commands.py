@@ -13,16 +13,27 @@ from cyclopts import Parameter
 from export import card, evaluation, training
 from export import report as report_file
 from export import sweep as sweeping
-from export.configuration import Configuration, Trial
+from export.configuration import Configuration, Trial, read_size, size_problem
 from export.configurations import CONFIGURATIONS, PAPER
 from export.evaluation import Result
+from export.options import (
+    Address,
+    ExistingFolder,
+    Folder,
+    Locations,
+    ModelName,
+    Seed,
+    Seeds,
+    Sequences,
+    Sizes,
+    Threads,
+)
 from export.served import ServedModel
 from export.training import Run
 from export.verification import OnnxRunner
 from ntm_client import Client
-from ntm_tasks import TASKS, Purpose, Size, size_text
-
-SEVERAL = Parameter(consume_multiple=True)
+from ntm_tasks import TASKS, Purpose, Task, size_text
+from service.spec import ModelSpec
 
 
 def train(
@@ -30,11 +41,11 @@ def train(
     /,
     *,
     architecture: str = "ntm-lstm",
-    seed: int = 1,
+    seed: Seed = 1,
     paper: bool = False,
     set: tuple[str, ...] = (),  # noqa: A002 - the option's name
-    runs: Path = Path("runs"),
-    threads: int = 1,
+    runs: Folder = Path("runs"),
+    threads: Threads = 1,
 ) -> None:
     """
     Train a network on a task, from the last checkpoint if there is one.
@@ -51,12 +62,10 @@ def train(
     torch.set_num_threads(threads)
     table = PAPER if paper else CONFIGURATIONS
     row = table[_known(f"{task}-{architecture}", table)]
-    configuration = row.with_settings(dict(_name_and_value(text) for text in set))
+    configuration = row.with_settings(_settings(set))
     folder = training.folder_of(runs, configuration.name, seed, paper=paper)
     if (folder / training.CHECKPOINT_NAME).exists():
-        run = Run.load(folder)
-        if run.configuration != configuration:
-            raise ValueError(f"{folder} holds a run of another configuration; remove it first")
+        run = Run.load_to_go_on(folder, configuration, seed)
         print(f"going on from {run.sequences:,} sequences")
     else:
         run = Run.new(configuration, seed)
@@ -72,8 +81,8 @@ def train(
 
 def sweep(
     *names: Annotated[str, Parameter(name="TASK-ARCHITECTURE")],
-    seeds: Annotated[tuple[int, ...], SEVERAL] = (1,),
-    runs: Path = Path("runs"),
+    seeds: Seeds = (1,),
+    runs: Folder = Path("runs"),
 ) -> None:
     """
     Run trainings one after another, each in a process of its own.
@@ -91,33 +100,46 @@ def sweep(
         raise ArithmeticError(f"{len(failed)} of {len(outcomes)} trainings failed")
 
 
-def export(run_folder: Path, /, *, models: Path = Path("models")) -> None:
+def export(
+    run_folder: ExistingFolder,
+    /,
+    *,
+    models: Folder = Path("models"),
+    name: ModelName = None,
+    replace: bool = False,
+) -> None:
     """
     Write a trained network as a model to serve, after comparing the two step by step.
 
     Args:
         run_folder: Of a model's seeds, such as runs/copy-ntm-lstm, or of one of its runs.
         models: Folder to write the model's folder in.
+        name: Name of the model and of its folder; TASK-ARCHITECTURE by default.
+        replace: Write it also in place of another network of that name.
     """
     torch.set_num_threads(1)
     one = (run_folder / training.CHECKPOINT_NAME).exists()
     folders = [run_folder] if one else sorted(run_folder.glob("seed-*"))
     if not folders:
-        raise FileNotFoundError(f"{run_folder} has no checkpoint and no folder seed-*")
+        raise FileNotFoundError(
+            f"{run_folder} has no {training.CHECKPOINT_NAME} and no folder seed-*; give the folder "
+            "of a training, such as runs/copy-ntm-lstm"
+        )
     loaded = sorted((Run.load(folder) for folder in folders), key=lambda run: run.seed)
-    print(card.write_model(loaded, models / loaded[0].configuration.name))
+    name = name or loaded[0].configuration.name
+    print(card.write_model(loaded, models, name, replace=replace))
 
 
 def evaluate(
-    model: Path,
+    model: ExistingFolder,
     /,
     *,
-    sizes: Annotated[tuple[str, ...], SEVERAL] = (),
-    locations: Annotated[tuple[int, ...], SEVERAL] = (),
-    sequences: int = 200,
-    seed: int = 0,
-    threads: int = 1,
-    server: str | None = None,
+    sizes: Sizes = (),
+    locations: Locations = (),
+    sequences: Sequences = 200,
+    seed: Seed = 0,
+    threads: Threads = 1,
+    server: Address = None,
 ) -> None:
     """
     Run an exported model on fresh sequences, through onnxruntime or through a server.
@@ -125,32 +147,32 @@ def evaluate(
     Args:
         model: Folder of the model, such as models/NAME.
         sizes: Sizes of the sequences, such as 20 or 10x20; by default the trials of the card.
-        locations: Memory sizes; the model's own by default.
-        sequences: Sequences of each size.
+        locations: Memory sizes, with --sizes; the model's own by default.
+        sequences: Sequences of each size, with --sizes.
         seed: Seed of the sequences.
         threads: Threads of onnxruntime.
         server: Address of a server of the same model, to stream the sequences through instead.
     """
+    described = card.read(model)
     runner = OnnxRunner((model / card.MODEL_NAME).read_bytes(), threads)
     answers = evaluation.answers_of(runner)
-    task = TASKS[runner.spec.task]
-    described = card.read(model)
-    on_card = {
-        Trial(tuple(each["size"]), each["locations"], each["sequences"]): each
-        for each in card.shipped(described)["results"]
-    }
+    task = _task_of(runner.spec)
+    on_card = card.results_on(described)
     trials = list(on_card)
     if sizes:
         trials = [
-            Trial(_size(size), each, sequences)
+            Trial(read_size(size), each, sequences)
             for each in locations or (runner.spec.default_locations,)
             for size in sizes
         ]
+    elif locations:
+        raise ValueError("--locations goes with --sizes; give the sizes of the sequences too")
     for trial in trials:
-        if len(trial.size) != len(task.size_names):
-            raise ValueError(f"a size of this task is {' x '.join(task.size_names)}")
+        problem = size_problem(task, trial.size) or _locations_problem(runner.spec, trial.locations)
+        if problem:
+            raise ValueError(problem)
     with ExitStack() as stack:
-        if server:
+        if server is not None:
             client = stack.enter_context(Client(server))
             answers = _served(client, model.resolve().name, described["content_hash"])
         results = [
@@ -166,7 +188,7 @@ def evaluate(
         print(f"differs from the card at {', '.join(differ)}" if differ else "as on the card")
 
 
-def report(*, models: Path = Path("models")) -> None:
+def report(*, models: ExistingFolder = Path("models")) -> None:
     """
     Compare all models with each other and with the paper, in REPORT.md and its pictures.
 
@@ -215,11 +237,29 @@ def _validation(configuration: Configuration, point: training.Point) -> str:
     )
 
 
-def _size(text: str) -> Size:
-    numbers = text.split("x")
-    if not all(number.isdecimal() and int(number) >= 1 for number in numbers):
-        raise ValueError(f"{text!r} is not a size, such as 20 or 10x20")
-    return tuple(map(int, numbers))
+def _task_of(spec: ModelSpec) -> Task:
+    """Return the task of a model. Raises ValueError if it is not known, or of other widths."""
+    if spec.task not in TASKS:
+        raise ValueError(f"the model's task is {spec.task!r}; there are {', '.join(TASKS)}")
+    task = TASKS[spec.task]
+    widths = (spec.input_width, spec.output_width)
+    if widths != (task.input_width, task.output_width):
+        raise ValueError(
+            f"the model has {widths[0]} inputs and {widths[1]} outputs; the task {task.name} has "
+            f"{task.input_width} and {task.output_width}"
+        )
+    return task
+
+
+def _locations_problem(spec: ModelSpec, locations: int) -> str:
+    """Return why a model has no memory of this size, or nothing."""
+    if locations == spec.default_locations or (spec.has_memory and not spec.fixed_locations):
+        return ""
+    if not spec.has_memory:
+        return (
+            f"the model has no memory, so that there are no {locations} locations; leave them out"
+        )
+    return f"the model has {spec.default_locations} locations and no other number, not {locations}"
 
 
 def _known(name: str, table: Mapping[str, Configuration]) -> str:
@@ -232,8 +272,14 @@ def _known(name: str, table: Mapping[str, Configuration]) -> str:
     return name
 
 
-def _name_and_value(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"{text!r} is not NAME=VALUE")
-    return name, value
+def _settings(texts: tuple[str, ...]) -> dict[str, str]:
+    """Return the settings that are written as NAME=VALUE, by name."""
+    settings: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"{text!r} is not NAME=VALUE")
+        if name in settings:
+            raise ValueError(f"{name} is set to {settings[name]} and to {value}; set it once")
+        settings[name] = value
+    return settings

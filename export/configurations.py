@@ -292,13 +292,20 @@ def _paper(
     """Return a row of the paper's tables 1 to 3, with the optimiser of its section 4.6."""
     ours = CONFIGURATIONS[f"{task}-{architecture}"]
     locations = 128 if ARCHITECTURES[architecture].has_memory else 0
+
+    def of_that_memory(trials: tuple[Trial, ...]) -> tuple[Trial, ...]:
+        # A learned memory has no other size.
+        return tuple(
+            trial._replace(locations=locations) for trial in trials if trial.locations <= 128
+        )
+
     return Configuration(
         task,
         architecture,
-        size,
-        layers,
-        heads,
-        heads,
+        controller_size=size,
+        layers=layers,
+        read_heads=heads,
+        write_heads=heads,
         locations=(locations,),
         default_locations=locations,
         initial_memory="learned",
@@ -311,8 +318,8 @@ def _paper(
         batch=1,
         updates=1_000_000,
         report_every=2000,
-        validation=tuple(trial for trial in ours.validation if trial.locations <= 128),
-        evaluation=tuple(trial for trial in ours.evaluation if trial.locations <= 128),
+        validation=of_that_memory(ours.validation),
+        evaluation=of_that_memory(ours.evaluation),
     )
 
 

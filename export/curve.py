@@ -31,13 +31,16 @@ def write_csv(path: Path, curves: Curves) -> None:
 
 
 def read_csv(path: Path) -> dict[int, list[Point]]:
-    """Read the curves that `write_csv` wrote."""
+    """Read the curves that `write_csv` wrote. Raises ValueError if the file has none."""
     kinds = get_type_hints(Point)
     curves: dict[int, list[Point]] = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            point = Point(*(kinds[name](row[name]) for name in Point._fields))
-            curves.setdefault(int(row["seed"]), []).append(point)
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                point = Point(*(kinds[name](row[name]) for name in Point._fields))
+                curves.setdefault(int(row["seed"]), []).append(point)
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise ValueError(f"{path} is not a training curve: {error!r}") from error
     return curves
 
 

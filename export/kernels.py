@@ -1,14 +1,17 @@
 """
 Elementwise functions and the LSTM cell, forward and backward, compiled by numba for training.
 
-Arrays are float32, their last axis contiguous.
+Arrays are float32. Compiled code does not check its indices: what does not fit would be read and
+written beyond the ends of arrays. So the trainer calls only a `Kernel`, which checks its arguments.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, Literal, TypeVar, cast
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from inspect import signature
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 import numba
 import numpy as np
@@ -27,18 +30,107 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def compiled(function: F, *, inline: Literal["never", "always"] = "never") -> F:
-    """Have numba compile the function when it is first called, and keep the code on disk."""
+    """
+    Have numba compile the function when it is first called, and keep the code on disk.
+
+    Where no folder can be written, neither beside this file nor in the user's cache, each process
+    compiles it anew.
+    """
     # Sums may be reordered, so that they vectorise. A NaN stays one, and training finds it.
     fastmath = {"reassoc", "contract", "arcp", "nsz"}
-    dispatcher = numba.njit(
-        cache=True, nogil=True, error_model="numpy", fastmath=fastmath, inline=inline
+    dispatcher = numba.njit(nogil=True, error_model="numpy", fastmath=fastmath, inline=inline)(
+        function
     )
-    return cast(F, dispatcher(function))
+    with suppress(RuntimeError):  # numba's, if it finds no folder
+        dispatcher.enable_caching()
+    return cast(F, dispatcher)
 
 
 def inlined(function: F) -> F:
     """`compiled`, as a part of each caller, where arrays are known not to overlap."""
     return compiled(function, inline="always")
+
+
+class Fit(NamedTuple):
+    """What the arguments of a kernel have to be."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    """The shape of each array, by the argument's name; of a field of a tuple, NAME.FIELD."""
+    ranges: Mapping[str, range] = {}
+    """The values that each number may have, by the argument's name."""
+
+
+class Kernel:
+    """
+    Compiled code that checks shapes, types and numbers before it runs.
+
+    Shapes repeat from step to step, so that only the first call with some shapes compares them with
+    what they have to be. The others look that up.
+    """
+
+    def __init__(self, function: Callable[..., None], fit: Callable[..., Fit]) -> None:
+        """`fit` gets all arguments, and says by the shapes of some what all have to be."""
+        self.name = function.__name__
+        self.parameters = tuple(signature(function).parameters)
+        self._compiled = compiled(function)
+        self._fit = fit
+        self._ranges: dict[tuple[object, ...], tuple[tuple[int, range], ...]] = {}
+        """By the shapes and types that fit, the ranges of the numbers by position."""
+
+    def __call__(self, *arguments: Any) -> None:
+        """
+        Run it.
+
+        Raises:
+            ValueError: an array has another shape or type than it has to have, or a number is
+                outside its range. Nothing was computed.
+        """
+        seen: list[object] = []
+        for value in arguments:
+            if isinstance(value, np.ndarray):
+                seen += (value.shape, value.dtype)
+            elif not isinstance(value, int):
+                for part in value:
+                    seen += (part.shape, part.dtype)
+        key = tuple(seen)
+        ranges = self._ranges.get(key)
+        if ranges is None:
+            ranges = self._ranges[key] = self._checked(arguments)
+        for position, allowed in ranges:
+            if arguments[position] not in allowed:
+                raise ValueError(
+                    f"{self.parameters[position]} of {self.name} is {arguments[position]}; it must "
+                    f"be from {allowed.start} to {allowed.stop - 1}"
+                )
+        self._compiled(*arguments)
+
+    def _checked(self, arguments: tuple[Any, ...]) -> tuple[tuple[int, range], ...]:
+        """Check all arrays; return the ranges of the numbers."""
+        arrays: dict[str, Array] = {}
+        for name, value in zip(self.parameters, arguments, strict=True):
+            if isinstance(value, np.ndarray):
+                arrays[name] = value
+            elif not isinstance(value, int):
+                arrays |= {f"{name}.{field}": part for field, part in value._asdict().items()}
+        shapes = {name: array.shape for name, array in arrays.items()}
+        try:
+            fit = self._fit(*arguments)
+        except (ValueError, IndexError, ZeroDivisionError) as error:  # of a shape
+            raise ValueError(f"{self.name} got arrays of other axes: {shapes}") from error
+        for name, array in arrays.items():
+            if array.dtype != np.float32:
+                raise ValueError(f"{name} of {self.name} is of {array.dtype}, not of float32")
+            if array.shape != fit.shapes[name] or 0 in array.shape:
+                raise ValueError(
+                    f"{name} of {self.name} has the shape {array.shape}; with the other arrays it "
+                    f"must be {fit.shapes[name]}, and no axis may be empty"
+                )
+        return tuple((self.parameters.index(name), each) for name, each in fit.ranges.items())
+
+
+def kernel(fit: Callable[..., Fit]) -> Callable[[Callable[..., None]], Kernel]:
+    """Make a `Kernel` of a function."""
+    return lambda function: Kernel(function, fit)
 
 
 @compiled
@@ -111,7 +203,14 @@ def tanh_of(x: np.float32, exponential: np.float32) -> np.float32:
     return magnitude if x >= ZERO else -magnitude
 
 
-@compiled
+def _of_a_cell(gates: Array, cell: Array, next_cell: Array, out: Array, next_input: Array) -> Fit:
+    batch, size = cell.shape
+    one = (batch, size)
+    shapes = {"gates": (batch, 4 * size), "cell": one, "next_cell": one}
+    return Fit({**shapes, "out": one, "next_input": one})
+
+
+@kernel(_of_a_cell)
 def lstm_cell(gates: Array, cell: Array, next_cell: Array, out: Array, next_input: Array) -> None:
     """
     One LSTM layer in one step, after its product.
@@ -144,7 +243,16 @@ def lstm_cell(gates: Array, cell: Array, next_cell: Array, out: Array, next_inpu
             next_input[b, i] = output
 
 
-@compiled
+def _of_a_cell_back(
+    gates: Array, cell: Array, next_cell: Array, d_out: Array, d_cell: Array, d_gates: Array
+) -> Fit:
+    batch, size = cell.shape
+    one, four = (batch, size), (batch, 4 * size)
+    shapes = {"gates": four, "cell": one, "next_cell": one}
+    return Fit({**shapes, "d_out": one, "d_cell": one, "d_gates": four})
+
+
+@kernel(_of_a_cell_back)
 def lstm_cell_back(
     gates: Array, cell: Array, next_cell: Array, d_out: Array, d_cell: Array, d_gates: Array
 ) -> None:

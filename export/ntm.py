@@ -32,6 +32,9 @@ wavelengths by four signs each, for a lookup of one of many; the long wavelength
 change slowly, for a place that is chosen by a number, such as a priority.
 """
 
+LEARNED = "learned"
+"""The initial memory whose values are parameters. The network then has only its own N."""
+
 SHIFTS = (-1, 0, 1)
 """The shifts that a head can choose from, in the order of its shift distribution."""
 
@@ -126,8 +129,8 @@ class Ntm(Network):
         self.heads = Heads(sizes, generator)
         self.output = Affine(sizes.controller_size + read_width, sizes.output_width, generator)
         self.memory_rule = INITIAL_MEMORIES.get(sizes.initial_memory)
-        if self.memory_rule is None and sizes.initial_memory != "learned":
-            names = f"{', '.join(INITIAL_MEMORIES)} or learned"
+        if self.memory_rule is None and sizes.initial_memory != LEARNED:
+            names = f"{', '.join(INITIAL_MEMORIES)} or {LEARNED}"
             raise ValueError(f"initial memory {sizes.initial_memory!r} is not {names}")
         self.initial_memory: nn.Parameter | None = None
         if self.memory_rule is None:
@@ -136,16 +139,25 @@ class Ntm(Network):
 
     def initial_state(self, batch: int, locations: int) -> State:
         """
-        Return the state before the first step. A learned memory has only its own N.
+        Return the state before the first step.
 
         The read vector starts at zero, which is what an empty memory gives. With a learned start, a
         feedforward controller can distinguish the first step from the second. Two trainings then
         ended in networks that treat the first vector differently and lose the next one.
+
+        Raises:
+            ValueError: the memory is learned, at another N.
         """
+        learned = self.initial_memory
+        if learned is not None and locations != learned.shape[1]:
+            raise ValueError(
+                f"the initial memory was learned at {learned.shape[1]} locations, and has no other "
+                f"number; {locations} were asked for"
+            )
         like = self.output.weight
         weighting = like.new_zeros(batch, self.heads.count, locations)
         weighting[:, :, 0] = 1
-        memory: Tensor | None = self.initial_memory
+        memory: Tensor | None = learned
         if self.memory_rule is not None:
             shape = (self.heads.width, locations)
             memory = torch.from_numpy(self.memory_rule.value(shape)).to(like)

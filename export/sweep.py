@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from export.configurations import CONFIGURATIONS
-from export.training import CHECKPOINT_NAME, Run, folder_of
+from export.training import CHECKPOINT_NAME, CheckpointInvalid, Run, folder_of
 
 
 class Outcome(NamedTuple):
@@ -21,7 +21,7 @@ class Outcome(NamedTuple):
     status: int | None
     """The exit status of its process; None if the training was already finished."""
     run: Run | None
-    """The last checkpoint, if there is one."""
+    """The last checkpoint, if there is one of the configuration of this name."""
 
     @property
     def finished(self) -> bool:
@@ -56,8 +56,14 @@ def _train(name: str, seed: int, runs: Path) -> int:
 
 
 def _checkpoint(runs: Path, name: str, seed: int) -> Run | None:
+    """Return the run of a training; None if there is none, or one that it cannot go on from."""
     folder = folder_of(runs, name, seed)
-    return Run.load(folder) if (folder / CHECKPOINT_NAME).exists() else None
+    if not (folder / CHECKPOINT_NAME).exists():
+        return None
+    try:
+        return Run.load_to_go_on(folder, CONFIGURATIONS[name], seed)
+    except (CheckpointInvalid, OSError):
+        return None  # the training says why when it fails
 
 
 def table(outcomes: Sequence[Outcome]) -> str:

@@ -9,8 +9,10 @@ only the model's file.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import onnx
 import onnxscript
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 from export.architectures import ARCHITECTURES, build
 from export.configuration import Configuration
 from export.network import Architecture, Network, State, next_name
+from service.errors import ModelInvalid
 from service.spec import LOCATIONS, METADATA_KEY, Dimension, Initial, ModelSpec, StateTensor
 
 OPSET = 18
@@ -46,24 +49,22 @@ class ServedStep(nn.Module):
 def convert(network: Network, spec: ModelSpec) -> onnx.ModelProto:
     """Convert one step to a graph, with the spec in its metadata."""
     # Sizes that nothing else has, so that the exporter does not confuse dimensions.
-    fixed = spec.default_locations if spec.fixed_locations else None
-    with torch.no_grad():
-        state = network.initial_state(3, fixed or 11)
+    state = [torch.zeros(3, *tensor.shape_at(11)) for tensor in spec.state]
+    kind = type(network.initial_state(1, spec.default_locations))
     batch, locations = torch.export.Dim("B"), torch.export.Dim("N")
     axes = [
-        {0: batch}
-        if fixed or LOCATIONS not in tensor.shape
-        else {0: batch, len(tensor.shape): locations}
+        {0: batch, len(tensor.shape): locations} if LOCATIONS in tensor.shape else {0: batch}
         for tensor in spec.state
     ]
-    with warnings.catch_warnings():
-        # The exporter warns about its internals and its names of axes.
+    with warnings.catch_warnings(), _without_log():
+        # The exporter warns about its internals and its names of axes, and logs that torchvision,
+        # which nothing here uses, is not installed.
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             ServedStep(network).eval(),
-            (torch.zeros(3, spec.input_width), state),
+            (torch.zeros(3, spec.input_width), kind._make(state)),
             dynamo=True,
-            dynamic_shapes=({0: batch}, type(state)._make(axes)),
+            dynamic_shapes=({0: batch}, kind._make(axes)),
             input_names=[spec.input, *(tensor.input for tensor in spec.state)],
             output_names=output_names(spec),
             opset_version=OPSET,
@@ -76,6 +77,17 @@ def convert(network: Network, spec: ModelSpec) -> onnx.ModelProto:
     model.metadata_props.add(key=METADATA_KEY, value=spec.to_json())
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+@contextmanager
+def _without_log() -> Iterator[None]:
+    """Keep PyTorch's warnings out of the log."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def output_names(spec: ModelSpec) -> list[str]:
@@ -97,12 +109,12 @@ def spec_of(network: Network, configuration: Configuration) -> ModelSpec:
         input_width=configuration.sizes.input_width,
         output="y",
         output_width=configuration.sizes.output_width,
-        state=tuple(_state_tensors(network, architecture)),
+        state=tuple(_state_tensors(network, architecture, configuration.default_locations)),
         traces=tuple(architecture.traces(configuration.sizes)),
         read_heads=configuration.read_heads if memory else 0,
         write_heads=configuration.write_heads if memory else 0,
         default_locations=configuration.default_locations if memory else 0,
-        fixed_locations=memory and configuration.initial_memory == "learned",
+        fixed_locations=configuration.has_learned_memory,
     )
 
 
@@ -111,11 +123,11 @@ def spec_in(model: onnx.ModelProto) -> ModelSpec:
     Read the spec in the metadata of a model.
 
     Raises:
-        ValueError: there is none.
+        ModelInvalid: there is none, or it contradicts itself.
     """
     texts = [entry.value for entry in model.metadata_props if entry.key == METADATA_KEY]
     if not texts:
-        raise ValueError(f"the model's metadata have no {METADATA_KEY}")
+        raise ModelInvalid(f"the model's metadata have no {METADATA_KEY}")
     return ModelSpec.from_json(texts[0])
 
 
@@ -160,10 +172,12 @@ def _parameters_in(model: onnx.ModelProto, network: Network) -> dict[str, Tensor
     return found
 
 
-def _state_tensors(network: Network, architecture: Architecture) -> Iterator[StateTensor]:
+def _state_tensors(
+    network: Network, architecture: Architecture, locations: int
+) -> Iterator[StateTensor]:
     starts = network.starts()
     with torch.no_grad():
-        state = network.initial_state(batch=1, locations=1)
+        state = network.initial_state(1, locations)
     for name, value in zip(state._fields, state, strict=True):
         shape: tuple[Dimension, ...] = tuple(value.shape[1:])
         if name in architecture.over_locations:

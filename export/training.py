@@ -12,6 +12,7 @@ the network has lost its task (a relapse). The card counts both.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import time
@@ -27,7 +28,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from export.architectures import ARCHITECTURES, build
 from export.arena import Arena
-from export.configuration import Configuration, Trial
+from export.configuration import Configuration, Trial, differences
 from export.evaluation import TorchRunner, answers_of, evaluate, score
 from export.network import Network
 from export.rmsprop import RmsProp
@@ -47,6 +48,10 @@ CHECKPOINT_NAME = "checkpoint.pt"
 
 TRIALS = ("validation", "evaluation")
 """The fields of a configuration with trials."""
+
+
+class CheckpointInvalid(ValueError):
+    """A checkpoint cannot be read, or is not of the training that it was read for."""
 
 
 class NotFinite(ArithmeticError):
@@ -130,15 +135,27 @@ class Run:
         return configuration.learning_rate * decayed * 0.5 ** (self.restarts + self.relapses)
 
     def best_network(self) -> Network:
-        """Return a network with the best parameters so far."""
+        """
+        Return a network with the best parameters so far.
+
+        Raises:
+            ValueError: no network has been validated yet.
+        """
+        if self.best_quality is None:
+            first = min(self.configuration.report_every, self.configuration.updates)
+            raise ValueError(
+                f"{self.configuration.name}, seed {self.seed}, has no network to choose yet: its "
+                f"first validation is after update {first}; train it on"
+            )
         network = build(self.configuration.architecture, self.configuration.sizes, self.seed)
         network.load_state_dict(self.best)
         return network
 
     def save(self, folder: Path) -> None:
-        """Write the checkpoint atomically."""
+        """Write the checkpoint atomically. Raises OSError if the folder cannot be written."""
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / (CHECKPOINT_NAME + ".part")
+        content = io.BytesIO()  # PyTorch's own writing raises another error on a full disk
         torch.save(
             {
                 "configuration": _plain(self.configuration),
@@ -156,14 +173,33 @@ class Run:
                 "typical_norm": self.typical_norm,
                 "progress": self.progress,
             },
-            part,
+            content,
         )
+        part.write_bytes(content.getbuffer())
         os.replace(part, folder / CHECKPOINT_NAME)
 
     @classmethod
     def load(cls, folder: Path) -> Run:
-        """Read the checkpoint in a folder."""
-        saved = torch.load(folder / CHECKPOINT_NAME, weights_only=True)
+        """
+        Read the checkpoint in a folder.
+
+        Raises:
+            CheckpointInvalid: the file is not a checkpoint of this trainer, or is damaged.
+            OSError: there is none, or it must not be read.
+        """
+        path = folder / CHECKPOINT_NAME
+        content = io.BytesIO(path.read_bytes())
+        try:
+            return cls._loaded(torch.load(content, weights_only=True))
+        except Exception as error:  # zip, pickle and torch each raise their own, of any kind
+            why = next(iter(str(error).splitlines()), "") or type(error).__name__
+            raise CheckpointInvalid(
+                f"{path} cannot be read as a checkpoint: {why[:200]}; remove its folder to train "
+                "anew"
+            ) from error
+
+    @classmethod
+    def _loaded(cls, saved: dict[str, Any]) -> Run:
         run = cls.new(_configuration(saved["configuration"]), saved["seed"])
         run.network.load_state_dict(saved["network"])
         run.optimiser.load_state_dict(saved["optimiser"])
@@ -174,6 +210,33 @@ class Run:
             setattr(run, name, saved[name])
         run.curve = [Point(*point) for point in saved["curve"]]
         run.best_quality = saved["best_quality"] and Quality(*saved["best_quality"])
+        return run
+
+    @classmethod
+    def load_to_go_on(cls, folder: Path, configuration: Configuration, seed: int) -> Run:
+        """
+        Read the checkpoint in a folder, to make the updates of a configuration.
+
+        If the configuration has more updates than the checkpoint, the training is prolonged; the
+        learning rate then falls over the last of all updates.
+
+        Raises:
+            CheckpointInvalid: anything else differs, or the checkpoint is damaged.
+            OSError: it must not be read or written.
+        """
+        run = cls.load(folder)
+        differ = differences(configuration, run.configuration)
+        if run.seed != seed:
+            differ["seed"] = f"seed is {run.seed} there, and {seed} here"
+        more = configuration.updates > run.configuration.updates
+        if set(differ) == {"updates"} and more:
+            run.configuration = configuration
+            run.save(folder)
+        elif differ:
+            raise CheckpointInvalid(
+                f"{folder} holds a run with other settings: {'; '.join(differ.values())}; give "
+                "these too (updates may also be more), or another folder with --runs, or remove it"
+            )
         return run
 
 
@@ -349,11 +412,9 @@ def validate(network: Network, configuration: Configuration, seed: int) -> Quali
 def _optimiser(configuration: Configuration, network: Network) -> torch.optim.Optimizer:
     """Return the configured optimiser."""
     rate = configuration.learning_rate
-    if configuration.optimiser == "adam":
-        return torch.optim.Adam(network.parameters(), lr=rate, eps=configuration.adam_epsilon)
     if configuration.optimiser == "rmsprop":
         return RmsProp(network.parameters(), rate)
-    raise ValueError(f"optimiser {configuration.optimiser!r} is not adam or rmsprop")
+    return torch.optim.Adam(network.parameters(), lr=rate, eps=configuration.adam_epsilon)
 
 
 def folder_of(runs: Path, name: str, seed: int, *, paper: bool = False) -> Path:

@@ -17,6 +17,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +30,8 @@ from onnx.reference import ReferenceEvaluator
 from export.network import Network, State
 from export.to_onnx import ServedStep, output_names, spec_in
 from ntm_tasks import TASKS, Float32, Purpose, Size, generator_for
+from service.errors import ModelInvalid
+from service.models import rehearsal
 from service.spec import ModelSpec
 
 LARGEST_DIFFERENCE = 1e-5
@@ -94,12 +97,20 @@ class OnnxRunner:
     """Runs a model on onnxruntime. The state is a mapping by tensor name."""
 
     def __init__(self, model: bytes, threads: int = 1) -> None:
-        """Load a serialised model; `threads` is for onnxruntime."""
+        """
+        Load a serialised model; `threads` is for onnxruntime.
+
+        Raises:
+            ModelInvalid: the bytes are not a model that onnxruntime can load, or have no spec.
+        """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        self._session = onnxruntime.InferenceSession(
-            model, options, providers=["CPUExecutionProvider"]
-        )
+        try:
+            self._session = onnxruntime.InferenceSession(
+                model, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's errors share no other base class
+            raise ModelInvalid(f"onnxruntime cannot load the model: {error}") from error
         self.spec = spec_in(onnx.load_from_string(model))
         self._outputs = [self.spec.output, *(tensor.output for tensor in self.spec.state)]
 
@@ -108,8 +119,11 @@ class OnnxRunner:
         return initial_state(self.spec, batch, locations)
 
     def step(self, x: Float32, state: Mapping[str, Float32]) -> tuple[Float32, dict[str, Float32]]:
-        """Make one step without traces."""
-        y, *after = self._session.run(self._outputs, {self.spec.input: x, **state})
+        """Make one step without traces. Raises ModelInvalid if the graph cannot make it."""
+        try:
+            y, *after = self._session.run(self._outputs, {self.spec.input: x, **state})
+        except Exception as error:  # onnxruntime's errors share no other base class
+            raise ModelInvalid(f"onnxruntime cannot run the model: {error}") from error
         return y, dict(zip((tensor.input for tensor in self.spec.state), after, strict=True))
 
     def everything(self, feeds: Mapping[str, Float32]) -> dict[str, Float32]:
@@ -170,6 +184,31 @@ def verify(
                 f"{allowed(comparison.step_rounding):.1g} are allowed"
             )
     return comparisons
+
+
+def rehearse(folder: Path, name: str, content: bytes, rounding: float) -> None:
+    """
+    Load a model from a folder of models and step it, both as the server does.
+
+    `rounding` is PyTorch's own, of outputs.
+
+    Raises:
+        ModelInvalid: the server could not load or step it.
+        VerificationFailed: the server's outputs differ from those of the model alone.
+    """
+    runner = OnnxRunner(content)
+    inputs = _sequences(runner.spec.task, 1, 0)
+    for locations, found in rehearsal.rehearse(folder, name, inputs[:, 0]).items():
+        state = runner.start(1, locations)
+        difference = 0.0
+        for x, y in zip(inputs, found, strict=True):
+            expected, state = runner.step(x, state)
+            difference = _largest(difference, [y - expected[0]])
+        if not difference <= allowed(rounding):
+            raise VerificationFailed(
+                f"a server's outputs differ from the model's by {difference:.3g} at {locations} "
+                f"locations; {allowed(rounding):.1g} is allowed"
+            )
 
 
 def allowed(rounding: float) -> float:

@@ -158,6 +158,19 @@ def is_as_asked(view: SessionView, request: ntm_pb2.CreateSessionRequest) -> boo
     )
 
 
+def is_fork_as_asked(
+    view: SessionView, source: SessionView, request: ntm_pb2.ForkSessionRequest
+) -> bool:
+    """Whether a session is as the fork of `source` that a request asks for, besides its state."""
+    timeout = idle_timeout_seconds(request)
+    asked = source.idle_timeout_seconds if timeout is None else timeout
+    return (
+        view.model == source.model
+        and view.durability == source.durability
+        and abs(view.idle_timeout_seconds - asked) < _SAME_SECONDS
+    )
+
+
 def _is_same(given: Durability, asked: Durability) -> bool:
     """Whether a session's durability is the one that was asked for."""
     every_steps = asked.every_steps if asked.policy is Policy.ASYNCHRONOUS else 0

@@ -184,7 +184,7 @@ class Settings:
     max_connection_age_seconds: float = _setting(
         0.0,
         "age at which a client is asked to close its connection; its streams are ended "
-        "drain-seconds later; 0 for never",
+        "--drain-seconds later; 0 for never",
         minimum=0.0,
         maximum=2e6,  # some weeks; gRPC counts milliseconds in 32 bits
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -32,11 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="what the token allows (default: read step)",
     )
     parser.add_argument(
-        "--days", type=float, help="days until the token expires (default: it does not expire)"
+        "--days", type=_days, help="days until the token expires (default: it does not expire)"
     )
     asked = parser.parse_args(arguments)
-    if asked.days is not None and not 0 < asked.days <= MAX_DAYS:  # NaN is neither
-        parser.error(f"--days is {asked.days}; it must be above 0 and at most {MAX_DAYS}")
     expires = None if asked.days is None else datetime.now(UTC) + timedelta(days=asked.days)
     try:
         token, line = new_token(asked.name, asked.scopes, expires)
@@ -45,6 +44,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(line)
     print(token, file=sys.stderr)
     return 0
+
+
+def _days(text: str) -> float:
+    """Read a number of days in decimal digits."""
+    days = float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) else None
+    if days is None or not 0 < days <= MAX_DAYS:
+        raise argparse.ArgumentTypeError(
+            f"{text!r:.80} is not a number above 0 and at most {MAX_DAYS}"
+        )
+    return days
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ class WatchedFiles(Generic[T]):
             self._value = read()
         # Libraries for keys and certificates raise what they like: see `_read_again`.
         except Exception as error:
-            raise FileInvalid(f"{setting}: {one_line(error)}") from error
+            raise FileInvalid(f"{setting}: {self._sentence(error)}") from error
 
     def value(self) -> T:
         """Return the value of the files; while they are wrong, the last value that was right."""
@@ -75,11 +75,16 @@ class WatchedFiles(Generic[T]):
         except Exception as error:
             self._failed = stamp
             self._retry_seconds = self._clock() + _RETRY_SECONDS
-            why = one_line(error)
+            why = self._sentence(error)
             log.error("files not taken over", extra={"setting": self._setting, "why": why})
         else:
             self._seen = stamp
             log.info("files taken over", extra={"setting": self._setting})
+
+    def _sentence(self, error: Exception) -> str:
+        if isinstance(error, UnicodeDecodeError):
+            return f"{' or '.join(map(str, self._paths))} is not text in UTF-8"
+        return one_line(error)
 
     def _stamp(self) -> tuple[Stamp, ...]:
         return tuple(file_stamp(path) for path in self._paths)

@@ -33,13 +33,22 @@ MAY_IMPORT = {
     "ntm_tasks": ("ntm_tasks",),
     "ntm_lab": ("ntm_lab", "ntm_client", "ntm_tasks", "ntm"),
     "service": ("service", "ntm"),
-    "export": ("export", "ntm_client", "ntm_tasks", "service.spec", "service.errors"),
+    # The contracts, and one door: an export ends by loading and stepping the model by the server's
+    # own code, since what else reads the spec may read it otherwise. A server in a process of its
+    # own would test no more of the model, and take a port and a second.
+    "export": (
+        *("export", "ntm_client", "ntm_tasks"),
+        *("service.spec", "service.errors", "service.models.rehearsal"),
+    ),
     # Its peers take the parameters of models, and train as the trainer does.
-    "bench": ("bench", "service", "export", "ntm", "ntm_tasks"),
+    "bench": ("bench", "service", "export", "ntm", "ntm_tasks", "ntm_lab.outputs"),
     # Bounds of buckets are the server's, to the digit; the load of the pictures is a client's.
-    "deploy": ("deploy", "service.telemetry.metrics", "ntm_client"),
+    "deploy": (
+        *("deploy", "service.telemetry.metrics", "ntm_client"),
+        *("ntm_lab.outputs", "bench.arguments"),
+    ),
     # The reference pages are written from the code.
-    "docs": ("docs", "service", "ntm_client"),
+    "docs": ("docs", "service", "ntm_client", "ntm_lab.outputs"),
 }
 """What each package may import of this project."""
 

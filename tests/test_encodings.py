@@ -80,8 +80,9 @@ def _mode(call: ast.Call, place: int, default: str) -> str:
 def _states(call: ast.Call) -> bool:
     if any(word.arg == "encoding" for word in call.keywords):
         return True
-    is_reading = isinstance(call.func, ast.Attribute) and call.func.attr == "read_text"
-    return is_reading and bool(call.args)
+    places = {"read_text": 0, "write_text": 1}
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+    return name in places and len(call.args) > places[name]
 
 
 def test_every_text_states_its_encoding() -> None:
@@ -108,6 +109,7 @@ def test_every_text_states_its_encoding() -> None:
         ("a.b.read_text()", [1]),
         ("a.b.read_text('utf-8')", []),
         ("a.write_text('utf-8')", [1]),
+        ("a.write_text('a', 'utf-8')", []),
         ("subprocess.run([], text=True)", [1]),
         ("subprocess.run([])", []),
         ("tempfile.NamedTemporaryFile()", []),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import Self
 
 import grpc
 from google.protobuf.message import Message
 
-from ntm_client import procedures
+from ntm_client import arguments, procedures
 from ntm_client.async_session import AsyncSession, run
 from ntm_client.chunks import OwnLimits
 from ntm_client.connection import (
@@ -16,11 +17,13 @@ from ntm_client.connection import (
     Authorization,
     Token,
     channel_options,
+    check_connection,
     method_for,
     route,
     session_of,
     stub_of,
 )
+from ntm_client.errors import ClientClosed, InvalidRequest
 from ntm_client.failures import call_error
 from ntm_client.resume import DEFAULT_RESUME, Resume
 from ntm_client.retries import Retries, ask_with
@@ -45,6 +48,14 @@ class AsyncClient:
         resume: Resume | None = DEFAULT_RESUME,
     ) -> None:
         """Connect as `Client` does. Call this inside the running event loop."""
+        check_connection(target, credentials, token, timeout_seconds, resume)
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise InvalidRequest(
+                "an AsyncClient has to be made where an event loop runs, such as inside a "
+                "coroutine; without asyncio, use Client"
+            ) from None
         self.target = target
         self.own_limits = OwnLimits(chunk_steps, max_message_bytes)
         self.retries = Retries(resume) if resume else None
@@ -58,6 +69,7 @@ class AsyncClient:
             else grpc.aio.insecure_channel(target, options)
         )
         self._stub = stub_of(self._channel)
+        self._is_closed = False
 
     async def models(self) -> list[Model]:
         """The models that the server serves, in order of name."""
@@ -102,7 +114,21 @@ class AsyncClient:
                 about its sessions. Use the id of a session if the stream is for one, or the same
                 text for streams that have to reach the same replica. None draws one at random.
         """
+        if route is not None:
+            needed = "printable ASCII text, such as the id of a session"
+            arguments.text("route", route, needed)
+            if not (route.isascii() and route.isprintable()):
+                raise arguments.wrong("route", needed, route)
         return Stream(self, self._stub, self._authorization, self._models, route)
+
+    def check_open(self) -> None:
+        """Raise ClientClosed or InvalidRequest if no call can be made here."""
+        if self._is_closed:
+            raise ClientClosed(f"the client of {self.target} is closed; make another")
+        if asyncio.get_running_loop() is not self._loop:
+            raise InvalidRequest(
+                "this AsyncClient was made in another event loop; make one in each loop"
+            )
 
     async def call(self, request: Message, timeout_seconds: float) -> Message:
         """Make one call of the API, and return the response."""
@@ -110,6 +136,7 @@ class AsyncClient:
 
     async def call_by(self, session_id: str, request: Message, timeout_seconds: float) -> Message:
         """Make one call, which load balancers treat as a call of this session."""
+        self.check_open()
         metadata = (*self._authorization.metadata(), *route(session_id))
         try:
             response: Message = await method_for(self._stub, request)(
@@ -121,6 +148,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connection. Sessions stay open until they are deleted or expire."""
+        self._is_closed = True
         await self._channel.close()
 
     async def __aenter__(self) -> Self:

@@ -12,9 +12,9 @@ from typing import Protocol, Self, TypeVar
 import numpy.typing as npt
 from google.protobuf.message import Message
 
-from ntm_client import procedures
+from ntm_client import arguments, procedures
 from ntm_client.chunks import OwnLimits
-from ntm_client.errors import NtmClientError, SessionGone
+from ntm_client.errors import NotStored, NtmClientError, SessionGone
 from ntm_client.fencing import fenced
 from ntm_client.procedures import Attempt, BaseSession, Procedure
 from ntm_client.recovery import Recovery
@@ -37,7 +37,9 @@ class Caller(Protocol):
 
 async def run(caller: Caller, procedure: Procedure[T], timeout_seconds: float | None = None) -> T:
     """Make the calls that a procedure asks for, each within the timeout, and return its result."""
-    seconds = caller.timeout_seconds if timeout_seconds is None else timeout_seconds
+    seconds = caller.timeout_seconds
+    if timeout_seconds is not None:
+        seconds = arguments.call_seconds("timeout_seconds", timeout_seconds)
     try:
         wanted = next(procedure)
         while True:
@@ -135,7 +137,8 @@ class AsyncSession(BaseSession):
         traceback: TracebackType | None,
     ) -> None:
         if exception is None:
-            with suppress(SessionGone):
+            # Where the store does not answer, the server goes on asking it.
+            with suppress(SessionGone, NotStored):
                 await self.delete()
             return
         # The error inside the block says more than an error of deleting the session. See `Session`.

@@ -15,19 +15,20 @@ import grpc
 import numpy.typing as npt
 from google.protobuf.message import Message
 
-from ntm_client import procedures
+from ntm_client import arguments, procedures
 from ntm_client.chunks import OwnLimits
 from ntm_client.connection import (
     DEFAULT_TIMEOUT_SECONDS,
     Authorization,
     Token,
     channel_options,
+    check_connection,
     method_for,
     route,
     session_of,
     stub_of,
 )
-from ntm_client.errors import NtmClientError, SessionGone
+from ntm_client.errors import ClientClosed, NotStored, NtmClientError, SessionGone
 from ntm_client.failures import call_error
 from ntm_client.fencing import fenced
 from ntm_client.procedures import Attempt, BaseSession, Procedure
@@ -71,6 +72,7 @@ class Client:
         Raises:
             TokenNotSent: there is a token and no TLS, and the server is on another machine.
         """
+        check_connection(target, credentials, token, timeout_seconds, resume)
         self.target = target
         self.own_limits = OwnLimits(chunk_steps, max_message_bytes)
         self.retries = Retries(resume) if resume else None
@@ -84,6 +86,7 @@ class Client:
             else grpc.insecure_channel(target, options)
         )
         self._stub = stub_of(self._channel)
+        self._is_closed = False
 
     def models(self) -> list[Model]:
         """The models that the server serves, in order of name."""
@@ -138,6 +141,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connection. Sessions stay open until they are deleted or expire."""
+        self._is_closed = True
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -150,6 +154,8 @@ class Client:
         """
         Make the calls that a procedure asks for, each within the timeout, and return its result.
         """
+        if timeout_seconds is not None:
+            arguments.call_seconds("timeout_seconds", timeout_seconds)
         try:
             wanted = next(procedure)
             while True:
@@ -171,6 +177,8 @@ class Client:
         return self._call(wanted, seconds)
 
     def _call(self, request: Message, seconds: float) -> Message:
+        if self._is_closed:
+            raise ClientClosed(f"the client of {self.target} is closed; make another")
         metadata = (*self._authorization.metadata(), *route(session_of(request)))
         try:
             response: Message = method_for(self._stub, request)(
@@ -261,7 +269,13 @@ class Session(BaseSession):
             return self._client.run(procedures.read_memory(self._ask, self))
 
     def delete(self) -> None:
-        """Close the session; the server frees its state."""
+        """
+        Close the session; the server frees its state, and deletes it from its store.
+
+        Raises:
+            NotStored: the session is closed, but the store did not answer. The server asks it
+                again; so does another `delete`.
+        """
         self._client.run(procedures.delete(self._ask, self))
 
     def __enter__(self) -> Self:
@@ -274,7 +288,8 @@ class Session(BaseSession):
         traceback: TracebackType | None,
     ) -> None:
         if exception is None:
-            with suppress(SessionGone):
+            # Where the store does not answer, the server goes on asking it.
+            with suppress(SessionGone, NotStored):
                 self.delete()
             return
         # The error inside the block says more than an error of deleting the session, and the block

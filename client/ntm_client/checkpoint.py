@@ -10,13 +10,14 @@ Read and write what `Session.checkpoint` gives, to look at a session's state and
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ntm import checkpoint as format_
-from ntm.checkpoint import encode
-from ntm_client.errors import CheckpointDamaged
+from ntm_client import arguments
+from ntm_client.errors import CheckpointDamaged, InvalidArgument
 from ntm_client.values import Float32, Model
 
 __all__ = ["Checkpoint", "decode", "encode"]
@@ -32,26 +33,51 @@ class Checkpoint(format_.Checkpoint):
         """
         A copy of a state tensor in the shape that the model has for it.
 
-        Raises ValueError if the model has no tensor of that name.
+        Raises InvalidArgument if the model has no tensor of that name.
         """
+        arguments.text("the name of a tensor", name, "text, such as 'memory'")
+        arguments.instance("model", model, Model, "a Model, such as session.model")
         shapes = {tensor.name: tensor.shape for tensor in model.state}
-        if name not in shapes:
+        if name not in shapes or name not in self.state:
             known = ", ".join(shapes)
-            raise ValueError(f"{model.name} has no state tensor {name!r}; it has {known}")
+            raise InvalidArgument(f"{model.name} has no state tensor {name!r}; it has {known}")
         shape = shapes[name]
         sizes = [self.locations if size < 0 else size for size in shape]
-        return self.state[name].reshape(sizes).copy()
+        values = self.state[name]
+        if values.size != np.prod(sizes):
+            raise InvalidArgument(
+                f"{name!r} has {values.size} values, and in {model.name} {sizes}: the checkpoint "
+                "is of another model"
+            )
+        return values.reshape(sizes).copy()
 
     def changed(self, **tensors: Float32) -> Checkpoint:
         """
         A copy with new values for these tensors. A new value may have any shape with the same size.
         """
-        flat = {name: np.asarray(value, np.float32).ravel() for name, value in tensors.items()}
+        flat = {name: arguments.floats(name, value).ravel() for name, value in tensors.items()}
         for name, values in flat.items():
             if name not in self.state or values.size != self.state[name].size:
                 known = {known: values.size for known, values in self.state.items()}
-                raise ValueError(f"no tensor {name!r} of {values.size} values; there are {known}")
+                raise InvalidArgument(
+                    f"no tensor {name!r} of {values.size} values; there are {known}"
+                )
         return replace(self, state={**self.state, **flat})
+
+
+def encode(checkpoint: format_.Checkpoint) -> bytes:
+    """
+    The bytes of a checkpoint. Equal states at equal steps have equal bytes.
+
+    Raises:
+        InvalidArgument: it has a value that no checkpoint can have.
+    """
+    needed = "a Checkpoint, as decode returns it"
+    arguments.instance("checkpoint", checkpoint, format_.Checkpoint, needed)
+    try:
+        return format_.encode(checkpoint)
+    except (AttributeError, OverflowError, TypeError, ValueError, struct.error) as error:
+        raise InvalidArgument(f"the checkpoint cannot be written: {error}") from error
 
 
 def decode(data: bytes) -> Checkpoint:
@@ -59,11 +85,12 @@ def decode(data: bytes) -> Checkpoint:
     Read a checkpoint's bytes.
 
     Raises:
+        InvalidArgument: they are no bytes.
         CheckpointDamaged: they are cut short or changed, have a later layout, or are not a
             checkpoint.
     """
     try:
-        found = format_.decode(data)
+        found = format_.decode(arguments.data("a checkpoint", data))
     except format_.TooNew as error:
         raise CheckpointDamaged(f"{error}; a newer ntm-client reads it") from error
     except format_.Damaged as error:

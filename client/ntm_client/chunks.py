@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ntm_client.errors import InvalidRequest
+from ntm_client import arguments
+from ntm_client.errors import InvalidArgument
 from ntm_client.values import Limits, Model, StepResult, TraceTensor
 
 MESSAGE_OVERHEAD_BYTES = 4096
@@ -24,13 +25,8 @@ class OwnLimits:
     max_message_bytes: int = 2**31 - 1
 
     def __post_init__(self) -> None:
-        if self.chunk_steps < 1:
-            raise ValueError(f"chunk_steps must be at least 1, not {self.chunk_steps}")
-        if self.max_message_bytes <= MESSAGE_OVERHEAD_BYTES:
-            raise ValueError(
-                f"max_message_bytes must be more than {MESSAGE_OVERHEAD_BYTES}, "
-                f"not {self.max_message_bytes}"
-            )
+        arguments.whole("chunk_steps", self.chunk_steps, 1)
+        arguments.whole("max_message_bytes", self.max_message_bytes, MESSAGE_OVERHEAD_BYTES + 1)
 
 
 @dataclass(frozen=True)
@@ -47,15 +43,15 @@ class Selection:
         Select the model's traces with these names.
 
         Raises:
-            InvalidRequest: the model has no trace of some name, or top_k is negative.
+            InvalidArgument: the model has no trace of some name, or top_k is no whole number.
         """
-        if top_k < 0:
-            raise InvalidRequest(f"top_k must not be negative, not {top_k}")
+        names = arguments.names("traces", names)
+        top_k = arguments.whole("top_k", top_k)
         found = {trace.name: trace for trace in model.traces}
         unknown = [name for name in names if name not in found]
         if unknown:
             known = ", ".join(found) or "none"
-            raise InvalidRequest(f"{model.name} has no trace {unknown[0]!r}; its traces: {known}")
+            raise InvalidArgument(f"{model.name} has no trace {unknown[0]!r}; its traces: {known}")
         return cls(tuple(found[name] for name in names), locations, top_k)
 
     def step_bytes(self) -> int:
@@ -92,7 +88,7 @@ def steps_per_chunk(model: Model, selection: Selection, own: OwnLimits, limits: 
     reply each fit into one message.
 
     Raises:
-        InvalidRequest: not even one step does.
+        InvalidArgument: not even one step does.
     """
     own_room = own.max_message_bytes - MESSAGE_OVERHEAD_BYTES
     input_bytes = model.input_width * VALUE_BYTES
@@ -102,7 +98,7 @@ def steps_per_chunk(model: Model, selection: Selection, own: OwnLimits, limits: 
     fitting = min(for_inputs // input_bytes, for_reply // reply_bytes)
     if fitting < 1:
         is_own = own.max_message_bytes < limits.max_message_bytes
-        raise InvalidRequest(
+        raise InvalidArgument(
             f"one step takes {input_bytes} bytes, its reply {reply_bytes}, and a message holds "
             f"{min(own.max_message_bytes, limits.max_message_bytes)}: select fewer traces, set "
             "top_k, or "

@@ -13,7 +13,8 @@ from google.protobuf.message import Message
 
 from ntm.v1 import ntm_pb2 as pb
 from ntm.v1.ntm_pb2_grpc import NtmServiceStub
-from ntm_client.errors import TokenNotSent
+from ntm_client import arguments
+from ntm_client.errors import InvalidArgument, TokenNotSent
 from ntm_client.resume import Resume
 
 DEFAULT_TIMEOUT_SECONDS = 60.0
@@ -60,6 +61,8 @@ class Authorization:
         if self._token is None:
             return ()
         token = self._token() if callable(self._token) else self._token
+        if not isinstance(token, str):
+            raise TokenNotSent(f"the function for the token returned {type(token).__name__}")
         if not _TOKEN.fullmatch(token):
             raise TokenNotSent(
                 f"the token of {len(token)} characters is empty or holds characters that no token "
@@ -85,9 +88,27 @@ def tls(
         OSError: a file cannot be read.
     """
     contents = [
-        None if path is None else Path(path).read_bytes() for path in (ca, key, certificate)
+        None if path is None else arguments.path(name, path).read_bytes()
+        for name, path in (("ca", ca), ("key", key), ("certificate", certificate))
     ]
     return grpc.ssl_channel_credentials(*contents)
+
+
+def check_connection(
+    target: object, credentials: object, token: object, timeout_seconds: object, resume: object
+) -> None:
+    """Raise InvalidArgument unless a client can be made of these."""
+    arguments.text("target", target, "the address of a server, such as 'localhost:50051'")
+    if credentials is not None:
+        needed = "credentials as `tls` makes them, or None"
+        arguments.instance("credentials", credentials, grpc.ChannelCredentials, needed)
+    if token is not None and not callable(token) and not isinstance(token, str):
+        # The value may be a secret, so the error does not show it.
+        kind = type(token).__name__
+        raise InvalidArgument(f"token must be text, or a function that returns it, not {kind}")
+    arguments.call_seconds("timeout_seconds", timeout_seconds)
+    if resume is not None:
+        arguments.instance("resume", resume, Resume, "a Resume, or None to try once")
 
 
 def channel_options(resume: Resume | None) -> list[tuple[str, int]]:

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ntm.v1 import ntm_pb2 as pb
-from ntm_client.errors import InvalidRequest
+from ntm_client import arguments
+from ntm_client.errors import InvalidArgument
 from ntm_client.values import (
     Durability,
     Float32,
@@ -24,7 +25,7 @@ from ntm_client.values import (
     UInt32,
 )
 
-POLICIES: dict[Policy, pb.Durability.Policy] = {
+MESSAGES: dict[Policy, pb.Durability.Policy] = {
     "none": pb.Durability.POLICY_NONE,
     "asynchronous": pb.Durability.POLICY_ASYNCHRONOUS,
     "synchronous": pb.Durability.POLICY_SYNCHRONOUS,
@@ -51,17 +52,12 @@ def as_steps(inputs: npt.ArrayLike, model: Model) -> Float32:
     The inputs as steps of the model, [steps, input_width]; one vector is one step.
 
     Raises:
-        InvalidRequest: the inputs are not numbers, or have another width.
+        InvalidArgument: the inputs are not finite real numbers, or have another width.
     """
     expected = f"a step of {model.name} takes {model.input_width} values"
-    try:
-        steps = np.asarray(inputs, np.float32)
-    except (TypeError, ValueError) as error:
-        raise InvalidRequest(
-            f"{expected}; the inputs are not an array of numbers: {error}"
-        ) from error
+    steps = arguments.floats(f"{expected}; the inputs", inputs)
     if steps.ndim not in (1, 2) or steps.shape[-1] != model.input_width:
-        raise InvalidRequest(f"{expected}; the inputs have shape {list(steps.shape)}")
+        raise InvalidArgument(f"{expected}; the inputs have shape {list(steps.shape)}")
     return np.atleast_2d(steps)
 
 
@@ -121,14 +117,14 @@ def limits_from(message: pb.Session) -> Limits:
 
 def durability_from(message: pb.Durability) -> Durability:
     """The policy in a message; `none` if the server is too old to send one."""
-    names = {number: name for name, number in POLICIES.items()}
+    names = {number: name for name, number in MESSAGES.items()}
     policy = names.get(message.policy, "none")
     return Durability(policy, message.every_steps if policy == "asynchronous" else 0)
 
 
 def durability_message(durability: Durability) -> pb.Durability:
     """The message that asks for a policy."""
-    policy = POLICIES[durability.policy]
+    policy = MESSAGES[durability.policy]
     return pb.Durability(policy=policy, every_steps=durability.every_steps)
 
 

@@ -3,6 +3,8 @@ Every error that a client raises.
 
     NtmClientError
     ├── InvalidRequest          what was asked cannot be done as written
+    │   ├── InvalidArgument     an argument is wrong; nothing was sent
+    │   ├── ClientClosed        the client was closed before; make another
     │   ├── ModelUnknown
     │   ├── ModelVersionUnknown the server has not the version of the model that is needed
     │   ├── SessionExists       the id of a new session is taken
@@ -72,6 +74,16 @@ class InvalidRequest(NtmClientError):
     reason = "INVALID_REQUEST"
 
 
+class InvalidArgument(InvalidRequest, ValueError):
+    """An argument has a type or a value that it cannot have; nothing was sent."""
+
+
+class ClientClosed(InvalidRequest):
+    """The client was closed; make another to go on."""
+
+    code = StatusCode.CANCELLED
+
+
 class ModelUnknown(InvalidRequest):
     """The server has no model of that name."""
 
@@ -88,7 +100,11 @@ class SessionExists(InvalidRequest):
 
 
 class StepIndexMismatch(InvalidRequest):
-    """The session is at another step than this client expected; no step was made."""
+    """
+    The session is at another step than this client expected; no step was made.
+
+    To go on from the server's step, call `describe`, which sets `next_step` to it.
+    """
 
     @property
     def expected(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 import grpc
@@ -12,6 +12,7 @@ from ntm.v1 import ntm_pb2 as pb
 from ntm_client.errors import (
     BY_CODE,
     BY_REASON,
+    ClientClosed,
     InvalidRequest,
     NtmClientError,
     Unavailable,
@@ -33,10 +34,11 @@ connection, after which a request that must not be repeated is not repeated.
 TOO_LARGE = "essage larger than max"
 """In gRPC's messages about a message that is larger than the server takes."""
 
-CANCELLED_HERE = ("Channel closed!", "Locally cancelled by application!")
-"""
-gRPC's messages for calls that this client cancelled, or that were under way when it was closed.
-"""
+CLOSED_HERE = "Channel closed!"
+"""gRPC's message for a call that was under way when its client was closed."""
+
+CANCELLED_HERE = "Locally cancelled by application!"
+"""gRPC's message for a call that this client cancelled."""
 
 
 def call_error(error: grpc.RpcError, target: str) -> NtmClientError:
@@ -50,7 +52,7 @@ def call_error(error: grpc.RpcError, target: str) -> NtmClientError:
     if not info.reason:
         return _without_reason(error, target)
     return BY_REASON.get(info.reason, NtmClientError)(
-        error.details() or "",
+        _advised(error.details() or "", info.metadata, info.reason),
         code=error.code(),
         reason=info.reason,
         metadata=dict(info.metadata),
@@ -62,11 +64,21 @@ def call_error(error: grpc.RpcError, target: str) -> NtmClientError:
 def outcome_error(error: pb.Error) -> NtmClientError:
     """The client's error for a failed operation of a stream that itself goes on."""
     return BY_REASON.get(error.reason, NtmClientError)(
-        error.message,
+        _advised(error.message, error.metadata, error.reason),
         code=CODES.get(error.code, grpc.StatusCode.UNKNOWN),
         reason=error.reason,
         metadata=dict(error.metadata),
         retry_delay_seconds=_seconds(error, "retry_delay"),
+    )
+
+
+def _advised(message: str, metadata: Mapping[str, str], reason: str) -> str:
+    """The server's message, with what the user of this client can do."""
+    if reason != "STEP_INDEX_MISMATCH" or "expected" not in metadata:
+        return message
+    return (
+        f"{message}; another client steps the session too, or it was set back: `describe` sets "
+        f"next_step to {metadata['expected']}, to go on from there"
     )
 
 
@@ -81,7 +93,9 @@ def _status(error: grpc.RpcError) -> status_pb2.Status:
 
 def _without_reason(error: grpc.RpcError, target: str) -> NtmClientError:
     code, details = error.code(), error.details() or ""
-    if code is grpc.StatusCode.CANCELLED and details not in CANCELLED_HERE:
+    if details == CLOSED_HERE:
+        return ClientClosed(f"the client of {target} was closed before the server answered")
+    if code is grpc.StatusCode.CANCELLED and details != CANCELLED_HERE:
         return Unavailable(f"the server at {target} stopped; try another replica", code=code)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and TOO_LARGE in details:
         return InvalidRequest(

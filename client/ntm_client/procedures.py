@@ -19,10 +19,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from ntm.v1 import ntm_pb2 as pb
+from ntm_client import arguments
 from ntm_client.chunks import OwnLimits, Selection, join, only_step, steps_per_chunk
 from ntm_client.conversion import (
     as_steps,
@@ -33,7 +33,7 @@ from ntm_client.conversion import (
     result_from,
     session_from,
 )
-from ntm_client.errors import InvalidRequest, NtmClientError
+from ntm_client.errors import InvalidArgument, NtmClientError
 from ntm_client.values import Durability, Float32, Limits, Memory, Model, SessionInfo, StepResult
 
 T = TypeVar("T")
@@ -102,6 +102,7 @@ def list_models(ask: Ask) -> Procedure[list[Model]]:
 
 def get_model(ask: Ask, name: str, content_hash: str = "") -> Procedure[Model]:
     """Get the model with this name: the version with this hash, or the one for new sessions."""
+    arguments.text("the name of a model", name, "text, such as 'copy-ntm-lstm'")
     request = pb.GetModelRequest(name=name, content_hash=content_hash)
     response: pb.GetModelResponse = yield from ask(request)
     return model_from(response.model)
@@ -123,18 +124,24 @@ def create_session(
     The session's id is drawn here. So load balancers see it from the first call on, and a repeated
     request opens no second session.
     """
-    if checkpoint == b"":
-        raise InvalidRequest("checkpoint holds no bytes; leave it out for a new session")
     request = pb.CreateSessionRequest(
-        model=model,
-        locations=locations or 0,
-        checkpoint=checkpoint or b"",
-        content_hash=content_hash,
+        model=arguments.text("model", model, "the name of a model, such as 'copy-ntm-lstm'"),
+        content_hash=arguments.text(
+            "content_hash", content_hash, "text, from Model.versions", may_be_empty=True
+        ),
         session_id=secrets.token_hex(16),
     )
+    if locations is not None:
+        request.locations = arguments.whole("locations", locations)
+    if checkpoint is not None:
+        request.checkpoint = arguments.data("checkpoint", checkpoint)
+        if not checkpoint:
+            raise InvalidArgument("checkpoint holds no bytes; leave it out for a new session")
     if idle_timeout is not None:
-        request.idle_timeout.CopyFrom(_duration(idle_timeout))
+        request.idle_timeout.FromTimedelta(arguments.timeout("idle_timeout", idle_timeout))
     if durability is not None:
+        needed = "a Durability, such as Durability('synchronous')"
+        arguments.instance("durability", durability, Durability, needed)
         request.durability.CopyFrom(durability_message(durability))
     response: pb.CreateSessionResponse = yield from ask(request)
     return (yield from _with_model(ask, response.session, known))
@@ -144,6 +151,7 @@ def find_session(
     ask: Ask, session_id: str, known: dict[str, Model]
 ) -> Procedure[tuple[Model, SessionInfo]]:
     """Find a session; return it and its model, which is taken from `known` or added to it."""
+    arguments.text("session_id", session_id, "the id of a session as text, such as session.id")
     response: pb.GetSessionResponse = yield from ask(pb.GetSessionRequest(session_id=session_id))
     return (yield from _with_model(ask, response.session, known))
 
@@ -171,6 +179,7 @@ def step(
 ) -> Procedure[StepResult]:
     """Make steps chunk by chunk; `session.next_step` advances with each answer."""
     model = session.model
+    traces = arguments.names("traces", traces)
     steps = as_steps(inputs, model)
     selection = Selection.of(model, traces, session.locations, top_k)
     results: list[StepResult] = []
@@ -224,14 +233,19 @@ def checkpoint(ask: Ask, session: BaseSession) -> Procedure[bytes]:
 
 def restore(ask: Ask, session: BaseSession, checkpoint: bytes) -> Procedure[None]:
     """Set the session to a checkpoint."""
-    request = pb.RestoreSessionRequest(session_id=session.id, checkpoint=checkpoint)
+    taken = arguments.data("checkpoint", checkpoint)
+    request = pb.RestoreSessionRequest(session_id=session.id, checkpoint=taken)
     response: pb.RestoreSessionResponse = yield from ask(request)
     _move(session, response.session)
 
 
 def fork(ask: Ask, session: BaseSession) -> Procedure[SessionInfo]:
-    """Open a new session with the state of this one."""
-    response: pb.ForkSessionResponse = yield from ask(pb.ForkSessionRequest(session_id=session.id))
+    """
+    Open a new session with the state of this one. Its id is drawn here, so that a repeated request
+    opens no second one.
+    """
+    request = pb.ForkSessionRequest(session_id=session.id, fork_id=secrets.token_hex(16))
+    response: pb.ForkSessionResponse = yield from ask(request)
     return session_from(response.session)
 
 
@@ -277,9 +291,3 @@ def _chunk(session: BaseSession, steps: Float32, traces: Sequence[str], top_k: i
     if traces:
         chunk.traces.CopyFrom(pb.TraceSelection(names=traces, top_k=top_k))
     return chunk
-
-
-def _duration(value: timedelta) -> Duration:
-    duration = Duration()
-    duration.FromTimedelta(value)
-    return duration

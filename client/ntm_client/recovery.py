@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import secrets
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -15,6 +17,8 @@ from ntm_client.errors import (
     NotResumable,
     NtmClientError,
     SessionDeleted,
+    SessionExists,
+    SessionGone,
     SessionUnknown,
     StepIndexMismatch,
 )
@@ -110,26 +114,41 @@ class Recovery:
                 self._session.durable_step = response.reply.durable_step
                 self._history.forget(response.reply.durable_step)
 
-    def _in_place(self, request: Message, outage: Outage) -> Procedure[Any]:
+    def _in_place(self, request: Any, outage: Outage) -> Procedure[Any]:
         """
         Answer a request that reads the session at its next step, after bringing it to that step.
         """
         while True:
-            response = yield from self._retried(request, outage)
+            try:
+                response = yield from self._retried(request, outage)
+            except (SessionExists, SessionGone) as taken:
+                if outage.last is None or not _is_about_fork(taken, request):
+                    raise
+                # An answer was lost. Since then the fork was closed, or the session has lost steps
+                # that the fork has.
+                request = yield from self._another_fork(request, request.fork_id, outage)
+                continue
             step = _next_step(response)
             if step >= self._session.next_step:
                 return response
             if isinstance(request, pb.GetSessionRequest) and not self._history.covers(step):
                 return response
             if isinstance(response, pb.ForkSessionResponse):
-                fork = pb.DeleteSessionRequest(session_id=response.session.id)
-                yield from self._retried(fork, outage)
+                request = yield from self._another_fork(request, response.session.id, outage)
             error = StepIndexMismatch(
                 f"session {self._session.id} is at step {step}, not {self._session.next_step}",
                 metadata={"expected": str(step)},
             )
             self._fell_back(error, outage)
             yield from self._replay(step, outage)
+
+    def _another_fork(
+        self, request: Any, fork_id: str, outage: Outage
+    ) -> Procedure[pb.ForkSessionRequest]:
+        """Delete a fork that is at a wrong step, and return a request for another one."""
+        with suppress(SessionGone):
+            yield from self._retried(pb.DeleteSessionRequest(session_id=fork_id), outage)
+        return pb.ForkSessionRequest(session_id=request.session_id, fork_id=secrets.token_hex(16))
 
     def _set_back(self, request: Message, outage: Outage) -> Procedure[Any]:
         """Answer a request that gives the session another state, which may be done twice."""
@@ -271,6 +290,14 @@ class Recovery:
             outage.failures,
             outage.seconds,
         )
+
+
+def _is_about_fork(error: NtmClientError, request: Any) -> bool:
+    """Whether an error is about the fork that a request asks for, and not about its session."""
+    return (
+        isinstance(request, pb.ForkSessionRequest)
+        and error.metadata.get("session") == request.fork_id
+    )
 
 
 def _next_step(response: Any) -> int:

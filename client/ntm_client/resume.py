@@ -6,6 +6,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ntm_client import arguments
+from ntm_client.errors import InvalidArgument
+
 
 @dataclass(frozen=True)
 class Resume:
@@ -29,15 +32,14 @@ class Resume:
     """Whether steps that are made again must give exactly the same outputs as the first time."""
 
     def __post_init__(self) -> None:
+        for name in ("seconds", "first_backoff_seconds", "largest_backoff_seconds"):
+            arguments.number(name, getattr(self, name), "a number of seconds, at least 0")
+        arguments.whole("max_kept_bytes", self.max_kept_bytes, most=2**63 - 1)
+        arguments.instance("check", self.check, bool, "True or False")
         if not 0 < self.first_backoff_seconds <= self.largest_backoff_seconds:
-            raise ValueError(
+            raise InvalidArgument(
                 "the first backoff must be more than 0 and at most the largest, not "
                 f"{self.first_backoff_seconds} and {self.largest_backoff_seconds} s"
-            )
-        if self.seconds < 0 or self.max_kept_bytes < 0:
-            raise ValueError(
-                "seconds and max_kept_bytes must not be negative, not "
-                f"{self.seconds} and {self.max_kept_bytes}"
             )
 
     def backoff_seconds(self, failures: int, share: float) -> float:

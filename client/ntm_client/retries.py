@@ -13,7 +13,6 @@ from grpc import StatusCode
 from ntm.v1 import ntm_pb2 as pb
 from ntm_client.errors import (
     CapacityExceeded,
-    Draining,
     ModelVersionUnknown,
     NtmClientError,
     SessionMoved,
@@ -21,13 +20,9 @@ from ntm_client.errors import (
     StreamClosed,
     TimedOut,
     Unavailable,
-    Unreachable,
 )
 from ntm_client.procedures import Ask, Attempt, Procedure, once
 from ntm_client.resume import Resume
-
-ONCE = (pb.ForkSessionRequest,)
-"""Requests that open another session each time, because they name no id for it."""
 
 IDENTITY = (StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED)
 """Codes that end a stream whose token has expired. The next attempt may have a new token."""
@@ -103,7 +98,7 @@ class Outage:
         """
         Plan the next attempt. Raises the error if another attempt cannot help or is not allowed.
         """
-        if not self._passes(error) or (isinstance(request, ONCE) and not _is_refusal(error)):
+        if not self._passes(error):
             raise error
         if isinstance(request, pb.CreateSessionRequest) and isinstance(error, ModelVersionUnknown):
             raise error  # no session shows yet that some replica has that version
@@ -141,10 +136,3 @@ class Outage:
         # again.
         passing = Unavailable | TimedOut | SessionMoved | ModelVersionUnknown
         return isinstance(error, passing)
-
-
-def _is_refusal(error: NtmClientError) -> bool:
-    """Whether the request certainly had no effect."""
-    if isinstance(error, StreamBroken):
-        return isinstance(error.__cause__, Unreachable)
-    return isinstance(error, Unreachable | Draining | SessionMoved | CapacityExceeded)

@@ -13,7 +13,7 @@ from ntm.v1.ntm_pb2_grpc import NtmServiceStub
 from ntm_client import procedures
 from ntm_client.async_session import AsyncSession, Caller, run
 from ntm_client.connection import Authorization, route
-from ntm_client.errors import StreamClosed
+from ntm_client.errors import InvalidRequest, StreamClosed
 from ntm_client.operations import Operations, fits
 from ntm_client.retries import ask_with
 from ntm_client.values import Durability, Model
@@ -28,6 +28,9 @@ class RoutingCaller(Caller, Protocol):
         """
         Make one call, which load balancers treat as a call of this session; return the response.
         """
+
+    def check_open(self) -> None:
+        """Raise ClientClosed or InvalidRequest if no call can be made here."""
 
 
 class Stream:
@@ -98,6 +101,7 @@ class Stream:
                 operation.epoch = request.epoch
         if operation.WhichOneof("kind") is None:
             return await self._by_call(request, timeout_seconds)
+        self._client.check_open()
         ongoing = self._ongoing()
         if not fits(operation):
             return await self._by_call(request, timeout_seconds)
@@ -110,6 +114,8 @@ class Stream:
             await operations.close()
 
     async def __aenter__(self) -> Self:
+        if self._operations is not None:
+            raise InvalidRequest("the stream is entered already; make another with `stream`")
         self._operations = self._begin()
         return self
 
@@ -132,5 +138,6 @@ class Stream:
         return self._operations
 
     def _begin(self) -> Operations:
+        self._client.check_open()
         metadata = (*self._authorization.metadata(), *route(self.route))
         return Operations(self._stub, metadata, self._client.target)

@@ -9,9 +9,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from ntm_client import arguments
+from ntm_client.errors import InvalidArgument
+
 Float32 = npt.NDArray[np.float32]
 UInt32 = npt.NDArray[np.uint32]
 Policy = Literal["none", "asynchronous", "synchronous"]
+POLICIES: tuple[Policy, ...] = ("none", "asynchronous", "synchronous")
 
 
 @dataclass(frozen=True)
@@ -99,14 +103,13 @@ class Durability:
     """
 
     def __post_init__(self) -> None:
-        if self.policy not in ("none", "asynchronous", "synchronous"):
-            raise ValueError(
-                f"the policy must be none, asynchronous or synchronous, not {self.policy!r}"
-            )
-        if self.every_steps < 0 or (self.every_steps and self.policy != "asynchronous"):
-            raise ValueError(
-                f"every_steps is for the policy asynchronous and at least 0, not "
-                f"{self.every_steps} with {self.policy}"
+        if not isinstance(self.policy, str) or self.policy not in POLICIES:
+            raise arguments.wrong("the policy", "none, asynchronous or synchronous", self.policy)
+        arguments.whole("every_steps", self.every_steps)
+        if self.every_steps and self.policy != "asynchronous":
+            raise InvalidArgument(
+                f"every_steps is for the policy asynchronous, and is {self.every_steps} with "
+                f"{self.policy}"
             )
 
 

@@ -13,9 +13,12 @@ from datetime import timedelta
 
 import numpy as np
 
+from bench.arguments import number
 from ntm_client import AsyncClient, NtmClientError
 from ntm_client.aio import AsyncSession
 from ntm_client.values import Float32, Model
+
+MAX_SECONDS = 86_400.0
 
 WAVE_SECONDS = 90.0
 """The period of the waves in which the load rises and falls."""
@@ -188,7 +191,10 @@ if __name__ == "__main__":
         help="HOST:PORT of servers with one store; the first gets the load, others take sessions",
     )
     parser.add_argument(
-        "--seconds", type=float, default=300.0, help="duration of the load (default: %(default)s)"
+        "--seconds",
+        type=number(1, MAX_SECONDS),
+        default=300.0,
+        help="duration of the load (default: %(default)s)",
     )
     parser.add_argument("--models", nargs="*", default=(), help="names of models; default: all")
     arguments = parser.parse_args()

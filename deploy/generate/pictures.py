@@ -19,8 +19,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from deploy.generate.load import load
+from bench.arguments import number
+from deploy.generate.load import MAX_SECONDS, load
 from deploy.generate.stack import ROOT, prometheus, replicas
+from ntm_lab.outputs import replacing
 
 DASHBOARDS = ("overview", "sessions")
 
@@ -105,7 +107,10 @@ def main() -> None:
     """Write the pictures into docs/."""
     parser = argparse.ArgumentParser(prog="python -m deploy.generate.pictures", description=__doc__)
     parser.add_argument(
-        "--seconds", type=float, default=300.0, help="duration of the load (default: %(default)s)"
+        "--seconds",
+        type=number(1, MAX_SECONDS),
+        default=300.0,
+        help="duration of the load (default: %(default)s)",
     )
     seconds: float = parser.parse_args().seconds
     bundle()
@@ -128,8 +133,8 @@ def main() -> None:
                 picture = draw(
                     dashboard, watching.url, start + MARGIN_SECONDS, start + seconds, folder
                 )
-                file = ROOT / "docs" / f"dashboard-{dashboard}.png"
-                picture.convert("RGB").quantize(128).save(file, optimize=True)
+                with replacing(ROOT / "docs" / f"dashboard-{dashboard}.png") as file:
+                    picture.convert("RGB").quantize(128).save(file, "PNG", optimize=True)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from ntm_lab.outputs import write_text
+
 FOLDER = Path(__file__).parents[1]
 RULES = FOLDER / "prometheus" / "rules"
 FILE = FOLDER / "kubernetes" / "monitoring" / "prometheus-rule.yaml"
@@ -31,4 +33,4 @@ def text() -> str:
 
 
 if __name__ == "__main__":
-    FILE.write_text(text(), encoding="utf-8")
+    write_text(FILE, text())

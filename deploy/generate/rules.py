@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.generate.objectives import ANSWERED_SHARE, FAST_SECONDS, FAST_SHARE, FAULTS
+from ntm_lab.outputs import write_text
 
 FILE = Path(__file__).parents[1] / "prometheus" / "rules" / "objectives.yml"
 
@@ -143,4 +144,4 @@ def text() -> str:
 
 
 if __name__ == "__main__":
-    FILE.write_text(text(), encoding="utf-8")
+    write_text(FILE, text())

@@ -7,6 +7,7 @@ cyclonedx-py), and the packages of Debian or of another distribution with dpkg.
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import re
@@ -26,6 +27,9 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
 
+from bench import arguments
+from ntm_lab import outputs
+
 ROOT = Path(__file__).parents[2]
 
 ENVIRONMENT = "opt/venv"
@@ -37,15 +41,19 @@ PACKAGES = "var/lib/dpkg/status"
 
 def main() -> None:
     """Copy the descriptions of packages out of the image, and write the list."""
-    engine, image, path = sys.argv[1:]
+    parser = argparse.ArgumentParser(prog="python -m deploy.generate.sbom", description=__doc__)
+    parser.add_argument("engine", help="docker, podman or buildah")
+    parser.add_argument("image", help="name of the image")
+    parser.add_argument("path", type=arguments.json, help="file to write, as JSON")
+    chosen = parser.parse_args()
+    engine, image, path = chosen.engine, chosen.image, chosen.path
     with tempfile.TemporaryDirectory() as folder:
         copy(engine, image, Path(folder))
         text = JsonV1Dot6(describe(Path(folder))).output_as_string(indent=2)
     fault = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
     if fault is not None:
         raise RuntimeError(f"the list breaks the schema of CycloneDX: {fault}")
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(text, encoding="utf-8")
+    outputs.write_text(path, text)
     print(f"{path}: {len(json.loads(text)['components'])} components of {image}")
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from docs.generate.pages import FOLDER, PAGES
+from ntm_lab.outputs import write_text
 
 FOLDER.mkdir(exist_ok=True)
 for name, write in PAGES.items():
-    (FOLDER / name).write_text(write(), encoding="utf-8")
+    write_text(FOLDER / name, write())

@@ -30,12 +30,13 @@ def check(path: Path, suffixes: Collection[str] = ()) -> None:
     """
     if suffixes and path.suffix and path.suffix.lower() not in suffixes:
         raise OutputInvalid(f"its name must end in {' or '.join(suffixes)}")
-    if path.is_dir():
-        raise OutputInvalid("it is a folder; name a file")
-    if path.exists() and not os.access(path, os.W_OK):
-        raise OutputInvalid("it is there and may not be written")
-    if _is_replaced(path):
-        check_folder(_place(path).parent)
+    with _explained():
+        if path.is_dir():
+            raise OutputInvalid("it is a folder; name a file")
+        if path.exists() and not os.access(path, os.W_OK):
+            raise OutputInvalid("it is there and may not be written")
+        if _is_replaced(path) or not path.exists():
+            check_folder(_place(path).parent)
 
 
 def check_folder(folder: Path) -> None:
@@ -45,10 +46,11 @@ def check_folder(folder: Path) -> None:
     Raises:
         OutputInvalid: it is missing, is no folder, or may not be written.
     """
-    if not folder.is_dir():
-        raise OutputInvalid(f"there is no folder {folder}")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputInvalid(f"the folder {folder} may not be written")
+    with _explained():
+        if not folder.is_dir():
+            raise OutputInvalid(f"there is no folder {folder}")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise OutputInvalid(f"the folder {folder} may not be written")
 
 
 def is_same(first: Path, second: Path) -> bool:
@@ -92,6 +94,15 @@ def write_text(path: Path, text: str) -> None:
     """Write a text as UTF-8, as `replacing` does."""
     with replacing(path) as file:
         file.write(text.encode("utf-8"))
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Raise OutputInvalid where the system cannot even look, such as at a name that is too long."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputInvalid(error.strerror or str(error)) from error
 
 
 def _place(path: Path) -> Path:

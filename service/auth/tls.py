@@ -43,7 +43,8 @@ def watched(certificate: str, key: str, client_ca: str) -> WatchedFiles[Certific
         FileInvalid: a file is missing, expired or wrong, or the key is of another certificate.
     """
     paths = [Path(path) for path in (certificate, key, client_ca) if path]
-    return WatchedFiles("TLS", paths, lambda: _read(*paths))
+    flags = "--tls-certificate, --tls-key" + (", --tls-client-ca" if client_ca else "")
+    return WatchedFiles(flags, paths, lambda: _read(*paths))
 
 
 def server_credentials(certificates: WatchedFiles[Certificates]) -> grpc.ServerCredentials:

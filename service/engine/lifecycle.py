@@ -20,6 +20,7 @@ from service.engine.sessions import (
     Session,
     SessionTable,
     closed_error,
+    exists_error,
     new_session_id,
 )
 from service.engine.slots import Slots
@@ -31,6 +32,7 @@ from service.errors import (
     SessionDeleted,
     SessionExpired,
     SessionMoved,
+    SessionUnknown,
 )
 from service.models.runtime import Network
 from service.models.version import Version
@@ -126,9 +128,12 @@ class Lifecycle:
 
         Raises:
             InvalidRequest, CapacityExceeded, Draining: nothing was changed.
+            SessionExists: a session with that id was woken meanwhile.
         """
         if self.is_draining:
             raise draining_error()
+        if session_id in self.sessions or self.sessions.sleeping(session_id):
+            raise exists_error(session_id)
         network = self._networks[version]
         if start is not None:
             locations = locations or start.locations
@@ -216,7 +221,11 @@ class Lifecycle:
         return [
             session
             for session in self.sessions
-            if session.durable and not session.durable.is_covered and not session.waiting
+            if session.durable
+            and not session.durable.is_covered
+            and not session.waiting
+            # The client of an unfinished fork asks for it again, elsewhere.
+            and session.is_begun
         ]
 
     def put_to_sleep(self, session: Session) -> None:
@@ -268,9 +277,11 @@ class Lifecycle:
 
         Raises the errors of `SessionTable.get`. It raises SessionMoved if the caller's epoch is
         later than this replica's: another replica has taken the session over, and the copy here is
-        closed.
+        closed. A fork is unknown until it has its state.
         """
         session = self.sessions.get(ref)
+        if not session.is_begun:
+            raise closed_error(SessionUnknown, ref.id)
         if session.durable is not None and ref.epoch > session.durable.epoch:
             self.passed_over(session)
             raise closed_error(SessionMoved, ref.id)
@@ -288,6 +299,11 @@ class Lifecycle:
             return True
         durable = self.sessions.get(SessionRef(session_id, SERVER, 0)).durable
         return durable is not None and durable.may_be_stored
+
+    def drop(self, session_id: str) -> None:
+        """Close a fork that did not get its state. Its id may be used again."""
+        if session_id in self.sessions:
+            self.close(self.sessions.get(SessionRef(session_id, SERVER, 0)), SessionMoved)
 
     def passed_over(self, session: Session) -> None:
         """Close a session that another replica has taken over, once its turn is committed."""

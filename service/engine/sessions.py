@@ -329,7 +329,7 @@ class SessionTable:
             session = self._sessions.get(session_id) or self._asleep.get(session_id)
             if session is None:
                 continue
-            if isinstance(session, Session) and session.waiting:
+            if isinstance(session, Session) and (session.waiting or not session.is_begun):
                 self._look_at(session_id, now_seconds + session.idle_timeout_seconds)
             elif session.deadline_seconds > now_seconds:
                 self._look_at(session_id, session.deadline_seconds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from service.engine.effects import Ended
@@ -45,6 +45,10 @@ class Deletions:
         self._kept_seconds = kept_seconds
         self._left: dict[str, Ended] = {}
 
+    def __contains__(self, session_id: str) -> bool:
+        """Whether a session's deletion waits for the store."""
+        return session_id in self._left
+
     def __len__(self) -> int:
         """The number of deletions that wait for the store. Safe from any thread."""
         return len(self._left)
@@ -55,11 +59,17 @@ class Deletions:
         try:
             with self._timed():
                 await self._store.delete(ended.session_id, ended.epoch, seconds)
+            self._left.pop(ended.session_id, None)
         except StoreUnavailable:
             self._left[ended.session_id] = ended
             if len(self._left) > MAX_LEFT:
                 del self._left[next(iter(self._left))]
                 log.warning("a deletion was given up: the store has not answered for too long")
+
+    async def again(self, session_id: str) -> None:
+        """Try a deletion that waits for the store again, now."""
+        if ended := self._left.get(session_id):
+            await self.delete(ended)
 
     async def retry(self) -> None:
         """
@@ -69,11 +79,6 @@ class Deletions:
         for start in range(0, len(waiting), _AT_ONCE):
             # A single deletion shows whether the store answers, before 63 more are tried.
             for batch in (waiting[start : start + 1], waiting[start + 1 : start + _AT_ONCE]):
-                await self._delete(batch)
+                await asyncio.gather(*map(self.delete, batch))
                 if any(each.session_id in self._left for each in batch):
                     return
-
-    async def _delete(self, batch: Sequence[Ended]) -> None:
-        for each in batch:
-            self._left.pop(each.session_id, None)
-        await asyncio.gather(*map(self.delete, batch))

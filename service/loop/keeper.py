@@ -100,13 +100,25 @@ class Keeper:
 
     async def deleted(self, session_id: str) -> None:
         """
-        Wait until the store was asked to delete a session that has ended here.
+        Wait until the store has deleted a session that has ended here. From then on no replica
+        finds it, even if this one is lost.
 
-        From then on no replica finds the session, unless the store did not answer: it is asked
-        again later.
+        Raises:
+            NotStored: the store does not answer. It is asked again until it does.
         """
         if deleting := self._deleting.get(session_id):
             await asyncio.shield(deleting)
+        else:
+            await self._deletions.again(session_id)
+        if session_id in self._deletions:
+            raise NotStored(
+                f"session {session_id!r} is closed, but the store does not answer, and another "
+                "replica could still find it; it is asked again: send the same request to know when"
+            )
+
+    def is_deleting(self, session_id: str) -> bool:
+        """Whether the store has yet to delete a session that has ended here."""
+        return session_id in self._deleting or session_id in self._deletions
 
     def _asked(self, session_id: str, deleting: asyncio.Task[None]) -> None:
         if self._deleting.get(session_id) is deleting:

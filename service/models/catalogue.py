@@ -246,7 +246,7 @@ class Catalogue:
                 + (f"; the log has {len(refused) - 1} more" if len(refused) > 1 else "")
             )
         if not self._current:
-            raise ModelInvalid(f"{folder} has no folder with a {MODEL_FILE}; set the models-dir")
+            raise ModelInvalid(f"{folder} has no folder with a {MODEL_FILE}; set --models-dir")
 
     def _failure(self, version: Version) -> ModelInvalid | None:
         """The error of a load that is not tried again yet."""

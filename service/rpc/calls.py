@@ -20,9 +20,16 @@ from service.engine.sessions import (
     check_session_id,
     closed_error,
     exists_error,
+    new_session_id,
 )
 from service.engine.work import Chunk
-from service.errors import CheckpointForeign, ModelVersionUnknown, NtmError, SessionMoved
+from service.errors import (
+    CheckpointForeign,
+    ModelVersionUnknown,
+    NtmError,
+    SessionDeleted,
+    SessionMoved,
+)
 from service.loop.keeper import Keeper
 from service.loop.worker import Worker
 from service.models.catalogue import Catalogue
@@ -160,7 +167,50 @@ class Calls:
     ) -> ntm_pb2.Session:
         """
         Open a session with the state of another session, after the waiting chunks of that session.
+
+        If the client chose the fork's id, one fork is made, however often the request comes.
         """
+        fork_id = request.fork_id or new_session_id()
+        check_session_id(fork_id)
+        async with self._alone(fork_id):
+            return self.message(await self._forked(request, fork_id, principal))
+
+    async def _forked(
+        self, request: ntm_pb2.ForkSessionRequest, fork_id: str, principal: Principal
+    ) -> SessionView:
+        """
+        The fork with this id: a new one, or the one that was made before.
+
+        Raises:
+            SessionExists: the session differs from the fork asked for, or is another caller's.
+            SessionDeleted, SessionExpired, SessionFailed: the session with this id is closed.
+        """
+        fork = SessionRef(fork_id, principal.caller, 0)
+        sessions = self.lifecycle.sessions
+        if fork_id == request.session_id:
+            raise exists_error(fork_id)
+        if not sessions.has(fork):
+            await self._new_fork(request, fork_id, principal)
+            if self._keeper is None or await self._keeper.enter(fork_id):
+                return self.lifecycle.describe(fork)
+            if not sessions.has(fork):
+                raise closed_error(SessionMoved, fork_id)
+        await self.describe(fork)
+        view: SessionView
+        view, there = await self.operate(fork, self.lifecycle.checkpoint)
+        source, here = await self.operate(
+            session_ref(request, principal), self.lifecycle.checkpoint
+        )
+        if not codec.is_fork_as_asked(view, source, request) or not checkpoint.are_equal(
+            there, here
+        ):
+            raise exists_error(fork_id)
+        return view
+
+    async def _new_fork(
+        self, request: ntm_pb2.ForkSessionRequest, fork_id: str, principal: Principal
+    ) -> None:
+        """Open a fork. If that fails, no session has its id."""
         source = await self.look(self.lifecycle.describe, session_ref(request, principal))
         timeout = codec.idle_timeout_seconds(request)
         if timeout is None:
@@ -175,18 +225,17 @@ class Calls:
             principal.name,
             None,
             source.durability,
+            session_id=fork_id,
             is_begun=False,
         )
-        fork = await self._placed(version, opening)
-        copy = partial(self.lifecycle.fork, fork=SessionRef(fork.id, principal.caller, 0))
+        await self._placed(version, opening)
+        copy = partial(self.lifecycle.fork, fork=SessionRef(fork_id, principal.caller, 0))
         try:
-            view: SessionView = await self.operate(session_ref(request, principal), copy)
+            await self.operate(session_ref(request, principal), copy)
         except BaseException:
-            await self._undo(fork.id)
+            with suppress(NtmError):
+                await asyncio.shield(self.worker.call(self.lifecycle.drop, fork_id))
             raise
-        if self._keeper and view.durability.policy is not Policy.NONE:
-            await self._keep(self._keeper, fork.id)
-        return self.message(view)
 
     async def describe(self, ref: SessionRef) -> SessionView:
         """
@@ -223,10 +272,29 @@ class Calls:
             ref = ref._replace(epoch=0)  # just claimed, so that no caller has a later epoch
 
     async def delete(self, ref: SessionRef) -> None:
-        """Delete a session here and, unless the store does not answer, from the store."""
-        await self.look(self.lifecycle.delete, ref)
+        """
+        Delete a session here and from the store.
+
+        Raises NotStored if the store does not answer. The same request then waits for it again.
+        """
+        try:
+            await self.look(self.lifecycle.delete, ref)
+        except SessionDeleted:
+            if not self.is_deleting(ref.id):
+                raise
+        await self.deleted(ref.id)
+
+    def is_deleting(self, session_id: str) -> bool:
+        """Whether the store has yet to delete a session that has ended here."""
+        return self._keeper is not None and self._keeper.is_deleting(session_id)
+
+    async def deleted(self, session_id: str) -> None:
+        """
+        Wait until the store has deleted a session that has ended here. Raises NotStored if the
+        store does not answer.
+        """
         if self._keeper is not None:
-            await self._keeper.deleted(ref.id)
+            await self._keeper.deleted(session_id)
 
     async def step(self, message: ntm_pb2.Chunk, principal: Principal) -> ntm_pb2.StepResponse:
         """Make the steps of a chunk."""

@@ -114,7 +114,7 @@ def _provider(settings: Settings) -> Any:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
         raise RuntimeError(
-            f"otlp_endpoint is {settings.otlp_endpoint!r}, but {error.name} is not installed; "
+            f"--otlp-endpoint is {settings.otlp_endpoint!r}, but {error.name} is not installed; "
             "install the extra otel"
         ) from error
     provider = TracerProvider(

@@ -13,8 +13,9 @@ import grpc.aio
 from ntm.v1 import ntm_pb2
 from service import codec
 from service.auth.principal import Principal
+from service.engine.sessions import Operation
 from service.engine.work import Chunk, Work
-from service.errors import Draining, InvalidRequest
+from service.errors import Draining, InvalidRequest, SessionDeleted
 from service.rpc import status
 from service.rpc.calls import Calls
 from service.session_ref import SessionRef
@@ -71,6 +72,11 @@ class Stream:
         self._parent = calls.spans.parent()
         self._pending: set[Work] = set()
         self._opening: set[asyncio.Task[ntm_pb2.Session]] = set()
+        self._deleting: set[asyncio.Task[None]] = set()
+        self._behind: dict[str, list[Work | ntm_pb2.Outcome]] = {}
+        """
+        For each session that the store has yet to delete, the outcomes behind that of its close.
+        """
         self._ready: deque[Work | ntm_pb2.Outcome] = deque()
         self._unanswered = 0
         self._unsent_bytes = 0
@@ -102,7 +108,7 @@ class Stream:
             else:
                 writer.result()
         finally:
-            for task in (*tasks, *self._opening):
+            for task in (*tasks, *self._opening, *self._deleting):
                 task.cancel()
             for work in self._pending:
                 work.cancelled = True
@@ -196,12 +202,38 @@ class Stream:
         self._pending.discard(work)
         if self._parent and isinstance(work, Chunk):
             self._calls.spans.record(work, self._parent)
+        session_id = work.ref.id
+        if session_id in self._behind:
+            self._behind[session_id].append(self._outcome(work))
+        elif (
+            isinstance(work, Operation)
+            and isinstance(work.error, SessionDeleted | None)
+            and self._calls.is_deleting(session_id)
+        ):
+            self._behind[session_id] = []
+            deleting = asyncio.ensure_future(self._calls.deleted(session_id))
+            self._deleting.add(deleting)
+            deleting.add_done_callback(partial(self._deleted, work))
+        else:
+            self._put(self._outcome(work))
+
+    def _deleted(self, closing: Work, deleting: asyncio.Task[None]) -> None:
+        """Give the outcome of a close, now that the store has answered or does not."""
+        self._deleting.discard(deleting)
+        if deleting.cancelled():
+            return  # the stream is gone
+        closing.error = deleting.exception()
+        self._put(self._outcome(closing))
+        for outcome in self._behind.pop(closing.ref.id):
+            self._put(outcome)
+
+    def _outcome(self, work: Work) -> Work | ntm_pb2.Outcome:
+        """What is sent for work that is done: a chunk's reply is made only when it is sent."""
         if work.error is None:
-            self._put(work)
-            return
+            return work
         if isinstance(work, Chunk):
             self._unsent_bytes -= work.reply_bytes
-        self._put(self._failure(work.tag, work.error))
+        return self._failure(work.tag, work.error)
 
     def _failure(self, tag: int, error: BaseException) -> ntm_pb2.Outcome:
         known = status.known(error)

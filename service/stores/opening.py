@@ -45,6 +45,11 @@ def open_store(settings: Settings) -> Store | None:
 
 
 def _directory(folder: Path, settings: Settings) -> Store:
+    if settings.store_password_file:
+        raise FileInvalid(
+            f"--store-password-file is {settings.store_password_file!r}, and --store is a folder, "
+            "which has no password; leave it out"
+        )
     return DirectoryStore(
         folder, sync=settings.store_sync == "yes", timeout_seconds=settings.store_timeout_seconds
     )

@@ -143,9 +143,16 @@ class FakeServer(NtmServiceServicer):
     def find(self, session_id: str) -> FakeSession:
         """The open session of that id."""
         if session_id in self.deleted:
-            raise refuse(NOT_FOUND, "SESSION_DELETED", f"session {session_id} was deleted")
+            raise refuse(
+                NOT_FOUND,
+                "SESSION_DELETED",
+                f"session {session_id} was deleted",
+                session=session_id,
+            )
         if session_id not in self.sessions:
-            raise refuse(NOT_FOUND, "SESSION_UNKNOWN", f"no session {session_id}")
+            raise refuse(
+                NOT_FOUND, "SESSION_UNKNOWN", f"no session {session_id}", session=session_id
+            )
         session = self.sessions[session_id]
         session.description.next_step = len(session.inputs)
         session.description.limits.CopyFrom(self.limits())
@@ -260,11 +267,7 @@ class FakeServer(NtmServiceServicer):
                 session.set_back(int(request.checkpoint))
                 return pb.RestoreSessionResponse(session=session.description)
             case pb.ForkSessionRequest():
-                session = self.find(request.session_id)
-                description = session.description
-                fork = self.open(pb.CreateSessionRequest(model=description.model))
-                self.sessions[fork.id].inputs = list(session.inputs)
-                return pb.ForkSessionResponse(session=self.find(fork.id).description)
+                return self._fork(self.find(request.session_id), request.fork_id)
             case pb.DeleteSessionRequest():
                 self.close(request.session_id)
                 return pb.DeleteSessionResponse()
@@ -294,6 +297,18 @@ class FakeServer(NtmServiceServicer):
             except Lost:
                 context.abort(grpc.StatusCode.UNAVAILABLE, "the connection was lost")
             yield pb.StreamStepsResponse(outcomes=outcomes)
+
+    def _fork(self, session: FakeSession, fork_id: str) -> pb.ForkSessionResponse:
+        is_new = fork_id not in {*self.sessions, *self.deleted}
+        fork = self.open(
+            pb.CreateSessionRequest(model=session.description.model, session_id=fork_id)
+        )
+        if is_new:
+            self.sessions[fork.id].inputs = list(session.inputs)
+            self.sessions[fork.id].stored = list(session.inputs)
+        if len(self.sessions[fork.id].inputs) != len(session.inputs):
+            raise refuse(6, "SESSION_EXISTS", "the id is taken", session=fork_id)
+        return pb.ForkSessionResponse(session=self.find(fork.id).description)
 
     def _page(self, start: int) -> pb.ListSessionsResponse:
         found = [self.find(session_id).description for session_id in self.sessions]

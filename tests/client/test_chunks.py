@@ -85,7 +85,9 @@ def test_a_step_that_fits_in_no_message() -> None:
 
 def test_top_k_is_no_negative_number() -> None:
     """The client refuses a negative top_k, because a message cannot hold it."""
-    with pytest.raises(InvalidRequest, match="top_k must not be negative"):
+    with pytest.raises(
+        InvalidRequest, match="top_k must be a whole number from 0 to 4294967295, not -1"
+    ):
         Selection.of(SUMS, [], 8, -1)
 
 

@@ -365,9 +365,42 @@ def test_a_fork_is_made_at_the_right_step() -> None:
 
     assert info.next_step == 10
     assert set(wire.fake.sessions) == {wire.session.id, info.id}
+
+
+def test_a_fork_whose_answer_is_lost_is_made_once() -> None:
+    """The request is repeated under the same id."""
+    wire = Wire(Resume())
+    wire.step(INPUTS[:10])
     wire.faults.append("after")
-    with pytest.raises(Unavailable, match="the connection was lost"):
-        wire.run(procedures.fork(wire.recovery.ask, wire.session))
+    info = wire.run(procedures.fork(wire.recovery.ask, wire.session))
+
+    assert info.next_step == 10
+    assert set(wire.fake.sessions) == {wire.session.id, info.id}
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_a_fork_with_steps_that_its_session_has_lost_is_replaced(is_closed: bool) -> None:
+    """
+    The answer is lost, and then the session falls back: the fork is deleted, if it still is there,
+    and another one is made once the session is back.
+    """
+    wire = Wire(Resume(), "asynchronous", 16)
+    wire.step(INPUTS[:10])
+    found: list[str] = []
+    lose = wire.fake.lose
+
+    def losing() -> None:
+        lose()
+        found.extend(set(wire.fake.sessions) - {wire.session.id})
+        if is_closed:
+            wire.fake.close(found[0])
+
+    wire.fake.lose = losing  # type: ignore[method-assign]
+    wire.faults.append("die after")
+    info = wire.run(procedures.fork(wire.recovery.ask, wire.session))
+    assert info.next_step == 10
+    assert set(wire.fake.sessions) == {wire.session.id, info.id}
+    assert found[0] in wire.fake.deleted
 
 
 def test_a_refused_restore_keeps_what_is_kept() -> None:

@@ -323,9 +323,14 @@ async def test_calls_name_their_session(running: Running) -> None:
 
 
 @pytest.mark.parametrize(
-    ("policy", "every_steps"), [("sometimes", 0), ("synchronous", 4), ("asynchronous", -1)]
+    ("policy", "every_steps", "told"),
+    [
+        ("sometimes", 0, "sometimes"),
+        ("synchronous", 4, "4 with synchronous"),
+        ("asynchronous", -1, "-1"),
+    ],
 )
-def test_senseless_durability_is_refused(policy: str, every_steps: int) -> None:
+def test_senseless_durability_is_refused(policy: str, every_steps: int, told: str) -> None:
     """The error has the value that is wrong."""
-    with pytest.raises(ValueError, match=policy):
+    with pytest.raises(ValueError, match=told):
         Durability(policy, every_steps)  # type: ignore[arg-type]  # wrong on purpose

@@ -1,4 +1,4 @@
-"""Sessions whose ids their clients choose, so that opening one may be asked for again."""
+"""Sessions and forks whose ids their clients choose, so that they may be asked for again."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from google.protobuf.duration_pb2 import Duration
 from ntm.v1 import ntm_pb2 as pb
 from ntm_client import AsyncClient, Resume
 from service.auth.principal import READ, STEP
+from service.engine.lifecycle import Lifecycle
+from service.errors import NotStored, SessionUnknown
 from service.rpc.servicer import NtmServicer
 from service.stores.base import Saved, StoreUnavailable
 from service.stores.directory import DirectoryStore
@@ -392,3 +394,146 @@ async def test_a_client_whose_answer_is_lost_gets_the_session_that_was_opened(
             assert seen == [(session.id, session.id)] * 2
             assert (await session.step([1, 2])).outputs.tolist() == [1, 2]
         assert opened(running) == 1
+
+
+def forking(session: str, fork: str, **fields: Any) -> pb.ForkSessionRequest:
+    """A request for a fork of that id."""
+    return pb.ForkSessionRequest(session_id=session, fork_id=fork, **fields)
+
+
+async def forked(running: Running, request: pb.ForkSessionRequest, who: Any = None) -> pb.Session:
+    """The fork that a request is answered with."""
+    response: pb.ForkSessionResponse = await running.stub.ForkSession(request, metadata=who)
+    return response.session
+
+
+async def not_forked(running: Running, request: pb.ForkSessionRequest, who: Any = None) -> str:
+    """The reason why a request is refused."""
+    return reason(await refused(running.stub.ForkSession(request, metadata=who)))
+
+
+async def stepped_session(running: Running, steps: int = 3, **fields: Any) -> str:
+    """A session that has made steps."""
+    session: str = (await created(running, asking(token_hex(16), **fields))).id
+    await stepped(running, session, [[1, 1]] * steps)
+    return session
+
+
+async def test_the_same_request_makes_one_fork(running: Running) -> None:
+    """A repeated request, also at the same time, makes one fork and gets it each time."""
+    session = await stepped_session(running)
+    request = forking(session, token_hex(16), idle_timeout=Duration(seconds=90))
+    forks = await asyncio.gather(*(forked(running, request) for _ in range(8)))
+    forks.append(await forked(running, request))
+    assert {fork.id for fork in forks} == {request.fork_id}
+    assert {(fork.next_step, fork.idle_timeout.seconds) for fork in forks} == {(3, 90)}
+    assert opened(running) == 2
+    assert (await stepped(running, request.fork_id, [[1, 1]])).tolist() == [[4, 4]]
+
+
+async def test_another_fork_under_the_id_is_refused(
+    serve: Serve, guarded: dict[str, Any], stored: dict[str, Any]
+) -> None:
+    """
+    A request that the session with that id does not match is refused, and changes nothing: another
+    timeout, other steps, the session itself, another's session.
+    """
+    async with serve(**guarded, **stored) as running:
+        session = (await created(running, asking(token_hex(16)), ALICE)).id
+        theirs = (await created(running, asking(token_hex(16)), BOB)).id
+        request = forking(session, token_hex(16))
+        await forked(running, request, ALICE)
+        step = pb.StepRequest()
+        step.chunk.session_id, step.chunk.inputs = request.fork_id, b"\0\0\x80?" * 2
+        other = forking(session, request.fork_id, idle_timeout=Duration(seconds=9))
+        for wrong in (other, forking(session, session), forking(session, theirs)):
+            assert await not_forked(running, wrong, ALICE) == "SESSION_EXISTS"
+        assert await not_forked(running, forking(session, "F" * 32), ALICE) == "INVALID_REQUEST"
+        assert (await forked(running, request, ALICE)).id == request.fork_id
+        await running.stub.Step(step, metadata=ALICE)
+        assert await not_forked(running, request, ALICE) == "SESSION_EXISTS"
+        deleting = pb.DeleteSessionRequest(session_id=request.fork_id)
+        await running.stub.DeleteSession(deleting, metadata=ALICE)
+        assert await not_forked(running, request, ALICE) == "SESSION_DELETED"
+
+
+@pytest.mark.parametrize("durability", [ASYNCHRONOUS, SYNCHRONOUS], ids=["async", "sync"])
+async def test_another_replica_answers_with_the_same_fork(
+    serve: Serve, stored: dict[str, Any], durability: pb.Durability
+) -> None:
+    """Another replica answers a repeated request by taking both sessions over."""
+    async with serve(**stored) as first, serve(**stored) as second:
+        session = await stepped_session(first, 4, durability=durability)
+        request = forking(session, token_hex(16))
+        one, other = await forked(first, request), await forked(second, request)
+        assert (other.id, other.create_time, other.next_step) == (one.id, one.create_time, 4)
+        assert second.metric("ntm_sessions", model="ledger") == 2
+        assert (await stepped(second, one.id, [[1, 1]], first_step=4)).tolist() == [[5, 5]]
+
+
+@pytest.mark.parametrize("is_kept", [False, True], ids=["lost before", "lost after"])
+async def test_a_store_that_did_not_answer_leaves_the_forks_id_free(
+    serve: Serve, stored: dict[str, Any], is_kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the store did not answer, the same request makes the fork later, here or elsewhere."""
+
+    async def unanswered(store: DirectoryStore, session: Saved) -> Any:
+        if is_kept:
+            await keep(store, session)
+        raise StoreUnavailable("no answer")
+
+    keep = DirectoryStore.open
+    async with serve(**stored) as first, serve(**stored) as second:
+        for running in (first, second):
+            session = await stepped_session(first, durability=SYNCHRONOUS)
+            request = forking(session, token_hex(16))
+            with monkeypatch.context() as silent:
+                silent.setattr(DirectoryStore, "open", unanswered)
+                assert await not_forked(first, request) == "NOT_STORED"
+            assert (await forked(running, request)).next_step == 3
+            fork = request.fork_id
+            assert (await stepped(running, fork, [[1, 1]])).tolist() == [[4, 4]]
+
+
+async def test_a_fork_is_unknown_until_it_has_its_state(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps under its id are refused meanwhile, and after a failure the id is free."""
+    session = await stepped_session(running)
+    request = forking(session, token_hex(16))
+
+    def meanwhile(self: Lifecycle, source: Any, fork: Any) -> Any:
+        with pytest.raises(SessionUnknown):
+            self.awake(fork)
+        raise NotStored("no copy today")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Lifecycle, "fork", meanwhile)
+        assert await not_forked(running, request) == "NOT_STORED"
+    assert (await forked(running, request)).next_step == 3
+
+
+async def test_a_client_whose_answer_is_lost_gets_the_fork_that_was_made(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks again under the same id."""
+    seen: list[str] = []
+    fork = NtmServicer.ForkSession
+
+    @wraps(fork)  # which says its scope
+    async def losing(self: NtmServicer, request: Any, context: Any) -> Any:
+        response = await fork(self, request, context)
+        seen.append(response.session.id)
+        if len(seen) == 1:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the connection was lost")
+        return response
+
+    monkeypatch.setattr(NtmServicer, "ForkSession", losing)
+    quick = Resume(first_backoff_seconds=0.01)
+    async with serve() as running, AsyncClient(running.address, resume=quick) as client:
+        async with await client.create_session("ledger") as session:
+            await session.step([1, 2])
+            async with await session.fork() as other:
+                assert seen == [other.id] * 2
+                assert (await other.step([1, 2])).outputs.tolist() == [2, 4]
+        assert opened(running) == 2

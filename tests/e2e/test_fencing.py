@@ -264,7 +264,10 @@ async def test_a_fork_stays_awake_until_it_is_one(serve: Serve, tmp_path: Path) 
 async def test_a_deletion_is_told_when_the_store_is_back(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Until then it is counted as still to be told, and a server that stops tells it at last."""
+    """
+    Until then it is refused and counted as still to be told. The same request tries again, and a
+    server that stops tells it at last.
+    """
     stored: dict[str, Any] = {"store": f"directory:{tmp_path / 'store'}", "store_sync": "no"}
     delete = DirectoryStore.delete
 
@@ -278,17 +281,24 @@ async def test_a_deletion_is_told_when_the_store_is_back(
             sessions.append(created.session.id)
         monkeypatch.setattr(DirectoryStore, "delete", down)
         for session in sessions[1:]:
-            await running.stub.DeleteSession(pb.DeleteSessionRequest(session_id=session))
+            deleting = pb.DeleteSessionRequest(session_id=session)
+            for _ in range(2):
+                error = await refused(running.stub.DeleteSession(deleting))
+                assert reason(error) == "NOT_STORED"
         await until(lambda: running.metric("ntm_undeleted_sessions") == 69)
         assert running.metric("ntm_store_errors_total", operation="delete") >= 69
         monkeypatch.setattr(DirectoryStore, "delete", delete)
+        deleting = pb.DeleteSessionRequest(session_id=sessions[1])
+        code = await running.stub.DeleteSession(deleting).code()
+        assert code in (grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND)  # it was told meanwhile
         await until(lambda: not running.metric("ntm_undeleted_sessions"))
         for session in sessions[1:3]:
             asked = other.stub.GetSession(pb.GetSessionRequest(session_id=session))
             assert reason(await refused(asked)) == "SESSION_UNKNOWN"
 
         monkeypatch.setattr(DirectoryStore, "delete", down)
-        await running.stub.DeleteSession(pb.DeleteSessionRequest(session_id=sessions[0]))
+        deleting = pb.DeleteSessionRequest(session_id=sessions[0])
+        assert reason(await refused(running.stub.DeleteSession(deleting))) == "NOT_STORED"
         await until(lambda: running.metric("ntm_undeleted_sessions") == 1)
         monkeypatch.setattr(DirectoryStore, "delete", delete)
         await running.stop()

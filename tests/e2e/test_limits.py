@@ -29,6 +29,7 @@ from ntm_client import (
 from service.settings import Settings
 from tests.conftest import Serve
 from tests.support.ports import free_port
+from tests.support.tiny_models import LEDGER
 
 STEPS = 300
 INPUTS = np.ones((STEPS, 2), np.float32)
@@ -42,7 +43,9 @@ TOLD = set(LIMITING) & {each.name for each in pb.Limits.DESCRIPTOR.fields}
 
 
 def smallest(setting: Field[Any]) -> Any:
-    """The smallest value that limits anything."""
+    """The smallest value that limits anything, and with which the server starts."""
+    if setting.name == "max_state_bytes":
+        return LEDGER.state_bytes(LEDGER.default_locations)
     if "; 0 for n" not in setting.metadata["help"]:  # no limit, or never
         return setting.metadata["minimum"]
     return 1 if isinstance(setting.default, int) else 0.001
@@ -114,7 +117,7 @@ class Caller:
 
     def is_complete(self, *kinds: type) -> bool:
         """Whether every public method of these was called, but those that belong to the client."""
-        own = {"close", "run", "call", "call_by", "stream"}
+        own = {"close", "run", "call", "call_by", "check_open", "stream"}
         wanted = {
             (kind, name)
             for kind in kinds

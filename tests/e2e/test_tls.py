@@ -207,7 +207,7 @@ async def test_a_certificate_names_its_principal(serve: Serve, tmp_path: Path) -
         (["--tls-certificate=a.pem"], "--tls-certificate is 'a.pem'; set --tls-key too"),
         (
             ["--tls-certificate=a.pem", "--tls-key=a.key"],
-            "cannot serve: TLS: cannot read a.pem: No such file or directory",
+            "cannot serve: --tls-certificate, --tls-key: cannot read a.pem: No such file",
         ),
         (["--tokens-file=none"], "cannot serve: --tokens-file: cannot read none: No such file"),
         (
@@ -284,7 +284,7 @@ def test_the_probe_speaks_tls_as_the_server_does(
         assert probe.main() == 1
     captured = capsys.readouterr()
     assert captured.out == f"{address}: SERVING\n"
-    assert "TLS: cannot read" in captured.err
+    assert "--tls-key: cannot read" in captured.err
 
 
 def test_the_first_line_says_whether_it_is_safe(models_dir: Path, tmp_path: Path) -> None:

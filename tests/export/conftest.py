@@ -17,6 +17,7 @@ from export.network import Network
 
 def tiny(architecture: str, **fields: int) -> Configuration:
     """A configuration that trains and exports in seconds."""
+    has_memory = ARCHITECTURES[architecture].has_memory
     return Configuration(
         "copy",
         architecture,
@@ -24,14 +25,14 @@ def tiny(architecture: str, **fields: int) -> Configuration:
         layers=2,
         read_heads=2,
         write_heads=2,
-        locations=(24,),
-        default_locations=24 if ARCHITECTURES[architecture].has_memory else 0,
+        locations=(24 * has_memory,),
+        default_locations=24 * has_memory,
         memory_width=6,
         batch=4,
         updates=fields.get("updates", 4),
         report_every=fields.get("report_every", 2),
-        validation=(Trial((3,), 16, 2),),
-        evaluation=(Trial((3,), 16, 4),),
+        validation=(Trial((3,), 16 * has_memory, 2),),
+        evaluation=(Trial((3,), 16 * has_memory, 4),),
     )
 
 

@@ -56,6 +56,7 @@ class MinimalGru(Network):
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Register the network, with a row for copy; verify over few steps."""
+    architectures.register(Architecture(name=NAME, title="Minimal GRU", build=MinimalGru))
     row = Configuration(
         "copy",
         NAME,
@@ -71,7 +72,6 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     )
     monkeypatch.setitem(configurations.CONFIGURATIONS, row.name, row)
     monkeypatch.setattr(verification.verify, "__defaults__", ((1, 7), 20))
-    architectures.register(Architecture(name=NAME, title="Minimal GRU", build=MinimalGru))
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
@@ -9,13 +10,18 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from export import __main__ as command_line
-from export import card, configurations, curve, sweep, verification
+from export import card, configurations, curve, sweep, to_onnx, verification
+from export.configuration import Configuration
+from export.network import Network
 from export.training import Run
+from service.models import rehearsal
+from service.spec import Float32, ModelSpec
 from tests.export.conftest import tiny
 
 
@@ -102,7 +108,9 @@ def test_a_run_of_another_configuration_is_not_continued(
     command_line.main([*TRAIN, str(tmp_path)])
 
     assert command_line.main([*TRAIN, str(tmp_path), "--set", "batch=5"]) == 1
-    assert "another configuration" in capsys.readouterr().err
+    assert (
+        "holds a run with other settings: batch is 4 there, and 5 here" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("setting", ["batch", "batch=x", "task=1", "nothing=1"])
@@ -124,7 +132,7 @@ def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixtur
         (["train"], 'Command "train" parameter TASK requires an argument.', 2),
         (["train", "tetris"], "no configuration 'tetris-ntm-lstm'; there are copy-ntm-lstm,", 1),
         (["sweep", "--seed", "1"], "Unknown option: --seed. Did you mean --seeds?", 2),
-        (["evaluate", "m", "--threads", "two"], 'unable to convert "two" into int', 2),
+        (["evaluate", ".", "--threads", "two"], "'two' is not a whole number", 2),
     ],
 )
 def test_a_mistyped_command_is_said_in_one_line(
@@ -190,10 +198,247 @@ def test_runs_of_unlike_configurations_are_not_compared(
     assert not (tmp_path / "m").exists()
 
 
+def test_a_model_that_a_server_cannot_serve_is_not_written(
+    shared: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A spec that disagrees with its graph passes the verification, but not the server's code."""
+    spec_of = to_onnx.spec_of
+
+    def with_a_head_too_many(network: Network, configuration: Configuration) -> ModelSpec:
+        spec = spec_of(network, configuration)
+        first, *others = spec.traces
+        return replace(spec, traces=(replace(first, heads=9), *others))
+
+    monkeypatch.setattr(to_onnx, "spec_of", with_a_head_too_many)
+    run_folder = shared / "copy-ntm-ff" / "seed-2"
+
+    assert command_line.main(["export", str(run_folder), "--models", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert "copy-ntm-ff/model.onnx: trace 'read_weighting'" in error
+    assert len(error.splitlines()) == 1
+    assert contents(tmp_path) == {}
+
+
+def test_a_server_that_steps_otherwise_is_noticed(
+    shared: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Outputs of the server that are not those of the file end the export."""
+    rehearse = rehearsal.rehearse
+
+    def otherwise(folder: Path, model: str, inputs: Float32) -> dict[int, Float32]:
+        found = rehearse(folder, model, inputs)
+        found[25][-1] += 1e-3
+        return found
+
+    monkeypatch.setattr(rehearsal, "rehearse", otherwise)
+    run_folder = shared / "copy-ntm-ff" / "seed-2"
+
+    assert command_line.main(["export", str(run_folder), "--models", str(tmp_path)]) == 1
+    assert "differ from the model's by 0.001 at 25 locations" in capsys.readouterr().err
+    assert contents(tmp_path) == {}
+
+
+@pytest.mark.timeout(600)  # four exports
+def test_another_network_is_not_written_over(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same network may be written again; another needs another name, or --replace."""
+    other = [*TRAIN, str(tmp_path)]
+    other[other.index("--seed") + 1] = "3"
+    assert command_line.main(other) == 0
+    models = tmp_path / "m"
+    shutil.copytree(shared / "m", models)
+    (models / "copy-ntm-ff" / "PROGRAM.md").write_text("the program of seed 2")
+    before = contents(models)
+    again = ["export", str(shared / "copy-ntm-ff" / "seed-2"), "--models", str(models)]
+    export = ["export", str(tmp_path / "copy-ntm-ff"), "--models", str(models)]
+
+    assert command_line.main(again) == 0
+    assert contents(models) == before
+    capsys.readouterr()
+    assert command_line.main(export) == 1
+    error = capsys.readouterr().err
+    assert "copy-ntm-ff holds another network" in error
+    assert "--name" in error
+    assert "--replace" in error
+    assert contents(models) == before
+    assert command_line.main([*export, "--name", "copy-of-mine"]) == 0
+    assert {name: before[name] for name in before} == {
+        name: content for name, content in contents(models).items() if name in before
+    }
+    capsys.readouterr()
+    assert command_line.main([*export, "--replace"]) == 0
+    after = contents(models)
+    assert after["copy-ntm-ff/model.onnx"] == after["copy-of-mine/model.onnx"]
+    assert after["copy-ntm-ff/model.onnx"] != before["copy-ntm-ff/model.onnx"]
+    assert "PROGRAM.md is of the network before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("file", card.WRITTEN)
+def test_files_of_another_model_are_not_written_over(
+    shared: Path, tmp_path: Path, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each file that an export writes is refused in a folder that has no model of this content."""
+    folder = tmp_path / "copy-ntm-ff"
+    folder.mkdir()
+    (folder / file).write_text("somebody else's")
+    run_folder = shared / "copy-ntm-ff" / "seed-2"
+
+    assert command_line.main(["export", str(run_folder), "--models", str(tmp_path)]) == 1
+    assert f"holds another network ({file})" in capsys.readouterr().err
+    assert contents(tmp_path) == {f"copy-ntm-ff/{file}": b"somebody else's"}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file in a folder, by its path there."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_training_goes_on_with_more_updates(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A finished run makes the further updates; fewer, and more with another batch, are refused."""
+    command_line.main([*TRAIN, str(tmp_path)])
+    more = [*TRAIN, str(tmp_path), "--set", "updates=8"]
+    capsys.readouterr()
+    assert command_line.main([*more, "--set", "batch=9"]) == 1
+    error = capsys.readouterr().err
+    assert "batch is 4 there, and 9 here; updates is 4 there, and 8 here" in error
+    assert command_line.main(more) == 0
+    assert "going on from 16 sequences" in capsys.readouterr().out
+
+    run = Run.load(tmp_path / "copy-ntm-ff" / "seed-2")
+    assert (run.update, run.configuration.updates) == (8, 8)
+    assert [point.sequences for point in run.curve] == [8, 16, 24, 32]
+    assert command_line.main([*TRAIN, str(tmp_path)]) == 1
+    assert "updates is 8 there, and 4 here" in capsys.readouterr().err
+
+
+def test_a_training_before_its_first_validation_is_not_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is no network to choose yet, and the message says after which update there is one."""
+    folder = tmp_path / "copy-ntm-ff" / "seed-2"
+    Run.new(configurations.CONFIGURATIONS["copy-ntm-ff"], 2).save(folder)
+
+    assert command_line.main(["export", str(folder), "--models", str(tmp_path / "m")]) == 1
+    assert "first validation is after update 2; train it on" in capsys.readouterr().err
+    assert not (tmp_path / "m").exists()
+
+
+def damaged(good: bytes) -> dict[str, bytes]:
+    """Bytes that are no checkpoint, for many reasons."""
+    saved = torch.load(io.BytesIO(good), weights_only=True)
+    texts = {"empty": b"", "text": b"hello", "cut": good[: len(good) // 2], "zip": good[:100]}
+    setting = {**saved["configuration"], "batch": 0}
+    newer = {**saved["configuration"], "colour": "red"}
+    objects: dict[str, object] = {
+        "a list": [1, 2],
+        "without a seed": {name: value for name, value in saved.items() if name != "seed"},
+        "of no network": {**saved, "network": {}},
+        "of a wrong setting": {**saved, "configuration": setting},
+        "of an unknown setting": {**saved, "configuration": newer},
+        "of a wrong curve": {**saved, "curve": [(1, 2)]},
+    }
+    for name, value in objects.items():
+        buffer = io.BytesIO()
+        torch.save(value, buffer)
+        texts[name] = buffer.getvalue()
+    return texts
+
+
+def test_a_damaged_checkpoint_is_named_by_every_command(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    """Train, export and sweep say in one line which file it is; the sweep makes the others."""
+    good = (shared / "copy-ntm-ff" / "seed-2" / "checkpoint.pt").read_bytes()
+    path = tmp_path / "copy-ntm-ff" / "seed-2" / "checkpoint.pt"
+    path.parent.mkdir(parents=True)
+    monkeypatch.setattr(sweep, "_train", lambda name, seed, runs: 1)
+    for why, content in damaged(good).items():
+        path.write_bytes(content)
+        for arguments in (
+            [*TRAIN, str(tmp_path)],
+            ["export", str(path.parent), "--models", str(tmp_path / "m")],
+        ):
+            assert command_line.main(arguments) == 1, why
+            error = capsys.readouterr().err
+            assert error.startswith(f"ntm-export: {path} cannot be read as a checkpoint: "), why
+            assert len(error.splitlines()) == 1, why
+        assert command_line.main(["sweep", "copy-ntm-ff", "--seeds", "2", "--runs", str(tmp_path)])
+        assert "failed: exit status 1" in capsys.readouterr().out, why
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"{}", b"\xff\xfe", b'{"seeds": [], "shipped_seed": 1}', b"[" * 100_000],
+)
+@pytest.mark.parametrize("command", ["evaluate", "report"])
+def test_a_damaged_card_is_named(
+    shared: Path,
+    tmp_path: Path,
+    command: str,
+    content: bytes,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The commands that read cards say which file is none."""
+    folder = tmp_path / "copy-ntm-ff"
+    shutil.copytree(shared / "m" / "copy-ntm-ff", folder)
+    (folder / "card.json").write_bytes(content)
+
+    arguments = [str(folder)] if command == "evaluate" else ["--models", str(tmp_path)]
+    assert command_line.main([command, *arguments]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"ntm-export: {folder / 'card.json'} is not a card")
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"\x08\x07"])
+def test_a_damaged_model_is_not_evaluated(
+    shared: Path, tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What onnxruntime says of a file is said in one line."""
+    folder = tmp_path / "copy-ntm-ff"
+    shutil.copytree(shared / "m" / "copy-ntm-ff", folder)
+    (folder / "model.onnx").write_bytes(content)
+
+    assert command_line.main(["evaluate", str(folder)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("ntm-export: onnxruntime cannot load the model")
+    assert len(error.splitlines()) == 1
+
+
+def test_a_sweep_does_not_take_a_run_of_other_settings_for_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The training is started, which says what differs, and fails."""
+    command_line.main([*TRAIN, str(tmp_path), "--set", "batch=5"])
+
+    def train(name: str, seed: int, runs: Path) -> int:
+        return command_line.main([*TRAIN, str(runs)])
+
+    monkeypatch.setattr(sweep, "_train", train)
+    arguments = ["sweep", "copy-ntm-ff", "--seeds", "2", "--runs", str(tmp_path)]
+    assert command_line.main(arguments) == 1
+    said = capsys.readouterr()
+    assert "batch is 5 there, and 4 here" in said.err
+    assert "failed: exit status 1" in said.out
+
+
 def test_a_folder_without_runs_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Exporting an empty folder says what was looked for."""
     assert command_line.main(["export", str(tmp_path)]) == 1
-    assert "no checkpoint and no folder seed-*" in capsys.readouterr().err
+    assert "has no checkpoint.pt and no folder seed-*" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -202,9 +447,10 @@ def test_a_folder_without_runs_is_named(tmp_path: Path, capsys: pytest.CaptureFi
         (["--set", "clip_norm"], "'clip_norm' is not NAME=VALUE"),
         (["--set", "task=copy"], "'task' is not a setting"),
         (["--set", "colour=red"], "'colour' is not a setting"),
-        (["--set", "batch=many"], "many"),
-        (["--set", "initial_memory=random"], "constant, positional or learned"),
-        (["--set", "optimiser=sgd"], "'sgd' is not adam or rmsprop"),
+        (["--set", "batch=many"], "batch is 'many'; it must be a whole number"),
+        (["--set", "initial_memory=random"], "must be constant or positional or learned"),
+        (["--set", "optimiser=sgd"], "optimiser is 'sgd'; it must be adam or rmsprop"),
+        (["--set", "batch=2", "--set", "batch=3"], "batch is set to 2 and to 3; set it once"),
     ],
 )
 def test_settings_that_are_none_are_refused(
@@ -219,7 +465,7 @@ def test_the_papers_settings_train_beside_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """--paper takes the other table and another folder, and its optimiser resumes."""
-    row = replace(configurations.PAPER["copy-ntm-ff"], updates=2, report_every=1, validation=())
+    row = replace(configurations.PAPER["copy-ntm-ff"], updates=2, report_every=1)
     monkeypatch.setitem(configurations.PAPER, "copy-ntm-ff", row)
     assert command_line.main([*TRAIN, str(tmp_path), "--paper"]) == 0
 
@@ -234,7 +480,7 @@ def test_a_size_of_another_task_is_refused(
     """Two numbers for a task whose sizes have one are refused with their name."""
     folder = shared / "m" / "copy-ntm-ff"
     assert command_line.main(["evaluate", str(folder), "--sizes", "2x3"]) == 1
-    assert "a size of this task is length" in capsys.readouterr().err
+    assert "a size of copy is length, not 2x3" in capsys.readouterr().err
 
 
 def test_a_sweep_skips_what_is_finished_and_survives_what_fails(
@@ -267,7 +513,8 @@ def test_a_sweep_skips_what_is_finished_and_survives_what_fails(
 
 def test_a_sweep_trains_in_a_process_of_its_own(tmp_path: Path) -> None:
     """A training that cannot start is reported by its exit status."""
-    (tmp_path / "runs").write_text("a file where a folder should be")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "copy-ntm-ff").write_text("a file where a folder should be")
     (outcome,) = sweep.sweep(["copy-ntm-ff"], [1], tmp_path / "runs")
 
     assert (outcome.status, outcome.finished, outcome.run) == (1, False, None)

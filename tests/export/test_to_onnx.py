@@ -12,6 +12,7 @@ import torch
 
 from export import to_onnx, verification
 from export.architectures import build
+from export.configuration import Trial
 from export.evaluation import TorchRunner, outputs
 from export.ntm import Ntm
 from export.verification import Comparison, OnnxRunner, VerificationFailed
@@ -181,7 +182,9 @@ def test_a_memory_that_starts_otherwise_survives_the_export(
     initial_memory: str, architecture: str
 ) -> None:
     """Spec, file and PyTorch agree on it; a learned one fixes the locations."""
-    configuration = replace(tiny(architecture), initial_memory=initial_memory, memory_width=12)
+    trials = (Trial((3,), 24, 2),)
+    configuration = replace(tiny(architecture), validation=trials, evaluation=trials)
+    configuration = replace(configuration, initial_memory=initial_memory, memory_width=12)
     network = build(architecture, configuration.sizes, seed=5)
     spec = to_onnx.spec_of(network, configuration)
     content = to_onnx.convert(network, spec).SerializeToString()

@@ -13,7 +13,7 @@ from torch import Tensor
 from export import training
 from export.architectures import ARCHITECTURES
 from export.arena import Arena
-from export.configuration import Configuration
+from export.configuration import Configuration, Trial
 from export.evaluation import score
 from export.network import Network, State
 from export.training import MAX_RESTARTS, NotFinite, Point, Quality, Run
@@ -273,9 +273,9 @@ def test_a_curriculum_goes_on_by_successes_only(cost: float, progress: float) ->
 
 def test_expected_targets_are_the_optimum() -> None:
     """The gradient is towards the optimum; the reported bits are of the drawn targets."""
-    configuration = replace(
-        tiny("ntm-ff"), task="ngrams", expected_targets=True, clip_norm=0.0, batch=2
-    )
+    trials = (Trial((9, 2), 16, 2),)
+    ngrams = replace(tiny("ntm-ff"), task="ngrams", validation=trials, evaluation=trials)
+    configuration = replace(ngrams, expected_targets=True, clip_norm=0.0, batch=2)
     run = Run.new(configuration, 1)
     batch = TASKS["ngrams"].draw(generator_for(Purpose.TRAINING, 1, 0), 2)
     state = run.network.initial_state(2, 24)

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple, get_args
 
 import pytest
+from cyclopts import Parameter
 from cyclopts.argument import Argument
 from cyclopts.validators import Number
 
@@ -29,6 +30,17 @@ class Option(NamedTuple):
     def name(self) -> str:
         """As it is typed."""
         return self.argument.name
+
+    @property
+    def checks(self) -> tuple[object, ...]:
+        """What checks its value, or each of its values."""
+        inner = (kind for kind in self.kinds if isinstance(kind, Parameter))
+        return tuple(
+            check
+            for parameter in (self.argument.parameter, *inner)
+            if isinstance(parameter.validator, tuple)
+            for check in parameter.validator
+        )
 
     @property
     def kinds(self) -> set[object]:
@@ -115,7 +127,7 @@ def refused(capsys: pytest.CaptureFixture[str], fake: FakeServer) -> Refused:
 @pytest.mark.parametrize("option", NUMBERS, ids=called)
 def test_every_number_has_limits(option: Option, refused: Refused) -> None:
     """What is below, above, or no number in decimal digits is refused, and named."""
-    (limits,) = (each for each in option.argument.parameter.validator if isinstance(each, Number))
+    (limits,) = (each for each in option.checks if isinstance(each, Number))
     assert limits.gte is not None, "no minimum"
     assert limits.lte is not None, "no maximum"
     below, above = float(limits.gte) - 1, float(limits.lte) * 2
@@ -155,6 +167,7 @@ def test_every_file_that_is_read_is_there(option: Option, refused: Refused, tmp_
 
     assert f"No such file: {missing}" in refused(option, str(missing))
     assert f"{folder} is a folder; name a file" in refused(option, str(folder))
+    assert "File name too long" in refused(option, "x" * 5000)
     with unprivileged():
         assert f"{secret} may not be read" in refused(option, str(secret))
 
@@ -164,9 +177,7 @@ def test_every_file_that_is_written_is_checked_first(
     option: Option, refused: Refused, tmp_path: Path
 ) -> None:
     """Where it could not be written, no server is asked, nothing is drawn and nothing is made."""
-    (checked,) = (
-        each for each in option.argument.parameter.validator if isinstance(each, Writable)
-    )
+    (checked,) = (each for each in option.checks if isinstance(each, Writable))
     ending = "" if checked.folder else (checked.suffixes or (".csv",))[0]
     nowhere = tmp_path / "no" / f"x{ending}"
     plain = tmp_path / "plain"
@@ -183,6 +194,7 @@ def test_every_file_that_is_written_is_checked_first(
     if checked.suffixes:
         other = tmp_path / "x.other"
         assert f"Its name must end in {checked.suffixes[0]}" in refused(option, str(other))
+    assert "File name too long" in refused(option, "x" * 5000 + ending)
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o555)
     with unprivileged():

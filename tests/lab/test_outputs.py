@@ -14,12 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ntm_client import Client
 from ntm_lab import outputs
 from ntm_lab.cli import main
-from ntm_lab.decipher.samples import ServedNetwork, Stage, in_range
 from ntm_lab.outputs import OutputInvalid
-from ntm_lab.recordings.files import save
 from tests.client.conftest import Running
 from tests.client.fake_server import FakeServer, refuse
 from tests.lab.test_declarations import WRITTEN, Option, called
@@ -40,17 +37,6 @@ sys.exit(main(sys.argv[1:]))
 def server_address(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands find the fake server by the environment."""
     monkeypatch.setenv("NTM_SERVER", running.address)
-
-
-@pytest.fixture(scope="module")
-def sources(shipped: Client, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of what the commands read: steps, and recordings."""
-    folder = tmp_path_factory.mktemp("sources")
-    np.savetxt(folder / "steps.csv", np.arange(60).reshape(20, 3), delimiter=",")
-    sequences = in_range("copy", 6, 0, Stage.INDUCTION)
-    for number, each in enumerate(ServedNetwork(shipped, "copy-ntm-ff").recordings(sequences)):
-        save(each, folder / f"{number}.npz")
-    return folder
 
 
 def working(option: Option, sources: Path, file: Path) -> list[str]:
@@ -157,8 +143,8 @@ OUTPUTS = [b"0.0,1.0,2.0\n", b"3.0,5.0,7.0\n", b"9.0,12.0,15.0\n", b"18.0,22.0,2
 def streaming(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """`ntm stream sums` with these arguments, in a process, with pipes."""
     command = [sys.executable, "-m", "ntm_lab", "stream", *arguments]
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with subprocess.Popen(command, bufsize=0, **pipes) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, bufsize=0, stdin=pipe, stdout=pipe, stderr=pipe) as process:
         try:
             yield process
         finally:
@@ -227,6 +213,31 @@ def test_steps_on_their_way_are_waited_for(tmp_path: Path, fake: FakeServer) -> 
     assert process.returncode == 130
     assert file.read_bytes() == OUTPUTS[0]
     assert f"next step 1; continue with --session {next(iter(fake.sessions))} --skip 1" in error
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("command", ["demo", "trace"])
+def test_an_interrupted_command_leaves_no_session_and_no_file(
+    tmp_path: Path, fake: FakeServer, command: str, number: int
+) -> None:
+    """What would be drawn is not there yet, so the old file stays; nobody needs the session."""
+    png = tmp_path / "heads.png"
+    png.write_bytes(b"of yesterday")
+    model = ["--model", "copy"] if command == "demo" else ["copy"]
+    fake.released.clear()
+    with subprocess.Popen(
+        [sys.executable, "-m", "ntm_lab", command, *model, "--png", str(png)],
+        stderr=subprocess.PIPE,
+    ) as process:
+        fake.asked.get(timeout=60)
+        process.send_signal(number)
+        _, error = process.communicate()
+    fake.released.set()
+
+    assert process.returncode == 128 + number
+    assert error == b""
+    assert fake.sessions == {}
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"of yesterday"]
 
 
 def test_a_second_signal_ends_at_once(tmp_path: Path, fake: FakeServer) -> None:

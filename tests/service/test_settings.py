@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Iterator
 from dataclasses import Field, fields
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 
 from service.rpc import options
-from service.settings import SettingInvalid, Settings, variable
+from service.settings import SettingInvalid, Settings, _flag, variable
 
 
 def test_a_flag_wins_over_a_variable_and_a_variable_over_the_default() -> None:
@@ -83,7 +85,7 @@ def wrong_texts(setting: Field[Any]) -> Iterator[tuple[str, str]]:
     if setting.metadata["choices"]:
         yield "x", f"is 'x'; it must be {' or '.join(setting.metadata['choices'])}"
         return
-    kind = type(setting.default)
+    kind: Any = type(setting.default)
     minimum, maximum = setting.metadata["minimum"], setting.metadata["maximum"]
     assert minimum is not None, f"{setting.name} has no minimum"
     assert maximum is not None, f"{setting.name} has no maximum"
@@ -108,7 +110,8 @@ def test_every_setting_has_limits(capsys: pytest.CaptureFixture[str], setting: F
 def test_a_setting_of_the_store_needs_one(setting: Field[Any]) -> None:
     """Without a store it would change nothing, so it is refused; with one it is taken."""
     choices = [text for text in setting.metadata["choices"] or () if text != setting.default]
-    value = choices[0] if choices else type(setting.default)(7)
+    kind: Any = type(setting.default)
+    value = choices[0] if choices else kind(7)
     flag = "--" + setting.name.replace("_", "-")
 
     for store in ("", "none"):
@@ -191,3 +194,33 @@ def test_grpc_can_hold_what_follows_from_many_sessions() -> None:
     """The options of gRPC are numbers of 31 bits."""
     arguments = options.arguments(Settings(max_sessions=2**40))
     assert all(-1 <= value < 2**31 for _, value in arguments)
+
+
+def test_a_setting_has_one_name_in_sentences() -> None:
+    """Errors, logs and help write the flag as it is typed, with its hyphens."""
+    flags = [_flag(setting.name) for setting in fields(Settings)]
+    kebabs = "|".join(flag[2:] for flag in flags if "-" in flag[2:])
+    snakes = "|".join(setting.name for setting in fields(Settings) if "_" in setting.name)
+    other_name = re.compile(rf"(?<![-\w])({kebabs})(?![-\w])|(?<![\w.{{])({snakes})(?![\w(=])")
+    found = [
+        (path.name, text)
+        for path in (Path(__file__).parents[2] / "service").rglob("*.py")
+        if not path.name.endswith(("_pb2.py",))
+        for text in sentences(path.read_text(encoding="utf-8"))
+        if other_name.search(text)
+    ]
+    assert found == []
+
+
+def sentences(source: str) -> Iterator[str]:
+    """The texts of a module that have several words, without docstrings."""
+    tree = ast.parse(source)
+    documentation = {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    for node in ast.walk(tree):
+        text = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(text, str) and " " in text.strip() and id(node) not in documentation:
+            yield text

@@ -10,6 +10,7 @@ from deploy.generate.dashboards.model import model
 from deploy.generate.dashboards.overview import overview
 from deploy.generate.dashboards.replica import replica
 from deploy.generate.dashboards.sessions import sessions
+from ntm_lab.outputs import write_text
 
 FOLDER = Path(__file__).parents[2] / "grafana" / "dashboards"
 
@@ -29,4 +30,4 @@ def texts() -> dict[str, str]:
 
 if __name__ == "__main__":
     for name, text in texts().items():
-        (FOLDER / name).write_text(text, encoding="utf-8")
+        write_text(FOLDER / name, text)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, get_origin
+from typing import Annotated
 
 from cyclopts import ArgumentCollection, CoercionError, Group, Parameter, Token
 from cyclopts.validators import Number
@@ -35,17 +35,16 @@ MAX_UINT32 = 2**32 - 1
 """The largest number that the API has a place for; the server's own limits are lower."""
 
 
-def whole(kind: object, tokens: Sequence[Token]) -> int | tuple[int, ...]:
+def whole(_: object, tokens: Sequence[Token]) -> int:
     """
-    The number, or the numbers, that an option is given, in decimal digits.
+    The number that an option is given, in decimal digits.
 
     Raises CoercionError for all else that Python takes for a number.
     """
-    numbers = tuple(int(_text(token, int, WHOLE)) for token in tokens)
-    return numbers if get_origin(kind) is tuple else numbers[0]
+    return int(_text(tokens[0], int, WHOLE))
 
 
-def seconds(kind: object, tokens: Sequence[Token]) -> float:
+def seconds(_: object, tokens: Sequence[Token]) -> float:
     """The time that an option is given. Raises CoercionError as `whole` does."""
     return float(_text(tokens[0], float, DECIMAL))
 
@@ -57,14 +56,15 @@ def _text(token: Token, kind: type, form: re.Pattern[str]) -> str:
 
 
 def _from_to(minimum: int, maximum: int) -> Parameter:
-    return Parameter(converter=whole, validator=Number(gte=minimum, lte=maximum))
+    limits = Number(gte=minimum, lte=maximum)
+    return Parameter(converter=whole, n_tokens=1, validator=limits)
 
 
 Sequences = Annotated[int, _from_to(1, 100_000)]
 
 Length = Annotated[int, _from_to(1, MAX_SIZE)]
 
-Sizes = Annotated[tuple[int, ...], _from_to(1, MAX_SIZE), Parameter(consume_multiple=True)]
+Sizes = Annotated[tuple[Length, ...], Parameter(consume_multiple=True)]
 
 Seed = Annotated[int, _from_to(0, 2**63 - 1)]
 
@@ -82,9 +82,13 @@ Locations = Annotated[
 def readable(_: object, paths: Path | tuple[Path, ...] | None) -> None:
     """Check that each file is there and may be read. Raises ValueError."""
     for path in _each(paths):
-        if path.is_dir():
+        try:
+            is_folder, is_there = path.is_dir(), path.exists()
+        except OSError as error:
+            raise ValueError(f"{error.strerror}: {path}.") from error
+        if is_folder:
             raise ValueError(f"{path} is a folder; name a file.")
-        if not path.exists():
+        if not is_there:
             raise ValueError(f"No such file: {path}.")
         if not os.access(path, os.R_OK):
             raise ValueError(f"{path} may not be read.")

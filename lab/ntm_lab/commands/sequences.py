@@ -76,6 +76,12 @@ def format_of(path: Path, option: str, default: Format) -> Format:
     return ENDINGS.get(ending, default)
 
 
+def check_header(header: bool, layout: Format) -> None:
+    """Raise SequenceError if a first line of names is to be left out where there can be none."""
+    if header and layout != "csv":
+        raise SequenceError(f"--header is of csv, and the steps are {layout}")
+
+
 def read(
     file: BinaryIO, name: str, layout: str, width: int, at_once: int, header: bool = False
 ) -> Iterator[Float32]:

@@ -23,7 +23,15 @@ from ntm_lab.commands.options import (
     Steps,
     output,
 )
-from ntm_lab.commands.sequences import Format, SequenceError, Writer, format_of, read, writer
+from ntm_lab.commands.sequences import (
+    Format,
+    SequenceError,
+    Writer,
+    check_header,
+    format_of,
+    read,
+    writer,
+)
 from ntm_lab.outputs import replacing
 
 STEPS_AT_ONCE = 256
@@ -67,8 +75,7 @@ def stream(
         keep: Do not delete the new session at the end.
     """
     layout = format or format_of(input, "--format", "csv")
-    if header and layout != "csv":
-        raise InvalidRequest(f"--header is of csv, and the steps are {layout}")
+    check_header(header, layout)
     line_layout: Format = "csv" if output == STANDARD and layout == "npy" else layout
     output_layout = output_format or format_of(output, "--output-format", line_layout)
     at_once = 1 if input == STANDARD else STEPS_AT_ONCE

@@ -21,7 +21,7 @@ from ntm_lab.commands.options import (
     Sizes,
     output,
 )
-from ntm_lab.commands.sequences import Format, SequenceError, format_of, read
+from ntm_lab.commands.sequences import Format, SequenceError, check_header, format_of, read
 from ntm_lab.pictures import figure, page
 from ntm_lab.pictures.characters import recording_picture
 from ntm_lab.pictures.terminal import Terminal
@@ -70,7 +70,8 @@ def trace(
             raise InvalidRequest("--open draws a recording as it is; name only where to draw it")
         recording = files.load(open)
     elif model:
-        layout = format_of(input, "--input", "csv") if input else "csv"
+        layout = format_of(input, "--input a file that ends in", "csv") if input else "csv"
+        check_header(header, layout)
         with server.connect() as client, client.create_session(model, locations) as session:
             if input:
                 recording = record(session, _steps(input, layout, session.model, header))

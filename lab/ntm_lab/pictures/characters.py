@@ -66,7 +66,8 @@ def _head(recording: Recording, name: str, head: int, terminal: Terminal) -> str
 
 def _strengths(recording: Recording, head: int) -> dict[str, Float32]:
     return {
-        word: np.abs(recording.traces[name][:, head]).mean(1)
+        # In float64, because the sum of large values is no float32.
+        word: np.abs(recording.traces[name][:, head]).mean(1, dtype=np.float64).astype(np.float32)
         for word, name in STRENGTHS.items()
         if name in recording.traces
     }

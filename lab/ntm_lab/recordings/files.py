@@ -194,7 +194,10 @@ def _memory(arrays: Mapping[str, npt.NDArray[Any]], when: str, next_step: int) -
 
 def _marks(facts: Mapping[str, Any], steps: int) -> dict[int, str]:
     marks = {int(step): word for step, word in facts.items()}
-    if not all(0 <= step < steps and type(word) is str for step, word in marks.items()):
+    is_as_written = [str(step) for step in marks] == list(facts)
+    if not is_as_written or not all(
+        0 <= step < steps and type(word) is str for step, word in marks.items()
+    ):
         raise RecordingError(f"marks are not words of some of {steps} steps: {facts}")
     return marks
 

@@ -120,6 +120,7 @@ def test_equal_recordings_are_equal_files(tmp_path: Path) -> None:
         (lambda facts: facts.update(first_step=None), "first_step is None"),
         (lambda facts: facts.update(marks={"12": "end"}), "not words of some of 12 steps"),
         (lambda facts: facts.update(marks={"1": 1}), "not words"),
+        (lambda facts: facts.update(marks={"1_0": "end"}), "not words of some of 12 steps"),
         (lambda facts: facts["model"].pop("task"), "Model should have name"),
         (lambda facts: facts["model"].update(input_width=True), "input_width is True, not of type"),
         (lambda facts: facts["model"].update(name=["x"]), "not of type str"),

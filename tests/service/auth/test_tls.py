@@ -72,5 +72,5 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """The error has its path."""
     certificate, key = ONE.written(tmp_path, "server")
     key.unlink()
-    with pytest.raises(FileInvalid, match=r"TLS: cannot read .*server\.key: No such file"):
+    with pytest.raises(FileInvalid, match=r"--tls-key: cannot read .*server\.key: No such file"):
         tls.watched(str(certificate), str(key), "")

@@ -5,12 +5,28 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from service.engine.engine import Engine
+from service.engine.lifecycle import Lifecycle
 from service.engine.sessions import Operation
+from service.errors import SessionExists, SessionUnknown
 from service.models.runtime import Network
+from service.session_ref import ANYBODY, SessionRef
+from service.settings import Settings
+from service.telemetry.metrics import Metrics
 from tests.conftest import Clock
-from tests.support.driving import chunk, engine, opened, outputs, run, stepped, submitted
+from tests.support.driving import (
+    LEDGER,
+    OWNER,
+    chunk,
+    engine,
+    opened,
+    outputs,
+    run,
+    stepped,
+    submitted,
+)
 
 
 @pytest.fixture
@@ -49,3 +65,27 @@ def test_a_fork_takes_the_state_of_its_turn(ledgers: Engine) -> None:
     assert ledgers.lifecycle.describe(fork).next_step == 9
     assert stepped(ledgers, chunk(fork, [[5, 5]])) == [[[14, 14]]]
     assert outputs(second) == [[10, 10]]
+
+
+def test_a_fork_without_its_state_is_not_there_yet(network: Network, clock: Clock) -> None:
+    """Until its session's turn it is unknown, does not expire and is not stored at a drain."""
+    metrics = Metrics(CollectorRegistry())
+    lifecycle = Lifecycle({LEDGER: network}, Settings(), metrics, clock, clock, has_store=True)
+    fork_id = "ab" * 16
+    lifecycle.open(LEDGER, 8, 5.0, OWNER, session_id=fork_id, is_begun=False)
+    clock.seconds += 6
+    lifecycle.expire()
+    assert fork_id in lifecycle.sessions
+    assert lifecycle.unsaved() == []
+    with pytest.raises(SessionUnknown):
+        lifecycle.awake(SessionRef(fork_id, ANYBODY, 0))
+    lifecycle.drop(fork_id)
+    assert not lifecycle.sessions.has(SessionRef(fork_id, ANYBODY, 0)), "the id is free"
+
+
+def test_no_session_is_opened_in_the_place_of_another(ledgers: Engine) -> None:
+    """An id that was free when its session was asked for may be woken before it is opened."""
+    session = opened(ledgers)
+    with pytest.raises(SessionExists):
+        ledgers.lifecycle.open(LEDGER, 8, None, OWNER, session_id=session.id)
+    ledgers.lifecycle.check_integrity()

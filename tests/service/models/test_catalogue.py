@@ -208,7 +208,7 @@ def test_a_folder_that_is_being_made_ready_is_passed_over(folder: Path) -> None:
 
 def test_an_empty_folder_says_what_to_set(tmp_path: Path) -> None:
     """A server without a model is a mistake."""
-    with pytest.raises(ModelInvalid, match="set the models-dir"):
+    with pytest.raises(ModelInvalid, match="set --models-dir"):
         catalogue(tmp_path)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ntm.v1 import ntm_pb2 as pb
+from service import codec
 from service.engine import checkpoint
 from tests.conftest import Running, Serve
 from tests.e2e.calls import opened, outputs, reason, stepped
@@ -92,6 +93,17 @@ async def test_an_answer_too_large_for_a_message_says_so(serve: Serve) -> None:
                 " bytes, more than a message may have, 65536; start the server with a larger "
                 "--max-message-bytes"
             )
+
+
+async def test_a_list_of_models_too_large_for_a_message_says_so(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its size and the limit, as any other answer."""
+    large = pb.Model(task="x" * (4 << 20))
+    monkeypatch.setattr(codec, "model", lambda *_: large)
+    error = await refused(running.stub.ListModels(pb.ListModelsRequest()))
+    assert reason(error) == "INVALID_REQUEST"
+    assert str(error.details()).startswith("the list of 1 models takes ")
 
 
 async def test_sessions_are_listed_in_pages(running: Running) -> None:

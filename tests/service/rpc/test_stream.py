@@ -6,10 +6,14 @@ import asyncio
 
 import grpc
 import grpc.aio
+import numpy as np
 import pytest
 
 from ntm.v1 import ntm_pb2 as pb
+from service import codec
+from service.engine.work import Chunk, ChunkOutcome, TraceRows
 from service.rpc import stream
+from service.session_ref import ANYBODY, SessionRef
 from tests.conftest import Running, Serve
 from tests.e2e.calls import Stream, chunk, opened, outputs, raw
 from tests.e2e.test_rpcs import refused
@@ -136,3 +140,16 @@ async def test_operations_in_many_messages_and_in_one_are_the_same(running: Runn
         found.append([outputs(outcome.reply).tolist() for outcome in outcomes])
 
     assert found[0] == found[1] == [[[n, n]] for n in range(1, 6)]
+
+
+def test_the_size_of_an_outcome_is_never_underestimated() -> None:
+    """Many traces with small values and long names take more than their values."""
+    rows = np.zeros((1, 1, 1), np.float32)
+    places = np.zeros((1, 1, 1), np.uint32)
+    work = Chunk(SessionRef("ab" * 16, ANYBODY, 0), np.zeros(2, np.float32), 0)
+    work.tag = 2**63
+    traces = tuple(TraceRows(f"{number:_<40}", rows, places) for number in range(20))
+    work.outcome = ChunkOutcome(2**40, np.zeros((1, 2), np.float32), traces)
+    outcome = pb.Outcome(tag=work.tag)
+    codec.write_reply(work, outcome.reply)
+    assert stream._size(work) >= pb.StreamStepsResponse(outcomes=[outcome]).ByteSize()

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench import arguments
 from deploy.generate.stack import wait_until
 from ntm_client import AsyncClient, Client, Durability
 from service.spec import Float32
@@ -250,11 +251,30 @@ def main() -> int:
     """Make a run and print its table; 1 if an output was wrong, a session lost or one moved."""
     parser = argparse.ArgumentParser(prog="python -m tests.stress.balancers.outages")
     parser.add_argument("balancer", choices=[each.program for each in BALANCERS])
-    parser.add_argument("--clients", type=int, default=200, help="each with a session [200]")
-    parser.add_argument("--seconds", type=float, default=300.0, help="that it lasts [300]")
-    parser.add_argument("--every", type=float, default=10.0, help="seconds between kills [10]")
-    parser.add_argument("--pace", type=float, default=0.5, help="seconds between chunks [0.5]")
-    parser.add_argument("--seed", type=int, default=1, help="of inputs, routes and kills [1]")
+    parser.add_argument(
+        "--clients", type=arguments.whole(1, 10_000), default=200, help="each with a session [200]"
+    )
+    parser.add_argument(
+        "--seconds", type=arguments.number(1, 86_400), default=300.0, help="that it lasts [300]"
+    )
+    parser.add_argument(
+        "--every",
+        type=arguments.number(0.1, 86_400),
+        default=10.0,
+        help="seconds between kills [10]",
+    )
+    parser.add_argument(
+        "--pace",
+        type=arguments.number(0.001, 3_600),
+        default=0.5,
+        help="seconds between chunks [0.5]",
+    )
+    parser.add_argument(
+        "--seed",
+        type=arguments.whole(0, 2**32 - 1),
+        default=1,
+        help="of inputs, routes and kills [1]",
+    )
     given = parser.parse_args()
     balancer = next(each for each in BALANCERS if each.program == given.balancer)
     logging.getLogger("client").setLevel(logging.ERROR)  # it tells of every interruption

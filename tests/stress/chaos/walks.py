@@ -95,13 +95,7 @@ async def set_back(
         if session.next_step != at:
             raise AssertionError(f"restored to step {session.next_step}, and not {at}")
     else:
-        try:
-            fork = await session.fork()
-        except NtmClientError as error:  # a lost answer may have opened one: never tried again
-            if type(error) is InvalidRequest:
-                raise  # no fault of the world's makes a request invalid
-            world.tally.errors[f"fork: {type(error).__name__}"] += 1
-            return
+        fork = await session.fork()
         if fork.next_step != session.next_step:
             raise AssertionError(f"forked at step {fork.next_step}, and not {session.next_step}")
         steps = min(MAX_STEPS, STEPS - fork.next_step)

@@ -7,6 +7,7 @@ import asyncio
 import sys
 from pathlib import Path
 
+from bench.arguments import number
 from tests.stress.flood.attack import ATTACKS
 from tests.stress.flood.report import BOUNDS, HEAD, faults, refusals, row
 from tests.stress.flood.trial import trial
@@ -19,8 +20,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.stress.flood", description=__doc__)
     names = [*ATTACKS, TOGETHER]
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"among {', '.join(names)}")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each attack [10]")
-    parser.add_argument("--calm", type=float, default=5.0, help="seconds before and after [5]")
+    parser.add_argument(
+        "--seconds", type=number(0.1, 86_400), default=10.0, help="of each attack [10]"
+    )
+    parser.add_argument(
+        "--calm", type=number(0.1, 86_400), default=5.0, help="seconds before and after [5]"
+    )
     arguments = parser.parse_args()
     if unknown := sorted(set(arguments.names) - set(names)):
         parser.error(f"no attacks: {', '.join(unknown)}; there are {', '.join(names)}")

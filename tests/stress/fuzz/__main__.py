@@ -10,6 +10,7 @@ import sys
 from importlib.util import find_spec
 from typing import NamedTuple
 
+from bench.arguments import whole
 from tests.stress.fuzz.findings import FINDING
 from tests.stress.fuzz.targets import TARGETS
 
@@ -30,8 +31,10 @@ def main() -> int:
     """Fuzz the targets one after another, each in a process of its own; 1 if anything was found."""
     parser = argparse.ArgumentParser(prog="python -m tests.stress.fuzz", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"among {', '.join(TARGETS)}")
-    parser.add_argument("--seconds", type=int, default=60, help="for each target [60]")
-    parser.add_argument("--seed", type=int, default=1, help="of libFuzzer's choices [1]")
+    parser.add_argument("--seconds", type=whole(1, 86_400), default=60, help="for each target [60]")
+    parser.add_argument(
+        "--seed", type=whole(0, 2**32 - 1), default=1, help="of libFuzzer's choices [1]"
+    )
     arguments = parser.parse_args()
     names = arguments.names or list(TARGETS)
     if unknown := sorted(set(names) - set(TARGETS)):

@@ -1,0 +1,73 @@
+"""What the options of the commands may be: each number, folder and name is declared here once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter, Token
+from cyclopts import validators as limits
+
+from export.configuration import MAX_LOCATIONS, MAX_SEQUENCES
+
+MAX_SEED = 2**63 - 1
+"""The largest seed that PyTorch and numpy both take."""
+
+
+def _whole(kind: Any, tokens: Sequence[Token]) -> int:
+    # Python's own reading takes 1_0 for 10, and cyclopts' 2.5 for 2.
+    (token,) = tokens
+    if not re.fullmatch("-?[0-9]{1,19}", token.value):
+        raise ValueError(f"{token.value[:80]!r} is not a whole number")
+    return int(token.value)
+
+
+def _folder(kind: Any, tokens: Sequence[Token]) -> Path:
+    (token,) = tokens
+    if not token.value:  # Path would take it for the current folder
+        raise ValueError("it is empty")
+    return Path(token.value)
+
+
+def _number(minimum: int, maximum: int) -> Parameter:
+    """Declare a whole number and its limits."""
+    return Parameter(
+        converter=_whole, n_tokens=1, validator=limits.Number(gte=minimum, lte=maximum)
+    )
+
+
+def _check_name(kind: Any, name: str | None) -> None:
+    if name is not None and (not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", name, re.ASCII)):
+        raise ValueError("it must start with a letter or a digit, with more of these, . _ or -")
+    if name in RESERVED:
+        raise ValueError("that folder holds the pictures of the report")
+
+
+def _check_address(kind: Any, address: str | None) -> None:
+    if address == "":
+        raise ValueError("it is empty")
+
+
+RESERVED = ("report",)
+"""Names in the folder of models that are no model's."""
+
+SEVERAL = Parameter(consume_multiple=(1, 10_000))
+
+Seed = Annotated[int, _number(0, MAX_SEED)]
+Seeds = Annotated[tuple[Seed, ...], SEVERAL]
+Threads = Annotated[int, _number(1, 256)]
+Sequences = Annotated[int, _number(1, MAX_SEQUENCES)]
+Locations = Annotated[tuple[Annotated[int, _number(1, MAX_LOCATIONS)], ...], SEVERAL]
+Sizes = Annotated[tuple[str, ...], SEVERAL]
+Folder = Annotated[
+    Path, Parameter(converter=_folder, n_tokens=1, validator=limits.Path(file_okay=False))
+]
+"""A folder that is there, or can be made."""
+ExistingFolder = Annotated[
+    Path,
+    Parameter(converter=_folder, n_tokens=1, validator=limits.Path(file_okay=False, exists=True)),
+]
+ModelName = Annotated[str | None, Parameter(validator=_check_name)]
+Address = Annotated[str | None, Parameter(validator=_check_address)]

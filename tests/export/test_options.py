@@ -1,0 +1,172 @@
+"""Every option and every setting of every command refuses what it cannot be, in one sentence."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+
+import pytest
+from cyclopts import Parameter
+from cyclopts import validators as limits
+
+from export import __main__ as command_line
+from export import commands
+from export.configuration import SETTINGS, Configuration
+
+ROOT = Path(__file__).parents[2]
+MODEL = str(ROOT / "models" / "copy-ntm-ff")
+
+POSITIONALS = {"train": ["copy"], "sweep": [], "export": [MODEL], "evaluate": [MODEL], "report": []}
+"""What each command needs besides the option that is tried."""
+
+TEXTS = {
+    ("train", "task"): ["tetris", "", "copy ", "../copy"],
+    ("train", "architecture"): ["gru", "", "../lstm"],
+    ("train", "set"): ["batch", "colour=red", "task=ngrams", "batch=1=1", ""],
+    ("sweep", "names"): ["tetris-lstm", "copy", ""],
+    ("export", "name"): ["", "a/b", "..", ".hidden", "report", "-x", "ä", "a b", "a" * 101],
+    ("evaluate", "sizes"): ["0", "x", "20x", "-5", "1e3", "20x20", "1_0", "99999", "9" * 20, ""],
+    ("evaluate", "server"): ["", "http://localhost:1", "localhost:99999"],
+}
+"""Wrong values of options that are texts. A new one needs a line here."""
+
+
+class Option(NamedTuple):
+    """An option or a positional argument of a command, as it is declared."""
+
+    command: str
+    name: str
+    is_positional: bool
+    annotation: Any
+
+
+def options() -> Iterator[Option]:
+    """Every option of every command."""
+    for command in command_line.SUMMARIES:
+        function = getattr(commands, command)
+        hints = get_type_hints(function, include_extras=True)
+        for name, parameter in inspect.signature(function).parameters.items():
+            is_positional = parameter.kind is not inspect.Parameter.KEYWORD_ONLY
+            yield Option(command, name, is_positional, hints[name])
+
+
+def parts(annotation: Any) -> Iterator[Any]:
+    """A type, and all that it is made of."""
+    yield annotation
+    for part in get_args(annotation) if get_origin(annotation) else ():
+        yield from parts(part)
+    for part in getattr(annotation, "__metadata__", ()):
+        yield from parts(part)
+
+
+def bounds(option: Option) -> limits.Number | None:
+    """The limits of an option that is a number or several."""
+    for part in parts(option.annotation):
+        if isinstance(part, Parameter):
+            for validator in part.validator or ():
+                if isinstance(validator, limits.Number):
+                    return validator
+    return None
+
+
+OPTIONS = list(options())
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: " ".join(option[:2]))
+def test_every_option_is_refused_what_it_cannot_be(
+    option: Option, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    """A number beyond its limits or none, a folder that is a file, a text that names nothing."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    kinds = set(parts(option.annotation))
+    if bool in kinds:
+        return
+    if int in kinds:
+        bound = bounds(option)
+        assert bound is not None, "declare a minimum and a maximum"
+        assert bound.gte is not None
+        assert bound.lte is not None
+        wrong = [str(bound.gte - 1), str(bound.lte + 1)]
+        wrong += ["x", "nan", "inf", "1.5", "1_0", "0x5", "1e3", "", " 1", "9" * 40]
+    elif Path in kinds:
+        wrong = ["", "file"]
+        if option.command in ("evaluate", "report") or option.is_positional:
+            wrong.append("nowhere")
+    else:
+        wrong = TEXTS[option.command, option.name]
+    for value in wrong:
+        arguments = [option.command, *POSITIONALS[option.command]]
+        if option.is_positional:
+            arguments[1:] = [value]
+        else:
+            arguments += [f"--{option.name}={value}"]
+        if option.name == "server":
+            arguments += ["--sizes", "2", "--sequences", "1"]
+        status = command_line.main(arguments)
+        said = capsys.readouterr()
+        assert status in (command_line.FAILED, command_line.MISUSED), arguments
+        assert said.err.startswith("ntm-export: "), arguments
+        assert len(said.err.splitlines()) == 1, said.err
+        assert value.partition("=")[0][:40].strip() in said.err, (arguments, said.err)
+        assert [path.name for path in tmp_path.iterdir()] == ["file"], arguments
+
+
+def wrong_settings() -> Iterator[tuple[str, str]]:
+    """Every setting with texts that it cannot be."""
+    for setting in fields(Configuration):
+        if setting.name not in SETTINGS:
+            continue
+        yield from ((setting.name, text) for text in ("", "x", "nan", "inf", "-inf", "1_0", " 1"))
+        if setting.metadata.get("minimum") is not None:
+            yield setting.name, str(setting.metadata["minimum"] - 1)
+            yield setting.name, str(setting.metadata["maximum"] + 1)
+            yield setting.name, "9" * 30
+
+
+@pytest.mark.parametrize(("name", "text"), list(wrong_settings()))
+def test_every_setting_is_refused_what_it_cannot_be(
+    name: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`train --set` says in one line which setting is wrong, and trains nothing."""
+    arguments = ["train", "copy", "--set", f"{name}={text}", "--runs", str(tmp_path / "runs")]
+    status = command_line.main(arguments)
+
+    said = capsys.readouterr().err
+    assert status == command_line.FAILED
+    assert said.startswith("ntm-export: ")
+    assert f"{name} is " in said
+    assert "must" in said
+    assert len(said.splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def dependencies() -> list[str]:
+    """The import names of all that the trainer depends on."""
+    declared = tomllib.loads((ROOT / "export" / "pyproject.toml").read_text())
+    names = [
+        text.partition(">")[0].replace("-", "_") for text in declared["project"]["dependencies"]
+    ]
+    return ["service" if name == "ntm_service" else name for name in names]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", dependencies())
+def test_a_missing_dependency_is_named_with_the_way_to_install_it(name: str) -> None:
+    """Without any one of the packages that the trainer needs, a command ends with one sentence."""
+    code = (
+        f"import sys; sys.modules[{name!r}] = None\n"
+        "from export.__main__ import main; sys.exit(main(['train', 'tetris']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+
+    assert done.returncode == command_line.FAILED
+    assert done.stderr.startswith(f"ntm-export: {name}")
+    assert "pip install ./client ./tasks . ./export" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
