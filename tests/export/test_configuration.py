@@ -45,14 +45,11 @@ def wrong_values() -> Iterator[tuple[str, Any]]:
         yield from ((name, value) for value in ("another", "", None, 1))
     yield from (("expected_targets", value) for value in (1, 0, "True", None))
     for name in ("validation", "evaluation"):
-        good = Trial((3,), 16, 2)
-        for trial in (
-            *(good._replace(size=size) for size in ((), (0,), (-1,), (3, 3), (10**9,), (1.5,))),
-            *(good._replace(locations=count) for count in (0, -1, 10**9, 1.5)),
-            *(good._replace(sequences=count) for count in (0, -1, 10**9, 1.5)),
-            (3, 16, 2),
-        ):
-            yield name, (good, trial)
+        good: Any = Trial((3,), 16, 2)
+        wrong = [good._replace(size=size) for size in ((), (0,), (-1,), (3, 3), (10**9,), (1.5,))]
+        wrong += [good._replace(locations=count) for count in (0, -1, 10**9, 1.5)]
+        wrong += [good._replace(sequences=count) for count in (0, -1, 10**9, 1.5)]
+        yield from ((name, (good, trial)) for trial in [*wrong, (3, 16, 2)])
         yield name, good
         yield name, None
 

@@ -33,7 +33,7 @@ def cut(row: Configuration) -> list[str]:
             for trial in trials
         )
 
-    settings = {"updates": 2, "report_every": 2, "batch": min(row.batch, 2)}
+    settings: dict[str, object] = {"updates": 2, "report_every": 2, "batch": min(row.batch, 2)}
     settings |= {"validation": short(row.validation), "evaluation": short(row.evaluation)}
     return [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
 

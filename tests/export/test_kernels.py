@@ -63,12 +63,13 @@ def fitting(name: str) -> list[Any]:
     """Arguments that fit each kernel. One that is added to the trainer needs a line here."""
     cells = [filled(B, C) for _ in range(4)]
     of_a_step = [filled(B, M, N), filled(B, H, N), filled(B, P)]
-    return {
+    arguments: dict[str, list[Any]] = {
         "lstm_cell": [filled(B, 4 * C), *cells],
         "lstm_cell_back": [filled(B, 4 * C), *cells, filled(B, 4 * C)],
         "access": [1, R, tape(), filled(B, R * M), filled(B, R * M)],
         "access_back": [1, R, tape(), filled(B, R * M), *of_a_step],
-    }[name]
+    }
+    return arguments[name]
 
 
 class Wrong(NamedTuple):

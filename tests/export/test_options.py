@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import subprocess
 import sys
 import tomllib
@@ -69,7 +70,8 @@ def bounds(option: Option) -> limits.Number | None:
     """The limits of an option that is a number or several."""
     for part in parts(option.annotation):
         if isinstance(part, Parameter):
-            for validator in part.validator or ():
+            validators: Any = part.validator
+            for validator in validators:
                 if isinstance(validator, limits.Number):
                     return validator
     return None
@@ -170,3 +172,11 @@ def test_a_missing_dependency_is_named_with_the_way_to_install_it(name: str) -> 
     assert done.stderr.startswith(f"ntm-export: {name}")
     assert "pip install ./client ./tasks . ./export" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_onnxruntime_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command switches its telemetry off before it is imported."""
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY")
+    command_line.main(["train", "tetris"])
+
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
