@@ -66,9 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
         return INTERRUPTED
     except ImportError as error:
-        if (error.name or "").partition(".")[0] == "export":
+        # cyclopts raises its own from that of the module that is missing.
+        cause = error.__cause__ if isinstance(error.__cause__, ImportError) else error
+        if cause.name is None or cause.name.partition(".")[0] == "export":
             raise
-        _say(_missing(error))
+        _say(_missing(cause))
         return FAILED
     except Exception as error:
         message = _expected(error)
