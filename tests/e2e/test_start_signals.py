@@ -64,7 +64,9 @@ WAITS = [
 ]
 """What a start can wait for: imports, files, a store, models, ports."""
 
-AS_FIRST_PROCESS = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
+AS_FIRST_PROCESS = [
+    *("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child")
+]
 
 
 def can_be_first() -> bool:
