@@ -149,6 +149,7 @@ def test_every_rpc_that_names_a_session_is_tried() -> None:
     assert strings == {
         "CreateSessionRequest.content_hash",
         "CreateSessionRequest.model",
+        "ForkSessionRequest.fork_id",  # of a session that is made: test_chosen_ids has it
         "GetModelRequest.content_hash",
         "GetModelRequest.name",
         "ListSessionsRequest.page_token",
