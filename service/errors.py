@@ -35,7 +35,7 @@ from typing import ClassVar
 RETRY_DELAY_SECONDS = 1.0
 """How long clients wait at a limit before they try again."""
 
-_LONGEST_LINE = 300
+_LONGEST_LINE = 500
 
 
 def one_line(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from export.configuration import Configuration, Trial
 from export.layers import Affine
 from export.network import Architecture, Network, Sizes, State
 from export.training import Run
+from tests.support.served import MODELS
 
 NAME = "minimal-gru"
 
@@ -103,6 +105,7 @@ def test_it_is_trained_exported_verified_and_evaluated(
 
 def test_it_has_its_column_in_the_report(tmp_path: Path) -> None:
     """Its title stands beside the others', and its model is missing until it is exported."""
+    shutil.copytree(MODELS / "copy-ntm-ff", tmp_path / "copy-ntm-ff")
     text = report.write(tmp_path).read_text()
 
     titles = [each.title for each in architectures.ARCHITECTURES.values()]
