@@ -26,6 +26,7 @@ from ntm_client import (
     SessionExpired,
     Stream,
 )
+from service.loop import keeper
 from service.settings import Settings
 from tests.conftest import Serve
 from tests.support.ports import free_port
@@ -159,12 +160,13 @@ KINDS = (blocking, asynchronous, streamed)
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("setting", LIMITING)
 async def test_every_limit_is_kept_or_named(
-    serve: Serve, tmp_path: Path, setting: str, kind: Any
+    serve: Serve, tmp_path: Path, setting: str, kind: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
     With each limit at its smallest, every call of every client works, if clients are told the
     limit. Otherwise it works or is refused with the limit's name.
     """
+    monkeypatch.setattr(keeper, "MAX_WAIT_SECONDS", 0.5)  # refusals come after it
     settings: dict[str, Any] = {"store": f"directory:{tmp_path}", "store_sync": "no"}
     settings["max_replay_bytes"] = 4 << 20  # any answer that is lost can be had again
     value = settings[setting] = smallest(LIMITING[setting])

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 
@@ -282,9 +283,15 @@ def test_another_network_is_not_written_over(
 
 @pytest.mark.parametrize("file", card.WRITTEN)
 def test_files_of_another_model_are_not_written_over(
-    shared: Path, tmp_path: Path, file: str, capsys: pytest.CaptureFixture[str]
+    shared: Path,
+    tmp_path: Path,
+    file: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each file that an export writes is refused in a folder that has no model of this content."""
+    converted = onnx.load(shared / "m" / "copy-ntm-ff" / "model.onnx")
+    monkeypatch.setattr(to_onnx, "convert", lambda *_: converted)  # it takes seconds
     folder = tmp_path / "copy-ntm-ff"
     folder.mkdir()
     (folder / file).write_text("somebody else's")
