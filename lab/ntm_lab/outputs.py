@@ -62,6 +62,11 @@ def is_same(first: Path, second: Path) -> bool:
     return _place(first) == _place(second)
 
 
+def has_content(path: Path) -> bool:
+    """Whether there is a regular file of at least one byte, whose content writing would replace."""
+    return path.exists() and _is_replaced(path) and path.stat().st_size > 0
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """

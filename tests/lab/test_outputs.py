@@ -184,7 +184,8 @@ def test_an_interrupted_stream_keeps_what_was_made(
 
     assert process.returncode == status
     assert file.read_bytes() == b"".join(OUTPUTS[:3])
-    assert f"next step 3; continue with --session {session} --skip 3" in error
+    continued = f"continue with --session {session} --skip 3, and another --output than {file}"
+    assert f"next step 3; {continued}\n" in error
     assert "Traceback" not in error
     rest = tmp_path / "rest.csv"
     options = ["--session", session, "--skip", "3", "--input", str(steps), "--output", str(rest)]
@@ -195,6 +196,24 @@ def test_an_interrupted_stream_keeps_what_was_made(
         "rest.csv",
         "steps.csv",
     ]
+
+
+@pytest.mark.parametrize("options", [["--session", "f" * 32], ["sums", "--skip", "1"]])
+def test_a_stream_that_continues_replaces_no_outputs(
+    tmp_path: Path, fake: FakeServer, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Earlier outputs cannot be made again; they stay, and no step is made."""
+    file, steps = tmp_path / "outputs.csv", tmp_path / "steps.csv"
+    file.write_bytes(OUTPUTS[0])
+    steps.write_bytes(b"".join(STEPS))
+
+    assert main(["stream", *options, "--input", str(steps), "--output", str(file)]) == 2
+    assert capsys.readouterr().err == (
+        f"ntm: {file} may have the outputs of earlier steps, which cannot be made again; name "
+        "another file with --output\n"
+    )
+    assert file.read_bytes() == OUTPUTS[0]
+    assert fake.routes == []
 
 
 def test_steps_on_their_way_are_waited_for(tmp_path: Path, fake: FakeServer) -> None:
@@ -310,10 +329,14 @@ def test_a_stream_of_no_steps_leaves_the_old_file(
     """An empty file, or one whose steps are all left out, is a mistake."""
     steps, file = tmp_path / "steps.csv", tmp_path / "outputs.csv"
     file.write_bytes(b"of yesterday")
-    steps.write_text("1,2,3\n", encoding="utf-8")
+    steps.write_text("# 1,2,3\n", encoding="utf-8")
 
-    command = ["stream", "sums", "--input", str(steps), "--output", str(file)]
-    assert main([*command, "--skip", "1"]) == 2
-    assert capsys.readouterr().err == f"ntm: {steps} has no steps after 1\n"
+    command = ["stream", "sums", "--input", str(steps)]
+    assert main([*command, "--output", str(file)]) == 2
+    assert capsys.readouterr().err == f"ntm: {steps} has no steps\n"
     assert file.read_bytes() == b"of yesterday"
+    steps.write_text("1,2,3\n", encoding="utf-8")
+    assert main([*command, "--output", str(tmp_path / "new.csv"), "--skip", "1"]) == 2
+    assert capsys.readouterr().err == f"ntm: {steps} has no steps after 1\n"
+    assert not (tmp_path / "new.csv").exists()
     assert fake.sessions == {}

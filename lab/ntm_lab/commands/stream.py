@@ -34,7 +34,7 @@ from ntm_lab.commands.sequences import (
     read,
     writer,
 )
-from ntm_lab.outputs import replacing
+from ntm_lab.outputs import has_content, replacing
 
 STEPS_AT_ONCE = 256
 
@@ -62,7 +62,7 @@ def stream(
 
     Outputs of lines from standard input appear as the lines arrive, one line for each. If the
     command is interrupted, the outputs so far are kept, and the session stays open until its idle
-    timeout; what is printed says how to continue.
+    timeout; what is printed says how to continue, with another file for the outputs of the rest.
 
     Args:
         model: Name of the model; not needed with --session.
@@ -70,7 +70,8 @@ def stream(
         format: Format of the steps; by default that of the file's name, else csv.
         header: Leave out the first line of a csv file, which has names.
         skip: Steps at the start of the input to leave out, because they were made before.
-        output: File for the outputs, - for standard output.
+        output: File for the outputs, - for standard output. With --session or --skip it must be
+            a new one, because the outputs of earlier steps cannot be made again.
         output_format: Format of the outputs; by default that of the file's name, else the steps'.
         durability: When steps are written to the server's store; by default as the server is set.
         every_steps: With --durability asynchronous, steps between two writings to the store.
@@ -83,6 +84,11 @@ def stream(
     check_header(header, layout)
     line_layout: Format = "csv" if output == STANDARD and layout == "npy" else layout
     output_layout = output_format or format_of(output, "--output-format", line_layout)
+    if (session is not None or skip) and output != STANDARD and has_content(output):
+        raise InvalidRequest(
+            f"{output} may have the outputs of earlier steps, which cannot be made again; name "
+            "another file with --output"
+        )
     at_once = 1 if input == STANDARD else STEPS_AT_ONCE
     with ExitStack() as stack:
         source = stack.enter_context(_source(input))
@@ -95,7 +101,8 @@ def stream(
             steps_of = client.create_session(model, locations, expires, durability=wanted)
         else:
             raise InvalidRequest("name a model, or a session to continue with --session")
-        made = stack.enter_context(_ended(steps_of, skip, keep=keep or session is not None))
+        kept = keep or session is not None
+        made = stack.enter_context(_ended(steps_of, skip, output, keep=kept))
         sink = stack.enter_context(_outputs(output, output_layout))
         width = steps_of.model.input_width
         for steps in _after(skip, read(source, str(input), layout, width, at_once, header)):
@@ -157,7 +164,7 @@ def _after(skip: int, blocks: Iterator[Float32]) -> Iterator[Float32]:
 
 
 @contextmanager
-def _ended(session: Session, skip: int, keep: bool) -> Iterator[list[int]]:
+def _ended(session: Session, skip: int, output: Path, keep: bool) -> Iterator[list[int]]:
     """
     Delete the session at the end, unless it is kept, or can be continued after an error.
 
@@ -178,16 +185,14 @@ def _ended(session: Session, skip: int, keep: bool) -> Iterator[list[int]]:
         finally:
             if keep:
                 stack.pop_all()
-                _say_how_to_continue(session, skipped)
+                _say_how_to_continue(session, skipped, output)
 
 
-def _say_how_to_continue(session: Session, skip: int = 0) -> None:
-    """`skip` is the number of steps of an input that was interrupted."""
-    option = f" --skip {skip}" if skip else ""
-    print(
-        f"next step {session.next_step}; continue with --session {session.id}{option}",
-        file=sys.stderr,
-    )
+def _say_how_to_continue(session: Session, skip: int, output: Path) -> None:
+    """`skip` is the number of steps of an input that was interrupted; else it is 0."""
+    options = f"--session {session.id}{f' --skip {skip}' if skip else ''}"
+    other = "" if output == STANDARD else f", and another --output than {output}"
+    print(f"next step {session.next_step}; continue with {options}{other}", file=sys.stderr)
 
 
 @contextmanager
