@@ -12,6 +12,8 @@ from typing import BinaryIO
 
 DEVICES = Path("/dev")
 
+STANDARD_INPUT = 0
+
 
 class OutputInvalid(ValueError):
     """A file cannot be written, or its name is not of its format; the message says why."""
@@ -60,6 +62,14 @@ def is_same(first: Path, second: Path) -> bool:
     if first.exists() and second.exists():
         return first.samefile(second)
     return _place(first) == _place(second)
+
+
+def is_standard_input(path: Path) -> bool:
+    """Whether a path is the regular file that standard input comes from."""
+    try:
+        return _is_replaced(path) and os.path.samestat(path.stat(), os.fstat(STANDARD_INPUT))
+    except OSError:
+        return False  # one of them is not there
 
 
 def has_content(path: Path) -> bool:

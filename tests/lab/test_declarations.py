@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -224,6 +225,28 @@ def test_no_command_writes_over_its_input_or_its_own_output(
                 assert f"are the same file, {file}" in sentence or f"file, {link}" in sentence
                 pairs += 1
     assert pairs > 50
+    assert file.read_text(encoding="utf-8") == "1,2,3\n"
+
+
+@pytest.mark.parametrize(
+    "option", [each for each in WRITTEN if FILES in groups(each.argument.parameter)], ids=called
+)
+def test_no_command_writes_over_its_standard_input(
+    option: Option, refused: Refused, tmp_path: Path
+) -> None:
+    """The file is seen by whatever name, and stays as it is."""
+    file, link = tmp_path / "steps", tmp_path / "link"
+    file.write_text("1,2,3\n", encoding="utf-8")
+    link.symlink_to(file)
+    before = os.dup(0)
+    with file.open("rb") as steps:
+        os.dup2(steps.fileno(), 0)
+    try:
+        sentence = refused(option, str(link))
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
+    assert f"{option.name} and standard input are the same file, {link}." in sentence
     assert file.read_text(encoding="utf-8") == "1,2,3\n"
 
 

@@ -132,7 +132,12 @@ def groups(parameter: Parameter) -> tuple[object, ...]:
 
 
 def _files_differ(arguments: ArgumentCollection) -> None:
-    """Raise ValueError if a command would write over its input, or over its own output."""
+    """
+    Raise ValueError if a command would write over its input, or over its own output.
+
+    Standard input counts as an input even for a command that does not read it: it is cheaper to
+    name another output than to lose a file.
+    """
     given: list[tuple[str, Path, bool]] = []
     for argument in arguments:
         if argument.has_tokens:
@@ -141,6 +146,9 @@ def _files_differ(arguments: ArgumentCollection) -> None:
     for (name, path, writes), (other, second, also) in combinations(given, 2):
         if (writes or also) and outputs.is_same(path, second):
             raise ValueError(f"{name} and {other} are the same file, {path}.")
+    for name, path, writes in given:
+        if writes and outputs.is_standard_input(path):
+            raise ValueError(f"{name} and standard input are the same file, {path}.")
 
 
 FILES = Group(validator=_files_differ, show=False)
