@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -17,6 +19,7 @@ from rich.console import Console
 
 from ntm_client.blocking import Client
 from ntm_client.errors import InvalidRequest
+from ntm_client.values import Model
 from ntm_lab import outputs
 from ntm_lab.commands.options import (
     INPUT,
@@ -60,14 +63,15 @@ def decipher(
     html: Annotated[Path | None, output(".html", ".htm")] = None,
     markdown: Annotated[Path | None, output(".md", ".txt")] = None,
     server: ServerOptions = LOCAL,
-) -> None:
+) -> int:
     """
     Find the program that a network runs, and measure how true it is.
 
     Args:
         model: Name of the model.
         recordings: Recordings of one model to find the program in instead, without a server.
-        all: Write FOLDER/MODEL/PROGRAM.md for each model of the server that has a folder there.
+        all: Write FOLDER/MODEL/PROGRAM.md for each model of the server that has a folder there. One
+            whose model.onnx is not the server's is left out, and the exit status is 1.
         sequences: Fresh sequences to judge the program by.
         seed: Seed of all sequences.
         json: Also write all of it as JSON to this file.
@@ -82,26 +86,41 @@ def decipher(
     if recordings:
         loaded = [load(path) for path in recordings]
         _show(decipher_recordings(loaded), lambda: loaded[0], files)
-        return
+        return 0
     with server.connect() as client:
         ask = partial(_report, client, sequences=sequences, locations=locations, seed=seed)
         if model is not None:
             report = ask(model)
             _show(report, lambda: _recording(client, report), files)
-            return
+            return 0
         assert all is not None
-        models = [each.name for each in client.models() if (all / each.name).is_dir()]
+        models = [each for each in client.models() if (all / each.name).is_dir()]
         if not models:
             raise InvalidRequest(
                 f"{all} has no folder with the name of a model of the server; name one that has, "
                 "such as the folder models of a checkout"
             )
-        for name in models:
+        others = {each.name: fault for each in models if (fault := _other_network(all, each))}
+        names = [each.name for each in models if each.name not in others]
+        for name in names:
             outputs.check(all / name / PROGRAM_NAME)
-        for name in models:
+        for name, fault in others.items():
+            print(f"{name} is left out: {fault}", file=sys.stderr)
+        for name in names:
             report = ask(name)
             outputs.write_text(all / name / PROGRAM_NAME, as_markdown(report))
             print(f"{name}: {report.verdict}", flush=True)
+        return 1 if others else 0
+
+
+def _other_network(folder: Path, model: Model) -> str | None:
+    """Why the network in a folder's folder of that name is not the server's; None if it is."""
+    file = folder / model.name / "model.onnx"
+    if not file.is_file():
+        return f"there is no {file} to tell that it is the server's network"
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    return None if digest == model.content_hash else f"{file} is not the server's network"
 
 
 def _report(

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 import numpy as np
@@ -219,8 +220,11 @@ def test_the_command_prints_and_writes(
 def test_the_command_writes_into_the_folders_of_models(
     shipped: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of the server's models, those that have a folder there; a line for each."""
+    """
+    Of the server's models, those that have a folder there with the same network; a line for each.
+    """
     (tmp_path / "copy-lstm").mkdir()
+    copyfile(MODELS / "copy-lstm" / "model.onnx", tmp_path / "copy-lstm" / "model.onnx")
     options = ["--sequences", "5", "--server", shipped.target]
 
     assert main(["decipher", "--all", str(tmp_path), *options]) == 0
@@ -230,6 +234,28 @@ def test_the_command_writes_into_the_folders_of_models(
     assert [path.name for path in tmp_path.rglob("*.md")] == [PROGRAM_NAME]
     assert main(["decipher", "--all", str(tmp_path), "--json", "x.json", *options]) == 2
     assert "are for one model" in capsys.readouterr().err
+
+
+def test_the_command_leaves_the_folders_of_other_networks(
+    shipped: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A network of the same name that is not the server's keeps its report, and is said."""
+    other, none = tmp_path / "copy-lstm", tmp_path / "ngrams-lstm"
+    for folder in (other, none):
+        folder.mkdir()
+        (folder / PROGRAM_NAME).write_text("its own")
+    copyfile(MODELS / "copy-ntm-ff" / "model.onnx", other / "model.onnx")
+
+    options = ["--sequences", "5", "--server", shipped.target]
+    assert main(["decipher", "--all", str(tmp_path), *options]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.splitlines() == [
+        f"copy-lstm is left out: {other / 'model.onnx'} is not the server's network",
+        f"ngrams-lstm is left out: there is no {none / 'model.onnx'} to tell that it is the "
+        "server's network",
+    ]
+    assert [(folder / PROGRAM_NAME).read_text() for folder in (other, none)] == ["its own"] * 2
 
 
 def test_a_table_is_in_columns() -> None:
