@@ -11,6 +11,7 @@ from typing import NamedTuple
 from cyclopts import App, CycloptsError, Parameter
 
 from ntm_lab.commands import interrupts
+from ntm_lab.texts import printable
 
 FAILED, INTERRUPTED = 2, 130
 
@@ -139,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _failed(message: str) -> int:
-    print(f"ntm: {message}", file=sys.stderr)
+    print(f"ntm: {printable(message)}", file=sys.stderr)
     return FAILED
 
 

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from ntm_lab.cli import COMMANDS, main
+from ntm_lab.commands.listing import table
 from tests.client.conftest import Running
-from tests.client.fake_server import FakeServer
+from tests.client.fake_server import FakeServer, refuse
 
 STEPS = np.arange(12, dtype=np.float32).reshape(4, 3)
 SUMS = STEPS.cumsum(0)
@@ -288,6 +289,25 @@ def test_models(capsys: pytest.CaptureFixture[str]) -> None:
     assert names.split()[:3] == ["model", "task", "architecture"]
     assert [row.split()[0] for row in rows] == ["bare", "copy", "sums"]
     assert "9 -> 8" in rows[1]
+
+
+def test_names_of_a_server_leave_the_terminal_as_it_is() -> None:
+    """A line end, a colour and a character without width are shown by their codes."""
+    assert table(["model"], [["a\nb"], ["\x1b[31mred\u200b"], ["modèle-≠"]]).splitlines() == [
+        "model",
+        "a\\nb",
+        "\\x1b[31mred\\u200b",
+        "modèle-≠",
+    ]
+
+
+def test_an_error_of_a_server_is_one_line(
+    fake: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor does its text change the terminal."""
+    fake.failures.append(refuse(13, "INTERNAL", "the fake\nbroke\x1b[2J"))
+    assert main(["demo", "--model", "copy"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "ntm: the fake\\nbroke\\x1b[2J"
 
 
 def test_sessions_expire_by_the_clock_of_the_server(

@@ -56,6 +56,8 @@ class Option(NamedTuple):
 
     def typed(self, value: str) -> list[str]:
         """A command line with this option, right apart from it."""
+        if not self.name.startswith("--"):
+            return [self.command, value]
         positional = {"trace": ["copy"], "stream": ["sums"], "decipher": ["copy"], "watch": ["x"]}
         given = positional.get(self.command, [])
         if self.name in ("--open", "--recordings", "--all"):
@@ -63,13 +65,13 @@ class Option(NamedTuple):
         return [self.command, *given, f"{self.name}={value}"]
 
 
-def options() -> list[Option]:
-    """All that have a value."""
+def options(positional: bool = False) -> list[Option]:
+    """All that have a value; with those that are typed without a name if asked for."""
     return [
         Option(command, argument)
         for command in COMMANDS
         for argument in app[command].assemble_argument_collection()
-        if argument.name.startswith("--") and argument.hint is not bool
+        if (positional or argument.name.startswith("--")) and argument.hint is not bool
     ]
 
 
@@ -82,6 +84,7 @@ NUMBERS = [option for option in options() if {int, float} & option.kinds]
 PATHS = [option for option in options() if Path in option.kinds]
 READ = [option for option in PATHS if INPUTS in groups(option.argument.parameter)]
 WRITTEN = [option for option in PATHS if OUTPUTS in groups(option.argument.parameter)]
+TEXTS = [option for option in options(positional=True) if str in option.kinds]
 CHOICES = [option for option in options() if any(type(kind) is str for kind in option.kinds)]
 
 
@@ -149,6 +152,21 @@ def test_every_choice_is_one_of_a_few(option: Option, refused: Refused) -> None:
     sentence = refused(option, "bicycle")
     assert '"bicycle"' in sentence
     assert all(f'"{kind}"' in sentence for kind in option.kinds if type(kind) is str)
+
+
+@pytest.mark.parametrize("option", TEXTS, ids=called)
+def test_every_text_is_refused_if_it_is_empty(option: Option, refused: Refused) -> None:
+    """The sentence names the option, as it is typed, instead of the client's argument."""
+    assert 'Invalid value "" for ' in refused(option, "")
+
+
+def test_an_empty_address_in_the_environment_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The sentence names the variable."""
+    monkeypatch.setenv("NTM_SERVER", "")
+    assert main(["models"]) == 2
+    assert "NTM_SERVER" in capsys.readouterr().err
 
 
 def test_every_path_is_declared_as_read_or_written() -> None:

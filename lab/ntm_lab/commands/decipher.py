@@ -29,6 +29,7 @@ from ntm_lab.commands.options import (
     Seed,
     Sequences,
     ServerOptions,
+    Text,
     output,
 )
 from ntm_lab.decipher.markdown import markdown as as_markdown
@@ -51,7 +52,7 @@ class Files(NamedTuple):
 
 
 def decipher(
-    model: str | None = None,
+    model: Text | None = None,
     /,
     *,
     recordings: Annotated[tuple[Path, ...], INPUT, Parameter(consume_multiple=True)] = (),

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from ntm_lab.commands.options import LOCAL, Length, Locations, Seed, ServerOptions, output
+from ntm_lab.commands.options import LOCAL, Length, Locations, Seed, ServerOptions, Text, output
 from ntm_lab.pictures import figure
 from ntm_lab.pictures.characters import recording_picture
 from ntm_lab.pictures.terminal import Terminal, bits_picture
@@ -16,7 +16,7 @@ from ntm_tasks import TaskSequence
 
 def demo(
     *,
-    model: str = "copy-ntm-lstm",
+    model: Text = "copy-ntm-lstm",
     length: Length = 20,
     locations: Locations = None,
     seed: Seed | None = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ntm_lab.commands.options import LOCAL, ServerOptions
+from ntm_lab.texts import printable
 
 
 def models(*, server: ServerOptions = LOCAL) -> None:
@@ -65,7 +66,10 @@ def _yes(value: bool) -> str:
 def table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """
     A table as text: rows under the names of their columns, each column as wide as its longest text.
+
+    The server's names may have any characters; those that cannot be seen are shown by their codes.
     """
+    rows = [[printable(text) for text in row] for row in rows]
     widths = [max(len(text) for text in column) for column in zip(names, *rows, strict=True)]
     lines = (
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()

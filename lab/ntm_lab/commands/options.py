@@ -83,6 +83,15 @@ Locations = Annotated[
 ]
 
 
+def filled(_: object, text: str | None) -> None:
+    """Check that a text is not empty. Raises ValueError."""
+    if text == "":
+        raise ValueError("It is empty.")
+
+
+Text = Annotated[str, Parameter(validator=filled)]
+
+
 def readable(_: object, paths: Path | tuple[Path, ...] | None) -> None:
     """Check that each file is there and may be read. Raises ValueError."""
     for path in _each(paths):
@@ -175,7 +184,7 @@ OUTPUT_FOLDER = Parameter(group=("Parameters", OUTPUTS), validator=Writable(fold
 class ServerOptions:
     """The options that say how a command reaches the server."""
 
-    server: Annotated[str, Parameter(env_var="NTM_SERVER")] = "localhost:50051"
+    server: Annotated[Text, Parameter(env_var="NTM_SERVER")] = "localhost:50051"
     """Address of the server: HOST:PORT, or unix:PATH."""
     token_file: Annotated[Path | None, INPUT] = None
     """File of the token to send; by default the token in NTM_TOKEN, if there is one."""
@@ -187,7 +196,7 @@ class ServerOptions:
     """PEM file of the certificate to show to the server."""
     key: Annotated[Path | None, INPUT] = None
     """PEM file of the certificate's private key."""
-    server_name: str | None = None
+    server_name: Text | None = None
     """The name that the server's certificate has, if it is not the host of the address."""
 
     def connect(self) -> Client:

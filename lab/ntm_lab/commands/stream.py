@@ -23,6 +23,7 @@ from ntm_lab.commands.options import (
     Locations,
     ServerOptions,
     Steps,
+    Text,
     output,
 )
 from ntm_lab.commands.sequences import (
@@ -40,7 +41,7 @@ STEPS_AT_ONCE = 256
 
 
 def stream(
-    model: str | None = None,
+    model: Text | None = None,
     /,
     *,
     input: Annotated[Path, INPUT, HYPHEN] = STANDARD,  # noqa: A002 - the option's name
@@ -53,7 +54,7 @@ def stream(
     durability: Policy | None = None,
     every_steps: EverySteps | None = None,
     idle_timeout: IdleTimeout | None = None,
-    session: str | None = None,
+    session: Text | None = None,
     keep: bool = False,
     server: ServerOptions = LOCAL,
 ) -> None:

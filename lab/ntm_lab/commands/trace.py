@@ -19,6 +19,7 @@ from ntm_lab.commands.options import (
     Seed,
     ServerOptions,
     Sizes,
+    Text,
     output,
 )
 from ntm_lab.commands.sequences import Format, SequenceError, check_header, format_of, read
@@ -31,7 +32,7 @@ from ntm_tasks import TASKS, Size, TaskSequence
 
 
 def trace(
-    model: str | None = None,
+    model: Text | None = None,
     /,
     *,
     size: Sizes = (),

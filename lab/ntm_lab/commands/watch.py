@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from ntm_client.errors import SessionGone
-from ntm_lab.commands.options import LOCAL, ServerOptions, seconds
+from ntm_lab.commands.options import LOCAL, ServerOptions, Text, seconds
 from ntm_lab.pictures.memory import memory_picture
 from ntm_lab.pictures.terminal import Terminal
 
@@ -19,7 +19,7 @@ CLEAR = "\x1b[H\x1b[2J"
 
 
 def watch(
-    session: str,
+    session: Text,
     /,
     *,
     interval: Annotated[
