@@ -159,7 +159,7 @@ def test_stream_to_a_bad_line(
     assert main(["stream", "sums"]) == 2
     out, err = capsysbinary.readouterr()
     assert out == b"0.0,1.0,2.0\n"
-    assert b"-, line 2: 2 values, but a step has 3" in err
+    assert b"ntm: standard input, line 2: 2 values, but a step has 3\n" in err
 
 
 @pytest.mark.parametrize("name", ["outputs.npy", "outputs.csv", "outputs.jsonl"])
@@ -205,6 +205,22 @@ def test_stream_keeps_the_outputs_before_a_mistake(
     made = np.load(sink) if name.endswith("npy") else np.loadtxt(sink, delimiter=",", ndmin=2)
     assert made.tolist() == [[0, 1, 2]]
     assert "next step 1; continue with --session " in capsys.readouterr().err
+
+
+def test_stream_writes_no_array_to_a_terminal(fake: FakeServer) -> None:
+    """Its bytes are no text; the sentence says what to do, and no step is made."""
+    command = [sys.executable, "-m", "ntm_lab", "stream", "sums", "--output-format", "npy"]
+    ours, theirs = os.openpty()
+    done = subprocess.run(command, input=b"1,2,3\n", stdout=theirs, stderr=subprocess.PIPE)
+    os.close(theirs)
+    os.close(ours)
+
+    assert done.returncode == 2
+    assert done.stderr == (
+        b"ntm: npy is no text for a terminal; name a file with --output, or another "
+        b"--output-format\n"
+    )
+    assert fake.routes == []
 
 
 def test_stream_continues_a_session(

@@ -119,8 +119,16 @@ TEXTS = {
         ", line 1: 1000000000000000000000000000000000000000 is",
         "a.jsonl",
     ),
-    "json endless": Text(b"[0, " + b"9" * 9999 + b", 2]\n", ", line 1: not JSON", "a.jsonl"),
-    "json deep": Text(b"[" * 99999 + b"\n", ", line 1: not JSON", "a.jsonl"),
+    "json endless": Text(
+        b"[0, " + b"9" * 9999 + b", 2]\n",
+        ", line 1: not an array of numbers: one has too many digits",
+        "a.jsonl",
+    ),
+    "json deep": Text(
+        b"[" * 99999 + b"\n",
+        ", line 1: not an array of numbers: its brackets are too deep",
+        "a.jsonl",
+    ),
     "json cut": Text(b"[0, 1,\n", ", line 1: not JSON: Expecting value", "a.jsonl"),
     "json underscore": Text(b"[1_0, 1, 2]\n", ", line 1: not JSON", "a.jsonl"),
     "json short": Text(b"[0, 1]\n", ", line 1: 2 values, but a step has 3", "a.jsonl"),

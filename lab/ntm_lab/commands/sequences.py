@@ -172,7 +172,7 @@ def _read_npy(file: BinaryIO, name: str, width: int) -> Float32:
     except Exception as error:
         # A damaged header makes numpy's parser, or the memory for its shape, raise nearly anything.
         raise SequenceError(f"{name} is not an .npy file of numbers: {error}") from error
-    if array.dtype.kind not in "fiub":
+    if array.dtype.kind not in "fiu":
         raise SequenceError(f"{name} has values of the type {array.dtype}, not real numbers")
     if rest := content.read():
         raise SequenceError(f"{name} has {len(rest)} bytes more than its array")
@@ -244,8 +244,12 @@ def _csv_value(cell: str) -> float:
 def _json_values(text: str) -> list[float]:
     try:
         values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"not JSON: {getattr(error, 'msg', error)}") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg}") from error
+    except ValueError as error:  # Python reads no whole number of more than 4,300 digits
+        raise ValueError("not an array of numbers: one has too many digits") from error
+    except RecursionError as error:
+        raise ValueError("not an array of numbers: its brackets are too deep") from error
     if not isinstance(values, list):
         raise ValueError("not an array of numbers")
     for value in values:

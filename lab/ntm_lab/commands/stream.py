@@ -85,6 +85,10 @@ def stream(
     check_header(header, layout)
     line_layout: Format = "csv" if output == STANDARD and layout == "npy" else layout
     output_layout = output_format or format_of(output, "--output-format", line_layout)
+    if output == STANDARD and output_layout == "npy" and sys.stdout.isatty():
+        raise InvalidRequest(
+            "npy is no text for a terminal; name a file with --output, or another --output-format"
+        )
     if (session is not None or skip) and output != STANDARD and has_content(output):
         raise InvalidRequest(
             f"{output} may have the outputs of earlier steps, which cannot be made again; name "
@@ -106,7 +110,8 @@ def stream(
         made = stack.enter_context(_ended(steps_of, skip, output, keep=kept))
         sink = stack.enter_context(_outputs(output, output_layout))
         width = steps_of.model.input_width
-        for steps in _after(skip, read(source, str(input), layout, width, at_once, header)):
+        name = "standard input" if input == STANDARD else str(input)
+        for steps in _after(skip, read(source, name, layout, width, at_once, header)):
             with held_back():
                 sink.write(steps_of.step(steps).outputs)
                 made.append(len(steps))

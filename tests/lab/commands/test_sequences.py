@@ -88,6 +88,7 @@ def test_errors_name_the_line(layout: str, line: bytes, message: str) -> None:
         (np.full((1, 2), np.inf), "not a finite float32"),
         (np.array([["a", "b"]]), "values of the type <U1, not real numbers"),
         (np.zeros((4, 2), complex), "values of the type complex128, not real numbers"),
+        (np.zeros((4, 2), bool), "values of the type bool, not real numbers"),
     ],
 )
 def test_arrays_that_are_no_steps(
