@@ -61,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         chain = " ".join(("ntm-export", *(error.command_chain or ())))
-        _say(f"{error} See `{chain} --help`.")
+        stop = "" if str(error).endswith((".", "?")) else "."
+        _say(f"{error}{stop} See `{chain} --help`.")
         return MISUSED
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)

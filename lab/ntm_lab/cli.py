@@ -117,11 +117,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             status: int | None = app(
                 argv, exit_on_error=False, print_error=False, result_action="return_value"
             )
+            sys.stdout.flush()  # here, where an error of it is said
     except CycloptsError as error:
-        return _failed(f"{error} See `{' '.join(('ntm', *(error.command_chain or ())))} --help`.")
+        command = " ".join(("ntm", *(error.command_chain or ())))
+        stop = "" if str(error).endswith((".", "?")) else "."
+        return _failed(f"{error}{stop} See `{command} --help`.")
     except BrokenPipeError:
-        # The reader of the output has closed it. Python's last flush must not fail.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # its reader has closed it
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -135,8 +137,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not _is_expected(error):
             raise
+        if _is_of_full_output(error):
+            _drop_output()
         return _failed(_sentence(error))
     return status or 0
+
+
+def _drop_output() -> None:
+    """Leave what is not written yet, so that Python's last flush does not fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _is_of_full_output(error: Exception) -> bool:
+    """Whether there is no place for what is printed. All else is written with a file's name."""
+    from ntm_lab.outputs import FULL
+
+    return isinstance(error, OSError) and error.errno in FULL and error.filename is None
 
 
 def _failed(message: str) -> int:
@@ -156,6 +172,8 @@ def _sentence(error: Exception) -> str:
         return f"{error.message}; the variable NTM_SERVER has this address"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and _is_of_full_output(error):
+        return f"standard output: {error.strerror}"
     return str(error)
 
 

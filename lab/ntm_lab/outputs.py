@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -13,6 +14,9 @@ from typing import BinaryIO
 DEVICES = Path("/dev")
 
 STANDARD_INPUT = 0
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""Faults that only writing has. The system names no file with them."""
 
 
 class OutputInvalid(ValueError):
@@ -86,8 +90,17 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     pipe or another device is written directly.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: it cannot be written; if no place is left for it, the error has the path.
     """
+    try:
+        yield from _replacing(path)
+    except OSError as error:
+        if error.errno in FULL and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def _replacing(path: Path) -> Iterator[BinaryIO]:
     if not _is_replaced(path):
         with path.open("wb") as file:
             yield file

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -144,6 +145,7 @@ def test_a_mistyped_command_is_said_in_one_line(
     error = capsys.readouterr().err
     assert error.startswith("ntm-export: ")
     assert message in error
+    assert "See `" not in error or re.search(r"[^.?][.?] See `ntm-export", error)
     assert len(error.splitlines()) == 1
 
 

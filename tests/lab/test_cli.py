@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -378,6 +379,7 @@ def test_a_mistyped_command(
     error = capsys.readouterr().err
     assert error.startswith("ntm: ")
     assert message in error
+    assert "See `" not in error or re.search(r"[^.?][.?] See `ntm", error)
     assert len(error.splitlines()) == 1
 
 

@@ -86,10 +86,24 @@ def test_an_output_that_cannot_be_written_leaves_the_old_file(
     assert done.returncode == 2
     last = done.stderr.splitlines()[-1]
     assert last.startswith("ntm: ")
-    assert "File too large" in last
+    assert last == f"ntm: {old}: File too large"
     assert "Traceback" not in done.stderr
     assert old.read_text(encoding="utf-8") == "of yesterday"
     assert [path.name for path in folder.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize("command", [["models"], ["demo", "--model", "copy"], ["--help"]])
+def test_a_full_standard_output_is_said(command: list[str]) -> None:
+    """In one sentence, also where what is printed is written only at the end."""
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "ntm_lab", *command],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env={key: each for key, each in os.environ.items() if key != "PYTHONUNBUFFERED"},
+        )
+    assert done.returncode == 2
+    assert done.stderr == b"ntm: standard output: No space left on device\n"
 
 
 @pytest.mark.parametrize("option", FILES, ids=called)
