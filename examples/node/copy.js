@@ -10,9 +10,14 @@ const proto = new URL("../../proto/", import.meta.url).pathname;
 const definition = loader.loadSync("ntm/v1/ntm.proto", { includeDirs: [proto] });
 const { NtmService } = grpc.loadPackageDefinition(definition).ntm.v1;
 
-const address = process.argv[2] ?? "localhost:50051";
+const address = process.argv[2] || "localhost:50051";
 const client = new NtmService(address, grpc.credentials.createInsecure());
-const call = (method, request) => promisify(client[method].bind(client))(request);
+const call = (method, request) =>
+  promisify(client[method].bind(client))(request).catch((error) => {
+    const why = error.details.replace(/ Resolution note: $/, "");
+    console.error(`${method} failed at ${address}: ${why}`);
+    process.exit(1);
+  });
 
 // 20 vectors of 8 bits, a delimiter in input 8, and 20 steps to answer in: [41, 9] values, row by row.
 const vectors = Array.from({ length: 20 * 8 }, () => Math.round(Math.random()));

@@ -34,6 +34,15 @@ def test_node_example_copies_without_a_wrong_bit(installed: Path, shipped: Clien
     assert (ended.stdout, ended.stderr) == ("wrong bits: 0\n", "")
 
 
+def test_node_example_says_in_one_line_that_no_server_answers(installed: Path) -> None:
+    """With its address, and the status of a failure."""
+    ended = run(["node", "copy.js", "localhost:1"], installed)
+
+    (sentence,) = ended.stderr.splitlines()
+    assert sentence.startswith("createSession failed at localhost:1: No connection established.")
+    assert (ended.returncode, ended.stdout) == (1, "")
+
+
 def test_node_example_keeps_the_servers_limits(installed: Path) -> None:
     """It sends chunks as small as the server says."""
     with served(MODELS, "--max-chunk-steps=10") as client:
