@@ -187,7 +187,7 @@ class Catalogue:
         if isinstance(found, ModelInvalid):
             self._refused[place] = found
             self._metrics.model_reloads.labels(place.model, "failed").inc()
-            fields = {"model": place.model, "file": str(place.path), "why": found.message}
+            fields = {"model": place.model, "file": place.shown, "why": found.message}
             log.error("model file not taken over", extra=fields)
             return
         self._refused.pop(place, None)
