@@ -465,13 +465,14 @@ def _check_endpoint(endpoint: str) -> None:
     """Raise SettingInvalid unless spans can be sent there."""
     scheme, mark, rest = endpoint.partition("://")
     is_url = bool(mark) and scheme != "unix"
-    if is_url and scheme not in ("http", "https"):
+    place = rest.partition("/")[0] if is_url else endpoint
+    if is_url and (scheme not in ("http", "https") or not place):
         raise SettingInvalid(
             "otlp_endpoint",
             f"is {endpoint!r}; it must be http://HOST:PORT, or https://HOST:PORT for TLS",
         )
     try:
-        parse(rest.partition("/")[0] if is_url else endpoint)
+        parse(place)
     except AddressInvalid as error:
         raise SettingInvalid("otlp_endpoint", f"is {endpoint!r}: {error.why}") from error
 

@@ -324,3 +324,22 @@ async def test_a_store_that_does_not_answer_is_in_the_log_at_the_start(
         (record,) = (each for each in caplog.records if each.levelname == "WARNING")
         assert record.message == "the store does not answer"
         await running.stub.ListModels(pb.ListModelsRequest())
+
+
+async def test_a_stored_session_is_listed_once_a_replica_holds_it(
+    serve: Serve, stored: dict[str, Any]
+) -> None:
+    """After a restart its id continues it, and the list has it from then on."""
+
+    async def listed(running: Running) -> list[str]:
+        response = await running.stub.ListSessions(pb.ListSessionsRequest())
+        return [session.id for session in response.sessions]
+
+    async with serve(**stored) as running:
+        session = await created(running, ASYNCHRONOUS)
+        await reply(running, session, ones(3), 0)
+        assert await listed(running) == [session]
+    async with serve(**stored) as running:
+        assert await listed(running) == []
+        assert outputs(await reply(running, session, ones(1), 3)).tolist() == [[4, 4]]
+        assert await listed(running) == [session]
