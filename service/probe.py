@@ -49,7 +49,9 @@ def main() -> int:
 
 def _advice(error: grpc.RpcError) -> str:
     """What to set if the server may want TLS, whose handshake it waits for."""
-    is_silent = error.code() == grpc.StatusCode.UNAVAILABLE and "refused" not in error.details()
+    is_silent = error.code() == grpc.StatusCode.UNAVAILABLE and "refused" not in str(
+        error.details()
+    )
     if not is_silent or os.environ.get("NTM_TLS_CERTIFICATE"):
         return ""
     return "; if the server has TLS, set NTM_TLS_CERTIFICATE and NTM_TLS_KEY as the server has them"
