@@ -14,7 +14,16 @@ def main() -> int:
     """Read the settings and serve; return the exit status."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
+    try:
+        return _main()
+    except ImportError as error:
+        from service.errors import missing_package
 
+        print(f"cannot serve: {missing_package(error)}", file=sys.stderr)
+        return 1
+
+
+def _main() -> int:
     from ntm import versions
     from service.settings import Settings, unknown_variables
 
@@ -27,6 +36,8 @@ def main() -> int:
     # After the flags are read, so that --help and mistakes do not wait for onnxruntime.
     import asyncio
     import logging
+
+    import numpy  # noqa: F401 - without it, onnxruntime would print a traceback of its own
 
     from service.errors import FileInvalid, ModelInvalid, one_line
     from service.server import serve

@@ -48,6 +48,19 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= _LONGEST_LINE else f"{text[:_LONGEST_LINE]}..."
 
 
+def missing_package(error: ImportError) -> str:
+    """
+    What to install if a package of the server cannot be imported. Raises the error again if it is
+    of the server's own code.
+    """
+    if (error.name or "service").partition(".")[0] == "service":
+        raise error
+    return (
+        f"{error.name} cannot be loaded ({one_line(error)}), and the server needs it; install the "
+        "server with `pip install ntm-service`, or `pip install ./client .` in a checkout"
+    )
+
+
 class NtmError(Exception):
     """Base of all errors: a message for people, and a reason and metadata for programs."""
 

@@ -11,13 +11,21 @@ from __future__ import annotations
 import os
 import sys
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from service.errors import FileInvalid, missing_package
 
-from ntm import addresses
-from ntm.addresses import Address, AddressInvalid
-from service.auth import tls
-from service.errors import FileInvalid
+try:
+    from ntm import addresses, versions
+    from ntm.addresses import Address, AddressInvalid
+
+    versions.check()
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    from service.auth import tls
+except ImportError as _error:
+    # One without a name is of `versions`, and says itself what to install.
+    print(f"cannot ask: {missing_package(_error) if _error.name else _error}", file=sys.stderr)
+    sys.exit(1)
 
 _TIMEOUT_SECONDS = 3.0
 
@@ -33,10 +41,20 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     except grpc.RpcError as error:
-        print(f"{address}: {error.code().name}: {error.details()}", file=sys.stderr)
+        print(f"{address}: {error.code().name}: {error.details()}{_advice(error)}", file=sys.stderr)
         return 1
     print(f"{address}: {health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)}")
     return 0 if answer.status == health_pb2.HealthCheckResponse.SERVING else 1
+
+
+def _advice(error: grpc.RpcError) -> str:
+    """What to set if the server may want TLS, whose handshake it waits for."""
+    is_silent = error.code() == grpc.StatusCode.UNAVAILABLE and "refused" not in str(
+        error.details()
+    )
+    if not is_silent or os.environ.get("NTM_TLS_CERTIFICATE"):
+        return ""
+    return "; if the server has TLS, set NTM_TLS_CERTIFICATE and NTM_TLS_KEY as the server has them"
 
 
 def _own() -> Address:

@@ -10,7 +10,7 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ntm.addresses import Address, AddressInvalid, listening
+from ntm.addresses import Address, AddressInvalid, listening, parse
 
 PREFIX = "NTM_"
 """What the names of the environment variables start with."""
@@ -20,7 +20,7 @@ _CLIENTS = (f"{PREFIX}SERVER", f"{PREFIX}TOKEN")
 
 _TYPES: dict[type, tuple[str, str, str]] = {
     int: ("INT", "a whole number", r"[+-]?\d{1,4000}"),
-    float: ("FLOAT", "a number", r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"),
+    float: ("FLOAT", "a finite number", r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"),
     str: ("TEXT", "a text", r"(?s:.*)"),
     Path: ("PATH", "a path", r"(?s:.+)"),
 }
@@ -302,6 +302,15 @@ class Settings:
                 raise SettingInvalid(name, f"is {host!r}: {error.why}") from error
             if name == "metrics_host" and address.socket_path:
                 raise SettingInvalid(name, f"is {host!r}; the monitoring port needs an IP address")
+        if _overlap(self.address, listening(self.metrics_host, self.metrics_port)):
+            raise SettingInvalid(
+                "metrics_port",
+                f"is {self.metrics_port}, and ",
+                ("port",),
+                " is the same; the monitoring port needs one of its own",
+            )
+        if self.otlp_endpoint:
+            _check_endpoint(self.otlp_endpoint)
         if self.default_idle_timeout_seconds > self.max_idle_timeout_seconds:
             raise SettingInvalid(
                 "default_idle_timeout_seconds",
@@ -437,6 +446,35 @@ def _value(setting: Field[Any], text: str) -> Any:
     if not re.fullmatch(form, text, re.ASCII):
         raise SettingInvalid(setting.name, f"is {text!r}; it must be {name}")
     return kind(text)
+
+
+def _overlap(one: Address, other: Address) -> bool:
+    """Whether no two servers can listen on both, as far as names tell."""
+    if one.socket_path or other.socket_path or one.port != other.port or not one.port:
+        return False
+    hosts = {one.host.lower(), other.host.lower()}
+    if "0.0.0.0" in hosts:  # noqa: S104 - compared, not listened on
+        return not any(":" in host for host in hosts - {"::"})
+    return len(hosts) == 1 or "::" in hosts or hosts in _LOOPBACKS
+
+
+_LOOPBACKS = ({"localhost", "127.0.0.1"}, {"localhost", "::1"})
+
+
+def _check_endpoint(endpoint: str) -> None:
+    """Raise SettingInvalid unless spans can be sent there."""
+    scheme, mark, rest = endpoint.partition("://")
+    is_url = bool(mark) and scheme != "unix"
+    place = rest.partition("/")[0] if is_url else endpoint
+    if is_url and (scheme not in ("http", "https") or not place):
+        raise SettingInvalid(
+            "otlp_endpoint",
+            f"is {endpoint!r}; it must be http://HOST:PORT, or https://HOST:PORT for TLS",
+        )
+    try:
+        parse(place)
+    except AddressInvalid as error:
+        raise SettingInvalid("otlp_endpoint", f"is {endpoint!r}: {error.why}") from error
 
 
 def _check(setting: Field[Any], value: Any) -> None:

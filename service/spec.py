@@ -25,12 +25,28 @@ BLANK = 1e-6
 LOCATIONS = "N"
 """Stands in a shape for the number of memory locations, which each session chooses."""
 
+MAX_NAME = 128
+"""The most characters in the name of a model."""
+
 Float32 = npt.NDArray[np.float32]
 Dimension = int | Literal["N"]
 Rule = Literal["constant", "one_hot", "positional", "values"]
 
 _FIXED_COUNTS = {"constant": 1, "one_hot": 0}
 """The number of values that these rules need."""
+
+
+def is_name(text: str) -> bool:
+    """
+    Whether a model, or a file of one, may have this name. Lists, metrics and logs show names, so
+    they are printable; what the system could not read as UTF-8 is not.
+    """
+    return text.isprintable() and 0 < len(text) <= MAX_NAME
+
+
+def printable(text: str) -> str:
+    """The text itself; quoted and escaped if it is not printable."""
+    return text if text.isprintable() else repr(text)
 
 
 @dataclass(frozen=True)
@@ -247,6 +263,9 @@ def _check_types(part: object) -> None:
             raise ModelInvalid(
                 f"{name} in the spec is {value!r}; it must be of type {kind.__name__}"
             )
+        # Lists, metrics and logs show it.
+        if kind is str and not value.isprintable():
+            raise ModelInvalid(f"{name} in the spec is {value!r}; it must be printable")
 
 
 def _check_dimensions(what: str, shape: tuple[object, ...]) -> None:

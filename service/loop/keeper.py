@@ -79,6 +79,7 @@ class Keeper:
         self._placing = asyncio.Lock()
         self._advanced = asyncio.Event()
         self._looking = asyncio.create_task(self._look_for_idle())
+        self._start(self._ask())
         metrics.undeleted_sessions.set_function(lambda: len(self._deletions))
 
     def apply(self, effects: Effects) -> None:
@@ -400,6 +401,16 @@ class Keeper:
         unstored = [session for session in sleepers if session.is_open]
         if unstored:
             await self._save_to_the_end(self._saving.take(unstored, puts_to_sleep=True))
+
+    async def _ask(self) -> None:
+        """Ask for a session that there is not, so that the log says if no store answers."""
+        try:
+            with self._timed("epoch"):
+                await self._store.epoch("")
+        except StoreUnavailable:
+            pass  # it is in the log
+        except Exception:  # as below: whatever a store raises, the server serves
+            log.exception("the store could not be asked")
 
     async def _look_for_idle(self) -> None:
         """

@@ -23,6 +23,11 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS = 10.0
 """The time for which a network that could not be loaded is not tried again."""
 
+_WHERE = (
+    "set --models-dir to a folder of models: the folder models of a checkout or of the image, or "
+    "what ntm-export writes"
+)
+
 
 class Catalogue:
     """
@@ -187,7 +192,7 @@ class Catalogue:
         if isinstance(found, ModelInvalid):
             self._refused[place] = found
             self._metrics.model_reloads.labels(place.model, "failed").inc()
-            fields = {"model": place.model, "file": str(place.path), "why": found.message}
+            fields = {"model": place.model, "file": place.shown, "why": found.message}
             log.error("model file not taken over", extra=fields)
             return
         self._refused.pop(place, None)
@@ -226,8 +231,8 @@ class Catalogue:
         folder = self._settings.models_dir
         try:
             changes = self.folder.look()
-        except FileNotFoundError:
-            changes = []
+        except FileNotFoundError as error:
+            raise ModelInvalid(f"{folder} does not exist; {_WHERE}") from error
         except OSError as error:
             raise ModelInvalid(one_line(error)) from error
         for change in changes:
@@ -246,10 +251,7 @@ class Catalogue:
                 + (f"; the log has {len(refused) - 1} more" if len(refused) > 1 else "")
             )
         if not self._current:
-            raise ModelInvalid(
-                f"{folder} has no folder with a {MODEL_FILE}; set --models-dir to one that has: "
-                "the folder models of a checkout or of the image, or what ntm-export writes"
-            )
+            raise ModelInvalid(f"{folder} has no folder with a {MODEL_FILE}; {_WHERE}")
 
     def _failure(self, version: Version) -> ModelInvalid | None:
         """The error of a load that is not tried again yet."""

@@ -5,6 +5,7 @@ Reads the folder of models, and finds changes in it.
     NAME/versions/*.onnx    others, for sessions and checkpoints that are of them
 
 Names that begin with a dot are ignored, so that a file can be prepared beside its final place.
+Files of other names that `is_name` refuses are not served.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from service.errors import ModelInvalid
 from service.models import runtime
 from service.models.loading import MAX_STATE_BYTES, try_out
 from service.models.version import Version
-from service.spec import ModelSpec
+from service.spec import MAX_NAME, ModelSpec, is_name, printable
 from service.watched_files import Stamp, file_stamp
 
 MODEL_FILE = "model.onnx"
@@ -40,7 +41,15 @@ class VersionPath(NamedTuple):
     is_current: bool
     """Whether it is the path of the version for new sessions."""
     model: str
+    """The folder's name; quoted and escaped if no model can have it, so that all can show it."""
     path: Path
+    wrong_name: str = ""
+    """The name of the folder or of the file, if it is one that they cannot have."""
+
+    @property
+    def shown(self) -> str:
+        """The path, for logs and errors."""
+        return printable(str(self.path))
 
 
 @dataclass(frozen=True)
@@ -131,7 +140,9 @@ class ModelFolder:
         return [
             model
             for model in sorted(os.listdir(self._folder))
-            if not model.startswith(".") and MODEL_FILE in (_names(self._folder / model) or ())
+            if not model.startswith(".")
+            and is_name(model)
+            and MODEL_FILE in (_names(self._folder / model) or ())
         ]
 
     def _is_due(self, place: VersionPath, stamp: Stamp) -> bool:
@@ -148,7 +159,7 @@ class ModelFolder:
         except ModelInvalid as error:
             found = error
         except OSError as error:
-            found = ModelInvalid(f"cannot read {place.path}: {error.strerror}")
+            found = ModelInvalid(f"cannot read {place.shown}: {error.strerror}")
             retry_seconds = self._clock() + RETRY_SECONDS
             self._unreadable[place] = _Unreadable(found.message, retry_seconds)
         if file_stamp(place.path) != stamp:
@@ -169,21 +180,25 @@ class ModelFolder:
             if model.startswith(".") or (self._named and model not in self._named):
                 continue
             folder = self._folder / model
+            wrong = "" if is_name(model) else model
+            model = repr(model) if wrong else model
             names = _names(folder)
+            current = VersionPath(True, model, folder / MODEL_FILE, wrong)
             if names is None:
-                yield from self._held(folder) or [VersionPath(True, model, folder / MODEL_FILE)]
+                yield from self._held(folder) or [current]
                 continue
             if MODEL_FILE in names:
-                yield VersionPath(True, model, folder / MODEL_FILE)
+                yield current
             others = _names(folder / OTHERS) if OTHERS in names else []
             if others is None:
                 yield from self._held(folder / OTHERS) or [
-                    VersionPath(False, model, folder / OTHERS)
+                    VersionPath(False, model, folder / OTHERS, wrong)
                 ]
                 continue
             for name in others:
                 if name.endswith(".onnx"):
-                    yield VersionPath(False, model, folder / OTHERS / name)
+                    wrong_name = wrong or ("" if is_name(name) else name)
+                    yield VersionPath(False, model, folder / OTHERS / name, wrong_name)
 
     def _held(self, folder: Path) -> list[VersionPath]:
         """
@@ -213,6 +228,11 @@ def read(place: VersionPath, max_state_bytes: int = MAX_STATE_BYTES) -> ModelFil
     """
     status = place.path.stat()
     try:
+        if place.wrong_name:
+            raise ModelInvalid(
+                f"the name {place.wrong_name!r} is not allowed; rename it to at most {MAX_NAME} "
+                "printable characters, in UTF-8"
+            )
         # Opening a pipe would wait for ever.
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
             raise ModelInvalid("it is not a file; put the file of the model there")
@@ -223,5 +243,5 @@ def read(place: VersionPath, max_state_bytes: int = MAX_STATE_BYTES) -> ModelFil
         content = place.path.read_bytes()
         spec = try_out(content, max_state_bytes)
     except ModelInvalid as error:
-        raise ModelInvalid(f"{place.path}: {error.message}") from error
+        raise ModelInvalid(f"{place.shown}: {error.message}") from error
     return ModelFile(Version(place.model, runtime.content_hash(content)), spec, content)

@@ -68,7 +68,7 @@ class Reloads:
     async def _take(self, change: Change) -> None:
         place, found = change
         catalogue = self._catalogue
-        fields = {"model": place.model, "file": str(place.path)}
+        fields = {"model": place.model, "file": place.shown}
         if isinstance(found, ModelFile):
             if catalogue.at(place) == found.version:
                 return  # another file of the same content

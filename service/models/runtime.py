@@ -243,7 +243,7 @@ def _wrap(array: npt.NDArray[Any]) -> onnxruntime.OrtValue:
 def _load(model: bytes, device: str, threads: int) -> onnxruntime.InferenceSession:
     fault = _cuda_fault() if device != "cpu" else None
     if device == "cuda" and fault:
-        raise RuntimeError(f"device is cuda, but {fault}; set the device to auto or cpu otherwise")
+        raise RuntimeError(f"--device is 'cuda', but {fault}; set it to auto or cpu otherwise")
     names = ["cpu"] if device == "cpu" or fault else ["cuda", "cpu"]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -255,7 +255,7 @@ def _load(model: bytes, device: str, threads: int) -> onnxruntime.InferenceSessi
     except Exception as error:  # onnxruntime's errors share no other base class
         raise ModelInvalid(f"onnxruntime cannot load the model: {one_line(error)}") from error
     if device == "cuda" and session.get_providers()[0] != _PROVIDERS["cuda"]:
-        raise RuntimeError("device is cuda, but onnxruntime found no GPU that it can use")
+        raise RuntimeError("--device is 'cuda', but onnxruntime found no GPU that it can use")
     return session
 
 

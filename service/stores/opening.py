@@ -26,7 +26,7 @@ def open_store(settings: Settings) -> Store | None:
     Raises:
         FileInvalid: there is no such store, or it cannot be used.
     """
-    kind, _, rest = settings.store.partition(":")
+    kind, colon, rest = settings.store.partition(":")
     if not settings.has_store:
         return None
     url = _URLS.get(kind.removesuffix(_CLUSTER))
@@ -38,9 +38,9 @@ def open_store(settings: Settings) -> Store | None:
         return _directory(Path(settings.store), settings)
     # Only the text before a colon is shown, because the rest may hold a password.
     raise FileInvalid(
-        f"--store is {kind!r}{' and more' if rest else ''}; it must be none, directory:FOLDER, a "
-        "path with a slash, or a URL: redis://HOST:PORT, rediss:// for TLS, likewise valkey:// and "
-        "valkeys://, and for a cluster redis-cluster:// and so on"
+        f"--store is {kind + colon!r}{' and more' if rest else ''}; it must be none, "
+        "directory:FOLDER, a path with a slash, or a URL: redis://HOST:PORT, rediss:// for TLS, "
+        "likewise valkey:// and valkeys://, and for a cluster redis-cluster:// and so on"
     )
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
+import shutil
+import urllib.request
 from collections import Counter
 from pathlib import Path
 
@@ -18,7 +21,7 @@ from tests.conftest import Running, Serve
 from tests.e2e.calls import opened, reason, stepped
 from tests.e2e.test_rpcs import refused
 from tests.e2e.versions import look_often, put, settled
-from tests.support.broken_models import Broken, broken, contents
+from tests.support.broken_models import WRONG_NAMES, Broken, broken, contents
 from tests.support.tiny_models import doubling, ledger
 
 BROKEN = broken()
@@ -200,3 +203,46 @@ async def test_a_folder_that_can_no_longer_be_read_takes_no_version_away(
         is_readable[0] = True
         put(folder, doubling())
         await settled(running, "taken")
+
+
+def scraped(running: Running) -> str:
+    """What Prometheus gets."""
+    url = f"http://127.0.0.1:{running.server.metrics_port}/metrics"
+    with urllib.request.urlopen(url, timeout=100) as response:
+        text: str = response.read().decode()
+        return text
+
+
+@pytest.mark.parametrize("name", WRONG_NAMES)
+@pytest.mark.parametrize("is_running", [False, True], ids=["at the start", "while it runs"])
+async def test_a_model_of_a_wrong_name_is_not_served_and_breaks_no_list_and_no_metric(
+    serve: Serve, folder: Path, name: str, is_running: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged and counted under a name that can be shown, also once it is gone."""
+    wrong = WRONG_NAMES[name]
+    if not is_running:
+        put(folder, doubling(), wrong)
+    async with serve(models_dir=folder) as running:
+        if is_running:
+            put(folder, doubling(), wrong)
+        await settled(running, "failed", model=repr(wrong))
+        assert await models(running) == ["ledger"]
+        check_log(caplog, repr(wrong), f"the name {re.escape(repr(wrong))} is not allowed")
+        assert "ntm_serving 1.0" in await asyncio.to_thread(scraped, running)
+        shutil.rmtree(folder / wrong)
+        await settled(running, "removed", model=repr(wrong))
+        assert "ntm_serving 1.0" in await asyncio.to_thread(scraped, running)
+
+
+@pytest.mark.parametrize("name", WRONG_NAMES)
+async def test_a_version_of_a_wrong_name_is_not_served(
+    serve: Serve, folder: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The model's other versions are."""
+    wrong = f"{WRONG_NAMES[name]}.onnx"
+    put(folder, doubling(), place=f"versions/{wrong}")
+    async with serve(models_dir=folder) as running:
+        check_log(caplog, "ledger", f"the name {re.escape(repr(wrong))} is not allowed")
+        described = await running.stub.GetModel(pb.GetModelRequest(name="ledger"))
+        assert len(described.model.versions) == 1
+        assert "ntm_serving 1.0" in await asyncio.to_thread(scraped, running)

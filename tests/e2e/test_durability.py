@@ -20,6 +20,7 @@ from service.stores.directory import DirectoryStore
 from tests.conftest import Running, Serve
 from tests.e2e.calls import Stream, chunk, opened, outputs, reason, stepped, until
 from tests.e2e.test_rpcs import refused
+from tests.support.ports import free_port
 
 NONE, ASYNCHRONOUS, SYNCHRONOUS = (
     pb.Durability.POLICY_NONE,
@@ -311,3 +312,34 @@ async def test_a_session_that_went_elsewhere_is_not_described_as_it_was(
         await reply(first, session, ones(1), 0)
         await reply(second, session, ones(1), 1)
         assert (await described(first, session)).next_step == 2
+
+
+async def test_a_store_that_does_not_answer_is_in_the_log_at_the_start(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server serves, and warns once before any session needs the store."""
+    settings = {"store": f"redis://127.0.0.1:{free_port()}", "store_timeout_seconds": 0.1}
+    async with serve(**settings) as running:
+        await until(lambda: running.metric("ntm_store_errors_total", operation="epoch") == 1)
+        (record,) = (each for each in caplog.records if each.levelname == "WARNING")
+        assert record.message == "the store does not answer"
+        await running.stub.ListModels(pb.ListModelsRequest())
+
+
+async def test_a_stored_session_is_listed_once_a_replica_holds_it(
+    serve: Serve, stored: dict[str, Any]
+) -> None:
+    """After a restart its id continues it, and the list has it from then on."""
+
+    async def listed(running: Running) -> list[str]:
+        response = await running.stub.ListSessions(pb.ListSessionsRequest())
+        return [session.id for session in response.sessions]
+
+    async with serve(**stored) as running:
+        session = await created(running, ASYNCHRONOUS)
+        await reply(running, session, ones(3), 0)
+        assert await listed(running) == [session]
+    async with serve(**stored) as running:
+        assert await listed(running) == []
+        assert outputs(await reply(running, session, ones(1), 3)).tolist() == [[4, 4]]
+        assert await listed(running) == [session]

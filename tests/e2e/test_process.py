@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tomllib
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -116,7 +117,7 @@ def test_connections_may_take_all_the_files_that_the_system_allows(models_dir: P
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--models-dir=nowhere"], "cannot serve: nowhere has no folder with a model.onnx"),
+        (["--models-dir=nowhere"], "cannot serve: nowhere does not exist; set --models-dir"),
         (["--max-batch=1"], "--max-batch is 1; it must be at least 8"),
         (["--unknown"], "unrecognized arguments: --unknown"),
     ],
@@ -128,6 +129,45 @@ def test_a_server_that_cannot_start_says_why(arguments: list[str], message: str)
     assert ended.returncode != 0
     assert message in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+MODULES = {
+    "googleapis-common-protos": "google.rpc",
+    "grpcio": "grpc",
+    "grpcio-health-checking": "grpc_health",
+    "grpcio-reflection": "grpc_reflection",
+    "ntm-client": "ntm",
+    "numpy": "numpy",
+    "nvidia-ml-py": "pynvml",
+    "onnx": "onnx",
+    "onnxruntime": "onnxruntime",
+    "onnxruntime-gpu": "onnxruntime",
+    "opentelemetry-api": "opentelemetry",
+    "prometheus-client": "prometheus_client",
+    "protobuf": "google.protobuf",
+}
+"""What each package that the server needs is imported as."""
+
+
+def test_every_package_of_the_server_is_known() -> None:
+    """The table above has what pyproject.toml declares."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert {text.partition(">")[0] for text in declared} == set(MODULES)
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES.values())))
+def test_a_missing_package_is_named_with_the_way_to_install_it(module: str) -> None:
+    """Without any one of them, the server ends with one sentence."""
+    code = (
+        f"import sys; sys.modules[{module!r}] = None\n"
+        "from service.__main__ import main; sys.argv[1:] = ['--models-dir=nowhere']; "
+        "sys.exit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"cannot serve: {module}")
+    assert "pip install ntm-service" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_taken_port_is_named(models_dir: Path) -> None:

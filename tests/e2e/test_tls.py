@@ -285,6 +285,7 @@ def test_the_probe_speaks_tls_as_the_server_does(
     captured = capsys.readouterr()
     assert captured.out == f"{address}: SERVING\n"
     assert "--tls-key: cannot read" in captured.err
+    assert "; if the server has TLS, set NTM_TLS_CERTIFICATE and NTM_TLS_KEY" in captured.err
 
 
 def test_the_first_line_says_whether_it_is_safe(models_dir: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ FORMS = [
 
 COMMANDS = {
     "service": ("", "cannot serve: ", 1),
+    "service.probe": ("", "cannot ask: ", 1),
     "ntm_lab": ("models", "ntm: ", 2),
     "export": ("evaluate models/copy-ntm-lstm", "ntm-export: ", 1),
 }

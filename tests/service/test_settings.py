@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ def wrong_texts(setting: Field[Any]) -> Iterator[tuple[str, str]]:
     assert minimum is not None, f"{setting.name} has no minimum"
     assert maximum is not None, f"{setting.name} has no maximum"
     for text in NO_NUMBERS:
-        yield text, f"is {text!r}; it must be a{' whole' if kind is int else ''} number"
+        yield text, f"is {text!r}; it must be a {'whole' if kind is int else 'finite'} number"
     below, above = kind(minimum - 1), kind(maximum * 2 + 1)
     yield str(below), f"is {below}; it must be at least {minimum}"
     yield str(above), f"is {above}; it must be at most {maximum}"
@@ -155,7 +156,7 @@ def test_a_local_address_is_recognised(host: str, is_local: bool) -> None:
         ([], {"NTM_PORT": "a"}, "NTM_PORT is 'a'; it must be a whole number"),
         ([], {"NTM_PORT": "70000"}, "NTM_PORT is 70000; it must be at most 65535"),
         (["--port=-1"], {"NTM_PORT": "1"}, "--port is -1; it must be at least 0"),
-        ([], {"NTM_DRAIN_SECONDS": "1s"}, "NTM_DRAIN_SECONDS is '1s'; it must be a number"),
+        ([], {"NTM_DRAIN_SECONDS": "1s"}, "NTM_DRAIN_SECONDS is '1s'; it must be a finite number"),
         ([], {"NTM_TLS_KEY": "a.key"}, "NTM_TLS_KEY is 'a.key'; set NTM_TLS_CERTIFICATE too"),
         (["--prot=1"], {}, "unrecognized arguments: --prot=1"),
     ],
@@ -178,6 +179,40 @@ def test_a_mistake_ends_the_process_with_a_sentence_that_names_its_place(
 def test_a_wrong_variable_is_no_mistake_where_a_flag_wins() -> None:
     """The flag's value counts, and the variable's is not read."""
     assert Settings.from_command_line(["--port", "1"], {"NTM_PORT": "a"}).port == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "metrics_host", "overlap"),
+    [
+        ("127.0.0.1", "127.0.0.1", True),
+        ("localhost", "127.0.0.1", True),
+        ("[::1]", "LOCALHOST", True),
+        ("0.0.0.0", "127.0.0.1", True),  # noqa: S104 - it overlaps with every host
+        ("ntm.example", "::", True),
+        ("0.0.0.0", "::", True),  # noqa: S104
+        ("0.0.0.0", "::1", False),  # noqa: S104
+        ("127.0.0.1", "127.0.0.2", False),
+        ("unix:socket", "127.0.0.1", False),
+    ],
+)
+def test_the_two_ports_are_not_one(host: str, metrics_host: str, overlap: bool) -> None:
+    """One address for both is refused; any free ports are two."""
+    Settings(host=host, port=0, metrics_host=metrics_host, metrics_port=0)
+    Settings(host=host, port=50072, metrics_host=metrics_host, metrics_port=50073)
+    sentence = "--metrics-port is 50072, and --port is the same; the monitoring port needs one"
+    with pytest.raises(SettingInvalid, match=sentence) if overlap else nullcontext():
+        Settings(host=host, port=50072, metrics_host=metrics_host, metrics_port=50072)
+
+
+def test_an_endpoint_of_spans_is_an_address() -> None:
+    """What spans cannot be sent to is refused before the server starts."""
+    good = ("http://collector:4317", "https://[::1]:4317/", "collector:4317", "unix:///run/spans")
+    for endpoint in good:
+        assert Settings(otlp_endpoint=endpoint).otlp_endpoint == endpoint
+    for endpoint in ("ftp://x:1", "a b", "http://x:99999", "http://", "http://x:1?y", "http://a b"):
+        with pytest.raises(SettingInvalid) as refused:
+            Settings(otlp_endpoint=endpoint)
+        assert str(refused.value).startswith(f"--otlp-endpoint is {endpoint!r}")
 
 
 def test_help_is_complete(capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,6 +72,9 @@ def changed(**fields: Any) -> str:
     return json.dumps({**json.loads(LEDGER.to_json()), **fields})
 
 
+TRACE = json.loads(LEDGER.to_json())["traces"][0]
+
+
 def state(**fields: Any) -> str:
     """The ledger's JSON with its memory's fields replaced."""
     spec = json.loads(LEDGER.to_json())
@@ -113,6 +116,9 @@ def state(**fields: Any) -> str:
             "has an initial value that is infinite or NaN",
         ),
         (state(initial={"rule": "constant", "values": [10**400]}), "cannot be read"),
+        (changed(task="\ud800"), r"task in the spec is '\\ud800'; it must be printable"),
+        (changed(architecture="\x1b[2J"), r"architecture in the spec is .*; it must be printable"),
+        (changed(traces=[TRACE | {"name": "a\nb"}]), r"name in the spec is 'a\\nb'; it must be"),
         (state(initial={"rule": "values", "values": [0.0] * 16}), "fixed_locations must be true"),
         (
             state(initial={"rule": "positional", "values": [4.0, 8.0]}),

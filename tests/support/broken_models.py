@@ -91,6 +91,16 @@ def broken() -> dict[str, Broken]:
     }
 
 
+WRONG_NAMES = {
+    "not UTF-8": os.fsdecode(b"z\xff"),
+    "a newline": "two\nlines",
+    "an escape": "\x1b[2Jcleared",
+    "a direction": "\u202ereversed",
+    "too long": "a" * 129,
+}
+"""Names that no model, and no version of one, can have."""
+
+
 def _writer(content: bytes) -> Callable[[Path], object]:
     def write(folder: Path) -> None:
         folder.mkdir()

@@ -191,6 +191,9 @@ class NtmServiceServicer:
         """Lists the sessions of the caller, in order of creation. These are the sessions that the principal
         created or, on a server without authentication, the sessions that the caller's host created.
 
+        Only sessions that this replica holds are listed, awake or asleep. One that is in the store alone,
+        such as after a restart, is continued by its id, and is listed from then on.
+
         A page also ends where the response would exceed the message size limit of the server.
 
         INVALID_ARGUMENT, INVALID_REQUEST: the page token was not issued by this server.

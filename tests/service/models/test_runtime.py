@@ -169,7 +169,7 @@ def test_auto_takes_the_cpu_where_cuda_cannot_be_used_and_logs_why_once(
 @pytest.mark.usefixtures("broken_cuda")
 def test_cuda_is_refused_with_that_reason() -> None:
     """If CUDA was asked for, the error has the reason why it cannot be used."""
-    with pytest.raises(RuntimeError, match="device is cuda, but the cat took the GPU; set the"):
+    with pytest.raises(RuntimeError, match="--device is 'cuda', but the cat took the GPU; set it"):
         runtime.provider("cuda")
 
 
@@ -191,7 +191,7 @@ def test_cuda_is_asked_for_whole_single_precision(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.skipif(works_on_cuda(), reason="CUDA works on this machine")
 def test_cuda_is_refused_with_the_reason_where_it_does_not_work() -> None:
     """No silent fall-back to the CPU."""
-    with pytest.raises(RuntimeError, match="device is cuda, but"):
+    with pytest.raises(RuntimeError, match="--device is 'cuda', but"):
         Network(ledger(), "cuda")
 
 

@@ -118,3 +118,29 @@ def test_many_values_at_a_time_are_counted_as_prometheus_counts_them() -> None:
         }
 
     assert samples(ours) == samples(theirs)
+
+
+BORDERS = {
+    "model": "a folder's name: service.spec.is_name",
+    "trace": "the spec: texts in it are printable",
+    "content_hash": "made here",
+    "provider": "onnxruntime's",
+    "method": "the methods of the servicer",
+    "code": "gRPC's",
+    "reason": "the classes of errors",
+    "version": "of the server",
+    "onnxruntime": "its version",
+    "file": "two words",
+}
+"""Labels whose values are not declared, and where their values come from or are checked."""
+
+
+def test_every_label_has_a_border() -> None:
+    """A value that is no UTF-8 would break /metrics, so each is checked where it comes in."""
+    open_labels = {
+        label
+        for each in vars(Metrics).values()
+        if isinstance(each, Declaration)
+        for label in set(each.labels) - set(each.values)
+    }
+    assert open_labels == set(BORDERS)
