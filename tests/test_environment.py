@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from ntm.addresses import parse
 from ntm_client import AsyncClient, Client, Unreachable
-from ntm_client.diagnosis import PROXIES
+from ntm_client.diagnosis import PROXIES, proxy_of
 from service import probe
 from service.settings import Settings, unknown_variables
 from tests.e2e.test_process import ports, started
@@ -137,6 +138,21 @@ async def test_a_proxy_that_does_not_answer_is_named(dead: str) -> None:
         assert one.value.reason == "PROXY_FAILED"
         assert "name the host in no_proxy" in str(one.value)
         del os.environ[name]
+
+
+@pytest.mark.parametrize("value", ["garbage", "127.0.0.1:9", "https://127.0.0.1:9", "socks5://a:1"])
+def test_a_proxy_that_grpc_does_not_take_is_not_blamed(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gRPC connects without a proxy then, and that connection is what fails."""
+    for name in (*VARIABLES, "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    address = parse("ntm.example:50051")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert proxy_of(address) == "http_proxy"
+    monkeypatch.setenv("https_proxy", value)  # gRPC looks at this one first
+
+    assert proxy_of(address) is None
 
 
 async def test_a_proxy_that_is_meant_is_used(

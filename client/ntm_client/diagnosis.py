@@ -79,6 +79,8 @@ def proxy_of(address: Address) -> str | None:
     if is_direct(address):
         return None
     proxy = next((name for name in PROXIES if os.environ.get(name)), None)
+    if proxy is None or not os.environ[proxy].lower().startswith("http://"):
+        return None  # of other schemes gRPC takes none, and connects without a proxy
     kept = next((os.environ[name] for name in EXCEPTIONS if os.environ.get(name)), "")
     exempt = [entry.strip() for entry in kept.split(",") if entry.strip()]
     return None if any(address.host.endswith(entry) for entry in exempt) else proxy

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import re
 import signal
+import socket
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -93,8 +94,11 @@ def assert_only_its_own_moved(
 
 
 def end(replica: Replica, number: signal.Signals) -> Callable[[], None]:
-    """End or stop a replica; what has it go on."""
+    """End or stop a replica, so that it answers no call from here on; what has it go on."""
     replica.process.send_signal(number)
+    if number is signal.SIGTERM:
+        # It answers calls that read while it drains, and nobody knows when it sees the signal.
+        wait_until(lambda: not listens(replica.address), 30, "the replica has drained")
     if number is signal.SIGSTOP:
         return partial(replica.process.send_signal, signal.SIGCONT)
 
@@ -104,6 +108,12 @@ def end(replica: Replica, number: signal.Signals) -> Callable[[], None]:
         replica.wait()
 
     return again
+
+
+def listens(address: str) -> bool:
+    """Whether connections to an address are taken."""
+    with socket.socket() as tried:
+        return tried.connect_ex((address.rpartition(":")[0], int(port(address)))) == 0
 
 
 class Silent:
