@@ -28,6 +28,8 @@ except ImportError as _error:
     _say(_missing(_error))
     sys.exit(FAILED)
 
+from export.errors import Misused  # noqa: E402 - after the sentence about what is missing
+
 SUMMARIES = {
     "train": "Train a network on a task; again, to go on from the last checkpoint.",
     "sweep": "Run a list of trainings; again, to skip those that are finished.",
@@ -58,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # gRPC's core would write lines of its own beside the sentence about a failed connection.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
+        from ntm import versions
+
+        versions.check()  # before torch and onnx load protobuf, each with an error of its own
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         chain = " ".join(("ntm-export", *(error.command_chain or ())))
@@ -80,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if message is None:
             raise
         _say(message)
-        return FAILED
+        return MISUSED if isinstance(error, Misused) else FAILED
     return 0
 
 

@@ -255,7 +255,7 @@ def read(folder: Path) -> dict[str, Any]:
             raise TypeError("a name in it is no text")
     except (ValueError, KeyError, TypeError, StopIteration, RecursionError) as error:
         raise CardInvalid(
-            f"{path} is not a card that ntm-export wrote: {error!r}; export the model again"
+            f"{path} is not a card that ntm-export wrote, or is damaged; export the model again"
         ) from error
     return described
 

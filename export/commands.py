@@ -15,6 +15,7 @@ from export import report as report_file
 from export import sweep as sweeping
 from export.configuration import Configuration, Trial, read_size, size_problem
 from export.configurations import CONFIGURATIONS, PAPER
+from export.errors import Misused
 from export.evaluation import Result
 from export.options import (
     Address,
@@ -27,11 +28,12 @@ from export.options import (
     Sequences,
     Sizes,
     Threads,
+    check_output,
 )
 from export.served import ServedModel
 from export.training import Run
 from export.verification import OnnxRunner
-from ntm_client import Client
+from ntm_client import Client, InvalidRequest
 from ntm_tasks import TASKS, Purpose, Task, size_text
 from service.spec import ModelSpec
 
@@ -62,8 +64,12 @@ def train(
     torch.set_num_threads(threads)
     table = PAPER if paper else CONFIGURATIONS
     row = table[_known(f"{task}-{architecture}", table)]
-    configuration = row.with_settings(_settings(set))
+    try:
+        configuration = row.with_settings(_settings(set))
+    except ValueError as error:
+        raise Misused(str(error)) from error
     folder = training.folder_of(runs, configuration.name, seed, paper=paper)
+    check_output("--runs", folder)
     if (folder / training.CHECKPOINT_NAME).exists():
         run = Run.load_to_go_on(folder, configuration, seed)
         print(f"going on from {run.sequences:,} sequences")
@@ -93,6 +99,7 @@ def sweep(
         runs: Folder of the checkpoints.
     """
     chosen = [_known(name, CONFIGURATIONS) for name in names or CONFIGURATIONS]
+    check_output("--runs", runs)
     outcomes = sweeping.sweep(chosen, seeds, runs)
     print(sweeping.table(outcomes))
     failed = [outcome for outcome in outcomes if not outcome.finished]
@@ -121,12 +128,14 @@ def export(
     one = (run_folder / training.CHECKPOINT_NAME).exists()
     folders = [run_folder] if one else sorted(run_folder.glob("seed-*"))
     if not folders:
-        raise FileNotFoundError(
+        raise Misused(
             f"{run_folder} has no {training.CHECKPOINT_NAME} and no folder seed-*; give the folder "
             "of a training, such as runs/copy-ntm-lstm"
         )
     loaded = sorted((Run.load(folder) for folder in folders), key=lambda run: run.seed)
     name = name or loaded[0].configuration.name
+    for folder in (models, models / name):
+        check_output("--models", folder)
     print(card.write_model(loaded, models, name, replace=replace))
 
 
@@ -154,7 +163,7 @@ def evaluate(
         server: Address of a server of the same model, to stream the sequences through instead.
     """
     if not (model / card.MODEL_NAME).exists():
-        raise ValueError(
+        raise Misused(
             f"{model} has no {card.MODEL_NAME}; name the folder of a model, such as one in the "
             "folder models of a checkout, or export one first"
         )
@@ -165,20 +174,27 @@ def evaluate(
     on_card = card.results_on(described)
     trials = list(on_card)
     if sizes:
+        try:
+            chosen = [read_size(size) for size in sizes]
+        except ValueError as error:
+            raise Misused(str(error)) from error
         trials = [
-            Trial(read_size(size), each, sequences)
+            Trial(size, each, sequences)
             for each in locations or (runner.spec.default_locations,)
-            for size in sizes
+            for size in chosen
         ]
     elif locations:
-        raise ValueError("--locations goes with --sizes; give the sizes of the sequences too")
+        raise Misused("--locations goes with --sizes; give the sizes of the sequences too")
     for trial in trials:
         problem = size_problem(task, trial.size) or _locations_problem(runner.spec, trial.locations)
         if problem:
-            raise ValueError(problem)
+            raise Misused(problem)
     with ExitStack() as stack:
         if server is not None:
-            client = stack.enter_context(Client(server))
+            try:
+                client = stack.enter_context(Client(server))
+            except InvalidRequest as error:
+                raise Misused(str(error)) from error
             answers = _served(client, model.resolve().name, described["content_hash"])
         results = [
             evaluation.evaluate(answers, task, trial, Purpose.EVALUATION, seed) for trial in trials
@@ -200,6 +216,7 @@ def report(*, models: ExistingFolder = Path("models")) -> None:
     Args:
         models: Folder of the models, to read and to write.
     """
+    check_output("--models", models)
     print(report_file.write(models))
 
 
@@ -268,9 +285,9 @@ def _locations_problem(spec: ModelSpec, locations: int) -> str:
 
 
 def _known(name: str, table: Mapping[str, Configuration]) -> str:
-    """Return the name if the table has a row for it. Raises ValueError if not."""
+    """Return the name if the table has a row for it. Raises Misused if not."""
     if name not in table:
-        raise ValueError(
+        raise Misused(
             f"there is no configuration {name!r}; there are {', '.join(table)}; to add one, write "
             "its row in export/configurations.py"
         )

@@ -38,14 +38,14 @@ class Trial(NamedTuple):
         return f"{size_text(self.size)}:{self.locations}:{self.sequences}"
 
 
-_TRIAL = "[0-9x]{1,40}:[0-9]{1,18}:[0-9]{1,18}"
+_TRIAL = "[0-9]{1,100}(x[0-9]{1,100})*:[0-9]{1,100}:[0-9]{1,100}"
 
 _TEXTS = {
-    int: (re.compile(r"-?[0-9]{1,18}"), "a whole number"),
-    float: (re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.I), "a number"),
+    int: (re.compile(r"-?[0-9]{1,100}"), "a whole number"),
+    float: (re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.I), "a finite number"),
     bool: (re.compile("True|False"), "True or False"),
     str: (re.compile(".*", re.S), "a text"),
-    tuple[int, ...]: (re.compile("-?[0-9]{1,18}(,-?[0-9]{1,18})*"), "N or N,N,..."),
+    tuple[int, ...]: (re.compile("-?[0-9]{1,100}(,-?[0-9]{1,100})*"), "N or N,N,..."),
     tuple[Trial, ...]: (
         re.compile(f"{_TRIAL}(,{_TRIAL})*"),
         "SIZE:LOCATIONS:SEQUENCES, such as 20:128:64, with commas between several",
@@ -60,9 +60,14 @@ def _setting(
     minimum: float | None = None,
     maximum: float | None = None,
     choices: tuple[str, ...] = (),
+    of_memory: bool = False,
 ) -> Any:
-    """Declare a setting with its limits, which hold for each number of several."""
-    limits = {"minimum": minimum, "maximum": maximum, "choices": choices}
+    """
+    Declare a setting with its limits, which hold for each number of several.
+
+    A setting of the memory stays at its default in a network without one.
+    """
+    limits = {"minimum": minimum, "maximum": maximum, "choices": choices, "of_memory": of_memory}
     return field(default=default, kw_only=default is MISSING, metadata=limits)
 
 
@@ -74,8 +79,8 @@ class Configuration:
     architecture: str
     controller_size: int = _setting(minimum=1, maximum=16_384)
     layers: int = _setting(1, minimum=1, maximum=64)
-    read_heads: int = _setting(1, minimum=0, maximum=64)
-    write_heads: int = _setting(1, minimum=0, maximum=64)
+    read_heads: int = _setting(1, minimum=0, maximum=64, of_memory=True)
+    write_heads: int = _setting(1, minimum=0, maximum=64, of_memory=True)
     locations: tuple[int, ...] = _setting((128,), minimum=0, maximum=MAX_LOCATIONS)
     """
     N in training: each update draws one of these.
@@ -86,12 +91,14 @@ class Configuration:
     """
     default_locations: int = _setting(128, minimum=0, maximum=MAX_LOCATIONS)
     """N of a served session that sets none. 0 for a network without memory."""
-    memory_width: int = _setting(20, minimum=1, maximum=1024)
-    initial_memory: str = _setting("constant", choices=(*INITIAL_MEMORIES, LEARNED))
+    memory_width: int = _setting(20, minimum=1, maximum=1024, of_memory=True)
+    initial_memory: str = _setting("constant", choices=(*INITIAL_MEMORIES, LEARNED), of_memory=True)
     """A key of `ntm.INITIAL_MEMORIES`, or "learned", which fixes N."""
-    gate_bias: float = _setting(-3.0, minimum=-PREACTIVATION_LIMIT, maximum=PREACTIVATION_LIMIT)
+    gate_bias: float = _setting(
+        -3.0, minimum=-PREACTIVATION_LIMIT, maximum=PREACTIVATION_LIMIT, of_memory=True
+    )
     """
-    The initial bias of every gate. Below zero, heads start by shifting, not by content.
+    The initial bias of every gate of a head. Below zero, heads start by shifting, not by content.
 
     With 0, copying heads learned to find their places by content, which fails beyond the lengths
     trained on.
@@ -241,6 +248,14 @@ class Configuration:
                     raise self._error(
                         name, f"it must be 0, since {self.architecture} has no memory"
                     )
+            for setting in fields(self):
+                if setting.metadata.get("of_memory") and (
+                    getattr(self, setting.name) != setting.default
+                ):
+                    raise self._error(
+                        setting.name,
+                        f"it must be {setting.default}, since {self.architecture} has no memory",
+                    )
             return
         for name in ("locations", "default_locations", "read_heads", "write_heads"):
             value = getattr(self, name)
@@ -378,7 +393,7 @@ def _read_trial(name: str, text: str) -> Trial:
 
 def read_size(text: str) -> Size:
     """Return a size that is written as `size_text` writes it. Raises ValueError if it is not."""
-    if not re.fullmatch("[0-9]{1,9}(x[0-9]{1,9})*", text):
+    if not re.fullmatch("[0-9]{1,100}(x[0-9]{1,100})*", text):
         raise ValueError(f"{text[:80]!r} is not a size, such as 20 or 10x20")
     return tuple(map(int, text.split("x")))
 

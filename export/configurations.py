@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from export.architectures import ARCHITECTURES
 from export.configuration import Configuration, Trial
 
@@ -291,7 +293,14 @@ def _paper(
 ) -> Configuration:
     """Return a row of the paper's tables 1 to 3, with the optimiser of its section 4.6."""
     ours = CONFIGURATIONS[f"{task}-{architecture}"]
-    locations = 128 if ARCHITECTURES[architecture].has_memory else 0
+    has_memory = ARCHITECTURES[architecture].has_memory
+    locations = 128 if has_memory else 0
+    memory: dict[str, Any] = {
+        "read_heads": heads,
+        "write_heads": heads,
+        "initial_memory": "learned",
+        "gate_bias": 0.0,
+    }
 
     def of_that_memory(trials: tuple[Trial, ...]) -> tuple[Trial, ...]:
         # A learned memory has no other size.
@@ -304,12 +313,9 @@ def _paper(
         architecture,
         controller_size=size,
         layers=layers,
-        read_heads=heads,
-        write_heads=heads,
         locations=(locations,),
         default_locations=locations,
-        initial_memory="learned",
-        gate_bias=0.0,
+        **(memory if has_memory else {}),
         optimiser="rmsprop",
         learning_rate=learning_rate,
         decay=0.0,

@@ -40,7 +40,9 @@ def read_csv(path: Path) -> dict[int, list[Point]]:
                 point = Point(*(kinds[name](row[name]) for name in Point._fields))
                 curves.setdefault(int(row["seed"]), []).append(point)
     except (ValueError, KeyError, TypeError, csv.Error) as error:
-        raise ValueError(f"{path} is not a training curve: {error!r}") from error
+        raise ValueError(
+            f"{path} is not a training curve, or is damaged; export the model again"
+        ) from error
     return curves
 
 

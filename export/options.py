@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 from cyclopts import Parameter, Token
 from cyclopts import validators as limits
 
 from export.configuration import MAX_LOCATIONS, MAX_SEQUENCES
+from export.errors import Misused
 
 MAX_SEED = 2**63 - 1
 """The largest seed that PyTorch and numpy both take."""
@@ -19,8 +22,8 @@ MAX_SEED = 2**63 - 1
 def _whole(kind: Any, tokens: Sequence[Token]) -> int:
     # Python's own reading takes 1_0 for 10, and cyclopts' 2.5 for 2.
     (token,) = tokens
-    if not re.fullmatch("-?[0-9]{1,19}", token.value):
-        raise ValueError(f"{token.value[:80]!r} is not a whole number")
+    if not re.fullmatch("-?[0-9]{1,100}", token.value):
+        raise ValueError(f"{token.value[:80]!r} is not a whole number of at most 100 digits")
     return int(token.value)
 
 
@@ -64,10 +67,31 @@ Sizes = Annotated[tuple[str, ...], SEVERAL]
 Folder = Annotated[
     Path, Parameter(converter=_folder, n_tokens=1, validator=limits.Path(file_okay=False))
 ]
-"""A folder that is there, or can be made."""
+"""A folder to write in, which is there or can be made; the command calls `check_output`."""
 ExistingFolder = Annotated[
     Path,
     Parameter(converter=_folder, n_tokens=1, validator=limits.Path(file_okay=False, exists=True)),
 ]
 ModelName = Annotated[str | None, Parameter(validator=_check_name)]
 Address = Annotated[str | None, Parameter(validator=_check_address)]
+
+
+def check_output(option: str, folder: Path) -> None:
+    """
+    Check that a folder can be made and written, by a folder that is made there and removed.
+
+    A validator would leave out the option's default.
+
+    Raises:
+        Misused: it cannot; the message names the option.
+    """
+    there = folder
+    while not os.path.lexists(there) and there != there.parent:
+        there = there.parent
+    try:
+        with TemporaryDirectory(prefix=".ntm-export.", dir=there):
+            pass
+    except OSError as error:
+        raise Misused(
+            f"{folder} cannot be written ({error.strerror}); name another folder with {option}"
+        ) from error

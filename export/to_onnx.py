@@ -150,7 +150,9 @@ def load(model: onnx.ModelProto, configuration: Configuration) -> Network:
                 raise ValueError(f"the model has no parameter {name} of the configuration's shape")
             parameter.copy_(value)
     if values:
-        raise ValueError(f"the model has parameters of another network: {sorted(values)}")
+        raise ValueError(
+            f"the model has parameters of another network: {', '.join(sorted(values))}"
+        )
     return network
 
 

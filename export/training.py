@@ -188,14 +188,21 @@ class Run:
             OSError: there is none, or it must not be read.
         """
         path = folder / CHECKPOINT_NAME
-        content = io.BytesIO(path.read_bytes())
+        try:
+            content = io.BytesIO(path.read_bytes())
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"{folder} has no {CHECKPOINT_NAME} yet; train it, or remove the folder"
+            ) from error
         try:
             return cls._loaded(torch.load(content, weights_only=True))
+        except MemoryError:
+            raise
         except Exception as error:  # zip, pickle and torch each raise their own, of any kind
-            why = next(iter(str(error).splitlines()), "") or type(error).__name__
+            # What they say is no help, and PyTorch's advice is to run what the file says.
             raise CheckpointInvalid(
-                f"{path} cannot be read as a checkpoint: {why[:200]}; remove its folder to train "
-                "anew"
+                f"{path} is damaged, or no checkpoint of this release of ntm-export; remove its "
+                "folder to train anew"
             ) from error
 
     @classmethod

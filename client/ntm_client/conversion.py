@@ -54,10 +54,14 @@ def as_steps(inputs: npt.ArrayLike, model: Model) -> Float32:
     Raises:
         InvalidArgument: the inputs are not finite real numbers, or have another width.
     """
-    expected = f"a step of {model.name} takes {model.input_width} values"
+    expected = (
+        f"a step of {model.name} takes {model.input_width} value{'s' * (model.input_width != 1)}"
+    )
     steps = arguments.floats(f"{expected}; the inputs", inputs)
     if steps.ndim not in (1, 2) or steps.shape[-1] != model.input_width:
-        raise InvalidArgument(f"{expected}; the inputs have shape {list(steps.shape)}")
+        shape = " x ".join(map(str, steps.shape))
+        found = f"have the shape {shape}" if shape else "are one number"
+        raise InvalidArgument(f"{expected}; the inputs {found}")
     return np.atleast_2d(steps)
 
 

@@ -243,7 +243,8 @@ class Catalogue:
                 raise refused[model]
         missing = sorted(set(self.named) - self._current.keys())
         if missing:
-            raise ModelInvalid(f"{folder} has the models {self.folder.models()}, not {missing}")
+            there = ", ".join(self.folder.models()) or "none"
+            raise ModelInvalid(f"{folder} has the models {there}; not {', '.join(missing)}")
         if refused and not self._current:
             first = min(refused)
             raise ModelInvalid(

@@ -97,14 +97,23 @@ def test_largest_elements_of_weightings(client: Client) -> None:
     assert result.traces["read_vector"].shape == (10, 1, 3)
 
 
-@pytest.mark.parametrize("inputs", [[[1, 2]], [1, 2, 3, 4], [[[1, 2, 3]]], 1.0, ["a", "b", "c"]])
+@pytest.mark.parametrize(
+    ("inputs", "told"),
+    [
+        ([[1, 2]], "have the shape 1 x 2"),
+        ([1, 2, 3, 4], "have the shape 4"),
+        ([[[1, 2, 3]]], "have the shape 1 x 1 x 3"),
+        (1.0, "are one number"),
+        (["a", "b", "c"], "must be real numbers"),
+    ],
+)
 def test_inputs_of_another_shape_are_refused(
-    client: Client, fake: FakeServer, inputs: list[object]
+    client: Client, fake: FakeServer, inputs: list[object], told: str
 ) -> None:
     """Inputs that are no steps of the model fail before anything is sent."""
     with (
         client.create_session("sums") as session,
-        pytest.raises(InvalidRequest, match="a step of sums takes 3 values") as raised,
+        pytest.raises(InvalidRequest, match=f"takes 3 values; the inputs {told}") as raised,
     ):
         session.step(inputs)  # type: ignore[arg-type]  # wrong on purpose
 

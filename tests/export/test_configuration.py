@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import Field, fields, replace
 from typing import Any
 
 import pytest
 
+from export.architectures import ARCHITECTURES
 from export.configuration import SETTINGS, Configuration, Trial, differences
 from export.configurations import CONFIGURATIONS, PAPER
+from export.network import Sizes
 from tests.export.conftest import tiny
 
 NUMBERS = [
@@ -61,6 +63,11 @@ def test_a_wrong_value_is_refused_when_it_is_built(name: str, value: Any) -> Non
         replace(tiny("ntm-ff"), **{name: value})
 
 
+def of_memory(setting: Field[Any]) -> bool:
+    """Whether only networks with memory have this setting."""
+    return bool(setting.metadata.get("of_memory"))
+
+
 CONTRADICTIONS: list[tuple[str, dict[str, Any], str]] = [
     ("lstm", {"default_locations": 24}, "default_locations is 24"),
     ("lstm", {"locations": (24,)}, "locations is 24"),
@@ -83,6 +90,30 @@ CONTRADICTIONS: list[tuple[str, dict[str, Any], str]] = [
     ("ntm-ff", {"expected_targets": True}, "expected_targets is True"),
     ("ntm-ff", {"clip_ratio": 0.5}, "clip_ratio is 0.5; it must be 0 or at least 1"),
 ]
+
+
+@pytest.mark.parametrize("setting", [each for each in fields(Configuration) if of_memory(each)])
+@pytest.mark.parametrize(
+    "name", [name for name, each in ARCHITECTURES.items() if not each.has_memory]
+)
+def test_a_setting_without_effect_is_refused(name: str, setting: Field[Any]) -> None:
+    """A network without memory is not trained as if it had heads."""
+    for value in setting.metadata["choices"] or (2, 5):
+        if value != setting.default:
+            wrong: dict[str, Any] = {setting.name: value}
+            with pytest.raises(
+                ValueError, match=rf"{setting.name} is .*since {name} has no memory"
+            ):
+                replace(tiny(name), **wrong)
+
+
+def test_the_settings_of_the_memory_are_declared() -> None:
+    """Of the sizes of a network, the rest are those of every controller, and N."""
+    used = {setting.name for setting in fields(Configuration) if of_memory(setting)}
+    of_heads = {each.name for each in fields(Sizes)} & set(SETTINGS) - used
+
+    assert used == {"read_heads", "write_heads", "memory_width", "gate_bias", "initial_memory"}
+    assert of_heads == {"controller_size", "layers", "locations"}
 
 
 @pytest.mark.parametrize(("architecture", "settings", "message"), CONTRADICTIONS)

@@ -16,8 +16,13 @@ from cyclopts import Parameter
 from cyclopts import validators as limits
 
 from export import __main__ as command_line
-from export import commands
+from export import card, commands, training
+from export import report as report_file
+from export import sweep as sweeping
 from export.configuration import SETTINGS, Configuration
+from export.configurations import CONFIGURATIONS
+from export.options import Folder
+from export.training import Run
 
 ROOT = Path(__file__).parents[2]
 MODEL = str(ROOT / "models" / "copy-ntm-ff")
@@ -112,11 +117,58 @@ def test_every_option_is_refused_what_it_cannot_be(
             arguments += ["--sizes", "2", "--sequences", "1"]
         status = command_line.main(arguments)
         said = capsys.readouterr()
-        assert status in (command_line.FAILED, command_line.MISUSED), arguments
+        assert status == command_line.MISUSED, (arguments, said.err)
         assert said.err.startswith("ntm-export: "), arguments
         assert len(said.err.splitlines()) == 1, said.err
         assert value.partition("=")[0][:40].strip() in said.err, (arguments, said.err)
+        assert "is not a whole number" not in said.err or not value.isdecimal(), said.err
         assert [path.name for path in tmp_path.iterdir()] == ["file"], arguments
+
+
+OUTPUTS = [option for option in OPTIONS if option.annotation == Folder] + [
+    option for option in OPTIONS if option[:2] == ("report", "models")
+]
+"""The options that name a folder to write in."""
+
+
+@pytest.mark.parametrize("is_given", [True, False], ids=["given", "by default"])
+@pytest.mark.parametrize("option", OUTPUTS, ids=lambda option: " ".join(option[:2]))
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(
+    option: Option,
+    is_given: bool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: Any,
+) -> None:
+    """The sentence names the option. Nobody may make a folder in a file, or one in /proc."""
+    monkeypatch.chdir(tmp_path)
+    for module, work in (
+        (training, "train"),
+        (sweeping, "sweep"),
+        (card, "write_model"),
+        (report_file, "write"),
+    ):
+        monkeypatch.setattr(module, work, lambda *_, **__: pytest.fail("the work began"))
+    monkeypatch.setattr(Run, "load", lambda _: Run.new(CONFIGURATIONS["copy-lstm"], 1))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint.pt").write_text("")
+    arguments = [option.command, *POSITIONALS[option.command]]
+    if option.command == "export":
+        arguments[1:] = [str(tmp_path / "run")]
+    if is_given:
+        (tmp_path / "file").write_text("")
+        values = ["file/x", "/proc/x"] if option.annotation == Folder else ["/proc"]
+    else:
+        (tmp_path / option.name).symlink_to("/proc" if Path("/proc").exists() else "/dev")
+        values = [""]
+    for value in values:
+        status = command_line.main([*arguments, *([f"--{option.name}={value}"] if value else [])])
+        said = capsys.readouterr()
+        assert (status, said.out) == (command_line.MISUSED, ""), said
+        assert (value or option.name) in said.err
+        assert "cannot be written" in said.err
+        assert f"name another folder with --{option.name}" in said.err
+        assert len(said.err.splitlines()) == 1
 
 
 def wrong_settings() -> Iterator[tuple[str, str]]:
@@ -140,9 +192,11 @@ def test_every_setting_is_refused_what_it_cannot_be(
     status = command_line.main(arguments)
 
     said = capsys.readouterr().err
-    assert status == command_line.FAILED
+    assert status == command_line.MISUSED
     assert said.startswith("ntm-export: ")
     assert f"{name} is " in said
+    assert "must be a number" not in said
+    assert "must be a whole number" not in said or not text.isdecimal()
     assert "must" in said
     assert len(said.splitlines()) == 1
     assert not (tmp_path / "runs").exists()

@@ -15,6 +15,7 @@ from tests.test_boundaries import ROOT
 FORMS = [
     pytest.param("grpcio", "1.70.0", "grpcio>=1.81.1", id="old grpcio"),
     pytest.param("protobuf", "6.33.4", "protobuf>=6.33.5,<8", id="old protobuf"),
+    pytest.param("protobuf", "4.25.3", "protobuf>=6.33.5,<8", id="protobuf of other stubs"),
     pytest.param("protobuf", "5.29.1", "protobuf>=6.33.5,<8", id="older protobuf"),
     pytest.param("protobuf", "8.0.0", "protobuf>=6.33.5,<8", id="new protobuf"),
 ]
@@ -29,7 +30,14 @@ COMMANDS = {
 
 
 def _pretending(folder: Path, name: str, version: str) -> dict[str, str]:
-    """The environment of a process that finds a library of this version, and no other."""
+    """
+    The environment of a process that finds a library of this version, and no other.
+
+    Old libraries lack what generated code imports. So none, not even that of onnx, may come first.
+    """
+    (folder / "sitecustomize.py").write_text(
+        "import sys; sys.modules['google.protobuf.runtime_version'] = None"
+    )
     described = folder / f"{name}-{version}.dist-info"
     described.mkdir()
     (described / "METADATA").write_text(

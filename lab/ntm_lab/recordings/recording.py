@@ -128,8 +128,9 @@ def _check(sequence: TaskSequence, model: Model) -> None:
     takes, gives = sequence.inputs.shape[1], sequence.target.shape[1]
     if (model.input_width, model.output_width) != (takes, gives):
         raise InvalidRequest(
-            f"{model.name} takes {model.input_width} values and gives {model.output_width}: "
-            f"not a model of the {sequence.task} task, which takes {takes} and gives {gives}"
+            f"{model.name} takes {model.input_width} value{'s' * (model.input_width != 1)} "
+            f"and gives {model.output_width}: not a model of the {sequence.task} task, "
+            f"which takes {takes} and gives {gives}"
         )
 
 
