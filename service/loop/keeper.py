@@ -403,12 +403,15 @@ class Keeper:
             await self._save_to_the_end(self._saving.take(unstored, puts_to_sleep=True))
 
     async def _ask(self) -> None:
-        """Ask for a session that there is not, so that the log says if no store answers."""
+        """
+        Ask for a session that there is not, so that the log says if no store answers.
+
+        It is not counted: an increase would not show what happened before the first scrape.
+        """
         try:
-            with self._timed("epoch"):
-                await self._store.epoch("")
-        except StoreUnavailable:
-            pass  # it is in the log
+            await self._store.epoch("")
+        except StoreUnavailable as error:
+            log.warning("the store does not answer", extra={"why": str(error)})
         except Exception:  # as below: whatever a store raises, the server serves
             log.exception("the store could not be asked")
 
