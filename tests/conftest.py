@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
@@ -19,6 +20,15 @@ from service.settings import Settings
 from tests.support.leftovers import lasting, nothing_left
 from tests.support.served import MODELS, served
 from tests.support.tiny_models import ledger
+
+
+def pytest_configure() -> None:
+    """
+    Hear Ctrl-C, and have the programs that tests start hear it, where shells switch it off: they do
+    so for what they run in the background.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -19,7 +19,10 @@ from ntm_client import Client
 from ntm_tasks import TASKS
 from tests.conftest import Serve
 
-ROWS = [(row, False) for row in CONFIGURATIONS.values()] + [(row, True) for row in PAPER.values()]
+ROWS = [pytest.param(row, False, id=row.name) for row in CONFIGURATIONS.values()] + [
+    pytest.param(row, True, id=f"paper {row.name}", marks=pytest.mark.long)
+    for row in PAPER.values()
+]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -38,9 +41,7 @@ def cut(row: Configuration) -> list[str]:
     return [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
 
 
-@pytest.mark.parametrize(
-    ("row", "paper"), ROWS, ids=[f"{'paper ' * paper}{row.name}" for row, paper in ROWS]
-)
+@pytest.mark.parametrize(("row", "paper"), ROWS)
 async def test_a_row_is_trained_exported_and_served(
     row: Configuration,
     paper: bool,
