@@ -133,6 +133,7 @@ class Replicas(RuleBasedStateMachine):
         at = client.known
         if operation.outcome is None or operation.outcome.next_step != at:
             replica.engine.lifecycle.delete(named(fork))
+            self.hear(replica)
             return
         self.keep(replica, fork, policy)
         other = Client(fork.id, client.seed, durability, fork.epoch, known=at, durable=at)
@@ -147,10 +148,10 @@ class Replicas(RuleBasedStateMachine):
         if self.wake(replica, client.ref) is None:
             try:
                 replica.engine.lifecycle.delete(client.ref)
+                client.gone = SessionDeleted
             except SessionMoved:
-                return
-            client.gone = SessionDeleted
-            self.hear(replica)
+                pass
+            self.hear(replica)  # what waited for the session is answered in both cases
 
     @rule(which=WHICH)
     def begin(self, which: int) -> None:
@@ -215,8 +216,7 @@ class Replicas(RuleBasedStateMachine):
         """Time goes by: sessions that nobody uses expire, here and in the store."""
         for which, replica in enumerate(self.replicas):
             # What is asked is done in seconds, and what is not answered in seconds is given up.
-            while replica.engine.busy or replica.turns:
-                self.turn(which, fails=False)
+            self.make_turns(which)
             while replica.saving:
                 self.arrive(which, 0, "lost")
         self.clock.seconds += seconds
@@ -285,10 +285,16 @@ class Replicas(RuleBasedStateMachine):
         """A replica ends all that it has to do, and the store, if it is up, gets all of it."""
         replica = self.replicas[which]
         while replica.engine.busy or replica.turns or replica.saving:
-            while replica.engine.busy or replica.turns:
-                self.turn(which, fails=False)
+            self.make_turns(which)
             if replica.saving:
                 self.arrive(which, 0, "stored")
+
+    def make_turns(self, which: int) -> None:
+        """A replica makes all turns that it can, and its clients hear of them."""
+        replica = self.replicas[which]
+        while replica.engine.busy or replica.turns:
+            self.turn(which, fails=False)
+            self.hear(replica)  # answers also come without a turn
 
     def submit(self, replica: Replica, work: Work) -> None:
         """A replica gets work, for which it may have to claim the session."""
