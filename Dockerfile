@@ -9,9 +9,10 @@ FROM ${BASE} AS build
 ARG ONNXRUNTIME=onnxruntime
 WORKDIR /app
 COPY constraints.txt pyproject.toml /build/
-# The dependencies of the server and of these extras, which are all it has: what a setting needs is
-# there. ONNXRUNTIME replaces the platform's own.
-ARG EXTRAS="jwt otel redis"
+# The dependencies of the server and of these extras. ONNXRUNTIME replaces the platform's own.
+# Signed tokens (NTM_JWT_KEYS) need the extra jwt, 17 MB more. Without it, a server with this setting
+# refuses to start and says so. To add it: --build-arg EXTRAS="otel redis jwt"
+ARG EXTRAS="otel redis"
 RUN python3 -c "import tomllib; \
         project = tomllib.load(open('/build/pyproject.toml', 'rb'))['project']; \
         others = [d for d in project['dependencies'] if not d.startswith(('onnxruntime', 'ntm-client'))]; \

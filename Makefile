@@ -14,8 +14,8 @@ ONNXRUNTIME ?= onnxruntime
 WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # Seconds after which a server that does not answer is given up.
 WAIT ?= 120
-# Of the server, in the image: all of them. Without jwt, signed tokens, it is 17 MB smaller.
-EXTRAS ?= jwt otel redis
+# Of the server, in the image. The image without jwt refuses to start with NTM_JWT_KEYS.
+EXTRAS ?= otel redis
 # What Docker builds anyway; the other builders leave HEALTHCHECK out without it.
 export BUILDAH_FORMAT := docker
 
