@@ -44,8 +44,8 @@ RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/site-packages/pip* \
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 WORKDIR /app
-# Variables instead of flags, because the health check reads NTM_HOST and NTM_PORT too. With PYTHONPATH, the probe
-# also runs from other working directories.
+# Variables instead of flags, because the health check reads NTM_HOST and NTM_PORT too. With
+# PYTHONPATH, the probe also runs from other working directories.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/app \
     PYTHONDONTWRITEBYTECODE=1 \

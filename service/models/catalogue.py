@@ -188,7 +188,8 @@ class Catalogue:
         A file that cannot be served is logged and counted, and what was there before stays.
         """
         place, found = change
-        self._metrics.exist(model=[place.model])
+        traces = found.spec.traces if isinstance(found, ModelFile) else ()
+        self._metrics.exist(model=[place.model], trace=[each.name for each in traces])
         if isinstance(found, ModelInvalid):
             self._refused[place] = found
             self._metrics.model_reloads.labels(place.model, "failed").inc()
@@ -202,7 +203,6 @@ class Catalogue:
                 self._current.pop(place.model, None)
             return
         self.hold(found)
-        self._metrics.exist(model=[place.model], trace=[each.name for each in found.spec.traces])
         self._places[place] = found.version
         if place.is_current:
             self._current[place.model] = found.version

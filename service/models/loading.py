@@ -31,7 +31,7 @@ def try_out(content: bytes, max_state_bytes: int = MAX_STATE_BYTES) -> ModelSpec
     Raises:
         ModelInvalid: the file breaks the contract of `service.spec`, or onnx or onnxruntime fails.
     """
-    with _refusals():
+    with refusals():
         network = Network(content, "cpu", threads=1, max_burst=1)
         spec = network.spec
         state_bytes = spec.state_bytes(spec.default_locations)
@@ -63,7 +63,7 @@ def load(
         ModelInvalid: the file breaks the contract of `service.spec`, or onnx, onnxruntime or the
             device fails.
     """
-    with _refusals():
+    with refusals():
         network = Network(content, device, threads, max_burst)
         _run(network, network.spec.default_locations, max_batch, frozenset())
         return network
@@ -82,7 +82,7 @@ def _run(network: Network, locations: int, max_batch: int, traced: frozenset[str
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
+def refusals() -> Iterator[None]:
     """Make ModelInvalid of everything that is raised."""
     try:
         yield

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from service.errors import ModelInvalid, one_line
+from service.errors import ModelInvalid
 from service.models.folder import ModelFile, ModelFolder
-from service.models.loading import load
+from service.models.loading import load, refusals
 from service.models.runtime import Network
 from service.models.slab import Slab
 from service.spec import LOCATIONS, Float32, TraceTensor
@@ -54,12 +54,8 @@ def rehearse(folder: Path, model: str, inputs: Float32) -> dict[int, Float32]:
     counts = [spec.default_locations]
     if spec.has_memory and not spec.fixed_locations:
         counts.append(spec.default_locations + 1)
-    try:
+    with refusals():
         return {count: _outputs(network, inputs, count) for count in counts}
-    except ModelInvalid:
-        raise
-    except Exception as error:  # onnxruntime's errors share no other base class
-        raise ModelInvalid(f"the network cannot be run: {one_line(error)}") from error
 
 
 def _outputs(network: Network, inputs: Float32, locations: int) -> Float32:

@@ -20,7 +20,7 @@ from service.models import loading
 from tests.conftest import Running, Serve
 from tests.e2e.calls import opened, reason, stepped
 from tests.e2e.test_rpcs import refused
-from tests.e2e.versions import look_often, put, settled
+from tests.e2e.versions import put, settled
 from tests.support.broken_models import WRONG_NAMES, Broken, broken, contents
 from tests.support.tiny_models import doubling, ledger
 
@@ -31,14 +31,6 @@ BROKEN = broken()
 def case(request: pytest.FixtureRequest) -> Broken:
     """Each way to break a model."""
     return BROKEN[request.param]
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the ledger, that servers look at often."""
-    look_often(monkeypatch)
-    put(tmp_path / "models", ledger())
-    return tmp_path / "models"
 
 
 @pytest.fixture

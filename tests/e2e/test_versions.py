@@ -23,17 +23,9 @@ from service.models.runtime import Network
 from tests.conftest import Running, Serve
 from tests.e2e.calls import info, opened, reason, stepped, until
 from tests.e2e.test_rpcs import refused
-from tests.e2e.versions import NEW, OLD, loaded, look_often, put, settled, versions
+from tests.e2e.versions import NEW, OLD, loaded, put, settled, versions
 from tests.support.served import MODELS
 from tests.support.tiny_models import doubling, ledger, not_loadable
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the ledger alone, to be changed, that servers look at often."""
-    look_often(monkeypatch)
-    put(tmp_path / "models", ledger())
-    return tmp_path / "models"
 
 
 @pytest.fixture
