@@ -16,12 +16,13 @@ import grpc
 import numpy
 import onnxruntime
 
-from bench import arguments, durability, graphs, plot, processes, serving, training, triton
+from bench import arguments, durability, graphs, plot, processes, serving, training, triton, unary
 from bench.row import ROOT, BenchmarkUnavailable, Options, Row
 from ntm_lab import outputs
 
 BENCHMARKS: dict[str, Callable[[Options], Row | list[Row]]] = {
     **serving.BENCHMARKS,
+    **unary.BENCHMARKS,
     **durability.BENCHMARKS,
     **graphs.BENCHMARKS,
     **triton.BENCHMARKS,

@@ -13,15 +13,19 @@ import json
 import random
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import grpc
 
 from bench import sleepers
 from bench.echo import METHOD as ECHO
+from bench.echo import UNARY_METHOD as ECHO_ONE
 from bench.messages import (
+    BITS,
+    INPUT_WIDTH,
     MODEL,
+    STEP,
     STEPS,
     connection,
     message_of,
@@ -60,6 +64,18 @@ async def echo_streams(address: str, sessions: int, seconds: float) -> dict[str,
     """Measure the same with an echo of the same messages."""
     async with connection(address) as channel:
         return await _streamed(channel, ECHO, ["0" * 32] * sessions, seconds)
+
+
+async def unary(address: str, sessions: int, seconds: float) -> dict[str, float]:
+    """Measure the throughput of sessions that each make one unary call of one step at a time."""
+    async with connection(address) as channel, some_sessions(channel, sessions) as opened:
+        return await _called(channel, STEP, opened, seconds)
+
+
+async def echo_unary(address: str, sessions: int, seconds: float) -> dict[str, float]:
+    """Measure the same with a unary echo of the same requests."""
+    async with connection(address) as channel:
+        return await _called(channel, ECHO_ONE, ["0" * 32] * sessions, seconds)
 
 
 async def multiplexed(
@@ -213,18 +229,52 @@ async def open_loop(address: str, sessions: int, rate: float, seconds: float) ->
 async def _streamed(
     channel: Any, method: str, sessions: list[str], seconds: float
 ) -> dict[str, float]:
+    def stepping(session: str) -> Callable[[], Awaitable[None]]:
+        call, message = channel.stream_stream(method)(), message_of([step_of(session)])
+
+        async def step() -> None:
+            await call.write(message)
+            _look_at(method, await call.read())
+
+        return step
+
+    return await _counted(map(stepping, sessions), seconds)
+
+
+async def _called(
+    channel: Any, method: str, sessions: list[str], seconds: float
+) -> dict[str, float]:
+    call = channel.unary_unary(method)
+
+    def stepping(session: str) -> Callable[[], Awaitable[None]]:
+        request = pb.StepRequest(chunk=step_of(session).step).SerializeToString()
+
+        async def step() -> None:
+            answer = await call(request)
+            if method == STEP:
+                assert len(pb.StepResponse.FromString(answer).reply.outputs) == 4 * BITS
+            else:
+                assert len(pb.StepRequest.FromString(answer).chunk.inputs) == 4 * INPUT_WIDTH
+
+        return step
+
+    return await _counted(map(stepping, sessions), seconds)
+
+
+async def _counted(
+    steps: Iterable[Callable[[], Awaitable[None]]], seconds: float
+) -> dict[str, float]:
+    """Repeat all steps beside each other, and count them after a warm-up."""
     end = time.perf_counter() + WARM_UP_SECONDS + seconds
     done = 0
 
-    async def one(session: str) -> None:
+    async def repeat(step: Callable[[], Awaitable[None]]) -> None:
         nonlocal done
-        call, message = channel.stream_stream(method)(), message_of([step_of(session)])
         while time.perf_counter() < end:
-            await call.write(message)
-            _look_at(method, await call.read())
+            await step()
             done += 1
 
-    tasks = [asyncio.create_task(one(session)) for session in sessions]
+    tasks = [asyncio.create_task(repeat(step)) for step in steps]
     await asyncio.sleep(WARM_UP_SECONDS)
     warm, started = done, time.perf_counter()
     await asyncio.gather(*tasks)
@@ -258,6 +308,8 @@ WORK: dict[str, Callable[..., Awaitable[dict[str, float]]]] = {
         echo_round_trips,
         streams,
         echo_streams,
+        unary,
+        echo_unary,
         multiplexed,
         sleepers.open_idle,
         sleepers.indexed,
