@@ -18,7 +18,7 @@ import grpc
 import grpc.aio
 import onnxruntime
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from ntm.addresses import Address
@@ -36,7 +36,7 @@ from service.models.catalogue import Catalogue
 from service.models.reloads import Reloads
 from service.rpc import options, status
 from service.rpc.calls import Calls
-from service.rpc.interceptors import STREAM, CallInterceptor, ObservingInterceptor, scopes
+from service.rpc.gate import STREAM, Gate, scopes
 from service.rpc.servicer import NtmServicer
 from service.rpc.spans import Spans
 from service.settings import Settings
@@ -219,21 +219,26 @@ class Server:
         )
         self.metrics.exist(reason=[kind.reason for kind in kinds()])
         self._grpc = grpc.aio.server(
-            interceptors=[
-                ObservingInterceptor(
-                    self.metrics, AccessLog(settings.access_log_per_second), self._spans
-                ),
-                CallInterceptor(authentication, scopes(NtmServicer), settings, self.metrics),
-            ],
-            # The interceptors, which count calls, do not see a call that never sends its request.
+            # The gate, which counts calls, does not see a call that never sends its request.
             maximum_concurrent_rpcs=2 * settings.max_calls,
             options=options.arguments(settings),
         )
+        gate: Any = Gate(
+            authentication,
+            scopes(NtmServicer),
+            settings,
+            self.metrics,
+            AccessLog(settings.access_log_per_second),
+            self._spans,
+            self.worker.coming,
+        )
+        self._grpc.add_generic_rpc_handlers((gate,))
         self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        ntm_pb2_grpc.add_NtmServiceServicer_to_server(self._servicer, self._grpc)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, gate)
+        ntm_pb2_grpc.add_NtmServiceServicer_to_server(self._servicer, gate)
         names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._grpc)
+        reflected = reflection.aio.ReflectionServicer(names)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, gate)
         try:
             port = (
                 self._grpc.add_secure_port(str(self.address), credentials)

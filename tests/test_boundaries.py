@@ -106,7 +106,7 @@ OWNERS = {
         "service/auth/authentication.py",
         "service/auth/tls.py",
         "service/probe.py",
-        "service/rpc/interceptors.py",
+        "service/rpc/gate.py",
         "service/rpc/status.py",
         "service/rpc/stream.py",
         "service/server.py",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
@@ -18,6 +19,9 @@ from service.errors import Draining
 
 log = logging.getLogger(__name__)
 
+MAX_ROUNDS = 8
+"""The rounds of the event loop for which a batch waits at most for calls that have arrived."""
+
 T = TypeVar("T")
 PendingCall = tuple[Callable[[], Any], "asyncio.Future[Any]"]
 
@@ -28,7 +32,10 @@ class Worker:
 
     The engine belongs to the event loop. Only the run of a turn is made on one of the worker's
     threads, where onnxruntime releases the interpreter's lock. A run that is shorter than waking a
-    thread is made on the event loop, after all work that has arrived together is queued.
+    thread is made on the event loop.
+
+    Work that has arrived together is begun together, at the next round of the event loop. Work that
+    comes alone, as the last one did, is begun at once.
     """
 
     def __init__(self, engine: Engine, parallel_runs: int) -> None:
@@ -43,7 +50,20 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._turns: SimpleQueue[Turn | None] = SimpleQueue()
         self._begun: set[Turn] = set()
+        self.coming: weakref.WeakSet[Any] = weakref.WeakSet()
+        """
+        What stands for each call that has arrived and will bring work with its request.
+
+        A call that is given up before that is forgotten with what stands for it.
+        """
         self._is_due = False
+        self._is_answering = False
+        self._submitted = 0
+        """How often work was submitted since the last advance."""
+        self._comes_alone = False
+        """Whether work came once only before the last advance."""
+        self._rounds = 0
+        """The rounds for which the advance that is due has waited for calls."""
         self._calls: deque[PendingCall] = deque()
         self._expiry: asyncio.TimerHandle | None = None
         self._stopping = False
@@ -89,7 +109,12 @@ class Worker:
         except Exception as error:
             self._crash(error)
             return
+        self._submitted += 1
+        is_alone = self._comes_alone and not (self._is_due or self._is_answering or self.coming)
+        # Also after work that is begun at once, to learn whether other work comes with it.
         self._advance_soon()
+        if is_alone:
+            self._advance()
 
     def ask(self, work: Work) -> asyncio.Future[Any]:
         """
@@ -99,8 +124,9 @@ class Worker:
         """
         future: asyncio.Future[Any] = self._loop.create_future()
         work.answered = lambda done: _resolve(future, done.outcome, done.error)
-        future.add_done_callback(lambda done: setattr(work, "cancelled", done.cancelled()))
         self.submit([work])
+        if not future.done():
+            future.add_done_callback(lambda done: setattr(work, "cancelled", done.cancelled()))
         return future
 
     def resume(self) -> None:
@@ -180,11 +206,26 @@ class Worker:
         """
         if not self._is_due:
             self._is_due = True
-            self._loop.call_soon(self._advance)
+            self._loop.call_soon(self._advance_when_gathered)
+
+    def _advance_when_gathered(self) -> None:
+        """
+        Advance, unless new work should wait for the work of calls that have arrived.
+
+        gRPC accepts calls one by one, and asks for the request of each. So the requests of calls
+        that were made together come some rounds of the event loop apart.
+        """
+        if self._submitted and self.coming and self._rounds < MAX_ROUNDS:
+            self._rounds += 1
+            self._loop.call_soon(self._advance_when_gathered)
+            return
+        self._is_due = False
+        self._comes_alone = self._submitted <= 1
+        self._submitted = self._rounds = 0
+        self._advance()
 
     def _advance(self) -> None:
         """Begin turns, or make one if it is short; then pass on the effects so far."""
-        self._is_due = False
         if self._stopping:
             return
         try:
@@ -221,9 +262,11 @@ class Worker:
             self._turns.put(turn)
 
     def _answer(self, finished: Sequence[Work]) -> None:
+        self._is_answering = True  # an answer that brings work must not overtake the next answer
         for work in finished:
             self._pending.discard(work)
             work.answered(work)
+        self._is_answering = False
         if not self._pending:
             self._nothing_pending.set()
 

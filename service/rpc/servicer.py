@@ -16,7 +16,7 @@ from service.engine.sessions import Session
 from service.errors import InvalidRequest, NoMemory
 from service.models.version import Version
 from service.rpc.calls import Calls, session_ref
-from service.rpc.interceptors import needs
+from service.rpc.gate import needs
 from service.rpc.stream import Stream
 from service.settings import Settings
 from service.spec import Float32, ModelSpec

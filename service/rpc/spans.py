@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.propagate import extract
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from ntm import addresses
 from ntm.addresses import AddressInvalid
@@ -22,12 +22,14 @@ from service.telemetry.logs import session_tag
 
 SERVICE = "ntm.v1.NtmService"
 
+_NO_SPAN = nullcontext()
+
 
 class Spans:
     """
     Makes spans, as children of the spans that clients name in `traceparent` metadata.
 
-    Without an endpoint in the settings spans are not recorded, and cost next to nothing.
+    Without an endpoint in the settings nothing is made.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -38,20 +40,22 @@ class Spans:
             RuntimeError: there is an endpoint, and the extra `otel` is not installed.
         """
         self._provider: Any = _provider(settings) if settings.otlp_endpoint else None
-        provider = self._provider or trace.NoOpTracerProvider()
-        self._tracer = provider.get_tracer("ntm", __version__)
+        if self._provider:
+            self._tracer = self._provider.get_tracer("ntm", __version__)
 
     def call(
         self, method: str, metadata: Iterable[tuple[str, str | bytes]]
-    ) -> AbstractContextManager[Span]:
+    ) -> AbstractContextManager[object]:
         """
         The span of a call, current within the context; an error that leaves the context is
         recorded.
         """
+        if not self._provider:
+            return _NO_SPAN
         carrier = {key: value for key, value in metadata if isinstance(value, str)}
         # https://opentelemetry.io/docs/specs/semconv/rpc/grpc/
         attributes = {"rpc.system": "grpc", "rpc.service": SERVICE, "rpc.method": method}
-        return self._tracer.start_as_current_span(
+        return self._tracer.start_as_current_span(  # type: ignore[no-any-return]
             f"{SERVICE}/{method}",
             context=extract(carrier),
             kind=SpanKind.SERVER,
@@ -59,9 +63,10 @@ class Spans:
             record_exception=False,  # the server's log has errors that are not the client's
         )
 
-    @staticmethod
-    def parent() -> Context | None:
+    def parent(self) -> Context | None:
         """The parent of the spans of this call's chunks; None if they would not be sent."""
+        if not self._provider:
+            return None
         span = trace.get_current_span()
         return trace.set_span_in_context(span) if span.is_recording() else None
 

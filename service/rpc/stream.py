@@ -83,62 +83,90 @@ class Stream:
         """
         The bytes of large replies that are not sent yet, whether they are made already or not.
         """
+        self._is_reading = False
+        self._is_writing = False
+        self._has_ended = False
+        """Whether nothing more is read."""
+        self._end_error: Exception | None = None
+        """What the call fails with once every outcome is written."""
         self._changed = asyncio.Event()
-        self._answered = asyncio.Event()
-        self._ending = asyncio.Event()
+        """Set when there may be something to do for a hand that has nothing to do."""
 
     def end(self) -> None:
         """Stop reading; `run` then writes what is ready and fails the call as draining."""
-        self._ending.set()
+        self._stop_reading(Draining("this server is stopping; open a stream to another replica"))
 
     async def run(self) -> None:
-        """Serve until the client ends the stream or `end` is called; then answer what is left."""
-        reader = asyncio.create_task(self._read())
-        ending = asyncio.create_task(self._ending.wait())
-        writer = asyncio.create_task(self._write())
-        tasks = (reader, ending, writer)
+        """
+        Serve until the client ends the stream or `end` is called; then answer what is left.
+
+        Two hands do this. One of them reads. It begins the operations of a message and, when their
+        outcomes are ready by then, writes these at once, while the other reads on.
+        """
+        hands = [asyncio.create_task(self._serve()) for _ in range(2)]
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if reader.done():
-                await self._all_answered(writer)
-                reader.result()
-            elif ending.done():
-                await self._all_answered(writer)
-                raise Draining("this server is stopping; open a stream to another replica")
-            else:
-                writer.result()
+            ended, _ = await asyncio.wait(hands, return_when=asyncio.FIRST_COMPLETED)
+            for hand in ended:
+                hand.result()
+            if self._end_error:
+                raise self._end_error
         finally:
-            for task in (*tasks, *self._opening, *self._deleting):
+            for task in (*hands, *self._opening, *self._deleting):
                 task.cancel()
             for work in self._pending:
                 work.cancelled = True
 
-    async def _all_answered(self, writer: asyncio.Task[None]) -> None:
-        """Wait until every outcome is written, or the writer has failed."""
-        while self._unanswered and not writer.done():
-            self._answered.clear()
-            waiting = asyncio.create_task(self._answered.wait())
-            try:
-                await asyncio.wait((waiting, writer), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                waiting.cancel()
+    async def _serve(self) -> None:
+        """Write what is ready, or else read, until every outcome is written after the last message."""
+        while self._unanswered or not self._has_ended:
+            if self._ready and not self._is_writing:
+                await self._write()
+            elif not (self._is_reading or self._has_ended or self._is_full):
+                await self._read()
+            else:
+                await self._change()
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether so much is unanswered that no more operations are begun."""
+        max_bytes = _MAX_UNSENT_MESSAGES * self._settings.max_message_bytes
+        return self._unanswered >= MAX_UNANSWERED_OPERATIONS or self._unsent_bytes >= max_bytes
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    def _stop_reading(self, error: Exception | None) -> None:
+        """Read no more. The call fails with the error, if there is one and no earlier end."""
+        if not self._has_ended:
+            self._has_ended, self._end_error = True, error
+            self._changed.set()
 
     async def _read(self) -> None:
-        maximum = MAX_UNANSWERED_OPERATIONS
-        max_bytes = _MAX_UNSENT_MESSAGES * self._settings.max_message_bytes
-        while isinstance(content := await self._context.read(), bytes):
-            operations = codec.request(ntm_pb2.StreamStepsRequest.FromString, content).operations
-            first = 0
-            while first < len(operations):
-                while self._unanswered >= maximum or self._unsent_bytes >= max_bytes:
-                    self._answered.clear()
-                    await self._answered.wait()
-                room = min(maximum - self._unanswered, _MAX_BEGUN)
-                taken = self._start(operations[first : first + room])
-                first += taken
-                self._unanswered += taken
-                if taken == _MAX_BEGUN:
-                    await asyncio.sleep(0)
+        """Read a message and begin its operations."""
+        self._is_reading = True
+        content = await self._context.read()
+        if isinstance(content, bytes):
+            try:
+                await self._begin(content)
+            except InvalidRequest as error:
+                self._stop_reading(error)
+        else:
+            self._stop_reading(None)
+        self._is_reading = False
+
+    async def _begin(self, content: bytes) -> None:
+        operations = codec.request(ntm_pb2.StreamStepsRequest.FromString, content).operations
+        first = 0
+        while first < len(operations):
+            while self._is_full:
+                await self._change()
+            room = min(MAX_UNANSWERED_OPERATIONS - self._unanswered, _MAX_BEGUN)
+            taken = self._start(operations[first : first + room])
+            first += taken
+            self._unanswered += taken
+            if taken == _MAX_BEGUN:
+                await asyncio.sleep(0)
 
     def _start(self, operations: Sequence[ntm_pb2.Operation]) -> int:
         """
@@ -245,16 +273,16 @@ class Stream:
         self._changed.set()
 
     async def _write(self) -> None:
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
-            while self._ready:
-                response = ntm_pb2.StreamStepsResponse()
-                chunks, sent = self._fill(response)
-                await self._context.write(response)
-                self._calls.replied(chunks, sent)
-                self._unanswered -= len(response.outcomes)
-                self._answered.set()
+        """Write the outcomes that are ready, and those that become ready meanwhile."""
+        self._is_writing = True
+        while self._ready:
+            response = ntm_pb2.StreamStepsResponse()
+            chunks, sent = self._fill(response)
+            await self._context.write(response)
+            self._calls.replied(chunks, sent)
+            self._unanswered -= len(response.outcomes)
+            self._changed.set()
+        self._is_writing = False
 
     def _fill(self, response: ntm_pb2.StreamStepsResponse) -> tuple[list[Chunk], int]:
         """

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
+import secrets
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
@@ -15,8 +17,51 @@ access = logging.getLogger("service.access")
 
 _PLAIN = set(vars(logging.makeLogRecord({}))) | {"message", "taskName"}
 
-call_fields: ContextVar[dict[str, object]] = ContextVar("call_fields")
-"""Fields of the call in progress, `request_id` first; every line that is logged in it has them."""
+_REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
+
+Metadata = Iterable[tuple[str, str | bytes]]
+
+
+class CallFields:
+    """
+    What every line that is logged in a call says about the call.
+
+    Most calls log no line, so that the fields are made when the first one asks for them.
+    """
+
+    __slots__ = ("__weakref__", "_request_id", "metadata", "principal", "reason", "session_id")
+
+    def __init__(self, metadata: Metadata) -> None:
+        """The metadata with which the call came."""
+        self.metadata = metadata
+        self.principal = ""
+        """The caller's name, if the caller is authenticated."""
+        self.session_id = ""
+        """The session that the request names."""
+        self.reason = ""
+        """The reason for which the call failed."""
+        self._request_id = ""
+
+    @property
+    def request_id(self) -> str:
+        """The client's id of its request, if it is safe to log, else a new one."""
+        if not self._request_id:
+            self._request_id = _request_id(self.metadata) or secrets.token_hex(8)
+        return self._request_id
+
+    def by_name(self) -> dict[str, object]:
+        """The fields that are known, `request_id` first; the session by its tag."""
+        fields = {
+            "request_id": self.request_id,
+            "principal": self.principal,
+            "session": session_tag(self.session_id) if self.session_id else "",
+            "reason": self.reason,
+        }
+        return {name: value for name, value in fields.items() if value}
+
+
+call_fields: ContextVar[CallFields] = ContextVar("call_fields")
+"""The fields of the call in progress."""
 
 
 class JsonFormatter(logging.Formatter):
@@ -30,7 +75,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        fields |= call_fields.get({})
+        if call := call_fields.get(None):
+            fields |= call.by_name()
         fields |= {key: value for key, value in vars(record).items() if key not in _PLAIN}
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
@@ -55,11 +101,15 @@ class AccessLog:
         self._budgets = {ok: _Budget(lines_per_second, clock()) for ok in (True, False)}
         self._clock = clock
 
-    def note(self, code: str, **fields: object) -> None:
-        """Log a call that ended with this gRPC code, or count it as left out."""
+    def note(self, code: str, fields: Callable[[], Mapping[str, object]]) -> None:
+        """
+        Log a call that ended with this gRPC code, or count it as left out.
+
+        Only a line that is written has its fields made.
+        """
         budget = self._budgets[code == "OK"]
         if budget.take(self._clock()):
-            access.info("call", extra={"code": code, **fields, "left_out": budget.left_out})
+            access.info("call", extra={"code": code, **fields(), "left_out": budget.left_out})
             budget.left_out = 0
         else:
             budget.left_out += 1
@@ -92,6 +142,14 @@ def session_tag(session_id: str) -> str:
     The id itself stays out of logs, because a person with the id may be able to use the session.
     """
     return hashlib.sha256(session_id.encode()).hexdigest()[:16]
+
+
+def _request_id(metadata: Metadata) -> str:
+    """The id that a client gave its request; empty if there is none, or if it is not safe to log."""
+    for key, value in metadata:
+        if key == "x-request-id" and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
+            return value
+    return ""
 
 
 def set_up(level: str) -> None:

@@ -22,7 +22,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from ntm.v1 import ntm_pb2 as pb
 from service.auth.principal import READ, STEP
-from service.rpc.interceptors import scopes
+from service.rpc.gate import scopes
 from service.rpc.servicer import NtmServicer
 from service.telemetry.logs import JsonFormatter
 from tests.conftest import Running, Serve

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from service.telemetry.logs import AccessLog, JsonFormatter, call_fields, session_tag
+from service.telemetry.logs import AccessLog, CallFields, JsonFormatter, call_fields, session_tag
 from tests.conftest import Clock
 
 
@@ -35,12 +35,40 @@ def test_lines_of_a_call_have_its_fields() -> None:
     """The fields of a call are in every line logged while it is served, and in no other line."""
     record = logging.makeLogRecord({"name": "service.x", "levelname": "INFO", "msg": "done"})
     outside = json.loads(JsonFormatter().format(record))
-    token = call_fields.set({"request_id": "abc"})
-    inside = json.loads(JsonFormatter().format(record))
+    fields = CallFields((("x-request-id", "abc"),))
+    token = call_fields.set(fields)
+    begun = json.loads(JsonFormatter().format(record))
+    fields.principal, fields.session_id, fields.reason = "token:a", "abc", "DRAINING"
+    ended = json.loads(JsonFormatter().format(record))
     call_fields.reset(token)
 
-    assert "request_id" not in outside
-    assert inside["request_id"] == "abc"
+    assert outside == {name: outside[name] for name in ("time", "level", "logger", "message")}
+    assert begun == {**outside, "request_id": "abc"}
+    assert ended == {
+        **begun,
+        "principal": "token:a",
+        "session": "ba7816bf8f01cfea",
+        "reason": "DRAINING",
+    }
+
+
+def test_a_call_without_an_id_gets_one_that_stays() -> None:
+    """Every line of the call has the same one."""
+    fields = CallFields(())
+    assert len(bytes.fromhex(fields.request_id)) == 8
+    assert fields.by_name() == {"request_id": fields.request_id}
+
+
+def test_only_a_line_that_is_written_has_its_fields_made(
+    caplog: pytest.LogCaptureFixture, clock: Clock
+) -> None:
+    """The fields of calls beyond the rate are not asked for."""
+    access = AccessLog(1.0, clock)
+    asked: list[int] = []
+    for number in range(3):
+        access.note("OK", lambda number=number: asked.append(number) or {})  # type: ignore[misc]
+
+    assert asked == [0]
 
 
 def test_a_session_is_named_by_a_hash_of_its_id() -> None:
@@ -66,9 +94,9 @@ def test_more_calls_than_the_rate_are_left_out_and_counted(
     """At two lines a second, two of five calls are logged; a second later a line counts three."""
     access = AccessLog(2.0, clock)
     for _ in range(5):
-        access.note("OK", method="Step")
+        access.note("OK", lambda: {"method": "Step"})
     clock.seconds += 1
-    access.note("OK", method="Step")
+    access.note("OK", lambda: {"method": "Step"})
 
     assert lines(caplog) == [("OK", 0), ("OK", 0), ("OK", 3)]
 
@@ -79,7 +107,7 @@ def test_successful_calls_do_not_push_out_failed_ones(
     """Successful and failed calls have a rate each."""
     access = AccessLog(1.0, clock)
     for code in ("OK", "OK", "NOT_FOUND", "ABORTED"):
-        access.note(code)
+        access.note(code, dict)
 
     assert lines(caplog) == [("OK", 0), ("NOT_FOUND", 0)]
 
@@ -90,7 +118,7 @@ def test_less_than_a_line_a_second_still_gives_one(
     """An eighth of a line a second is one line in eight seconds."""
     access = AccessLog(0.125, clock)
     for _ in range(20):
-        access.note("OK")
+        access.note("OK", dict)
         clock.seconds += 1
 
     assert lines(caplog) == [("OK", 0), ("OK", 7), ("OK", 7)]
@@ -99,8 +127,8 @@ def test_less_than_a_line_a_second_still_gives_one(
 def test_a_rate_of_nothing_logs_nothing(caplog: pytest.LogCaptureFixture, clock: Clock) -> None:
     """The rate 0 turns the access log off."""
     access = AccessLog(0.0, clock)
-    access.note("OK")
+    access.note("OK", dict)
     clock.seconds += 100
-    access.note("NOT_FOUND")
+    access.note("NOT_FOUND", dict)
 
     assert lines(caplog) == []

@@ -12,7 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from ntm.v1 import ntm_pb2 as pb
 from service.auth.principal import READ, STEP
-from service.rpc import interceptors
+from service.rpc import gate
 from service.rpc.calls import Calls
 from service.rpc.servicer import NtmServicer
 from tests.conftest import Running, Serve
@@ -43,7 +43,7 @@ def request_id(error: grpc.aio.AioRpcError) -> str:
 def test_every_rpc_says_which_scope_it_needs() -> None:
     """Those that change nothing need `read`, the others `step`."""
     rpcs = [method.name for method in pb.DESCRIPTOR.services_by_name["NtmService"].methods]
-    assert interceptors.scopes(NtmServicer) == {
+    assert gate.scopes(NtmServicer) == {
         name: READ if name in READERS else STEP for name in rpcs
     }
 
@@ -52,7 +52,7 @@ async def test_an_rpc_that_says_no_scope_is_refused_to_every_caller(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An RPC without a scope is refused to every caller, also without authentication."""
-    known = interceptors.scopes(NtmServicer)
+    known = gate.scopes(NtmServicer)
     del known["GetModel"]
     monkeypatch.setattr("service.server.scopes", lambda servicer: known)
     async with serve() as running:
