@@ -54,8 +54,8 @@ class Worker:
         """The next advance that is due: at once, or a timer while work waits for other work."""
         self._came = 0
         """How often work was submitted since the last advance that was due."""
-        self._came_together = 1
-        """How often before that."""
+        self._came_together = 0
+        """How often it was submitted for the last advance with new work."""
         self._is_answering = False
         self._calls: deque[PendingCall] = deque()
         self._expiry: asyncio.TimerHandle | None = None
@@ -107,10 +107,10 @@ class Worker:
             if self._due is None:
                 self._due = self._loop.call_later(GATHERING_SECONDS, self._advance_due)
             return
-        is_first = self._due is None
+        is_alone = self._came == self._came_together == 1 and self._due is None
         # Also behind work that is begun at once, to learn whether other work comes with it.
         self._advance_soon()
-        if is_first and not self._is_answering:
+        if is_alone and not self._is_answering:
             self._advance()
 
     def ask(self, work: Work) -> asyncio.Future[Any]:
@@ -209,7 +209,8 @@ class Worker:
 
     def _advance_due(self) -> None:
         self._due = None
-        self._came_together, self._came = max(1, self._came), 0
+        if self._came:
+            self._came_together, self._came = self._came, 0
         self._advance()
 
     def _advance(self) -> None:
