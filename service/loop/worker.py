@@ -33,9 +33,9 @@ class Worker:
     threads, where onnxruntime releases the interpreter's lock. A run that is shorter than waking a
     thread is made on the event loop.
 
-    Work that comes alone, as the last one did, is begun at once. Otherwise work waits a moment, until
-    it has come as often as it last came together: one run for many sessions costs little more than
-    a run for one.
+    Work that comes alone, as the last one did, is begun at once. Otherwise work waits a moment,
+    until it has come as often as it last came together: one run for many sessions costs little more
+    than a run for one.
     """
 
     def __init__(self, engine: Engine, parallel_runs: int) -> None:

@@ -117,7 +117,7 @@ class Stream:
                 work.cancelled = True
 
     async def _serve(self) -> None:
-        """Write what is ready, or else read, until every outcome is written after the last message."""
+        """Write what is ready, or else read, until no more comes and every outcome is written."""
         while self._unanswered or not self._has_ended:
             if self._ready and not self._is_writing:
                 await self._write()

@@ -165,9 +165,7 @@ async def test_what_arrives_together_is_stepped_together(
     assert batches == [5]
 
 
-async def test_work_that_comes_alone_is_begun_at_once(
-    fixture: Fixture, batches: list[int]
-) -> None:
+async def test_work_that_comes_alone_is_begun_at_once(fixture: Fixture, batches: list[int]) -> None:
     """Its answer is there when it is submitted, if the work before came alone as well."""
     session = await fixture.opened()
     works = []
@@ -233,10 +231,18 @@ async def test_work_that_an_answer_brings_does_not_overtake_the_next_answer(
     session = await fixture.opened()
     order: list[str] = []
     first, second, brought = (chunk(session, [[1, 1]]) for _ in range(3))
-    first.answered = lambda _: (order.append("first"), fixture.worker.submit([brought]))
-    second.answered = lambda _: order.append("second")
     done = asyncio.Event()
-    brought.answered = lambda _: (order.append("brought"), done.set())
+
+    def answered_first(_: Work) -> None:
+        order.append("first")
+        fixture.worker.submit([brought])
+
+    def answered_last(_: Work) -> None:
+        order.append("brought")
+        done.set()
+
+    first.answered, brought.answered = answered_first, answered_last
+    second.answered = lambda _: order.append("second")
     first.error = second.error = SessionUnknown("told together")
     for _ in range(2):  # so that what comes alone is begun at once
         await fixture.worker.ask(chunk(session, [[1, 1]]))
