@@ -107,7 +107,7 @@ async def test_each_call_has_the_principal_of_its_own_token(
     file.write_text(
         token_line("alice", "tok-alice", READ, STEP) + token_line("bob", "tok-bob", READ, STEP)
     )
-    async with serve(tokens_file=str(file)) as running:
+    async with serve(tokens_file=str(file), access_log_per_second=100.0) as running:
 
         async def create(name: str) -> str:
             request = pb.CreateSessionRequest(model="ledger")

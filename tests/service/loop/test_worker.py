@@ -224,6 +224,21 @@ async def test_work_that_waits_in_vain_is_begun_without_the_others(
     assert batches == [3, 1, 1]
 
 
+async def test_work_of_a_stream_waits_for_nothing(
+    fixture: Fixture, batches: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is begun at the next round of the event loop, with the work of calls that waits."""
+    monkeypatch.setattr("service.loop.worker.GATHERING_SECONDS", 3600)
+    sessions = [await fixture.opened() for _ in range(4)]
+    await asyncio.gather(*(fixture.worker.ask(chunk(each, [[1, 1]])) for each in sessions))
+    asked = fixture.worker.ask(chunk(sessions[0], [[1, 1]]))
+    await asyncio.sleep(0)
+    assert batches == [4]
+    fixture.worker.submit([chunk(sessions[1], [[1, 1]])])
+    await asyncio.wait_for(asked, 10)
+    assert batches == [4, 2]
+
+
 async def test_work_that_an_answer_brings_does_not_overtake_the_next_answer(
     fixture: Fixture, network: Network
 ) -> None:
