@@ -196,7 +196,7 @@ def _fills_packets(proto: onnx.ModelProto, spec: ModelSpec, locations: int) -> b
     """Whether one row with so many locations fills whole packets in each approximated operator."""
     single = onnx.ModelProto()
     single.CopyFrom(proto)
-    inputs = {spec.input: (spec.input_width,)}
+    inputs: dict[str, tuple[int, ...]] = {spec.input: (spec.input_width,)}
     inputs |= {tensor.input: tensor.shape_at(locations) for tensor in spec.state}
     del single.graph.input[:], single.graph.value_info[:]
     for name, shape in inputs.items():
@@ -359,15 +359,14 @@ def _fill_packets(graph: onnx.GraphProto, shapes: Mapping[str, list[int]]) -> No
 
     Strengths and sharpenings of two heads fill a packet together.
     """
-    made = {name: node for node in graph.node if node.op_type == "Split" for name in node.output}
+    splits = {name: node for node in graph.node if node.op_type == "Split" for name in node.output}
     pairs: dict[tuple[str, str], list[onnx.NodeProto]] = {}
     for node in graph.node:
-        shape = shapes.get(node.output[0], [])
-        plain = len(node.input) == 1 and not node.attribute
-        if node.op_type in _APPROXIMATED and plain and node.input[0] in made:
-            if len(shape) == 3 and shape[2] == 1 and shape[1] % PACKET:
-                split = made[node.input[0]].output[0]
-                pairs.setdefault((node.op_type, split), []).append(node)
+        if node.op_type not in _APPROXIMATED or len(node.input) != 1 or node.attribute:
+            continue
+        split, shape = splits.get(node.input[0]), shapes.get(node.output[0], [])
+        if split is not None and len(shape) == 3 and shape[2] == 1 and shape[1] % PACKET:
+            pairs.setdefault((node.op_type, split.output[0]), []).append(node)
     for first, second, *_ in (nodes for nodes in pairs.values() if len(nodes) > 1):
         together, computed = f"{first.output[0]}.pair", f"{first.output[0]}.computed"
         sizes = f"{first.output[0]}.sizes"
@@ -416,7 +415,7 @@ def _floor_weightings(step: onnx.ModelProto, spec: ModelSpec) -> None:
 
 def _maximum(step: onnx.ModelProto, values: str, name: str) -> onnx.NodeProto:
     """The node that computes the maxima along the last axis, which it keeps."""
-    (opset,) = (each.version for each in step.opset_import if each.domain in ("", "ai.onnx"))
+    opset = max(each.version for each in step.opset_import if each.domain in ("", "ai.onnx"))
     if opset < 18:
         return helper.make_node("ReduceMax", [values], [name], axes=[-1])
     axis = numpy_helper.from_array(np.array([-1]), f"{name}.axis")

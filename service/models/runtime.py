@@ -85,7 +85,7 @@ class Network:
         _check_shapes(self.spec, self._output_shapes)
 
     def batch(self, rows: int, locations: int) -> int:
-        """The least size of a batch of `rows`, such that no result depends on a row's neighbours."""
+        """The least size of a batch of `rows` in which no result depends on a row's neighbours."""
         if rows == 1 and locations % graph.PACKET in self._alone:
             return 1
         return -(-rows // self._multiple) * self._multiple
