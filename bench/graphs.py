@@ -42,7 +42,7 @@ SHARPEST = "priority-sort-ntm-lstm"
 EARLY, LATE = 10, 1000
 """The numbers of steps after which `denormals` measures."""
 
-TIMED_STEPS, REPEATS = 16, 5
+TIMED_STEPS, REPEATS = 16, 9
 AGREEMENT = 1e-4
 """The largest difference of a peer's outputs from the served graph's in a copy sequence."""
 
