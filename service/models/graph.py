@@ -32,7 +32,7 @@ before the softmax is that of a weighting to which 1e-12 is added, by `export.ad
 """
 
 _ALIKE = {
-    *("Add", "Clip", "Concat", "Div", "Gemm", "Log", "MatMul", "Max", "Mul", "Reshape", "Sigmoid"),
+    *("Add", "Clip", "Concat", "Div", "Gemm", "Log", "MatMul", "Mul", "Reshape", "Sigmoid"),
     *("Slice", "Softmax", "Softplus", "Split", "Sqrt", "Sub", "Tanh", "Transpose"),
 }
 """
@@ -399,15 +399,15 @@ def _floor_weightings(step: onnx.ModelProto, spec: ModelSpec) -> None:
         name = node.output[0]
         axis = next((each.i for each in node.attribute if each.name == "axis"), -1)
         if node.op_type == "Softmax" and name in ranks and axis in (-1, ranks[name]):
-            logits, largest, least = node.input[0], f"{name}.largest", f"{name}.least"
-            depth = np.array(_DEPTH, np.float32)
-            step.graph.initializer.append(numpy_helper.from_array(depth, f"{name}.depth"))
+            logits, largest, below = node.input[0], f"{name}.largest", f"{name}.below"
+            floor = numpy_helper.from_array(np.array(-_DEPTH, np.float32), f"{name}.floor")
+            step.graph.initializer.append(floor)
             node.input[0] = f"{name}.floored"
             step.graph.node.extend(
                 [
                     _maximum(step, logits, largest),
-                    helper.make_node("Sub", [largest, f"{name}.depth"], [least]),
-                    helper.make_node("Max", [logits, least], [node.input[0]]),
+                    helper.make_node("Sub", [logits, largest], [below]),
+                    helper.make_node("Clip", [below, floor.name], [node.input[0]]),
                 ]
             )
         step.graph.node.append(node)
