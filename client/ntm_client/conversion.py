@@ -103,6 +103,7 @@ def session_from(message: pb.Session) -> SessionInfo:
         epoch=message.epoch,
         expires_in=message.expires_in.ToTimedelta(),
         limits=limits_from(message),
+        replica=message.replica,
     )
 
 
@@ -116,6 +117,7 @@ def limits_from(message: pb.Session) -> Limits:
         told.max_waiting_steps,
         told.max_message_bytes,
         told.max_reply_bytes,
+        told.max_replay_bytes,
     )
 
 

@@ -12,6 +12,7 @@ session that was lost in between.
 from __future__ import annotations
 
 import secrets
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,7 +24,14 @@ from google.protobuf.message import Message
 
 from ntm.v1 import ntm_pb2 as pb
 from ntm_client import arguments
-from ntm_client.chunks import OwnLimits, Selection, join, only_step, steps_per_chunk
+from ntm_client.chunks import (
+    OwnLimits,
+    Selection,
+    chunks_at_once,
+    join,
+    only_step,
+    steps_per_chunk,
+)
 from ntm_client.conversion import (
     as_steps,
     durability_message,
@@ -48,8 +56,18 @@ class Attempt:
     max_seconds: float
 
 
+@dataclass(frozen=True)
+class Ahead:
+    """
+    Chunks that a procedure asks for next, one after another. They may be sent before, so that the
+    server does not wait for the client. There is no response to this itself.
+    """
+
+    requests: tuple[pb.StepRequest, ...]
+
+
 # No annotation of a generator can connect the type of a response with that of its request.
-Procedure = Generator[Message | Attempt, Any, T]
+Procedure = Generator[Message | Attempt | Ahead, Any, T]
 
 Ask = Callable[[Message], Procedure[Any]]
 """The way in which a procedure gets the response to a request."""
@@ -75,6 +93,8 @@ class BaseSession:
         """The latest epoch that a replica sent; see `ntm_client.fencing`."""
         self.limits = info.limits
         """The limits of the replica that described the session last."""
+        self.replica = info.replica
+        """The replica that answered last; empty if its release is too old to say."""
         self.resumptions = 0
         """The number of calls on the session that were interrupted and then went on."""
         self.replayed_steps = 0
@@ -183,18 +203,32 @@ def step(
     steps = as_steps(inputs, model)
     selection = Selection.of(model, traces, session.locations, top_k)
     results: list[StepResult] = []
-    start = 0
-    while start < len(steps):
+    requests: deque[tuple[pb.StepRequest, int]] = deque()
+    """The chunks that may be on their way, and their steps."""
+    done = made = 0
+    while done < len(steps):
         limits = session.limits
         size = steps_per_chunk(model, selection, own, limits)
-        chunk = _chunk(session, steps[start : start + size], traces, top_k)
+        at_once = chunks_at_once(model, selection, size, limits)
+        ahead = []
+        while made < len(steps) and len(requests) < at_once:
+            some = steps[made : made + size]
+            chunk = _chunk(session, session.next_step + made - done, some, traces, top_k)
+            ahead.append(pb.StepRequest(chunk=chunk))
+            requests.append((ahead[-1], len(some)))
+            made += len(some)
+        if ahead and len(requests) > 1:
+            yield Ahead(tuple(ahead))
+        request, count = requests.popleft()
         try:
-            response: pb.StepResponse = yield from ask(pb.StepRequest(chunk=chunk))
+            response: pb.StepResponse = yield from ask(request)
         except NtmClientError as error:
             if (yield from have_changed(ask, session, limits, error)):
+                requests.clear()
+                made = done
                 continue
             raise
-        start += size
+        done += count
         session.next_step = response.reply.next_step
         session.durable_step = response.reply.durable_step
         results.append(result_from(response.reply, model))
@@ -284,9 +318,14 @@ def _with_model(
     return model, session_from(message)
 
 
-def _chunk(session: BaseSession, steps: Float32, traces: Sequence[str], top_k: int) -> pb.Chunk:
+def _chunk(
+    session: BaseSession, first_step: int, steps: Float32, traces: Sequence[str], top_k: int
+) -> pb.Chunk:
     chunk = pb.Chunk(
-        session_id=session.id, first_step=session.next_step, inputs=encode_floats(steps)
+        session_id=session.id,
+        first_step=first_step,
+        inputs=encode_floats(steps),
+        epoch=session.epoch,
     )
     if traces:
         chunk.traces.CopyFrom(pb.TraceSelection(names=traces, top_k=top_k))
