@@ -48,7 +48,7 @@ def _learn(session: BaseSession, response: Message) -> None:
     described = getattr(response, "session", None)
     if isinstance(described, pb.Session):
         session.limits = limits_from(described)
-        session.replica = described.replica
+        session.replica = session.limits_replica = described.replica
     elif isinstance(response, pb.StepResponse):
         session.replica = response.replica
 

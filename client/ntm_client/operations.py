@@ -12,7 +12,7 @@ MAX_MESSAGE_BYTES = 65_536
 IDLE_SECONDS = 30.0
 """A stream that sessions share ends after this time without an operation."""
 
-CLOSE_SECONDS = 5.0
+CLOSE_SECONDS = 1.0
 """The time in which the server must end a stream on which no operation is pending."""
 
 LENGTH_BYTES = 8

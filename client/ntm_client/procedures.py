@@ -92,9 +92,11 @@ class BaseSession:
         self.epoch = info.epoch
         """The latest epoch that a replica sent; see `ntm_client.fencing`."""
         self.limits = info.limits
-        """The limits of the replica that described the session last."""
+        """What the replica that described the session last takes."""
         self.replica = info.replica
         """The replica that answered last; empty if its release is too old to say."""
+        self.limits_replica = info.replica
+        """The replica that has these limits."""
         self.resumptions = 0
         """The number of calls on the session that were interrupted and then went on."""
         self.replayed_steps = 0
@@ -207,6 +209,9 @@ def step(
     """The chunks that may be on their way, and their steps."""
     done = made = 0
     while done < len(steps):
+        if session.limits_replica != session.replica and len(steps) > 1:
+            # What is sent ahead has to be within the limits of the replica that it is sent to.
+            yield from ask(pb.GetSessionRequest(session_id=session.id))
         limits = session.limits
         size = steps_per_chunk(model, selection, own, limits)
         at_once = chunks_at_once(model, selection, size, limits)
