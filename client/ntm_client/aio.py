@@ -34,7 +34,7 @@ from ntm_client.errors import (
     TimedOut,
 )
 from ntm_client.failures import call_error
-from ntm_client.operations import IDLE_SECONDS, operation_of
+from ntm_client.operations import IDLE_SECONDS, message_bytes, operation_of
 from ntm_client.procedures import BaseSession
 from ntm_client.resume import DEFAULT_RESUME, Resume
 from ntm_client.retries import Retries, ask_with
@@ -165,8 +165,11 @@ class AsyncClient:
         """Send a chunk on the stream that its session shares; None if it has to be a call."""
         self.check_open()
         stream = self._shared.of(session)
-        operation = None if stream is None else operation_of(request)
-        if stream is None or operation is None:
+        if stream is None:
+            return None
+        stream.message_bytes = message_bytes(session, stream.replica)
+        operation = operation_of(request, stream.message_bytes)
+        if operation is None:
             return None
         return stream.begin(operation)
 

@@ -13,18 +13,20 @@ from ntm.v1 import ntm_pb2 as pb
 from ntm.v1.ntm_pb2_grpc import NtmServiceStub
 from ntm_client.errors import NtmClientError, StreamClosed, TimedOut, Unavailable
 from ntm_client.failures import call_error, no_answer, outcome_error, stream_broken
-from ntm_client.operations import CLOSE_SECONDS, LENGTH_BYTES, MAX_MESSAGE_BYTES, response_of
+from ntm_client.operations import CLOSE_SECONDS, LENGTH_BYTES, SAFE_MESSAGE_BYTES, response_of
 
 
 class AsyncPending:
     """An operation that has no outcome yet."""
 
-    __slots__ = ("future", "kind", "stream", "tag")
+    __slots__ = ("deadline", "future", "kind", "stream", "tag", "timeout_seconds")
 
     def __init__(self, stream: AsyncOperations, operation: pb.Operation) -> None:
         self.stream = stream
         self.tag = operation.tag
         self.kind = operation.WhichOneof("kind")
+        self.timeout_seconds = self.deadline = 0.0
+        """Set once a task waits for it; the deadline is by the loop's clock."""
         self.future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         """Gets the response that the unary call of the same kind would give, or the error."""
 
@@ -49,6 +51,8 @@ class AsyncOperations:
         """The error that ended the call; None while it goes on."""
         self.replica = ""
         """The replica that answers; empty until the first answer, and where it is too old."""
+        self.message_bytes = SAFE_MESSAGE_BYTES
+        """The largest size of a message, but for one of a single operation."""
         self._target = target
         self._loop = asyncio.get_running_loop()
         self._tags = itertools.count(1)
@@ -64,10 +68,11 @@ class AsyncOperations:
         self._call = stub.StreamSteps(metadata=metadata)
         self._sender = asyncio.create_task(self._send())
         self._receiver = asyncio.create_task(self._receive())
-        self._idle: asyncio.TimerHandle | None = None
+        self._idle_seconds = idle_seconds
         self._used = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
         if idle_seconds is not None:
-            self._watch(idle_seconds)
+            self._look_at(self._used + idle_seconds)
 
     def begin(self, operation: pb.Operation) -> AsyncPending:
         """Send an operation without waiting for it. Raises StreamBroken if the call is over."""
@@ -83,14 +88,14 @@ class AsyncOperations:
         Wait for the outcome of an operation. It is cancelled if it takes longer, or if the task is
         cancelled.
         """
-        timer = self._loop.call_later(timeout_seconds, self._time_out, pending, timeout_seconds)
+        pending.timeout_seconds = timeout_seconds
+        pending.deadline = self._loop.time() + timeout_seconds
+        self._look_at(pending.deadline)
         try:
             return await pending.future
         except asyncio.CancelledError:
             self.cancel(pending)
             raise
-        finally:
-            timer.cancel()
 
     def cancel(self, pending: AsyncPending) -> None:
         """Give an operation up. The server drops a chunk that has not begun."""
@@ -122,20 +127,39 @@ class AsyncOperations:
         self._outbox.append(operation)
         self._waiting.set()
 
-    def _time_out(self, pending: AsyncPending, seconds: float) -> None:
+    def _look_at(self, moment: float) -> None:
+        """Look for what has timed out at this moment of the loop's clock, or before."""
+        # One timer for all operations, because nearly none of them times out.
+        if self._timer is None or moment < self._timer.when():
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(moment, self._look)
+
+    def _look(self) -> None:
+        """Fail what has timed out, and end the stream if it is idle."""
+        self._timer = None
+        now = self._loop.time()
+        awaited = [each for each in self._pending.values() if each.deadline]
+        for pending in awaited:
+            if pending.deadline <= now:
+                self._time_out(pending)
+            else:
+                self._look_at(pending.deadline)
+        if self._idle_seconds is None or self.broken is not None:
+            return
+        if not self._pending and now >= self._used + self._idle_seconds:
+            self.end()
+        else:
+            self._look_at(max(self._used, now) + self._idle_seconds)
+
+    def _time_out(self, pending: AsyncPending) -> None:
         if pending.future.done():
             return
         if pending.kind == "open":
             self._late.add(pending.tag)
-        pending.future.set_exception(TimedOut(no_answer(self._target, f"{seconds:g} s")))
+        seconds = f"{pending.timeout_seconds:g} s"
+        pending.future.set_exception(TimedOut(no_answer(self._target, seconds)))
         self.cancel(pending)
-
-    def _watch(self, idle_seconds: float) -> None:
-        left = self._used + idle_seconds - self._loop.time()
-        if left <= 0 and not self._pending:
-            self.end()
-            return
-        self._idle = self._loop.call_later(max(left, 1.0), self._watch, idle_seconds)
 
     async def _send(self) -> None:
         try:
@@ -155,7 +179,7 @@ class AsyncOperations:
     def _take(self) -> list[pb.Operation]:
         """Take the operations for one message: all that wait and fit into it."""
         operations: list[pb.Operation] = []
-        room = MAX_MESSAGE_BYTES
+        room = self.message_bytes
         while self._outbox:
             operation = self._outbox[0]
             room -= operation.ByteSize() + LENGTH_BYTES
@@ -199,8 +223,8 @@ class AsyncOperations:
 
     def _break(self, cause: NtmClientError) -> None:
         self.broken = self.broken or cause
-        if self._idle is not None:
-            self._idle.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         for pending in self._pending.values():
             if not pending.future.done():
                 pending.future.set_exception(stream_broken(cause))

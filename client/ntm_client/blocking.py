@@ -42,7 +42,7 @@ from ntm_client.errors import (
 )
 from ntm_client.failures import call_error
 from ntm_client.fencing import fenced
-from ntm_client.operations import operation_of
+from ntm_client.operations import message_bytes, operation_of
 from ntm_client.procedures import Ahead, Attempt, BaseSession, Procedure
 from ntm_client.recovery import Recovery
 from ntm_client.resume import DEFAULT_RESUME, Resume
@@ -211,8 +211,11 @@ class Client:
         """Send a chunk on the stream that its session shares; None if it has to be a call."""
         self._check_open()
         stream = self._shared.of(session)
-        operation = None if stream is None else operation_of(request)
-        if stream is None or operation is None:
+        if stream is None:
+            return None
+        stream.message_bytes = message_bytes(session, stream.replica)
+        operation = operation_of(request, stream.message_bytes)
+        if operation is None:
             return None
         try:
             return stream.begin(operation)

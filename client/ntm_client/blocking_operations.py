@@ -18,7 +18,7 @@ from ntm_client.operations import (
     CLOSE_SECONDS,
     IDLE_SECONDS,
     LENGTH_BYTES,
-    MAX_MESSAGE_BYTES,
+    SAFE_MESSAGE_BYTES,
     response_of,
 )
 
@@ -54,6 +54,8 @@ class Operations:
         """The error that ended the call; None while it goes on."""
         self.replica = ""
         """The replica that answers; empty until the first answer, and where it is too old."""
+        self.message_bytes = SAFE_MESSAGE_BYTES
+        """The largest size of a message, but for one of a single operation."""
         self._target = target
         self._tags = itertools.count(1)
         self._pending: dict[int, Pending] = {}
@@ -125,7 +127,7 @@ class Operations:
                         return
                     continue
             message = pb.StreamStepsRequest()
-            room = MAX_MESSAGE_BYTES
+            room = self.message_bytes
             while True:
                 if operation is None:
                     is_over = True

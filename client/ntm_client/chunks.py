@@ -50,6 +50,8 @@ class Selection:
         """
         names = arguments.names("traces", names)
         top_k = arguments.whole("top_k", top_k)
+        if not names:
+            return cls((), locations, top_k)
         found = {trace.name: trace for trace in model.traces}
         unknown = [name for name in names if name not in found]
         if unknown:

@@ -62,7 +62,7 @@ def as_steps(inputs: npt.ArrayLike, model: Model) -> Float32:
         shape = " x ".join(map(str, steps.shape))
         found = f"have the shape {shape}" if shape else "are one number"
         raise InvalidArgument(f"{expected}; the inputs {found}")
-    return np.atleast_2d(steps)
+    return steps if steps.ndim == 2 else steps[None]
 
 
 def model_from(message: pb.Model) -> Model:

@@ -45,12 +45,13 @@ def _learn(session: BaseSession, response: Message) -> None:
     SessionMoved if the epoch is earlier.
     """
     _check_epoch(session, response)
+    if isinstance(response, pb.StepResponse):
+        session.replica = response.replica
+        return
     described = getattr(response, "session", None)
     if isinstance(described, pb.Session):
         session.limits = limits_from(described)
         session.replica = session.limits_replica = described.replica
-    elif isinstance(response, pb.StepResponse):
-        session.replica = response.replica
 
 
 def _check_epoch(session: BaseSession, response: Message) -> None:

@@ -201,7 +201,6 @@ def step(
 ) -> Procedure[StepResult]:
     """Make steps chunk by chunk; `session.next_step` advances with each answer."""
     model = session.model
-    traces = arguments.names("traces", traces)
     steps = as_steps(inputs, model)
     selection = Selection.of(model, traces, session.locations, top_k)
     results: list[StepResult] = []
@@ -214,13 +213,13 @@ def step(
             yield from ask(pb.GetSessionRequest(session_id=session.id))
         limits = session.limits
         size = steps_per_chunk(model, selection, own, limits)
-        at_once = chunks_at_once(model, selection, size, limits)
+        at_once = chunks_at_once(model, selection, size, limits) if len(steps) > size else 1
         ahead = []
         while made < len(steps) and len(requests) < at_once:
             some = steps[made : made + size]
-            chunk = _chunk(session, session.next_step + made - done, some, traces, top_k)
-            ahead.append(pb.StepRequest(chunk=chunk))
-            requests.append((ahead[-1], len(some)))
+            request = _step_request(session, session.next_step + made - done, some, selection)
+            ahead.append(request)
+            requests.append((request, len(some)))
             made += len(some)
         if ahead and len(requests) > 1:
             yield Ahead(tuple(ahead))
@@ -323,15 +322,16 @@ def _with_model(
     return model, session_from(message)
 
 
-def _chunk(
-    session: BaseSession, first_step: int, steps: Float32, traces: Sequence[str], top_k: int
-) -> pb.Chunk:
-    chunk = pb.Chunk(
-        session_id=session.id,
-        first_step=first_step,
-        inputs=encode_floats(steps),
-        epoch=session.epoch,
-    )
-    if traces:
-        chunk.traces.CopyFrom(pb.TraceSelection(names=traces, top_k=top_k))
-    return chunk
+def _step_request(
+    session: BaseSession, first_step: int, steps: Float32, selection: Selection
+) -> pb.StepRequest:
+    request = pb.StepRequest()
+    chunk = request.chunk
+    chunk.session_id = session.id
+    chunk.first_step = first_step
+    chunk.inputs = encode_floats(steps)
+    chunk.epoch = session.epoch
+    if selection.traces:
+        chunk.traces.names.extend(trace.name for trace in selection.traces)
+        chunk.traces.top_k = selection.top_k
+    return request

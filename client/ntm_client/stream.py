@@ -15,7 +15,7 @@ from ntm_client.async_operations import AsyncOperations, AsyncPending
 from ntm_client.async_session import AsyncSession, Caller, run
 from ntm_client.connection import Authorization, route
 from ntm_client.errors import InvalidRequest, NtmClientError, StreamClosed
-from ntm_client.operations import operation_of
+from ntm_client.operations import message_bytes, operation_of
 from ntm_client.procedures import BaseSession
 from ntm_client.retries import ask_with
 from ntm_client.values import Durability, Model
@@ -101,8 +101,10 @@ class Stream:
 
     def begin(self, session: BaseSession, request: pb.StepRequest) -> AsyncPending | None:
         """Send a chunk of a session; None if it has to be a call."""
-        operation = operation_of(request)
-        return None if operation is None else self._ongoing().begin(operation)
+        ongoing = self._ongoing()
+        ongoing.message_bytes = message_bytes(session, ongoing.replica)
+        operation = operation_of(request, ongoing.message_bytes)
+        return None if operation is None else ongoing.begin(operation)
 
     async def answer(
         self, pending: AsyncPending, request: pb.StepRequest, timeout_seconds: float
