@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
+import time
 from collections.abc import Iterator
 from queue import Empty, SimpleQueue
 
@@ -12,7 +14,13 @@ from google.protobuf.message import Message
 
 from ntm.v1 import ntm_pb2 as pb
 from ntm.v1.ntm_pb2_grpc import NtmServiceStub
-from ntm_client.errors import NtmClientError, StreamClosed, TimedOut, Unavailable
+from ntm_client.errors import (
+    NtmClientError,
+    StreamBroken,
+    StreamClosed,
+    TimedOut,
+    Unavailable,
+)
 from ntm_client.failures import call_error, no_answer, outcome_error, stream_broken
 from ntm_client.operations import (
     CLOSE_SECONDS,
@@ -45,6 +53,10 @@ class Operations:
 
     Any threads may begin operations. What they begin while a message is being written is sent in
     the next one; a lone operation leaves at once.
+
+    One thread at a time reads: the first that waits for an answer, so that a lone thread waits for
+    no other one. If answers are outstanding when it has its own, the call's own thread reads on. It
+    also ends the call when the thread that reads has waited for too long.
     """
 
     def __init__(
@@ -63,9 +75,16 @@ class Operations:
         """Operations to send; None ends the call."""
         self._lock = threading.Lock()
         """Held to begin an operation and to end the call, so that none begins after the end."""
+        self._reading = threading.Lock()
+        """Held by the thread that reads, and by none while nobody waits."""
+        self._changed = threading.Condition(self._lock)
+        self._is_handed_over = False
+        """Whether the call's own thread has to read."""
+        self._deadline = self._wakes_at = math.inf
+        """Until when another thread may read, and when the call's own thread looks at that."""
         self._call = stub.StreamSteps(self._messages(), metadata=metadata)
-        self._receiver = threading.Thread(target=self._receive, name="ntm-stream", daemon=True)
-        self._receiver.start()
+        self._own = threading.Thread(target=self._assist, name="ntm-stream", daemon=True)
+        self._own.start()
 
     def begin(self, operation: pb.Operation) -> Pending:
         """Send an operation without waiting for it. Raises StreamBroken if the call is over."""
@@ -80,12 +99,17 @@ class Operations:
 
     def answer(self, pending: Pending, timeout_seconds: float) -> Message:
         """Wait for the outcome of an operation. It is cancelled if it takes longer."""
+        deadline = time.monotonic() + timeout_seconds
         try:
-            is_answered = pending.answered.acquire(timeout=timeout_seconds)
+            if self._reading.acquire(blocking=False):
+                self._read_until(pending, deadline)
+            left = max(0.0, deadline - time.monotonic())
+            is_answered = pending.answered.acquire(timeout=left)
         except BaseException:  # an interrupt, after which nobody waits any more
             self.cancel(pending)
             raise
-        if not is_answered:
+        is_cut = isinstance(pending.error, StreamBroken) and time.monotonic() >= deadline
+        if not is_answered or is_cut:
             self.cancel(pending)
             raise TimedOut(no_answer(self._target, f"{timeout_seconds:g} s"))
         if pending.error is not None:
@@ -103,16 +127,16 @@ class Operations:
     def end(self) -> None:
         """End the call once everything that was begun is answered; nothing more can be begun."""
         with self._lock:
-            self.broken = self.broken or StreamClosed("the stream was closed")
+            self._end(StreamClosed("the stream was closed"))
             self._outbox.put(None)
 
     def close(self) -> None:
         """End the call. Operations that are still pending fail."""
         self.end()
         if not self._pending:
-            self._receiver.join(CLOSE_SECONDS)
+            self._own.join(CLOSE_SECONDS)
         self._call.cancel()
-        self._receiver.join()
+        self._own.join()
 
     def _messages(self) -> Iterator[pb.StreamStepsRequest]:
         """The messages of the call; gRPC waits for each on a thread of its own."""
@@ -150,8 +174,15 @@ class Operations:
         with self._lock:
             if self._pending or not self._outbox.empty():
                 return False
-            self.broken = self.broken or StreamClosed("the stream was idle")
+            self._end(StreamClosed("the stream was idle"))
             return True
+
+    def _end(self, why: NtmClientError) -> None:
+        """Let nothing more begin, and have the call's own thread read the rest. Needs the lock."""
+        self.broken = self.broken or why
+        if self._reading.acquire(blocking=False):
+            self._is_handed_over = True
+            self._changed.notify()
 
     def _is_given_up(self, operation: pb.Operation) -> bool:
         pending = self._pending.get(operation.tag)
@@ -160,17 +191,72 @@ class Operations:
         self._pending.pop(operation.tag, None)
         return True
 
-    def _receive(self) -> None:
-        cause: NtmClientError = Unavailable("the server ended the stream")
+    def _read_until(self, pending: Pending, deadline: float) -> None:
+        """Read, as the only thread, until an operation has its outcome."""
+        self._deadline = deadline
+        if deadline < self._wakes_at:
+            with self._lock:
+                self._changed.notify()
         try:
-            for response in self._call:
-                self.replica = self.replica or response.replica
-                for outcome in response.outcomes:
-                    self._settle(outcome)
-        except grpc.RpcError as error:
-            cause = call_error(error, self._target)
+            while pending.answered.locked() and self._read():
+                pass
         finally:
-            self._break(cause)
+            self._deadline = math.inf
+            with self._lock:
+                if self._pending or self.broken is not None:
+                    self._is_handed_over = True
+                    self._changed.notify()
+                else:
+                    self._reading.release()
+
+    def _assist(self) -> None:
+        """Read what no other thread reads, until the call is over."""
+        while True:
+            with self._lock:
+                is_late = not self._is_handed_over and not self._wait()
+                self._is_handed_over = False
+            if is_late:
+                self._call.cancel()
+                continue
+            is_free = False
+            while not is_free:
+                if not self._read():
+                    return
+                with self._lock:
+                    is_free = not self._pending and self.broken is None
+                    if is_free:
+                        self._reading.release()
+
+    def _wait(self) -> bool:
+        """
+        Wait until the call's own thread has to read; False if the thread that reads is late. Needs
+        the lock.
+        """
+        while not self._is_handed_over:
+            # In this order, so that a deadline that is set meanwhile is seen here or by its thread.
+            self._wakes_at = math.inf
+            self._wakes_at = self._deadline
+            left = self._wakes_at - time.monotonic()
+            if left <= 0:
+                self._deadline = math.inf
+                return False
+            self._changed.wait(None if left == math.inf else left)
+        return True
+
+    def _read(self) -> bool:
+        """Read one message, as the only thread; False if the call is over."""
+        try:
+            response = next(self._call)
+        except StopIteration:
+            self._break(Unavailable("the server ended the stream"))
+            return False
+        except grpc.RpcError as error:
+            self._break(call_error(error, self._target))
+            return False
+        self.replica = self.replica or response.replica
+        for outcome in response.outcomes:
+            self._settle(outcome)
+        return True
 
     def _settle(self, outcome: pb.Outcome) -> None:
         pending = self._pending.pop(outcome.tag, None)
