@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -11,6 +12,12 @@ from typing import Generic, Protocol, TypeVar
 from ntm_client.connection import Authorization, route
 from ntm_client.errors import NtmClientError
 from ntm_client.procedures import BaseSession
+
+ROUTE_SECONDS = 300.0
+"""
+After this time a session's next chunk is a call, so that a balancer can bring the session back to
+the replica that it chooses for it, such as one that was restarted.
+"""
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -60,8 +67,9 @@ class SharedStreams(Generic[S]):
 
         Raises TokenNotSent as a call does.
         """
-        replica = session.replica
-        if not replica:
+        replica, now = session.replica, time.monotonic()
+        if not replica or now > session.routed_seconds + ROUTE_SECONDS:
+            session.routed_seconds = now
             return None
         credentials = self._authorization.metadata()
         with self._lock:
