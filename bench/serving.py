@@ -78,7 +78,7 @@ def multiplexed(options: Options) -> Row:
         other, whose = "a stream each, ", ""
         if options.against is not None:
             earlier = replace(options, checkout=options.against)
-            other, whose = "a stream each, earlier server, ", " of an earlier server"
+            other, whose = "earlier server, ", " of an earlier server"
             measures[other] = streams(stack.enter_context(processes.server(earlier)), load)
         samples = alternated(options.rounds, measures)
     workload = f"{SESSIONS} sessions on one stream, one step each a message / a stream each{whose}"
