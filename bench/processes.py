@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import urllib.request
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,7 +79,14 @@ def server(options: Options, *flags: str, module: str = "service") -> Iterator[S
         for line in process.stderr:
             if '"serving"' in line:
                 addresses = json.loads(line)
-                yield Served(addresses["address"], process.pid, addresses["monitoring"])
+                # A pipe that nobody reads is full after some hundred calls, and stops the server.
+                rest = threading.Thread(target=deque, args=(process.stderr, 0))
+                rest.start()
+                try:
+                    yield Served(addresses["address"], process.pid, addresses["monitoring"])
+                finally:
+                    process.terminate()
+                    rest.join()
                 return
     raise RuntimeError("the server did not start")
 
