@@ -86,7 +86,11 @@ def kernel(options: Options) -> Row:
 
 
 def peer_torch(options: Options) -> Row:
-    """Compare the server's engine with PyTorch's eager step of the same network."""
+    """
+    Compare the server's engine, end to end, with PyTorch's eager step of the same network.
+
+    A step fused by hand is less than three times as fast as PyTorch's, so the goal is below that.
+    """
     network = load_network(options)
     eager = eager_step()
     check(eager, _network_on_cpu(options))
@@ -99,7 +103,7 @@ def peer_torch(options: Options) -> Row:
     )
     served, other = (median(values) for values in samples.values())
     workload = f"{BATCH} sessions, the engine with chunks of {CHUNK} / PyTorch eager, one thread"
-    return Row("peer-torch", workload, served / other, 3, True, samples)
+    return Row("peer-torch", workload, served / other, 1.5, True, samples)
 
 
 def denormals(options: Options) -> Row:
