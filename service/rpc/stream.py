@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from service import codec
 from service.auth.principal import Principal
 from service.engine.sessions import Operation
 from service.engine.work import Chunk, Work
-from service.errors import Draining, InvalidRequest, SessionDeleted
+from service.errors import Cancelled, Draining, InvalidRequest, SessionDeleted
 from service.rpc import status
 from service.rpc.calls import Calls
 from service.session_ref import SessionRef
@@ -85,6 +85,8 @@ class Stream:
         """
         The bytes of large replies that are not sent yet, whether they are made already or not.
         """
+        self._replica = calls.replica
+        """The name of this server, for the first message; empty once it is sent."""
         self._is_reading = False
         self._is_writing = False
         self._has_ended = False
@@ -195,7 +197,7 @@ class Stream:
             else:
                 self._metrics.operations.labels(kind or "none").inc()
                 if kind != "close":
-                    self._start_alone(operation, kind)
+                    self._start_alone(operation, kind, works)
                     continue
                 ref = SessionRef(operation.close, self._caller, operation.epoch)
                 work = self._calls.closing(ref)
@@ -211,13 +213,23 @@ class Stream:
         self._steps_received.inc(len(chunks))
         return begun
 
-    def _start_alone(self, operation: ntm_pb2.Operation, kind: str | None) -> None:
-        if kind == "open":
+    def _start_alone(
+        self, operation: ntm_pb2.Operation, kind: str | None, begun: Iterable[Work]
+    ) -> None:
+        """Begin an operation that is no work of a session; `begun` came before it."""
+        if kind == "cancel":
+            for work in (*self._pending, *begun):
+                if work.tag == operation.cancel and isinstance(work, Chunk):
+                    work.cancelled = True
+            self._put(ntm_pb2.Outcome(tag=operation.tag, cancelled=operation.cancel))
+        elif kind == "open":
             opening = asyncio.ensure_future(self._calls.open(operation.open, self._principal))
             self._opening.add(opening)
             opening.add_done_callback(partial(self._opened, operation.tag))
         else:
-            error = InvalidRequest("the operation asks for nothing; set open, step or close")
+            error = InvalidRequest(
+                "the operation asks for nothing; set open, step, close or cancel"
+            )
             self._put(self._failure(operation.tag, error))
 
     def _opened(self, tag: int, opening: asyncio.Task[ntm_pb2.Session]) -> None:
@@ -261,6 +273,8 @@ class Stream:
 
     def _outcome(self, work: Work) -> Work | ntm_pb2.Outcome:
         """What is sent for work that is done: a chunk's reply is made only when it is sent."""
+        if isinstance(work, Chunk) and work.error is None and work.outcome is None:
+            work.error = Cancelled(f"the chunk was cancelled after {work.done} of its steps")
         if work.error is None:
             return work
         if isinstance(work, Chunk):
@@ -280,7 +294,8 @@ class Stream:
         """Write the outcomes that are ready, and those that become ready meanwhile."""
         self._is_writing = True
         while self._ready:
-            response = ntm_pb2.StreamStepsResponse()
+            response = ntm_pb2.StreamStepsResponse(replica=self._replica)
+            self._replica = ""
             chunks, sent = self._fill(response)
             await self._context.write(response)
             self._calls.replied(chunks, sent)
