@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import grpc.aio
 import onnxruntime
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
@@ -39,6 +38,7 @@ from service.rpc.calls import Calls
 from service.rpc.gate import STREAM, Gate, scopes
 from service.rpc.servicer import NtmServicer
 from service.rpc.spans import Spans
+from service.rpc.transport import Transport
 from service.settings import Settings
 from service.stores.opening import open_store
 from service.telemetry.logs import AccessLog
@@ -218,11 +218,8 @@ class Server:
             method=[*scopes(NtmServicer).keys() - {STREAM}, REFLECTION], code=status.codes()
         )
         self.metrics.exist(reason=[kind.reason for kind in kinds()])
-        self._grpc = grpc.aio.server(
-            # The gate, which counts calls, does not see a call that never sends its request.
-            maximum_concurrent_rpcs=2 * settings.max_calls,
-            options=options.arguments(settings),
-        )
+        # The gate, which counts calls, does not see a call that never sends its request.
+        self._grpc = Transport(2 * settings.max_calls, options.arguments(settings))
         gate: Any = Gate(
             authentication,
             scopes(NtmServicer),
@@ -240,11 +237,7 @@ class Server:
         reflected = reflection.aio.ReflectionServicer(names)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, gate)
         try:
-            port = (
-                self._grpc.add_secure_port(str(self.address), credentials)
-                if credentials
-                else self._grpc.add_insecure_port(str(self.address))
-            )
+            port = self._grpc.add_port(str(self.address), credentials)
         except RuntimeError as error:
             raise _cannot_listen(self.address, error) from error
         if not self.address.socket_path:
