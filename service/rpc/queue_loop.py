@@ -13,11 +13,11 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import grpc
-from grpc._cython import cygrpc  # private: tests/service/rpc/test_queue_loop.py says what of it
+from grpc._cython import cygrpc
 
 _MOST_EVENTS = 512
 """At so many events of the queue, callbacks get their turn."""
@@ -154,5 +154,3 @@ def _finished_call(queue: Any) -> Any:
 def _nothing(event: object) -> None:
     """What is done at an event of which nothing is expected."""
 
-
-Callback = Callable[[Any], None]
