@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import grpc
-from grpc._cython import cygrpc
+from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 _MOST_EVENTS = 512
 """At so many events of the queue, callbacks get their turn."""
@@ -140,7 +140,8 @@ def _finished_call(queue: Any) -> Any:
     server.request_call(queue, queue, _nothing)
     options = (("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1))
     with grpc.insecure_channel(f"127.0.0.1:{port}", options) as channel:
-        asked = channel.unary_unary("/wake").future(b"")
+        wake: Any = channel.unary_unary("/wake")
+        asked = wake.future(b"")
         call = queue.poll().call
         asked.cancel()
     server.shutdown(queue, _nothing)
@@ -153,4 +154,3 @@ def _finished_call(queue: Any) -> Any:
 
 def _nothing(event: object) -> None:
     """What is done at an event of which nothing is expected."""
-

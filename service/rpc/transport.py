@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import grpc
 import grpc.aio
-from grpc._cython import cygrpc
+from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 from service.rpc.queue_loop import QueueLoop
 
@@ -190,7 +190,7 @@ class Transport:
         self._maximum_calls = maximum_calls
         self._server = cygrpc.Server(tuple(options), False)
         self._server.register_completion_queue(loop.queue)
-        self._services: list[grpc.GenericRpcHandler] = []
+        self._services: list[Any] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_open = False
 
@@ -280,7 +280,7 @@ class Transport:
             call.end(grpc.StatusCode.UNKNOWN, f"unexpected {type(error).__name__}")
 
 
-async def _handle(call: Call, handler: grpc.RpcMethodHandler[Any, Any]) -> None:
+async def _handle(call: Call, handler: Any) -> None:
     call._handler = handler
     if handler.stream_stream is not None:
         await _finished(handler.stream_stream(call, call), call)
