@@ -193,6 +193,7 @@ class Transport:
         self._services: list[Any] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_open = False
+        self._has_stopped = False
 
     def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Add services."""
@@ -225,9 +226,11 @@ class Transport:
         Take no more calls, give those under way `grace` seconds, cancel the rest, and close the
         ports.
         """
-        if not self._is_open:
-            self._server.destroy()
+        if self._has_stopped:
             return
+        self._has_stopped = True
+        if not self._is_open:
+            self._server.start()  # gRPC can close the ports only of a server that has started
         self._is_open = False
         closed = self._loop.create_future()
         self._server.shutdown(self._loop.queue, partial(_resolve, closed))
@@ -255,7 +258,7 @@ class Transport:
             )
             call.end(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls at once")
             return
-        details = CallDetails(event.call_details.method.decode(), call.invocation_metadata())
+        details = CallDetails(event.call_details.method.decode(errors="replace"), call.invocation_metadata())
         task = self._loop.create_task(self._serve(call, details))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
