@@ -258,7 +258,9 @@ class Transport:
             )
             call.end(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls at once")
             return
-        details = CallDetails(event.call_details.method.decode(errors="replace"), call.invocation_metadata())
+        details = CallDetails(
+            event.call_details.method.decode(errors="replace"), call.invocation_metadata()
+        )
         task = self._loop.create_task(self._serve(call, details))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
