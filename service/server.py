@@ -230,7 +230,6 @@ class Server:
             self.metrics,
             AccessLog(settings.access_log_per_second),
             self._spans,
-            self.worker.coming,
         )
         self._grpc.add_generic_rpc_handlers((gate,))
         self._health = health.aio.HealthServicer()

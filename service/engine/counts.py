@@ -100,18 +100,18 @@ class Counts:
         model, ticks = self._model(turn.sessions[0].model), turn.ticks
         model.ticks.inc(ticks)
         model.steps.inc(ticks * len(turn.sessions))
-        model.traced_steps.inc(traced)
-        model.padding_rows.inc(ticks * turn.padding)
-        model.batch_rows.observe([len(turn.sessions)], ticks)
-        model.tick_seconds.observe([turn.seconds / ticks], ticks)
-        whole = [chunk.finished_seconds - chunk.submitted_seconds for chunk in chunks]
-        model.chunk_seconds.observe(whole)
-        model.run_seconds.observe([each.finished_seconds - each.begun_seconds for each in chunks])
-        by_steps: dict[int, list[float]] = {}
-        for chunk, seconds in zip(chunks, whole, strict=True):
-            by_steps.setdefault(chunk.done, []).append(seconds / chunk.done)
-        for steps, times in by_steps.items():
-            model.step_seconds.observe(times, steps)
+        if traced:
+            model.traced_steps.inc(traced)
+        if turn.padding:
+            model.padding_rows.inc(ticks * turn.padding)
+        model.batch_rows.observe_one(len(turn.sessions), ticks)
+        model.tick_seconds.observe_one(turn.seconds / ticks, ticks)
+        for chunk in chunks:
+            finished, steps = chunk.finished_seconds, chunk.done
+            seconds = finished - chunk.submitted_seconds
+            model.chunk_seconds.observe_one(seconds)
+            model.run_seconds.observe_one(finished - chunk.begun_seconds)
+            model.step_seconds.observe_one(seconds / steps, steps)
 
     def failed(self, model: str) -> None:
         """Count a run of the model's network that raised an error."""

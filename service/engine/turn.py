@@ -43,12 +43,17 @@ class Turn:
         self.traces: dict[str, Float32]
         """By graph output, [ticks, batch, heads, width]."""
         self._bound = bound
+        # Rows that pad the batch repeat the last session: they read its slot and write the same
+        # values.
         rows = len(sessions)
+        if rows == 1:  # fills all rows by two assignments; a lone step waits for nothing else
+            chunk = sessions[0].chunk
+            bound.inputs[:] = chunk.inputs[chunk.done : chunk.done + ticks, None]
+            bound.slots[:] = sessions[0].slot
+            return
         chunks = [session.chunk for session in sessions]
         columns = [chunk.inputs[chunk.done : chunk.done + ticks, None] for chunk in chunks]
         np.concatenate(columns, axis=1, out=bound.inputs[:, :rows])
-        # Rows that pad the batch repeat the last session: they read its slot and write the same
-        # values.
         bound.inputs[:, rows:] = bound.inputs[:, rows - 1 : rows]
         bound.slots[:rows] = [session.slot for session in sessions]
         bound.slots[rows:] = bound.slots[rows - 1]

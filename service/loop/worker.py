@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
@@ -19,8 +18,8 @@ from service.errors import Draining
 
 log = logging.getLogger(__name__)
 
-MAX_ROUNDS = 8
-"""The rounds of the event loop for which a batch waits at most for calls that have arrived."""
+GATHERING_SECONDS = 0.002
+"""The longest time for which work waits for other work, to be begun together."""
 
 T = TypeVar("T")
 PendingCall = tuple[Callable[[], Any], "asyncio.Future[Any]"]
@@ -34,8 +33,9 @@ class Worker:
     threads, where onnxruntime releases the interpreter's lock. A run that is shorter than waking a
     thread is made on the event loop.
 
-    Work that has arrived together is begun together, at the next round of the event loop. Work that
-    comes alone, as the last one did, is begun at once.
+    Work that comes alone, as the last one did, is begun at once. Otherwise work waits a moment, until
+    it has come as often as it last came together: one run for many sessions costs little more than
+    a run for one.
     """
 
     def __init__(self, engine: Engine, parallel_runs: int) -> None:
@@ -50,21 +50,14 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._turns: SimpleQueue[Turn | None] = SimpleQueue()
         self._begun: set[Turn] = set()
-        self.coming: weakref.WeakSet[Any] = weakref.WeakSet()
-        """
-        What stands for each call that has arrived and will bring work with its request.
-
-        A call that is given up before that is forgotten with what stands for it.
-        """
-        self._is_due = False
+        self._due: asyncio.Handle | None = None
+        """The next advance that is due: at once, or a timer while work waits for other work."""
+        self._came = 0
+        """How often work was submitted since the last advance that was due."""
+        self._came_together = 0
+        """How often it was submitted for the last advance with new work."""
         self._is_answering = False
         self._once_answered: list[Callable[[], None]] = []
-        self._submitted = 0
-        """How often work was submitted since the last advance."""
-        self._comes_alone = False
-        """Whether work came once only before the last advance."""
-        self._rounds = 0
-        """The rounds for which the advance that is due has waited for calls."""
         self._calls: deque[PendingCall] = deque()
         self._expiry: asyncio.TimerHandle | None = None
         self._stopping = False
@@ -110,11 +103,15 @@ class Worker:
         except Exception as error:
             self._crash(error)
             return
-        self._submitted += 1
-        is_alone = self._comes_alone and not (self._is_due or self._is_answering or self.coming)
-        # Also after work that is begun at once, to learn whether other work comes with it.
+        self._came += 1
+        if self._came < self._came_together:
+            if self._due is None:
+                self._due = self._loop.call_later(GATHERING_SECONDS, self._advance_due)
+            return
+        is_alone = self._came == self._came_together == 1 and self._due is None
+        # Also behind work that is begun at once, to learn whether other work comes with it.
         self._advance_soon()
-        if is_alone:
+        if is_alone and not self._is_answering:
             self._advance()
 
     def ask(self, work: Work) -> asyncio.Future[Any]:
@@ -212,24 +209,16 @@ class Worker:
         """
         Advance after the callbacks that are ready, because they may bring work for the same batch.
         """
-        if not self._is_due:
-            self._is_due = True
-            self._loop.call_soon(self._advance_when_gathered)
+        if isinstance(self._due, asyncio.TimerHandle):
+            self._due.cancel()
+            self._due = None
+        if self._due is None:
+            self._due = self._loop.call_soon(self._advance_due)
 
-    def _advance_when_gathered(self) -> None:
-        """
-        Advance, unless new work should wait for the work of calls that have arrived.
-
-        gRPC accepts calls one by one, and asks for the request of each. So the requests of calls
-        that were made together come some rounds of the event loop apart.
-        """
-        if self._submitted and self.coming and self._rounds < MAX_ROUNDS:
-            self._rounds += 1
-            self._loop.call_soon(self._advance_when_gathered)
-            return
-        self._is_due = False
-        self._comes_alone = self._submitted <= 1
-        self._submitted = self._rounds = 0
+    def _advance_due(self) -> None:
+        self._due = None
+        if self._came:
+            self._came_together, self._came = self._came, 0
         self._advance()
 
     def _advance(self) -> None:

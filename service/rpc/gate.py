@@ -11,7 +11,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any, NoReturn, TypeAlias, TypeVar
-from weakref import WeakSet
 
 import grpc
 import grpc.aio
@@ -82,20 +81,14 @@ class Gate(grpc.GenericRpcHandler):
         metrics: Metrics,
         access_log: AccessLog,
         spans: Spans,
-        coming: WeakSet[Any],
     ) -> None:
-        """
-        An RPC of our service that is not in `scopes` is refused to every caller.
-
-        `coming` has the fields of each unary call from its arrival until its request has come.
-        """
+        """An RPC of our service that is not in `scopes` is refused to every caller."""
         self._authentication = authentication
         self._scopes = scopes
         self._settings = settings
         self._metrics = metrics
         self._access_log = access_log
         self._spans = spans
-        self._coming = coming
         self._services: list[grpc.GenericRpcHandler] = []
         self._handlers: dict[str, Handler] = {}
         """The handlers so far by method, each with what it needs around it."""
@@ -127,8 +120,6 @@ class Gate(grpc.GenericRpcHandler):
             refusal = self._observed(self._refusal(error), method)
             return grpc.stream_stream_rpc_method_handler(refusal)
         _TOKENS.set(principal)
-        if handler.unary_unary is not None:
-            self._coming.add(call_fields.get())
         return handler
 
     def _found(self, details: grpc.HandlerCallDetails) -> Handler | None:
@@ -212,7 +203,6 @@ class Gate(grpc.GenericRpcHandler):
             self._under_way += 1
             try:
                 fields = call_fields.get()
-                self._coming.discard(fields)
                 self._admit(context)
                 request = codec.request(parse, content)
                 fields.session_id = _session(request)

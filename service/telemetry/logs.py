@@ -29,7 +29,7 @@ class CallFields:
     Most calls log no line, so that the fields are made when the first one asks for them.
     """
 
-    __slots__ = ("__weakref__", "_request_id", "metadata", "principal", "reason", "session_id")
+    __slots__ = ("_request_id", "metadata", "principal", "reason", "session_id")
 
     def __init__(self, metadata: Metadata) -> None:
         """The metadata with which the call came."""

@@ -47,10 +47,10 @@ class Observations:
             self.counts[bisect_left(self._buckets, value)] += times
         self.sum += times * sum(values)
 
-    def observe_one(self, value: float) -> None:
-        """Count one value; faster than `observe` for a value that comes alone."""
-        self.counts[bisect_left(self._buckets, value)] += 1
-        self.sum += value
+    def observe_one(self, value: float, times: int = 1) -> None:
+        """Count one value this many times; faster than `observe` for a value that comes alone."""
+        self.counts[bisect_left(self._buckets, value)] += times
+        self.sum += times * value
 
 
 class BatchHistogram(Collector):

@@ -142,21 +142,108 @@ async def test_a_short_run_is_made_in_place(
     assert threads == [threading.main_thread()]
 
 
-async def test_what_arrives_together_is_stepped_together(
-    fixture: Fixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Chunks submitted one after another before the event loop goes on share one run."""
-    batches = []
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of sessions in each run so far."""
+    found: list[int] = []
     run = Turn.run
 
     def noted(turn: Turn) -> None:
-        batches.append(len(turn.sessions))
+        found.append(len(turn.sessions))
         run(turn)
 
     monkeypatch.setattr(Turn, "run", noted)
+    return found
+
+
+async def test_what_arrives_together_is_stepped_together(
+    fixture: Fixture, batches: list[int]
+) -> None:
+    """Chunks submitted one after another before the event loop goes on share one run."""
     sessions = [await fixture.opened() for _ in range(5)]
     await asyncio.gather(*(fixture.worker.ask(chunk(each, [[1, 1]])) for each in sessions))
     assert batches == [5]
+
+
+async def test_work_that_comes_alone_is_begun_at_once(
+    fixture: Fixture, batches: list[int]
+) -> None:
+    """Its answer is there when it is submitted, if the work before came alone as well."""
+    session = await fixture.opened()
+    works = []
+    for _ in range(3):
+        works.append(fixture.worker.ask(chunk(session, [[1, 1]])))
+        begun = list(batches)
+        await works[-1]
+        await asyncio.sleep(0)
+    assert begun == [1, 1, 1]
+    assert [work.result().outputs.tolist() for work in works] == [[[1, 1]], [[2, 2]], [[3, 3]]]
+
+
+async def test_a_burst_after_lone_work_is_stepped_together_from_its_second_on(
+    fixture: Fixture, batches: list[int]
+) -> None:
+    """The first of it goes alone, as the work before. The next burst is together again."""
+    sessions = [await fixture.opened() for _ in range(4)]
+    for _ in range(2):
+        await fixture.worker.ask(chunk(sessions[0], [[1, 1]]))
+        await asyncio.sleep(0)
+    for _ in range(2):
+        works = [fixture.worker.ask(chunk(each, [[1, 1]])) for each in sessions[1:]]
+        await asyncio.gather(*works)
+    assert batches == [1, 1, 1, 2, 3]
+
+
+async def test_work_waits_for_as_much_as_came_together_before(
+    fixture: Fixture, batches: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits while the event loop goes on, and is begun with the last of the others."""
+    monkeypatch.setattr("service.loop.worker.GATHERING_SECONDS", 3600)
+    sessions = [await fixture.opened() for _ in range(3)]
+    await asyncio.gather(*(fixture.worker.ask(chunk(each, [[1, 1]])) for each in sessions))
+    works = []
+    for session in sessions:
+        assert batches == [3]
+        works.append(fixture.worker.ask(chunk(session, [[1, 1]])))
+        for _ in range(5):
+            await asyncio.sleep(0)
+    assert [outcome.outputs.tolist() for outcome in await asyncio.gather(*works)] == [[[2, 2]]] * 3
+    assert batches == [3, 3]
+
+
+async def test_work_that_waits_in_vain_is_begun_without_the_others(
+    fixture: Fixture, batches: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the longest time; the next work then comes alone, and is begun at once."""
+    monkeypatch.setattr("service.loop.worker.GATHERING_SECONDS", 0.001)
+    sessions = [await fixture.opened() for _ in range(3)]
+    await asyncio.gather(*(fixture.worker.ask(chunk(each, [[1, 1]])) for each in sessions))
+    waited = fixture.worker.ask(chunk(sessions[0], [[1, 1]]))
+    assert not waited.done()
+    await asyncio.wait_for(waited, 10)
+    next_one = fixture.worker.ask(chunk(sessions[0], [[1, 1]]))
+    assert next_one.done()
+    assert batches == [3, 1, 1]
+
+
+async def test_work_that_an_answer_brings_does_not_overtake_the_next_answer(
+    fixture: Fixture, network: Network
+) -> None:
+    """The answers of a session keep the order of its work."""
+    session = await fixture.opened()
+    order: list[str] = []
+    first, second, brought = (chunk(session, [[1, 1]]) for _ in range(3))
+    first.answered = lambda _: (order.append("first"), fixture.worker.submit([brought]))
+    second.answered = lambda _: order.append("second")
+    done = asyncio.Event()
+    brought.answered = lambda _: (order.append("brought"), done.set())
+    first.error = second.error = SessionUnknown("told together")
+    for _ in range(2):  # so that what comes alone is begun at once
+        await fixture.worker.ask(chunk(session, [[1, 1]]))
+        await asyncio.sleep(0)
+    fixture.worker.submit([first, second])
+    await asyncio.wait_for(done.wait(), 10)
+    assert order == ["first", "second", "brought"]
 
 
 async def test_a_call_waits_for_the_run_under_way(fixture: Fixture, gate: Gate) -> None:
