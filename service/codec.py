@@ -115,8 +115,10 @@ def write_outcome(outcome: ChunkOutcome, message: ntm_pb2.Reply) -> int:
     return size
 
 
-def session(view: SessionView, limits: Limits | None = None) -> ntm_pb2.Session:
-    """The message that describes a session and, for a client, the limits of this server."""
+def session(view: SessionView, limits: Limits | None = None, replica: str = "") -> ntm_pb2.Session:
+    """
+    The message that describes a session and, for a client, this server: its limits and its name.
+    """
     return ntm_pb2.Session(
         id=view.id,
         model=view.model,
@@ -134,6 +136,7 @@ def session(view: SessionView, limits: Limits | None = None) -> ntm_pb2.Session:
         epoch=view.epoch,
         limits=ntm_pb2.Limits(**limits._asdict()) if limits else None,
         expires_in=timedelta(seconds=max(0.0, view.expires_unix_seconds - time.time())),
+        replica=replica,
     )
 
 

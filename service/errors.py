@@ -17,6 +17,7 @@ The errors that the server reports to clients and operators, independent of the 
     │   └── NoMemory
     ├── SessionFailed             the session's state is lost
     ├── CapacityExceeded          try again later
+    ├── Cancelled                 the client did not want it any more
     ├── Draining                  try another replica
     ├── NotStored                 try again: the store did not answer
     ├── Unauthenticated           the caller has no valid token or certificate
@@ -174,6 +175,12 @@ class CapacityExceeded(NtmError):
         """The client should wait for the delay before it tries again."""
         super().__init__(message, **metadata)
         self.retry_delay_seconds = retry_delay_seconds
+
+
+class Cancelled(NtmError):
+    """The client cancelled a chunk on a stream, and its steps or the last of them were not made."""
+
+    reason = "CANCELLED"
 
 
 class Draining(NtmError):

@@ -171,10 +171,17 @@ async def running(serve: Serve) -> AsyncIterator[Running]:
 
 
 @pytest.fixture(scope="session")
-def shipped() -> Iterator[Client]:
-    """A client of a server of the models that ship."""
+def shipping() -> Iterator[str]:
+    """The address of a server of the models that ship."""
     with ExitStack() as stack:
         with lasting():
             client = stack.enter_context(served(MODELS))
             client.models()  # the channel has its threads and its socket
+        yield client.target
+
+
+@pytest.fixture(scope="module")
+def shipped(shipping: str) -> Iterator[Client]:
+    """A client of the server of the models that ship."""
+    with Client(shipping) as client:
         yield client

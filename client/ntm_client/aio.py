@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 from typing import Self
 
 import grpc
 from google.protobuf.message import Message
 
+from ntm.v1 import ntm_pb2 as pb
 from ntm_client import arguments, procedures
+from ntm_client.async_operations import AsyncOperations, AsyncPending
 from ntm_client.async_session import AsyncSession, run
 from ntm_client.chunks import OwnLimits
 from ntm_client.connection import (
@@ -23,10 +26,19 @@ from ntm_client.connection import (
     stub_of,
 )
 from ntm_client.encryption import Tls
-from ntm_client.errors import ClientClosed, InvalidRequest, NtmClientError
+from ntm_client.errors import (
+    ClientClosed,
+    InvalidRequest,
+    NtmClientError,
+    StreamBroken,
+    TimedOut,
+)
 from ntm_client.failures import call_error
+from ntm_client.operations import IDLE_SECONDS, message_bytes, operation_of
+from ntm_client.procedures import BaseSession
 from ntm_client.resume import DEFAULT_RESUME, Resume
 from ntm_client.retries import Retries, ask_with
+from ntm_client.shared_streams import SharedStreams
 from ntm_client.stream import Stream
 from ntm_client.values import Durability, Model, SessionInfo
 
@@ -70,6 +82,8 @@ class AsyncClient:
             else grpc.aio.insecure_channel(self.target, options)
         )
         self._stub = stub_of(self._channel)
+        begin = partial(AsyncOperations, self._stub, target=self.target, idle_seconds=IDLE_SECONDS)
+        self._shared = SharedStreams(begin, self._authorization)
         self._is_closed = False
 
     async def models(self) -> list[Model]:
@@ -147,6 +161,36 @@ class AsyncClient:
             raise call_error(error, self.target) from error
         return response
 
+    def begin(self, session: BaseSession, request: pb.StepRequest) -> AsyncPending | None:
+        """Send a chunk on the stream that its session shares; None if it has to be a call."""
+        self.check_open()
+        stream = self._shared.of(session)
+        if stream is None:
+            return None
+        stream.message_bytes = message_bytes(session, stream.replica)
+        operation = operation_of(request, stream.message_bytes)
+        if operation is None:
+            return None
+        return stream.begin(operation)
+
+    async def answer(
+        self, pending: AsyncPending, request: pb.StepRequest, timeout_seconds: float
+    ) -> Message:
+        """
+        Wait for the response to a chunk that was sent on a shared stream.
+
+        If the stream breaks, a call makes the chunk: its steps are made once in any case. So the
+        errors are those of a call, and no session depends on a stream.
+        """
+        try:
+            return await pending.stream.answer(pending, timeout_seconds)
+        except StreamBroken:
+            self._shared.leave(pending.stream)
+        except TimedOut:
+            self._shared.leave(pending.stream)  # its connection may be dead
+            raise
+        return await self.call(request, timeout_seconds)
+
     async def explained(self, error: NtmClientError) -> NtmClientError:
         """What `Connection.explained` returns; it looks at the connection on a thread."""
         if self._connection.looks_at(error):
@@ -156,6 +200,7 @@ class AsyncClient:
     async def close(self) -> None:
         """Close the connection. Sessions stay open until they are deleted or expire."""
         self._is_closed = True
+        await asyncio.gather(*(stream.close() for stream in self._shared.take_all()))
         await self._channel.close()
 
     async def __aenter__(self) -> Self:

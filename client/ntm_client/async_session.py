@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -12,11 +13,13 @@ from typing import Protocol, Self, TypeVar
 import numpy.typing as npt
 from google.protobuf.message import Message
 
+from ntm.v1 import ntm_pb2 as pb
 from ntm_client import arguments, procedures
+from ntm_client.async_operations import AsyncPending
 from ntm_client.chunks import OwnLimits
 from ntm_client.errors import NotStored, NtmClientError, SessionGone
 from ntm_client.fencing import fenced
-from ntm_client.procedures import Attempt, BaseSession, Procedure
+from ntm_client.procedures import Ahead, Attempt, BaseSession, Procedure
 from ntm_client.recovery import Recovery
 from ntm_client.retries import Retries
 from ntm_client.values import Memory, Model, SessionInfo, StepResult
@@ -34,20 +37,39 @@ class Caller(Protocol):
     async def call(self, request: Message, timeout_seconds: float) -> Message:
         """Make one call, and return the response of the type that belongs to the request."""
 
+    def begin(self, session: BaseSession, request: pb.StepRequest) -> AsyncPending | None:
+        """Send a chunk of the session on a stream, without waiting; None if it has to be a call."""
+
+    async def answer(
+        self, pending: AsyncPending, request: pb.StepRequest, timeout_seconds: float
+    ) -> Message:
+        """Wait for the response to a chunk that was sent on a stream."""
+
     async def explained(self, error: NtmClientError) -> NtmClientError:
         """What `Connection.explained` returns."""
 
 
-async def run(caller: Caller, procedure: Procedure[T], timeout_seconds: float | None = None) -> T:
-    """Make the calls that a procedure asks for, each within the timeout, and return its result."""
+async def run(
+    caller: Caller,
+    procedure: Procedure[T],
+    timeout_seconds: float | None = None,
+    session: BaseSession | None = None,
+) -> T:
+    """
+    Make the calls that a procedure asks for, each within the timeout, and return its result.
+
+    Chunks of `session` go on a stream where there is one, and those that the procedure names in
+    advance are sent in advance.
+    """
     seconds = caller.timeout_seconds
     if timeout_seconds is not None:
         seconds = arguments.call_seconds("timeout_seconds", timeout_seconds)
+    carrier = _Carrier(caller, session, seconds)
     try:
         wanted = next(procedure)
         while True:
             try:
-                response = await _attempt(caller, wanted, seconds)
+                response = await carrier.carry(wanted)
             except NtmClientError as error:
                 wanted = procedure.throw(error)
             else:
@@ -58,13 +80,59 @@ async def run(caller: Caller, procedure: Procedure[T], timeout_seconds: float | 
     except NtmClientError as error:
         found = await caller.explained(error)
         raise found from found.__cause__
+    finally:
+        carrier.give_up_ahead()
 
 
-async def _attempt(caller: Caller, wanted: Message | Attempt, seconds: float) -> Message:
-    if isinstance(wanted, Attempt):
-        await asyncio.sleep(wanted.delay_seconds)
-        return await caller.call(wanted.request, min(seconds, wanted.max_seconds))
-    return await caller.call(wanted, seconds)
+class _Carrier:
+    """Carries the requests of one procedure, and has those that were sent ahead."""
+
+    def __init__(self, caller: Caller, session: BaseSession | None, seconds: float) -> None:
+        self._caller = caller
+        self._session = session
+        self._seconds = seconds
+        self._ahead: deque[tuple[pb.StepRequest, AsyncPending]] = deque()
+
+    async def carry(self, wanted: Message | Attempt | Ahead) -> Message | None:
+        caller, seconds = self._caller, self._seconds
+        match wanted:
+            case Ahead():
+                self._send_ahead(wanted.requests)
+                return None
+            case Attempt():
+                # After a failure the session may be anywhere: a call finds it by its own route.
+                self.give_up_ahead()
+                await asyncio.sleep(wanted.delay_seconds)
+                return await caller.call(wanted.request, min(seconds, wanted.max_seconds))
+            case pb.StepRequest() if self._session is not None:
+                pending = self._sent(wanted) or caller.begin(self._session, wanted)
+                if pending is not None:
+                    return await caller.answer(pending, wanted, seconds)
+        return await caller.call(wanted, seconds)
+
+    def give_up_ahead(self) -> None:
+        """Cancel what was sent ahead: it is not asked for any more, or is sent again later."""
+        while self._ahead:
+            _, pending = self._ahead.popleft()
+            pending.stream.cancel(pending)
+
+    def _sent(self, request: pb.StepRequest) -> AsyncPending | None:
+        if self._ahead and self._ahead[0][0] is request:
+            return self._ahead.popleft()[1]
+        self.give_up_ahead()
+        return None
+
+    def _send_ahead(self, requests: Sequence[pb.StepRequest]) -> None:
+        assert self._session is not None, "only the procedures of a session send ahead"
+        for request in requests:
+            pending = self._caller.begin(self._session, request)
+            if pending is None:
+                return
+            if self._ahead and pending.stream is not self._ahead[-1][1].stream:
+                # It could overtake what is on the other stream.
+                pending.stream.cancel(pending)
+                return
+            self._ahead.append((request, pending))
 
 
 class AsyncSession(BaseSession):
@@ -96,7 +164,7 @@ class AsyncSession(BaseSession):
         async with self._lock:
             own = self._caller.own_limits
             stepping = procedures.step(self._ask, self, inputs, traces, top_k, own)
-            return await run(self._caller, stepping, timeout_seconds)
+            return await run(self._caller, stepping, timeout_seconds, self)
 
     async def reset(self) -> None:
         """Set the session back to the model's initial state, at step 0."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -15,7 +17,9 @@ import grpc
 import numpy.typing as npt
 from google.protobuf.message import Message
 
+from ntm.v1 import ntm_pb2 as pb
 from ntm_client import arguments, procedures
+from ntm_client.blocking_operations import Operations, Pending
 from ntm_client.chunks import OwnLimits
 from ntm_client.connection import (
     DEFAULT_TIMEOUT_SECONDS,
@@ -28,13 +32,22 @@ from ntm_client.connection import (
     stub_of,
 )
 from ntm_client.encryption import Tls
-from ntm_client.errors import ClientClosed, NotStored, NtmClientError, SessionGone
+from ntm_client.errors import (
+    ClientClosed,
+    NotStored,
+    NtmClientError,
+    SessionGone,
+    StreamBroken,
+    TimedOut,
+)
 from ntm_client.failures import call_error
 from ntm_client.fencing import fenced
-from ntm_client.procedures import Attempt, BaseSession, Procedure
+from ntm_client.operations import message_bytes, operation_of
+from ntm_client.procedures import Ahead, Attempt, BaseSession, Procedure
 from ntm_client.recovery import Recovery
 from ntm_client.resume import DEFAULT_RESUME, Resume
 from ntm_client.retries import Retries, ask_with
+from ntm_client.shared_streams import SharedStreams
 from ntm_client.values import Durability, Memory, Model, SessionInfo, StepResult
 
 T = TypeVar("T")
@@ -90,6 +103,10 @@ class Client:
             else grpc.insecure_channel(self.target, options)
         )
         self._stub = stub_of(self._channel)
+        begin = partial(Operations, self._stub, target=self.target)
+        self._shared = SharedStreams(begin, self._authorization)
+        # Each stream has threads, which would keep it until it has been idle for a while.
+        weakref.finalize(self, self._shared.end)
         self._is_closed = False
 
     def models(self) -> list[Model]:
@@ -146,6 +163,8 @@ class Client:
     def close(self) -> None:
         """Close the connection. Sessions stay open until they are deleted or expire."""
         self._is_closed = True
+        for stream in self._shared.take_all():
+            stream.close()
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -154,17 +173,27 @@ class Client:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def run(self, procedure: Procedure[T], timeout_seconds: float | None = None) -> T:
+    def run(
+        self,
+        procedure: Procedure[T],
+        timeout_seconds: float | None = None,
+        session: BaseSession | None = None,
+    ) -> T:
         """
         Make the calls that a procedure asks for, each within the timeout, and return its result.
+
+        Chunks of `session` go on a stream that its client's sessions share, and those that the
+        procedure names in advance are sent in advance.
         """
+        seconds = self._timeout_seconds
         if timeout_seconds is not None:
-            arguments.call_seconds("timeout_seconds", timeout_seconds)
+            seconds = arguments.call_seconds("timeout_seconds", timeout_seconds)
+        carrier = _Carrier(self, session, seconds)
         try:
             wanted = next(procedure)
             while True:
                 try:
-                    response = self._attempt(wanted, timeout_seconds)
+                    response = carrier.carry(wanted)
                 except NtmClientError as error:
                     wanted = procedure.throw(error)
                 else:
@@ -175,17 +204,43 @@ class Client:
         except NtmClientError as error:
             found = self._connection.explained(error)
             raise found from found.__cause__
+        finally:
+            carrier.give_up_ahead()
 
-    def _attempt(self, wanted: Message | Attempt, timeout_seconds: float | None) -> Message:
-        seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
-        if isinstance(wanted, Attempt):
-            time.sleep(wanted.delay_seconds)
-            return self._call(wanted.request, min(seconds, wanted.max_seconds))
-        return self._call(wanted, seconds)
+    def begin(self, session: BaseSession, request: pb.StepRequest) -> Pending | None:
+        """Send a chunk on the stream that its session shares; None if it has to be a call."""
+        self._check_open()
+        stream = self._shared.of(session)
+        if stream is None:
+            return None
+        stream.message_bytes = message_bytes(session, stream.replica)
+        operation = operation_of(request, stream.message_bytes)
+        if operation is None:
+            return None
+        try:
+            return stream.begin(operation)
+        except StreamBroken:  # since it was found
+            return None
 
-    def _call(self, request: Message, seconds: float) -> Message:
-        if self._is_closed:
-            raise ClientClosed(f"the client of {self.target} is closed; make another")
+    def answer(self, pending: Pending, request: pb.StepRequest, seconds: float) -> Message:
+        """
+        Wait for the response to a chunk that was sent on a shared stream.
+
+        If the stream breaks, a call makes the chunk: its steps are made once in any case. So the
+        errors are those of a call, and no session depends on a stream.
+        """
+        try:
+            return pending.stream.answer(pending, seconds)
+        except StreamBroken:
+            self._shared.leave(pending.stream)
+        except TimedOut:
+            self._shared.leave(pending.stream)  # its connection may be dead
+            raise
+        return self.call(request, seconds)
+
+    def call(self, request: Message, seconds: float) -> Message:
+        """Make one call of the API, and return the response."""
+        self._check_open()
         metadata = (*self._authorization.metadata(), *route(session_of(request)))
         try:
             response: Message = method_for(self._stub, request)(
@@ -194,6 +249,61 @@ class Client:
         except grpc.RpcError as error:
             raise call_error(error, self.target) from error
         return response
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ClientClosed(f"the client of {self.target} is closed; make another")
+
+
+class _Carrier:
+    """Carries the requests of one procedure, and has those that were sent ahead."""
+
+    def __init__(self, client: Client, session: BaseSession | None, seconds: float) -> None:
+        self._client = client
+        self._session = session
+        self._seconds = seconds
+        self._ahead: deque[tuple[pb.StepRequest, Pending]] = deque()
+
+    def carry(self, wanted: Message | Attempt | Ahead) -> Message | None:
+        client, seconds = self._client, self._seconds
+        match wanted:
+            case Ahead():
+                self._send_ahead(wanted.requests)
+                return None
+            case Attempt():
+                # After a failure the session may be anywhere: a call finds it by its own route.
+                self.give_up_ahead()
+                time.sleep(wanted.delay_seconds)
+                return client.call(wanted.request, min(seconds, wanted.max_seconds))
+            case pb.StepRequest() if self._session is not None:
+                pending = self._sent(wanted) or client.begin(self._session, wanted)
+                if pending is not None:
+                    return client.answer(pending, wanted, seconds)
+        return client.call(wanted, seconds)
+
+    def give_up_ahead(self) -> None:
+        """Cancel what was sent ahead: it is not asked for any more, or is sent again later."""
+        while self._ahead:
+            _, pending = self._ahead.popleft()
+            pending.stream.cancel(pending)
+
+    def _sent(self, request: pb.StepRequest) -> Pending | None:
+        if self._ahead and self._ahead[0][0] is request:
+            return self._ahead.popleft()[1]
+        self.give_up_ahead()
+        return None
+
+    def _send_ahead(self, requests: Sequence[pb.StepRequest]) -> None:
+        assert self._session is not None, "only the procedures of a session send ahead"
+        for request in requests:
+            pending = self._client.begin(self._session, request)
+            if pending is None:
+                return
+            if self._ahead and pending.stream is not self._ahead[-1][1].stream:
+                # It could overtake what is on the other stream.
+                pending.stream.cancel(pending)
+                return
+            self._ahead.append((request, pending))
 
 
 class Session(BaseSession):
@@ -237,7 +347,7 @@ class Session(BaseSession):
         with self._lock:
             own = self._client.own_limits
             stepping = procedures.step(self._ask, self, inputs, traces, top_k, own)
-            return self._client.run(stepping, timeout_seconds)
+            return self._client.run(stepping, timeout_seconds, self)
 
     def reset(self) -> None:
         """Set the session back to the model's initial state, at step 0."""

@@ -16,6 +16,9 @@ MESSAGE_OVERHEAD_BYTES = 4096
 
 VALUE_BYTES = 4
 
+MAX_CHUNKS_AT_ONCE = 4
+"""The largest number of chunks of one session that are sent before they are answered."""
+
 
 @dataclass(frozen=True)
 class OwnLimits:
@@ -47,6 +50,8 @@ class Selection:
         """
         names = arguments.names("traces", names)
         top_k = arguments.whole("top_k", top_k)
+        if not names:
+            return cls((), locations, top_k)
         found = {trace.name: trace for trace in model.traces}
         unknown = [name for name in names if name not in found]
         if unknown:
@@ -109,6 +114,18 @@ def steps_per_chunk(model: Model, selection: Selection, own: OwnLimits, limits: 
             )
         )
     return min(own.chunk_steps, limits.max_chunk_steps, limits.max_waiting_steps, fitting)
+
+
+def chunks_at_once(model: Model, selection: Selection, steps: int, limits: Limits) -> int:
+    """
+    The number of chunks of this many steps that may be on their way, so that the server has a next
+    one when it finishes one.
+
+    The server keeps the replies of all of them, so that they can be asked for again after a loss.
+    """
+    reply_bytes = steps * (model.output_width * VALUE_BYTES + selection.step_bytes())
+    kept = limits.max_replay_bytes // max(1, reply_bytes)
+    return max(1, min(MAX_CHUNKS_AT_ONCE, kept, limits.max_waiting_steps // steps))
 
 
 def join(results: Sequence[StepResult]) -> StepResult:

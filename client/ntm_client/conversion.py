@@ -62,7 +62,7 @@ def as_steps(inputs: npt.ArrayLike, model: Model) -> Float32:
         shape = " x ".join(map(str, steps.shape))
         found = f"have the shape {shape}" if shape else "are one number"
         raise InvalidArgument(f"{expected}; the inputs {found}")
-    return np.atleast_2d(steps)
+    return steps if steps.ndim == 2 else steps[None]
 
 
 def model_from(message: pb.Model) -> Model:
@@ -103,6 +103,7 @@ def session_from(message: pb.Session) -> SessionInfo:
         epoch=message.epoch,
         expires_in=message.expires_in.ToTimedelta(),
         limits=limits_from(message),
+        replica=message.replica,
     )
 
 
@@ -116,6 +117,7 @@ def limits_from(message: pb.Session) -> Limits:
         told.max_waiting_steps,
         told.max_message_bytes,
         told.max_reply_bytes,
+        told.max_replay_bytes,
     )
 
 

@@ -76,6 +76,11 @@ def outcome_error(error: pb.Error) -> NtmClientError:
     )
 
 
+def no_answer(target: str, time: str) -> str:
+    """The message of a `TimedOut`; `time` is how long the client waited, such as 5 s."""
+    return f"the server at {target} did not answer in {time}; allow more with `timeout_seconds`"
+
+
 def stream_broken(cause: NtmClientError) -> StreamBroken:
     """The error of an operation that was not answered when its stream broke."""
     kind = StreamClosed if isinstance(cause, StreamClosed) else StreamBroken
@@ -130,9 +135,7 @@ def _without_reason(error: grpc.RpcError, target: str) -> NtmClientError:
         if any(text in details for text in NO_CONNECTION):
             return Unreachable(message)
     elif code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        message = (
-            f"the server at {target} did not answer in time; allow more with `timeout_seconds`"
-        )
+        message = no_answer(target, "time")
     else:
         message = f"the server at {target} answered {code.name}: {details}"
     return BY_CODE.get(code, NtmClientError)(message, code=code)

@@ -41,13 +41,17 @@ def fenced(session: BaseSession, wanted: Message | Attempt) -> Procedure[Any]:
 
 def _learn(session: BaseSession, response: Message) -> None:
     """
-    Take the session's epoch, and the limits of its replica, from an answer. Raises SessionMoved if
-    the epoch is earlier.
+    Take the session's epoch, its replica and that replica's limits from an answer. Raises
+    SessionMoved if the epoch is earlier.
     """
     _check_epoch(session, response)
+    if isinstance(response, pb.StepResponse):
+        session.replica = response.replica
+        return
     described = getattr(response, "session", None)
     if isinstance(described, pb.Session):
         session.limits = limits_from(described)
+        session.replica = session.limits_replica = described.replica
 
 
 def _check_epoch(session: BaseSession, response: Message) -> None:

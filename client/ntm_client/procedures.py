@@ -12,6 +12,8 @@ session that was lost in between.
 from __future__ import annotations
 
 import secrets
+import time
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,7 +25,14 @@ from google.protobuf.message import Message
 
 from ntm.v1 import ntm_pb2 as pb
 from ntm_client import arguments
-from ntm_client.chunks import OwnLimits, Selection, join, only_step, steps_per_chunk
+from ntm_client.chunks import (
+    OwnLimits,
+    Selection,
+    chunks_at_once,
+    join,
+    only_step,
+    steps_per_chunk,
+)
 from ntm_client.conversion import (
     as_steps,
     durability_message,
@@ -48,8 +57,18 @@ class Attempt:
     max_seconds: float
 
 
+@dataclass(frozen=True)
+class Ahead:
+    """
+    Chunks that a procedure asks for next, one after another. They may be sent before, so that the
+    server does not wait for the client. There is no response to this itself.
+    """
+
+    requests: tuple[pb.StepRequest, ...]
+
+
 # No annotation of a generator can connect the type of a response with that of its request.
-Procedure = Generator[Message | Attempt, Any, T]
+Procedure = Generator[Message | Attempt | Ahead, Any, T]
 
 Ask = Callable[[Message], Procedure[Any]]
 """The way in which a procedure gets the response to a request."""
@@ -74,7 +93,13 @@ class BaseSession:
         self.epoch = info.epoch
         """The latest epoch that a replica sent; see `ntm_client.fencing`."""
         self.limits = info.limits
-        """The limits of the replica that described the session last."""
+        """What the replica that described the session last takes."""
+        self.replica = info.replica
+        """The replica that answered last; empty if its release is too old to say."""
+        self.routed_seconds = time.monotonic()
+        """When a call about the session was made last that balancers routed by its own id."""
+        self.limits_replica = info.replica
+        """The replica that has these limits."""
         self.resumptions = 0
         """The number of calls on the session that were interrupted and then went on."""
         self.replayed_steps = 0
@@ -179,22 +204,38 @@ def step(
 ) -> Procedure[StepResult]:
     """Make steps chunk by chunk; `session.next_step` advances with each answer."""
     model = session.model
-    traces = arguments.names("traces", traces)
     steps = as_steps(inputs, model)
     selection = Selection.of(model, traces, session.locations, top_k)
     results: list[StepResult] = []
-    start = 0
-    while start < len(steps):
+    requests: deque[tuple[pb.StepRequest, int]] = deque()
+    """The chunks that may be on their way, and their steps."""
+    done = made = 0
+    while done < len(steps):
+        if session.limits_replica != session.replica and len(steps) > 1:
+            # What is sent ahead has to be within the limits of the replica that it is sent to.
+            yield from ask(pb.GetSessionRequest(session_id=session.id))
         limits = session.limits
         size = steps_per_chunk(model, selection, own, limits)
-        chunk = _chunk(session, steps[start : start + size], traces, top_k)
+        at_once = chunks_at_once(model, selection, size, limits) if len(steps) > size else 1
+        ahead = []
+        while made < len(steps) and len(requests) < at_once:
+            some = steps[made : made + size]
+            request = _step_request(session, session.next_step + made - done, some, selection)
+            ahead.append(request)
+            requests.append((request, len(some)))
+            made += len(some)
+        if ahead and len(requests) > 1:
+            yield Ahead(tuple(ahead))
+        request, count = requests.popleft()
         try:
-            response: pb.StepResponse = yield from ask(pb.StepRequest(chunk=chunk))
+            response: pb.StepResponse = yield from ask(request)
         except NtmClientError as error:
             if (yield from have_changed(ask, session, limits, error)):
+                requests.clear()
+                made = done
                 continue
             raise
-        start += size
+        done += count
         session.next_step = response.reply.next_step
         session.durable_step = response.reply.durable_step
         results.append(result_from(response.reply, model))
@@ -284,10 +325,16 @@ def _with_model(
     return model, session_from(message)
 
 
-def _chunk(session: BaseSession, steps: Float32, traces: Sequence[str], top_k: int) -> pb.Chunk:
-    chunk = pb.Chunk(
-        session_id=session.id, first_step=session.next_step, inputs=encode_floats(steps)
-    )
-    if traces:
-        chunk.traces.CopyFrom(pb.TraceSelection(names=traces, top_k=top_k))
-    return chunk
+def _step_request(
+    session: BaseSession, first_step: int, steps: Float32, selection: Selection
+) -> pb.StepRequest:
+    request = pb.StepRequest()
+    chunk = request.chunk
+    chunk.session_id = session.id
+    chunk.first_step = first_step
+    chunk.inputs = encode_floats(steps)
+    chunk.epoch = session.epoch
+    if selection.traces:
+        chunk.traces.names.extend(trace.name for trace in selection.traces)
+        chunk.traces.top_k = selection.top_k
+    return request

@@ -11,10 +11,12 @@ from google.protobuf.message import Message
 from ntm.v1 import ntm_pb2 as pb
 from ntm.v1.ntm_pb2_grpc import NtmServiceStub
 from ntm_client import procedures
+from ntm_client.async_operations import AsyncOperations, AsyncPending
 from ntm_client.async_session import AsyncSession, Caller, run
 from ntm_client.connection import Authorization, route
 from ntm_client.errors import InvalidRequest, NtmClientError, StreamClosed
-from ntm_client.operations import Operations, fits
+from ntm_client.operations import message_bytes, operation_of
+from ntm_client.procedures import BaseSession
 from ntm_client.retries import ask_with
 from ntm_client.values import Durability, Model
 
@@ -63,7 +65,7 @@ class Stream:
         self._stub = stub
         self._authorization = authorization
         self._models = models
-        self._operations: Operations | None = None
+        self._operations: AsyncOperations | None = None
 
     async def open(
         self,
@@ -90,22 +92,25 @@ class Stream:
         request, and for one that could be larger than the server takes: it would break the stream
         for all sessions.
         """
-        operation = pb.Operation()
-        match request:
-            case pb.CreateSessionRequest():
-                operation.open.CopyFrom(request)
-            case pb.StepRequest():
-                operation.step.CopyFrom(request.chunk)
-            case pb.DeleteSessionRequest():
-                operation.close = request.session_id
-                operation.epoch = request.epoch
-        if operation.WhichOneof("kind") is None:
-            return await self._by_call(request, timeout_seconds)
-        self._client.check_open()
+        operation = operation_of(request)
+        if operation is None:
+            # The call has the stream's route, because another replica would take the session over.
+            return await self._client.call_by(self.route, request, timeout_seconds)
         ongoing = self._ongoing()
-        if not fits(operation):
-            return await self._by_call(request, timeout_seconds)
-        return await ongoing.perform(operation, timeout_seconds)
+        return await ongoing.answer(ongoing.begin(operation), timeout_seconds)
+
+    def begin(self, session: BaseSession, request: pb.StepRequest) -> AsyncPending | None:
+        """Send a chunk of a session; None if it has to be a call."""
+        ongoing = self._ongoing()
+        ongoing.message_bytes = message_bytes(session, ongoing.replica)
+        operation = operation_of(request, ongoing.message_bytes)
+        return None if operation is None else ongoing.begin(operation)
+
+    async def answer(
+        self, pending: AsyncPending, request: pb.StepRequest, timeout_seconds: float
+    ) -> Message:
+        """Wait for the response to a chunk."""
+        return await pending.stream.answer(pending, timeout_seconds)
 
     async def explained(self, error: NtmClientError) -> NtmClientError:
         """What `Connection.explained` returns."""
@@ -126,22 +131,19 @@ class Stream:
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
 
-    async def _by_call(self, request: Message, timeout_seconds: float) -> Message:
-        # The call has the stream's route, because another replica would take the session over.
-        return await self._client.call_by(self.route, request, timeout_seconds)
-
-    def _ongoing(self) -> Operations:
+    def _ongoing(self) -> AsyncOperations:
         """
         The call that operations are sent on; a new call if the last one is over and the client
         resumes.
         """
+        self._client.check_open()
         if self._operations is None:
             raise StreamClosed("the stream is not entered, or was closed")
         if self._operations.broken is not None and self.retries is not None:
             self._operations = self._begin()
         return self._operations
 
-    def _begin(self) -> Operations:
+    def _begin(self) -> AsyncOperations:
         self._client.check_open()
         metadata = (*self._authorization.metadata(), *route(self.route))
-        return Operations(self._stub, metadata, self._client.target)
+        return AsyncOperations(self._stub, metadata, self._client.target)

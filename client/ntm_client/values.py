@@ -128,6 +128,8 @@ class Limits:
     """The maximum size of a message to the server."""
     max_reply_bytes: int = 4 * 2**20 - 16_384
     """The maximum size of the outputs and traces of one chunk."""
+    max_replay_bytes: int = 65_536
+    """The size of the last outputs and traces of a session that can be asked for again."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,8 @@ class SessionInfo:
     The time that was left until `expire_time` when the server answered. The clock of this machine
     may differ from the server's.
     """
+    replica: str = ""
+    """Names the process that answered, until it ends; empty if its release is too old to say."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,10 @@ WIDTH = 90
 SECTION = re.compile(r"^(Args|Raises|Returns):$")
 Method = ast.FunctionDef | ast.AsyncFunctionDef
 
-OF_THE_LIBRARY = {"run", "call", "call_by", "backoff_seconds"}
+OF_THE_LIBRARY = {
+    *("answer", "begin", "call", "call_by", "check_open", "explained", "run"),
+    "backoff_seconds",
+}
 """Methods that only the library itself calls."""
 
 ENTRY = re.compile(r"^ {4}(\w+): (.*)$")

@@ -37,6 +37,7 @@ class Limits(NamedTuple):
     max_message_bytes: int
     max_reply_bytes: int
     """The largest size of the outputs and traces of a chunk."""
+    max_replay_bytes: int
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
@@ -45,7 +46,7 @@ class Limits(NamedTuple):
         # A chunk waits until all its steps are made. A step takes four bytes of a message or more.
         steps = min(settings.max_chunk_steps, settings.max_waiting_steps, size // 4)
         waiting = min(settings.max_waiting_steps, 2**63 - 1)  # what the API's field holds
-        return cls(steps, waiting, size, size - _ENVELOPE_BYTES)
+        return cls(steps, waiting, size, size - _ENVELOPE_BYTES, settings.max_replay_bytes)
 
 
 class Admission:

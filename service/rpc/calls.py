@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import partial
@@ -73,6 +74,8 @@ class Calls:
         self.worker = worker
         self.metrics = metrics
         self.spans = spans
+        self.replica = secrets.token_hex(8)
+        """Names this server to clients, until it ends."""
         self._keeper = keeper
         self._opening: dict[str, asyncio.Event] = {}
         """
@@ -81,8 +84,8 @@ class Calls:
         """
 
     def message(self, view: SessionView) -> ntm_pb2.Session:
-        """The message that describes a session to a client, with the limits of this server."""
-        return codec.session(view, self.lifecycle.limits)
+        """The message that describes a session, and this server, to a client."""
+        return codec.session(view, self.lifecycle.limits, self.replica)
 
     async def open(
         self, request: ntm_pb2.CreateSessionRequest, principal: Principal
@@ -307,7 +310,7 @@ class Calls:
         finally:
             if parent:
                 self.spans.record(chunk, parent)
-        response = ntm_pb2.StepResponse()
+        response = ntm_pb2.StepResponse(replica=self.replica)
         sent = codec.write_reply(chunk, response.reply)
         self.replied([chunk], sent)
         return response

@@ -34,6 +34,7 @@ CODES: dict[type[errors.NtmError], grpc.StatusCode] = {
     errors.NoMemory: grpc.StatusCode.FAILED_PRECONDITION,
     errors.SessionFailed: grpc.StatusCode.DATA_LOSS,
     errors.CapacityExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.Cancelled: grpc.StatusCode.CANCELLED,
     errors.Draining: grpc.StatusCode.UNAVAILABLE,
     errors.NotStored: grpc.StatusCode.UNAVAILABLE,
     errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,

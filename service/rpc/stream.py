@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from service import codec
 from service.auth.principal import Principal
 from service.engine.sessions import Operation
 from service.engine.work import Chunk, Work
-from service.errors import Draining, InvalidRequest, SessionDeleted
+from service.errors import Cancelled, Draining, InvalidRequest, SessionDeleted
 from service.rpc import status
 from service.rpc.calls import Calls
 from service.rpc.transport import Call
@@ -84,6 +84,8 @@ class Stream:
         """
         self._left: Sequence[ntm_pb2.Operation] = ()
         """The operations of the last message that are not begun yet."""
+        self._replica = calls.replica
+        """What the next message says of the replica: the first one names it."""
         self._is_writing = False
         self._is_write_due = False
         self._has_ended = False
@@ -201,7 +203,7 @@ class Stream:
             else:
                 self._metrics.operations.labels(kind or "none").inc()
                 if kind != "close":
-                    self._start_alone(operation, kind)
+                    self._start_alone(operation, kind, works)
                     continue
                 ref = SessionRef(operation.close, self._caller, operation.epoch)
                 work = self._calls.closing(ref)
@@ -217,13 +219,23 @@ class Stream:
         self._metrics.operations.labels("step").inc(len(chunks))
         return begun
 
-    def _start_alone(self, operation: ntm_pb2.Operation, kind: str | None) -> None:
-        if kind == "open":
+    def _start_alone(
+        self, operation: ntm_pb2.Operation, kind: str | None, begun: Iterable[Work]
+    ) -> None:
+        """Begin an operation that is no work of a session; `begun` came before it."""
+        if kind == "cancel":
+            for work in (*self._pending, *begun):
+                if work.tag == operation.cancel and isinstance(work, Chunk):
+                    work.cancelled = True
+            self._put(ntm_pb2.Outcome(tag=operation.tag, cancelled=operation.cancel))
+        elif kind == "open":
             opening = asyncio.ensure_future(self._calls.open(operation.open, self._principal))
             self._opening.add(opening)
             opening.add_done_callback(partial(self._opened, operation.tag))
         else:
-            error = InvalidRequest("the operation asks for nothing; set open, step or close")
+            error = InvalidRequest(
+                "the operation asks for nothing; set open, step, close or cancel"
+            )
             self._put(self._failure(operation.tag, error))
 
     def _opened(self, tag: int, opening: asyncio.Task[ntm_pb2.Session]) -> None:
@@ -267,6 +279,8 @@ class Stream:
 
     def _outcome(self, work: Work) -> Work | ntm_pb2.Outcome:
         """What is sent for work that is done: a chunk's reply is made only when it is sent."""
+        if isinstance(work, Chunk) and work.error is None and work.outcome is None:
+            work.error = Cancelled(f"the chunk was cancelled after {work.done} of its steps")
         if work.error is None:
             return work
         if isinstance(work, Chunk):
@@ -292,7 +306,8 @@ class Stream:
 
     def _write(self) -> None:
         """Write outcomes that are ready; those that become ready meanwhile follow."""
-        response = ntm_pb2.StreamStepsResponse()
+        response = ntm_pb2.StreamStepsResponse(replica=self._replica)
+        self._replica = ""
         chunks, sent = self._fill(response)
         self._is_writing = True
         written = partial(self._do, self._written, chunks, sent, len(response.outcomes))

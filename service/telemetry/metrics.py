@@ -213,8 +213,8 @@ class Metrics:
     )
     operations = _counter(
         "ntm_stream_operations_total",
-        "Operations received on streams, by kind (open, step, close, or none).",
-        kind=("open", "step", "close", "none"),
+        "Operations received on streams, by kind (open, step, close, cancel, or none).",
+        kind=("open", "step", "close", "cancel", "none"),
     )
     errors = _counter(
         "ntm_errors_total",

@@ -284,7 +284,7 @@ async def test_an_answer_too_late(async_trying_once: AsyncClient, fake: FakeServ
     async with async_trying_once.stream() as stream:
         session = await stream.open("sums")
         fake.released.clear()
-        with pytest.raises(TimedOut, match=r"no answer in 0\.05 s"):
+        with pytest.raises(TimedOut, match=r"did not answer in 0\.05 s"):
             await session.step(INPUTS, timeout_seconds=0.05)
         fake.released.set()
         info = await (await stream.open("sums")).describe()

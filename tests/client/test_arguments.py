@@ -104,7 +104,7 @@ ODD: list[Any] = [
     np.zeros((0, 3)),
 ]
 
-INTERNAL = {"run", "call", "call_by", "check_open", "explained"}
+INTERNAL = {"answer", "begin", "call", "call_by", "check_open", "explained", "run"}
 """Methods that the package's own parts call."""
 
 CLOSING = {"close", "delete"}

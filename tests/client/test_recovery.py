@@ -18,7 +18,7 @@ from ntm.v1 import ntm_pb2 as pb
 from ntm_client import NotResumable, NtmClientError, Resume, TimedOut, Unavailable, procedures
 from ntm_client.chunks import OwnLimits
 from ntm_client.failures import outcome_error
-from ntm_client.procedures import Attempt, BaseSession, Procedure
+from ntm_client.procedures import Ahead, Attempt, BaseSession, Procedure
 from ntm_client.recovery import Recovery
 from ntm_client.retries import Retries
 from ntm_client.values import Durability, Float32, Policy
@@ -41,6 +41,8 @@ class Wire:
         self.delayed: list[Message] = []
         """Requests that have yet to arrive once more."""
         self.attempts: list[Attempt] = []
+        self.ahead: deque[tuple[Message, Message | NtmClientError]] = deque()
+        """What was sent ahead, and what it led to."""
         self.retries = Retries(resume, self.clock, lambda: 0.5)
         opening = procedures.create_session(
             self.retries.ask, "sums", None, timedelta(90), None, Durability(policy, every), "", {}
@@ -69,12 +71,29 @@ class Wire:
             result: T = returned.value
             return result
 
-    def attempt(self, wanted: Message | Attempt) -> Message:
-        """What one attempt leads to."""
+    def attempt(self, wanted: Message | Attempt | Ahead) -> Message | None:
+        """What one attempt leads to. What is sent ahead meets its fault when it is sent."""
+        if isinstance(wanted, Ahead):
+            for request in wanted.requests:
+                try:
+                    self.ahead.append((request, self.send(request)))
+                except NtmClientError as error:
+                    self.ahead.append((request, error))
+            return None
+        if self.ahead and self.ahead[0][0] is wanted:
+            met = self.ahead.popleft()[1]
+            if isinstance(met, NtmClientError):
+                raise met
+            return met
+        self.ahead.clear()
         if isinstance(wanted, Attempt):
             self.attempts.append(wanted)
             self.clock.seconds += wanted.delay_seconds
             wanted = wanted.request
+        return self.send(wanted)
+
+    def send(self, wanted: Message) -> Message:
+        """The answer of the server, or what the next fault makes of it."""
         fault = self.faults.popleft() if self.faults else ""
         try:
             return self.meet(fault, wanted)

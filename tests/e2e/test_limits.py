@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import Field, fields
@@ -118,7 +119,17 @@ class Caller:
 
     def is_complete(self, *kinds: type) -> bool:
         """Whether every public method of these was called, but those that belong to the client."""
-        own = {"close", "run", "call", "call_by", "check_open", "explained", "stream"}
+        own = {
+            "close",
+            "stream",
+            "run",
+            "call",
+            "call_by",
+            "check_open",
+            "explained",
+            "begin",
+            "answer",
+        }
         wanted = {
             (kind, name)
             for kind in kinds
@@ -183,7 +194,7 @@ def test_clients_are_told_what_their_chunks_can_break() -> None:
     """The limits that a session states are settings, and the size of replies, which follows."""
     names = {each.name for each in pb.Limits.DESCRIPTOR.fields}
     assert names - TOLD == {"max_reply_bytes"}
-    assert {name for name in LIMITING if "steps" in name or "message" in name} == TOLD
+    assert {name for name in LIMITING if re.search("steps|message|replay", name)} == TOLD
 
 
 @pytest.mark.parametrize("setting", sorted(TOLD))
@@ -202,7 +213,7 @@ async def test_a_session_goes_on_where_the_limits_are_smaller(
         assert result.outputs[-1].tolist() == [2 * STEPS, 2 * STEPS]
         assert getattr(session.limits, setting) == smaller[setting]
         refused = second.metric("ntm_errors_total", reason="INVALID_REQUEST")
-        assert refused == 1, "it learns from the first refusal"
+        assert refused == (setting != "max_replay_bytes"), "it learns from the first refusal"
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
@@ -218,7 +229,8 @@ async def test_a_checkpoint_too_large_for_a_message_is_named(serve: Serve, kind:
     async with serve(max_message_bytes=65_536) as small:
         async with AsyncExitStack() as stack:
             if kind is blocking:
-                opener: Any = stack.enter_context(Client(small.address))
+                opener: Any = Client(small.address)
+                stack.push_async_callback(made, opener.close)
                 opening = opener.create_session
             else:
                 client = await stack.enter_async_context(AsyncClient(small.address))

@@ -72,7 +72,7 @@ class TraceTensor(_message.Message):
     def __init__(self, name: _Optional[str] = ..., heads: _Optional[int] = ..., width: _Optional[int] = ...) -> None: ...
 
 class Session(_message.Message):
-    __slots__ = ("id", "model", "content_hash", "locations", "idle_timeout", "next_step", "state_bytes", "create_time", "expire_time", "durability", "durable_step", "epoch", "limits", "expires_in")
+    __slots__ = ("id", "model", "content_hash", "locations", "idle_timeout", "next_step", "state_bytes", "create_time", "expire_time", "durability", "durable_step", "epoch", "limits", "expires_in", "replica")
     ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CONTENT_HASH_FIELD_NUMBER: _ClassVar[int]
@@ -87,6 +87,7 @@ class Session(_message.Message):
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_IN_FIELD_NUMBER: _ClassVar[int]
+    REPLICA_FIELD_NUMBER: _ClassVar[int]
     id: str
     model: str
     content_hash: str
@@ -101,19 +102,22 @@ class Session(_message.Message):
     epoch: int
     limits: Limits
     expires_in: _duration_pb2.Duration
-    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., content_hash: _Optional[str] = ..., locations: _Optional[int] = ..., idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., next_step: _Optional[int] = ..., state_bytes: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., durability: _Optional[_Union[Durability, _Mapping]] = ..., durable_step: _Optional[int] = ..., epoch: _Optional[int] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., expires_in: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    replica: str
+    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., content_hash: _Optional[str] = ..., locations: _Optional[int] = ..., idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., next_step: _Optional[int] = ..., state_bytes: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., durability: _Optional[_Union[Durability, _Mapping]] = ..., durable_step: _Optional[int] = ..., epoch: _Optional[int] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., expires_in: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., replica: _Optional[str] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_chunk_steps", "max_waiting_steps", "max_message_bytes", "max_reply_bytes")
+    __slots__ = ("max_chunk_steps", "max_waiting_steps", "max_message_bytes", "max_reply_bytes", "max_replay_bytes")
     MAX_CHUNK_STEPS_FIELD_NUMBER: _ClassVar[int]
     MAX_WAITING_STEPS_FIELD_NUMBER: _ClassVar[int]
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_REPLY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_REPLAY_BYTES_FIELD_NUMBER: _ClassVar[int]
     max_chunk_steps: int
     max_waiting_steps: int
     max_message_bytes: int
     max_reply_bytes: int
-    def __init__(self, max_chunk_steps: _Optional[int] = ..., max_waiting_steps: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_reply_bytes: _Optional[int] = ...) -> None: ...
+    max_replay_bytes: int
+    def __init__(self, max_chunk_steps: _Optional[int] = ..., max_waiting_steps: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_reply_bytes: _Optional[int] = ..., max_replay_bytes: _Optional[int] = ...) -> None: ...
 
 class Durability(_message.Message):
     __slots__ = ("policy", "every_steps")
@@ -397,10 +401,12 @@ class StepRequest(_message.Message):
     def __init__(self, chunk: _Optional[_Union[Chunk, _Mapping]] = ...) -> None: ...
 
 class StepResponse(_message.Message):
-    __slots__ = ("reply",)
+    __slots__ = ("reply", "replica")
     REPLY_FIELD_NUMBER: _ClassVar[int]
+    REPLICA_FIELD_NUMBER: _ClassVar[int]
     reply: Reply
-    def __init__(self, reply: _Optional[_Union[Reply, _Mapping]] = ...) -> None: ...
+    replica: str
+    def __init__(self, reply: _Optional[_Union[Reply, _Mapping]] = ..., replica: _Optional[str] = ...) -> None: ...
 
 class StreamStepsRequest(_message.Message):
     __slots__ = ("operations",)
@@ -409,35 +415,41 @@ class StreamStepsRequest(_message.Message):
     def __init__(self, operations: _Optional[_Iterable[_Union[Operation, _Mapping]]] = ...) -> None: ...
 
 class StreamStepsResponse(_message.Message):
-    __slots__ = ("outcomes",)
+    __slots__ = ("outcomes", "replica")
     OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    REPLICA_FIELD_NUMBER: _ClassVar[int]
     outcomes: _containers.RepeatedCompositeFieldContainer[Outcome]
-    def __init__(self, outcomes: _Optional[_Iterable[_Union[Outcome, _Mapping]]] = ...) -> None: ...
+    replica: str
+    def __init__(self, outcomes: _Optional[_Iterable[_Union[Outcome, _Mapping]]] = ..., replica: _Optional[str] = ...) -> None: ...
 
 class Operation(_message.Message):
-    __slots__ = ("tag", "open", "step", "close", "epoch")
+    __slots__ = ("tag", "open", "step", "close", "cancel", "epoch")
     TAG_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     CLOSE_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     tag: int
     open: CreateSessionRequest
     step: Chunk
     close: str
+    cancel: int
     epoch: int
-    def __init__(self, tag: _Optional[int] = ..., open: _Optional[_Union[CreateSessionRequest, _Mapping]] = ..., step: _Optional[_Union[Chunk, _Mapping]] = ..., close: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
+    def __init__(self, tag: _Optional[int] = ..., open: _Optional[_Union[CreateSessionRequest, _Mapping]] = ..., step: _Optional[_Union[Chunk, _Mapping]] = ..., close: _Optional[str] = ..., cancel: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class Outcome(_message.Message):
-    __slots__ = ("tag", "opened", "reply", "closed", "error")
+    __slots__ = ("tag", "opened", "reply", "closed", "error", "cancelled")
     TAG_FIELD_NUMBER: _ClassVar[int]
     OPENED_FIELD_NUMBER: _ClassVar[int]
     REPLY_FIELD_NUMBER: _ClassVar[int]
     CLOSED_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    CANCELLED_FIELD_NUMBER: _ClassVar[int]
     tag: int
     opened: Session
     reply: Reply
     closed: str
     error: Error
-    def __init__(self, tag: _Optional[int] = ..., opened: _Optional[_Union[Session, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., closed: _Optional[str] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
+    cancelled: int
+    def __init__(self, tag: _Optional[int] = ..., opened: _Optional[_Union[Session, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., closed: _Optional[str] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., cancelled: _Optional[int] = ...) -> None: ...

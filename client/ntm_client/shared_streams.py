@@ -1,0 +1,120 @@
+"""The streams that the sessions of one client share, one for each replica that they are on."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from ntm_client.connection import Authorization, route
+from ntm_client.errors import NtmClientError
+from ntm_client.procedures import BaseSession
+
+ROUTE_SECONDS = 300.0
+"""
+After this time a session's next chunk is a call, so that a balancer can bring the session back to
+the replica that it chooses for it, such as one that was restarted.
+"""
+
+Metadata = tuple[tuple[str, str], ...]
+
+
+class Stream(Protocol):
+    """One StreamSteps call, blocking or asynchronous."""
+
+    broken: NtmClientError | None
+    replica: str
+
+    def end(self) -> None:
+        """End the call once everything that was begun is answered."""
+
+
+S = TypeVar("S", bound=Stream)
+
+
+@dataclass
+class _Shared(Generic[S]):
+    stream: S
+    credentials: Metadata
+    first: str
+    """The id of the session that load balancers see."""
+
+
+class SharedStreams(Generic[S]):
+    """
+    Finds the stream on which a session is stepped.
+
+    Servers name themselves in their answers. Sessions that the same replica answered share a
+    stream. It is routed like a call of the first of them, and the others join once the replica has
+    answered on it, so that no balancer brings a session to a replica that does not have it.
+    """
+
+    def __init__(self, begin: Callable[[Metadata], S], authorization: Authorization) -> None:
+        """`begin` begins a stream with this metadata."""
+        self._begin = begin
+        self._authorization = authorization
+        self._shared: dict[str, _Shared[S]] = {}
+        self._lock = threading.Lock()
+        self._process = os.getpid()
+
+    def of(self, session: BaseSession) -> S | None:
+        """
+        The stream for a session's next chunk; None if it has to be a call, which then says where
+        the session is.
+
+        Raises TokenNotSent as a call does.
+        """
+        replica, now = session.replica, time.monotonic()
+        if not replica or now > session.routed_seconds + ROUTE_SECONDS:
+            session.routed_seconds = now
+            return None
+        credentials = self._authorization.metadata()
+        with self._lock:
+            if self._process != os.getpid():
+                # The threads that serve these streams are in the process that this one was forked
+                # from.
+                self._shared, self._process = {}, os.getpid()
+            shared = self._shared.get(replica)
+            if shared is not None and not self._is_usable(shared, replica, credentials):
+                del self._shared[replica]
+                shared = None
+            if shared is None:
+                stream = self._begin((*credentials, *route(session.id)))
+                shared = self._shared[replica] = _Shared(stream, credentials, session.id)
+            if shared.stream.replica or shared.first == session.id:
+                return shared.stream
+            return None
+
+    def leave(self, stream: S) -> None:
+        """Begin another stream for the next chunk."""
+        with self._lock:
+            for replica, shared in list(self._shared.items()):
+                if shared.stream is stream:
+                    del self._shared[replica]
+        stream.end()
+
+    def end(self) -> None:
+        """End all streams once everything that was begun is answered."""
+        for stream in self.take_all():
+            stream.end()
+
+    def take_all(self) -> list[S]:
+        """All streams, which are forgotten here."""
+        with self._lock:
+            taken, self._shared = self._shared, {}
+        return [shared.stream for shared in taken.values()]
+
+    def _is_usable(self, shared: _Shared[S], replica: str, credentials: Metadata) -> bool:
+        """Whether a stream leads to a replica for the caller. If not, it is ended."""
+        stream = shared.stream
+        if stream.broken is None and credentials == shared.credentials:
+            if stream.replica in ("", replica):
+                return True
+            if stream.replica not in self._shared:
+                self._shared[stream.replica] = shared  # a balancer brought it there
+                return False
+        stream.end()
+        return False
