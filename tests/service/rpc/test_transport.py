@@ -44,7 +44,7 @@ def stream(behaviour: Callable[..., Any]) -> grpc.RpcMethodHandler[Any, Any]:
 @asynccontextmanager
 async def served(
     handlers: Handlers, maximum_calls: int = 100
-) -> AsyncIterator[tuple[grpc.aio.Channel, Transport]]:
+) -> AsyncIterator[tuple[Any, Transport]]:
     """A channel to a server with these handlers."""
     transport = Transport(maximum_calls, [])
     transport.add_generic_rpc_handlers([handlers])
@@ -168,10 +168,11 @@ async def test_a_call_that_ends_early_cancels_its_handler(how: str) -> None:
     async def wait(request: bytes, call: Call) -> bytes:
         begun.set()
         try:
-            return await asyncio.get_running_loop().create_future()
+            await asyncio.get_running_loop().create_future()
         except asyncio.CancelledError:
             cancelled.set()
             raise
+        return b""
 
     async with served(Handlers(wait=unary(wait))) as (channel, _):
         call = channel.unary_unary("/test/wait")(b"", timeout=0.2 if how == "deadline" else None)
