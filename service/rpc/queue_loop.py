@@ -145,7 +145,6 @@ def _finished_call(queue: Any) -> Any:
         call = queue.poll().call
         asked.cancel()
     server.shutdown(queue, _nothing)
-    server.cancel_all_calls()
     while not isinstance(queue.poll(), cygrpc.ServerShutdownEvent):
         pass
     server.destroy()
