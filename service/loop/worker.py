@@ -33,9 +33,10 @@ class Worker:
     threads, where onnxruntime releases the interpreter's lock. A run that is shorter than waking a
     thread is made on the event loop.
 
-    Work that comes alone, as the last one did, is begun at once. Otherwise work waits a moment, until
-    it has come as often as it last came together: one run for many sessions costs little more than
-    a run for one.
+    Work that comes alone, as the last one did, is begun at once. Other work is begun with all that
+    arrives in the same round of the event loop. Unary calls arrive some rounds apart even if they
+    were made together, since gRPC accepts one at a time. So their work waits a moment, until work
+    has come as often as it last came together.
     """
 
     def __init__(self, engine: Engine, parallel_runs: int) -> None:
@@ -88,8 +89,12 @@ class Worker:
             self._perform_calls()
         return await future
 
-    def submit(self, works: Sequence[Work]) -> None:
-        """Queue work. Its `answered` is called when it has an outcome or an error."""
+    def submit(self, works: Sequence[Work], *, gathers: bool = False) -> None:
+        """
+        Queue work. Its `answered` is called when it has an outcome or an error.
+
+        Work that `gathers` waits a moment for as much work as came together before.
+        """
         if self._stopping:
             for work in works:
                 work.error = _stopped_error()
@@ -104,7 +109,7 @@ class Worker:
             self._crash(error)
             return
         self._came += 1
-        if self._came < self._came_together:
+        if gathers and self._came < self._came_together:
             if self._due is None:
                 self._due = self._loop.call_later(GATHERING_SECONDS, self._advance_due)
             return
@@ -122,7 +127,7 @@ class Worker:
         """
         future: asyncio.Future[Any] = self._loop.create_future()
         work.answered = lambda done: _resolve(future, done.outcome, done.error)
-        self.submit([work])
+        self.submit([work], gathers=True)
         if not future.done():
             future.add_done_callback(lambda done: setattr(work, "cancelled", done.cancelled()))
         return future

@@ -1,1 +1,1 @@
-"""gRPC calls: everything that handles a call, from its interceptors to its answer."""
+"""gRPC calls: everything that handles a call, from the gate to its answer."""

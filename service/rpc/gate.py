@@ -69,8 +69,7 @@ class Gate(grpc.GenericRpcHandler):
 
     Health checks pass by all of this. Reflection is open to every principal.
 
-    gRPC's interceptors could do the same. They cost a tenth of an empty call each, and with them a
-    handler is made anew for each call.
+    gRPC's interceptors could do the same, but they would make a handler anew for each call.
     """
 
     def __init__(
@@ -94,14 +93,17 @@ class Gate(grpc.GenericRpcHandler):
         """The handlers so far by method, each with what it needs around it."""
         self._under_way = 0
 
-    def add_generic_rpc_handlers(
-        self, handlers: Iterable[grpc.GenericRpcHandler]
-    ) -> None:
-        """Add a service. The generated code of a service calls this on what it takes for gRPC's server."""
+    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        """Add a service, as its generated code does with what it takes for gRPC's server."""
         self._services += handlers
 
     def add_registered_method_handlers(self, service: str, handlers: object) -> None:
-        """Do nothing with what the generated code gives to gRPC's server once more: the server would pass the gate by."""
+        """
+        Do nothing with the handlers that the generated code gives once more, by their methods.
+
+        gRPC's server would pass the gate by. It would also wait for a call of each method apart,
+        which makes every call dearer.
+        """
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
         """The handler of a call that has arrived, its own or one that refuses it."""
@@ -123,7 +125,7 @@ class Gate(grpc.GenericRpcHandler):
         return handler
 
     def _found(self, details: grpc.HandlerCallDetails) -> Handler | None:
-        """The handler of the services for a method, with what it needs around it; None if there is no such method."""
+        """A method's handler, with what it needs around it; None if there is no such method."""
         found = (service.service(details) for service in self._services)
         handler = next((each for each in found if each is not None), None)
         if handler is None:
@@ -146,7 +148,7 @@ class Gate(grpc.GenericRpcHandler):
         return grpc.stream_stream_rpc_method_handler(stream, parse, handler.response_serializer)
 
     def _observed(self, behaviour: Behaviour, method: str) -> Behaviour:
-        """Around a behaviour, which aborts the call if it fails: count the call, log it, make its span."""
+        """A behaviour that aborts the call if it fails; the call is counted, logged and spanned."""
         name = method.removeprefix(PREFIX)
         count = self._counting(name)
 

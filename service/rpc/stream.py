@@ -68,6 +68,8 @@ class Stream:
         self._caller = principal.caller
         self._settings = settings
         self._metrics = calls.metrics
+        self._steps_received = self._metrics.operations.labels("step")
+        self._max_unsent_bytes = _MAX_UNSENT_MESSAGES * settings.max_message_bytes
         self._parent = calls.spans.parent()
         self._pending: set[Work] = set()
         self._opening: set[asyncio.Task[ntm_pb2.Session]] = set()
@@ -164,8 +166,10 @@ class Stream:
     @property
     def _is_full(self) -> bool:
         """Whether so much is unanswered that no more operations are begun."""
-        max_bytes = _MAX_UNSENT_MESSAGES * self._settings.max_message_bytes
-        return self._unanswered >= MAX_UNANSWERED_OPERATIONS or self._unsent_bytes >= max_bytes
+        return (
+            self._unanswered >= MAX_UNANSWERED_OPERATIONS
+            or self._unsent_bytes >= self._max_unsent_bytes
+        )
 
     def _stop_reading(self, error: Exception | None) -> None:
         """Read no more. The call fails with the error, if there is one and no earlier end."""
@@ -216,7 +220,7 @@ class Stream:
         self._calls.worker.submit(works)
         self._unsent_bytes += sum(chunk.reply_bytes for chunk in chunks)
         self._metrics.received_bytes.inc(received)
-        self._metrics.operations.labels("step").inc(len(chunks))
+        self._steps_received.inc(len(chunks))
         return begun
 
     def _start_alone(

@@ -145,7 +145,7 @@ def session_tag(session_id: str) -> str:
 
 
 def _request_id(metadata: Metadata) -> str:
-    """The id that a client gave its request; empty if there is none, or if it is not safe to log."""
+    """The id that a client gave its request; empty if there is none that is safe to log."""
     for key, value in metadata:
         if key == "x-request-id" and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
             return value

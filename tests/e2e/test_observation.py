@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -15,12 +16,16 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from ntm.v1 import ntm_pb2 as pb
+from service.auth.principal import READ, STEP
+from service.rpc.calls import Calls
 from service.rpc.spans import Spans
 from service.settings import Settings
 from service.telemetry.logs import session_tag
 from tests.conftest import Running, Serve
 from tests.e2e.calls import Lines, Stream, chunk, opened
+from tests.e2e.test_rpcs import refused
 from tests.support.ports import free_port
+from tests.support.tokens import bearer, token_line
 
 TRACE_ID, PARENT_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = ("traceparent", f"00-{TRACE_ID}-{PARENT_ID}-01")
@@ -71,6 +76,54 @@ async def test_the_log_has_a_line_for_a_stream_and_no_session_id(
     assert (line["method"], line["code"]) == ("StreamSteps", "OK")
     assert line["seconds"] > 0
     assert session not in json.dumps(lines.fields)
+
+
+async def test_a_refused_call_never_reaches_its_handler_and_is_counted_and_logged(
+    serve: Serve, tmp_path: Path, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line has the request's id, the code, the reason and the peer, and no principal."""
+    reached: list[object] = []
+    monkeypatch.setattr(Calls, "step", lambda *arguments: reached.append(arguments))
+    file = tmp_path / "tokens.jsonl"
+    file.write_text(token_line("alice", "tok-alice", READ, STEP))
+    async with serve(tokens_file=str(file)) as running:
+        metadata = (*bearer("tok-mallory"), ("x-request-id", "order-66"))
+        error = await refused(running.stub.Step(pb.StepRequest(), metadata=metadata))
+        (line,) = await lines.written(1)
+        counted = running.metric("ntm_rpcs_ended_total", method="Step", code="UNAUTHENTICATED")
+    assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert (reached, counted) == ([], 1)
+    assert line["request_id"] == "order-66"
+    assert (line["code"], line["reason"]) == ("UNAUTHENTICATED", "UNAUTHENTICATED")
+    assert line["peer"].startswith("ipv4:127.0.0.1:")
+    assert "principal" not in line
+
+
+async def test_each_call_has_the_principal_of_its_own_token(
+    serve: Serve, tmp_path: Path, lines: Lines
+) -> None:
+    """Calls that share a handler do not share their callers."""
+    file = tmp_path / "tokens.jsonl"
+    file.write_text(
+        token_line("alice", "tok-alice", READ, STEP) + token_line("bob", "tok-bob", READ, STEP)
+    )
+    async with serve(tokens_file=str(file), access_log_per_second=100.0) as running:
+
+        async def create(name: str) -> str:
+            request = pb.CreateSessionRequest(model="ledger")
+            made = await running.stub.CreateSession(request, metadata=bearer(f"tok-{name}"))
+            return str(made.session.id)
+
+        names = ["alice", "bob"] * 5
+        made = await asyncio.gather(*map(create, names))
+        for name in ("alice", "bob"):
+            listed = await running.stub.ListSessions(
+                pb.ListSessionsRequest(), metadata=bearer(f"tok-{name}")
+            )
+            its = {one for one, of in zip(made, names, strict=True) if of == name}
+            assert {session.id for session in listed.sessions} == its
+        logged = [line["principal"] for line in await lines.written(12)]
+    assert sorted(logged) == ["token:alice"] * 6 + ["token:bob"] * 6
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):

@@ -165,9 +165,7 @@ async def test_what_arrives_together_is_stepped_together(
     assert batches == [5]
 
 
-async def test_work_that_comes_alone_is_begun_at_once(
-    fixture: Fixture, batches: list[int]
-) -> None:
+async def test_work_that_comes_alone_is_begun_at_once(fixture: Fixture, batches: list[int]) -> None:
     """Its answer is there when it is submitted, if the work before came alone as well."""
     session = await fixture.opened()
     works = []
@@ -226,6 +224,21 @@ async def test_work_that_waits_in_vain_is_begun_without_the_others(
     assert batches == [3, 1, 1]
 
 
+async def test_work_of_a_stream_waits_for_nothing(
+    fixture: Fixture, batches: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is begun at the next round of the event loop, with the work of calls that waits."""
+    monkeypatch.setattr("service.loop.worker.GATHERING_SECONDS", 3600)
+    sessions = [await fixture.opened() for _ in range(4)]
+    await asyncio.gather(*(fixture.worker.ask(chunk(each, [[1, 1]])) for each in sessions))
+    asked = fixture.worker.ask(chunk(sessions[0], [[1, 1]]))
+    await asyncio.sleep(0)
+    assert batches == [4]
+    fixture.worker.submit([chunk(sessions[1], [[1, 1]])])
+    await asyncio.wait_for(asked, 10)
+    assert batches == [4, 2]
+
+
 async def test_work_that_an_answer_brings_does_not_overtake_the_next_answer(
     fixture: Fixture, network: Network
 ) -> None:
@@ -233,10 +246,18 @@ async def test_work_that_an_answer_brings_does_not_overtake_the_next_answer(
     session = await fixture.opened()
     order: list[str] = []
     first, second, brought = (chunk(session, [[1, 1]]) for _ in range(3))
-    first.answered = lambda _: (order.append("first"), fixture.worker.submit([brought]))
-    second.answered = lambda _: order.append("second")
     done = asyncio.Event()
-    brought.answered = lambda _: (order.append("brought"), done.set())
+
+    def answered_first(_: Work) -> None:
+        order.append("first")
+        fixture.worker.submit([brought])
+
+    def answered_last(_: Work) -> None:
+        order.append("brought")
+        done.set()
+
+    first.answered, brought.answered = answered_first, answered_last
+    second.answered = lambda _: order.append("second")
     first.error = second.error = SessionUnknown("told together")
     for _ in range(2):  # so that what comes alone is begun at once
         await fixture.worker.ask(chunk(session, [[1, 1]]))

@@ -43,9 +43,7 @@ def request_id(error: grpc.aio.AioRpcError) -> str:
 def test_every_rpc_says_which_scope_it_needs() -> None:
     """Those that change nothing need `read`, the others `step`."""
     rpcs = [method.name for method in pb.DESCRIPTOR.services_by_name["NtmService"].methods]
-    assert gate.scopes(NtmServicer) == {
-        name: READ if name in READERS else STEP for name in rpcs
-    }
+    assert gate.scopes(NtmServicer) == {name: READ if name in READERS else STEP for name in rpcs}
 
 
 async def test_an_rpc_that_says_no_scope_is_refused_to_every_caller(
@@ -77,6 +75,12 @@ async def test_a_token_without_the_scope_is_refused_before_the_request_is_read(
     assert error.details() == (
         "ResetSession needs the scope 'step', which 'token:alice' does not have"
     )
+
+
+async def test_a_method_that_is_not_there_is_unimplemented(running: Running) -> None:
+    """The gate knows no handler for it."""
+    error = await refused(raw(running, "Unknown")(b""))
+    assert error.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 async def test_bytes_that_are_no_request_are_an_invalid_argument(running: Running) -> None:
