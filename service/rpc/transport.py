@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 _NO_FLAGS = 0
 
+_AWAITED_CALLS = 64
+"""The number of calls that may come at once; with one, each comes a round of the loop later."""
+
 _CODES = {code: code.value[0] for code in grpc.StatusCode}
 
 Metadata = Sequence[tuple[str, str | bytes]]
@@ -219,7 +222,8 @@ class Transport:
         """Answer calls."""
         self._server.start()
         self._is_open = True
-        self._take_next()
+        for _ in range(_AWAITED_CALLS):
+            self._take_next()
 
     async def stop(self, grace: float) -> None:
         """
