@@ -187,7 +187,7 @@ def test_an_address_without_a_port_gets_the_first_ones() -> None:
 def test_each_address_decides_whether_others_can_reach_the_server(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A warning about tokens and encryption comes if one address of many is open to other machines."""
+    """Warnings about tokens and encryption come if other machines can reach one of many."""
     server._warn_if_open(Settings(listen="unix:/a,[::1]:1"))
     assert caplog.messages == []
     server._warn_if_open(Settings(listen="unix:/a,0.0.0.0:1"))

@@ -1,4 +1,4 @@
-"""The event loop on gRPC's queue does what asyncio's own loop does, and no more than a moment late."""
+"""The event loop on gRPC's queue does what asyncio's own loop does."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_another_thread_wakes_the_loop(runner: asyncio.Runner) -> None:
 
 
 def test_sockets_are_read_and_written(runner: asyncio.Runner) -> None:
-    """More than fits into a socket's buffers comes back as it was sent, with both ends in the loop."""
+    """More than fits into a socket's buffers comes back as it was sent, both ends in the loop."""
     sent = os.urandom(4 << 20)
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
