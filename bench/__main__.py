@@ -16,13 +16,25 @@ import grpc
 import numpy
 import onnxruntime
 
-from bench import arguments, durability, graphs, plot, processes, serving, training, triton, unary
+from bench import (
+    arguments,
+    client,
+    durability,
+    graphs,
+    plot,
+    processes,
+    serving,
+    training,
+    triton,
+    unary,
+)
 from bench.row import ROOT, BenchmarkUnavailable, Options, Row
 from ntm_lab import outputs
 
 BENCHMARKS: dict[str, Callable[[Options], Row | list[Row]]] = {
     **serving.BENCHMARKS,
     **unary.BENCHMARKS,
+    **client.BENCHMARKS,
     **durability.BENCHMARKS,
     **graphs.BENCHMARKS,
     **triton.BENCHMARKS,
@@ -40,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         names = ", ".join(sorted(unknown))
         print(f"unknown benchmarks: {names}; choose from {', '.join(BENCHMARKS)}", file=sys.stderr)
         return 2
-    options = Options(chosen.rounds, chosen.device, chosen.checkout)
+    options = Options(chosen.rounds, chosen.device, chosen.checkout, chosen.against)
     if chosen.list:
         print("\n".join(BENCHMARKS))
         return 0
@@ -86,7 +98,16 @@ def _parser() -> argparse.ArgumentParser:
         type=arguments.checkout,
         default=ROOT,
         metavar="PATH",
-        help="measure the server of another checkout; the models and the load are of this one",
+        help="measure the server and the client of another checkout; the models and the load are "
+        "of this one",
+    )
+    parser.add_argument(
+        "--against",
+        type=arguments.checkout,
+        metavar="PATH",
+        help="compare with an earlier checkout in the same rounds: multiplexed is then divided by "
+        "the 64 streams of its server, and each row about the client has another row with its "
+        "client and server",
     )
     parser.add_argument(
         "--open-loop",

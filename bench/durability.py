@@ -98,7 +98,7 @@ def _residents(options: Options, servers: Mapping[LoadGenerator, Served]) -> Row
         streaming = partial(
             among, other="multiplexed", sessions=SESSIONS, steps=CHUNK, seconds=SECONDS
         )
-        measures[f"among {others}, "] = partial(with_cpu, server, streaming)
+        measures[f"among {others}, "] = partial(with_cpu, server, load, streaming)
         measures[f"a lone step among {others}, "] = partial(among, other="round_trips", count=500)
     samples = alternated(options.rounds, measures)
     ratio = median(samples["among others awake, steps/s"]) / median(

@@ -23,6 +23,8 @@ from bench.echo import METHOD as ECHO
 from bench.echo import UNARY_METHOD as ECHO_ONE
 from bench.messages import (
     BITS,
+    CREATE,
+    DELETE,
     INPUT_WIDTH,
     MODEL,
     STEP,
@@ -38,6 +40,8 @@ from bench.quantiles import quantiles
 from ntm.v1 import ntm_pb2 as pb
 
 WARM_UP_SECONDS = 0.5
+SESSION_STEPS = 10
+"""Steps of a session that is opened, stepped and closed."""
 
 
 async def round_trips(address: str, count: int) -> dict[str, float]:
@@ -52,6 +56,29 @@ async def echo_round_trips(address: str, count: int) -> dict[str, float]:
     async with connection(address) as channel:
         call = channel.stream_stream(ECHO)()
         return await _timed(ECHO, call, message_of([step_of("0" * 32)]), count)
+
+
+async def short(address: str, count: int) -> dict[str, float]:
+    """
+    Measure how many sessions a second are opened, stepped ten times and closed, one after another.
+
+    Calls open and close them; the steps go over one stream, one step a message.
+    """
+    async with connection(address) as channel:
+        create, delete = channel.unary_unary(CREATE), channel.unary_unary(DELETE)
+        call = channel.stream_stream(STEPS)()
+        for number in range(count + count // 4):
+            if number == count // 4:
+                started = time.perf_counter()
+            opened = await create(pb.CreateSessionRequest(model=MODEL).SerializeToString())
+            session = pb.CreateSessionResponse.FromString(opened).session.id
+            message = message_of([step_of(session)])
+            for _ in range(SESSION_STEPS):
+                await call.write(message)
+                _look_at(STEPS, await call.read())
+            await delete(pb.DeleteSessionRequest(session_id=session).SerializeToString())
+        seconds = time.perf_counter() - started
+        return {"sessions/s": count / seconds, "steps/s": SESSION_STEPS * count / seconds}
 
 
 async def streams(address: str, sessions: int, seconds: float) -> dict[str, float]:
@@ -290,7 +317,8 @@ async def _timed(method: str, call: Any, message: bytes, count: int) -> dict[str
         reply = await call.read()
         times.append(time.perf_counter() - started)
         _look_at(method, reply)
-    return quantiles(times[count // 4 :])
+    counted = times[count // 4 :]
+    return {**quantiles(counted), "steps/s": count / sum(counted)}
 
 
 def _look_at(method: str, message: bytes) -> None:
@@ -306,6 +334,7 @@ WORK: dict[str, Callable[..., Awaitable[dict[str, float]]]] = {
     for work in (
         round_trips,
         echo_round_trips,
+        short,
         streams,
         echo_streams,
         unary,

@@ -14,6 +14,8 @@ from ntm.v1 import ntm_pb2 as pb
 
 STEPS = "/ntm.v1.NtmService/StreamSteps"
 STEP = "/ntm.v1.NtmService/Step"
+CREATE = "/ntm.v1.NtmService/CreateSession"
+DELETE = "/ntm.v1.NtmService/DeleteSession"
 MODEL = "copy-ntm-lstm"
 INPUT_WIDTH, BITS = 9, 8
 """A step of the copy task has eight random bits and a delimiter."""

@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import urllib.request
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,10 +38,7 @@ class Served:
 
     def cpu_seconds(self) -> float:
         """Return the processor time so far, in user and kernel mode."""
-        fields = (
-            Path(f"/proc/{self._pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        )
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return _cpu_seconds(self._pid)
 
     def resident_bytes(self) -> int:
         """Return the resident memory."""
@@ -48,14 +47,14 @@ class Served:
 
 
 class LoadGenerator:
-    """A load generator in a process of its own: `bench.load`."""
+    """A load generator in a process of its own: `bench.load` or `bench.client_load`."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         """`process` reads and writes lines of JSON."""
         self._process = process
 
     def __call__(self, work: str, **arguments: Any) -> dict[str, float]:
-        """Run a coroutine of `bench.load` by name, and return what it measured."""
+        """Run some work of its module by name, and return what it measured."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(json.dumps({"work": work, **arguments}), file=self._process.stdin, flush=True)
@@ -64,6 +63,10 @@ class LoadGenerator:
             raise RuntimeError(f"the load generator failed in {work} with {arguments}")
         measured: dict[str, float] = json.loads(answer)
         return measured
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time so far, in user and kernel mode."""
+        return _cpu_seconds(self._process.pid)
 
 
 @contextmanager
@@ -76,7 +79,14 @@ def server(options: Options, *flags: str, module: str = "service") -> Iterator[S
         for line in process.stderr:
             if '"serving"' in line:
                 addresses = json.loads(line)
-                yield Served(addresses["address"], process.pid, addresses["monitoring"])
+                # A pipe that nobody reads is full after some hundred calls, and stops the server.
+                rest = threading.Thread(target=deque, args=(process.stderr, 0))
+                rest.start()
+                try:
+                    yield Served(addresses["address"], process.pid, addresses["monitoring"])
+                finally:
+                    process.terminate()
+                    rest.join()
                 return
     raise RuntimeError("the server did not start")
 
@@ -91,8 +101,15 @@ def echo() -> Iterator[Served]:
 
 @contextmanager
 def load() -> Iterator[LoadGenerator]:
-    """Start a load generator."""
+    """Start a load generator of raw messages."""
     with _started("bench.load", stdin=subprocess.PIPE) as process:
+        yield LoadGenerator(process)
+
+
+@contextmanager
+def client_load(checkout: Path) -> Iterator[LoadGenerator]:
+    """Start a load generator that uses the client library of a checkout."""
+    with _started("bench.client_load", client_of=checkout, stdin=subprocess.PIPE) as process:
         yield LoadGenerator(process)
 
 
@@ -101,12 +118,21 @@ def _started(
     module: str,
     *flags: str,
     folder: Path = ROOT,
+    client_of: Path | None = None,
     stdin: int = subprocess.DEVNULL,
     stderr: int | None = None,
 ) -> Iterator[subprocess.Popen[str]]:
+    """
+    Run a module of the checkout at `folder`.
+
+    The packages of its folder `client` come from there too, or from the checkout `client_of`,
+    whatever is installed.
+    """
+    paths = [str((client_of or folder).absolute() / "client"), os.environ.get("PYTHONPATH", "")]
     with subprocess.Popen(
         [sys.executable, "-m", module, *flags],
         cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=stderr,
@@ -117,6 +143,11 @@ def _started(
         finally:
             process.terminate()
             process.communicate(timeout=30)
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def cores() -> int:

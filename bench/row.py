@@ -18,7 +18,9 @@ class Options:
     device: str = "cpu"
     """The device of the server and of the networks in this process."""
     checkout: Path = ROOT
-    """The checkout of the project whose server is measured."""
+    """The checkout of the project whose server and client are measured."""
+    against: Path | None = None
+    """An earlier checkout, to compare with in the rows that can."""
 
 
 class BenchmarkUnavailable(Exception):

@@ -8,10 +8,12 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +30,8 @@ CHUNK = 32
 SECONDS = 2.0
 """The duration of a measurement of throughput, after its warm-up."""
 
+Measured = Callable[[], dict[str, float]]
+
 WEIGHTINGS = ["read_weighting", "write_weighting"]
 
 
@@ -38,7 +42,7 @@ def step_latency(options: Options) -> Row:
         samples = alternated(
             options.rounds,
             {
-                "step, ": lambda: load("round_trips", address=served.address, count=500),
+                "step, ": loaded(served, load, "round_trips", count=500),
                 "echo, ": lambda: load("echo_round_trips", address=echo.address, count=500),
                 "bare run, us": lambda: 1e6 / bare_steps_a_second(network, 1),
             },
@@ -47,7 +51,7 @@ def step_latency(options: Options) -> Row:
     ratio = step / (echoed + median(samples["bare run, us"]))
     workload = "p50, one session, one step a message / (echo + bare onnxruntime run)"
     kept = {name: values for name, values in samples.items() if "p90" not in name}
-    return Row("step-latency", workload, ratio, 1.25, False, kept)
+    return Row("step-latency", workload, ratio, 1.4, False, kept)
 
 
 def step_throughput(options: Options) -> Row:
@@ -65,17 +69,20 @@ def step_throughput(options: Options) -> Row:
 
 
 def multiplexed(options: Options) -> Row:
-    """Compare many sessions on one stream with a stream each."""
-    with _server_and_load(options) as (served, load):
-        samples = alternated(
-            options.rounds,
-            {
-                "one stream, ": stepped_together(served, load),
-                "a stream each, ": streams(served, load),
-            },
-        )
-    workload = f"{SESSIONS} sessions on one stream, one step each a message / a stream each"
-    return _throughput("multiplexed", workload, 8, samples, "one stream, ", "a stream each, ")
+    """Compare many sessions on one stream with a stream each, of an earlier server if asked."""
+    with _server_and_load(options) as (served, load), ExitStack() as stack:
+        measures = {
+            "one stream, ": stepped_together(served, load),
+            "a stream each, ": streams(served, load),
+        }
+        other, whose = "a stream each, ", ""
+        if options.against is not None:
+            earlier = replace(options, checkout=options.against)
+            other, whose = "earlier server, ", " of an earlier server"
+            measures[other] = streams(stack.enter_context(processes.server(earlier)), load)
+        samples = alternated(options.rounds, measures)
+    workload = f"{SESSIONS} sessions on one stream, one step each a message / a stream each{whose}"
+    return _throughput("multiplexed", workload, 6, samples, "one stream, ", other)
 
 
 def chunked(options: Options) -> Row:
@@ -319,13 +326,16 @@ def _scraped(served: Served) -> Iterator[None]:
         thread.join()
 
 
+def loaded(served: Served, load: LoadGenerator, work: str, **arguments: Any) -> Measured:
+    """Return a measure: the results of some work on a server, and the CPU time of a step."""
+    return lambda: with_cpu(served, load, lambda: load(work, address=served.address, **arguments))
+
+
 def streams(
-    served: Served, load: LoadGenerator, work: str = "streams"
-) -> Callable[[], Mapping[str, float]]:
-    """Return a measure: steps/s of sessions with a stream each, and the server's CPU time."""
-    return lambda: with_cpu(
-        served, lambda: load(work, address=served.address, sessions=SESSIONS, seconds=SECONDS)
-    )
+    served: Served, load: LoadGenerator, work: str = "streams", sessions: int = SESSIONS
+) -> Measured:
+    """Return a measure: steps/s of sessions with a stream each, and the CPU time of a step."""
+    return loaded(served, load, work, sessions=sessions, seconds=SECONDS)
 
 
 def stepped_together(
@@ -335,32 +345,39 @@ def stepped_together(
     locations: int = 0,
     traces: list[str] | None = None,
     policy: str = "POLICY_UNSPECIFIED",
-) -> Callable[[], Mapping[str, float]]:
-    """Return a measure: steps/s of sessions on one stream, and the server's CPU time."""
-    return lambda: with_cpu(
+) -> Measured:
+    """Return a measure: steps/s of sessions on one stream, and the CPU time of a step."""
+    return loaded(
         served,
-        lambda: load(
-            "multiplexed",
-            address=served.address,
-            sessions=SESSIONS,
-            steps=steps,
-            seconds=SECONDS,
-            locations=locations,
-            traces=traces or [],
-            policy=policy,
-        ),
+        load,
+        "multiplexed",
+        sessions=SESSIONS,
+        steps=steps,
+        seconds=SECONDS,
+        locations=locations,
+        traces=traces or [],
+        policy=policy,
     )
 
 
-def with_cpu(served: Served, work: Callable[[], dict[str, float]]) -> Mapping[str, float]:
-    """Run some work; return its measurements and the server's processor time for a step."""
-    cpu, wall = served.cpu_seconds(), time.perf_counter()
+def with_cpu(
+    served: Served, load: LoadGenerator, work: Callable[[], dict[str, float]]
+) -> dict[str, float]:
+    """
+    Run some work; return its measurements and the processor time for a step.
+
+    That is the processor time of the server, and of the load generator that runs the work.
+    """
+    both: dict[str, Served | LoadGenerator] = {"server": served, "load": load}
+    before = {name: process.cpu_seconds() for name, process in both.items()}
+    started = time.perf_counter()
     measured = work()
-    cores = (served.cpu_seconds() - cpu) / (time.perf_counter() - wall)
-    return {
-        "steps/s": measured["steps/s"],
-        "server CPU, us a step": 1e6 * cores / measured["steps/s"],
-    }
+    steps = measured["steps/s"] * (time.perf_counter() - started)
+    for name, process in both.items():
+        used = process.cpu_seconds() - before[name]
+        measured[f"{name} CPU, us a step"] = 1e6 * used / steps
+    measured.pop("steps", None)
+    return measured
 
 
 def _throughput(

@@ -11,10 +11,12 @@ import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import grpc
 import numpy as np
 
 from bench import perf_analyzer, processes, triton_environment
@@ -31,6 +33,9 @@ START_SECONDS = 60
 MAX_VECTORS = 24
 """The longest copy sequence for Triton; the shortest has 16 vectors."""
 
+SERVER_LIVE = "/inference.GRPCInferenceService/ServerLive"
+"""The call of Triton's protocol that takes nothing, and asks whether the server is there."""
+
 TRITON = f"Triton, {SESSIONS} sequences, "
 WORKLOADS = {
     "peer-triton": (f"{SESSIONS} sessions, one step a message, a stream each", 2.0),
@@ -44,9 +49,12 @@ WORKLOADS = {
 
 
 def peer_triton(options: Options) -> list[Row]:
-    """Compare our server in three workloads with Triton at the same number of sequences."""
-    if options.device == "cuda":
-        raise BenchmarkUnavailable("Triton is measured on the CPU only; use --device cpu")
+    """
+    Compare our server in three workloads with Triton at the same number of sequences.
+
+    Triton's load generator is written in C++, and ours in Python.
+    """
+    _check_device(options)
     environment = triton_environment.ready()
     inputs = write_sequences(FOLDER / "inputs.json")
     with (
@@ -66,7 +74,58 @@ def peer_triton(options: Options) -> list[Row]:
     return _rows(samples)
 
 
-BENCHMARKS: dict[str, Callable[[Options], list[Row]]] = {"peer-triton": peer_triton}
+def peer_perf_analyzer(options: Options) -> Row:
+    """Compare our server with Triton by one load generator, perf_analyzer, which is Triton's."""
+    _check_device(options)
+    with processes.server(options) as ours:
+        if not speaks_triton(ours.address):
+            raise BenchmarkUnavailable(
+                "the server does not speak Triton's protocol, the only one that perf_analyzer has"
+            )
+        environment = triton_environment.ready()
+        inputs = write_sequences(FOLDER / "inputs.json")
+        with _triton(environment) as peer:
+            both = {"served, ": ours.address, TRITON: peer}
+            for address in both.values():
+                _check(environment, address, inputs)
+            measured = partial(_analyzed, environment, inputs=inputs, sequences=SESSIONS)
+            measures = {name: partial(measured, address) for name, address in both.items()}
+            samples = alternated(options.rounds, measures)
+    workload = f"{SESSIONS} sequences, one step a message, both by perf_analyzer / Triton"
+    ratio = median(samples["served, steps/s"]) / median(samples[f"{TRITON}steps/s"])
+    return Row("peer-perf-analyzer", workload, ratio, 2.0, True, samples)
+
+
+BENCHMARKS: dict[str, Callable[[Options], Row | list[Row]]] = {
+    "peer-triton": peer_triton,
+    "peer-perf-analyzer": peer_perf_analyzer,
+}
+
+
+def speaks_triton(address: str) -> bool:
+    """Whether the server at an address has the calls of Triton's protocol."""
+    with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
+        ask: Any = channel.unary_unary(SERVER_LIVE)  # grpc's types lack calls of bytes
+        try:
+            ask(b"", timeout=10)  # its request has no fields
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.UNIMPLEMENTED:
+                return False
+            raise
+    return True
+
+
+def _check_device(options: Options) -> None:
+    if options.device == "cuda":
+        raise BenchmarkUnavailable("Triton is measured on the CPU only; use --device cpu")
+
+
+def _analyzed(
+    environment: Environment, address: str, inputs: Path, sequences: int
+) -> dict[str, float]:
+    command = environment.perf_analyzer
+    one = perf_analyzer.measure(command, address, MODEL, inputs, sequences)
+    return {name: values[0] for name, values in _samples("", [one]).items()}
 
 
 def _alternated(
@@ -110,7 +169,8 @@ def _rows(samples: dict[str, list[float]]) -> list[Row]:
         served = {"served, steps/s": samples[name]}
         ratio = median(samples[name]) / median(best[TRITON + "steps/s"])
         peer = best if rows else details
-        rows.append(Row(name, f"{workload} / Triton", ratio, goal, True, served | peer))
+        text = f"{workload}, by a client in Python / Triton, by one in C++"
+        rows.append(Row(name, text, ratio, goal, True, served | peer))
     return rows
 
 

@@ -41,7 +41,7 @@ MAY_IMPORT = {
         *("service.spec", "service.errors", "service.models.rehearsal"),
     ),
     # Its peers take the parameters of models, and train as the trainer does.
-    "bench": ("bench", "service", "export", "ntm", "ntm_tasks", "ntm_lab.outputs"),
+    "bench": ("bench", "service", "export", "ntm_client", "ntm", "ntm_tasks", "ntm_lab.outputs"),
     # Bounds of buckets are the server's, to the digit; the load of the pictures is a client's.
     "deploy": (
         *("deploy", "service.telemetry.metrics", "ntm_client"),

@@ -25,6 +25,21 @@ PACKET = 4
 _APPROXIMATED = {"Celu", "Cos", "Elu", "Exp", "Log", "Mish", "Pow", "Selu", "Sin", "Softplus"}
 """Operators that compute the last elements, which do not fill a packet, by other formulas."""
 
+_DEPTH = 40.0
+"""
+How far below the largest logit of a weighting the others can be. e ** -40 is 4e-18; the logarithm
+before the softmax is that of a weighting to which 1e-12 is added, by `export.addressing`.
+"""
+
+_ALIKE = {
+    *("Add", "Clip", "Concat", "Div", "Gemm", "Log", "MatMul", "Mul", "Reshape", "Sigmoid"),
+    *("Slice", "Softmax", "Softplus", "Split", "Sqrt", "Sub", "Tanh", "Transpose"),
+}
+"""
+Operators that compute the only row of a batch as they compute a row among others, as long as rows
+fill whole packets. `tests/e2e/test_invariance.py` compares the bits.
+"""
+
 _OLDEST_OPSET = 13
 """The first opset in which Unsqueeze takes its axes as an input, as the graphs over slabs do."""
 
@@ -86,16 +101,32 @@ def _keeps_data_elsewhere(message: Message) -> bool:
     return False
 
 
+def served(proto: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
+    """
+    The step graph as it is served: the same step for less time, and without denormal numbers.
+
+    Its outputs differ from those of `proto` by roundings. Its state has the same meaning.
+    """
+    step = onnx.ModelProto()
+    step.CopyFrom(proto)
+    step.graph.CopyFrom(simplified(proto.graph))
+    shapes = _shapes(step)
+    _sum_by_products(step.graph, shapes)
+    _fill_packets(step.graph, shapes)
+    _floor_weightings(step, spec)
+    return step
+
+
 def slab_graph(proto: onnx.ModelProto, spec: ModelSpec, ticks: int, *, traced: bool) -> bytes:
     """
-    The step graph over slabs: rows are gathered, stepped `ticks` times, and scattered back.
+    A step graph over slabs: rows are gathered, stepped `ticks` times, and scattered back.
 
     Inputs: for each tick the model's input [B, X]; `SLOTS` [B]; each state tensor's slab
     [capacity, ...]. Outputs: for each tick the model's output and, if `traced`, its traces
     [B, ...]; each `StateTensor.output`'s slab. When a slab output is bound to its input's buffer,
     onnxruntime updates the rows in place.
     """
-    step = simplified(proto.graph)
+    step = proto.graph
     graph = onnx.GraphProto(name="steps over slabs", initializer=[*step.initializer, _axis()])
     graph.input.extend([_slots(), *_slabs(spec)])
     graph.node.extend(_gather_nodes(spec))
@@ -122,25 +153,75 @@ def slab_graph(proto: onnx.ModelProto, spec: ModelSpec, ticks: int, *, traced: b
 
 def batch_multiple(proto: onnx.ModelProto) -> int:
     """
-    The number that batch sizes on a CPU must be a multiple of, so that no row depends on others.
+    The number that sizes of batches of several rows on a CPU must be a multiple of, so that no row
+    depends on others.
 
     A kernel that computes elements by packets treats the last elements of a tensor differently.
-    Which row they belong to depends on the batch. So the rows together must fill whole packets. A
-    batch of one is never used: onnxruntime drops axes of length one, and then sums in another
-    order.
+    Which row they belong to depends on the batch. So the rows together must fill whole packets.
     """
-    graph = onnx.shape_inference.infer_shapes(proto).graph
-    shapes = {
-        value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim]
-        for value in [*graph.value_info, *graph.output]
-    }
+    shapes = _shapes(proto)
     for node in proto.graph.node:
-        if node.op_type in _APPROXIMATED:
-            # 0 stands for the number of locations, which may be odd.
-            sizes = [size or 1 for size in shapes.get(node.output[0], [1])[1:]]
-            if math.prod(sizes) % 2:
-                return PACKET
+        # 0 stands for the number of locations, which may be odd.
+        sizes = [size or 1 for size in shapes.get(node.output[0], [1])[1:]]
+        if node.op_type in _APPROXIMATED and math.prod(sizes) % 2:
+            return PACKET
     return PACKET // 2
+
+
+def alone(proto: onnx.ModelProto, spec: ModelSpec) -> frozenset[int]:
+    """
+    The remainders modulo `PACKET` of the numbers of locations at which a row on a CPU may be a
+    batch of its own, since it gets the bits that it gets among others.
+
+    It has to fill whole packets by itself. And no operator may treat an axis of length one in
+    another way: sums over any axis but the last are made in another order there.
+    """
+    shapes = _shapes(proto)
+    axes = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    for node in proto.graph.node:
+        if node.op_type in ("ReduceMax", "ReduceSum"):
+            over = axes.get(node.input[1]) if len(node.input) == 2 else None
+            last = (-1, len(shapes.get(node.input[0], ())) - 1)
+            if over is None or over.size != 1 or int(over[0]) not in last:
+                return frozenset()
+        elif node.op_type not in _ALIKE:
+            return frozenset()
+    counts = [spec.default_locations]
+    if spec.has_memory and not spec.fixed_locations:
+        counts = list(range(PACKET, 2 * PACKET))
+    return frozenset(count % PACKET for count in counts if _fills_packets(proto, spec, count))
+
+
+def _fills_packets(proto: onnx.ModelProto, spec: ModelSpec, locations: int) -> bool:
+    """Whether one row with so many locations fills whole packets in each approximated operator."""
+    single = onnx.ModelProto()
+    single.CopyFrom(proto)
+    inputs: dict[str, tuple[int, ...]] = {spec.input: (spec.input_width,)}
+    inputs |= {tensor.input: tensor.shape_at(locations) for tensor in spec.state}
+    del single.graph.input[:], single.graph.value_info[:]
+    for name, shape in inputs.items():
+        value = helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, *shape])
+        single.graph.input.append(value)
+    for value in single.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    shapes = _shapes(single)
+    # A size that is not known is 0, and fills no packet.
+    return all(
+        math.prod(shapes.get(node.output[0], [0])) % PACKET == 0
+        and 0 not in shapes.get(node.output[0], [0])
+        for node in proto.graph.node
+        if node.op_type in _APPROXIMATED
+    )
+
+
+def _shapes(proto: onnx.ModelProto) -> dict[str, list[int]]:
+    """The shapes of the graph's values by name; 0 stands for a size that is not fixed."""
+    graph = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
+    return {
+        value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        for value in [*graph.input, *graph.value_info, *graph.output]
+        if value.type.tensor_type.HasField("shape")
+    }
 
 
 def copy_graph(spec: ModelSpec, like: onnx.ModelProto) -> bytes:
@@ -251,6 +332,95 @@ def simplified(graph: onnx.GraphProto) -> onnx.GraphProto:
     del simple.initializer[:]
     simple.initializer.extend(each for each in graph.initializer if each.name in used)
     return simple
+
+
+def _sum_by_products(graph: onnx.GraphProto, shapes: Mapping[str, list[int]]) -> None:
+    """
+    Make sums over the middle one of three axes, such as of a norm's squares, products with ones.
+
+    A sum would be made in another order for a batch of one row.
+    """
+    axes = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type != "ReduceSum" or len(node.input) != 2 or node.input[1] not in axes:
+            continue
+        shape, over = shapes.get(node.input[0], []), axes[node.input[1]].tolist()
+        keeps = all(each.i for each in node.attribute if each.name == "keepdims")
+        if len(shape) == 3 and shape[1] and over == [1] and keeps:
+            ones = np.ones((1, shape[1]), np.float32)
+            graph.initializer.append(numpy_helper.from_array(ones, f"{node.output[0]}.ones"))
+            node.op_type, node.input[:] = "MatMul", [f"{node.output[0]}.ones", node.input[0]]
+            del node.attribute[:]
+
+
+def _fill_packets(graph: onnx.GraphProto, shapes: Mapping[str, list[int]]) -> None:
+    """
+    Compute two approximated columns of one split together, where one alone fills no whole packets.
+
+    Strengths and sharpenings of two heads fill a packet together.
+    """
+    splits = {name: node for node in graph.node if node.op_type == "Split" for name in node.output}
+    pairs: dict[tuple[str, str], list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        if node.op_type not in _APPROXIMATED or len(node.input) != 1 or node.attribute:
+            continue
+        split, shape = splits.get(node.input[0]), shapes.get(node.output[0], [])
+        if split is not None and len(shape) == 3 and shape[2] == 1 and shape[1] % PACKET:
+            pairs.setdefault((node.op_type, split.output[0]), []).append(node)
+    for first, second, *_ in (nodes for nodes in pairs.values() if len(nodes) > 1):
+        together, computed = f"{first.output[0]}.pair", f"{first.output[0]}.computed"
+        sizes = f"{first.output[0]}.sizes"
+        graph.initializer.append(numpy_helper.from_array(np.array([1, 1]), sizes))
+        nodes = list(graph.node)
+        at = nodes.index(first)
+        nodes.remove(second)
+        nodes[at : at + 1] = [
+            helper.make_node("Concat", [first.input[0], second.input[0]], [together], axis=2),
+            helper.make_node(first.op_type, [together], [computed]),
+            helper.make_node(
+                "Split", [computed, sizes], [first.output[0], second.output[0]], axis=2
+            ),
+        ]
+        del graph.node[:]
+        graph.node.extend(nodes)
+
+
+def _floor_weightings(step: onnx.ModelProto, spec: ModelSpec) -> None:
+    """
+    Let no element of a state that a softmax makes be less than e ** -`_DEPTH` of the largest.
+
+    A sharp head would leave denormal numbers where it does not look: in its weighting, in what is
+    computed from it, and within the softmax. Some processors take over a hundred cycles for each.
+    """
+    ranks = {tensor.output: len(tensor.shape) for tensor in spec.state}
+    nodes = list(step.graph.node)
+    del step.graph.node[:]
+    for node in nodes:
+        name = node.output[0]
+        axis = next((each.i for each in node.attribute if each.name == "axis"), -1)
+        if node.op_type == "Softmax" and name in ranks and axis in (-1, ranks[name]):
+            logits, largest, below = node.input[0], f"{name}.largest", f"{name}.below"
+            floor = numpy_helper.from_array(np.array(-_DEPTH, np.float32), f"{name}.floor")
+            step.graph.initializer.append(floor)
+            node.input[0] = f"{name}.floored"
+            step.graph.node.extend(
+                [
+                    _maximum(step, logits, largest),
+                    helper.make_node("Sub", [logits, largest], [below]),
+                    helper.make_node("Clip", [below, floor.name], [node.input[0]]),
+                ]
+            )
+        step.graph.node.append(node)
+
+
+def _maximum(step: onnx.ModelProto, values: str, name: str) -> onnx.NodeProto:
+    """The node that computes the maxima along the last axis, which it keeps."""
+    opset = max(each.version for each in step.opset_import if each.domain in ("", "ai.onnx"))
+    if opset < 18:
+        return helper.make_node("ReduceMax", [values], [name], axes=[-1])
+    axis = numpy_helper.from_array(np.array([-1]), f"{name}.axis")
+    step.graph.initializer.append(axis)
+    return helper.make_node("ReduceMax", [values, axis.name], [name])
 
 
 def _axis() -> onnx.TensorProto:

@@ -73,8 +73,7 @@ def _run(network: Network, locations: int, max_batch: int, traced: frozenset[str
     """Run every batch size up to a largest one, and every number of ticks, once."""
     slab = Slab(network, locations)
     slot = slab.acquire()
-    multiple = network.batch_multiple
-    for rows in range(multiple, max_batch + multiple, multiple):
+    for rows in sorted({network.batch(rows, locations) for rows in range(1, max_batch + 1)}):
         for ticks in network.bursts:
             bound = slab.bind(rows, traced, ticks)
             bound.slots[:] = slot

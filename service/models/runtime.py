@@ -57,7 +57,8 @@ class Network:
             ModelInvalid: the bytes break the contract of `service.spec`.
             RuntimeError: `cuda` was asked for and CUDA does not work here.
         """
-        proto, self.spec = graph.parse(model)
+        read, self.spec = graph.parse(model)
+        proto = graph.served(read, self.spec)
         self.content_hash = content_hash(model)
         self.bursts = [2**power for power in range(max_burst.bit_length())]
         """The numbers of ticks that a run can make."""
@@ -72,8 +73,8 @@ class Network:
         self.provider: str = step.get_providers()[0]
         self._device = "cuda" if self.provider == _PROVIDERS["cuda"] else "cpu"
         self.on_cpu = self._device == "cpu"
-        self.batch_multiple = graph.batch_multiple(proto) if self.on_cpu else CUDA_BATCH_MULTIPLE
-        """Batches are of a multiple of this, so that no row's result depends on its neighbours."""
+        self._multiple = graph.batch_multiple(proto) if self.on_cpu else CUDA_BATCH_MULTIPLE
+        self._alone = graph.alone(proto, self.spec) if self.on_cpu else frozenset()
         self._read = _load(graph.rows_graph(self.spec, proto, write=False), self._device, threads)
         self._write = _load(graph.rows_graph(self.spec, proto, write=True), self._device, threads)
         self._copy = _load(graph.copy_graph(self.spec, proto), self._device, threads)
@@ -82,6 +83,12 @@ class Network:
             for value in step.get_outputs()
         }
         _check_shapes(self.spec, self._output_shapes)
+
+    def batch(self, rows: int, locations: int) -> int:
+        """The least size of a batch of `rows` in which no result depends on a row's neighbours."""
+        if rows == 1 and locations % graph.PACKET in self._alone:
+            return 1
+        return -(-rows // self._multiple) * self._multiple
 
     def allocate(self, capacity: int, locations: int) -> Tensors:
         """Allocate slab tensors with room for `capacity` slots. Their contents are undefined."""

@@ -81,8 +81,7 @@ class Slab:
         Each number `buffers` stands for another set, so that one can be filled while others are
         run. Buffers are valid until the next `acquire`, which may move the slab.
         """
-        multiple = self.network.batch_multiple
-        batch = -(-rows // multiple) * multiple
+        batch = self.network.batch(rows, self.locations)
         key = (batch, traced, ticks, buffers)
         bound = self._bindings.get(key)
         if bound is None:

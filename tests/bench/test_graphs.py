@@ -47,6 +47,18 @@ def test_the_engine_is_measured_by_steps_that_succeeded(network: Network) -> Non
     assert graphs.engine_steps_a_second(network, seconds=0.01) > 0
 
 
+def test_late_steps_are_measured_from_a_late_state(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The states are those of as many steps, and steps are timed from each of them."""
+    monkeypatch.setattr(graphs, "LATE", 30)
+    continued = graphs.ContinuedSteps(network)
+    assert list(continued.states) == [10, 30]
+    assert (continued.states[10]["memory"] != continued.states[30]["memory"]).any()
+    for steps in continued.states:
+        assert continued.us_a_step(steps) > 0
+
+
 def test_the_peer_of_training_learns() -> None:
     """The parameters of the peer change with every sequence, and stay finite."""
     peer = PeerTraining()

@@ -12,6 +12,7 @@ import pytest
 from bench import __main__ as command_line
 from bench import load, sleepers
 from bench.messages import MODEL
+from bench.row import ROOT
 from service.auth.principal import READ, STEP
 from service.engine.turn import Turn
 from tests.conftest import Serve
@@ -69,6 +70,17 @@ async def test_a_stall_is_charged_to_every_step_that_was_due(
         # Due evenly over the 0.4 s of the stall: half of them for more than 0.1 s of it.
         assert measured["p50, us"] > 100_000
         assert measured["p99.9, us"] < 10_000_000
+
+
+@pytest.mark.slow
+def test_a_row_of_the_client_runs_from_end_to_end(tmp_path: Path) -> None:
+    """Rows of two checkouts come from servers and load generators in processes of their own."""
+    files = [f"--json={tmp_path / 'rows.json'}", f"--plot={tmp_path / 'rows.png'}"]
+    options = ["--rounds=1", f"--against={ROOT}", *files]
+    assert command_line.main(["client-step", *options]) == 0
+    found = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert [row["name"] for row in found] == ["client-step", "client-step-earlier"]
+    assert all(row["ratio"] > 0 for row in found)
 
 
 @pytest.mark.slow

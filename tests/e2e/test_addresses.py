@@ -161,7 +161,7 @@ def test_one_taken_address_of_many_is_told_before_any_opens(
             "is 'localhost:0': 'localhost:0' is no address: its port is '0'; a port is a number "
             "from 1 to 65535",
         ),
-        ("0.0.0.0", "has '0.0.0.0:50051', where the server listens already"),
+        ("0.0.0.0", "has '0.0.0.0:50051', where the server listens already"),  # noqa: S104
         ("unix:/a,unix:///a", "has 'unix:/a', where the server listens already"),
         ("127.0.0.1:9464", "has '127.0.0.1:9464', the monitoring port; see --metrics-port"),
     ],

@@ -149,7 +149,8 @@ def without_kernel(model: bytes) -> Iterator[str]:
 
 def served_graphs(name: str) -> dict[str, bytes]:
     """The graphs that a shipped model is run by."""
-    proto, spec = graph.parse((MODELS / name / "model.onnx").read_bytes())
+    read, spec = graph.parse((MODELS / name / "model.onnx").read_bytes())
+    proto = graph.served(read, spec)
     return {
         "step": graph.slab_graph(proto, spec, 2, traced=True),
         "read": graph.rows_graph(spec, proto, write=False),

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import onnx
+import onnxruntime
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from service.errors import ModelInvalid
 from service.models import graph
+from service.spec import Float32, Initial, StateTensor
 from tests.support.tiny_models import LEDGER, ledger, ledger_nodes
 
 
@@ -80,6 +83,113 @@ def test_rows_together_fill_whole_packets(heads: int, multiple: int) -> None:
     ]
     model = helper.make_model(helper.make_graph([node], "heads", values[:1], values[1:]))
     assert graph.batch_multiple(model) == multiple
+
+
+def tensor(name: str, *shape: int | str) -> onnx.ValueInfoProto:
+    """A float32 input or output."""
+    return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+
+
+def step(
+    nodes: list[onnx.NodeProto],
+    inputs: list[onnx.ValueInfoProto],
+    outputs: list[onnx.ValueInfoProto],
+    constants: dict[str, list[int]] | None = None,
+    opset: int = 18,
+) -> onnx.ModelProto:
+    """A graph of these nodes; the constants are int64."""
+    initializers = [
+        numpy_helper.from_array(np.array(values), name)
+        for name, values in (constants or {}).items()
+    ]
+    made = helper.make_graph(nodes, "step", inputs, outputs, initializers)
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def run(model: onnx.ModelProto, values: Float32) -> list[Float32]:
+    """The outputs of onnxruntime for the only input."""
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    found: list[Float32] = session.run(None, {model.graph.input[0].name: values})
+    return found
+
+
+@pytest.mark.parametrize("opset", [13, 17, 18, 20])
+def test_no_weight_is_far_below_the_largest(opset: int) -> None:
+    """A softmax that makes a state gives at least e ** -40 of the largest; others stay exact."""
+    nodes = [helper.make_node("Softmax", ["x"], [name], axis=2) for name in ("next", "y")]
+    shape = ("B", 2, "N")
+    model = step(
+        nodes, [tensor("x", *shape)], [tensor("next", *shape), tensor("y", *shape)], {}, opset
+    )
+    state = StateTensor("weighting", "x", "next", (2, "N"), Initial("one_hot"))
+    served = graph.served(model, replace(LEDGER, state=(state,)))
+    logits = np.array([[[0, -30, -90, -300], [-400, -300, -330, -395]]], np.float32)
+    weights, others = run(served, logits)
+    expected = np.exp(np.array([[0, -30, -40, -40], [-40, 0, -30, -40]], np.float32))
+    np.testing.assert_allclose(weights[0], expected, rtol=1e-5)
+    assert others[0, 0, 3] == 0 < others[0, 1, 0] < 1e-43
+
+
+def test_columns_that_fill_no_packet_are_computed_together() -> None:
+    """Two heads with two columns each make one packet, of the values that they make alone."""
+    nodes = [
+        helper.make_node("Split", ["x", "sizes"], ["a", "b", "c"], axis=2),
+        helper.make_node("Softplus", ["a"], ["y"]),
+        helper.make_node("Sigmoid", ["b"], ["w"]),
+        helper.make_node("Softplus", ["c"], ["z"]),
+    ]
+    outputs = [tensor(name, "B", 2, 1) for name in ("y", "w", "z")]
+    model = step(nodes, [tensor("x", "B", 2, 3)], outputs, {"sizes": [1, 1, 1]})
+    served = graph.served(model, replace(LEDGER, state=()))
+    assert [node.op_type for node in served.graph.node].count("Softplus") == 1
+    x = np.random.default_rng(1).normal(size=(3, 2, 3)).astype(np.float32)
+    for found, expected in zip(run(served, x), run(model, x), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert graph.batch_multiple(served) == 2
+
+
+FIXED = replace(LEDGER, input_width=2, state=(), default_locations=0)
+
+
+def over_the_middle() -> onnx.ModelProto:
+    """A sum over the middle axis that keeps no axis of its own."""
+    nodes = [
+        helper.make_node("Reshape", ["x", "shape"], ["rows"]),
+        helper.make_node("ReduceSum", ["rows", "axes"], ["y"], keepdims=0),
+    ]
+    constants = {"shape": [-1, 2, 1], "axes": [1]}
+    return step(nodes, [tensor("x", "B", 2)], [tensor("y", "B", 1)], constants)
+
+
+def half_a_packet() -> onnx.ModelProto:
+    """Two approximated elements a row."""
+    node = helper.make_node("Softplus", ["x"], ["y"])
+    return step([node], [tensor("x", "B", 2)], [tensor("y", "B", 2)])
+
+
+def unknown() -> onnx.ModelProto:
+    """An operator of which nobody has compared the bits."""
+    node = helper.make_node("LpNormalization", ["x"], ["y"], axis=1)
+    return step([node], [tensor("x", "B", 2)], [tensor("y", "B", 2)])
+
+
+def well_known() -> onnx.ModelProto:
+    """Operators that compute each element, or each row, by itself."""
+    nodes = [helper.make_node("Tanh", ["x"], ["t"]), helper.make_node("Softmax", ["t"], ["y"])]
+    return step(nodes, [tensor("x", "B", 2)], [tensor("y", "B", 2)])
+
+
+@pytest.mark.parametrize(
+    ("made", "remainders"),
+    [(over_the_middle, set()), (half_a_packet, set()), (unknown, set()), (well_known, {0})],
+)
+def test_a_row_is_a_batch_of_its_own_only_where_its_bits_are_those_of_any_batch(
+    made: Callable[[], onnx.ModelProto], remainders: set[int]
+) -> None:
+    """Sums in another order, parts of packets and unknown operators need another row beside it."""
+    assert graph.alone(graph.served(made(), FIXED), FIXED) == remainders
 
 
 def test_garbage_is_refused() -> None:

@@ -11,11 +11,15 @@ import onnxruntime
 import pytest
 
 from service.errors import ModelInvalid
-from service.models import cuda, runtime
+from service.models import cuda, graph, runtime
 from service.models.runtime import Network
+from service.models.slab import Slab
 from service.spec import Float32
 from tests.support.served import MODELS
 from tests.support.tiny_models import LEDGER, ledger
+
+LARGEST_DIFFERENCE = 1e-5
+"""The largest difference from PyTorch that `export.verification` lets a file have."""
 
 SHIPPED = sorted(path.parent.name for path in MODELS.glob("*/model.onnx"))
 
@@ -42,12 +46,13 @@ def test_rows_are_written_and_read_back(network: Network) -> None:
 
 @pytest.mark.parametrize("name", ["ledger", *SHIPPED])
 def test_steps_over_a_slab_equal_plain_runs_of_the_step_graph(name: str) -> None:
-    """Runs of every number of ticks, at slots out of order, give onnxruntime's own bits."""
+    """Runs of every number of ticks, at slots out of order, give the bits of single steps."""
     model = ledger() if name == "ledger" else (MODELS / name / "model.onnx").read_bytes()
     network = Network(model, "cpu")
     spec, batch = network.spec, 8
     locations = 16 if spec.has_memory and not spec.fixed_locations else spec.default_locations
-    plain = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    step = graph.served(*graph.parse(model)).SerializeToString()
+    plain = onnxruntime.InferenceSession(step, providers=["CPUExecutionProvider"])
     state = {t.input: np.stack([t.initial_value(locations)] * batch) for t in spec.state}
     tensors = network.allocate(12, locations)
     slots = [11, 0, 5, 3, 2, 8, 9, 4]
@@ -70,6 +75,114 @@ def test_steps_over_a_slab_equal_plain_runs_of_the_step_graph(name: str) -> None
     rows = network.read_rows(tensors, slots)
     for tensor in spec.state:
         np.testing.assert_array_equal(rows[tensor.name], state[tensor.input])
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_step_as_served_differs_from_the_files_step_by_roundings(name: str) -> None:
+    """From the same state, outputs, next state and traces agree as closely as exporting demands."""
+    model = (MODELS / name / "model.onnx").read_bytes()
+    proto, spec = graph.parse(model)
+    served = graph.served(proto, spec).SerializeToString()
+    of_file, of_served = (
+        onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        for content in (model, served)
+    )
+    state = {t.input: np.stack([t.initial_value(spec.default_locations)] * 4) for t in spec.state}
+    rng = np.random.default_rng(4)
+    names = [value.name for value in of_file.get_outputs()]
+    assert names == [value.name for value in of_served.get_outputs()]
+    for _ in range(100):
+        feeds = {spec.input: rng.integers(0, 2, (4, spec.input_width)).astype(np.float32), **state}
+        expected = dict(zip(names, of_file.run(None, feeds), strict=True))
+        found = dict(zip(names, of_served.run(None, feeds), strict=True))
+        for output, values in expected.items():
+            scale = np.maximum(1, np.abs(values))
+            assert np.abs((found[output] - values) / scale).max() <= LARGEST_DIFFERENCE, output
+        state = {t.input: found[t.output] for t in spec.state}
+
+
+def stepped(network: Network, inputs: Float32, locations: int, rows: int) -> list[bytes]:
+    """The outputs of the first of `rows` sessions, and its state afterwards; inputs [T, 64, X]."""
+    slab = Slab(network, locations)
+    slots = [slab.acquire() for _ in range(rows)]
+    bound = slab.bind(rows, frozenset())
+    bound.slots[:] = (slots * 2)[: len(bound.slots)]
+    outputs = []
+    for x in inputs:
+        bound.inputs[0] = np.concatenate([x[:rows], x[:rows]])[: len(bound.slots)]
+        bound.run()
+        outputs.append(bound.output[0, 0].copy())
+    state = slab.read(slots[:1])
+    return [np.stack(outputs).tobytes(), *(state[name].tobytes() for name in sorted(state))]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_row_alone_gets_the_bits_of_a_row_among_others(name: str) -> None:
+    """Outputs and state, with an even and an odd number of locations where sessions may choose."""
+    network = Network((MODELS / name / "model.onnx").read_bytes(), "cpu", max_burst=1)
+    spec = network.spec
+    inputs = np.random.default_rng(6).integers(0, 2, (40, 64, spec.input_width))
+    chooses = spec.has_memory and not spec.fixed_locations
+    for locations in (16, 17) if chooses else (spec.default_locations,):
+        alone = stepped(network, inputs.astype(np.float32), locations, 1)
+        for rows in (2, 5, 64):
+            assert stepped(network, inputs.astype(np.float32), locations, rows) == alone
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_one_row_is_a_batch_where_it_fills_whole_packets(name: str) -> None:
+    """With an even number of locations; two heads have an odd number of pairs with an odd one."""
+    network = Network((MODELS / name / "model.onnx").read_bytes(), "cpu", max_burst=1)
+    spec = network.spec
+    assert network.batch(1, spec.default_locations) == 1
+    assert [network.batch(rows, spec.default_locations) for rows in (2, 3, 64)] == [2, 4, 64]
+    if spec.has_memory:
+        assert network.batch(1, 17) == (2 if spec.read_heads == 1 else 1)
+
+
+def test_sharp_heads_leave_no_denormal_numbers() -> None:
+    """A step of the file makes some of the same state; what is served makes none, nor keeps any."""
+    model = (MODELS / "priority-sort-ntm-lstm" / "model.onnx").read_bytes()
+    network = Network(model, "cpu", max_burst=1)
+    spec = network.spec
+    plain = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    slab = Slab(network, spec.default_locations)
+    slots = [slab.acquire() for _ in range(8)]
+    bound = slab.bind(8, frozenset())
+    bound.slots[:] = slots
+    rng = np.random.default_rng(7)
+    (weighting,) = (tensor for tensor in spec.state if tensor.name == "weighting")
+    of_file = 0
+    for _ in range(300):
+        state = slab.read(slots)
+        bound.inputs[:] = rng.integers(0, 2, bound.inputs.shape)
+        bound.run()
+        assert {
+            name: denormal(values) for name, values in slab.read(slots).items()
+        } == dict.fromkeys(state, 0)
+        feeds = {spec.input: bound.inputs[0], **{t.input: state[t.name] for t in spec.state}}
+        of_file += denormal(plain.run([weighting.output], feeds)[0])
+    assert of_file > 0
+
+
+def denormal(values: Float32) -> int:
+    """How many of the values are denormal."""
+    return int(((values != 0) & (np.abs(values) < np.finfo(np.float32).tiny)).sum())
+
+
+def test_a_broken_state_still_shows_in_the_outputs() -> None:
+    """An infinite memory gives outputs that are not numbers, by which the engine finds the row."""
+    network = Network((MODELS / "copy-ntm-lstm" / "model.onnx").read_bytes(), "cpu", max_burst=1)
+    slab = Slab(network, 16)
+    slots = [slab.acquire(), slab.acquire()]
+    state = slab.read(slots[:1])
+    state["memory"][..., 3] = np.inf
+    slab.write(slots[0], state)
+    bound = slab.bind(2, frozenset())
+    bound.slots[:] = slots
+    bound.run()
+    assert np.isnan(bound.output[0, 0]).all()
+    assert np.isfinite(bound.output[0, 1]).all()
 
 
 def test_a_run_updates_the_slab_in_place(network: Network) -> None:

@@ -56,7 +56,7 @@ def test_a_slot_cannot_be_given_back_twice(network: Network) -> None:
 def test_batches_are_padded_to_whole_packets(network: Network) -> None:
     """Buffers come in multiples of what the network needs, and the same ones for the same size."""
     slab = Slab(network, 5)
-    assert network.batch_multiple == 4
+    assert network.batch(1, 5) == 4
     assert slab.bind(1, frozenset()) is slab.bind(4, frozenset())
     assert slab.bind(9, frozenset(), 8).inputs.shape == (8, 12, 2)
 
