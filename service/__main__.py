@@ -40,6 +40,7 @@ def _main() -> int:
     import numpy  # noqa: F401 - without it, onnxruntime would print a traceback of its own
 
     from service.errors import FileInvalid, ModelInvalid, one_line
+    from service.rpc.queue_loop import QueueLoop
     from service.server import serve
     from service.telemetry import logs
 
@@ -52,7 +53,8 @@ def _main() -> int:
         )
     _raise_file_limit()
     try:
-        return asyncio.run(serve(settings))
+        with asyncio.Runner(loop_factory=QueueLoop) as runner:
+            return runner.run(serve(settings))
     except (FileInvalid, ModelInvalid, OSError, RuntimeError) as error:
         print(f"cannot serve: {one_line(error)}", file=sys.stderr)
         return 1

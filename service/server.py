@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import grpc.aio
 import onnxruntime
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
@@ -39,6 +38,7 @@ from service.rpc.calls import Calls
 from service.rpc.gate import STREAM, Gate, scopes
 from service.rpc.servicer import NtmServicer
 from service.rpc.spans import Spans
+from service.rpc.transport import Transport
 from service.settings import Settings
 from service.stores.opening import open_store
 from service.telemetry.logs import AccessLog
@@ -69,14 +69,14 @@ class Server:
         self._settings = settings
         self.registry = CollectorRegistry()
         self.metrics = Metrics(self.registry)
-        self.address = settings.address
-        """What the gRPC port listens on; after `start`, with the port that it got."""
+        self.addresses = settings.addresses
+        """What the server listens on for calls; after `start`, with the ports that it got."""
         self._serving = False
 
     @property
     def port(self) -> int:
         """The gRPC port, after `start`; 0 for a Unix domain socket."""
-        return self.address.port
+        return self.addresses[0].port
 
     @property
     def metrics_port(self) -> int:
@@ -112,7 +112,8 @@ class Server:
         measure_machine(self.registry)
         authentication = Authentication(settings)
         credentials = self._credentials()
-        await asyncio.to_thread(_check_free, self.address)
+        for address in self.addresses:
+            await asyncio.to_thread(_check_free, address)
         self._monitoring = await asyncio.to_thread(
             Monitoring,
             settings.metrics_host,
@@ -150,7 +151,10 @@ class Server:
         self._spans = Spans(settings)
         calls = Calls(catalogue, self.worker, self._keeper, self.metrics, self._spans)
         self._servicer = NtmServicer(calls, settings)
-        self._open_port(authentication, credentials)
+        # The gate, which counts calls, does not see a call that never sends its request.
+        self._grpc = Transport(2 * settings.max_calls, options.arguments(settings))
+        opened.push_async_callback(self._grpc.stop, 0.0)
+        self._open_ports(authentication, credentials)
 
     async def open(self) -> None:
         """Answer calls, and report SERVING."""
@@ -160,7 +164,8 @@ class Server:
         log.info(
             "serving",
             extra={
-                "address": str(self.address),
+                "address": str(self.addresses[0]),
+                "also": [str(address) for address in self.addresses[1:]],
                 "monitoring": str(self._monitoring.address),
                 "models": catalogue.models,
                 "provider": catalogue.provider,
@@ -210,7 +215,7 @@ class Server:
             )
         return tls.server_credentials(certificates)
 
-    def _open_port(
+    def _open_ports(
         self, authentication: Authentication, credentials: grpc.ServerCredentials | None
     ) -> None:
         settings = self._settings
@@ -218,11 +223,6 @@ class Server:
             method=[*scopes(NtmServicer).keys() - {STREAM}, REFLECTION], code=status.codes()
         )
         self.metrics.exist(reason=[kind.reason for kind in kinds()])
-        self._grpc = grpc.aio.server(
-            # The gate, which counts calls, does not see a call that never sends its request.
-            maximum_concurrent_rpcs=2 * settings.max_calls,
-            options=options.arguments(settings),
-        )
         gate: Any = Gate(
             authentication,
             scopes(NtmServicer),
@@ -238,16 +238,13 @@ class Server:
         names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflected = reflection.aio.ReflectionServicer(names)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, gate)
-        try:
-            port = (
-                self._grpc.add_secure_port(str(self.address), credentials)
-                if credentials
-                else self._grpc.add_insecure_port(str(self.address))
-            )
-        except RuntimeError as error:
-            raise _cannot_listen(self.address, error) from error
-        if not self.address.socket_path:
-            self.address = self.address.at(port)
+        for number, address in enumerate(self.addresses):
+            try:
+                port = self._grpc.add_port(str(address), credentials)
+            except RuntimeError as error:
+                raise _cannot_listen(address, error) from error
+            if not address.socket_path:
+                self.addresses[number] = address.at(port)
         self.metrics.build.labels(__version__, onnxruntime.__version__).set(1)
 
     async def _set_health(self, serving: health_pb2.HealthCheckResponse.ServingStatus) -> None:
@@ -294,12 +291,12 @@ def _try(tried: socket.socket, place: Any) -> None:
 
 def _cannot_listen(address: Address, error: Exception) -> RuntimeError:
     why = error.strerror if isinstance(error, OSError) else error
-    return RuntimeError(f"cannot listen on {address}: {why}; see --host and --port")
+    return RuntimeError(f"cannot listen on {address}: {why}; see --host, --port and --listen")
 
 
 def _warn_if_open(settings: Settings) -> None:
-    """Warn about missing TLS or authentication if other machines can reach the gRPC port."""
-    if settings.address.is_local:
+    """Warn about missing TLS or authentication if other machines can reach the server."""
+    if all(address.is_local for address in settings.addresses):
         return
     if not settings.tls_certificate:
         log.warning("calls and tokens are not encrypted: set --tls-certificate and --tls-key")

@@ -97,6 +97,11 @@ class Settings:
         "Unix domain socket, which has no port",
     )
     port: int = _setting(50051, "gRPC port; 0 for any free port", minimum=0, maximum=65535)
+    listen: str = _setting(
+        "",
+        "comma-separated addresses on which the server listens too, such as unix:///run/ntm.sock "
+        "or [::1]:50052; without a port, an address gets that of --port",
+    )
     tls_certificate: str = _setting(
         "", "PEM file of the server's certificate chain; empty disables TLS"
     )
@@ -302,13 +307,15 @@ class Settings:
                 raise SettingInvalid(name, f"is {host!r}: {error.why}") from error
             if name == "metrics_host" and address.socket_path:
                 raise SettingInvalid(name, f"is {host!r}; the monitoring port needs an IP address")
-        if _overlap(self.address, listening(self.metrics_host, self.metrics_port)):
+        monitoring = listening(self.metrics_host, self.metrics_port)
+        if _overlap(self.address, monitoring):
             raise SettingInvalid(
                 "metrics_port",
                 f"is {self.metrics_port}, and ",
                 ("port",),
                 " is the same; the monitoring port needs one of its own",
             )
+        self._check_listen(monitoring)
         if self.otlp_endpoint:
             _check_endpoint(self.otlp_endpoint)
         if self.default_idle_timeout_seconds > self.max_idle_timeout_seconds:
@@ -338,9 +345,31 @@ class Settings:
         return listening(self.host, self.port)
 
     @property
+    def addresses(self) -> list[Address]:
+        """Everything that the server is to listen on for calls, `address` first."""
+        also = self.listen.split(",") if self.listen else []
+        return [self.address, *(parse(each.strip(), self.port) for each in also)]
+
+    @property
     def authenticates(self) -> bool:
         """Whether callers need a token or a client certificate."""
         return bool(self.tokens_file or self.jwt_keys or self.tls_client_ca)
+
+    def _check_listen(self, monitoring: Address) -> None:
+        """Raise SettingInvalid if an address of `listen` is none, or is not of its own."""
+        try:
+            first, *also = self.addresses
+        except AddressInvalid as error:
+            raise SettingInvalid("listen", f"is {self.listen!r}: {error}") from error
+        for number, each in enumerate(also):
+            if _overlap(each, monitoring):
+                raise SettingInvalid(
+                    "listen", f"has {str(each)!r}, the monitoring port; see ", ("metrics_port",)
+                )
+            if any(each == other or _overlap(each, other) for other in (first, *also[:number])):
+                raise SettingInvalid(
+                    "listen", f"has {str(each)!r}, where the server listens already"
+                )
 
     def _check_together(self, *names: str) -> None:
         given = [name for name in names if getattr(self, name)]

@@ -15,6 +15,7 @@ import pytest
 from ntm.v1 import ntm_pb2_grpc
 from ntm_client import Client
 from service.models.runtime import Network
+from service.rpc.queue_loop import QueueLoop
 from service.server import Server
 from service.settings import Settings
 from tests.support.leftovers import lasting, nothing_left
@@ -35,6 +36,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests come first: at the end no process waits for another's long file."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], QueueLoop]]:
+    """Asynchronous tests and fixtures run in the loop that a server needs."""
+    return {"queue": QueueLoop}
 
 
 @pytest.fixture(scope="session")

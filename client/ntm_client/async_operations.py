@@ -14,6 +14,10 @@ from ntm.v1.ntm_pb2_grpc import NtmServiceStub
 from ntm_client.errors import NtmClientError, StreamClosed, TimedOut, Unavailable
 from ntm_client.failures import call_error, no_answer, outcome_error, stream_broken
 from ntm_client.operations import CLOSE_SECONDS, LENGTH_BYTES, SAFE_MESSAGE_BYTES, response_of
+from ntm_client.retries import IDENTITY
+
+_LOST = "Internal error from Core"
+"""What grpc.aio says where a message cannot be written."""
 
 
 class AsyncPending:
@@ -65,6 +69,8 @@ class AsyncOperations:
         self._outbox: deque[pb.Operation] = deque()
         self._waiting = asyncio.Event()
         self._is_ending = False
+        self._stub = stub
+        self._metadata = metadata
         self._call = stub.StreamSteps(metadata=metadata)
         self._sender = asyncio.create_task(self._send())
         self._receiver = asyncio.create_task(self._receive())
@@ -202,10 +208,26 @@ class AsyncOperations:
                 for outcome in response.outcomes:
                     self._settle(outcome)
         except grpc.RpcError as error:
-            cause = call_error(error, self._target)
+            cause = call_error(await self._found(error), self._target)
         finally:
             self._break(cause)
             self._sender.cancel()
+
+    async def _found(self, error: grpc.RpcError) -> grpc.RpcError:
+        """
+        The error that ended the call.
+
+        grpc.aio loses the error of a call that ends while a message is written. So a caller that is
+        not let in asks for a step of no session, whose refusal says why.
+        """
+        if error.details() == _LOST:
+            try:
+                request = pb.StepRequest()
+                await self._stub.Step(request, metadata=self._metadata, timeout=CLOSE_SECONDS)
+            except grpc.RpcError as refused:
+                if refused.code() in IDENTITY:
+                    return refused
+        return error
 
     def _settle(self, outcome: pb.Outcome) -> None:
         pending = self._pending.pop(outcome.tag, None)

@@ -58,6 +58,7 @@ class Worker:
         self._came_together = 0
         """How often it was submitted for the last advance with new work."""
         self._is_answering = False
+        self._once_answered: list[Callable[[], None]] = []
         self._calls: deque[PendingCall] = deque()
         self._expiry: asyncio.TimerHandle | None = None
         self._stopping = False
@@ -130,6 +131,13 @@ class Worker:
         if not future.done():
             future.add_done_callback(lambda done: setattr(work, "cancelled", done.cancelled()))
         return future
+
+    def once_answered(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when all work is answered that finished together, if not soon."""
+        if self._is_answering:
+            self._once_answered.append(callback)
+        else:
+            self._loop.call_soon(callback)
 
     def resume(self) -> None:
         """
@@ -261,6 +269,9 @@ class Worker:
             self._pending.discard(work)
             work.answered(work)
         self._is_answering = False
+        callbacks, self._once_answered = self._once_answered, []
+        for callback in callbacks:
+            callback()
         if not self._pending:
             self._nothing_pending.set()
 

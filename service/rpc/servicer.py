@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from google.protobuf.message import Message
 
@@ -165,7 +166,7 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
         return await self._calls.step(request.chunk, PRINCIPAL.get())
 
     @needs(STEP)
-    async def StreamSteps(self, request_iterator: object, context: Context) -> None:
+    async def StreamSteps(self, request_iterator: object, context: Any) -> None:
         stream = Stream(self._calls, context, PRINCIPAL.get(), self._settings)
         self._streams.add(stream)
         self._calls.metrics.streams.inc()

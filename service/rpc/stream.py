@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
-
-import grpc.aio
 
 from ntm.v1 import ntm_pb2
 from service import codec
@@ -18,6 +16,7 @@ from service.engine.work import Chunk, Work
 from service.errors import Cancelled, Draining, InvalidRequest, SessionDeleted
 from service.rpc import status
 from service.rpc.calls import Calls
+from service.rpc.transport import Call
 from service.session_ref import SessionRef
 from service.settings import Settings
 
@@ -58,7 +57,7 @@ class Stream:
     def __init__(
         self,
         calls: Calls,
-        context: grpc.aio.ServicerContext[Any, Any],
+        context: Call,
         principal: Principal,
         settings: Settings,
     ) -> None:
@@ -85,16 +84,18 @@ class Stream:
         """
         The bytes of large replies that are not sent yet, whether they are made already or not.
         """
+        self._left: Sequence[ntm_pb2.Operation] = ()
+        """The operations of the last message that are not begun yet."""
         self._replica = calls.replica
-        """The name of this server, for the first message; empty once it is sent."""
-        self._is_reading = False
+        """What the next message says of the replica: the first one names it."""
         self._is_writing = False
+        self._is_write_due = False
         self._has_ended = False
         """Whether nothing more is read."""
         self._end_error: Exception | None = None
         """What the call fails with once every outcome is written."""
-        self._changed = asyncio.Event()
-        """Set when there may be something to do for a hand that has nothing to do."""
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
 
     def end(self) -> None:
         """Stop reading; `run` then writes what is ready and fails the call as draining."""
@@ -104,31 +105,63 @@ class Stream:
         """
         Serve until the client ends the stream or `end` is called; then answer what is left.
 
-        Two hands do this. One of them reads. It begins the operations of a message and, when their
-        outcomes are ready by then, writes these at once, while the other reads on.
+        This only waits: what comes is begun and what is ready is written by callbacks, because a
+        task that wakes up for each message costs as much as gRPC itself.
         """
-        hands = [asyncio.create_task(self._serve()) for _ in range(2)]
+        self._read()
         try:
-            ended, _ = await asyncio.wait(hands, return_when=asyncio.FIRST_COMPLETED)
-            for hand in ended:
-                hand.result()
-            if self._end_error:
-                raise self._end_error
+            await self._ended
         finally:
-            for task in (*hands, *self._opening, *self._deleting):
+            self._ended.cancel()
+            for task in (*self._opening, *self._deleting):
                 task.cancel()
             for work in self._pending:
                 work.cancelled = True
 
-    async def _serve(self) -> None:
-        """Write what is ready, or else read, until no more comes and every outcome is written."""
-        while self._unanswered or not self._has_ended:
-            if self._ready and not self._is_writing:
-                await self._write()
-            elif not (self._is_reading or self._has_ended or self._is_full):
-                await self._read()
-            else:
-                await self._change()
+    def _do(self, action: Callable[..., None], *arguments: Any) -> None:
+        """Call a method, unless the call is over. Its error is the call's."""
+        if self._ended.done():
+            return
+        try:
+            action(*arguments)
+        except Exception as error:  # as if `run` had raised it
+            self._ended.set_exception(error)
+
+    def _read(self) -> None:
+        if not self._has_ended:
+            self._context.receive(partial(self._do, self._take))
+
+    def _take(self, content: bytes | None) -> None:
+        """Begin the operations of a message; None is the end of the stream."""
+        if self._has_ended:
+            return
+        if content is None:
+            self._stop_reading(None)
+            return
+        try:
+            request = codec.request(ntm_pb2.StreamStepsRequest.FromString, content)
+        except InvalidRequest as error:
+            self._stop_reading(error)
+            return
+        self._left = request.operations
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin operations while there is room, then read on, and write what is ready by now."""
+        left = self._left
+        first = taken = 0
+        while first < len(left) and not self._is_full and taken < _MAX_BEGUN:
+            room = min(MAX_UNANSWERED_OPERATIONS - self._unanswered, _MAX_BEGUN)
+            taken = self._start(left[first : first + room])
+            first += taken
+            self._unanswered += taken
+        self._left = left[first:] if first < len(left) else ()
+        if not self._left:
+            self._read()
+        elif not self._is_full:
+            self._loop.call_soon(self._do, self._begin)
+        if self._ready and not self._is_writing:
+            self._write()
 
     @property
     def _is_full(self) -> bool:
@@ -138,41 +171,18 @@ class Stream:
             or self._unsent_bytes >= self._max_unsent_bytes
         )
 
-    async def _change(self) -> None:
-        self._changed.clear()
-        await self._changed.wait()
-
     def _stop_reading(self, error: Exception | None) -> None:
         """Read no more. The call fails with the error, if there is one and no earlier end."""
         if not self._has_ended:
             self._has_ended, self._end_error = True, error
-            self._changed.set()
+            self._end_if_answered()
 
-    async def _read(self) -> None:
-        """Read a message and begin its operations."""
-        self._is_reading = True
-        content = await self._context.read()
-        if isinstance(content, bytes):
-            try:
-                await self._begin(content)
-            except InvalidRequest as error:
-                self._stop_reading(error)
-        else:
-            self._stop_reading(None)
-        self._is_reading = False
-
-    async def _begin(self, content: bytes) -> None:
-        operations = codec.request(ntm_pb2.StreamStepsRequest.FromString, content).operations
-        first = 0
-        while first < len(operations):
-            while self._is_full:
-                await self._change()
-            room = min(MAX_UNANSWERED_OPERATIONS - self._unanswered, _MAX_BEGUN)
-            taken = self._start(operations[first : first + room])
-            first += taken
-            self._unanswered += taken
-            if taken == _MAX_BEGUN:
-                await asyncio.sleep(0)
+    def _end_if_answered(self) -> None:
+        if self._has_ended and not (self._unanswered or self._left or self._ended.done()):
+            if self._end_error:
+                self._ended.set_exception(self._end_error)
+            else:
+                self._ended.set_result(None)
 
     def _start(self, operations: Sequence[ntm_pb2.Operation]) -> int:
         """
@@ -287,21 +297,35 @@ class Stream:
         return ntm_pb2.Outcome(tag=tag, error=status.message(known))
 
     def _put(self, outcome: Work | ntm_pb2.Outcome) -> None:
+        """Have an outcome written, together with those that become ready with it."""
         self._ready.append(outcome)
-        self._changed.set()
+        if not (self._is_writing or self._is_write_due):
+            self._is_write_due = True
+            self._calls.worker.once_answered(partial(self._do, self._write_due))
 
-    async def _write(self) -> None:
-        """Write the outcomes that are ready, and those that become ready meanwhile."""
+    def _write_due(self) -> None:
+        self._is_write_due = False
+        if self._ready and not self._is_writing:
+            self._write()
+
+    def _write(self) -> None:
+        """Write outcomes that are ready; those that become ready meanwhile follow."""
+        response = ntm_pb2.StreamStepsResponse(replica=self._replica)
+        self._replica = ""
+        chunks, sent = self._fill(response)
         self._is_writing = True
-        while self._ready:
-            response = ntm_pb2.StreamStepsResponse(replica=self._replica)
-            self._replica = ""
-            chunks, sent = self._fill(response)
-            await self._context.write(response)
-            self._calls.replied(chunks, sent)
-            self._unanswered -= len(response.outcomes)
-            self._changed.set()
+        written = partial(self._do, self._written, chunks, sent, len(response.outcomes))
+        self._context.send(response, written)
+
+    def _written(self, chunks: Sequence[Chunk], sent: int, outcomes: int) -> None:
         self._is_writing = False
+        self._calls.replied(chunks, sent)
+        self._unanswered -= outcomes
+        if self._left and not self._is_full:
+            self._begin()
+        if self._ready and not self._is_writing:
+            self._write()
+        self._end_if_answered()
 
     def _fill(self, response: ntm_pb2.StreamStepsResponse) -> tuple[list[Chunk], int]:
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import socket
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ntm_client import Client
-from service import probe
+from service import probe, server
 from service.settings import SettingInvalid, Settings
 from tests.e2e.test_process import ROOT, flags, ports, started
 from tests.support.ports import free_port
@@ -114,6 +115,86 @@ def test_a_server_listens_on_a_unix_domain_socket(
         process.kill()
     with started(*command) as process:
         assert ports(process)[0] == logged
+
+
+def test_a_server_listens_on_more_addresses(models_dir: Path, tmp_path: Path) -> None:
+    """Clients reach it at each; the log line names them, and the socket's file ends with it."""
+    path, port = tmp_path / "ntm.sock", free_port()
+    listen = f"--listen=unix://{path}, 127.0.0.1:{port}"
+    with started("-m", "service", *flags(models_dir), listen) as process:
+        assert process.stderr is not None
+        serving = next(json.loads(line) for line in process.stderr if '"serving"' in line)
+        assert serving["also"] == [f"unix:{path}", f"127.0.0.1:{port}"]
+        sessions = []
+        for address in (serving["address"], *serving["also"]):
+            with Client(address) as client, client.create_session("ledger") as session:
+                sessions.append(session.id)
+                assert session.step([[1, 2]]).outputs.tolist() == [[1, 2]]
+        assert len(set(sessions)) == 3
+        process.terminate()
+        assert process.wait(60) == 0
+    assert not path.exists()
+
+
+def test_one_taken_address_of_many_is_told_before_any_opens(
+    models_dir: Path, tmp_path: Path
+) -> None:
+    """The sentence names that one, and no socket's file is left."""
+    path, port = tmp_path / "ntm.sock", free_port()
+    listen = f"--listen=unix:{path},127.0.0.1:{port}"
+    with socket.create_server(("127.0.0.1", port)):
+        said = ended("-m", "service", *flags(models_dir), listen)
+    assert said == f"cannot serve: cannot listen on 127.0.0.1:{port}: Address already in use"
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("listen", "problem"),
+    [
+        ("unix:", "is 'unix:': 'unix:' is no address: it names no socket; write unix:PATH"),
+        (
+            "[::1]:50052,",
+            "is '[::1]:50052,': '' is no address: it is empty",
+        ),
+        (
+            "localhost:0",
+            "is 'localhost:0': 'localhost:0' is no address: its port is '0'; a port is a number "
+            "from 1 to 65535",
+        ),
+        ("0.0.0.0", "has '0.0.0.0:50051', where the server listens already"),  # noqa: S104
+        ("unix:/a,unix:///a", "has 'unix:/a', where the server listens already"),
+        ("127.0.0.1:9464", "has '127.0.0.1:9464', the monitoring port; see --metrics-port"),
+    ],
+)
+def test_an_address_to_listen_on_that_cannot_be_is_refused(listen: str, problem: str) -> None:
+    """When it is read, with what to write instead."""
+    with pytest.raises(SettingInvalid) as raised:
+        Settings(listen=listen)
+    assert str(raised.value) == f"--listen {problem}"
+
+
+def test_an_address_without_a_port_gets_the_first_ones() -> None:
+    """And one of a Unix domain socket needs none."""
+    settings = Settings(port=50100, listen="[::1], unix:/a, 127.0.0.2:1")
+    assert list(map(str, settings.addresses)) == [
+        "127.0.0.1:50100",
+        "[::1]:50100",
+        "unix:/a",
+        "127.0.0.2:1",
+    ]
+
+
+def test_each_address_decides_whether_others_can_reach_the_server(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Warnings about tokens and encryption come if other machines can reach one of many."""
+    server._warn_if_open(Settings(listen="unix:/a,[::1]:1"))
+    assert caplog.messages == []
+    server._warn_if_open(Settings(listen="unix:/a,0.0.0.0:1"))
+    assert [message.partition(":")[0] for message in caplog.messages] == [
+        "calls and tokens are not encrypted",
+        "callers are not authenticated",
+    ]
 
 
 def ended(*arguments: str) -> str:

@@ -19,6 +19,7 @@ from ntm_lab.pictures.page import page, save
 from ntm_lab.recordings.instructions import instructions
 from ntm_lab.recordings.recording import Recording, record_task
 from ntm_tasks import TaskSequence
+from service.rpc.queue_loop import QueueLoop
 from service.settings import Settings
 from tests.conftest import serving
 from tests.lab.decipher.programs import COPY, two_phases
@@ -50,7 +51,8 @@ def recorded() -> Recording:
         async with serving(settings) as running:
             return await asyncio.to_thread(record, running.address)
 
-    return asyncio.run(served())
+    with asyncio.Runner(loop_factory=QueueLoop) as runner:
+        return runner.run(served())
 
 
 @pytest.fixture(scope="module")

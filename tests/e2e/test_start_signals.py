@@ -61,7 +61,7 @@ WAITS = [
     "service.models.catalogue:load",
     "service.server:Spans",
     "service.server:_check_free",
-    "service.server:Server._open_port",
+    "service.server:Server._open_ports",
 ]
 """What a start can wait for: imports, files, a store, models, ports."""
 

@@ -44,7 +44,9 @@ async def test_an_operation_that_asks_for_nothing_is_answered_with_what_to_set(
     outcome = await call.next()
     assert outcome is not None
     assert (outcome.tag, outcome.error.reason) == (3, "INVALID_REQUEST")
-    assert outcome.error.message == "the operation asks for nothing; set open, step, close or cancel"
+    assert (
+        outcome.error.message == "the operation asks for nothing; set open, step, close or cancel"
+    )
     assert await call.opened()
     await call.rest()
     assert running.metric("ntm_stream_operations_total", kind="none") == 1

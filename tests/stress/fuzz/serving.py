@@ -19,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from ntm.v1 import ntm_pb2 as pb
 from service.rpc import status
+from service.rpc.queue_loop import QueueLoop
 from service.settings import Settings
 from tests.conftest import Running, serving
 from tests.e2e.calls import chunk, opened, raw
@@ -139,7 +140,7 @@ def _with_ids(message: bytes, sessions: Sequence[str]) -> bytes:
 @contextmanager
 def fuzzed_server() -> Iterator[Callable[[Sequence[Call]], None]]:
     """Start a server, hand out what sends it calls and checks everything, and stop it."""
-    with TemporaryDirectory() as folder, asyncio.Runner() as runner:
+    with TemporaryDirectory() as folder, asyncio.Runner(loop_factory=QueueLoop) as runner:
         models_dir = Path(folder)
         (models_dir / "ledger").mkdir()
         (models_dir / "ledger" / "model.onnx").write_bytes(ledger())
