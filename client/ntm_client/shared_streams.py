@@ -64,11 +64,11 @@ class SharedStreams(Generic[S]):
         if not replica:
             return None
         credentials = self._authorization.metadata()
+        if self._process != os.getpid():
+            # The threads that serve these streams, and may have held the lock, are in the process
+            # that this one was forked from.
+            self._shared, self._lock, self._process = {}, threading.Lock(), os.getpid()
         with self._lock:
-            if self._process != os.getpid():
-                # The threads that serve these streams are in the process that this one was forked
-                # from.
-                self._shared, self._process = {}, os.getpid()
             shared = self._shared.get(replica)
             if shared is not None and not self._is_usable(shared, replica, credentials):
                 del self._shared[replica]
@@ -94,7 +94,9 @@ class SharedStreams(Generic[S]):
             stream.end()
 
     def take_all(self) -> list[S]:
-        """All streams, which are forgotten here."""
+        """All streams of this process, which are forgotten here."""
+        if self._process != os.getpid():
+            return []
         with self._lock:
             taken, self._shared = self._shared, {}
         return [shared.stream for shared in taken.values()]

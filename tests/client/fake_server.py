@@ -121,12 +121,20 @@ class FakeServer(NtmServiceServicer):
         self.released.set()
         self.abort_streams = False
         """Whether a stream fails instead of answering."""
+        self.abort_code = grpc.StatusCode.INTERNAL
+        """How it fails then."""
         self.end_streams = False
         """Whether a stream ends instead of answering."""
         self.token = ""
         """The only token that calls may have; any or none if it is empty."""
         self.cancelled: list[int] = []
         """The tags of the chunks that were cancelled on streams."""
+        self.ended = 0
+        """How many streams are over."""
+        self.arrived: list[pb.Chunk] = []
+        """The chunks of streams, as they arrive."""
+        self.unanswered = self.most_unanswered = 0
+        """The chunks of streams that are not answered yet: now, and at most so far."""
         self._held: set[str] = set()
         self._let_go = threading.Condition()
         self._streams: list[SimpleQueue[pb.StreamStepsRequest | None]] = []
@@ -343,13 +351,15 @@ class FakeServer(NtmServiceServicer):
             if not ready:
                 continue
             if self.abort_streams:
-                context.abort(grpc.StatusCode.INTERNAL, "the fake broke the stream")
+                context.abort(self.abort_code, "the fake broke the stream")
             if self.end_streams:
                 return
             try:
                 outcomes = self.losing(lambda: self._outcomes(ready, cancelled))  # noqa: B023 - called at once
             except Lost:
                 context.abort(grpc.StatusCode.UNAVAILABLE, "the connection was lost")
+            with self._lock:
+                self.unanswered -= sum(one.HasField("step") for one in ready)
             yield pb.StreamStepsResponse(outcomes=outcomes, replica=replica)
             replica = ""
 
@@ -362,12 +372,18 @@ class FakeServer(NtmServiceServicer):
         with suppress(Exception):  # gRPC raises it where a call ends
             for request in arriving:
                 self.message_sizes.append(len(request.operations))
+                chunks = [one.step for one in request.operations if one.HasField("step")]
+                self.arrived += chunks
+                with self._lock:
+                    self.unanswered += len(chunks)
+                    self.most_unanswered = max(self.most_unanswered, self.unanswered)
                 gone = [one.cancel for one in request.operations if one.HasField("cancel")]
                 cancelled.update(gone)
                 requests.put(request)
                 self.cancelled += gone
                 self.received.set()
         requests.put(None)
+        self.ended += 1
 
     def _is_held(self, operation: pb.Operation) -> bool:
         return operation.step.session_id in self._held

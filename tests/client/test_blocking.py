@@ -284,9 +284,7 @@ def test_unknown_names(client: Client) -> None:
     ("replica", "told"),
     [("", "did not answer in time"), ("one", r"did not answer in 0\.05 s; allow more")],
 )
-def test_an_answer_too_late(
-    trying_once: Client, fake: FakeServer, replica: str, told: str
-) -> None:
+def test_an_answer_too_late(trying_once: Client, fake: FakeServer, replica: str, told: str) -> None:
     """A step that is not answered within its timeout, as a call or on a stream, says so."""
     fake.replica = replica
     session = trying_once.create_session("sums")

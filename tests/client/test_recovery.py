@@ -74,7 +74,9 @@ class Wire:
     def attempt(self, wanted: Message | Attempt | Ahead) -> Message | None:
         """What one attempt leads to. What is sent ahead meets its fault when it is sent."""
         if isinstance(wanted, Ahead):
-            for request in wanted.requests:
+            if self.ahead and self.ahead[0][0] is not wanted.requests[0]:
+                self.ahead.clear()
+            for request in wanted.requests[len(self.ahead) :]:
                 try:
                     self.ahead.append((request, self.send(request)))
                 except NtmClientError as error:
@@ -85,7 +87,8 @@ class Wire:
             if isinstance(met, NtmClientError):
                 raise met
             return met
-        self.ahead.clear()
+        if isinstance(wanted, Attempt | pb.StepRequest):
+            self.ahead.clear()
         if isinstance(wanted, Attempt):
             self.attempts.append(wanted)
             self.clock.seconds += wanted.delay_seconds

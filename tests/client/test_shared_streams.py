@@ -1,0 +1,676 @@
+"""The sessions of a client share a stream for each replica, and nobody notices but the clock."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from queue import SimpleQueue
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from ntm.v1 import ntm_pb2 as pb
+from ntm_client import AsyncClient, Client, ClientClosed, TimedOut, Unavailable, aio
+from ntm_client import blocking_operations as blocking
+from ntm_client.blocking_operations import Operations
+from ntm_client.chunks import MAX_CHUNKS_AT_ONCE
+from ntm_client.operations import SAFE_MESSAGE_BYTES
+from ntm_client.values import Float32
+from tests.client.conftest import Running
+from tests.client.fake_server import Balancer, FakeServer, refuse, serve
+from tests.e2e.calls import until
+from tests.support.ports import free_port
+
+INPUTS = np.arange(60, dtype=np.float32).reshape(20, 3)
+SUMS = INPUTS.cumsum(0)
+
+
+@pytest.fixture(autouse=True)
+async def threads() -> AsyncIterator[None]:
+    """Threads for all blocking calls of a test at once."""
+    with ThreadPoolExecutor(32) as pool:
+        asyncio.get_running_loop().set_default_executor(pool)
+        yield
+
+
+async def made(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """What a blocking or an asynchronous call returns."""
+    if inspect.iscoroutinefunction(call):
+        return await call(*arguments, **named)
+    return await asyncio.to_thread(call, *arguments, **named)
+
+
+def started(call: Callable[..., Any], *arguments: Any, **named: Any) -> asyncio.Task[Any]:
+    """A blocking or an asynchronous call, which goes on."""
+    return asyncio.create_task(made(call, *arguments, **named))
+
+
+@pytest.fixture(params=[Client, AsyncClient])
+def kind(request: pytest.FixtureRequest) -> Any:
+    """Each kind of client."""
+    return request.param
+
+
+@pytest.fixture
+async def client(running: Running, kind: Any) -> AsyncIterator[Any]:
+    """A client of the fake that fails when the first attempt does, whatever stream breaks."""
+    client = kind(running.address, timeout_seconds=20, resume=None)
+    yield client
+    running.fake.let_go()
+    await made(client.close)
+
+
+async def opened(client: Any, number: int) -> list[Any]:
+    """So many sessions that share a stream: it is known where it leads."""
+    sessions = [await made(client.create_session, "sums") for _ in range(number)]
+    await made(sessions[0].step, np.zeros(3))
+    return sessions
+
+
+async def step_all(sessions: list[Any], *, times: int = 1) -> None:
+    """Each makes steps of its own, together with the others; all outputs are right."""
+    before = [session.next_step for session in sessions]
+
+    async def step(number: int, session: Any) -> None:
+        for turn in range(times):
+            result = await made(session.step, np.full((2, 3), 1 + number))
+            made_before = before[number] + 2 * turn
+            assert result.first_step == made_before
+            assert result.outputs[1, 0] - result.outputs[0, 0] == 1 + number
+
+    await asyncio.gather(*(step(number, session) for number, session in enumerate(sessions)))
+
+
+async def test_many_sessions_share_one_stream(client: Any, fake: FakeServer) -> None:
+    """However many sessions step at once, there is one call."""
+    sessions = await opened(client, 12)
+    await step_all(sessions, times=5)
+
+    assert fake.calls("StreamSteps") == 1
+    assert fake.calls("Step") == 0
+    assert sum(fake.message_sizes) == 1 + 12 * 5
+
+
+async def test_sessions_join_once_it_is_known_where_the_stream_leads(
+    client: Any, fake: FakeServer
+) -> None:
+    """Until its first answer, a stream has the steps of the session that it is routed by."""
+    first, second = [await made(client.create_session, "sums") for _ in range(2)]
+    fake.hold(first.id)
+    stepping = started(first.step, INPUTS)
+    await until(lambda: fake.arrived)
+    assert np.array_equal((await made(second.step, INPUTS)).outputs, SUMS)
+    assert (fake.calls("StreamSteps"), fake.calls("Step")) == (1, 1)
+    fake.let_go()
+    assert np.array_equal((await stepping).outputs, SUMS)
+    await step_all([first, second])
+    assert (fake.calls("StreamSteps"), fake.calls("Step")) == (1, 1)
+
+
+async def test_what_tasks_begin_together_is_one_message(
+    async_client: AsyncClient, fake: FakeServer
+) -> None:
+    """Steps that begin in one turn of the event loop leave together."""
+    sessions = await opened(async_client, 10)
+    fake.message_sizes.clear()
+    await step_all(sessions)
+
+    assert fake.message_sizes == [10]
+
+
+class ByHand:
+    """A stub whose one call is written and answered by the test."""
+
+    def __init__(self) -> None:
+        """Nothing is asked and answered yet."""
+        self.messages: Iterator[pb.StreamStepsRequest]
+        self.answers: SimpleQueue[pb.StreamStepsResponse | grpc.RpcError | None] = SimpleQueue()
+
+    def StreamSteps(self, messages: Any, metadata: Any) -> Iterator[Any]:  # noqa: N802
+        """The call."""
+        self.messages = messages
+        return self
+
+    def __iter__(self) -> Iterator[pb.StreamStepsResponse]:
+        return self
+
+    def __next__(self) -> pb.StreamStepsResponse:
+        answer = self.answers.get()
+        if answer is None:
+            self.answers.put(None)
+            raise StopIteration
+        assert isinstance(answer, pb.StreamStepsResponse)
+        return answer
+
+    def cancel(self) -> None:
+        """End it."""
+        self.answers.put(None)
+
+
+@pytest.fixture
+def by_hand() -> ByHand:
+    """A call by hand."""
+    return ByHand()
+
+
+@pytest.fixture
+def operations(by_hand: ByHand) -> Iterator[Operations]:
+    """The operations of a call by hand."""
+    operations = Operations(by_hand, (), "somewhere")  # type: ignore[arg-type]
+    yield operations
+    operations.close()
+
+
+def step_of(session: str, size: int = 0) -> pb.Operation:
+    """A chunk."""
+    return pb.Operation(step=pb.Chunk(session_id=session, inputs=bytes(size)))
+
+
+def answer_to(*tags: int) -> pb.StreamStepsResponse:
+    """A message with the replies to these."""
+    outcomes = [pb.Outcome(tag=tag, reply=pb.Reply(next_step=tag)) for tag in tags]
+    return pb.StreamStepsResponse(outcomes=outcomes, replica="somewhere")
+
+
+def test_what_threads_begin_during_a_write_is_one_message(
+    by_hand: ByHand, operations: Operations
+) -> None:
+    """A lone step leaves at once, and those that begin until gRPC takes the next one together."""
+    operations.begin(step_of("1"))
+    assert [one.tag for one in next(by_hand.messages).operations] == [1]
+    for _ in range(3):
+        operations.begin(step_of("1"))
+    assert [one.tag for one in next(by_hand.messages).operations] == [2, 3, 4]
+
+
+def test_messages_hold_no_more_than_fits(by_hand: ByHand, operations: Operations) -> None:
+    """What is together larger than a message goes in several, in order."""
+    for _ in range(5):
+        operations.begin(step_of("1", 30_000))
+    tags = [[one.tag for one in next(by_hand.messages).operations] for _ in range(3)]
+    assert tags == [[1, 2], [3, 4], [5]]
+
+
+def test_what_is_given_up_before_it_is_sent_is_not_sent(
+    by_hand: ByHand, operations: Operations
+) -> None:
+    """A chunk that nobody waits for any more leaves no trace, but for the cancellation."""
+    first, _ = operations.begin(step_of("1")), operations.begin(step_of("1"))
+    operations.cancel(first)
+    sent = next(by_hand.messages).operations
+    assert [(one.WhichOneof("kind"), one.tag or one.cancel) for one in sent][0] == ("step", 2)
+    by_hand.answers.put(answer_to(2))
+
+
+async def test_a_server_of_an_earlier_release_gets_calls(client: Any, fake: FakeServer) -> None:
+    """Servers that do not name themselves are stepped as before."""
+    fake.replica = ""
+    sessions = await opened(client, 3)
+    await step_all(sessions, times=2)
+    result = await made(sessions[0].step, np.ones((1100, 3)))
+
+    assert result.first_step + len(result.outputs) == 1 + 4 + 1100
+    assert fake.calls("StreamSteps") == 0
+    assert fake.calls("Step") == 1 + 6 + 5
+
+
+@contextmanager
+def balanced(*replicas: FakeServer) -> Iterator[tuple[str, Balancer]]:
+    """The address of a balancer before these."""
+    balancer, address = Balancer(*replicas), f"127.0.0.1:{free_port()}"
+    stop = serve(balancer, address)
+    try:
+        yield address, balancer
+    finally:
+        for replica in replicas:
+            replica.let_go()
+        stop()
+
+
+async def test_each_replica_has_a_stream(kind: Any) -> None:
+    """Behind a balancer, sessions of one replica share a stream that leads there."""
+    replicas = [FakeServer("one"), FakeServer("two")]
+    with balanced(*replicas) as (address, balancer):
+        client = kind(address, resume=None)
+        sessions = [await made(client.create_session, "sums") for _ in range(8)]
+        for session in sessions[1:3]:
+            await made(session.step, np.ones(3))
+        await step_all(sessions, times=3)
+        await made(client.close)
+
+        for replica in replicas:
+            assert len(replica.sessions) > 2
+            assert replica.calls("StreamSteps") == 1
+            assert replica.calls("Step") == 0
+            (route,) = [name for method, name in replica.routes if method == "StreamSteps"]
+            assert balancer.of[route] is replica
+
+
+async def test_a_stream_that_leads_elsewhere_is_not_joined(kind: Any) -> None:
+    """
+    Where a balancer brings a stream to another replica than its session's, only the sessions of
+    that replica join it.
+    """
+    one, two = FakeServer("one"), FakeServer("two")
+    two.sessions = one.sessions  # as with a store
+    with balanced(one, two) as (address, balancer):
+        balancer.of_streams = two
+        client = kind(address, resume=None)
+        sessions = [await made(client.create_session, "sums") for _ in range(6)]
+        of_one = [each for each in sessions if balancer.of[each.id] is one]
+        of_two = [each for each in sessions if balancer.of[each.id] is two]
+        await made(of_one[0].step, np.ones(3))
+        assert two.calls("StreamSteps") == 1
+        assert of_one[0].replica == "two"
+        balancer.of_streams = None
+        await step_all(of_one[1:])
+        await step_all(of_one[1:])
+        await step_all(of_two, times=2)
+        await step_all(of_one[1:])
+        assert (two.calls("StreamSteps"), two.calls("Step")) == (1, 0), "they join it"
+        await made(client.close)
+
+        assert one.calls("StreamSteps") == 1
+        assert ("StreamSteps", of_one[1].id) in one.routes
+
+
+def lost_before(fake: FakeServer) -> None:
+    """The next message is lost."""
+    fake.losses.append("before")
+
+
+def lost_after(fake: FakeServer) -> None:
+    """The next message is lost after its chunks were made."""
+    fake.losses.append("after")
+
+
+def broken(fake: FakeServer) -> None:
+    """Streams break by an error of the server or of a proxy."""
+    fake.abort_streams = True
+
+
+def not_let_in(fake: FakeServer) -> None:
+    """Streams end as those whose token has expired."""
+    fake.abort_streams, fake.abort_code = True, grpc.StatusCode.UNAUTHENTICATED
+
+
+def unknown_there(fake: FakeServer) -> None:
+    """Streams are refused by a proxy that knows only calls."""
+    fake.abort_streams, fake.abort_code = True, grpc.StatusCode.UNIMPLEMENTED
+
+
+def ended(fake: FakeServer) -> None:
+    """Streams are ended."""
+    fake.end_streams = True
+
+
+BREAKING = [lost_before, lost_after, broken, not_let_in, unknown_there, ended]
+
+
+@pytest.mark.parametrize("is_new", [False, True], ids=["begun", "new"])
+@pytest.mark.parametrize("break_it", BREAKING)
+async def test_a_stream_that_breaks_costs_nothing(
+    client: Any, fake: FakeServer, break_it: Callable[[FakeServer], None], is_new: bool
+) -> None:
+    """Also without resuming, all steps are made, once, by calls."""
+    sessions = [await made(client.create_session, "sums") for _ in range(6)]
+    if not is_new:
+        await made(sessions[0].step, np.zeros(3))
+        await step_all(sessions)
+    break_it(fake)
+    await made(sessions[0].step, np.zeros(3))
+    await step_all(sessions, times=3)
+    result = await made(sessions[0].step, INPUTS)
+
+    assert np.array_equal(result.outputs - result.outputs[0], SUMS - SUMS[0])
+    assert all(session.resumptions == 0 for session in sessions)
+    assert fake.calls("Step") > 0
+
+
+async def test_a_long_input_goes_on_when_its_stream_breaks(client: Any, fake: FakeServer) -> None:
+    """Chunks that were sent ahead are made once, whichever of them the server had made."""
+    client.own_limits = type(client.own_limits)(chunk_steps=2)
+    session = await made(client.create_session, "sums")
+    for kind in ["", "after", "before"]:
+        fake.losses += ["", "", kind]
+        result = await made(session.step, INPUTS)
+        assert np.array_equal(result.outputs - result.outputs[0], SUMS - SUMS[0])
+        assert result.first_step + 20 == session.next_step == len(fake.sessions[session.id].inputs)
+
+
+async def test_a_new_token_begins_another_stream(running: Running, kind: Any) -> None:
+    """A token function's next token is sent from the next step on; the old stream ends."""
+    fake, tokens = running.fake, ["first"]
+    fake.token = "first"
+    client = kind(running.address, resume=None, token=lambda: tokens[0])
+    sessions = await opened(client, 3)
+    tokens[0] = fake.token = "second"
+    await made(sessions[0].step, np.ones(3))
+    await step_all(sessions)
+    assert fake.calls("StreamSteps") == 2
+    await until(lambda: fake.ended == 1)
+    assert fake.calls("Step") == 0
+    await made(client.close)
+
+
+async def test_a_token_that_expires_during_a_step(running: Running, kind: Any) -> None:
+    """The stream is refused, and a call with the next token makes the step."""
+    fake = running.fake
+    fake.token = "first"
+    client = kind(running.address, resume=None, token=lambda: fake.token)
+    (session,) = await opened(client, 1)
+    fake.hold(session.id)
+    stepping = started(session.step, INPUTS)
+    await until(lambda: len(fake.arrived) == 2)
+    fake.token = "second"
+    not_let_in(fake)
+    fake.let_go()
+    assert np.array_equal((await stepping).outputs, SUMS)
+    assert fake.calls("Step") == 1
+    await made(client.close)
+
+
+async def test_a_server_that_dies_fails_steps_as_it_fails_calls(
+    client: Any, running: Running
+) -> None:
+    """The errors are those of calls, and name no stream."""
+    sessions = await opened(client, 3)
+    running.fake.hold(*(session.id for session in sessions))
+    stepping = [started(session.step, INPUTS) for session in sessions]
+    await until(lambda: len(running.fake.arrived) == 4)
+    running.fake.losses.extend(["before"] * 99)
+    stopping = asyncio.create_task(asyncio.to_thread(running.stop))
+    errors = await asyncio.gather(*stepping, return_exceptions=True)
+    await stopping
+    assert {type(error) for error in errors} <= {Unavailable, *Unavailable.__subclasses__()}
+    assert not any("stream" in str(error) for error in errors)
+    with pytest.raises(Unavailable) as raised:
+        await made(sessions[0].step, INPUTS)
+    assert "stream" not in str(raised.value)
+
+
+@pytest.mark.parametrize("others_first", [False, True])
+async def test_a_step_that_takes_too_long_is_cancelled(
+    client: Any, fake: FakeServer, others_first: bool
+) -> None:
+    """
+    It fails after its own time and is not made, and the others that wait on the stream go on,
+    whichever of them reads.
+    """
+    late, *others = await opened(client, 4)
+    fake.hold(*(each.id for each in (late, *others)))
+    if others_first:
+        stepping = [started(session.step, INPUTS) for session in others]
+        await until(lambda: len(fake.arrived) == 4)
+    timing_out = started(late.step, INPUTS, timeout_seconds=0.3)
+    if not others_first:
+        await until(lambda: len(fake.arrived) == 2)
+        stepping = [started(session.step, INPUTS) for session in others]
+    with pytest.raises(TimedOut, match=r"did not answer in 0\.3 s; allow more"):
+        await timing_out
+    await until(lambda: fake.cancelled or fake.ended)
+    fake.let_go()
+    for result in await asyncio.gather(*stepping):
+        assert np.array_equal(result.outputs, SUMS)
+    assert (await made(late.describe)).next_step == 1
+    assert np.array_equal((await made(late.step, INPUTS)).outputs, SUMS)
+
+
+async def test_short_and_long_times_on_one_stream(client: Any, fake: FakeServer) -> None:
+    """Of many that wait, those with short times fail, each after its own, and no others do."""
+    sessions = await opened(client, 12)
+    fake.hold(*(each.id for each in sessions[1:]))
+    times = [20 if number % 3 == 0 else 0.1 * number for number in range(1, 12)]
+    stepping = [
+        started(session.step, INPUTS, timeout_seconds=seconds)
+        for session, seconds in zip(sessions[1:], times, strict=True)
+    ]
+    for task, seconds in zip(stepping, times, strict=True):
+        if seconds < 20:
+            with pytest.raises(TimedOut, match="did not answer in"):
+                await task
+    await until(lambda: len(fake.cancelled) + fake.ended >= 8 - fake.calls("Step"))
+    fake.let_go()
+    for task, seconds in zip(stepping, times, strict=True):
+        if seconds == 20:
+            assert np.array_equal((await task).outputs, SUMS)
+    for session in sessions:
+        await made(session.describe)
+    await step_all(sessions)
+
+
+async def test_a_task_that_is_cancelled_cancels_its_chunk(
+    async_client: AsyncClient, fake: FakeServer
+) -> None:
+    """The server is told, makes no step of it, and the others on the stream go on."""
+    gone, other = await opened(async_client, 2)
+    fake.hold(gone.id, other.id)
+    stepping = [started(each.step, INPUTS) for each in (gone, other)]
+    await until(lambda: len(fake.arrived) == 3)
+    stepping[0].cancel()
+    await until(lambda: len(fake.cancelled) == 1)
+    fake.let_go()
+    assert np.array_equal((await stepping[1]).outputs, SUMS)
+    assert stepping[0].cancelled()
+    assert (await gone.describe()).next_step == 1
+    assert fake.calls("StreamSteps") == 1
+
+
+async def test_all_chunks_of_a_cancelled_task_are_cancelled(
+    async_client: AsyncClient, fake: FakeServer
+) -> None:
+    """Those that were sent ahead too."""
+    async_client.own_limits = type(async_client.own_limits)(chunk_steps=2)
+    (gone,) = await opened(async_client, 1)
+    fake.hold(gone.id)
+    stepping = started(gone.step, INPUTS)
+    await until(lambda: len(fake.arrived) == 1 + MAX_CHUNKS_AT_ONCE)
+    stepping.cancel()
+    await until(lambda: len(fake.cancelled) == MAX_CHUNKS_AT_ONCE)
+    fake.let_go()
+    assert (await gone.describe()).next_step == 1
+
+
+async def test_closing_a_client_fails_all_that_wait(running: Running, kind: Any) -> None:
+    """Each of many steps that wait ends with the error that says so."""
+    client = kind(running.address, resume=None)
+    sessions = await opened(client, 5)
+    running.fake.hold(*(each.id for each in sessions))
+    stepping = [started(each.step, INPUTS) for each in sessions]
+    await until(lambda: len(running.fake.arrived) == 6)
+    await made(client.close)
+    for error in await asyncio.gather(*stepping, return_exceptions=True):
+        assert isinstance(error, ClientClosed)
+    with pytest.raises(ClientClosed):
+        await made(sessions[0].step, INPUTS)
+
+
+def streams_of_threads() -> list[threading.Thread]:
+    """The threads of blocking streams."""
+    return [each for each in threading.enumerate() if each.name == "ntm-stream"]
+
+
+async def test_a_client_that_is_dropped_leaves_no_threads(running: Running) -> None:
+    """Also without `close`."""
+    client = Client(running.address)
+    sessions = await opened(client, 3)
+    await step_all(sessions)
+    assert len(streams_of_threads()) == 1
+    del client, sessions
+    gc.collect()
+    await until(lambda: running.fake.ended == 1)
+    await until(lambda: not streams_of_threads())
+
+
+async def test_an_idle_stream_ends_and_another_begins(
+    running: Running, kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that does nothing for a while has no stream, and the next step begins one."""
+    monkeypatch.setattr(blocking, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(aio, "IDLE_SECONDS", 0.05)
+    fake = running.fake
+    client = kind(running.address, resume=None)
+    sessions = await opened(client, 2)
+    await until(lambda: fake.ended == 1)
+    await until(lambda: not streams_of_threads())
+    await made(sessions[0].step, np.zeros(3))
+    assert fake.calls("StreamSteps") == 2
+    await made(client.close)
+
+
+async def test_a_stream_with_a_step_is_not_idle(
+    running: Running, kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that takes longer than a stream may be idle is answered on the stream."""
+    monkeypatch.setattr(blocking, "IDLE_SECONDS", 0.02)
+    monkeypatch.setattr(aio, "IDLE_SECONDS", 0.02)
+    fake = running.fake
+    client = kind(running.address, resume=None)
+    session = await made(client.create_session, "sums")
+    fake.hold(session.id)
+    stepping = started(session.step, INPUTS)
+    await until(lambda: fake.arrived)
+    await asyncio.sleep(0.1)  # for the code to do what it must not do
+    fake.let_go()
+    assert np.array_equal((await stepping).outputs, SUMS)
+    assert (fake.calls("StreamSteps"), fake.calls("Step")) == (1, 0)
+    await made(client.close)
+
+
+@pytest.mark.parametrize(
+    ("limits", "at_once"),
+    [
+        ({}, MAX_CHUNKS_AT_ONCE),
+        ({"max_replay_bytes": 2 * 5 * 12}, 2),  # chunks of five steps, outputs of 12 bytes
+        ({"max_replay_bytes": 0}, 1),
+        ({"max_waiting_steps": 15}, 3),
+        ({"max_waiting_steps": 3}, 1),
+    ],
+)
+async def test_long_inputs_are_sent_ahead(
+    client: Any, fake: FakeServer, limits: dict[str, int], at_once: int
+) -> None:
+    """As many chunks are on their way as the server keeps and queues, in order, each once."""
+    for name, limit in limits.items():
+        setattr(fake, name, limit)
+    client.own_limits = type(client.own_limits)(chunk_steps=5)
+    (session,) = await opened(client, 1)
+    fake.arrived.clear()
+    fake.hold(session.id)
+    inputs = np.ones((200, 3), np.float32)
+    stepping = started(session.step, inputs)
+    await until(lambda: len(fake.arrived) == at_once)
+    fake.let_go()
+    result = await stepping
+
+    assert np.array_equal(result.outputs, inputs.cumsum(0))
+    assert fake.most_unanswered == at_once
+    firsts = [chunk.first_step for chunk in fake.arrived]
+    assert firsts == sorted(set(firsts))
+    assert fake.calls("Step") == 0
+
+
+async def test_with_large_traces_one_chunk_is_on_its_way(client: Any, fake: FakeServer) -> None:
+    """The server could not give their replies again after a loss."""
+    fake.max_replay_bytes = 5 * 2 * (3 * 4 + 8 * 4) - 1
+    client.own_limits = type(client.own_limits)(chunk_steps=5)
+    (session,) = await opened(client, 1)
+    result = await made(session.step, INPUTS, traces=["read_weighting"])
+
+    assert np.array_equal(result.outputs, SUMS)
+    assert result.traces["read_weighting"].shape == (20, 1, 8)
+    assert fake.most_unanswered == 1
+
+
+@pytest.mark.parametrize(
+    ("failure", "is_raised"),
+    [
+        (refuse(14, "DRAINING"), False),
+        (refuse(14, "NOT_STORED"), False),
+        (refuse(8, "CAPACITY_EXCEEDED"), True),
+    ],
+)
+@pytest.mark.parametrize("number", [1, 3])
+async def test_a_chunk_in_the_middle_that_fails(
+    running: Running, kind: Any, failure: Any, is_raised: bool, number: int
+) -> None:
+    """
+    Those before stay made, none after it is made before it, and it goes on there: by itself, or
+    when the user steps again.
+    """
+    fake = running.fake
+    client = kind(running.address, chunk_steps=2)
+    session = await made(client.create_session, "sums")
+    fake.failures += [*[None] * number, failure]
+    if is_raised:
+        with pytest.raises(type(None) if not is_raised else Exception, match="refused"):
+            await made(session.step, INPUTS)
+        assert session.next_step == 2 * number
+        result = await made(session.step, INPUTS[2 * number :])
+        assert np.array_equal(result.outputs, SUMS[2 * number :])
+    else:
+        assert np.array_equal((await made(session.step, INPUTS)).outputs, SUMS)
+    await made(client.close)
+
+
+async def test_after_a_failure_chunks_are_sent_ahead_again_in_order(
+    running: Running, kind: Any
+) -> None:
+    """One failure is one interruption, and does not slow the rest of a long input down."""
+    fake = running.fake
+    client = kind(running.address, chunk_steps=2)
+    session = await made(client.create_session, "sums")
+    inputs = np.ones((400, 3), np.float32)
+    fake.failures += [None, refuse(14, "DRAINING")]
+    result = await made(session.step, inputs)
+    await made(client.close)
+
+    assert np.array_equal(result.outputs, inputs.cumsum(0))
+    asked = [chunk.first_step for chunk in fake.chunks]
+    # Only what had been sent ahead of the failure arrives twice.
+    assert len(asked) <= 200 + MAX_CHUNKS_AT_ONCE
+    assert asked[10:] == sorted(asked[10:])
+
+
+async def test_limits_that_change_in_between(running: Running, kind: Any) -> None:
+    """A replica that takes smaller chunks gets smaller ones from then on, ahead as well."""
+    fake = running.fake
+    client = kind(running.address, chunk_steps=5, resume=None)
+    (session,) = await opened(client, 1)
+    fake.max_chunk_steps = 3
+    assert np.array_equal((await made(session.step, INPUTS)).outputs, SUMS)
+    sizes = [len(chunk.inputs) // 12 for chunk in fake.chunks]
+    assert sizes[-6:] == [3, 3, 3, 3, 3, 3] or sizes[-7:] == [3, 3, 3, 3, 3, 3, 2]
+    await made(client.close)
+
+
+@pytest.mark.parametrize("size", [SAFE_MESSAGE_BYTES, 1 << 20])
+async def test_large_messages_only_where_the_limit_is_known(
+    client: Any, fake: FakeServer, size: int
+) -> None:
+    """A chunk that a replica might refuse is a call: the refusal would end the stream."""
+    fake.max_message_bytes = size
+    client.own_limits = type(client.own_limits)(chunk_steps=10_000)
+    fake.max_chunk_steps = 10_000
+    (session,) = await opened(client, 1)
+    inputs = np.ones((5400, 3), np.float32)  # 64,800 bytes: as a chunk it fits in both
+    assert len((await made(session.step, inputs)).outputs) == 5400
+    assert fake.calls("Step") == 0
+    session.limits_replica = "another"
+    more = np.ones((1, 3), np.float32)
+    assert len((await made(session.step, more)).outputs) == 1
+    assert fake.calls("GetSession") == 0, "a lone step is small"
+    assert fake.calls("Step") == 0
+
+
+def outputs_of(results: list[Any]) -> Float32:
+    """All outputs."""
+    joined: Float32 = np.concatenate([each.outputs for each in results])
+    return joined
