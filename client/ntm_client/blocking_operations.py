@@ -56,7 +56,8 @@ class Operations:
 
     One thread at a time reads: the first that waits for an answer, so that a lone thread waits for
     no other one. If answers are outstanding when it has its own, the call's own thread reads on. It
-    also ends the call when the thread that reads has waited for too long.
+    also ends the call when the thread that reads has waited for too long. An interrupt of the
+    thread that reads ends the call too.
     """
 
     def __init__(
@@ -273,15 +274,19 @@ class Operations:
         """Read one message, as the only thread; False if the call is over."""
         try:
             response = next(self._call)
+            self.replica = self.replica or response.replica
+            for outcome in response.outcomes:
+                self._settle(outcome)
         except StopIteration:
             self._break(Unavailable("the server ended the stream"))
             return False
         except grpc.RpcError as error:
             self._break(call_error(error, self._target))
             return False
-        self.replica = self.replica or response.replica
-        for outcome in response.outcomes:
-            self._settle(outcome)
+        except BaseException:
+            # An interrupt, after which gRPC lets no other thread read; outcomes may be lost as well.
+            self._call.cancel()
+            raise
         return True
 
     def _settle(self, outcome: pb.Outcome) -> None:

@@ -452,3 +452,24 @@ def test_senseless_bounds_are_refused(wrong: dict[str, Any]) -> None:
     """The error has the values."""
     with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):
         Resume(**wrong)
+
+
+def test_chunks_made_for_another_replica_are_made_anew() -> None:
+    """A replica with smaller limits that took over in between gets no chunk of the old size."""
+    wire = Wire(Resume(), "asynchronous", 100)
+    wire.fake.replica = "one"
+    wire.run(procedures.describe(wire.recovery.ask, wire.session))
+
+    def move() -> None:
+        wire.fake.replica, wire.fake.max_chunk_steps = "two", 3
+
+    made = wire.fake._step
+
+    def making(chunk: pb.Chunk) -> pb.Reply:
+        reply = made(chunk)
+        move()
+        return reply
+
+    wire.fake._step = making  # type: ignore[method-assign]
+    wire.faults.extend(["", "before", "before", "before"])
+    assert np.array_equal(wire.step(INPUTS), SUMS)

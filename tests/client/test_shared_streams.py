@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import os
+import signal
+import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,12 +21,21 @@ import numpy as np
 import pytest
 
 from ntm.v1 import ntm_pb2 as pb
-from ntm_client import AsyncClient, Client, ClientClosed, TimedOut, Unavailable, aio
+from ntm_client import (
+    AsyncClient,
+    Client,
+    ClientClosed,
+    TimedOut,
+    Unavailable,
+    aio,
+    shared_streams,
+)
 from ntm_client import blocking_operations as blocking
 from ntm_client.blocking_operations import Operations
 from ntm_client.chunks import MAX_CHUNKS_AT_ONCE
+from ntm_client.connection import Authorization, target_of
 from ntm_client.operations import SAFE_MESSAGE_BYTES
-from ntm_client.values import Float32
+from ntm_client.shared_streams import SharedStreams
 from tests.client.conftest import Running
 from tests.client.fake_server import Balancer, FakeServer, refuse, serve
 from tests.e2e.calls import until
@@ -205,7 +218,7 @@ def test_what_is_given_up_before_it_is_sent_is_not_sent(
     first, _ = operations.begin(step_of("1")), operations.begin(step_of("1"))
     operations.cancel(first)
     sent = next(by_hand.messages).operations
-    assert [(one.WhichOneof("kind"), one.tag or one.cancel) for one in sent][0] == ("step", 2)
+    assert [one.tag for one in sent if one.HasField("step")] == [2]
     by_hand.answers.put(answer_to(2))
 
 
@@ -670,7 +683,135 @@ async def test_large_messages_only_where_the_limit_is_known(
     assert fake.calls("Step") == 0
 
 
-def outputs_of(results: list[Any]) -> Float32:
-    """All outputs."""
-    joined: Float32 = np.concatenate([each.outputs for each in results])
-    return joined
+def wait_until(condition: Callable[[], object]) -> None:
+    """As `until`, for threads."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("is_reader", [True, False])
+def test_an_interrupt_cancels_the_chunk(running: Running, is_reader: bool) -> None:
+    """Ctrl-C in a thread that waits, whether it reads or another does; the others go on."""
+    fake = running.fake
+    with Client(running.address, timeout_seconds=20, resume=None) as client:
+        mine, other = client.create_session("sums"), client.create_session("sums")
+        mine.step(np.zeros(3))
+        other.step(np.zeros(3))
+        fake.hold(mine.id, other.id)
+        results: list[Any] = []
+        others = threading.Thread(target=lambda: results.append(other.step(INPUTS)))
+
+        def interrupt() -> None:
+            wait_until(lambda: mine.id in {chunk.session_id for chunk in fake.arrived[2:]})
+            if is_reader:
+                others.start()
+                wait_until(lambda: len(fake.arrived) == 4)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+        if not is_reader:
+            others.start()
+            wait_until(lambda: len(fake.arrived) == 3)
+        interrupting = threading.Thread(target=interrupt)
+        interrupting.start()
+        with pytest.raises(KeyboardInterrupt):
+            mine.step(INPUTS)
+        interrupting.join()
+        wait_until(lambda: fake.ended if is_reader else fake.cancelled)
+        fake.let_go()
+        others.join()
+
+        assert np.array_equal(results[0].outputs, SUMS)
+        assert mine.describe().next_step == 1
+        assert np.array_equal(mine.step(INPUTS).outputs, SUMS)
+        assert fake.calls("StreamSteps") == (2 if is_reader else 1)
+
+
+FORKING = """
+import os, sys
+import numpy as np
+from ntm_client import Client
+
+client = Client(sys.argv[1], timeout_seconds=20)
+session = client.create_session("sums")
+session.step(np.ones(3))
+child = os.fork()
+if child == 0:
+    if sys.argv[2] == "new":
+        client = Client(sys.argv[1], timeout_seconds=20)
+        session = client.create_session("sums")
+        session.step(np.ones(3))
+    assert session.step(np.ones(3)).outputs.tolist() == [2, 2, 2]
+    assert session.step(np.ones(3)).outputs.tolist() == [3, 3, 3]
+    client.close()
+    os._exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+session.describe()
+assert session.step(np.ones(3)).outputs[0] == (2 if sys.argv[2] == "new" else 4)
+client.close()
+print("both went on")
+"""
+
+
+@pytest.mark.parametrize("which", ["old", "new"])
+async def test_a_process_may_fork(running: Running, which: str) -> None:
+    """The child steps with a client that was made before, or with another, and both go on."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", FORKING, running.address, which),
+        env={**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "1"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(60):
+        output, errors = await process.communicate()
+    assert output == b"both went on\n", errors.decode()
+
+
+def test_streams_do_not_wait_for_a_lock_of_before_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread of the parent that held the lock is not there to release it."""
+    shared = SharedStreams(lambda _: None, Authorization(None, target_of("localhost"), None))  # type: ignore[arg-type, return-value]
+    shared._lock.acquire()
+    monkeypatch.setattr(shared_streams.os, "getpid", lambda: -1)
+    shared.end()
+    assert not shared.take_all()
+
+
+async def test_streams_that_are_never_answered_are_given_up(client: Any, fake: FakeServer) -> None:
+    """
+    A server that is connected and dead holds no call for each step that timed out, once nobody
+    waits for anything on its stream.
+    """
+    sessions = await opened(client, 3)
+    fake.released.clear()
+    before = fake.ended
+    for session in sessions:
+        stepping = [started(each.step, INPUTS, timeout_seconds=0.1) for each in sessions]
+        for error in await asyncio.gather(*stepping, return_exceptions=True):
+            assert isinstance(error, TimedOut)
+        assert session.next_step < 2
+    await until(lambda: not streams_of_threads())
+    await until(lambda: fake.ended - before == fake.calls("StreamSteps") - before)
+    fake.released.set()
+
+
+def test_a_client_may_be_collected_anywhere(by_hand: ByHand, operations: Operations) -> None:
+    """Also in a thread that is just beginning something on its stream."""
+    with operations._lock:
+        operations.end()
+    assert operations.broken is not None
+
+
+def test_answers_that_nobody_waits_for_are_read(
+    by_hand: ByHand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operation whose thread was interrupted before it waited does not keep its stream."""
+    monkeypatch.setattr(blocking, "IDLE_SECONDS", 0.01)
+    operations = Operations(by_hand, (), "somewhere")  # type: ignore[arg-type]
+    pending = operations.begin(step_of("1"))
+    assert len(next(by_hand.messages).operations) == 1
+    by_hand.answers.put(answer_to(pending.tag))
+    assert list(by_hand.messages) == []
+    by_hand.answers.put(None)
+    operations._own.join(10)
+    assert not operations._own.is_alive()
