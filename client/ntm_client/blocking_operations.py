@@ -284,7 +284,7 @@ class Operations:
             self._break(call_error(error, self._target))
             return False
         except BaseException:
-            # An interrupt, after which gRPC lets no other thread read; outcomes may be lost as well.
+            # An interrupt, after which gRPC lets no other thread read. Outcomes may be lost too.
             self._call.cancel()
             raise
         return True
