@@ -19,12 +19,15 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ntm.v1 import ntm_pb2 as pb
 from ntm_client import (
     AsyncClient,
     Client,
     ClientClosed,
+    Resume,
     TimedOut,
     Unavailable,
     aio,
@@ -815,3 +818,69 @@ def test_answers_that_nobody_waits_for_are_read(
     by_hand.answers.put(None)
     operations._own.join(10)
     assert not operations._own.is_alive()
+
+
+RESUMING = Resume(seconds=20, first_backoff_seconds=0.001, largest_backoff_seconds=0.002)
+
+Faults = list[tuple[str, Any]]
+
+FAULTS: list[tuple[str, Any]] = [
+    ("loss", ""),
+    ("loss", "before"),
+    ("loss", "after"),
+    ("failure", None),
+    ("failure", (14, "DRAINING")),
+    ("failure", (14, "NOT_STORED")),
+    ("failure", (5, "SESSION_MOVED")),
+]
+
+
+async def stepped_together(
+    client: Any, fake: FakeServer, plans: list[list[int]], faults: Faults
+) -> None:
+    """Each session steps as planned while these faults are met, and each output is right."""
+    sessions = [await made(client.create_session, "sums") for _ in plans]
+    for what, fault in faults:
+        if what == "loss":
+            fake.losses.append(fault)
+        else:
+            fake.failures.append(refuse(*fault) if fault else None)
+
+    async def step(number: int, plan: list[int]) -> None:
+        total = np.zeros(3)
+        for steps in plan:
+            inputs = np.random.default_rng([number, steps]).integers(-9, 9, (steps, 3))
+            result = await made(sessions[number].step, inputs)
+            assert np.array_equal(result.outputs, total + inputs.cumsum(0))
+            total = total + inputs.sum(0)
+        assert sessions[number].next_step == sum(plan)
+        assert len(fake.sessions[sessions[number].id].inputs) == sum(plan)
+
+    await asyncio.gather(*(step(number, plan) for number, plan in enumerate(plans)))
+    fake.losses.clear()
+    fake.failures.clear()
+
+
+def test_whatever_breaks_each_step_is_made_once(running: Running, kind: Any) -> None:
+    """
+    Threads or tasks with a session each, on one stream, between losses of messages, of calls and
+    of answers: each output is the sum of the inputs so far, each once.
+    """
+
+    async def opening() -> Any:
+        return kind(running.address, resume=RESUMING, chunk_steps=3)
+
+    with asyncio.Runner() as runner, ThreadPoolExecutor(8) as pool:
+        runner.get_loop().set_default_executor(pool)
+        client = runner.run(opening())
+
+        @settings(max_examples=40, deadline=None)
+        @given(
+            st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=4), min_size=1, max_size=5),
+            st.lists(st.sampled_from(FAULTS), max_size=12),
+        )
+        def check(plans: list[list[int]], faults: Faults) -> None:
+            runner.run(stepped_together(client, running.fake, plans, faults))
+
+        check()
+        runner.run(made(client.close))
