@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -11,6 +12,13 @@ from typing import Generic, Protocol, TypeVar
 from ntm_client.connection import Authorization, route
 from ntm_client.errors import NtmClientError
 from ntm_client.procedures import BaseSession
+
+NEXT_SECONDS = 10.0
+"""
+The time between the beginnings of two streams where the first was never answered, as behind a proxy
+that knows only calls, or where the token is another one already, as it may be for each call.
+Meanwhile there are calls.
+"""
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -34,6 +42,18 @@ class _Shared(Generic[S]):
     credentials: Metadata
     first: str
     """The id of the session that load balancers see."""
+    began: float
+    """By the monotonic clock."""
+
+    def leads_to(self, replica: str, credentials: Metadata) -> bool:
+        """Whether the stream leads to a replica for the caller, as far as is known."""
+        is_there = self.stream.replica in ("", replica)
+        return self.stream.broken is None and is_there and credentials == self.credentials
+
+    def is_kept_for(self, credentials: Metadata) -> bool:
+        """Whether a stream that does not lead there is not replaced yet."""
+        is_odd = not self.stream.replica or credentials != self.credentials
+        return is_odd and time.monotonic() < self.began + NEXT_SECONDS
 
 
 class SharedStreams(Generic[S]):
@@ -70,21 +90,23 @@ class SharedStreams(Generic[S]):
             self._shared, self._lock, self._process = {}, threading.Lock(), os.getpid()
         with self._lock:
             shared = self._shared.get(replica)
-            if shared is not None and not self._is_usable(shared, replica, credentials):
-                del self._shared[replica]
-                shared = None
-            if shared is None:
+            if shared is None or not shared.leads_to(replica, credentials):
+                if shared is not None:
+                    if shared.is_kept_for(credentials):
+                        return None
+                    self._make_way(replica, shared)
                 stream = self._begin((*credentials, *route(session.id)))
-                shared = self._shared[replica] = _Shared(stream, credentials, session.id)
+                shared = _Shared(stream, credentials, session.id, time.monotonic())
+                self._shared[replica] = shared
             if shared.stream.replica or shared.first == session.id:
                 return shared.stream
             return None
 
     def leave(self, stream: S) -> None:
-        """Begin another stream for the next chunk."""
+        """Begin no chunk on this stream any more."""
         with self._lock:
             for replica, shared in list(self._shared.items()):
-                if shared.stream is stream:
+                if shared.stream is stream and stream.replica:
                     del self._shared[replica]
         stream.end()
 
@@ -101,14 +123,11 @@ class SharedStreams(Generic[S]):
             taken, self._shared = self._shared, {}
         return [shared.stream for shared in taken.values()]
 
-    def _is_usable(self, shared: _Shared[S], replica: str, credentials: Metadata) -> bool:
-        """Whether a stream leads to a replica for the caller. If not, it is ended."""
+    def _make_way(self, replica: str, shared: _Shared[S]) -> None:
+        """Take a stream away from a replica that it does not lead to."""
+        del self._shared[replica]
         stream = shared.stream
-        if stream.broken is None and credentials == shared.credentials:
-            if stream.replica in ("", replica):
-                return True
-            if stream.replica not in self._shared:
-                self._shared[stream.replica] = shared  # a balancer brought it there
-                return False
-        stream.end()
-        return False
+        if stream.broken is None and stream.replica not in ("", replica, *self._shared):
+            self._shared[stream.replica] = shared  # a balancer brought it there
+        else:
+            stream.end()

@@ -36,11 +36,11 @@ from ntm_client import (
 from ntm_client import blocking_operations as blocking
 from ntm_client.blocking_operations import Operations
 from ntm_client.chunks import MAX_CHUNKS_AT_ONCE
-from ntm_client.connection import Authorization, target_of
-from ntm_client.operations import SAFE_MESSAGE_BYTES
-from ntm_client.shared_streams import SharedStreams
+from ntm_client.conversion import model_from, session_from
+from ntm_client.operations import SAFE_MESSAGE_BYTES, message_bytes, operation_of
+from ntm_client.procedures import BaseSession
 from tests.client.conftest import Running
-from tests.client.fake_server import Balancer, FakeServer, refuse, serve
+from tests.client.fake_server import MODELS, Balancer, FakeServer, refuse, serve
 from tests.e2e.calls import until
 from tests.support.ports import free_port
 
@@ -54,6 +54,12 @@ async def threads() -> AsyncIterator[None]:
     with ThreadPoolExecutor(32) as pool:
         asyncio.get_running_loop().set_default_executor(pool)
         yield
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams are replaced at once, but where a test says otherwise."""
+    monkeypatch.setattr(shared_streams, "NEXT_SECONDS", 0.0)
 
 
 async def made(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
@@ -376,6 +382,37 @@ async def test_a_new_token_begins_another_stream(running: Running, kind: Any) ->
     await made(client.close)
 
 
+async def test_a_token_for_each_call(
+    running: Running, kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token function may give another token each time; then steps are calls, not streams."""
+    monkeypatch.setattr(shared_streams, "NEXT_SECONDS", 1000.0)
+    tokens = iter(map(str, range(10_000)))
+    client = kind(running.address, resume=None, token=lambda: next(tokens))
+    sessions = await opened(client, 3)
+    await step_all(sessions, times=3)
+    assert running.fake.calls("StreamSteps") == 1
+    assert running.fake.calls("Step") == 9
+    await made(client.close)
+
+
+async def test_a_proxy_that_knows_only_calls(
+    client: Any, fake: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where streams are never answered, few are begun."""
+    monkeypatch.setattr(shared_streams, "NEXT_SECONDS", 1000.0)
+    unknown_there(fake)
+    sessions = [await made(client.create_session, "sums") for _ in range(3)]
+    await made(sessions[0].step, np.zeros(3))
+    await step_all(sessions, times=3)
+    assert (fake.calls("StreamSteps"), fake.calls("Step")) == (1, 10)
+    monkeypatch.setattr(shared_streams, "NEXT_SECONDS", 0.0)
+    fake.abort_streams = False
+    await made(sessions[0].step, np.zeros(3))
+    await step_all(sessions)
+    assert (fake.calls("StreamSteps"), fake.calls("Step")) == (2, 10)
+
+
 async def test_a_token_that_expires_during_a_step(running: Running, kind: Any) -> None:
     """The stream is refused, and a call with the next token makes the step."""
     fake = running.fake
@@ -667,23 +704,35 @@ async def test_limits_that_change_in_between(running: Running, kind: Any) -> Non
     await made(client.close)
 
 
-@pytest.mark.parametrize("size", [SAFE_MESSAGE_BYTES, 1 << 20])
-async def test_large_messages_only_where_the_limit_is_known(
-    client: Any, fake: FakeServer, size: int
-) -> None:
-    """A chunk that a replica might refuse is a call: the refusal would end the stream."""
-    fake.max_message_bytes = size
-    client.own_limits = type(client.own_limits)(chunk_steps=10_000)
+def test_large_messages_only_where_the_limit_is_known() -> None:
+    """A message that a replica might refuse would end the stream; a chunk that large is a call."""
+    fake = FakeServer("one")
+    fake.max_message_bytes = 100_000
+    info = session_from(fake.open(pb.CreateSessionRequest(model="sums")))
+    session = BaseSession(model_from(MODELS["sums"]), info)
+    assert message_bytes(session, "one") == 100_000
+    assert message_bytes(session, "another") == SAFE_MESSAGE_BYTES
+    assert message_bytes(session, "") == SAFE_MESSAGE_BYTES
+
+    request = pb.StepRequest(chunk=pb.Chunk(inputs=bytes(70_000)))
+    assert operation_of(request, message_bytes(session, "one")) is not None
+    assert operation_of(request, message_bytes(session, "another")) is None
+
+
+async def test_a_large_chunk_travels_on_the_stream(client: Any, fake: FakeServer) -> None:
+    """It is larger than what every server takes, and this one is known to take it."""
     fake.max_chunk_steps = 10_000
+    fake.step = lambda chunk: pb.Reply(  # type: ignore[method-assign]
+        first_step=chunk.first_step,
+        next_step=chunk.first_step + len(chunk.inputs) // 12,
+        outputs=chunk.inputs,
+    )
+    client.own_limits = type(client.own_limits)(chunk_steps=10_000)
     (session,) = await opened(client, 1)
-    inputs = np.ones((5400, 3), np.float32)  # 64,800 bytes: as a chunk it fits in both
-    assert len((await made(session.step, inputs)).outputs) == 5400
-    assert fake.calls("Step") == 0
-    session.limits_replica = "another"
-    more = np.ones((1, 3), np.float32)
-    assert len((await made(session.step, more)).outputs) == 1
-    assert fake.calls("GetSession") == 0, "a lone step is small"
-    assert fake.calls("Step") == 0
+    inputs = np.arange(30_000, dtype=np.float32).reshape(10_000, 3)
+    assert np.array_equal((await made(session.step, inputs)).outputs, inputs)
+    assert (fake.calls("StreamSteps"), fake.calls("Step")) == (1, 0)
+    assert [len(chunk.inputs) for chunk in fake.arrived] == [12, 120_000]
 
 
 def wait_until(condition: Callable[[], object]) -> None:
@@ -771,13 +820,22 @@ async def test_a_process_may_fork(running: Running, which: str) -> None:
     assert output == b"both went on\n", errors.decode()
 
 
-def test_streams_do_not_wait_for_a_lock_of_before_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread of the parent that held the lock is not there to release it."""
-    shared = SharedStreams(lambda _: None, Authorization(None, target_of("localhost"), None))  # type: ignore[arg-type, return-value]
-    shared._lock.acquire()
-    monkeypatch.setattr(shared_streams.os, "getpid", lambda: -1)
-    shared.end()
-    assert not shared.take_all()
+def test_streams_do_not_wait_for_a_lock_of_before_a_fork(running: Running) -> None:
+    """A thread of the parent that held the lock is not in the child to release it."""
+    with Client(running.address) as client:
+        session = client.create_session("sums")
+        session.step(np.zeros(3))
+        shared = client._shared
+        lock, streams, process = shared._lock, shared._shared, shared._process
+        with lock:
+            shared._process = -1
+            shared.end()
+            assert client.begin(session, pb.StepRequest()) is not None
+            assert shared._shared is not streams
+        client.close()
+        for each in streams.values():
+            each.stream.close()
+        assert process == shared._process
 
 
 async def test_streams_that_are_never_answered_are_given_up(client: Any, fake: FakeServer) -> None:
