@@ -721,7 +721,7 @@ def test_large_messages_only_where_the_limit_is_known() -> None:
 
 async def test_a_large_chunk_travels_on_the_stream(client: Any, fake: FakeServer) -> None:
     """It is larger than what every server takes, and this one is known to take it."""
-    fake.max_chunk_steps = 10_000
+    fake.max_chunk_steps = fake.max_waiting_steps = 10_000
     fake.step = lambda chunk: pb.Reply(  # type: ignore[method-assign]
         first_step=chunk.first_step,
         next_step=chunk.first_step + len(chunk.inputs) // 12,
