@@ -12,6 +12,7 @@ session that was lost in between.
 from __future__ import annotations
 
 import secrets
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -95,6 +96,8 @@ class BaseSession:
         """What the replica that described the session last takes."""
         self.replica = info.replica
         """The replica that answered last; empty if its release is too old to say."""
+        self.routed_seconds = time.monotonic()
+        """When a call about the session was made last that balancers routed by its own id."""
         self.limits_replica = info.replica
         """The replica that has these limits."""
         self.resumptions = 0

@@ -20,6 +20,12 @@ that knows only calls, or where the token is another one already, as it may be f
 Meanwhile there are calls.
 """
 
+ROUTE_SECONDS = 300.0
+"""
+After this time a session's next chunk is a call, so that a balancer can bring the session back to
+the replica that it chooses for it, such as one that was restarted.
+"""
+
 Metadata = tuple[tuple[str, str], ...]
 
 
@@ -80,8 +86,9 @@ class SharedStreams(Generic[S]):
 
         Raises TokenNotSent as a call does.
         """
-        replica = session.replica
-        if not replica:
+        replica, now = session.replica, time.monotonic()
+        if not replica or now > session.routed_seconds + ROUTE_SECONDS:
+            session.routed_seconds = now
             return None
         credentials = self._authorization.metadata()
         if self._process != os.getpid():

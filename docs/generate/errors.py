@@ -45,6 +45,7 @@ TO_DO = {
     "SESSION_FAILED": "Open a new session, from a checkpoint if there is one.",
     "CAPACITY_EXCEEDED": "Wait for the delay in the details, then send it again. If a setting is "
     "the limit, the metadata `limit` names it.",
+    "CANCELLED": "Nothing: the client wanted it so.",
     "DRAINING": "Send it again to another replica.",
     "UNAUTHENTICATED": "Send a valid token in `authorization: Bearer TOKEN`, or a valid "
     "certificate.",
