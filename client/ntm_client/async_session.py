@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -108,6 +109,7 @@ class _Carrier:
                 pending = self._sent(wanted) or caller.begin(self._session, wanted)
                 if pending is not None:
                     return await caller.answer(pending, wanted, seconds)
+                self._session.routed_seconds = time.monotonic()
         return await caller.call(wanted, seconds)
 
     def give_up_ahead(self) -> None:

@@ -280,6 +280,7 @@ class _Carrier:
                 pending = self._sent(wanted) or client.begin(self._session, wanted)
                 if pending is not None:
                     return client.answer(pending, wanted, seconds)
+                self._session.routed_seconds = time.monotonic()
         return client.call(wanted, seconds)
 
     def give_up_ahead(self) -> None:

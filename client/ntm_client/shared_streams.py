@@ -86,9 +86,8 @@ class SharedStreams(Generic[S]):
 
         Raises TokenNotSent as a call does.
         """
-        replica, now = session.replica, time.monotonic()
-        if not replica or now > session.routed_seconds + ROUTE_SECONDS:
-            session.routed_seconds = now
+        replica = session.replica
+        if not replica or time.monotonic() > session.routed_seconds + ROUTE_SECONDS:
             return None
         credentials = self._authorization.metadata()
         if self._process != os.getpid():

@@ -591,6 +591,8 @@ async def test_a_stream_with_a_step_is_not_idle(
     stepping = started(session.step, INPUTS)
     await until(lambda: fake.arrived)
     await asyncio.sleep(0.1)  # for the code to do what it must not do
+    stream = next(iter(client._shared._shared.values())).stream
+    assert stream.broken is None
     fake.let_go()
     assert np.array_equal((await stepping).outputs, SUMS)
     assert (fake.calls("StreamSteps"), fake.calls("Step")) == (1, 0)
@@ -628,6 +630,26 @@ async def test_long_inputs_are_sent_ahead(
     firsts = [chunk.first_step for chunk in fake.arrived]
     assert firsts == sorted(set(firsts))
     assert fake.calls("Step") == 0
+
+
+async def test_a_session_is_routed_by_itself_after_a_while(client: Any, fake: FakeServer) -> None:
+    """
+    A call asks its balancer where it belongs, also amid a long input: once nothing is ahead of it.
+    """
+    client.own_limits = type(client.own_limits)(chunk_steps=2)
+    (session,) = await opened(client, 1)
+    session.routed_seconds -= shared_streams.ROUTE_SECONDS
+    await made(session.step, np.zeros(3))
+    assert fake.calls("Step") == 1
+    fake.hold(session.id)
+    stepping = started(session.step, INPUTS)
+    await until(lambda: len(fake.arrived) == 1 + MAX_CHUNKS_AT_ONCE)
+    session.routed_seconds -= shared_streams.ROUTE_SECONDS
+    fake.let_go()
+    assert np.array_equal((await stepping).outputs, SUMS)
+    assert fake.calls("Step") == 2
+    firsts = [chunk.first_step for chunk in fake.chunks]
+    assert firsts == sorted(set(firsts))
 
 
 async def test_with_large_traces_one_chunk_is_on_its_way(client: Any, fake: FakeServer) -> None:
