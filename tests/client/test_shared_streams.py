@@ -866,16 +866,35 @@ async def test_streams_that_are_never_answered_are_given_up(client: Any, fake: F
     waits for anything on its stream.
     """
     sessions = await opened(client, 3)
-    fake.released.clear()
-    before = fake.ended
-    for session in sessions:
+    fake.hold(*(session.id for session in sessions))
+    for _ in range(3):
         stepping = [started(each.step, INPUTS, timeout_seconds=0.1) for each in sessions]
         for error in await asyncio.gather(*stepping, return_exceptions=True):
             assert isinstance(error, TimedOut)
-        assert session.next_step < 2
     await until(lambda: not streams_of_threads())
-    await until(lambda: fake.ended - before == fake.calls("StreamSteps") - before)
-    fake.released.set()
+    await until(lambda: fake.ended == fake.calls("StreamSteps"))
+
+
+async def test_a_step_has_its_time_once(client: Any, fake: FakeServer) -> None:
+    """A call after a stream that broke has what is left of the step's time."""
+    given: list[float] = []
+    call = client.call
+
+    def calling(request: Any, seconds: float) -> Any:
+        given.append(seconds)
+        return call(request, seconds)
+
+    (session,) = await opened(client, 1)
+    client.call = calling
+    fake.hold(session.id)
+    stepping = started(session.step, INPUTS, timeout_seconds=15)
+    await until(lambda: len(fake.arrived) == 2)
+    await asyncio.sleep(0.1)  # of its time
+    fake.end_streams = True
+    fake.let_go()
+    assert np.array_equal((await stepping).outputs, SUMS)
+    (left,) = given
+    assert 0 < left < 14.95
 
 
 def test_a_client_may_be_collected_anywhere(by_hand: ByHand, operations: Operations) -> None:
