@@ -99,7 +99,7 @@ class FakeServer(NtmServiceServicer):
         self.failures: deque[Refused | None] = deque()
         """What the next chunks are answered with, before anything else; None for the usual."""
         self.asked: SimpleQueue[pb.Chunk] = SimpleQueue()
-        """The chunks of unary calls, as they arrive."""
+        """The chunks, as they arrive."""
         self.losses: deque[str] = deque()
         """For each next call or message whether it is lost `before` or `after` it is made."""
         self.routes: list[tuple[str, str]] = []
@@ -119,6 +119,8 @@ class FakeServer(NtmServiceServicer):
         self.released = threading.Event()
         """No chunk and no operation of a stream is answered before this is set."""
         self.released.set()
+        self.patience = 10.0
+        """It answers after so many seconds in any case."""
         self.abort_streams = False
         """Whether a stream fails instead of answering."""
         self.abort_code = grpc.StatusCode.INTERNAL
@@ -320,7 +322,7 @@ class FakeServer(NtmServiceServicer):
                 return self._memory(request.session_id)
             case pb.StepRequest():
                 self.asked.put(request.chunk)
-                self.released.wait(10)
+                self.released.wait(self.patience)
                 with self._let_go:
                     self._let_go.wait_for(lambda: request.chunk.session_id not in self._held, 10)
                 return pb.StepResponse(reply=self.step(request.chunk), replica=self.replica)
@@ -342,7 +344,7 @@ class FakeServer(NtmServiceServicer):
         while held or not is_over:
             request = requests.get()
             is_over = is_over or request is None
-            self.released.wait(10)
+            self.released.wait(self.patience)
             if not context.is_active():
                 return
             operations = [*held, *(request.operations if request else ())]
@@ -374,6 +376,8 @@ class FakeServer(NtmServiceServicer):
                 self.message_sizes.append(len(request.operations))
                 chunks = [one.step for one in request.operations if one.HasField("step")]
                 self.arrived += chunks
+                for chunk in chunks:
+                    self.asked.put(chunk)
                 with self._lock:
                     self.unanswered += len(chunks)
                     self.most_unanswered = max(self.most_unanswered, self.unanswered)

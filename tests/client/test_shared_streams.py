@@ -866,13 +866,15 @@ async def test_streams_that_are_never_answered_are_given_up(client: Any, fake: F
     waits for anything on its stream.
     """
     sessions = await opened(client, 3)
-    fake.hold(*(session.id for session in sessions))
+    fake.patience = 60
+    fake.released.clear()
     for _ in range(3):
         stepping = [started(each.step, INPUTS, timeout_seconds=0.1) for each in sessions]
         for error in await asyncio.gather(*stepping, return_exceptions=True):
             assert isinstance(error, TimedOut)
     await until(lambda: not streams_of_threads())
     await until(lambda: fake.ended == fake.calls("StreamSteps"))
+    fake.released.set()
 
 
 async def test_a_step_has_its_time_once(client: Any, fake: FakeServer) -> None:
