@@ -877,6 +877,18 @@ async def test_streams_that_are_never_answered_are_given_up(client: Any, fake: F
     fake.released.set()
 
 
+def test_a_stream_that_goes_on_for_nobody_is_cancelled(
+    by_hand: ByHand, operations: Operations
+) -> None:
+    """It was to end after its last answer, which nobody waits for and which may never come."""
+    pending = operations.begin(step_of("1"))
+    assert next(by_hand.messages)
+    operations.end()
+    operations.cancel(pending)
+    operations._own.join(10)
+    assert not operations._own.is_alive()
+
+
 async def test_a_step_has_its_time_once(client: Any, fake: FakeServer) -> None:
     """A call after a stream that broke has what is left of the step's time."""
     given: list[float] = []
