@@ -122,6 +122,8 @@ class _QueueSelector(selectors.BaseSelector):
             ready = self._files.select()
             if any(key.fileobj is self._closed for key, _ in ready):
                 return
+            if not ready:
+                continue  # of a file that was unregistered meanwhile
             self._ready = ready
             self.wake()
             self._watching.acquire()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -151,3 +152,27 @@ def test_a_closed_loop_hears_a_late_thread_no_more() -> None:
         loop = runner.get_loop()
     with pytest.raises(RuntimeError, match="closed"):
         loop.call_soon_threadsafe(print)
+
+
+def test_files_are_watched_after_one_was_unregistered(runner: asyncio.Runner) -> None:
+    """An event of a file that is no longer registered does not end the watching of the others."""
+
+    async def heard() -> bytes:
+        loop: Any = asyncio.get_running_loop()
+        files = loop._queue_selector._files
+        reader, writer = socket.socketpair()
+        looked, got = threading.Event(), loop.create_future()
+        with reader, writer:
+            loop.add_reader(reader, lambda: got.done() or got.set_result(reader.recv(1)))
+            select = files.select
+            files.select = lambda: looked.set() or select()
+            key = files._fd_to_key.pop(reader.fileno())  # as between the kernel and its watcher
+            writer.send(b"x")
+            assert await asyncio.to_thread(looked.wait, 10)
+            files._fd_to_key[reader.fileno()] = key
+            try:
+                return await asyncio.wait_for(got, 10)
+            finally:
+                loop.remove_reader(reader)
+
+    assert runner.run(heard()) == b"x"
