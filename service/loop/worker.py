@@ -18,9 +18,6 @@ from service.errors import Draining
 
 log = logging.getLogger(__name__)
 
-GATHERING_SECONDS = 0.002
-"""The longest time for which work waits for other work, to be begun together."""
-
 T = TypeVar("T")
 PendingCall = tuple[Callable[[], Any], "asyncio.Future[Any]"]
 
@@ -51,8 +48,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._turns: SimpleQueue[Turn | None] = SimpleQueue()
         self._begun: set[Turn] = set()
-        self._due: asyncio.Handle | None = None
-        """The next advance that is due: at once, or a timer while work waits for other work."""
+        self._is_due = False
         self._came = 0
         """How often work was submitted since the last advance that was due."""
         self._came_together = 0
@@ -89,12 +85,8 @@ class Worker:
             self._perform_calls()
         return await future
 
-    def submit(self, works: Sequence[Work], *, gathers: bool = False) -> None:
-        """
-        Queue work. Its `answered` is called when it has an outcome or an error.
-
-        Work that `gathers` waits a moment for as much work as came together before.
-        """
+    def submit(self, works: Sequence[Work]) -> None:
+        """Queue work. Its `answered` is called when it has an outcome or an error."""
         if self._stopping:
             for work in works:
                 work.error = _stopped_error()
@@ -109,11 +101,7 @@ class Worker:
             self._crash(error)
             return
         self._came += 1
-        if gathers and self._came < self._came_together:
-            if self._due is None:
-                self._due = self._loop.call_later(GATHERING_SECONDS, self._advance_due)
-            return
-        is_alone = self._came == self._came_together == 1 and self._due is None
+        is_alone = self._came == self._came_together == 1 and not self._is_due
         # Also behind work that is begun at once, to learn whether other work comes with it.
         self._advance_soon()
         if is_alone and not self._is_answering:
@@ -127,7 +115,7 @@ class Worker:
         """
         future: asyncio.Future[Any] = self._loop.create_future()
         work.answered = lambda done: _resolve(future, done.outcome, done.error)
-        self.submit([work], gathers=True)
+        self.submit([work])
         if not future.done():
             future.add_done_callback(lambda done: setattr(work, "cancelled", done.cancelled()))
         return future
@@ -214,14 +202,12 @@ class Worker:
         """
         Advance after the callbacks that are ready, because they may bring work for the same batch.
         """
-        if isinstance(self._due, asyncio.TimerHandle):
-            self._due.cancel()
-            self._due = None
-        if self._due is None:
-            self._due = self._loop.call_soon(self._advance_due)
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._advance_due)
 
     def _advance_due(self) -> None:
-        self._due = None
+        self._is_due = False
         if self._came:
             self._came_together, self._came = self._came, 0
         self._advance()

@@ -192,53 +192,6 @@ async def test_a_burst_after_lone_work_is_stepped_together_from_its_second_on(
     assert batches == [1, 1, 1, 2, 3]
 
 
-async def test_work_waits_for_as_much_as_came_together_before(
-    fixture: Fixture, batches: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It waits while the event loop goes on, and is begun with the last of the others."""
-    monkeypatch.setattr("service.loop.worker.GATHERING_SECONDS", 3600)
-    sessions = [await fixture.opened() for _ in range(3)]
-    await asyncio.gather(*(fixture.worker.ask(chunk(each, [[1, 1]])) for each in sessions))
-    works = []
-    for session in sessions:
-        assert batches == [3]
-        works.append(fixture.worker.ask(chunk(session, [[1, 1]])))
-        for _ in range(5):
-            await asyncio.sleep(0)
-    assert [outcome.outputs.tolist() for outcome in await asyncio.gather(*works)] == [[[2, 2]]] * 3
-    assert batches == [3, 3]
-
-
-async def test_work_that_waits_in_vain_is_begun_without_the_others(
-    fixture: Fixture, batches: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After the longest time; the next work then comes alone, and is begun at once."""
-    monkeypatch.setattr("service.loop.worker.GATHERING_SECONDS", 0.001)
-    sessions = [await fixture.opened() for _ in range(3)]
-    await asyncio.gather(*(fixture.worker.ask(chunk(each, [[1, 1]])) for each in sessions))
-    waited = fixture.worker.ask(chunk(sessions[0], [[1, 1]]))
-    assert not waited.done()
-    await asyncio.wait_for(waited, 10)
-    next_one = fixture.worker.ask(chunk(sessions[0], [[1, 1]]))
-    assert next_one.done()
-    assert batches == [3, 1, 1]
-
-
-async def test_work_of_a_stream_waits_for_nothing(
-    fixture: Fixture, batches: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is begun at the next round of the event loop, with the work of calls that waits."""
-    monkeypatch.setattr("service.loop.worker.GATHERING_SECONDS", 3600)
-    sessions = [await fixture.opened() for _ in range(4)]
-    await asyncio.gather(*(fixture.worker.ask(chunk(each, [[1, 1]])) for each in sessions))
-    asked = fixture.worker.ask(chunk(sessions[0], [[1, 1]]))
-    await asyncio.sleep(0)
-    assert batches == [4]
-    fixture.worker.submit([chunk(sessions[1], [[1, 1]])])
-    await asyncio.wait_for(asked, 10)
-    assert batches == [4, 2]
-
-
 async def test_work_that_an_answer_brings_does_not_overtake_the_next_answer(
     fixture: Fixture, network: Network
 ) -> None:
