@@ -12,15 +12,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
-
 from ntm_client.blocking import Session
 from ntm_client.errors import InvalidRequest, SessionGone
 from ntm_client.values import Durability, Float32, Policy
@@ -188,23 +179,29 @@ def _progress(
     if not sys.stderr.isatty() or is_seen or is_typed:
         yield lambda steps: None
         return
+    # Here, because it takes as long to load as the rest of the command's own modules.
+    from rich import progress as bars
+    from rich.console import Console
+
     total = count(source, layout, header)
+    rest = None if total is None else max(0, total - skip)
     columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("steps, {task.fields[rate]} a second"),
-        TimeRemainingColumn(),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TextColumn("steps, {task.fields[rate]} a second"),
+        bars.TimeRemainingColumn(),
     )
     begun = time.monotonic()
-    with Progress(
+    # Standard output may be a file or a pipe, which is written past sys.stdout.
+    with bars.Progress(
         *columns, console=Console(stderr=True), redirect_stdout=False, redirect_stderr=False
     ) as progress:
-        task = progress.add_task("", total=None if total is None else total - skip, rate="-")
+        task = progress.add_task("", total=rest, rate="-")
 
         def done(steps: int) -> None:
             made = progress.tasks[0].completed + steps
-            rate = made / (time.monotonic() - begun)
-            progress.update(task, completed=made, rate=f"{rate:,.0f}")
+            rate = f"{made / (time.monotonic() - begun):,.0f}"
+            progress.update(task, completed=made, rate=rate)
 
         yield done
 
