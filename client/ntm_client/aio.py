@@ -182,6 +182,7 @@ class AsyncClient:
         If the stream breaks, a call makes the chunk: its steps are made once in any case. So the
         errors are those of a call, and no session depends on a stream.
         """
+        deadline = self._loop.time() + timeout_seconds
         try:
             return await pending.stream.answer(pending, timeout_seconds)
         except StreamBroken:
@@ -189,7 +190,7 @@ class AsyncClient:
         except TimedOut:
             self._shared.leave(pending.stream)  # its connection may be dead
             raise
-        return await self.call(request, timeout_seconds)
+        return await self.call(request, max(0.0, deadline - self._loop.time()))
 
     async def explained(self, error: NtmClientError) -> NtmClientError:
         """What `Connection.explained` returns; it looks at the connection on a thread."""

@@ -110,14 +110,16 @@ class AsyncOperations:
                 pending.future.exception()  # else asyncio would log that nobody looked at it
         else:
             pending.future.cancel()
-        if self.broken is None and pending.kind == "step" and pending.tag in self._pending:
+        if pending.kind == "step" and pending.tag in self._pending:
             self._queue(pb.Operation(tag=next(self._tags), cancel=pending.tag))
+        self._drop_unwanted()
 
     def end(self) -> None:
         """End the call once everything that was begun is answered; nothing more can be begun."""
         self.broken = self.broken or StreamClosed("the stream was closed")
         self._is_ending = True
         self._waiting.set()
+        self._drop_unwanted()
 
     async def close(self) -> None:
         """End the call. Operations that are still pending fail."""
@@ -128,6 +130,15 @@ class AsyncOperations:
         self._sender.cancel()
         self._receiver.cancel()
         await asyncio.gather(self._sender, self._receiver, return_exceptions=True)
+
+    def _drop_unwanted(self) -> None:
+        """
+        Cancel the call if nothing more begins and nobody waits for what is left. On a dead
+        connection it would never be answered.
+        """
+        left = self._pending.values()
+        if self.broken is not None and left and all(pending.future.done() for pending in left):
+            self._call.cancel()
 
     def _queue(self, operation: pb.Operation) -> None:
         self._outbox.append(operation)
@@ -173,7 +184,7 @@ class AsyncOperations:
                 self._waiting.clear()
                 while operations := self._take():
                     await self._call.write(pb.StreamStepsRequest(operations=operations))
-                if self._is_ending:
+                if self._is_ending and not self._pending:
                     await self._call.done_writing()
                     return
         except (grpc.RpcError, asyncio.InvalidStateError):
@@ -207,6 +218,8 @@ class AsyncOperations:
                 self._used = self._loop.time()
                 for outcome in response.outcomes:
                     self._settle(outcome)
+                if self._is_ending:
+                    self._waiting.set()
         except grpc.RpcError as error:
             cause = call_error(await self._found(error), self._target)
         finally:

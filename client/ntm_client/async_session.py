@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -108,6 +109,7 @@ class _Carrier:
                 pending = self._sent(wanted) or caller.begin(self._session, wanted)
                 if pending is not None:
                     return await caller.answer(pending, wanted, seconds)
+                self._session.routed_seconds = time.monotonic()
         return await caller.call(wanted, seconds)
 
     def give_up_ahead(self) -> None:
@@ -124,12 +126,15 @@ class _Carrier:
 
     def _send_ahead(self, requests: Sequence[pb.StepRequest]) -> None:
         assert self._session is not None, "only the procedures of a session send ahead"
-        for request in requests:
+        if self._ahead and self._ahead[0][0] is not requests[0]:
+            self.give_up_ahead()
+        for request in requests[len(self._ahead) :]:
+            if self._ahead and self._ahead[-1][1].stream.broken is not None:
+                return  # what is on another stream could overtake what is on this one
             pending = self._caller.begin(self._session, request)
             if pending is None:
                 return
             if self._ahead and pending.stream is not self._ahead[-1][1].stream:
-                # It could overtake what is on the other stream.
                 pending.stream.cancel(pending)
                 return
             self._ahead.append((request, pending))

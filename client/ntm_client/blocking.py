@@ -229,6 +229,7 @@ class Client:
         If the stream breaks, a call makes the chunk: its steps are made once in any case. So the
         errors are those of a call, and no session depends on a stream.
         """
+        deadline = time.monotonic() + seconds
         try:
             return pending.stream.answer(pending, seconds)
         except StreamBroken:
@@ -236,7 +237,7 @@ class Client:
         except TimedOut:
             self._shared.leave(pending.stream)  # its connection may be dead
             raise
-        return self.call(request, seconds)
+        return self.call(request, max(0.0, deadline - time.monotonic()))
 
     def call(self, request: Message, seconds: float) -> Message:
         """Make one call of the API, and return the response."""
@@ -279,6 +280,7 @@ class _Carrier:
                 pending = self._sent(wanted) or client.begin(self._session, wanted)
                 if pending is not None:
                     return client.answer(pending, wanted, seconds)
+                self._session.routed_seconds = time.monotonic()
         return client.call(wanted, seconds)
 
     def give_up_ahead(self) -> None:
@@ -295,12 +297,15 @@ class _Carrier:
 
     def _send_ahead(self, requests: Sequence[pb.StepRequest]) -> None:
         assert self._session is not None, "only the procedures of a session send ahead"
-        for request in requests:
+        if self._ahead and self._ahead[0][0] is not requests[0]:
+            self.give_up_ahead()
+        for request in requests[len(self._ahead) :]:
+            if self._ahead and self._ahead[-1][1].stream.broken is not None:
+                return  # what is on another stream could overtake what is on this one
             pending = self._client.begin(self._session, request)
             if pending is None:
                 return
             if self._ahead and pending.stream is not self._ahead[-1][1].stream:
-                # It could overtake what is on the other stream.
                 pending.stream.cancel(pending)
                 return
             self._ahead.append((request, pending))

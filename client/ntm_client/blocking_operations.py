@@ -56,7 +56,8 @@ class Operations:
 
     One thread at a time reads: the first that waits for an answer, so that a lone thread waits for
     no other one. If answers are outstanding when it has its own, the call's own thread reads on. It
-    also ends the call when the thread that reads has waited for too long.
+    also ends the call when the thread that reads has waited for too long. An interrupt of the
+    thread that reads ends the call too.
     """
 
     def __init__(
@@ -73,8 +74,11 @@ class Operations:
         self._pending: dict[int, Pending] = {}
         self._outbox: SimpleQueue[pb.Operation | None] = SimpleQueue()
         """Operations to send; None ends the call."""
-        self._lock = threading.Lock()
-        """Held to begin an operation and to end the call, so that none begins after the end."""
+        self._lock = threading.RLock()
+        """
+        Held to begin an operation and to end the call, so that none begins after the end. A client
+        that is collected as garbage ends the call in whatever thread, which may hold it.
+        """
         self._reading = threading.Lock()
         """Held by the thread that reads, and by none while nobody waits."""
         self._changed = threading.Condition(self._lock)
@@ -121,14 +125,16 @@ class Operations:
         """Give a chunk up. The server drops it if it has not begun."""
         pending.is_given_up = True
         with self._lock:
-            if self.broken is None and pending.tag in self._pending:
+            if pending.tag in self._pending:
                 self._outbox.put(pb.Operation(tag=next(self._tags), cancel=pending.tag))
+        self._drop_unwanted()
 
     def end(self) -> None:
         """End the call once everything that was begun is answered; nothing more can be begun."""
         with self._lock:
             self._end(StreamClosed("the stream was closed"))
-            self._outbox.put(None)
+            self._end_messages()
+        self._drop_unwanted()
 
     def close(self) -> None:
         """End the call. Operations that are still pending fail."""
@@ -173,6 +179,7 @@ class Operations:
         """Whether nothing was asked for a while; nothing can be begun from then on."""
         with self._lock:
             if self._pending or not self._outbox.empty():
+                self._hand_over()  # their threads may have been interrupted
                 return False
             self._end(StreamClosed("the stream was idle"))
             return True
@@ -180,24 +187,43 @@ class Operations:
     def _end(self, why: NtmClientError) -> None:
         """Let nothing more begin, and have the call's own thread read the rest. Needs the lock."""
         self.broken = self.broken or why
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Have the call's own thread read if no thread does. Needs the lock."""
         if self._reading.acquire(blocking=False):
             self._is_handed_over = True
             self._changed.notify()
+
+    def _end_messages(self) -> None:
+        """Write nothing more once all is answered; until then, what is pending can be cancelled."""
+        if self.broken is not None and not self._pending:
+            self._outbox.put(None)
+
+    def _drop_unwanted(self) -> None:
+        """
+        Cancel the call if nothing more begins and nobody waits for what is left. On a dead
+        connection it would never be answered.
+        """
+        left = list(self._pending.values())
+        if self.broken is not None and left and all(pending.is_given_up for pending in left):
+            self._call.cancel()
 
     def _is_given_up(self, operation: pb.Operation) -> bool:
         pending = self._pending.get(operation.tag)
         if pending is None or not pending.is_given_up:
             return False
         self._pending.pop(operation.tag, None)
+        self._end_messages()
         return True
 
     def _read_until(self, pending: Pending, deadline: float) -> None:
         """Read, as the only thread, until an operation has its outcome."""
-        self._deadline = deadline
-        if deadline < self._wakes_at:
-            with self._lock:
-                self._changed.notify()
         try:
+            self._deadline = deadline
+            if deadline < self._wakes_at:
+                with self._lock:
+                    self._changed.notify()
             while pending.answered.locked() and self._read():
                 pass
         finally:
@@ -220,6 +246,7 @@ class Operations:
                 continue
             is_free = False
             while not is_free:
+                self._end_messages()
                 if not self._read():
                     return
                 with self._lock:
@@ -247,15 +274,19 @@ class Operations:
         """Read one message, as the only thread; False if the call is over."""
         try:
             response = next(self._call)
+            self.replica = self.replica or response.replica
+            for outcome in response.outcomes:
+                self._settle(outcome)
         except StopIteration:
             self._break(Unavailable("the server ended the stream"))
             return False
         except grpc.RpcError as error:
             self._break(call_error(error, self._target))
             return False
-        self.replica = self.replica or response.replica
-        for outcome in response.outcomes:
-            self._settle(outcome)
+        except BaseException:
+            # An interrupt, after which gRPC lets no other thread read. Outcomes may be lost too.
+            self._call.cancel()
+            raise
         return True
 
     def _settle(self, outcome: pb.Outcome) -> None:

@@ -60,8 +60,8 @@ class Attempt:
 @dataclass(frozen=True)
 class Ahead:
     """
-    Chunks that a procedure asks for next, one after another. They may be sent before, so that the
-    server does not wait for the client. There is no response to this itself.
+    All chunks that a procedure asks for next, one after another. They may be sent before, so that
+    the server does not wait for the client. There is no response to this itself.
     """
 
     requests: tuple[pb.StepRequest, ...]
@@ -214,18 +214,18 @@ def step(
         if session.limits_replica != session.replica and len(steps) > 1:
             # What is sent ahead has to be within the limits of the replica that it is sent to.
             yield from ask(pb.GetSessionRequest(session_id=session.id))
+            requests.clear()
+            made = done
         limits = session.limits
         size = steps_per_chunk(model, selection, own, limits)
         at_once = chunks_at_once(model, selection, size, limits) if len(steps) > size else 1
-        ahead = []
         while made < len(steps) and len(requests) < at_once:
             some = steps[made : made + size]
             request = _step_request(session, session.next_step + made - done, some, selection)
-            ahead.append(request)
             requests.append((request, len(some)))
             made += len(some)
-        if ahead and len(requests) > 1:
-            yield Ahead(tuple(ahead))
+        if len(requests) > 1:
+            yield Ahead(tuple(request for request, _ in requests))
         request, count = requests.popleft()
         try:
             response: pb.StepResponse = yield from ask(request)

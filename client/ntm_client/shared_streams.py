@@ -13,6 +13,13 @@ from ntm_client.connection import Authorization, route
 from ntm_client.errors import NtmClientError
 from ntm_client.procedures import BaseSession
 
+NEXT_SECONDS = 10.0
+"""
+The time between the beginnings of two streams where the first was never answered, as behind a proxy
+that knows only calls, or where the token is another one already, as it may be for each call.
+Meanwhile there are calls.
+"""
+
 ROUTE_SECONDS = 300.0
 """
 After this time a session's next chunk is a call, so that a balancer can bring the session back to
@@ -41,6 +48,18 @@ class _Shared(Generic[S]):
     credentials: Metadata
     first: str
     """The id of the session that load balancers see."""
+    began: float
+    """By the monotonic clock."""
+
+    def leads_to(self, replica: str, credentials: Metadata) -> bool:
+        """Whether the stream leads to a replica for the caller, as far as is known."""
+        is_there = self.stream.replica in ("", replica)
+        return self.stream.broken is None and is_there and credentials == self.credentials
+
+    def is_kept_for(self, credentials: Metadata) -> bool:
+        """Whether a stream that does not lead there is not replaced yet."""
+        is_odd = not self.stream.replica or credentials != self.credentials
+        return is_odd and time.monotonic() < self.began + NEXT_SECONDS
 
 
 class SharedStreams(Generic[S]):
@@ -67,32 +86,33 @@ class SharedStreams(Generic[S]):
 
         Raises TokenNotSent as a call does.
         """
-        replica, now = session.replica, time.monotonic()
-        if not replica or now > session.routed_seconds + ROUTE_SECONDS:
-            session.routed_seconds = now
+        replica = session.replica
+        if not replica or time.monotonic() > session.routed_seconds + ROUTE_SECONDS:
             return None
         credentials = self._authorization.metadata()
+        if self._process != os.getpid():
+            # The threads that serve these streams, and may have held the lock, are in the process
+            # that this one was forked from.
+            self._shared, self._lock, self._process = {}, threading.Lock(), os.getpid()
         with self._lock:
-            if self._process != os.getpid():
-                # The threads that serve these streams are in the process that this one was forked
-                # from.
-                self._shared, self._process = {}, os.getpid()
             shared = self._shared.get(replica)
-            if shared is not None and not self._is_usable(shared, replica, credentials):
-                del self._shared[replica]
-                shared = None
-            if shared is None:
+            if shared is None or not shared.leads_to(replica, credentials):
+                if shared is not None:
+                    if shared.is_kept_for(credentials):
+                        return None
+                    self._make_way(replica, shared)
                 stream = self._begin((*credentials, *route(session.id)))
-                shared = self._shared[replica] = _Shared(stream, credentials, session.id)
+                shared = _Shared(stream, credentials, session.id, time.monotonic())
+                self._shared[replica] = shared
             if shared.stream.replica or shared.first == session.id:
                 return shared.stream
             return None
 
     def leave(self, stream: S) -> None:
-        """Begin another stream for the next chunk."""
+        """Begin no chunk on this stream any more."""
         with self._lock:
             for replica, shared in list(self._shared.items()):
-                if shared.stream is stream:
+                if shared.stream is stream and stream.replica:
                     del self._shared[replica]
         stream.end()
 
@@ -102,19 +122,18 @@ class SharedStreams(Generic[S]):
             stream.end()
 
     def take_all(self) -> list[S]:
-        """All streams, which are forgotten here."""
+        """All streams of this process, which are forgotten here."""
+        if self._process != os.getpid():
+            return []
         with self._lock:
             taken, self._shared = self._shared, {}
         return [shared.stream for shared in taken.values()]
 
-    def _is_usable(self, shared: _Shared[S], replica: str, credentials: Metadata) -> bool:
-        """Whether a stream leads to a replica for the caller. If not, it is ended."""
+    def _make_way(self, replica: str, shared: _Shared[S]) -> None:
+        """Take a stream away from a replica that it does not lead to."""
+        del self._shared[replica]
         stream = shared.stream
-        if stream.broken is None and credentials == shared.credentials:
-            if stream.replica in ("", replica):
-                return True
-            if stream.replica not in self._shared:
-                self._shared[stream.replica] = shared  # a balancer brought it there
-                return False
-        stream.end()
-        return False
+        if stream.broken is None and stream.replica not in ("", replica, *self._shared):
+            self._shared[stream.replica] = shared  # a balancer brought it there
+        else:
+            stream.end()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
@@ -29,6 +30,9 @@ PREFIX = "/ntm.v1.NtmService/"
 HEALTH_PREFIX = "/grpc.health.v1.Health/"
 STREAM = "StreamSteps"
 """The only RPC of our service that is not unary."""
+
+LOOK_SECONDS = 5.0
+"""How often the token of a stream is looked at."""
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Behaviour: TypeAlias = Callable[..., Any]
@@ -222,13 +226,52 @@ class Gate(grpc.GenericRpcHandler):
             self._under_way += 1
             try:
                 caller = self._admit(context)
-                await _while_valid(caller, _finished(behaviour(requests, context), context))
+                await self._while_valid(caller, _finished(behaviour(requests, context), context))
             except Exception as error:
                 await self._abort(context, status.known(error))
             finally:
                 self._under_way -= 1
 
         return call
+
+    async def _while_valid(self, principal: Principal, running: Awaitable[None]) -> None:
+        """
+        Wait for a stream, at most until its token expires, is withdrawn or loses the scope, which
+        is looked at now and then.
+        """
+        if _TOKENS.get() is None:
+            await running
+            return
+        metadata, loop = call_fields.get().metadata, asyncio.get_running_loop()
+
+        timer: asyncio.TimerHandle | None = None
+
+        def look_later() -> None:
+            nonlocal timer
+            expires = principal.expires_unix_seconds or math.inf
+            timer = loop.call_later(min(LOOK_SECONDS, max(0.0, expires - time.time())), look)
+
+        def look() -> None:
+            try:
+                self._check_scope(self._authentication.by_token(metadata), STREAM)
+            except NtmError:
+                timeout.reschedule(loop.time())
+            else:
+                look_later()
+
+        look_later()
+        try:
+            async with asyncio.timeout(None) as timeout:
+                await running
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+            raise Unauthenticated(
+                "the token of this stream is no longer valid; open another stream with a new token"
+            ) from None
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def _refusal(self, error: NtmError) -> Behaviour:
         async def call(requests: object, context: Context) -> None:
@@ -292,18 +335,3 @@ async def _finished(running: Any, context: Context) -> None:
         return
     async for response in running:
         await context.write(response)
-
-
-async def _while_valid(principal: Principal, running: Awaitable[None]) -> None:
-    """Wait for a stream, at most until its principal's token expires."""
-    expires = principal.expires_unix_seconds
-    seconds = None if expires is None else max(0.0, expires - time.time())
-    try:
-        async with asyncio.timeout(seconds) as timeout:
-            await running
-    except TimeoutError:
-        if not timeout.expired():
-            raise
-        raise Unauthenticated(
-            "the token of this stream is no longer valid; open another stream with a new token"
-        ) from None

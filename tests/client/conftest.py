@@ -23,6 +23,7 @@ class Running:
     def stop(self) -> None:
         """Answer no more."""
         self.fake.released.set()
+        self.fake.let_go()
         self._stop()
 
     def restart(self) -> None:
@@ -33,7 +34,7 @@ class Running:
 @pytest.fixture
 def running() -> Iterator[Running]:
     """A fake server that runs during the test."""
-    fake = FakeServer()
+    fake = FakeServer("replica")
     address = f"127.0.0.1:{free_port()}"
     running = Running(fake, address, serve(fake, address))
     yield running

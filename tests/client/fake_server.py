@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import numpy as np
@@ -90,19 +91,24 @@ def refuse(code: int, reason: str, message: str = "refused", **metadata: str) ->
 class FakeServer(NtmServiceServicer):
     """The servicer, and what a test sets and looks at."""
 
-    def __init__(self) -> None:
+    def __init__(self, replica: str = "") -> None:
+        """A server of that name; without one it is of a release before servers had names."""
+        self.replica = replica
         self.sessions: dict[str, FakeSession] = {}
         self.deleted: set[str] = set()
         self.failures: deque[Refused | None] = deque()
         """What the next chunks are answered with, before anything else; None for the usual."""
         self.asked: SimpleQueue[pb.Chunk] = SimpleQueue()
-        """The chunks of unary calls, as they arrive."""
+        """The chunks, as they arrive."""
         self.losses: deque[str] = deque()
         """For each next call or message whether it is lost `before` or `after` it is made."""
         self.routes: list[tuple[str, str]] = []
         """The method of each call, and the session that its metadata name."""
         self.window = WINDOW
         self.max_chunk_steps = 1024
+        self.max_waiting_steps = 4096
+        self.max_message_bytes = 4 << 20
+        self.max_replay_bytes = 1 << 20
         self._lock = threading.Lock()  # chunks run one after another, those sent again as well
         self.chunks: list[pb.Chunk] = []
         """Every chunk that arrived."""
@@ -113,10 +119,43 @@ class FakeServer(NtmServiceServicer):
         self.released = threading.Event()
         """No chunk and no operation of a stream is answered before this is set."""
         self.released.set()
+        self.patience = 10.0
+        """It answers after so many seconds in any case."""
         self.abort_streams = False
         """Whether a stream fails instead of answering."""
+        self.abort_code = grpc.StatusCode.INTERNAL
+        """How it fails then."""
         self.end_streams = False
         """Whether a stream ends instead of answering."""
+        self.token = ""
+        """The only token that calls may have; any or none if it is empty."""
+        self.cancelled: list[int] = []
+        """The tags of the chunks that were cancelled on streams."""
+        self.ended = 0
+        """How many streams are over."""
+        self.arrived: list[pb.Chunk] = []
+        """The chunks of streams, as they arrive."""
+        self.unanswered = self.most_unanswered = 0
+        """The chunks of streams that are not answered yet: now, and at most so far."""
+        self._held: set[str] = set()
+        self._let_go = threading.Condition()
+        self._streams: list[SimpleQueue[pb.StreamStepsRequest | None]] = []
+
+    def hold(self, *session_ids: str) -> None:
+        """Answer no chunk of these sessions, until they are let go."""
+        self._held.update(session_ids)
+
+    def let_go(self) -> None:
+        """Answer all chunks that were held."""
+        with self._let_go:
+            self._held.clear()
+            self._let_go.notify_all()
+        for stream in self._streams:
+            stream.put(pb.StreamStepsRequest())
+
+    def calls(self, method: str) -> int:
+        """How many calls of that method there were."""
+        return [name for name, _ in self.routes].count(method)
 
     def open(self, request: pb.CreateSessionRequest) -> pb.Session:
         """A new session, its id being its number unless the request has one; or that one again."""
@@ -133,6 +172,7 @@ class FakeServer(NtmServiceServicer):
             idle_timeout=request.idle_timeout,
             state_bytes=1000,
             durability=request.durability,
+            replica=self.replica,
         )
         session.expire_time.FromSeconds(100)
         session.limits.CopyFrom(self.limits())
@@ -156,15 +196,17 @@ class FakeServer(NtmServiceServicer):
         session = self.sessions[session_id]
         session.description.next_step = len(session.inputs)
         session.description.limits.CopyFrom(self.limits())
+        session.description.replica = self.replica
         return session
 
     def limits(self) -> pb.Limits:
         """What it takes now."""
         return pb.Limits(
             max_chunk_steps=self.max_chunk_steps,
-            max_waiting_steps=4096,
-            max_message_bytes=4 << 20,
-            max_reply_bytes=4 << 20,
+            max_waiting_steps=self.max_waiting_steps,
+            max_message_bytes=self.max_message_bytes,
+            max_reply_bytes=self.max_message_bytes,
+            max_replay_bytes=self.max_replay_bytes if self.replica else 0,
         )
 
     def close(self, session_id: str) -> None:
@@ -224,17 +266,22 @@ class FakeServer(NtmServiceServicer):
 
     def perform(self, operation: pb.Operation) -> pb.Outcome:
         """What one operation of a stream leads to."""
+        tag = operation.tag
         try:
             match operation.WhichOneof("kind"):
                 case "open":
-                    return pb.Outcome(tag=operation.tag, opened=self.open(operation.open))
+                    return pb.Outcome(tag=tag, opened=self.open(operation.open))
                 case "step":
-                    return pb.Outcome(tag=operation.tag, reply=self.step(operation.step))
-                case _:
+                    return pb.Outcome(tag=tag, reply=self.step(operation.step))
+                case "close":
                     self.close(operation.close)
-                    return pb.Outcome(tag=operation.tag, closed=operation.close)
+                    return pb.Outcome(tag=tag, closed=operation.close)
+                case "cancel" if self.replica:
+                    return pb.Outcome(tag=tag, cancelled=operation.cancel)
+                case _:
+                    raise refuse(INVALID_ARGUMENT, "INVALID_REQUEST", "it asks for nothing")
         except Refused as refused:
-            return pb.Outcome(tag=operation.tag, error=refused.error)
+            return pb.Outcome(tag=tag, error=refused.error)
 
     def answer(self, request: Message) -> Message:
         """What a unary call answers."""
@@ -275,28 +322,86 @@ class FakeServer(NtmServiceServicer):
                 return self._memory(request.session_id)
             case pb.StepRequest():
                 self.asked.put(request.chunk)
-                self.released.wait(10)
-                return pb.StepResponse(reply=self.step(request.chunk))
+                self.released.wait(self.patience)
+                with self._let_go:
+                    self._let_go.wait_for(lambda: request.chunk.session_id not in self._held, 10)
+                return pb.StepResponse(reply=self.step(request.chunk), replica=self.replica)
         raise NotImplementedError(type(request))
 
     def StreamSteps(  # noqa: N802 - named by the API
         self, request_iterator: Iterator[pb.StreamStepsRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.StreamStepsResponse]:
-        """Answer message by message, in order."""
+        """Answer message by message, in order, but for sessions that are held."""
         self.routes.append(("StreamSteps", _session_of(context)))
-        for request in request_iterator:
-            self.message_sizes.append(len(request.operations))
-            self.received.set()
-            self.released.wait(10)
+        _check_token(self, context)
+        requests: SimpleQueue[pb.StreamStepsRequest | None] = SimpleQueue()
+        cancelled: set[int] = set()
+        self._streams.append(requests)
+        threading.Thread(target=self._read, args=(request_iterator, requests, cancelled)).start()
+        held: list[pb.Operation] = []
+        replica = self.replica
+        is_over = False
+        while held or not is_over:
+            request = requests.get()
+            is_over = is_over or request is None
+            self.released.wait(self.patience)
+            if not context.is_active():
+                return
+            operations = [*held, *(request.operations if request else ())]
+            held = [one for one in operations if self._is_held(one) and one.tag not in cancelled]
+            ready = [one for one in operations if one not in held]
+            if not ready:
+                continue
             if self.abort_streams:
-                context.abort(grpc.StatusCode.INTERNAL, "the fake broke the stream")
+                context.abort(self.abort_code, "the fake broke the stream")
             if self.end_streams:
                 return
             try:
-                outcomes = self.losing(lambda: [self.perform(one) for one in request.operations])  # noqa: B023 - called at once
+                outcomes = self.losing(lambda: self._outcomes(ready, cancelled))  # noqa: B023 - called at once
             except Lost:
                 context.abort(grpc.StatusCode.UNAVAILABLE, "the connection was lost")
-            yield pb.StreamStepsResponse(outcomes=outcomes)
+            with self._lock:
+                self.unanswered -= sum(one.HasField("step") for one in ready)
+            yield pb.StreamStepsResponse(outcomes=outcomes, replica=replica)
+            replica = ""
+
+    def _read(
+        self,
+        arriving: Iterator[pb.StreamStepsRequest],
+        requests: SimpleQueue[pb.StreamStepsRequest | None],
+        cancelled: set[int],
+    ) -> None:
+        with suppress(Exception):  # gRPC raises it where a call ends
+            for request in arriving:
+                self.message_sizes.append(len(request.operations))
+                chunks = [one.step for one in request.operations if one.HasField("step")]
+                self.arrived += chunks
+                for chunk in chunks:
+                    self.asked.put(chunk)
+                with self._lock:
+                    self.unanswered += len(chunks)
+                    self.most_unanswered = max(self.most_unanswered, self.unanswered)
+                gone = [one.cancel for one in request.operations if one.HasField("cancel")]
+                cancelled.update(gone)
+                requests.put(request)
+                self.cancelled += gone
+                self.received.set()
+        requests.put(None)
+        self.ended += 1
+
+    def _is_held(self, operation: pb.Operation) -> bool:
+        return operation.step.session_id in self._held
+
+    def _outcomes(
+        self, operations: Sequence[pb.Operation], cancelled: set[int]
+    ) -> list[pb.Outcome]:
+        dropped = pb.Error(code=CANCELLED, reason="CANCELLED", message="cancelled")
+        return [
+            pb.Outcome(tag=one.tag, error=dropped)
+            if one.tag in cancelled and self.replica
+            else self.perform(one)
+            for one in operations
+        ]
 
     def _fork(self, session: FakeSession, fork_id: str) -> pb.ForkSessionResponse:
         is_new = fork_id not in {*self.sessions, *self.deleted}
@@ -348,8 +453,15 @@ def _session_of(context: grpc.ServicerContext) -> str:
     return str(dict(context.invocation_metadata()).get("x-session-id", ""))
 
 
+def _check_token(fake: FakeServer, context: grpc.ServicerContext) -> None:
+    sent = dict(context.invocation_metadata()).get("authorization", "")
+    if fake.token and sent != f"Bearer {fake.token}":
+        context.abort(grpc.StatusCode.UNAUTHENTICATED, "no valid token")
+
+
 def _unary(fake: FakeServer, request: Message, context: grpc.ServicerContext) -> Message:
     fake.routes.append((type(request).__name__.removesuffix("Request"), _session_of(context)))
+    _check_token(fake, context)
     try:
         return fake.losing(lambda: fake.answer(request))
     except Lost:
@@ -374,11 +486,43 @@ for _method in pb.DESCRIPTOR.services_by_name["NtmService"].methods:
         setattr(FakeServer, _method.name, _unary)
 
 
-def serve(fake: FakeServer, address: str) -> Callable[[], None]:
+class Balancer(NtmServiceServicer):
+    """Replicas behind one address: it sends each session to one of them, in turns."""
+
+    def __init__(self, *replicas: FakeServer) -> None:
+        """Nothing is known of any session yet."""
+        self.replicas = replicas
+        self.of: dict[str, FakeServer] = {}
+        """The replica of each session that calls named."""
+        self.of_streams: FakeServer | None = None
+        """The replica that gets all streams, whatever session they name."""
+
+    def pick(self, method: str, context: grpc.ServicerContext) -> FakeServer:
+        """The replica for a call."""
+        if method == "StreamSteps" and self.of_streams is not None:
+            return self.of_streams
+        session = _session_of(context)
+        if session not in self.of:
+            self.of[session] = self.replicas[len(self.of) % len(self.replicas)]
+        return self.of[session]
+
+
+def _balanced(method: str) -> Callable[..., Any]:
+    def call(balancer: Balancer, request: Any, context: grpc.ServicerContext) -> Any:
+        return getattr(balancer.pick(method, context), method)(request, context)
+
+    return call
+
+
+for _method in pb.DESCRIPTOR.services_by_name["NtmService"].methods:
+    setattr(Balancer, _method.name, _balanced(_method.name))
+
+
+def serve(servicer: NtmServiceServicer, address: str) -> Callable[[], None]:
     """Start a server with that servicer; what is returned stops it, threads included."""
-    threads = ThreadPoolExecutor(8)
+    threads = ThreadPoolExecutor(32)
     server = grpc.server(threads)
-    add_NtmServiceServicer_to_server(fake, server)
+    add_NtmServiceServicer_to_server(servicer, server)
     server.add_insecure_port(address)
     server.start()
 

@@ -125,6 +125,7 @@ async def test_a_message_holds_no_more_than_fits(
 ) -> None:
     """Operations that together exceed what every server takes go out in several messages."""
     inputs = np.ones((256, 3), np.float32)  # 3,072 bytes, of 65,536
+    fake.max_message_bytes = 65_536
     async with async_client.stream() as stream:
         sessions = await asyncio.gather(*(stream.open("sums") for _ in range(24)))
         fake.message_sizes.clear()

@@ -334,17 +334,22 @@ async def test_a_closed_client_says_so(running: Running) -> None:
         await streamed.step([1, 2, 3])
 
 
+@pytest.mark.parametrize(
+    ("replica", "method", "told"),
+    [("", "Step", "was closed before the server"), ("one", "StreamSteps", "is closed; make")],
+)
 async def test_a_client_that_is_closed_under_a_call_says_so(
-    running: Running, fake: FakeServer
+    running: Running, fake: FakeServer, replica: str, method: str, told: str
 ) -> None:
-    """The call that was under way ends with the same error."""
+    """The step that was under way, as a call or on a shared stream, ends with the same error."""
+    fake.replica = replica
     fake.released.clear()
     client = Client(running.address)
     session = client.create_session("sums")
     stepping = asyncio.create_task(asyncio.to_thread(session.step, [1, 2, 3]))
-    await until(lambda: any(method == "Step" for method, _ in fake.routes))
-    client.close()
-    with pytest.raises(ClientClosed, match="was closed before the server answered"):
+    await until(lambda: fake.calls(method) == 1)
+    await asyncio.to_thread(client.close)
+    with pytest.raises(ClientClosed, match=told):
         await stepping
 
 

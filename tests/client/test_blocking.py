@@ -280,11 +280,16 @@ def test_unknown_names(client: Client) -> None:
         client.session("0" * 32)
 
 
-def test_an_answer_too_late(trying_once: Client, fake: FakeServer) -> None:
-    """A call that is not answered within its timeout says so."""
+@pytest.mark.parametrize(
+    ("replica", "told"),
+    [("", "did not answer in time"), ("one", r"did not answer in 0\.05 s; allow more")],
+)
+def test_an_answer_too_late(trying_once: Client, fake: FakeServer, replica: str, told: str) -> None:
+    """A step that is not answered within its timeout, as a call or on a stream, says so."""
+    fake.replica = replica
     session = trying_once.create_session("sums")
     fake.released.clear()
-    with pytest.raises(TimedOut, match="did not answer in time"):
+    with pytest.raises(TimedOut, match=told):
         session.step(INPUTS, timeout_seconds=0.05)
 
 

@@ -74,7 +74,9 @@ class Wire:
     def attempt(self, wanted: Message | Attempt | Ahead) -> Message | None:
         """What one attempt leads to. What is sent ahead meets its fault when it is sent."""
         if isinstance(wanted, Ahead):
-            for request in wanted.requests:
+            if self.ahead and self.ahead[0][0] is not wanted.requests[0]:
+                self.ahead.clear()
+            for request in wanted.requests[len(self.ahead) :]:
                 try:
                     self.ahead.append((request, self.send(request)))
                 except NtmClientError as error:
@@ -85,7 +87,8 @@ class Wire:
             if isinstance(met, NtmClientError):
                 raise met
             return met
-        self.ahead.clear()
+        if isinstance(wanted, Attempt | pb.StepRequest):
+            self.ahead.clear()
         if isinstance(wanted, Attempt):
             self.attempts.append(wanted)
             self.clock.seconds += wanted.delay_seconds
@@ -449,3 +452,24 @@ def test_senseless_bounds_are_refused(wrong: dict[str, Any]) -> None:
     """The error has the values."""
     with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):
         Resume(**wrong)
+
+
+def test_chunks_made_for_another_replica_are_made_anew() -> None:
+    """A replica with smaller limits that took over in between gets no chunk of the old size."""
+    wire = Wire(Resume(), "asynchronous", 100)
+    wire.fake.replica = "one"
+    wire.run(procedures.describe(wire.recovery.ask, wire.session))
+
+    def move() -> None:
+        wire.fake.replica, wire.fake.max_chunk_steps = "two", 3
+
+    made = wire.fake._step
+
+    def making(chunk: pb.Chunk) -> pb.Reply:
+        reply = made(chunk)
+        move()
+        return reply
+
+    wire.fake._step = making  # type: ignore[method-assign]
+    wire.faults.extend(["", "before", "before", "before"])
+    assert np.array_equal(wire.step(INPUTS), SUMS)

@@ -52,9 +52,11 @@ def die(running: Running) -> None:
     running.restart()
 
 
+LOSSES = [lose("before"), lose("after")]
+
 INTERRUPTIONS = [
-    pytest.param(lose("before"), 0, id="lost before it was made"),
-    pytest.param(lose("after"), 0, id="lost after it was made"),
+    pytest.param(LOSSES[0], 0, id="lost before it was made"),
+    pytest.param(LOSSES[1], 0, id="lost after it was made"),
     pytest.param(refused(UNAVAILABLE, "DRAINING"), 0, id="draining"),
     pytest.param(refused(UNAVAILABLE, "NOT_STORED"), 0, id="not stored"),
     pytest.param(refused(NOT_FOUND, "SESSION_MOVED"), 0, id="moved"),
@@ -63,15 +65,31 @@ INTERRUPTIONS = [
 ]
 
 
-@pytest.fixture(params=["calls", "stream"])
+@pytest.fixture(params=["calls", "shared"])
+def is_shared(request: pytest.FixtureRequest, fake: FakeServer) -> bool:
+    """Whether steps go on a stream that sessions share. A server without a name gets calls."""
+    if request.param == "calls":
+        fake.replica = ""
+    return bool(request.param == "shared")
+
+
+@pytest.fixture(params=["alone", "stream"])
 def by_stream(request: pytest.FixtureRequest) -> bool:
-    """Whether a session travels on a stream."""
+    """Whether a session travels on a stream of the user's."""
     return bool(request.param == "stream")
+
+
+def resumptions(interrupt: Callable[[Running], None], is_shared: bool) -> int:
+    """
+    How often a session's user is told of a loss: never if only the shared stream was lost, whose
+    chunks then are made by calls.
+    """
+    return 0 if is_shared and interrupt in LOSSES else 1
 
 
 @pytest.mark.parametrize(("interrupt", "replayed"), INTERRUPTIONS)
 def test_a_blocking_session_goes_on(
-    running: Running, interrupt: Callable[[Running], None], replayed: int
+    running: Running, is_shared: bool, interrupt: Callable[[Running], None], replayed: int
 ) -> None:
     """The outputs are those of a session that nothing happened to, and the session tells."""
     with Client(running.address, resume=QUICK) as client:
@@ -82,14 +100,19 @@ def test_a_blocking_session_goes_on(
 
     assert np.array_equal(SUMS, np.concatenate([first.outputs, second.outputs]))
     assert np.array_equal(SUMS[5:], second.traces["read_vector"][:, 0])
-    assert (session.resumptions, session.replayed_steps) == (1, replayed)
+    told = resumptions(interrupt, is_shared)
+    assert (session.resumptions, session.replayed_steps) == (told, replayed)
     assert (session.next_step, session.durable_step) == (20, 20)
-    assert session.last_interruption is not None
+    assert (session.last_interruption is not None) == told
 
 
 @pytest.mark.parametrize(("interrupt", "replayed"), INTERRUPTIONS)
 async def test_an_asynchronous_session_goes_on(
-    running: Running, by_stream: bool, interrupt: Callable[[Running], None], replayed: int
+    running: Running,
+    is_shared: bool,
+    by_stream: bool,
+    interrupt: Callable[[Running], None],
+    replayed: int,
 ) -> None:
     """As a blocking one, on a stream as well, which is begun anew where it broke."""
     async with (
@@ -103,7 +126,8 @@ async def test_an_asynchronous_session_goes_on(
         second = await session.step(INPUTS[5:])
 
     assert np.array_equal(SUMS, np.concatenate([first.outputs, second.outputs]))
-    assert (session.resumptions, session.replayed_steps) == (1, replayed)
+    told = resumptions(interrupt, is_shared and not by_stream)
+    assert (session.resumptions, session.replayed_steps) == (told, replayed)
 
 
 async def test_all_sessions_of_a_stream_go_on(running: Running) -> None:
@@ -265,6 +289,7 @@ def test_a_client_that_has_reached_nobody_fails_at_once() -> None:
 
 def test_a_call_that_the_server_cancels_is_made_again(running: Running) -> None:
     """A server that ends may cancel what it has not answered; nobody here cancels."""
+    running.fake.replica = ""  # for calls
     with Client(running.address, resume=QUICK) as client:
         session = client.create_session("sums")
         running.fake.failures.append(refuse(CANCELLED, ""))
@@ -301,6 +326,7 @@ async def test_a_closed_stream_stays_closed(running: Running) -> None:
 
 async def test_calls_name_their_session(running: Running) -> None:
     """Each call has its session in its metadata; a stream and its sessions' calls have a route."""
+    running.fake.replica = ""  # for calls
     async with AsyncClient(running.address) as client:
         session = await client.create_session("sums")
         await session.step(INPUTS)

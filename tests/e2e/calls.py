@@ -113,6 +113,8 @@ class Stream:
         self.call = running.stub.StreamSteps()
         self._outcomes: list[pb.Outcome] = []
         self.messages = 0
+        self.replica = ""
+        """The replica that the last message names."""
 
     async def send(self, *operations: pb.Operation) -> None:
         """Send operations in one message."""
@@ -125,6 +127,7 @@ class Stream:
             if response is grpc.aio.EOF:
                 return None
             self.messages += 1
+            self.replica = response.replica
             self._outcomes = list(response.outcomes)
         return self._outcomes.pop(0)
 

@@ -22,6 +22,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from ntm.v1 import ntm_pb2 as pb
 from service.auth.principal import READ, STEP
+from service.rpc import gate
 from service.rpc.gate import scopes
 from service.rpc.servicer import NtmServicer
 from service.telemetry.logs import JsonFormatter
@@ -149,6 +150,32 @@ async def test_health_is_open_and_reflection_is_not(guarded: Running) -> None:
     await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
     assert len((await call.read()).list_services_response.service) == 3
     await call.done_writing()
+
+
+async def test_a_stream_ends_when_its_token_is_withdrawn(
+    guarded: Running, tokens_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So does one whose token has lost its scope, and no other."""
+    monkeypatch.setattr(gate, "LOOK_SECONDS", 0.05)
+    tokens = ("tok-kept", "tok-less", "tok-gone")
+    lines = {token: token_line("alice", token, READ, STEP) for token in tokens}
+    write(tokens_file, "".join(lines.values()))
+    request = pb.CreateSessionRequest(model="ledger")
+    created = await guarded.stub.CreateSession(request, metadata=bearer("tok-kept"))
+    stepping = pb.Operation(step=chunk(created.session.id, [[1, 2]]))
+    calls = [guarded.stub.StreamSteps(metadata=bearer(token)) for token in tokens]
+    for call in calls:
+        await call.write(pb.StreamStepsRequest(operations=[stepping]))
+        await call.read()
+
+    write(tokens_file, lines["tok-kept"] + token_line("alice", "tok-less", READ))
+    for call in calls[1:]:
+        error = await asyncio.wait_for(refused(call.read()), 10)
+        assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert "no longer valid" in (error.details() or "")
+    await calls[0].write(pb.StreamStepsRequest(operations=[stepping]))
+    assert outputs((await calls[0].read()).outcomes[0].reply).tolist() == [[4, 8]]
+    await calls[0].done_writing()
 
 
 async def test_a_stream_ends_when_its_token_expires(guarded: Running, tokens_file: Path) -> None:

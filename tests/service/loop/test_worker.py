@@ -259,9 +259,6 @@ async def test_work_that_an_answer_brings_does_not_overtake_the_next_answer(
     first.answered, brought.answered = answered_first, answered_last
     second.answered = lambda _: order.append("second")
     first.error = second.error = SessionUnknown("told together")
-    for _ in range(2):  # so that what comes alone is begun at once
-        await fixture.worker.ask(chunk(session, [[1, 1]]))
-        await asyncio.sleep(0)
     fixture.worker.submit([first, second])
     await asyncio.wait_for(done.wait(), 10)
     assert order == ["first", "second", "brought"]

@@ -11,11 +11,12 @@ import pytest
 
 from ntm.v1 import ntm_pb2 as pb
 from service import codec
+from service.engine.turn import Turn
 from service.engine.work import Chunk, ChunkOutcome, TraceRows
 from service.rpc import stream
 from service.session_ref import ANYBODY, SessionRef
 from tests.conftest import Running, Serve
-from tests.e2e.calls import Stream, chunk, opened, outputs, raw
+from tests.e2e.calls import Stream, chunk, opened, outputs, raw, until
 from tests.e2e.test_rpcs import refused
 
 
@@ -44,9 +45,8 @@ async def test_an_operation_that_asks_for_nothing_is_answered_with_what_to_set(
     outcome = await call.next()
     assert outcome is not None
     assert (outcome.tag, outcome.error.reason) == (3, "INVALID_REQUEST")
-    assert (
-        outcome.error.message == "the operation asks for nothing; set open, step, close or cancel"
-    )
+    told = "the operation asks for nothing; set open, step, close or cancel"
+    assert outcome.error.message == told
     assert await call.opened()
     await call.rest()
     assert running.metric("ntm_stream_operations_total", kind="none") == 1
@@ -121,6 +121,126 @@ async def test_a_cancelled_stream_drops_its_work_and_keeps_its_sessions(running:
     assert outputs(reply).tolist() == [[reply.next_step, reply.next_step]]
     assert reply.next_step <= 50 * 100 + 1
     assert running.server.worker.engine.lifecycle.sessions.usage.sessions == 1
+
+
+class Turns:
+    """The turns of a server, which are made when a test lets them."""
+
+    def __init__(self, running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let no turn be made from now on."""
+        engine = running.server.worker.engine
+        schedule = engine.schedule
+        self.left = 0
+
+        def scheduled() -> Turn | None:
+            if self.left <= 0 or (turn := schedule()) is None:
+                return None
+            self.left -= 1
+            return turn
+
+        monkeypatch.setattr(engine, "schedule", scheduled)
+
+
+async def next_step(running: Running, session: str) -> int:
+    """Where the session is."""
+    found = await running.stub.GetSession(pb.GetSessionRequest(session_id=session))
+    return int(found.session.next_step)
+
+
+async def test_a_chunk_that_waits_is_cancelled(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It makes no step and fails with CANCELLED, and what is before and behind it is made."""
+    call = Stream(running)
+    session = await call.opened()
+    turns = Turns(running, monkeypatch)
+    await call.send(*(pb.Operation(tag=n, step=chunk(session, [[1, 1]])) for n in (1, 2, 3)))
+    await call.send(pb.Operation(tag=4, cancel=2))
+    outcome = await call.next()
+    assert outcome is not None
+    assert (outcome.tag, outcome.cancelled) == (4, 2)
+    turns.left = 99
+    outcomes = await call.rest()
+
+    assert [each.tag for each in outcomes] == [1, 2, 3]
+    error = outcomes[1].error
+    assert (error.code, error.reason) == (grpc.StatusCode.CANCELLED.value[0], "CANCELLED")
+    assert error.message == "the chunk was cancelled after 0 of its steps"
+    assert outputs(outcomes[2].reply).tolist() == [[2, 2]]
+    assert running.metric("ntm_stream_operations_total", kind="cancel") == 1
+    assert running.metric("ntm_errors_total", reason="CANCELLED") == 1
+
+
+async def test_a_chunk_is_cancelled_by_the_message_that_has_it(running: Running) -> None:
+    """Only the chunks with that tag; a tag that no chunk has is answered alike."""
+    call = Stream(running)
+    session, other = await call.opened(), await call.opened()
+    await call.send(
+        pb.Operation(tag=1, step=chunk(session, [[1, 1]])),
+        pb.Operation(tag=2, step=chunk(session, [[1, 1]])),
+        pb.Operation(tag=2, step=chunk(other, [[1, 1]])),
+        pb.Operation(tag=3, cancel=2),
+        pb.Operation(tag=4, cancel=77),
+        pb.Operation(tag=5, step=chunk(session, [[1, 1]])),
+        pb.Operation(tag=6, cancel=1 << 63),
+    )
+    outcomes = await call.rest()
+    told = {outcome.tag: outcome for outcome in outcomes}
+
+    assert [told[tag].cancelled for tag in (3, 4, 6)] == [2, 77, 1 << 63]
+    assert [each.error.reason for each in outcomes if each.tag == 2] == ["CANCELLED"] * 2
+    assert outputs(told[1].reply).tolist() == [[1, 1]]
+    assert outputs(told[5].reply).tolist() == [[2, 2]]
+    assert await next_step(running, other) == 0
+
+
+@pytest.mark.parametrize("can_be_sent_again", [False, True])
+async def test_a_chunk_that_has_begun_is_cancelled(
+    running: Running, monkeypatch: pytest.MonkeyPatch, can_be_sent_again: bool
+) -> None:
+    """
+    It stops between two turns, unless it states its first step: it may be sent again, and then has
+    its reply.
+    """
+    call = Stream(running)
+    session = await call.opened()
+    turns = Turns(running, monkeypatch)
+    asked = chunk(session, [[1, 1]] * 100, 0 if can_be_sent_again else None)
+    turns.left = 1
+    await call.send(pb.Operation(tag=1, step=asked))
+    await until(lambda: not turns.left)
+    await call.send(pb.Operation(tag=2, cancel=1))
+    assert (await call.next()) == pb.Outcome(tag=2, cancelled=1)
+    turns.left = 999
+    (outcome,) = await call.rest()
+
+    assert outcome.tag == 1
+    if can_be_sent_again:
+        assert outcome.reply.next_step == 100
+        reply = (await running.stub.Step(pb.StepRequest(chunk=asked))).reply
+        assert reply.outputs == outcome.reply.outputs
+    else:
+        made = await next_step(running, session)
+        assert 0 < made < 100
+        # The turn under way was made to its end, and one more that was scheduled.
+        assert outcome.error.reason == "CANCELLED"
+        assert outcome.error.message == f"the chunk was cancelled after {made} of its steps"
+
+
+async def test_the_first_message_names_the_replica(running: Running) -> None:
+    """As sessions and replies do; the messages after it leave it out."""
+    call = Stream(running)
+    session = await call.opened()
+    first = call.replica
+    await call.send(pb.Operation(step=chunk(session, [[1, 1]])))
+    await call.next()
+    await call.rest()
+    found = await running.stub.GetSession(pb.GetSessionRequest(session_id=session))
+    reply = await running.stub.Step(pb.StepRequest(chunk=chunk(session, [[1, 1]])))
+
+    assert first
+    assert found.session.replica == reply.replica == first
+    assert call.replica == ""
 
 
 async def test_operations_in_many_messages_and_in_one_are_the_same(running: Running) -> None:
