@@ -240,12 +240,15 @@ def test_stream_continues_a_session(
 
 
 def test_stream_says_when_steps_are_durable(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, fake: FakeServer
 ) -> None:
     """A session is opened with the durability asked for, and listed with its durable step."""
-    type_in(monkeypatch, b"0,1,2\n3,4,5\n6,7,8\n")
+    type_in(monkeypatch, b"0,1,2\n3,4,5\n")
     options = ["--durability", "asynchronous", "--every-steps", "2"]
     assert main(["stream", "sums", "--keep", *options]) == 0
+    (session,) = fake.sessions
+    type_in(monkeypatch, b"6,7,8\n")
+    assert main(["stream", "--session", session]) == 0
     capsys.readouterr()
 
     assert main(["sessions"]) == 0
