@@ -141,13 +141,12 @@ def test_stream_lines(
     monkeypatch: pytest.MonkeyPatch,
     fake: FakeServer,
 ) -> None:
-    """Each line of standard input is a step of its own, and one line of output."""
+    """Each line of standard input is a step, and one line of output."""
     type_in(monkeypatch, b"".join(json.dumps(step.tolist()).encode() + b"\n" for step in STEPS))
 
     assert main(["stream", "sums", "--format", "jsonl"]) == 0
     lines = capsysbinary.readouterr().out.splitlines()
     assert SUMS.tolist() == [json.loads(line) for line in lines]
-    assert len(fake.chunks) == 4
     assert len(fake.deleted) == 1
 
 
@@ -241,12 +240,15 @@ def test_stream_continues_a_session(
 
 
 def test_stream_says_when_steps_are_durable(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, fake: FakeServer
 ) -> None:
     """A session is opened with the durability asked for, and listed with its durable step."""
-    type_in(monkeypatch, b"0,1,2\n3,4,5\n6,7,8\n")
+    type_in(monkeypatch, b"0,1,2\n3,4,5\n")
     options = ["--durability", "asynchronous", "--every-steps", "2"]
     assert main(["stream", "sums", "--keep", *options]) == 0
+    (session,) = fake.sessions
+    type_in(monkeypatch, b"6,7,8\n")
+    assert main(["stream", "--session", session]) == 0
     capsys.readouterr()
 
     assert main(["sessions"]) == 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pty
+import re
 import signal
 import stat
 import subprocess
@@ -14,8 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ntm_client.values import Float32
 from ntm_lab import outputs
 from ntm_lab.cli import main
+from ntm_lab.commands import stream
+from ntm_lab.commands.sequences import NpyWriter
 from ntm_lab.outputs import OutputInvalid
 from tests.client.conftest import Running
 from tests.client.fake_server import FakeServer, refuse
@@ -354,3 +359,104 @@ def test_a_stream_of_no_steps_leaves_the_old_file(
     assert capsys.readouterr().err == f"ntm: {steps} has no steps after 1\n"
     assert not (tmp_path / "new.csv").exists()
     assert fake.sessions == {}
+
+
+def test_lines_of_a_slow_pipe_are_answered_one_by_one(fake: FakeServer) -> None:
+    """Nothing waits for the next line, and each line is a message of its own."""
+    with streaming("sums") as process:
+        assert process.stdout is not None
+        for line, outputs in zip(STEPS, OUTPUTS, strict=True):
+            typed(process, line)
+            assert process.stdout.readline() == outputs
+        assert told(process) == b""
+    assert process.returncode == 0
+    assert len(fake.chunks) == 4
+
+
+def test_the_server_has_the_next_steps_while_outputs_are_written(
+    tmp_path: Path, fake: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first outputs are written when the second call is on its way."""
+
+    class Waiting(NpyWriter):
+        def write(self, steps: Float32) -> None:
+            if not self.steps:
+                for _ in range(2):
+                    fake.asked.get(timeout=60)
+            super().write(steps)
+
+    monkeypatch.setattr(stream, "writer", lambda file, _: Waiting(file))
+    steps, file = tmp_path / "steps.npy", tmp_path / "outputs.npy"
+    inputs = np.ones((600, 3), np.float32)
+    np.save(steps, inputs)
+
+    assert main(["stream", "sums", "--input", str(steps), "--output", str(file)]) == 0
+    assert np.array_equal(np.load(file), inputs.cumsum(0))
+
+
+def test_a_disk_that_fills_up_is_told_with_the_steps_whose_outputs_are_lost(
+    tmp_path: Path, fake: FakeServer, running: Running
+) -> None:
+    """The session is ahead of the outputs, and what is told continues the session."""
+    steps, file = tmp_path / "steps.npy", tmp_path / "outputs.csv"
+    np.save(steps, np.ones((600, 3), np.float32))
+    limited = LIMITED.replace("64", "6000")
+    options = ["stream", "sums", "--input", str(steps), "--output", str(file)]
+    done = subprocess.run(
+        [sys.executable, "-c", limited, *options], capture_output=True, encoding="utf-8"
+    )
+    (session,) = fake.sessions
+    made = len(fake.sessions[session].inputs)
+
+    assert done.returncode == 2
+    assert made in (512, 600)
+    assert f"the outputs of the last {made - 256} steps could not be written\n" in done.stderr
+    assert f"next step {made}; continue with --session {session} --skip {made}," in done.stderr
+
+
+def test_an_interrupt_does_not_wait_for_a_pipe_that_stays_open(
+    tmp_path: Path, fake: FakeServer
+) -> None:
+    """A thread may be in a read of it, and the command ends."""
+    fifo = tmp_path / "steps"
+    os.mkfifo(fifo)
+    with (
+        streaming("sums", "--input", str(fifo), "--format", "csv") as process,
+        fifo.open("wb", buffering=0) as pipe,
+    ):
+        pipe.write(STEPS[0])
+        assert process.stdout is not None
+        assert process.stdout.readline() == OUTPUTS[0]
+        process.send_signal(signal.SIGINT)
+        error = told(process)
+    assert process.returncode == 130
+    assert b"next step 1; continue with --session " in error
+
+
+@pytest.mark.parametrize("seen", [False, True])
+def test_a_terminal_shows_how_many_steps_are_made(
+    tmp_path: Path, running: Running, seen: bool
+) -> None:
+    """But not where the outputs go to the same terminal."""
+    steps = tmp_path / "steps.csv"
+    steps.write_bytes(b"# steps\n" + b"".join(STEPS))
+    terminal, end = pty.openpty()
+    command = [sys.executable, "-m", "ntm_lab", "stream", "sums", "--input", str(steps)]
+    with (tmp_path / "outputs.csv").open("wb") as file:
+        out = end if seen else file
+        environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+        with subprocess.Popen(command, stdout=out, stderr=end, env=environment) as process:
+            os.close(end)
+            shown = b""
+            try:
+                while part := os.read(terminal, 4096):
+                    shown += part
+            except OSError:  # the other side is closed
+                pass
+    os.close(terminal)
+
+    assert process.returncode == 0
+    if seen:
+        assert shown.replace(b"\r", b"") == b"".join(OUTPUTS)
+    else:
+        assert re.search(rb"4/4.*steps", re.sub(rb"\x1b\[[0-9;?]*[a-zA-Z]", b"", shown))

@@ -36,11 +36,12 @@ def raised() -> Iterator[None]:
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
+def held_back() -> Iterator[Sequence[int]]:
     """
     Let the block end before a signal does. A second signal ends it at once.
 
-    So what the block began on the server, and what it writes of it, stay of the same length.
+    So what the block began on the server, and what it writes of it, stay of the same length. The
+    block gets a sequence that is empty until a signal came: then it begins nothing more.
     """
     caught: list[int] = []
 
@@ -51,7 +52,7 @@ def held_back() -> Iterator[None]:
         os.write(STANDARD_ERROR, WAITING)  # print is not safe here: it may be interrupted itself
 
     with _handled(note, ENDING):
-        yield
+        yield caught
     if caught:
         signal.raise_signal(caught[0])
 

@@ -114,6 +114,19 @@ def read(
         yield np.stack(gathered)
 
 
+def count(path: Path, layout: Format, header: bool) -> int | None:
+    """The number of steps of a regular file; None if it is another file, or cannot be counted."""
+    if not path.is_file():
+        return None
+    if layout != "npy":
+        with path.open("rb") as file:
+            return sum(not line.isspace() and line[:1] != b"#" for line in file) - header
+    try:
+        return len(np.load(path, mmap_mode="r", allow_pickle=False))
+    except Exception:  # as in `_read_npy`, which says what is wrong
+        return None
+
+
 def writer(file: BinaryIO, layout: str) -> Writer:
     """Make the writer for a file that is open for writing."""
     return NpyWriter(file) if layout == "npy" else LineWriter(file, layout)

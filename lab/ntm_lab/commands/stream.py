@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -26,11 +29,13 @@ from ntm_lab.commands.options import (
     Text,
     output,
 )
+from ntm_lab.commands.reading import ReadAhead
 from ntm_lab.commands.sequences import (
     Format,
     SequenceError,
     Writer,
     check_header,
+    count,
     format_of,
     read,
     writer,
@@ -38,6 +43,9 @@ from ntm_lab.commands.sequences import (
 from ntm_lab.outputs import has_content, replacing
 
 STEPS_AT_ONCE = 256
+
+CALLS_AT_ONCE = 2
+"""Of these one is made while the outputs of the one before are written."""
 
 
 def stream(
@@ -94,9 +102,10 @@ def stream(
             f"{output} may have the outputs of earlier steps, which cannot be made again; name "
             "another file with --output"
         )
-    at_once = 1 if input == STANDARD else STEPS_AT_ONCE
     with ExitStack() as stack:
-        source = stack.enter_context(_source(input))
+        reader = stack.enter_context(ReadAhead(_source(input)))
+        # It ends after the client, whose end gives up the steps that nobody waits for any more.
+        stepper = stack.enter_context(ThreadPoolExecutor(1, "ntm-step"))
         client = stack.enter_context(server.connect())
         wanted = _durability(durability, every_steps)
         if session is not None:
@@ -107,16 +116,94 @@ def stream(
         else:
             raise InvalidRequest("name a model, or a session to continue with --session")
         kept = keep or session is not None
-        made = stack.enter_context(_ended(steps_of, skip, output, keep=kept))
+        made = stack.enter_context(_ended(steps_of, stepper, skip, output, keep=kept))
         sink = stack.enter_context(_outputs(output, output_layout))
+        done = stack.enter_context(_progress(input, layout, header, skip, output))
+        # A line from a pipe is made as soon as it is there; those of a file come many at once.
+        at_once = STEPS_AT_ONCE if input.is_file() else 1
         width = steps_of.model.input_width
         name = "standard input" if input == STANDARD else str(input)
-        for steps in _after(skip, read(source, name, layout, width, at_once, header)):
-            with held_back():
-                sink.write(steps_of.step(steps).outputs)
-                made.append(len(steps))
+        blocks = _after(skip, read(reader.file, name, layout, width, at_once, header))
+        reader.begin(blocks, STEPS_AT_ONCE // at_once)
+        for steps in reader:
+            with held_back() as caught:
+                for outputs in _made(steps_of, stepper, steps, reader, caught):
+                    sink.write(outputs)
+                    made.append(len(outputs))
+                    done(len(outputs))
         if not made and input != STANDARD:
             raise SequenceError(f"{input} has no steps{f' after {skip}' if skip else ''}")
+
+
+def _made(
+    session: Session,
+    stepper: ThreadPoolExecutor,
+    steps: Float32 | None,
+    reader: ReadAhead,
+    caught: Sequence[int],
+) -> Iterator[Float32]:
+    """
+    Make steps, and those that are read meanwhile, until none wait or a signal was caught.
+
+    Yields their outputs in order. The server makes the next steps while the caller has them. After
+    an error no later steps are made.
+    """
+    ahead: deque[Future[Float32]] = deque()
+    while steps is not None or ahead:
+        if steps is not None:
+            last = ahead[-1] if ahead else None
+            ahead.append(stepper.submit(_step, session, steps, last))
+        if steps is None or len(ahead) == CALLS_AT_ONCE:
+            yield ahead.popleft().result()
+        steps = None if caught else reader.take()
+
+
+def _step(session: Session, steps: Float32, last: Future[Float32] | None) -> Float32:
+    """Make steps if those before them, which have ended, did not fail."""
+    if last is not None:
+        last.result()
+    return session.step(steps).outputs
+
+
+@contextmanager
+def _progress(
+    source: Path, layout: Format, header: bool, skip: int, output: Path
+) -> Iterator[Callable[[int], None]]:
+    """
+    Show a bar on standard error, if that is a terminal and nothing else is written to it.
+
+    The block calls what it gets with each number of steps that were made.
+    """
+    is_seen = output.is_char_device() if output != STANDARD else sys.stdout.isatty()
+    is_typed = source == STANDARD and sys.stdin.isatty()
+    if not sys.stderr.isatty() or is_seen or is_typed:
+        yield lambda steps: None
+        return
+    # Here, because it takes as long to load as the rest of the command's own modules.
+    from rich import progress as bars
+    from rich.console import Console
+
+    total = count(source, layout, header)
+    rest = None if total is None else max(0, total - skip)
+    columns = (
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TextColumn("steps, {task.fields[rate]} a second"),
+        bars.TimeRemainingColumn(),
+    )
+    begun = time.monotonic()
+    # Standard output may be a file or a pipe, which is written past sys.stdout.
+    with bars.Progress(
+        *columns, console=Console(stderr=True), redirect_stdout=False, redirect_stderr=False
+    ) as progress:
+        task = progress.add_task("", total=rest, rate="-")
+
+        def done(steps: int) -> None:
+            made = progress.tasks[0].completed + steps
+            rate = f"{made / (time.monotonic() - begun):,.0f}"
+            progress.update(task, completed=made, rate=rate)
+
+        yield done
 
 
 def _continued(
@@ -170,20 +257,27 @@ def _after(skip: int, blocks: Iterator[Float32]) -> Iterator[Float32]:
 
 
 @contextmanager
-def _ended(session: Session, skip: int, output: Path, keep: bool) -> Iterator[list[int]]:
+def _ended(
+    session: Session, stepper: ThreadPoolExecutor, skip: int, output: Path, keep: bool
+) -> Iterator[list[int]]:
     """
     Delete the session at the end, unless it is kept, or can be continued after an error.
 
     The block adds the number of steps to the list with each chunk.
     """
     made: list[int] = []
-    skipped = 0
+    first = session.next_step
+    skipped = lost = 0
     with ExitStack() as stack:
         stack.enter_context(session)
         try:
             yield made
         except BaseException as error:
-            skipped = skip + sum(made)
+            if isinstance(error, Exception):  # not after a second signal, which ends at once
+                stepper.shutdown(cancel_futures=True)
+            stepped = session.next_step - first
+            skipped = skip + stepped
+            lost = stepped - sum(made)
             # Whoever closed the pipe wants no more steps, and a lost session takes none.
             keep = keep or (bool(made) and not isinstance(error, BrokenPipeError))
             keep = keep and not isinstance(error, SessionGone)
@@ -191,11 +285,13 @@ def _ended(session: Session, skip: int, output: Path, keep: bool) -> Iterator[li
         finally:
             if keep:
                 stack.pop_all()
-                _say_how_to_continue(session, skipped, output)
+                _say_how_to_continue(session, skipped, lost, output)
 
 
-def _say_how_to_continue(session: Session, skip: int, output: Path) -> None:
+def _say_how_to_continue(session: Session, skip: int, lost: int, output: Path) -> None:
     """`skip` is the number of steps of an input that was interrupted; else it is 0."""
+    if lost:
+        print(f"the outputs of the last {lost} steps could not be written", file=sys.stderr)
     options = f"--session {session.id}{f' --skip {skip}' if skip else ''}"
     other = "" if output == STANDARD else f", and another --output than {output}"
     print(f"next step {session.next_step}; continue with {options}{other}", file=sys.stderr)
