@@ -157,24 +157,49 @@ class Gate:
     @asynccontextmanager
     async def open(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
         """The gate's port, while it is open."""
-        server = await asyncio.start_server(self._pass, "127.0.0.1", 0, ssl=tls)
+        passing: set[asyncio.Task[None]] = set()
+
+        async def passed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            # asyncio's own task of a connection must not end as cancelled: it would log that.
+            task = asyncio.create_task(self._pass(reader, writer))
+            passing.add(task)
+            await asyncio.wait([task])
+            passing.discard(task)
+
+        server = await asyncio.start_server(passed, "127.0.0.1", 0, ssl=tls)
         async with server:
             yield server.sockets[0].getsockname()[1]
+        for task in passing:
+            task.cancel()
+        await asyncio.gather(*passing, return_exceptions=True)
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         held = self._held
         to_server = await asyncio.open_connection("127.0.0.1", self._port)
         back = asyncio.create_task(self._answers(to_server[0], writer))
         try:
+            await self._forwarded(reader, to_server[1], held)
+            await back
+        except asyncio.CancelledError:
+            back.cancel()
+            for end in (writer, to_server[1]):
+                end.transport.abort()
+
+    async def _forwarded(
+        self,
+        reader: asyncio.StreamReader,
+        to_server: asyncio.StreamWriter,
+        held: asyncio.Event | None,
+    ) -> None:
+        try:
             while data := await reader.read(1 << 16):
                 if held is not None:
                     self.holding.set()
                     await held.wait()
-                to_server[1].write(data)
+                to_server.write(data)
         except ConnectionError:
             pass  # the answers' side has hung up
-        to_server[1].close()
-        await back
+        to_server.close()
 
     async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(1 << 16):
