@@ -149,7 +149,10 @@ class Server:
         self._lag = LagMeter(self.metrics.event_loop_lag_seconds)
         opened.callback(self._lag.stop)
         self._spans = Spans(settings)
-        calls = Calls(catalogue, self.worker, self._keeper, self.metrics, self._spans)
+        self._access_log = AccessLog(settings.access_log_per_second)
+        calls = Calls(
+            catalogue, self.worker, self._keeper, self.metrics, self._spans, self._access_log
+        )
         self._servicer = NtmServicer(calls, settings)
         # The gate, which counts calls, does not see a call that never sends its request.
         self._grpc = Transport(2 * settings.max_calls, options.arguments(settings))
@@ -228,7 +231,7 @@ class Server:
             scopes(NtmServicer),
             settings,
             self.metrics,
-            AccessLog(settings.access_log_per_second),
+            self._access_log,
             self._spans,
         )
         self._grpc.add_generic_rpc_handlers((gate,))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import secrets
 from collections import deque
 
 import grpc
@@ -13,7 +14,13 @@ from ntm.v1 import ntm_pb2 as pb
 from ntm.v1.ntm_pb2_grpc import NtmServiceStub
 from ntm_client.errors import NtmClientError, StreamClosed, TimedOut, Unavailable
 from ntm_client.failures import call_error, no_answer, outcome_error, stream_broken
-from ntm_client.operations import CLOSE_SECONDS, LENGTH_BYTES, SAFE_MESSAGE_BYTES, response_of
+from ntm_client.operations import (
+    CLOSE_SECONDS,
+    LENGTH_BYTES,
+    REQUEST_HEADER,
+    SAFE_MESSAGE_BYTES,
+    response_of,
+)
 from ntm_client.retries import IDENTITY
 
 _LOST = "Internal error from Core"
@@ -58,6 +65,8 @@ class AsyncOperations:
         self.message_bytes = SAFE_MESSAGE_BYTES
         """The largest size of a message, but for one of a single operation."""
         self._target = target
+        self._request_id = secrets.token_hex(8)
+        """Under which the server logs the call, and what fails in it."""
         self._loop = asyncio.get_running_loop()
         self._tags = itertools.count(1)
         self._pending: dict[int, AsyncPending] = {}
@@ -70,8 +79,8 @@ class AsyncOperations:
         self._waiting = asyncio.Event()
         self._is_ending = False
         self._stub = stub
-        self._metadata = metadata
-        self._call = stub.StreamSteps(metadata=metadata)
+        self._metadata = (*metadata, (REQUEST_HEADER, self._request_id))
+        self._call = stub.StreamSteps(metadata=self._metadata)
         self._sender = asyncio.create_task(self._send())
         self._receiver = asyncio.create_task(self._receive())
         self._idle_seconds = idle_seconds
@@ -252,7 +261,7 @@ class AsyncOperations:
                 # session's id.
                 self._queue(pb.Operation(tag=next(self._tags), close=outcome.opened.id))
         elif outcome.HasField("error"):
-            pending.future.set_exception(outcome_error(outcome.error))
+            pending.future.set_exception(outcome_error(outcome.error, self._request_id))
         else:
             pending.future.set_result(response_of(outcome, self.replica))
 

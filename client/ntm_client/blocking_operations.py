@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from ntm_client.operations import (
     CLOSE_SECONDS,
     IDLE_SECONDS,
     LENGTH_BYTES,
+    REQUEST_HEADER,
     SAFE_MESSAGE_BYTES,
     response_of,
 )
@@ -70,6 +72,8 @@ class Operations:
         self.message_bytes = SAFE_MESSAGE_BYTES
         """The largest size of a message, but for one of a single operation."""
         self._target = target
+        self._request_id = secrets.token_hex(8)
+        """Under which the server logs the call, and what fails in it."""
         self._tags = itertools.count(1)
         self._pending: dict[int, Pending] = {}
         self._outbox: SimpleQueue[pb.Operation | None] = SimpleQueue()
@@ -86,7 +90,9 @@ class Operations:
         """Whether the call's own thread has to read."""
         self._deadline = self._wakes_at = math.inf
         """Until when another thread may read, and when the call's own thread looks at that."""
-        self._call = stub.StreamSteps(self._messages(), metadata=metadata)
+        self._call = stub.StreamSteps(
+            self._messages(), metadata=(*metadata, (REQUEST_HEADER, self._request_id))
+        )
         self._own = threading.Thread(target=self._assist, name="ntm-stream", daemon=True)
         self._own.start()
 
@@ -294,7 +300,7 @@ class Operations:
         if pending is None:
             return  # of a cancellation
         if outcome.HasField("error"):
-            pending.error = outcome_error(outcome.error)
+            pending.error = outcome_error(outcome.error, self._request_id)
         else:
             pending.response = response_of(outcome, self.replica)
         pending.answered.release()

@@ -67,7 +67,7 @@ class NtmClientError(Exception):
         self.metadata = dict(metadata or {})
         self.retry_delay_seconds = retry_delay_seconds
         self.request_id = request_id
-        """The id of the failed call in the server's log; empty for an operation of a stream."""
+        """The id of the failed call in the server's log, or of the stream on which it failed."""
 
 
 class InvalidRequest(NtmClientError):

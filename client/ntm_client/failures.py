@@ -65,14 +65,18 @@ def call_error(error: grpc.RpcError, target: str) -> NtmClientError:
     )
 
 
-def outcome_error(error: pb.Error) -> NtmClientError:
-    """The client's error for a failed operation of a stream that itself goes on."""
+def outcome_error(error: pb.Error, request_id: str = "") -> NtmClientError:
+    """
+    The client's error for a failed operation of a stream that itself goes on; the id is the
+    stream's.
+    """
     return BY_REASON.get(error.reason, NtmClientError)(
         _advised(error.message, error.metadata, error.reason),
         code=CODES.get(error.code, grpc.StatusCode.UNKNOWN),
         reason=error.reason,
         metadata=dict(error.metadata),
         retry_delay_seconds=_seconds(error, "retry_delay"),
+        request_id=request_id,
     )
 
 

@@ -19,6 +19,9 @@ IDLE_SECONDS = 30.0
 CLOSE_SECONDS = 1.0
 """The time in which the server must end a stream on which no operation is pending."""
 
+REQUEST_HEADER = "x-request-id"
+"""Metadata key of the id under which the server logs a call."""
+
 LENGTH_BYTES = 8
 """An upper bound for the bytes of an operation's length in a message."""
 

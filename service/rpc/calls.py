@@ -37,6 +37,7 @@ from service.models.catalogue import Catalogue
 from service.models.version import Version
 from service.rpc.spans import Spans
 from service.session_ref import SERVER, SessionRef
+from service.telemetry.logs import AccessLog
 from service.telemetry.metrics import Metrics
 
 T = TypeVar("T")
@@ -64,6 +65,7 @@ class Calls:
         keeper: Keeper | None,
         metrics: Metrics,
         spans: Spans,
+        access_log: AccessLog,
     ) -> None:
         """
         Reach the engine through its worker, and stored sessions through the keeper, if there is a
@@ -74,6 +76,7 @@ class Calls:
         self.worker = worker
         self.metrics = metrics
         self.spans = spans
+        self.access_log = access_log
         self.replica = secrets.token_hex(8)
         """Names this server to clients, until it ends."""
         self._keeper = keeper

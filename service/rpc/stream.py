@@ -19,6 +19,7 @@ from service.rpc.calls import Calls
 from service.rpc.transport import Call
 from service.session_ref import SessionRef
 from service.settings import Settings
+from service.telemetry.logs import call_fields, session_tag
 
 MAX_UNANSWERED_OPERATIONS = 1024
 """The largest number of unanswered operations. At this number the stream is not read."""
@@ -71,6 +72,7 @@ class Stream:
         self._steps_received = self._metrics.operations.labels("step")
         self._max_unsent_bytes = _MAX_UNSENT_MESSAGES * settings.max_message_bytes
         self._parent = calls.spans.parent()
+        self._fields = call_fields.get()
         self._pending: set[Work] = set()
         self._opening: set[asyncio.Task[ntm_pb2.Session]] = set()
         self._deleting: set[asyncio.Task[None]] = set()
@@ -240,7 +242,7 @@ class Stream:
             error = InvalidRequest(
                 "the operation asks for nothing; set open, step, close or cancel"
             )
-            self._put(self._failure(operation.tag, error))
+            self._put(self._failure(operation.tag, error, ""))
 
     def _opened(self, tag: int, opening: asyncio.Task[ntm_pb2.Session]) -> None:
         self._opening.discard(opening)
@@ -250,7 +252,7 @@ class Stream:
         if error is None:
             self._put(ntm_pb2.Outcome(tag=tag, opened=opening.result()))
         else:
-            self._put(self._failure(tag, error))
+            self._put(self._failure(tag, error, ""))
 
     def _finish(self, work: Work) -> None:
         self._pending.discard(work)
@@ -289,11 +291,22 @@ class Stream:
             return work
         if isinstance(work, Chunk):
             self._unsent_bytes -= work.reply_bytes
-        return self._failure(work.tag, work.error)
+        return self._failure(work.tag, work.error, work.ref.id)
 
-    def _failure(self, tag: int, error: BaseException) -> ntm_pb2.Outcome:
+    def _failure(self, tag: int, error: BaseException, session_id: str) -> ntm_pb2.Outcome:
+        """The outcome of an operation that failed, which is logged as a failed call is."""
         known = status.known(error)
         self._metrics.errors.labels(known.reason).inc()
+        self._calls.access_log.note(
+            status.code(known).name,
+            lambda: {
+                **self._fields.by_name(),
+                "method": "StreamSteps, an operation",
+                "session": session_tag(session_id) if session_id else "",
+                "reason": known.reason,
+                "peer": self._context.peer(),
+            },
+        )
         return ntm_pb2.Outcome(tag=tag, error=status.message(known))
 
     def _put(self, outcome: Work | ntm_pb2.Outcome) -> None:

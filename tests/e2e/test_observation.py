@@ -16,6 +16,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from ntm.v1 import ntm_pb2 as pb
+from ntm_client import AsyncClient, StepIndexMismatch
 from service.auth.principal import READ, STEP
 from service.rpc.calls import Calls
 from service.rpc.spans import Spans
@@ -48,6 +49,25 @@ async def test_a_failed_call_can_be_found_in_the_log(running: Running, lines: Li
     assert (line["code"], line["reason"]) == ("NOT_FOUND", "SESSION_UNKNOWN")
     assert line["session"] == session_tag("nobody's")
     assert "nobody's" not in json.dumps(line)
+
+
+async def test_a_step_that_fails_on_a_stream_can_be_found_in_the_log(
+    running: Running, lines: Lines
+) -> None:
+    """As a call that fails: the client's error has the request id of the line."""
+    async with AsyncClient(running.address) as client:
+        session = await client.create_session("ledger")
+        await session.step([1, 2])
+        other = await client.session(session.id)
+        await other.step([1, 2])
+        with pytest.raises(StepIndexMismatch) as failed:
+            await session.step([3, 4])
+
+    written = await lines.written(5)
+    (line,) = [each for each in written if each["code"] != "OK"]
+    assert line["request_id"] == failed.value.request_id
+    assert (line["code"], line["reason"]) == ("ABORTED", "STEP_INDEX_MISMATCH")
+    assert line["session"] == session_tag(session.id)
 
 
 @pytest.mark.parametrize("given", ["", "two words", "x" * 65, "a\u200bb".encode().hex() + "$"])

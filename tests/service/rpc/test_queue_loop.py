@@ -165,7 +165,12 @@ def test_files_are_watched_after_one_was_unregistered(runner: asyncio.Runner) ->
         with reader, writer:
             loop.add_reader(reader, lambda: got.done() or got.set_result(reader.recv(1)))
             select = files.select
-            files.select = lambda: looked.set() or select()
+
+            def looking() -> Any:
+                looked.set()
+                return select()
+
+            files.select = looking
             key = files._fd_to_key.pop(reader.fileno())  # as between the kernel and its watcher
             writer.send(b"x")
             assert await asyncio.to_thread(looked.wait, 10)
