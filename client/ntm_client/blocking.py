@@ -165,7 +165,8 @@ class Client:
         self._is_closed = True
         for stream in self._shared.take_all():
             stream.close()
-        self._channel.close()
+        if not self._shared.is_of_parent:
+            self._channel.close()
 
     def __enter__(self) -> Self:
         return self

@@ -79,6 +79,14 @@ class SharedStreams(Generic[S]):
         self._lock = threading.Lock()
         self._process = os.getpid()
 
+    @property
+    def is_of_parent(self) -> bool:
+        """
+        Whether this process was forked from the one that has the streams. The threads that serve
+        the channel's streams, and may hold the lock, are there.
+        """
+        return self._process != os.getpid()
+
     def of(self, session: BaseSession) -> S | None:
         """
         The stream for a session's next chunk; None if it has to be a call, which then says where
@@ -89,11 +97,9 @@ class SharedStreams(Generic[S]):
         replica = session.replica
         if not replica or time.monotonic() > session.routed_seconds + ROUTE_SECONDS:
             return None
+        if self.is_of_parent:
+            return None  # a call needs no threads
         credentials = self._authorization.metadata()
-        if self._process != os.getpid():
-            # The threads that serve these streams, and may have held the lock, are in the process
-            # that this one was forked from.
-            self._shared, self._lock, self._process = {}, threading.Lock(), os.getpid()
         with self._lock:
             shared = self._shared.get(replica)
             if shared is None or not shared.leads_to(replica, credentials):
@@ -123,7 +129,7 @@ class SharedStreams(Generic[S]):
 
     def take_all(self) -> list[S]:
         """All streams of this process, which are forgotten here."""
-        if self._process != os.getpid():
+        if self.is_of_parent:
             return []
         with self._lock:
             taken, self._shared = self._shared, {}
