@@ -95,9 +95,14 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     try:
         yield from _replacing(path)
     except OSError as error:
-        if error.errno in FULL and error.filename is None:
-            error.filename = str(path)
+        name_full(error, path)
         raise
+
+
+def name_full(error: BaseException, path: Path) -> None:
+    """Give an error the path if no place was left for it, because the system names none then."""
+    if isinstance(error, OSError) and error.errno in FULL and error.filename is None:
+        error.filename = str(path)
 
 
 def _replacing(path: Path) -> Iterator[BinaryIO]:

@@ -86,7 +86,9 @@ def test_an_output_that_cannot_be_written_leaves_the_old_file(
     old = folder / "old"
     old.write_text("of yesterday", encoding="utf-8")
 
-    command = [sys.executable, "-c", LIMITED, *working(option, sources, old)]
+    # Of lines it would keep those that were written.
+    whole = ["--output-format", "npy"] if option.command == "stream" else []
+    command = [sys.executable, "-c", LIMITED, *working(option, sources, old), *whole]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 2
     last = done.stderr.splitlines()[-1]
@@ -394,24 +396,93 @@ def test_the_server_has_the_next_steps_while_outputs_are_written(
     assert np.array_equal(np.load(file), inputs.cumsum(0))
 
 
-def test_a_disk_that_fills_up_is_told_with_the_steps_whose_outputs_are_lost(
-    tmp_path: Path, fake: FakeServer, running: Running
+AGAIN = (
+    "lost: their steps were made, and the session cannot make them again; if you need them, begin "
+    "again in a new session, without --session and --skip\n"
+)
+
+
+@pytest.mark.parametrize("layout", ["csv", "jsonl"])
+@pytest.mark.parametrize("printed", [False, True])
+def test_a_disk_that_fills_up_keeps_the_whole_lines_and_the_number_of_the_lost_is_told(
+    tmp_path: Path, fake: FakeServer, layout: str, printed: bool
 ) -> None:
-    """The session is ahead of the outputs, and what is told continues the session."""
-    steps, file = tmp_path / "steps.npy", tmp_path / "outputs.csv"
+    """The session is ahead of the outputs, and what is told continues it without the lost."""
+    steps, file, whole = tmp_path / "steps.npy", tmp_path / "outputs", tmp_path / "whole"
     np.save(steps, np.ones((600, 3), np.float32))
-    limited = LIMITED.replace("64", "6000")
-    options = ["stream", "sums", "--input", str(steps), "--output", str(file)]
-    done = subprocess.run(
-        [sys.executable, "-c", limited, *options], capture_output=True, encoding="utf-8"
-    )
+    options = ["stream", "sums", "--input", str(steps), "--output-format", layout]
+    assert main([*options, "--output", str(whole)]) == 0
+    room = 6000 if layout == "csv" else 8001
+    expected = whole.read_bytes()[:room].rpartition(b"\n")[0] + b"\n"
+    assert len(expected) < room
+    kept = expected.count(b"\n")
+    command = [sys.executable, "-c", LIMITED.replace("64", str(room)), *options]
+    with file.open("wb") as out:
+        done = subprocess.run(
+            command if printed else [*command, "--output", str(file)],
+            stdout=out,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        )
     (session,) = fake.sessions
     made = len(fake.sessions[session].inputs)
 
     assert done.returncode == 2
+    assert file.read_bytes() == expected
     assert made in (512, 600)
-    assert f"the outputs of the last {made - 256} steps could not be written\n" in done.stderr
-    assert f"next step {made}; continue with --session {session} --skip {made}," in done.stderr
+    assert 256 < kept < made
+    other = "" if printed else f", and another --output than {file}"
+    assert done.stderr == (
+        f"the first {kept} outputs are kept, the last {made - kept} are {AGAIN}"
+        f"next step {made}; continue without the lost outputs with --session {session} "
+        f"--skip {made}{other}\n"
+        f"ntm: {'standard output' if printed else file}: File too large\n"
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["outputs", "steps.npy", "whole"]
+
+
+def test_an_array_that_finds_no_place_is_told_as_lost(tmp_path: Path, fake: FakeServer) -> None:
+    """Of an array no part is kept, so the old file stays, and no session to continue."""
+    steps, file = tmp_path / "steps.npy", tmp_path / "outputs.npy"
+    np.save(steps, np.ones((600, 3), np.float32))
+    file.write_bytes(b"of yesterday")
+    options = ["stream", "sums", "--input", str(steps), "--output", str(file)]
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED.replace("64", "6000"), *options],
+        capture_output=True,
+        encoding="utf-8",
+    )
+
+    assert done.returncode == 2
+    assert done.stderr == (f"no outputs are kept, 600 are {AGAIN}ntm: {file}: File too large\n")
+    assert file.read_bytes() == b"of yesterday"
+    assert fake.sessions == {}
+
+
+@pytest.mark.parametrize("printed", [False, True])
+@pytest.mark.parametrize("layout", ["csv", "jsonl", "npy"])
+def test_a_full_device_is_told_with_the_number_of_the_lost(
+    tmp_path: Path, fake: FakeServer, layout: str, printed: bool
+) -> None:
+    """Nothing is kept there, and no session to continue."""
+    steps = tmp_path / "steps.csv"
+    steps.write_bytes(b"".join(STEPS))
+    command = [sys.executable, "-m", "ntm_lab", "stream", "sums", "--input", str(steps)]
+    command += ["--output-format", layout]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command if printed else [*command, "--output", "/dev/full"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        )
+
+    assert done.returncode == 2
+    place = "standard output" if printed else "/dev/full"
+    assert done.stderr == (
+        f"no outputs are kept, 4 are {AGAIN}ntm: {place}: No space left on device\n"
+    )
+    assert fake.sessions == {}
 
 
 def test_an_interrupt_does_not_wait_for_a_pipe_that_stays_open(

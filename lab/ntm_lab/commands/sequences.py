@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import codecs
 import csv
+import errno
 import json
+import os
 import re
 from collections.abc import Iterator
 from io import BytesIO
@@ -133,10 +135,15 @@ def writer(file: BinaryIO, layout: str) -> Writer:
 
 
 class LineWriter:
-    """Writes one line for each step, at once; each value reads back as the same float32."""
+    """
+    Writes one line for each step, at once; each value reads back as the same float32.
+
+    When no place is left, the file keeps the whole lines that were written; `steps` counts them.
+    """
 
     def __init__(self, file: BinaryIO, layout: str) -> None:
-        self._file = file
+        # Without a buffer it is known what was written, and nothing is left to fail at the end.
+        self._file: BinaryIO = getattr(file, "raw", file)
         self._template = "[{}]\n" if layout == "jsonl" else "{}\n"
         self._separator = ", " if layout == "jsonl" else ","
         self.steps = 0
@@ -144,14 +151,37 @@ class LineWriter:
 
     def write(self, steps: Float32) -> None:
         """Add steps, [steps, width]."""
+        lines = "".join(
+            self._template.format(self._separator.join(str(value) for value in step))
+            for step in steps
+        ).encode()
+        written = 0
+        try:
+            while written < len(lines):
+                written += self._write(lines[written:])
+        except OSError:
+            whole = lines.rfind(b"\n", 0, written) + 1
+            self._cut(written - whole)
+            self.steps += lines.count(b"\n", 0, whole)
+            raise
         self.steps += len(steps)
-        for step in steps:
-            line = self._template.format(self._separator.join(str(value) for value in step))
-            self._file.write(line.encode())
-        self._file.flush()
 
     def close(self) -> None:
         """Do nothing: every line is written already."""
+
+    def _write(self, content: bytes) -> int:
+        count: int | None = self._file.write(content)
+        if count is None:  # a pipe that does not wait, as some programs give
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return count
+
+    def _cut(self, size: int) -> None:
+        """Take back the last bytes, unless it is a pipe or something comes after them."""
+        if size and self._file.seekable():
+            end = self._file.tell()
+            if end == os.fstat(self._file.fileno()).st_size:
+                self._file.truncate(end - size)
+                self._file.seek(end - size)
 
 
 class NpyWriter:

@@ -40,7 +40,7 @@ from ntm_lab.commands.sequences import (
     read,
     writer,
 )
-from ntm_lab.outputs import has_content, replacing
+from ntm_lab.outputs import has_content, name_full, replacing
 
 STEPS_AT_ONCE = 256
 
@@ -72,6 +72,8 @@ def stream(
     Outputs of lines from standard input appear as the lines arrive, one line for each. If the
     command is interrupted, the outputs so far are kept, and the session stays open until its idle
     timeout; what is printed says how to continue, with another file for the outputs of the rest.
+    When no place is left for outputs, the lines that were written are kept, and what is printed
+    says how many outputs are lost. Of npy none are kept then.
 
     Args:
         model: Name of the model; not needed with --session.
@@ -115,9 +117,9 @@ def stream(
             steps_of = client.create_session(model, locations, expires, durability=wanted)
         else:
             raise InvalidRequest("name a model, or a session to continue with --session")
-        kept = keep or session is not None
-        made = stack.enter_context(_ended(steps_of, stepper, skip, output, keep=kept))
-        sink = stack.enter_context(_outputs(output, output_layout))
+        stays = keep or session is not None
+        kept = stack.enter_context(_ended(steps_of, stepper, skip, output, keep=stays))
+        sink = stack.enter_context(_outputs(output, output_layout, kept))
         done = stack.enter_context(_progress(input, layout, header, skip, output))
         # A line from a pipe is made as soon as it is there; those of a file come many at once.
         at_once = STEPS_AT_ONCE if input.is_file() else 1
@@ -129,9 +131,8 @@ def stream(
             with held_back() as caught:
                 for outputs in _made(steps_of, stepper, steps, reader, caught):
                     sink.write(outputs)
-                    made.append(len(outputs))
                     done(len(outputs))
-        if not made and input != STANDARD:
+        if not sink.steps and input != STANDARD:
             raise SequenceError(f"{input} has no steps{f' after {skip}' if skip else ''}")
 
 
@@ -263,24 +264,27 @@ def _ended(
     """
     Delete the session at the end, unless it is kept, or can be continued after an error.
 
-    The block adds the number of steps to the list with each chunk.
+    The block adds the number of outputs to the list when they are safe.
     """
-    made: list[int] = []
+    kept: list[int] = []
     first = session.next_step
     skipped = lost = 0
     with ExitStack() as stack:
         stack.enter_context(session)
         try:
-            yield made
+            yield kept
         except BaseException as error:
             if isinstance(error, Exception):  # not after a second signal, which ends at once
                 stepper.shutdown(cancel_futures=True)
             stepped = session.next_step - first
             skipped = skip + stepped
-            lost = stepped - sum(made)
+            lost = stepped - sum(kept)
             # Whoever closed the pipe wants no more steps, and a lost session takes none.
-            keep = keep or (bool(made) and not isinstance(error, BrokenPipeError))
+            is_closed = isinstance(error, BrokenPipeError)
+            keep = keep or (bool(kept) and not is_closed)
             keep = keep and not isinstance(error, SessionGone)
+            if lost and (keep or (isinstance(error, OSError) and not is_closed)):
+                _say_what_is_lost(sum(kept), lost)
             raise
         finally:
             if keep:
@@ -288,19 +292,33 @@ def _ended(
                 _say_how_to_continue(session, skipped, lost, output)
 
 
+def _say_what_is_lost(kept: int, lost: int) -> None:
+    which = (
+        f"the first {kept} outputs are kept, the last {lost} are"
+        if kept
+        else f"no outputs are kept, {lost} are"
+    )
+    print(
+        f"{which} lost: their steps were made, and the session cannot make them again; if you need "
+        "them, begin again in a new session, without --session and --skip",
+        file=sys.stderr,
+    )
+
+
 def _say_how_to_continue(session: Session, skip: int, lost: int, output: Path) -> None:
     """`skip` is the number of steps of an input that was interrupted; else it is 0."""
-    if lost:
-        print(f"the outputs of the last {lost} steps could not be written", file=sys.stderr)
+    without = " without the lost outputs" if lost else ""
     options = f"--session {session.id}{f' --skip {skip}' if skip else ''}"
     other = "" if output == STANDARD else f", and another --output than {output}"
-    print(f"next step {session.next_step}; continue with {options}{other}", file=sys.stderr)
+    print(
+        f"next step {session.next_step}; continue{without} with {options}{other}", file=sys.stderr
+    )
 
 
 @contextmanager
-def _outputs(path: Path, layout: str) -> Iterator[Writer]:
+def _outputs(path: Path, layout: str, kept: list[int]) -> Iterator[Writer]:
     """
-    Write outputs to standard output or to a file.
+    Write outputs to standard output or to a file, and add their number to `kept` at the end.
 
     After an error the file has the outputs so far. Without any, an older file stays as it was.
     """
@@ -314,5 +332,9 @@ def _outputs(path: Path, layout: str) -> Iterator[Writer]:
                 raise
             failure = error
         sink.close()
+    if sink.steps:
+        kept.append(sink.steps)
     if failure is not None:
+        if path != STANDARD:
+            name_full(failure, path)
         raise failure
