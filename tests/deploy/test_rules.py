@@ -72,7 +72,7 @@ class TestTools:
         passes(["promtool", "check", "config", DEPLOY / "prometheus" / "prometheus.yml"])
         passes(["promtool", "check", "rules", "--lint=all", "--lint-fatal", *RULES])
 
-    def test_the_metrics_follow_the_conventions(self, running: Running) -> None:
+    async def test_the_metrics_follow_the_conventions(self, running: Running) -> None:
         """promtool finds no fault in the names, units and help texts of the metrics."""
         run = subprocess.run(
             ["promtool", "check", "metrics"],
