@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import asyncio
 import subprocess
 
 import pytest
@@ -74,7 +75,8 @@ class TestTools:
 
     async def test_the_metrics_follow_the_conventions(self, running: Running) -> None:
         """promtool finds no fault in the names, units and help texts of the metrics."""
-        run = subprocess.run(
+        run = await asyncio.to_thread(
+            subprocess.run,
             ["promtool", "check", "metrics"],
             input=generate_latest(running.server.registry),
             capture_output=True,
