@@ -31,9 +31,7 @@ class Worker:
     thread is made on the event loop.
 
     Work that comes alone, as the last one did, is begun at once. Other work is begun with all that
-    arrives in the same round of the event loop. Unary calls arrive some rounds apart even if they
-    were made together, since gRPC accepts one at a time. So their work waits a moment, until work
-    has come as often as it last came together.
+    arrives in the same round of the event loop.
     """
 
     def __init__(self, engine: Engine, parallel_runs: int) -> None:

@@ -6,7 +6,6 @@ errors.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -22,6 +21,7 @@ from service.auth.principal import PRINCIPAL, Principal
 from service.errors import CapacityExceeded, NtmError, PermissionDenied, Unauthenticated
 from service.rpc import status
 from service.rpc.spans import Spans
+from service.rpc.transport import finished
 from service.settings import Settings
 from service.telemetry.logs import AccessLog, CallFields, call_fields
 from service.telemetry.metrics import Metrics
@@ -226,7 +226,9 @@ class Gate(grpc.GenericRpcHandler):
             self._under_way += 1
             try:
                 caller = self._admit(context)
-                await self._while_valid(caller, _finished(behaviour(requests, context), context))
+                await self._while_valid(
+                    caller, finished(behaviour(requests, context), context.write)
+                )
             except Exception as error:
                 await self._abort(context, status.known(error))
             finally:
@@ -324,14 +326,3 @@ def _session(request: object) -> str:
     """The id of the session that a request names; empty if it names none."""
     session_id: str = getattr(getattr(request, "chunk", request), "session_id", "")
     return session_id
-
-
-async def _finished(running: Any, context: Context) -> None:
-    """
-    Wait for a stream's handler: a coroutine that writes its messages, or a generator of messages.
-    """
-    if not inspect.isasyncgen(running):
-        await running
-        return
-    async for response in running:
-        await context.write(response)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import copy_context
 from functools import partial
 from typing import Any, NamedTuple, NoReturn
@@ -292,7 +292,7 @@ class Transport:
 async def _handle(call: Call, handler: Any) -> None:
     call._handler = handler
     if handler.stream_stream is not None:
-        await _finished(handler.stream_stream(call, call), call)
+        await finished(handler.stream_stream(call, call), call.write)
         call.end()
         return
     request = await call.read()
@@ -302,11 +302,11 @@ async def _handle(call: Call, handler: Any) -> None:
         response = await handler.unary_unary(request, call)
         call.end(content=handler.response_serializer(response))
     else:
-        await _finished(handler.unary_stream(request, call), call)
+        await finished(handler.unary_stream(request, call), call.write)
         call.end()
 
 
-async def _finished(running: Any, call: Call) -> None:
+async def finished(running: Any, write: Callable[[Any], Awaitable[None]]) -> None:
     """
     Wait for a stream's handler: a coroutine that writes its messages, or a generator of messages.
     """
@@ -314,7 +314,7 @@ async def _finished(running: Any, call: Call) -> None:
         await running
         return
     async for response in running:
-        await call.write(response)
+        await write(response)
 
 
 def _resolve(done: asyncio.Future[Any], event: Any) -> None:
