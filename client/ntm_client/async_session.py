@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -16,6 +15,7 @@ from google.protobuf.message import Message
 
 from ntm.v1 import ntm_pb2 as pb
 from ntm_client import arguments, procedures
+from ntm_client.ahead import SentAhead
 from ntm_client.async_operations import AsyncPending
 from ntm_client.chunks import OwnLimits
 from ntm_client.errors import NotStored, NtmClientError, SessionGone
@@ -82,7 +82,7 @@ async def run(
         found = await caller.explained(error)
         raise found from found.__cause__
     finally:
-        carrier.give_up_ahead()
+        carrier.end()
 
 
 class _Carrier:
@@ -92,52 +92,30 @@ class _Carrier:
         self._caller = caller
         self._session = session
         self._seconds = seconds
-        self._ahead: deque[tuple[pb.StepRequest, AsyncPending]] = deque()
+        self._ahead: SentAhead[AsyncPending] = SentAhead(caller)
 
     async def carry(self, wanted: Message | Attempt | Ahead) -> Message | None:
         caller, seconds = self._caller, self._seconds
         match wanted:
             case Ahead():
-                self._send_ahead(wanted.requests)
+                assert self._session is not None, "only the procedures of a session send ahead"
+                self._ahead.send(self._session, wanted.requests)
                 return None
             case Attempt():
                 # After a failure the session may be anywhere: a call finds it by its own route.
-                self.give_up_ahead()
+                self._ahead.give_up()
                 await asyncio.sleep(wanted.delay_seconds)
                 return await caller.call(wanted.request, min(seconds, wanted.max_seconds))
             case pb.StepRequest() if self._session is not None:
-                pending = self._sent(wanted) or caller.begin(self._session, wanted)
+                pending = self._ahead.take(wanted) or caller.begin(self._session, wanted)
                 if pending is not None:
                     return await caller.answer(pending, wanted, seconds)
                 self._session.routed_seconds = time.monotonic()
         return await caller.call(wanted, seconds)
 
-    def give_up_ahead(self) -> None:
-        """Cancel what was sent ahead: it is not asked for any more, or is sent again later."""
-        while self._ahead:
-            _, pending = self._ahead.popleft()
-            pending.stream.cancel(pending)
-
-    def _sent(self, request: pb.StepRequest) -> AsyncPending | None:
-        if self._ahead and self._ahead[0][0] is request:
-            return self._ahead.popleft()[1]
-        self.give_up_ahead()
-        return None
-
-    def _send_ahead(self, requests: Sequence[pb.StepRequest]) -> None:
-        assert self._session is not None, "only the procedures of a session send ahead"
-        if self._ahead and self._ahead[0][0] is not requests[0]:
-            self.give_up_ahead()
-        for request in requests[len(self._ahead) :]:
-            if self._ahead and self._ahead[-1][1].stream.broken is not None:
-                return  # what is on another stream could overtake what is on this one
-            pending = self._caller.begin(self._session, request)
-            if pending is None:
-                return
-            if self._ahead and pending.stream is not self._ahead[-1][1].stream:
-                pending.stream.cancel(pending)
-                return
-            self._ahead.append((request, pending))
+    def end(self) -> None:
+        """Give up what was sent ahead and not asked for."""
+        self._ahead.give_up()
 
 
 class AsyncSession(BaseSession):
