@@ -29,7 +29,7 @@ def _main() -> int:
 
     settings = Settings.from_command_line(sys.argv[1:])
     try:
-        versions.check()
+        versions.check(versions.SERVER_NEEDS)
     except versions.LibraryUnfit as error:
         print(f"cannot serve: {error}", file=sys.stderr)
         return 1

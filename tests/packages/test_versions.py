@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ntm.versions import NEEDED
+from ntm.versions import NEEDED, SERVER_NEEDS, Bounds
 from tests.test_boundaries import ROOT
 
 FORMS = [
@@ -61,11 +61,24 @@ def test_a_command_says_what_to_install(
         capture_output=True,
         text=True,
     )
+    if command == "service" and name == "grpcio":
+        wanted += ",<1.86"
     sentence = (
         f"{begins}{name} {version} is installed, and {wanted} is needed; install it with "
         f"`python -m pip install '{wanted}'`\n"
     )
     assert (ended.returncode, ended.stderr) == (status, sentence)
+
+
+def test_a_server_refuses_a_grpcio_that_it_was_not_tried_with(tmp_path: Path) -> None:
+    """It uses an interface that another version may not have; a client does not."""
+    environment = _pretending(tmp_path, "grpcio", "1.86.0")
+    served = subprocess.run(
+        [sys.executable, "-m", "service"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert served.returncode == 1
+    assert served.stderr.startswith("cannot serve: grpcio 1.86.0 is installed, and ")
+    assert "pip install 'grpcio>=1.81.1,<1.86'" in served.stderr
 
 
 @pytest.mark.parametrize(("name", "version", "wanted"), FORMS)
@@ -84,12 +97,12 @@ def test_the_library_says_what_to_install(
     assert ended.stderr.splitlines()[-1].startswith(said)
 
 
-@pytest.mark.parametrize("project", ["client", "."])
-def test_versions_are_those_of_the_package(project: str) -> None:
+@pytest.mark.parametrize(("project", "needed"), [("client", NEEDED), (".", SERVER_NEEDS)])
+def test_versions_are_those_of_the_package(project: str, needed: Bounds) -> None:
     """What is checked is what pip is told."""
     with (ROOT / project / "pyproject.toml").open("rb") as file:
         dependencies = tomllib.load(file)["project"]["dependencies"]
-    for name, (least, below) in NEEDED.items():
+    for name, (least, below) in needed.items():
         wanted = f"{name}>={'.'.join(map(str, least))}"
         assert wanted + (f",<{'.'.join(map(str, below))}" if below else "") in dependencies
 
