@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
@@ -72,7 +71,22 @@ def check_mode(module: nn.Module) -> None:
             raise ModuleRefused(f"{what} is in train mode; {_EVAL}", place_of_step(module))
 
 
-def check_result(step: Step, x: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+def check_leaves(module: nn.Module) -> None:
+    """Raise ModuleRefused for an attribute that a step of training computed; it has no copy."""
+    for name, part in module.named_modules():
+        for attribute, value in vars(part).items():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                raise ModuleRefused(
+                    f"{_attribute(name, attribute)} is a tensor that a step computed. If it is "
+                    "state, take it in as a part of the state, and return it; if not, set it to "
+                    "None before you export the module",
+                    place_of_attribute(part, attribute),
+                )
+
+
+def check_result(
+    step: Step, x: Tensor, state: Sequence[Tensor]
+) -> tuple[Tensor, dict[str, Tensor]]:
     """
     Make a step of the example; return the output and the traces.
 
@@ -81,7 +95,7 @@ def check_result(step: Step, x: Tensor, state: Sequence[Tensor]) -> tuple[Tensor
     """
     module = step.module
     place = place_of_step(module)
-    with tried("a step of the example fails"):
+    with torch.no_grad(), tried("a step of the example fails"):
         y, _, traces = parts(module, x, step.state_of(state))
     if y.dim() != 2 or y.shape[0] != x.shape[0] or not y.shape[1]:
         raise ModuleRefused(
@@ -120,10 +134,9 @@ def check_repeats(step: Step, inputs: Tensor, state: Sequence[Tensor]) -> bool:
         before, after = (found[id(part)] for found in left)
         for attribute in after:
             if attribute not in before or not _same(before[attribute], after[attribute]):
-                where = ".".join(("self", *((name,) if name else ()), attribute))
                 raise ModuleRefused(
-                    f"the module keeps state in {where}, which all sessions would share; take it "
-                    "in as a part of the state, and return it",
+                    f"the module keeps state in {_attribute(name, attribute)}, which all "
+                    "sessions would share; take it in as a part of the state, and return it",
                     place_of_attribute(part, attribute),
                 )
     first, second = outputs
@@ -322,6 +335,11 @@ def _check_operation(node: fx.Node) -> None:
         )
 
 
+def _attribute(part: str, attribute: str) -> str:
+    """Write an attribute of a module, or of a module in it, as its own code does."""
+    return ".".join(("self", *((part,) if part else ()), attribute))
+
+
 def _attributes(part: nn.Module) -> dict[str, object]:
     """Return a copy of what a module holds besides parameters and other modules."""
     own = {name: value for name, value in vars(part).items() if not name.startswith("_")}
@@ -360,8 +378,7 @@ def _same(before: object, after: object) -> bool:
     if isinstance(before, dict) and isinstance(after, dict):
         return before.keys() == after.keys() and all(_same(before[k], after[k]) for k in before)
     if isinstance(before, int | float | str | bytes | None):
-        both_nan = isinstance(before, float) and isinstance(after, float)
-        return before == after or (both_nan and math.isnan(before) and math.isnan(after))
+        return before == after or repr(before) == repr(after) == "nan"
     return type(before) is type(after)
 
 
@@ -374,8 +391,12 @@ def _differ(a: Tensor, b: Tensor) -> bool:
 
 
 def _is_unbacked(size: object) -> bool:
-    return isinstance(size, torch.SymInt) and size.node.shape_env is not None and any(
-        size.node.shape_env.is_unbacked_symint(symbol) for symbol in size.node.expr.free_symbols
+    return (
+        isinstance(size, torch.SymInt)
+        and size.node.shape_env is not None
+        and any(
+            size.node.shape_env.is_unbacked_symint(symbol) for symbol in size.node.expr.free_symbols
+        )
     )
 
 

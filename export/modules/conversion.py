@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from copy import deepcopy
 
 import onnx
 import torch
@@ -49,7 +50,9 @@ def program_of(step: Step, spec: ModelSpec, start: Start) -> ExportedProgram:
     try:
         with warnings.catch_warnings(), to_onnx.without_log():
             warnings.simplefilter("ignore")  # of its internals
-            return torch.export.export(step, (x, *state), dynamic_shapes=({0: batch}, axes))
+            return torch.export.export(
+                deepcopy(step), (x, *state), dynamic_shapes=({0: batch}, axes)
+            )
     except ModuleRefused:
         raise
     # It runs somebody's code on values of its own, which can raise anything.
@@ -121,23 +124,21 @@ def _refusal(error: Exception, step: Step, spec: ModelSpec) -> ModuleRefused:
     return ModuleRefused(f"PyTorch cannot trace a step: {what_failed(error)}", place)
 
 
-def _without_operator(
-    error: Exception, program: ExportedProgram, step: Step
-) -> ModuleRefused:
+def _without_operator(error: Exception, program: ExportedProgram, step: Step) -> ModuleRefused:
     """Say which operation has no place in ONNX, and where it is."""
     causes: list[str] = []
     cause: BaseException | None = error
     while cause is not None:
         causes.append(str(cause))
         cause = cause.__cause__
-    named: Sequence[torch.fx.Node] = [
-        node
-        for node in program.graph.nodes
-        if node.op == "call_function" and any(f"%{node.name} " in text for text in causes)
-    ]
-    for node in named:
-        return ModuleRefused(
-            f"ONNX has no operator for {node.target}; write it with other operations",
-            place_of_node(node) or place_of_step(step.module),
-        )
-    return ModuleRefused(f"the step cannot be written as ONNX: {what_failed(error)}", place_of_step(step.module))
+    # The exporter speaks of operations as they are after PyTorch has taken others apart.
+    for node in program.run_decompositions().graph.nodes:
+        if node.op == "call_function" and any(f"%{node.name} " in text for text in causes):
+            return ModuleRefused(
+                f"ONNX has no operator for {node.target}; write it with other operations",
+                place_of_node(node) or place_of_step(step.module),
+            )
+    return ModuleRefused(
+        f"the step cannot be written as ONNX: {what_failed(causes[-1])}",
+        place_of_step(step.module),
+    )

@@ -23,7 +23,7 @@ from export.modules.refusal import ModuleRefused
 from export.modules.step import State, Step, adapted, axes_of, check_name, named, spec_of
 from export.modules.verification import STEPS, drawn, same_bits, spread, verify_step
 from ntm_tasks import Float32
-from service.spec import LOCATIONS, ModelSpec, is_name
+from service.spec import ModelSpec, is_name
 
 
 def export_module(
@@ -93,7 +93,9 @@ def export_module(
             )
         checks.check_mates(step, program, spec, torch.from_numpy(fed(3)[:10]), start)
 
-    repeats = checks.check_repeats(step, torch.from_numpy(fed(len(x))[:10]), start(len(x), spec.default_locations))
+    repeats = checks.check_repeats(
+        step, torch.from_numpy(fed(len(x))[:10]), start(len(x), spec.default_locations)
+    )
     checks.check_sizes(step, spec, torch.from_numpy(fed(1)), start)
     spec = _with_widths(step, spec, torch.from_numpy(fed(1)[0]), start)
     model = conversion.graph_of(step, spec, start, check)
@@ -148,13 +150,8 @@ def _step_of(
     tensors = {key: tensor.detach() for key, tensor in named(state).items()}
     checks.check_numbers(module, x, tensors)
     checks.check_mode(module)
-    try:
-        own = deepcopy(own)
-    except RuntimeError as error:
-        raise ModuleRefused(
-            "the module holds a tensor that a step computed, which all sessions would share; take "
-            "it in as a part of the state, and return it"
-        ) from error
+    checks.check_leaves(module)
+    own = deepcopy(own)
     axes = axes_of(tensors, len(x), {**known, **batch_axes}, locations)
     step = Step(own, state, axes)
     y, traces = checks.check_result(step, x, list(tensors.values()))
@@ -175,7 +172,7 @@ def _with_widths(step: Step, spec: ModelSpec, x: Tensor, start: conversion.Start
         return changed(
             spec,
             traces=tuple(
-                changed(each, width=LOCATIONS) if each.width == spec.default_locations else each
+                changed(each, width="N") if each.width == spec.default_locations else each
                 for each in spec.traces
             ),
         )
@@ -185,7 +182,7 @@ def _with_widths(step: Step, spec: ModelSpec, x: Tensor, start: conversion.Start
     return changed(
         spec,
         traces=tuple(
-            each if value.shape[-1] == each.width else changed(each, width=LOCATIONS)
+            each if value.shape[-1] == each.width else changed(each, width="N")
             for each, value in zip(spec.traces, shown, strict=True)
         ),
     )

@@ -78,7 +78,7 @@ def place_of_attribute(module: nn.Module, name: str) -> str:
     return place_of_step(module)
 
 
-def what_failed(error: BaseException) -> str:
+def what_failed(error: BaseException | str) -> str:
     """Return the first sentence of an error, in one line."""
     lines = str(error).strip().splitlines()
     return lines[0][:_LONGEST].rstrip(".") if lines else type(error).__name__

@@ -142,8 +142,12 @@ def named(state: State, place: str = "") -> dict[str, Tensor]:
     """
     found = {}
     for path, value in pytree.tree_flatten_with_path(state)[0]:
-        pieces = [str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", "")))) for key in path]
-        name = "_".join(pieces) if pieces and not pieces[0].isdigit() else "_".join(("state", *pieces))
+        pieces = [
+            str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", "")))) for key in path
+        ]
+        name = (
+            "_".join(pieces) if pieces and not pieces[0].isdigit() else "_".join(("state", *pieces))
+        )
         if not isinstance(value, Tensor):
             raise ModuleRefused(
                 f"the state has {value!r:.80} as {name}; every part of it must be a tensor", place
@@ -212,26 +216,28 @@ def adapted(module: nn.Module, batch: int, state: State) -> tuple[nn.Module, Sta
     tensor, or the pair of hidden and cell. The third result has the axes of the batch that are
     known.
     """
+    wrapped: nn.Module
+    shape: tuple[int, ...]
     if isinstance(module, nn.RNNBase):
-        layers = module.num_layers
-        shapes = dict.fromkeys(("hidden", "cell"), (layers, batch, module.hidden_size))
-        is_lstm, wrapped, axis = isinstance(module, nn.LSTM), Recurrent(module), 1
+        shape, axis = (module.num_layers, batch, module.hidden_size), 1
+        wrapped = Recurrent(module)
     elif isinstance(module, nn.RNNCellBase):
-        shapes = dict.fromkeys(("hidden", "cell"), (batch, module.hidden_size))
-        is_lstm, wrapped, axis = isinstance(module, nn.LSTMCell), Cell(module), 0
+        shape, axis = (batch, module.hidden_size), 0
+        wrapped = Cell(module)
     else:
         return module, state, {}
-    names = ("hidden", "cell") if is_lstm else ("hidden",)
+    pair = isinstance(module, nn.LSTM | nn.LSTMCell)
+    names = ("hidden", "cell") if pair else ("hidden",)
     if state is None:
-        values = [torch.zeros(shapes[name]) for name in names]
-    else:
-        values = list(state) if is_lstm else [state]
-    for name, value in zip(names, values, strict=True):
-        if not isinstance(value, Tensor) or value.shape != shapes[name]:
-            raise ModuleRefused(
-                f"{name} of the state must be a tensor of shape {list(shapes[name])}, as "
-                f"torch.nn.{type(module).__name__} takes it"
-            )
+        state = [torch.zeros(shape) for _ in names]
+    elif not pair:
+        state = [state]
+    values = list(state) if isinstance(state, list | tuple) else []
+    if [getattr(value, "shape", None) for value in values] != [shape] * len(names):
+        raise ModuleRefused(
+            f"torch.nn.{type(module).__name__} takes {' and '.join(names)} as its state, each a "
+            f"tensor of shape {list(shape)}; leave the state out for zeros"
+        )
     return wrapped, dict(zip(names, values, strict=True)), dict.fromkeys(names, axis)
 
 
@@ -256,9 +262,7 @@ def axes_of(
     for option, told in (("batch_axes", batch_axes), ("locations", locations)):
         for name, axis in told.items():
             if name not in state:
-                raise ModuleRefused(
-                    f"{option} names {name!r}; the state has {', '.join(state)}"
-                )
+                raise ModuleRefused(f"{option} names {name!r}; the state has {', '.join(state)}")
             if not 0 <= axis < state[name].dim():
                 raise ModuleRefused(
                     f"{option} says axis {axis} of {name}, which has shape "
@@ -329,14 +333,12 @@ def spec_of(
     reads = heads if read_heads is None else read_heads
     if not 0 <= reads <= heads:
         raise ModuleRefused(f"read_heads is {reads}; the weighting has {heads} heads")
-    fixed = any(
-        tensor.initial.rule == "values" and LOCATIONS in tensor.shape for tensor in tensors
-    )
+    fixed = any(tensor.initial.rule == "values" and LOCATIONS in tensor.shape for tensor in tensors)
     shown = []
     for name in step.traces:
         shape = tuple(traces[name].shape)
-        width: Dimension = LOCATIONS if over and shape[-1] == locations else shape[-1]
-        shown.append(TraceTensor(name, f"trace/{name}", 0, 1 if len(shape) == 2 else shape[1], width))
+        heads = 1 if len(shape) == 2 else shape[1]
+        shown.append(TraceTensor(name, f"trace/{name}", 0, heads, shape[-1]))
     return ModelSpec(
         task=task,
         architecture=architecture,
@@ -356,16 +358,16 @@ def spec_of(
 def _state_tensor(axes: Axes, served: Tensor) -> StateTensor:
     """Describe a served tensor [B, ...]. Names of the graph are none that PyTorch gives values."""
     first = served[0]
+    if not torch.isfinite(served).all():
+        raise ModuleRefused(f"the example's {axes.name} has values that are infinite or NaN")
     if not torch.equal(served, first.expand_as(served)):
         raise ModuleRefused(
             f"the rows of the example's {axes.name} differ; every session starts with the same "
             "state, so give the example equal rows"
         )
-    if not torch.isfinite(first).all():
-        raise ModuleRefused(f"the example's {axes.name} has values that are infinite or NaN")
     shape: tuple[Dimension, ...] = tuple(first.shape)
     if axes.locations is not None:
-        shape = (*shape[:-1], LOCATIONS)
+        shape = (*shape[:-1], "N")
     array = first.numpy()
     initial = Initial("values", tuple(first.flatten().tolist()))
     for rule in (Initial("constant", (float(array.flat[0]),)), Initial("one_hot")):

@@ -106,9 +106,7 @@ def same_bits(content: bytes, inputs: Callable[[int], Float32]) -> bool:
             results = [runner.step(x, state) for x, state in zip(pair, states, strict=True)]
             states = [state for _, state in results]
             first, second = ([y, *state.values()] for y, state in results)
-            if any(
-                a[0].tobytes() != b[0].tobytes() for a, b in zip(first, second, strict=True)
-            ):
+            if any(a[0].tobytes() != b[0].tobytes() for a, b in zip(first, second, strict=True)):
                 return False
     return True
 
@@ -157,9 +155,7 @@ def _made(
     with torch.no_grad():
         # A module may change its state in place.
         values = step(x, *(state[tensor.input].clone() for tensor in spec.state))
-    return {
-        name: value.numpy() for name, value in zip(output_names(spec), values, strict=True)
-    }
+    return {name: value.numpy() for name, value in zip(output_names(spec), values, strict=True)}
 
 
 def _following(spec: ModelSpec, outputs: Mapping[str, Values]) -> dict[str, Tensor]:

@@ -89,6 +89,17 @@ class Memory(nn.Module):
         return self.output(read), after, {"read_weighting": weighting, "key": key}
 
 
+class Sums(nn.Module):
+    """Adds its inputs up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(X, Y)
+
+    def forward(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        return self.layer(x), state + x
+
+
 class Refused(nn.Module):
     """What the refused ones have in common."""
 
@@ -111,6 +122,8 @@ class KeepsAttribute(Refused):
 
 class KeepsBuffer(Refused):
     """Changes a buffer."""
+
+    total: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -285,4 +298,5 @@ class NoState(Refused):
     """Returns no state."""
 
     def forward(self, x: Tensor, state: Tensor) -> Tensor:  # change
-        return self.layer(x) + state
+        y: Tensor = self.layer(x) + state
+        return y

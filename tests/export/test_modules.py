@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir
 import pytest
 import torch
 from torch import Tensor, nn
@@ -24,9 +25,7 @@ from tests.export.own_modules import H, X
 
 T = 20
 
-NAMES = {"hidden": (2, H), "cell": (2, H)}
-
-REFUSED = {
+REFUSED: dict[type[nn.Module], str] = {
     own_modules.KeepsAttribute: "keeps state in self.hidden, which all sessions would share",
     own_modules.KeepsBuffer: "keeps state in self.total, which all sessions would share",
     own_modules.KeepsCount: "keeps state in self.count, which all sessions would share",
@@ -86,7 +85,7 @@ def random_inputs() -> np.ndarray[Any, Any]:
     ids=lambda layers: type(layers).__name__,
 )
 def test_pytorchs_layers_are_served_as_they_are(layers: nn.RNNBase, tmp_path: Path) -> None:
-    """A server's steps are the outputs of the layers over the sequence; the state is per session."""
+    """A server's steps are the outputs of the layers over the sequence."""
     folder = export_module(layers, torch.zeros(3, X), models=tmp_path)
     inputs = random_inputs()
     sequence = torch.from_numpy(inputs)
@@ -105,7 +104,7 @@ def test_pytorchs_layers_are_served_as_they_are(layers: nn.RNNBase, tmp_path: Pa
     "cell", [nn.LSTMCell(X, H), nn.GRUCell(X, H), nn.RNNCell(X, H)], ids=lambda c: type(c).__name__
 )
 def test_pytorchs_cells_are_served_as_they_are(cell: nn.RNNCellBase, tmp_path: Path) -> None:
-    """A server's steps are the hidden values of the cell; it starts at the values of the example."""
+    """A server's steps are the cell's hidden values, from the example's state on."""
     start = torch.linspace(-1, 1, H).repeat(3, 1)
     state = (start, -start) if isinstance(cell, nn.LSTMCell) else start
     folder = export_module(cell, torch.zeros(3, X), state, models=tmp_path)
@@ -193,7 +192,7 @@ def test_a_nested_state_and_traces_are_served(tmp_path: Path) -> None:
     np.testing.assert_allclose(found["trace/cells"], traces["cells"], rtol=0, atol=1e-6)
 
 
-def memory_state(locations: int, batch: int = 3) -> dict[str, Tensor]:
+def memory_state(locations: int, batch: int = 4) -> dict[str, Tensor]:
     weighting = torch.zeros(batch, locations)
     weighting[:, 0] = 1
     return {"memory": torch.full((batch, locations, 3), 1e-3), "weighting": weighting}
@@ -204,7 +203,7 @@ def test_sessions_choose_the_size_of_a_memory(tmp_path: Path) -> None:
     module = own_modules.Memory()
     folder = export_module(
         module,
-        torch.zeros(3, X),
+        torch.zeros(4, X),
         memory_state(8),
         models=tmp_path,
         locations={"memory": 1, "weighting": 1},
@@ -234,10 +233,10 @@ def card_of(folder: Path) -> dict[str, Any]:
 def test_a_memory_that_starts_from_values_has_one_size(tmp_path: Path) -> None:
     """Values that no rule gives cannot be had for another number of locations."""
     state = memory_state(8)
-    state["memory"] = torch.randn(8, 3).repeat(3, 1, 1)
+    state["memory"] = torch.randn(8, 3).repeat(4, 1, 1)
     folder = export_module(
         own_modules.Memory(),
-        torch.zeros(3, X),
+        torch.zeros(4, X),
         state,
         models=tmp_path,
         locations={"memory": 1, "weighting": 1},
@@ -273,21 +272,15 @@ def test_a_graph_that_differs_is_not_written(
     def otherwise(*arguments: Any, **options: Any) -> Any:
         program = convert(*arguments, **options)
         assert program is not None
-        for value in program.model.graph.initializers.values():
-            if value.name.endswith("weight_hh"):
-                value.const_value = onnx_ir_tensor(value.const_value.numpy() + 1e-3)
+        weights = program.model.graph.initializers["module.cell.weight_hh"]
+        assert weights.const_value is not None
+        weights.const_value = onnx_ir.tensor(weights.const_value.numpy() + np.float32(1e-3))
         return program
 
     monkeypatch.setattr(torch.onnx, "export", otherwise)
     with pytest.raises(VerificationFailed, match="differs from PyTorch at batch 1: outputs"):
         export_module(nn.GRUCell(X, H), torch.zeros(3, X), models=tmp_path)
     assert list(tmp_path.iterdir()) == []
-
-
-def onnx_ir_tensor(array: np.ndarray[Any, Any]) -> Any:
-    import onnx_ir
-
-    return onnx_ir.tensor(array)
 
 
 def test_another_network_is_not_written_over(tmp_path: Path) -> None:
@@ -316,10 +309,28 @@ def test_the_module_stays_as_it_was(tmp_path: Path) -> None:
     assert all(parameter.requires_grad for parameter in nested.parameters())
 
 
+def test_what_training_left_on_the_module_is_named(tmp_path: Path) -> None:
+    """A tensor of the last step of training, which nothing can copy, is refused by its name."""
+    nested = own_modules.Nested()
+    zeros = [torch.zeros(3, H) for _ in range(4)]
+    state = ((zeros[0], zeros[1]), own_modules.Cells(zeros[2], zeros[3]))
+    nested(torch.zeros(3, X), state)
+
+    with pytest.raises(ModuleRefused, match=r"own_modules.py:\d+: self.seen is a tensor that a st"):
+        export_module(nested, torch.zeros(3, X), state, models=tmp_path)
+    nested.seen = None
+    export_module(nested, torch.zeros(3, X), state, models=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("x", "state", "options", "message"),
     [
-        (torch.zeros(X), torch.zeros(3, X), {}, r"x is of shape \[5\]; it must be a tensor \[B, X\]"),
+        (
+            torch.zeros(X),
+            torch.zeros(3, X),
+            {},
+            r"x is of shape \[5\]; it must be a tensor \[B, X\]",
+        ),
         (torch.zeros(3, X).double(), torch.zeros(3, X), {}, "x is float64; models have float32"),
         (torch.zeros(3, X), torch.zeros(3, X).long(), {}, "state state is int64"),
         (torch.zeros(3, X), (), {}, "has no state"),
@@ -341,7 +352,7 @@ def test_an_example_that_is_none_is_refused(
 ) -> None:
     """Each argument that does not fit is named, with what it must be."""
     with pytest.raises(ModuleRefused) as refusal:
-        export_module(own_modules.Refused(), x, state, models=tmp_path, **options)
+        export_module(own_modules.Sums(), x, state, models=tmp_path, **options)
     assert re.search(message, str(refusal.value))
 
 
