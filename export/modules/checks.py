@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -291,23 +292,18 @@ class _Recording(fx.Interpreter):
         return value
 
 
-class tried:  # noqa: N801 - reads as a clause
+@contextmanager
+def tried(what: str) -> Iterator[None]:
     """Say of an error in somebody's code what was tried, and where it was raised."""
-
-    def __init__(self, what: str) -> None:
-        """`what` begins the sentence."""
-        self._what = what
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        # A module may raise anything at all. Each means that it cannot be stepped.
-        if isinstance(error, Exception) and not isinstance(error, ModuleRefused):
-            raise ModuleRefused(
-                f"{self._what}: {type(error).__name__}: {what_failed(error)}",
-                place_of_error(error),
-            ) from error
+    try:
+        yield
+    except ModuleRefused:
+        raise
+    # A module may raise anything at all. Each means that it cannot be stepped.
+    except Exception as error:
+        raise ModuleRefused(
+            f"{what}: {type(error).__name__}: {what_failed(error)}", place_of_error(error)
+        ) from error
 
 
 def _check_operation(node: fx.Node) -> None:
