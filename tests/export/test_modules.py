@@ -51,6 +51,12 @@ REFUSED: dict[type[nn.Module], str] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Weights are the same in every run."""
+    torch.manual_seed(1)
+
+
 @pytest.mark.parametrize("kind", REFUSED)
 def test_what_cannot_be_served_is_refused_with_the_line_to_change(
     kind: type[nn.Module], tmp_path: Path
