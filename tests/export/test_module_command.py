@@ -147,3 +147,16 @@ def test_a_file_that_has_no_weights_of_the_module_is_refused(
     assert "weights.pt has no weights of the module (" in error
     assert "write it with torch.save(module.state_dict(), FILE)" in error
     assert len(error.splitlines()) == 1
+
+
+def test_a_module_has_no_results_to_measure_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """The command that compares a model with its card says that this one was not trained here."""
+    assert command_line.main(["module", "my_nets:make"]) == 0
+    capsys.readouterr()
+    assert command_line.main(["evaluate", "models/adder"]) == 1
+
+    error = capsys.readouterr().err
+    assert error == (
+        "ntm-export: models/adder/card.json is of a module that was not trained by ntm-export, and "
+        "has no results\n"
+    )
