@@ -135,7 +135,7 @@ class Client:
 
         Args:
             model: Name of the model.
-            locations: Memory locations; None for the model's default.
+            locations: Memory locations; None for the model's default. A model without memory has 0.
             idle_timeout: Time without a step after which the session expires; None for the server's
                 default.
             checkpoint: The state to start from, as `Session.checkpoint` returned it. It decides the
@@ -360,7 +360,10 @@ class Session(BaseSession):
         return Session(self._client, self.model, info)
 
     def describe(self) -> SessionInfo:
-        """The session as the server has it; sets `next_step` to the server's."""
+        """
+        The session as the server has it, once it has ended the steps that it has begun; sets
+        `next_step` to the server's.
+        """
         with self._lock:
             return self._client.run(procedures.describe(self._ask, self))
 
