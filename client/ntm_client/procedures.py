@@ -107,6 +107,8 @@ class BaseSession:
         """The number of steps that were made again after a loss."""
         self.last_interruption: NtmClientError | None = None
         """The error of the last interruption; None if there was none."""
+        self.is_interruption_logged = False
+        """Whether the log has an interruption of the call under way; further ones do not fill it."""
 
     def __repr__(self) -> str:
         return (
@@ -214,6 +216,7 @@ def step(
     requests: deque[tuple[pb.StepRequest, int]] = deque()
     """The chunks that may be on their way, and their steps."""
     done = made = 0
+    session.is_interruption_logged = False
     while done < len(steps):
         if session.limits_replica != session.replica and len(steps) > 1:
             # What is sent ahead has to be within the limits of the replica that it is sent to.
