@@ -108,7 +108,7 @@ class BaseSession:
         self.last_interruption: NtmClientError | None = None
         """The error of the last interruption; None if there was none."""
         self.is_interruption_logged = False
-        """Whether the log has an interruption of the call under way; further ones do not fill it."""
+        """Whether the log has an interruption of the call under way, and needs no further one."""
 
     def __repr__(self) -> str:
         return (
