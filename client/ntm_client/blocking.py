@@ -316,7 +316,8 @@ class Session(BaseSession):
         Make steps: [steps, input_width] for several, [input_width] for one.
 
         Long inputs are sent in chunks. After a failure, the steps of earlier chunks stay made, and
-        `next_step` is the step to continue at.
+        `next_step` is the step to continue at. After `TimedOut` or an interrupt the server may end
+        a chunk that it has begun; `describe` waits for that and sets `next_step`.
 
         Args:
             inputs: The inputs of the steps.
