@@ -17,7 +17,7 @@ import onnx
 
 from export import curve, evaluation, to_onnx, verification
 from export.configuration import SETTINGS, Configuration, Trial, differences
-from export.configurations import CONFIGURATIONS, PAPER
+from export.configurations import CONFIGURATIONS, PAPER, of_task
 from export.evaluation import Result
 from export.network import Network
 from export.training import TRIALS, Quality, Run
@@ -95,8 +95,10 @@ def write_model(runs: Sequence[Run], models: Path, name: str, *, replace: bool =
         shipped = " (shipped: best in validation)" if run is best else ""
         print(f"seed {run.seed}{shipped}")
         print(evaluation.table(results[-1]), flush=True)
+    source = TASKS[configuration.task].source
     described = {
         "task": configuration.task,
+        **({"task_source": source} if source else {}),
         "architecture": configuration.architecture,
         "content_hash": content_hash(contents[chosen]),
         "parameters": sum(parameter.numel() for parameter in networks[chosen].parameters()),
@@ -186,6 +188,8 @@ def _configuration(configuration: Configuration) -> dict[str, Any]:
     """Return all settings and the name of their table."""
     tables = {"ours": CONFIGURATIONS, "paper": PAPER}
     sources = [name for name, rows in tables.items() if configuration in rows.values()]
+    if configuration == of_task(TASKS[configuration.task], configuration.architecture):
+        sources.append("of any task")
     values = asdict(configuration)
     return {
         "table": sources[0] if sources else "changed by --set",

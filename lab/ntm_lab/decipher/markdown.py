@@ -12,6 +12,7 @@ from ntm_lab.decipher.program import Program
 from ntm_lab.decipher.report import Report
 from ntm_lab.decipher.source import source
 from ntm_tasks import TASKS, Size
+from ntm_tasks.registry import PAPER
 
 PAPERS_COPY = """\
 initialise: move head to start location
@@ -52,6 +53,11 @@ def _sections(report: Report) -> Iterator[str]:
     yield from _effects(report)
     yield from _hardenings(report)
     yield from _measures(report.measures)
+    if model.task not in PAPER:
+        yield (
+            f"The paper has no task {model.task}, so that it claims nothing that could be measured "
+            "of this network."
+        )
     yield from _habits(report)
 
 
