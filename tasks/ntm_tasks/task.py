@@ -151,12 +151,12 @@ class Task:
             return f"the size of {self.name} is its {names}, not {size_text(size)}"
         if any(number < least for number, least in zip(size, self.least, strict=True)):
             return (
-                f"the size of {self.name}, its {names}, is at least {size_text(self.least)}, "
+                f"the size of {self.name}, its {names}, must be at least {size_text(self.least)}, "
                 f"not {size_text(size)}"
             )
         if self.most and any(number > most for number, most in zip(size, self.most, strict=True)):
             return (
-                f"the size of {self.name}, its {names}, is at most {size_text(self.most)}, "
+                f"the size of {self.name}, its {names}, must be at most {size_text(self.most)}, "
                 f"not {size_text(size)}"
             )
         return ""

@@ -37,11 +37,13 @@ def markdown(report: Report) -> str:
 
 def _sections(report: Report) -> Iterator[str]:
     model = report.model
+    task = TASKS.get(model.task)
+    named = f" --task {task.source}" if task and task.source else ""
     yield f"# {model.name}: {report.verdict.partition(':')[0]}"
     yield f"{_sentence(report.verdict)}"
     yield (
         f"Model {model.content_hash}, {report.locations} memory locations, seed {report.seed}. "
-        f"`ntm decipher {model.name}` makes this again."
+        f"`ntm decipher {model.name}{named}` makes this again."
     )
     if report.program:
         yield from _program(report.program, model.task)
