@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from cyclopts import Parameter
 
@@ -66,9 +67,10 @@ def train(
         threads: Threads of PyTorch.
     """
     torch.set_num_threads(threads)
-    row = _row(_loaded(task), architecture, paper=paper)
+    drawn = _loaded(task)
     try:
-        configuration = row.with_settings(_settings(set))
+        configuration = _row(drawn, architecture, paper=paper).with_settings(_settings(set))
+        drawn.draw(np.random.default_rng(0), 1, configuration.blank_rate)  # before it is needed
     except ValueError as error:
         raise Misused(str(error)) from error
     folder = training.folder_of(runs, configuration.name, seed, paper=paper)

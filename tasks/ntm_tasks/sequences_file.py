@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -175,11 +176,18 @@ def read(path: Path) -> FileTask:
 def _arrays(path: Path) -> dict[str, npt.NDArray[np.generic]]:
     """Return the three arrays of a file. Nothing in it is unpickled, since that would run code."""
     try:
-        content = np.load(path, allow_pickle=False)
+        # Opened here, since numpy leaves a file open that it cannot read.
+        with path.open("rb") as file:
+            return _read(file)
     except FileNotFoundError as error:
         raise TaskError("there is no such file") from error
     except OSError as error:
         raise TaskError(f"it cannot be read: {error.strerror or error}") from error
+
+
+def _read(file: BinaryIO) -> dict[str, npt.NDArray[np.generic]]:
+    try:
+        content = np.load(file, allow_pickle=False)
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise TaskError("it is not an .npz file; write it with numpy.savez_compressed") from error
     if not isinstance(content, np.lib.npyio.NpzFile):

@@ -132,7 +132,7 @@ def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixtur
     ("arguments", "message", "exit_status"),
     [
         (["train"], 'Command "train" parameter TASK requires an argument.', 2),
-        (["train", "tetris"], "no configuration 'tetris-ntm-lstm'; there are copy-ntm-lstm,", 2),
+        (["train", "tetris"], "there is no task 'tetris'; there are copy, repeat-copy,", 2),
         (["sweep", "--seed", "1"], "Unknown option: --seed. Did you mean --seeds?", 2),
         (["evaluate", ".", "--threads", "two"], "'two' is not a whole number", 2),
     ],
