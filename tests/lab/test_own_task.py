@@ -13,7 +13,7 @@ from ntm_lab.cli import main
 from ntm_lab.recordings.files import load
 from ntm_tasks import TASKS, Batch, Size, Task, register
 from tests.client.conftest import Running
-from tests.support.own_tasks import here
+from tests.support.own_tasks import PARITY, here
 from tests.support.served import MODELS, served
 
 __all__ = ["here"]
@@ -95,13 +95,12 @@ def test_an_own_task_is_deciphered(capsys: pytest.CaptureFixture[str], tmp_path:
 def mine(here: Path) -> None:
     """The sums come from a module of the user's, and are not known before it is named."""
     TASKS._tasks.pop("sums")  # type: ignore[attr-defined]  # the table
-    (here / "mine.py").write_text(
-        "from dataclasses import replace\n"
-        "from ntm_tasks import TASKS\n"
-        "from tests.lab.test_own_task import SUMS\n"
-        "SUMS, OTHER = SUMS, replace(SUMS, name='other')\n"
-        "WIDE = replace(SUMS, input_width=4)\n"
+    sums = PARITY.replace('"parity", 1, 1', '"sums", 3, 3').replace("batch, 1)", "batch, 3)")
+    sums += (
+        "\nfrom dataclasses import replace\nSUMS, OTHER = PARITY, replace(PARITY, name='other')\n"
     )
+    (here / "mine.py").write_text(sums)
+    (here / "wide.py").write_text(sums.replace("3, 3", "4, 4").replace("batch, 3)", "batch, 4)"))
 
 
 @pytest.mark.usefixtures("mine")
@@ -121,10 +120,10 @@ def test_a_task_is_named_on_the_command_line(
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (["--task", "mine:GONE"], "mine.py has no GONE; its tasks are SUMS, OTHER, WIDE"),
+        (["--task", "mine:GONE"], "mine.py has no GONE; its tasks are PARITY, SUMS, OTHER"),
         (["--task", "mine:OTHER"], "of the task 'sums', and mine:OTHER is 'other'; name the task"),
         (["--task", "gone.npz"], "gone.npz: there is no such file"),
-        (["--task", "mine:WIDE"], "generate"),
+        (["--task", "wide:SUMS"], "sums has 3 inputs and 3 outputs, and the task sums has 4 and 4"),
         (["--task", ""], "It is empty"),
     ],
 )

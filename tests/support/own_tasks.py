@@ -22,7 +22,8 @@ def parity(generator, batch, size, blank_rate=0):
 
 
 PARITY = Task(
-    "parity", 1, 1, ("bits",), smallest=(1,), largest=(6,), easiest=(1,), least=(1,), generate=parity
+    "parity", 1, 1, ("bits",), smallest=(1,), largest=(6,), easiest=(1,), least=(1,),
+    generate=parity,
 )
 """
 """A module with a task: has the number of ones so far been odd?"""
