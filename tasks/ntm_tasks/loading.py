@@ -52,7 +52,7 @@ def load(source: str) -> Task:
 
 def _from_module(source: str) -> Task:
     found = _PLACE.fullmatch(source)
-    if found is None:
+    if found is None or found[1].endswith(".py"):
         raise TaskError(
             f"{source!r} is not MODULE:NAME, such as my_package.tasks:PARITY; the module is named "
             "as in an import, with dots and without .py"

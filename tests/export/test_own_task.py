@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -14,7 +13,7 @@ from export import __main__ as command_line
 from export import card, configurations, training, verification
 from export.training import Run
 from ntm_tasks import TASKS, load
-from tests.support.own_tasks import PARITY, arrays, here
+from tests.support.own_tasks import PARITY, here, save
 
 __all__ = ["here"]
 
@@ -25,7 +24,7 @@ SMALL = ("--set", "controller_size=8", "--set", "batch=4", "--set", "report_ever
 def small(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A module and a file with a task each, and verification over few steps."""
     (here / "mine.py").write_text(PARITY)
-    np.savez(here / "bits.npz", **arrays())
+    save(here / "bits.npz")
     monkeypatch.setattr(card, "VERIFIED_LOCATIONS", (16, 20))
     monkeypatch.setattr(verification.verify, "__defaults__", ((1, 7), 20))
     threads = torch.get_num_threads()
@@ -36,7 +35,7 @@ def small(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def forgotten() -> None:
     """As in the next process, nothing of the user's is loaded."""
     for name in ("parity", "bits"):
-        TASKS._tasks.pop(name, None)  # type: ignore[attr-defined]  # the table
+        TASKS._tasks.pop(name, None)
 
 
 def run(*arguments: str) -> int:

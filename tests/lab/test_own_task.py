@@ -94,7 +94,7 @@ def test_an_own_task_is_deciphered(capsys: pytest.CaptureFixture[str], tmp_path:
 @pytest.fixture
 def mine(here: Path) -> None:
     """The sums come from a module of the user's, and are not known before it is named."""
-    TASKS._tasks.pop("sums")  # type: ignore[attr-defined]  # the table
+    TASKS._tasks.pop("sums")
     sums = PARITY.replace('"parity", 1, 1', '"sums", 3, 3').replace("batch, 1)", "batch, 3)")
     sums += (
         "\nfrom dataclasses import replace\nSUMS, OTHER = PARITY, replace(PARITY, name='other')\n"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from ntm_tasks import TASKS
@@ -43,7 +45,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             del sys.modules[name]
 
 
-def arrays(sequences: int = 40) -> dict[str, np.ndarray]:
+def arrays(sequences: int = 40) -> dict[str, npt.NDArray[np.generic]]:
     """
     Parity as the arrays of a file: sequences of 2 to 6 bits, filled up to 8 steps.
 
@@ -58,3 +60,10 @@ def arrays(sequences: int = 40) -> dict[str, np.ndarray]:
     inputs[:, 0, 1] = 2 + np.arange(sequences)
     targets = inputs[:, :, :1].cumsum(1) % 2 * mask[:, :, None]
     return {"inputs": inputs, "targets": targets, "mask": mask}
+
+
+def save(path: Path, **changed: Any) -> None:
+    """Write `arrays` to a file, with some changed; None leaves one out."""
+    content = {**arrays(), **changed}
+    kept: dict[str, Any] = {name: each for name, each in content.items() if each is not None}
+    np.savez(path, **kept)

@@ -54,7 +54,7 @@ RETURNS = "Batch(bits, bits.cumsum(0) % 2, np.ones((*size, batch)))"
     ("source", "old", "new", "message"),
     [
         ("parity", "", "", "there is no task 'parity'; there are copy, .* MODULE:NAME"),
-        ("mine.py:PARITY", "", "", "there is no module mine.py, neither in .*; go to the folder"),
+        ("mine.py:PARITY", "", "", "'mine.py:PARITY' is not MODULE:NAME, such as .* without .py"),
         ("a/mine:PARITY", "", "", "is not MODULE:NAME, such as .* without .py"),
         ("nowhere:PARITY", "", "", "there is no module nowhere, neither in "),
         ("mine:parity_", "", "", r"mine.py has no parity_; its tasks are PARITY"),

@@ -10,16 +10,15 @@ import pytest
 
 from ntm_tasks import Purpose, TaskError, TaskSequence, load
 from ntm_tasks.sequences_file import FileTask, read
-from tests.support.own_tasks import arrays, here
+from tests.support.own_tasks import arrays, here, save
 
 __all__ = ["here"]
 
 
 def task_of(**changed: Any) -> FileTask:
     """The task of a file in the current folder, with some arrays changed; None leaves one out."""
-    content = {**arrays(), **changed}
     path = Path("mine.npz")
-    np.savez(path, **{name: value for name, value in content.items() if value is not None})
+    save(path, **changed)
     return read(path)
 
 
