@@ -99,28 +99,31 @@ def test_a_training_goes_on(small: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert (done.update, len(done.curve)) == (6, 3)
 
 
-@pytest.mark.parametrize(("metric", "value"), [("validation_bits", 5.0), ("trials_passed", 0)])
+@pytest.mark.parametrize(
+    ("metric", "values"),
+    [("validation_bits", [7, 6, 5, 5, 5, 5]), ("trials_passed", [0, 1, 2, 2, 2, 2])],
+)
 def test_a_training_ends_early(
     small: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     metric: str,
-    value: float,
+    values: list[int],
 ) -> None:
     """It ends after as many points without a better value as `stop_patience` says."""
-    monkeypatch.setattr(training, "validate", lambda *_: training.Quality(0, -5.0))
-    stop = ("--set", f"stop_metric={metric}", "--set", "stop_patience=3")
+    better = iter([(0, -7.0), (1, -6.0)])
+    monkeypatch.setattr(training, "validate", lambda *_: training.Quality(*next(better, (2, -5.0))))
+    watch = ("--set", f"stop_metric={metric}")
 
-    assert train("mine:PARITY", *stop, updates=40) == 0
+    assert train("mine:PARITY", *watch, "--set", "stop_patience=3", updates=40) == 0
     said = capsys.readouterr().out
     assert f"ended early: {metric} was not better for 3 points of the curve" in said
     load("mine:PARITY")
     done = Run.load(Path("runs/parity-ntm-ff/seed-1"))
-    assert [getattr(point, metric) for point in done.curve] == [value] * 4
-    assert (done.update, done.finished, done.stopped) == (8, True, True)
-    more = ("--set", f"stop_metric={metric}", "--set", "stop_patience=5")
-    assert train("mine:PARITY", *more, updates=40) == 0
-    assert Run.load(Path("runs/parity-ntm-ff/seed-1")).update == 12
+    assert [getattr(point, metric) for point in done.curve] == values
+    assert (done.update, done.finished, done.stopped) == (12, True, True)
+    assert train("mine:PARITY", *watch, "--set", "stop_patience=5", updates=40) == 0
+    assert Run.load(Path("runs/parity-ntm-ff/seed-1")).update == 16
 
 
 def test_report_has_models_of_other_tasks(small: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,7 +45,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             del sys.modules[name]
 
 
-def arrays(sequences: int = 40) -> dict[str, npt.NDArray[np.generic]]:
+def arrays(sequences: int = 40) -> dict[str, npt.NDArray[Any]]:
     """
     Parity as the arrays of a file: sequences of 2 to 6 bits, filled up to 8 steps.
 

@@ -54,7 +54,12 @@ def test_no_sequence_is_in_two_parts(here: Path) -> None:
     for seed in range(40):
         batch = task.draw(np.random.default_rng(seed), 16)
         trained |= {int(tag) for tag in batch.inputs[0, :, 1]}
+    looked_at = {
+        int(task.example(np.random.default_rng(seed), task.largest).inputs[0, 0, 1])
+        for seed in range(40)
+    }
 
+    assert looked_at == set(evaluation)
     assert (len(validation), len(evaluation)) == (4, 4)
     assert len({*validation, *evaluation}) == 8
     assert trained == set(range(2, 42)) - {*validation, *evaluation}
