@@ -128,6 +128,51 @@ def chunks_at_once(model: Model, selection: Selection, steps: int, limits: Limit
     return max(1, min(MAX_CHUNKS_AT_ONCE, kept, limits.max_waiting_steps // steps))
 
 
+@dataclass(frozen=True)
+class Plan:
+    """
+    How the steps of a call are put into chunks. It is made once for all calls of a session that
+    ask for the same, since a lone step takes little longer than to make it.
+    """
+
+    names: Sequence[str]
+    """What the caller gave as `traces`."""
+    top_k: int
+    limits: Limits
+    selection: Selection
+    steps: int
+    """The steps of a chunk."""
+    at_once: int
+    """The chunks that may be on their way."""
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        names: Sequence[str],
+        locations: int,
+        top_k: int,
+        own: OwnLimits,
+        limits: Limits,
+    ) -> Plan:
+        """Raises InvalidArgument as `Selection.of` and `steps_per_chunk` do."""
+        selection = Selection.of(model, names, locations, top_k)
+        steps = steps_per_chunk(model, selection, own, limits)
+        at_once = chunks_at_once(model, selection, steps, limits)
+        names = tuple(names)  # a list may change
+        return cls(names, top_k, limits, selection, steps, at_once)
+
+    def is_for(self, names: Sequence[str], top_k: int, limits: Limits) -> bool:
+        """Whether this is the plan of a call with these arguments, which were not checked yet."""
+        return (
+            self.limits is limits
+            and type(top_k) is int
+            and top_k == self.top_k
+            and type(names) in (tuple, list)
+            and tuple(names) == self.names
+        )
+
+
 def join(results: Sequence[StepResult]) -> StepResult:
     """Join the results of consecutive chunks into one."""
     first = results[0]

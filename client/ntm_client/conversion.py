@@ -39,7 +39,8 @@ def encode_floats(values: Float32) -> bytes:
 
 def decode_floats(data: bytes, *shape: int) -> Float32:
     """Read little-endian float32 values into an array of this shape."""
-    return np.frombuffer(data, "<f4").astype(np.float32).reshape(shape)
+    # A copy, because arrays on the bytes of a message could not be written.
+    return np.frombuffer(bytearray(data), "<f4").astype(np.float32, copy=False).reshape(shape)
 
 
 def decode_indices(data: bytes, *shape: int) -> UInt32:

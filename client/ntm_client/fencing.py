@@ -29,17 +29,24 @@ def fenced(session: BaseSession, wanted: Message | Attempt) -> Procedure[Any]:
         SessionMoved: the answer is of an earlier epoch than the session's.
     """
     request = wanted.request if isinstance(wanted, Attempt) else wanted
-    if session_of(request) != session.id:
+    if not mark(session, request):
         return (yield wanted)
-    if session.epoch:
-        chunk = request.chunk if isinstance(request, pb.StepRequest) else request
-        chunk.epoch = session.epoch  # type: ignore[attr-defined] # all of a session have it
     response = yield wanted
-    _learn(session, response)
+    learn(session, response)
     return response
 
 
-def _learn(session: BaseSession, response: Message) -> None:
+def mark(session: BaseSession, request: Message) -> bool:
+    """Put the session's epoch on a request that names the session; returns whether it does."""
+    if session_of(request) != session.id:
+        return False
+    if session.epoch:
+        chunk = request.chunk if isinstance(request, pb.StepRequest) else request
+        chunk.epoch = session.epoch  # type: ignore[attr-defined] # all of a session have it
+    return True
+
+
+def learn(session: BaseSession, response: Message) -> None:
     """
     Take the session's epoch, its replica and that replica's limits from an answer. Raises
     SessionMoved if the epoch is earlier.

@@ -27,11 +27,10 @@ from ntm.v1 import ntm_pb2 as pb
 from ntm_client import arguments
 from ntm_client.chunks import (
     OwnLimits,
+    Plan,
     Selection,
-    chunks_at_once,
     join,
     only_step,
-    steps_per_chunk,
 )
 from ntm_client.conversion import (
     as_steps,
@@ -98,6 +97,8 @@ class BaseSession:
         """The replica that answered last; empty if its release is too old to say."""
         self.routed_seconds = time.monotonic()
         """When a call about the session was made last that balancers routed by its own id."""
+        self.plan: Plan | None = None
+        """How the last steps were put into chunks."""
         self.limits_replica = info.replica
         """The replica that has these limits."""
         self.resumptions = 0
@@ -205,7 +206,6 @@ def step(
     """Make steps chunk by chunk; `session.next_step` advances with each answer."""
     model = session.model
     steps = as_steps(inputs, model)
-    selection = Selection.of(model, traces, session.locations, top_k)
     results: list[StepResult] = []
     requests: deque[tuple[pb.StepRequest, int]] = deque()
     """The chunks that may be on their way, and their steps."""
@@ -217,11 +217,13 @@ def step(
             requests.clear()
             made = done
         limits = session.limits
-        size = steps_per_chunk(model, selection, own, limits)
-        at_once = chunks_at_once(model, selection, size, limits) if len(steps) > size else 1
-        while made < len(steps) and len(requests) < at_once:
-            some = steps[made : made + size]
-            request = _step_request(session, session.next_step + made - done, some, selection)
+        plan = session.plan
+        if plan is None or not plan.is_for(traces, top_k, limits):
+            plan = Plan.of(model, traces, session.locations, top_k, own, limits)
+            session.plan = plan
+        while made < len(steps) and len(requests) < plan.at_once:
+            some = steps[made : made + plan.steps]
+            request = _step_request(session, session.next_step + made - done, some, plan.selection)
             requests.append((request, len(some)))
             made += len(some)
         if len(requests) > 1:
@@ -239,7 +241,10 @@ def step(
         session.next_step = response.reply.next_step
         session.durable_step = response.reply.durable_step
         results.append(result_from(response.reply, model))
-    result = join(results or [selection.empty(model, session.next_step)])
+    if not results:
+        selection = Selection.of(model, traces, session.locations, top_k)
+        return selection.empty(model, session.next_step)
+    result = join(results)
     return only_step(result) if np.ndim(inputs) == 1 else result
 
 

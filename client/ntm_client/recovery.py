@@ -22,7 +22,7 @@ from ntm_client.errors import (
     SessionUnknown,
     StepIndexMismatch,
 )
-from ntm_client.fencing import fenced
+from ntm_client.fencing import learn, mark
 from ntm_client.history import History, checks_of
 from ntm_client.procedures import BaseSession, Procedure, have_changed
 from ntm_client.retries import Outage, Retries
@@ -179,7 +179,10 @@ class Recovery:
     def _retried(self, request: Message, outage: Outage) -> Procedure[Any]:
         while True:
             try:
-                response = yield from fenced(self._session, outage.attempt(request))
+                is_marked = mark(self._session, request)
+                response = yield outage.attempt(request)
+                if is_marked:
+                    learn(self._session, response)
             except NtmClientError as error:
                 outage.failed(error, request)
                 self._interrupted(error, outage)

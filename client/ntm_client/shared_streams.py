@@ -100,19 +100,29 @@ class SharedStreams(Generic[S]):
         if self.is_of_parent:
             return None  # a call needs no threads
         credentials = self._authorization.metadata()
+        shared = self._shared.get(replica)
+        if shared is None or not shared.leads_to(replica, credentials):
+            shared = self._begun(session, replica, credentials)
+        if shared is not None and (shared.stream.replica or shared.first == session.id):
+            return shared.stream
+        return None
+
+    def _begun(
+        self, session: BaseSession, replica: str, credentials: Metadata
+    ) -> _Shared[S] | None:
+        """The stream to a replica, begun if there is none; None if none may begin yet."""
         with self._lock:
             shared = self._shared.get(replica)
-            if shared is None or not shared.leads_to(replica, credentials):
-                if shared is not None:
-                    if shared.is_kept_for(credentials):
-                        return None
-                    self._make_way(replica, shared)
-                stream = self._begin((*credentials, *route(session.id)))
-                shared = _Shared(stream, credentials, session.id, time.monotonic())
-                self._shared[replica] = shared
-            if shared.stream.replica or shared.first == session.id:
-                return shared.stream
-            return None
+            if shared is not None:
+                if shared.leads_to(replica, credentials):
+                    return shared  # another thread has begun it
+                if shared.is_kept_for(credentials):
+                    return None
+                self._make_way(replica, shared)
+            stream = self._begin((*credentials, *route(session.id)))
+            shared = _Shared(stream, credentials, session.id, time.monotonic())
+            self._shared[replica] = shared
+            return shared
 
     def leave(self, stream: S) -> None:
         """Begin no chunk on this stream any more."""
