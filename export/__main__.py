@@ -36,6 +36,7 @@ SUMMARIES = {
     "export": "Write the trained network that is best in validation as a model to serve.",
     "evaluate": "Measure an exported model, and compare the result with its card.",
     "report": "Compare all models with each other and with the paper.",
+    "module": "Write a PyTorch module of your own as a model to serve.",
 }
 """
 The commands and their help. A command is imported, with torch, when it runs, so that help is fast.
@@ -49,8 +50,11 @@ app = App(
     version_flags=(),
 )
 app.register_install_completion_command(help="Complete commands and options in this shell.")
+PLACES = {"module": "export.modules.command"}
+"""Commands that are not in `export.commands`."""
+
 for _name, _summary in SUMMARIES.items():
-    app.command(f"export.commands:{_name}", name=_name, help=_summary)
+    app.command(f"{PLACES.get(_name, 'export.commands')}:{_name}", name=_name, help=_summary)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

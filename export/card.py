@@ -84,7 +84,7 @@ def write_model(runs: Sequence[Run], models: Path, name: str, *, replace: bool =
     chosen = runs.index(best)
     folder = models / name
     if not replace:
-        _check_free(folder, contents[chosen])
+        check_free(folder, contents[chosen])
     comparisons = verification.verify(
         contents[chosen], networks[chosen], _verified_locations(configuration)
     )
@@ -130,8 +130,8 @@ def write_model(runs: Sequence[Run], models: Path, name: str, *, replace: bool =
         verification.rehearse(Path(beside), name, contents[chosen], _rounding(comparisons))
         print("loaded and stepped as by a server")
         if not replace:
-            _check_free(folder, contents[chosen])
-        is_another = not _holds(folder, contents[chosen])
+            check_free(folder, contents[chosen])
+        is_another = not holds(folder, contents[chosen])
         folder.mkdir(exist_ok=True)
         for file in WRITTEN:
             os.replace(prepared / file, folder / file)
@@ -140,15 +140,15 @@ def write_model(runs: Sequence[Run], models: Path, name: str, *, replace: bool =
     return folder
 
 
-def _holds(folder: Path, content: bytes) -> bool:
+def holds(folder: Path, content: bytes) -> bool:
     """Whether a folder has this file as its model."""
     path = folder / MODEL_NAME
     return path.is_file() and path.read_bytes() == content
 
 
-def _check_free(folder: Path, content: bytes) -> None:
+def check_free(folder: Path, content: bytes) -> None:
     """Raise FileExistsError if a folder holds files of another network."""
-    if _holds(folder, content):
+    if holds(folder, content):
         return
     there = [name for name in WRITTEN if (folder / name).exists()]
     if there:

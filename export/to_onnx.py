@@ -56,7 +56,7 @@ def convert(network: Network, spec: ModelSpec) -> onnx.ModelProto:
         {0: batch, len(tensor.shape): locations} if LOCATIONS in tensor.shape else {0: batch}
         for tensor in spec.state
     ]
-    with warnings.catch_warnings(), _without_log():
+    with warnings.catch_warnings(), without_log():
         # The exporter warns about its internals and its names of axes, and logs that torchvision,
         # which nothing here uses, is not installed.
         warnings.simplefilter("ignore")
@@ -73,14 +73,14 @@ def convert(network: Network, spec: ModelSpec) -> onnx.ModelProto:
         )
     assert program is not None
     model = program.model_proto
-    _tidy(model)
+    tidy(model)
     model.metadata_props.add(key=METADATA_KEY, value=spec.to_json())
     onnx.checker.check_model(model, full_check=True)
     return model
 
 
 @contextmanager
-def _without_log() -> Iterator[None]:
+def without_log() -> Iterator[None]:
     """Keep PyTorch's warnings out of the log."""
     before = logging.root.manager.disable
     logging.disable(max(before, logging.WARNING))
@@ -196,7 +196,7 @@ def _softplus(x: FLOAT, beta: float = 1.0, threshold: float = 20.0) -> FLOAT:
     return op.Softplus(x)
 
 
-def _tidy(model: onnx.ModelProto) -> None:
+def tidy(model: onnx.ModelProto) -> None:
     """Give parameters the names of the network, and remove the exporter's own metadata."""
     for initializer in model.graph.initializer:
         initializer.name = initializer.name.removeprefix(_PREFIX)

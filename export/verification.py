@@ -188,7 +188,19 @@ def verify(
 
 def rehearse(folder: Path, name: str, content: bytes, rounding: float) -> None:
     """
-    Load a model from a folder of models and step it, both as the server does.
+    Load a model from a folder of models and step it through a sequence of its task, both as the
+    server does; see `rehearse_steps`.
+    """
+    spec = spec_in(onnx.load_from_string(content))
+    rehearse_steps(folder, name, content, _sequences(spec.task, 1, 0), rounding)
+
+
+def rehearse_steps(
+    folder: Path, name: str, content: bytes, inputs: Float32, rounding: float
+) -> None:
+    """
+    Load a model from a folder of models and make the steps of `inputs` [T, 1, X], as the server
+    does.
 
     `rounding` is PyTorch's own, of outputs.
 
@@ -197,13 +209,12 @@ def rehearse(folder: Path, name: str, content: bytes, rounding: float) -> None:
         VerificationFailed: the server's outputs differ from those of the model alone.
     """
     runner = OnnxRunner(content)
-    inputs = _sequences(runner.spec.task, 1, 0)
     for locations, found in rehearsal.rehearse(folder, name, inputs[:, 0]).items():
         state = runner.start(1, locations)
         difference = 0.0
         for x, y in zip(inputs, found, strict=True):
             expected, state = runner.step(x, state)
-            difference = _largest(difference, [y - expected[0]])
+            difference = largest(difference, [y - expected[0]])
         if not difference <= allowed(rounding):
             raise VerificationFailed(
                 f"a server's outputs differ from the model's by {difference:.3g} at {locations} "
@@ -242,16 +253,16 @@ def _compare(
         found = runner.everything({spec.input: x, **state})
         state = {tensor.input: found[tensor.output] for tensor in spec.state}
         y = spec.output
-        output = _largest(output, [found[y] - expected[y]])
-        output_rounding = _largest(output_rounding, [expected[y] - precise_expected[y]])
-        drift = _largest(drift, [found[each.output] - expected[each.output] for each in spec.state])
-        step = _largest(step, _relative(found, here))
-        step_rounding = _largest(step_rounding, _relative(here, precise_here))
+        output = largest(output, [found[y] - expected[y]])
+        output_rounding = largest(output_rounding, [expected[y] - precise_expected[y]])
+        drift = largest(drift, [found[each.output] - expected[each.output] for each in spec.state])
+        step = largest(step, relative(found, here))
+        step_rounding = largest(step_rounding, relative(here, precise_here))
     differences = (output, output_rounding, step, step_rounding, drift)
     return Comparison(name, batch, locations, len(inputs), not steps, *differences)
 
 
-def _relative(found: Mapping[str, Values], expected: Mapping[str, Values]) -> list[Values]:
+def relative(found: Mapping[str, Values], expected: Mapping[str, Values]) -> list[Values]:
     """Return the differences from the expected values, relative for values beyond 1."""
     return [
         (found[name] - value) / np.maximum(1, np.abs(value)) for name, value in expected.items()
@@ -268,7 +279,7 @@ def _torch_step(
     return named, type(state)._make(values[1 : 1 + len(state)])
 
 
-def _largest(so_far: float, differences: Sequence[Values]) -> float:
+def largest(so_far: float, differences: Sequence[Values]) -> float:
     """Return the largest magnitude, or NaN if there is one."""
     return float(np.max([so_far, *(np.abs(difference).max() for difference in differences)]))
 
@@ -310,10 +321,19 @@ def check_graph(model: onnx.ModelProto) -> None:
             f"the graph's names differ from the spec's in "
             f"{sorted(inputs ^ expected_inputs)} and {sorted(outputs ^ expected_outputs)}"
         )
+    for at in unread(model, spec):
+        tensor = spec.state[at]
+        raise VerificationFailed(f"{tensor.output} does not depend on {tensor.input}")
+
+
+def unread(model: onnx.ModelProto, spec: ModelSpec) -> list[int]:
+    """Return the positions of the states whose next value does not depend on the last."""
     sources = {value: node for node in model.graph.node for value in node.output}
-    for tensor in spec.state:
-        if tensor.input not in _ancestors(tensor.output, sources):
-            raise VerificationFailed(f"{tensor.output} does not depend on {tensor.input}")
+    return [
+        at
+        for at, tensor in enumerate(spec.state)
+        if tensor.input not in _ancestors(tensor.output, sources)
+    ]
 
 
 def _ancestors(value: str, sources: Mapping[str, onnx.NodeProto]) -> set[str]:
