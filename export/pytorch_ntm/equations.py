@@ -71,7 +71,9 @@ class Equations:
             head = self._head(weight @ output + bias, memory, before.weightings[index])
             heads.append(head)
             if kind == "read":
-                reads.append(sum((w * row for w, row in zip(head.w, memory, strict=True)), 0 * x[0]))
+                reads.append(
+                    sum((w * row for w, row in zip(head.w, memory, strict=True)), 0 * x[0])
+                )
             else:
                 memory = np.stack(
                     [

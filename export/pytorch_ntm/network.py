@@ -20,7 +20,7 @@ from export.layers import Affine, LstmController
 from export.network import Network, Sizes, State, next_name
 from export.ntm import SHIFTS, Trace, traces
 from export.pytorch_ntm.checkpoint import CELL, HIDDEN, LSTM, MEMORY, SCALARS, Checkpoint
-from service.spec import LOCATIONS, Dimension, Initial, ModelSpec, StateTensor
+from service.spec import Dimension, Initial, ModelSpec, StateTensor
 
 ARCHITECTURE = "pytorch-ntm"
 
@@ -182,7 +182,11 @@ class PytorchNtm(Network):
                 torch.relu, (key, strength, shift, sharpening, erase, add)
             )
         else:
-            strength, sharpening, erase = _softplus(strength), _softplus(sharpening), erase.sigmoid()
+            strength, sharpening, erase = (
+                _softplus(strength),
+                _softplus(sharpening),
+                erase.sigmoid(),
+            )
             if self.activations == "softplus-shift":
                 shift = _softplus(shift)
         return Trace(key, strength, gate, torch.softmax(shift, 2), 1 + sharpening, erase, add)
@@ -199,7 +203,7 @@ def spec_of(network: PytorchNtm, task: str) -> ModelSpec:
         if name == "weighting":
             initial = Initial("constant", (0.0,))
         if name in ("memory", "weighting"):
-            shape = (*shape[:-1], LOCATIONS)
+            shape = (*shape[:-1], "N")
         state.append(StateTensor(name, name, next_name(name), shape, initial))
     sizes = Sizes(
         checkpoint.inputs,
