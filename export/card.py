@@ -251,11 +251,17 @@ def read(folder: Path) -> dict[str, Any]:
     path = folder / CARD_NAME
     try:
         described: dict[str, Any] = json.loads(path.read_bytes())
+        if "module" in described and "seeds" not in described:
+            raise CardInvalid(
+                f"{path} is of a module that was not trained by ntm-export, and has no results"
+            )
         results_on(described)
         named = [described[name] for name in ("task", "architecture")]
         settings = described["configuration"] if "seeds" in described else ()
         if not all(isinstance(name, str) for name in (*named, *settings)):
             raise TypeError("a name in it is no text")
+    except CardInvalid:
+        raise
     except (ValueError, KeyError, TypeError, StopIteration, RecursionError) as error:
         raise CardInvalid(
             f"{path} is not a card that ntm-export wrote, or is damaged; export the model again"

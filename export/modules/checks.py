@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -96,7 +97,7 @@ def check_result(
     module = step.module
     place = place_of_step(module)
     with torch.no_grad(), tried("a step of the example fails"):
-        y, _, traces = parts(module, x, step.state_of(state))
+        y, _, traces = parts(module, x.clone(), step.state_of([tensor.clone() for tensor in state]))
     if y.dim() != 2 or y.shape[0] != x.shape[0] or not y.shape[1]:
         raise ModuleRefused(
             f"the output has shape {list(y.shape)}; it must be [B, Y], here [{x.shape[0]}, Y]",
@@ -115,49 +116,69 @@ def check_result(
     return y, traces
 
 
-def check_repeats(step: Step, inputs: Tensor, state: Sequence[Tensor]) -> bool:
+def check_repeats(step: Step, inputs: Tensor, state: Sequence[Tensor]) -> None:
     """
-    Make a sequence twice from the same state; return whether the outputs have the same bits.
-
-    `inputs` is [T, B, X].
+    Make a sequence twice from the same state; `inputs` is [T, B, X].
 
     Raises:
-        ModuleRefused: the module keeps state on itself: an attribute is another after the second
-            sequence than after the first.
+        ModuleRefused: the outputs differ, or an attribute of the module does, so that the module
+            keeps state on itself. Or values become infinite or NaN.
     """
     tried_out = deepcopy(step)
-    outputs, left = [], []
+    before = _held(tried_out.module)
+    chains = []
     for _ in range(2):
-        outputs.append(_chain(tried_out, inputs, state))
-        left.append({id(part): _attributes(part) for part in tried_out.module.modules()})
-    for name, part in tried_out.module.named_modules():
-        before, after = (found[id(part)] for found in left)
-        for attribute in after:
-            if attribute not in before or not _same(before[attribute], after[attribute]):
+        # The graph shows where PyTorch draws random numbers; what is left is of other kinds.
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            first, state_then = _chain(tried_out, inputs[:1], state)
+            held_then = _held(tried_out.module)
+            others, _ = _chain(tried_out, inputs[1:], state_then)
+        chains.append(([*first, *others], held_then, _held(tried_out.module)))
+    (outputs, held_then, held), (outputs_again, held_then_again, held_again) = chains
+    repeats = len(outputs) == len(outputs_again) and all(map(torch.equal, outputs, outputs_again))
+    pairs = [(held_then, held_then_again), (held, held_again)]
+    # One that each step overwrites is state only if a step reads it.
+    pairs += [] if repeats else [(before, held)]
+    for one, other in pairs:
+        for (name, attribute), value in other.items():
+            if (name, attribute) not in one or not _same(one[name, attribute], value):
                 raise ModuleRefused(
                     f"the module keeps state in {_attribute(name, attribute)}, which all "
                     "sessions would share; take it in as a part of the state, and return it",
-                    place_of_attribute(part, attribute),
+                    place_of_attribute(tried_out.module.get_submodule(name), attribute),
                 )
-    first, second = outputs
-    return len(first) == len(second) and all(
-        torch.equal(a, b) or bool(torch.isclose(a, b, 0, 0, equal_nan=True).all())
-        for a, b in zip(first, second, strict=True)
-    )
+    if not repeats:
+        raise ModuleRefused(
+            "the same steps give other outputs the second time; a step must depend on x and state "
+            "alone, not on random numbers or on what other code changes",
+            place_of_step(step.module),
+        )
 
 
-def _chain(step: Step, inputs: Tensor, state: Sequence[Tensor]) -> list[Tensor]:
-    """Make steps in PyTorch until a state changes its shape; return the outputs."""
+def _chain(
+    step: Step, inputs: Tensor, state: Sequence[Tensor]
+) -> tuple[list[Tensor], Sequence[Tensor]]:
+    """
+    Make steps in PyTorch until a state changes its shape; return the outputs and the last state.
+    """
     outputs = []
     shapes = [tensor.shape for tensor in state]
     with torch.no_grad(), tried("a step fails"):
-        for x in inputs:
+        for at, x in enumerate(inputs, 1):
+            if [tensor.shape for tensor in state] != shapes:
+                break
             y, *rest = step(x, *state)
             outputs.append(y)
             state = rest[: len(shapes)]
-            if [tensor.shape for tensor in state] != shapes:
-                break
-    return outputs
+            if not all(each.isfinite().all() for each in (y, *state)):
+                raise ModuleRefused(
+                    f"values are infinite or NaN after {at} steps, and a server closes such "
+                    "sessions; if the inputs, drawn from a normal distribution, are unlike yours, "
+                    "give inputs to verify with",
+                    place_of_step(step.module),
+                )
+    return outputs, state
 
 
 def check_sizes(
@@ -291,23 +312,18 @@ class _Recording(fx.Interpreter):
         return value
 
 
-class tried:  # noqa: N801 - reads as a clause
+@contextmanager
+def tried(what: str) -> Iterator[None]:
     """Say of an error in somebody's code what was tried, and where it was raised."""
-
-    def __init__(self, what: str) -> None:
-        """`what` begins the sentence."""
-        self._what = what
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        # A module may raise anything at all. Each means that it cannot be stepped.
-        if isinstance(error, Exception) and not isinstance(error, ModuleRefused):
-            raise ModuleRefused(
-                f"{self._what}: {type(error).__name__}: {what_failed(error)}",
-                place_of_error(error),
-            ) from error
+    try:
+        yield
+    except ModuleRefused:
+        raise
+    # A module may raise anything at all. Each means that it cannot be stepped.
+    except Exception as error:
+        raise ModuleRefused(
+            f"{what}: {type(error).__name__}: {what_failed(error)}", place_of_error(error)
+        ) from error
 
 
 def _check_operation(node: fx.Node) -> None:
@@ -340,19 +356,17 @@ def _attribute(part: str, attribute: str) -> str:
     return ".".join(("self", *((part,) if part else ()), attribute))
 
 
-def _attributes(part: nn.Module) -> dict[str, object]:
-    """Return a copy of what a module holds besides parameters and other modules."""
-    own = {name: value for name, value in vars(part).items() if not name.startswith("_")}
-    private = {
-        name: value
-        for name, value in vars(part).items()
-        if name.startswith("_") and name not in _OF_PYTORCH
+def _held(module: nn.Module) -> dict[tuple[str, str], object]:
+    """Return copies of what a module and its parts hold besides parameters, by part and name."""
+    return {
+        (name, attribute): _copied(value)
+        for name, part in module.named_modules()
+        for attribute, value in (*vars(part).items(), *part.named_buffers(recurse=False))
+        if attribute not in _OF_PYTORCH
     }
-    buffers = dict(part.named_buffers(recurse=False))
-    return {name: _copied(value) for name, value in {**own, **private, **buffers}.items()}
 
 
-_OF_PYTORCH = frozenset(vars(nn.LSTM(1, 1))) | {"_is_full_backward_hook"}
+_OF_PYTORCH = frozenset(vars(nn.Module()))
 """Attributes that PyTorch gives to every module."""
 
 

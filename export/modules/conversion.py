@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 
 import onnx
@@ -48,8 +49,7 @@ def program_of(step: Step, spec: ModelSpec, start: Start) -> ExportedProgram:
     x = torch.zeros(TRACED_BATCH, spec.input_width)
     state = start(TRACED_BATCH, spec.default_locations)
     try:
-        with warnings.catch_warnings(), to_onnx.without_log():
-            warnings.simplefilter("ignore")  # of its internals
+        with _quiet():
             return torch.export.export(
                 deepcopy(step), (x, *state), dynamic_shapes=({0: batch}, axes)
             )
@@ -68,8 +68,7 @@ def convert(step: Step, program: ExportedProgram, spec: ModelSpec) -> onnx.Model
         ModuleRefused: ONNX has no operator for something in it.
     """
     try:
-        with warnings.catch_warnings(), to_onnx.without_log():
-            warnings.simplefilter("ignore")
+        with _quiet():
             exported = torch.onnx.export(
                 program,
                 dynamo=True,
@@ -103,6 +102,14 @@ def graph_of(
     return convert(step, program_of(step, spec, start), spec) if step.replaced else model
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what PyTorch says of its internals to itself."""
+    with warnings.catch_warnings(), to_onnx.without_log():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def _refusal(error: Exception, step: Step, spec: ModelSpec) -> ModuleRefused:
     """Say in one sentence what PyTorch's tracing raised."""
     place = place_of_error(error)
@@ -132,7 +139,9 @@ def _without_operator(error: Exception, program: ExportedProgram, step: Step) ->
         causes.append(str(cause))
         cause = cause.__cause__
     # The exporter speaks of operations as they are after PyTorch has taken others apart.
-    for node in program.run_decompositions().graph.nodes:
+    with _quiet():
+        program = program.run_decompositions()
+    for node in program.graph.nodes:
         if node.op == "call_function" and any(f"%{node.name} " in text for text in causes):
             return ModuleRefused(
                 f"ONNX has no operator for {node.target}; write it with other operations",

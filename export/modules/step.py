@@ -86,8 +86,9 @@ class Step(nn.Module):
 
     def forward(self, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """Return y [B, Y], the next state, and the traces [B, heads, width]."""
-        own = [axes.own(tensor) for axes, tensor in zip(self.axes, state, strict=True)]
-        y, after, traces = parts(self.module, x, self.state_of(own))
+        # A module may change what it gets in place.
+        own = [axes.own(tensor.clone()) for axes, tensor in zip(self.axes, state, strict=True)]
+        y, after, traces = parts(self.module, x.clone(), self.state_of(own))
         following = [axes.served(after[axes.name]) for axes in self.axes]
         for at in self.replaced:
             following[at] = torch.stack((state[at], following[at]))[1]

@@ -6,6 +6,7 @@ The comment `# change` marks the line that a refusal has to name.
 
 from __future__ import annotations
 
+import random
 from typing import Any, NamedTuple
 
 import torch
@@ -100,6 +101,15 @@ class Sums(nn.Module):
         return self.layer(x), state + x
 
 
+class Counted(nn.Module):
+    """The mean so far, with the count [B] of the steps; it changes the state in place."""
+
+    def forward(self, x: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        state["total"] += x
+        state["count"] += 1
+        return state["total"] / state["count"][:, None], state
+
+
 class Refused(nn.Module):
     """What the refused ones have in common."""
 
@@ -156,6 +166,44 @@ class KeepsList(Refused):
     def forward(self, x: Tensor, state: Tensor) -> Pair:
         self.past.append(x)  # change
         return self.layer(x) + self.past[0], state + x
+
+
+class KeepsInside(Refused):
+    """Has a part that keeps a tensor on itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = Trailing()
+
+    def forward(self, x: Tensor, state: Tensor) -> Pair:
+        return self.layer(self.part(x)), state + x
+
+
+class Trailing(nn.Module):
+    """Gives the input of the step before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last: dict[str, Tensor] = {"x": torch.zeros(1, X)}
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = self.last["x"]
+        self.last["x"] = x  # changed here
+        return x + before
+
+
+class DrawsFromPython(Refused):
+    """Draws a number where PyTorch does not see it."""
+
+    def forward(self, x: Tensor, state: Tensor) -> Pair:  # change
+        return self.layer(x) * random.random(), state + x  # noqa: S311 - no secret
+
+
+class Explodes(Refused):
+    """Squares its state with each step."""
+
+    def forward(self, x: Tensor, state: Tensor) -> Pair:  # change
+        return self.layer(x), (state + x + 2) ** 2
 
 
 class BranchesOnValues(Refused):

@@ -30,6 +30,8 @@ REFUSED: dict[type[nn.Module], str] = {
     own_modules.KeepsBuffer: "keeps state in self.total, which all sessions would share",
     own_modules.KeepsCount: "keeps state in self.count, which all sessions would share",
     own_modules.KeepsList: "keeps state in self.past, which all sessions would share",
+    own_modules.DrawsFromPython: "the same steps give other outputs the second time",
+    own_modules.Explodes: "values are infinite or NaN after ",
     own_modules.BranchesOnValues: "depends on values here",
     own_modules.LoopsByValue: "depends on values here",
     own_modules.SizeByValue: "the size of a tensor depends on values",
@@ -51,6 +53,12 @@ REFUSED: dict[type[nn.Module], str] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Weights are the same in every run."""
+    torch.manual_seed(1)
+
+
 @pytest.mark.parametrize("kind", REFUSED)
 def test_what_cannot_be_served_is_refused_with_the_line_to_change(
     kind: type[nn.Module], tmp_path: Path
@@ -67,6 +75,18 @@ def test_what_cannot_be_served_is_refused_with_the_line_to_change(
     assert "\n" not in message
     assert message.startswith(f"tests/export/own_modules.py:{marked}: ")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_state_on_a_part_of_the_module_is_named(tmp_path: Path) -> None:
+    """The attribute is named as the module reaches it, and the line is that of the part."""
+    lines, first = inspect.getsourcelines(own_modules.Trailing)
+    (changed,) = [first + at for at, line in enumerate(lines) if "# changed here" in line]
+
+    with pytest.raises(ModuleRefused, match=r"keeps state in self\.part\.last, ") as refusal:
+        export_module(
+            own_modules.KeepsInside(), torch.zeros(3, X), torch.zeros(3, X), models=tmp_path
+        )
+    assert refusal.value.place == f"tests/export/own_modules.py:{changed}"
 
 
 def stepped(folder: Path, inputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -169,6 +189,18 @@ def test_a_state_that_is_replaced_is_served(tmp_path: Path) -> None:
         "last": Initial("constant", (0.5,)),
         "before": Initial("values", (0.0, 1.0, 2.0, 3.0, 4.0)),
     }
+
+
+def test_a_module_may_change_its_state_in_place(tmp_path: Path) -> None:
+    """The example stays as it was; a number for each session is a state, too."""
+    state = {"total": torch.zeros(3, X), "count": torch.zeros(3)}
+    folder = export_module(own_modules.Counted(), torch.zeros(3, X), state, models=tmp_path)
+    inputs = random_inputs()
+
+    expected = inputs.cumsum(0) / np.arange(1, T + 1)[:, None]
+    np.testing.assert_allclose(stepped(folder, inputs), expected, rtol=0, atol=1e-5)
+    assert not state["total"].any()
+    assert not state["count"].any()
 
 
 def test_a_nested_state_and_traces_are_served(tmp_path: Path) -> None:
