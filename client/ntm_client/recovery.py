@@ -18,6 +18,7 @@ from ntm_client.errors import (
     NtmClientError,
     SessionDeleted,
     SessionExists,
+    SessionExpired,
     SessionGone,
     SessionUnknown,
     StepIndexMismatch,
@@ -168,10 +169,13 @@ class Recovery:
         return response
 
     def _delete(self, request: Message, outage: Outage) -> Procedure[Any]:
-        """Answer the deletion. If its answer was lost, the session may be deleted already."""
+        """
+        Answer the deletion. If its answer was lost, the session may be deleted already; a replica
+        on which it slept can only tell that it is gone, and takes it for expired.
+        """
         try:
             return (yield from self._retried(request, outage))
-        except (SessionDeleted, SessionUnknown):
+        except (SessionDeleted, SessionExpired, SessionUnknown):
             if outage.last is None:
                 raise
             return pb.DeleteSessionResponse()

@@ -425,6 +425,23 @@ def test_a_fork_with_steps_that_its_session_has_lost_is_replaced(is_closed: bool
     assert found[0] in wire.fake.deleted
 
 
+@pytest.mark.parametrize("reason", ["SESSION_DELETED", "SESSION_EXPIRED", "SESSION_UNKNOWN"])
+def test_a_session_that_is_gone_after_a_lost_answer_counts_as_deleted(reason: str) -> None:
+    """A replica on which the session slept says that it expired; without a loss that is told."""
+    gone = outcome_error(refuse(NOT_FOUND, reason).error)
+    wire = Wire(Resume(seconds=30))
+    deleting = procedures.delete(wire.recovery.ask, wire.session)
+    next(deleting)
+    with pytest.raises(type(gone)):
+        deleting.throw(gone)
+
+    deleting = procedures.delete(wire.recovery.ask, wire.session)
+    next(deleting)
+    deleting.throw(Unavailable("the connection was lost"))
+    with pytest.raises(StopIteration):
+        deleting.throw(gone)
+
+
 def test_a_refused_restore_keeps_what_is_kept() -> None:
     """A refused checkpoint leaves the kept steps as they are; an accepted one drops them."""
     wire = Wire(Resume(), "asynchronous", 16)
