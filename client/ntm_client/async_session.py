@@ -171,7 +171,10 @@ class AsyncSession(BaseSession):
         return AsyncSession(self._caller, self.model, info)
 
     async def describe(self) -> SessionInfo:
-        """The session as the server has it; sets `next_step` to the server's."""
+        """
+        The session as the server has it, once it has ended the steps that it has begun; sets
+        `next_step` to the server's.
+        """
         async with self._lock:
             return await run(self._caller, procedures.describe(self._ask, self))
 

@@ -135,7 +135,7 @@ class Client:
 
         Args:
             model: Name of the model.
-            locations: Memory locations; None for the model's default.
+            locations: Memory locations; None for the model's default. A model without memory has 0.
             idle_timeout: Time without a step after which the session expires; None for the server's
                 default.
             checkpoint: The state to start from, as `Session.checkpoint` returned it. It decides the
@@ -316,7 +316,8 @@ class Session(BaseSession):
         Make steps: [steps, input_width] for several, [input_width] for one.
 
         Long inputs are sent in chunks. After a failure, the steps of earlier chunks stay made, and
-        `next_step` is the step to continue at.
+        `next_step` is the step to continue at. After `TimedOut` or an interrupt the server may end
+        a chunk that it has begun; `describe` waits for that and sets `next_step`.
 
         Args:
             inputs: The inputs of the steps.
@@ -360,7 +361,10 @@ class Session(BaseSession):
         return Session(self._client, self.model, info)
 
     def describe(self) -> SessionInfo:
-        """The session as the server has it; sets `next_step` to the server's."""
+        """
+        The session as the server has it, once it has ended the steps that it has begun; sets
+        `next_step` to the server's.
+        """
         with self._lock:
             return self._client.run(procedures.describe(self._ask, self))
 

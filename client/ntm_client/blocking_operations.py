@@ -139,7 +139,6 @@ class Operations:
         """End the call once everything that was begun is answered; nothing more can be begun."""
         with self._lock:
             self._end(StreamClosed("the stream was closed"))
-            self._end_messages()
         self._drop_unwanted()
 
     def close(self) -> None:
@@ -184,7 +183,7 @@ class Operations:
     def _is_idle(self) -> bool:
         """Whether nothing was asked for a while; nothing can be begun from then on."""
         with self._lock:
-            if self._pending or not self._outbox.empty():
+            if self._pending:
                 self._hand_over()  # their threads may have been interrupted
                 return False
             self._end(StreamClosed("the stream was idle"))

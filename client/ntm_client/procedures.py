@@ -107,6 +107,8 @@ class BaseSession:
         """The number of steps that were made again after a loss."""
         self.last_interruption: NtmClientError | None = None
         """The error of the last interruption; None if there was none."""
+        self.is_interruption_logged = False
+        """Whether the log has an interruption of the call under way, and needs no further one."""
 
     def __repr__(self) -> str:
         return (
@@ -169,6 +171,10 @@ def create_session(
         needed = "a Durability, such as Durability('synchronous')"
         arguments.instance("durability", durability, Durability, needed)
         request.durability.CopyFrom(durability_message(durability))
+    if locations is not None and not request.locations:
+        # The server takes 0 for the default; that is what it means for a model without memory only.
+        found = yield from get_model(ask, model, content_hash)
+        arguments.whole("locations", locations, min(1, found.default_locations))
     response: pb.CreateSessionResponse = yield from ask(request)
     return (yield from _with_model(ask, response.session, known))
 
@@ -210,6 +216,7 @@ def step(
     requests: deque[tuple[pb.StepRequest, int]] = deque()
     """The chunks that may be on their way, and their steps."""
     done = made = 0
+    session.is_interruption_logged = False
     while done < len(steps):
         if session.limits_replica != session.replica and len(steps) > 1:
             # What is sent ahead has to be within the limits of the replica that it is sent to.
@@ -236,6 +243,7 @@ def step(
                 requests.clear()
                 made = done
                 continue
+            _count_from(done, error)
             raise
         done += count
         session.next_step = response.reply.next_step
@@ -260,6 +268,17 @@ def have_changed(
     # `fenced` takes the limits from the answer.
     yield from ask(pb.GetSessionRequest(session_id=session.id))
     return session.limits != limits
+
+
+def _count_from(done: int, error: NtmClientError) -> None:
+    """Name a value that was refused by its step in the inputs, since users know of no chunks."""
+    if "channel" in error.metadata:
+        inside = error.metadata["step"]
+        step = error.metadata["step"] = str(done + int(inside))
+        error.message = error.message.replace(
+            f"step {inside} of the chunk", f"step {step} of the inputs"
+        )
+        error.args = (error.message,)
 
 
 def reset(ask: Ask, session: BaseSession) -> Procedure[None]:

@@ -61,6 +61,8 @@ class Recovery:
         """
         if self._history.end != self._session.next_step:
             self._restart(self._session.next_step)
+        if not isinstance(request, pb.StepRequest):  # a call may have many chunks
+            self._session.is_interruption_logged = False
         outage = self._retries.outage()
         match request:
             case pb.StepRequest():
@@ -189,7 +191,7 @@ class Recovery:
                     learn(self._session, response)
             except NtmClientError as error:
                 outage.failed(error, request)
-                self._interrupted(error, outage)
+                self._interrupted(error)
             else:
                 outage.answered()
                 return response
@@ -198,7 +200,7 @@ class Recovery:
         if error.expected < self._history.start:
             raise self._not_kept(error.expected) from None
         outage.plan(error)
-        self._interrupted(error, outage)
+        self._interrupted(error)
 
     def _keep(self, chunk: pb.Chunk, reply: pb.Reply) -> None:
         """
@@ -277,9 +279,10 @@ class Recovery:
             metadata=indices,
         )
 
-    def _interrupted(self, error: NtmClientError, outage: Outage) -> None:
+    def _interrupted(self, error: NtmClientError) -> None:
         self._session.last_interruption = error
-        if outage.failures == 1:
+        if not self._session.is_interruption_logged:
+            self._session.is_interruption_logged = True
             log.warning(
                 "session %s was interrupted at step %d and tries again for %g s: %s",
                 self._session.id,

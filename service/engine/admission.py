@@ -176,7 +176,9 @@ class Admission:
             step, channel = np.argwhere(~allowed)[0]
             raise InvalidRequest(
                 f"input {inputs[step, channel]} at step {step} of the chunk, channel {channel}: "
-                f"values must be finite, of magnitude at most {MAX_INPUT_MAGNITUDE:g}"
+                f"values must be finite, of magnitude at most {MAX_INPUT_MAGNITUDE:g}",
+                step=step,
+                channel=channel,
             )
 
     def _check_reply_size(self, steps: int, chunk: Chunk, spec: ModelSpec, locations: int) -> None:

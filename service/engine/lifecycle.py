@@ -300,6 +300,12 @@ class Lifecycle:
         durable = self.sessions.get(SessionRef(session_id, SERVER, 0)).durable
         return durable is not None and durable.may_be_stored
 
+    def has_work(self, session_id: str) -> bool:
+        """Whether work of a session waits or runs."""
+        return session_id in self.sessions and bool(
+            self.sessions.get(SessionRef(session_id, SERVER, 0)).waiting
+        )
+
     def drop(self, session_id: str) -> None:
         """Close a fork that did not get its state. Its id may be used again."""
         if session_id in self.sessions:

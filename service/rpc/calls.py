@@ -259,6 +259,18 @@ class Calls:
                 return view
             ref = ref._replace(epoch=epoch)
 
+    async def describe_settled(self, ref: SessionRef) -> SessionView:
+        """
+        The description of a session after the work that waits now.
+
+        A caller that gave a chunk up so learns the step that the session comes to rest at: a chunk
+        that has begun may run on to its end.
+        """
+        if self.lifecycle.has_work(ref.id):  # a session that is asleep need not wake
+            with suppress(NtmError):  # whatever happened to the session, its description says
+                await self.operate(ref, self.lifecycle.view)
+        return await self.describe(ref)
+
     async def look(self, look: Callable[[SessionRef], T], ref: SessionRef) -> T:
         """
         The result of `look`, a method of the lifecycle. If necessary, the session is woken first.

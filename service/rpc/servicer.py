@@ -79,7 +79,7 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
     async def GetSession(
         self, request: ntm_pb2.GetSessionRequest, context: Context
     ) -> ntm_pb2.GetSessionResponse:
-        view = await self._calls.describe(session_ref(request, PRINCIPAL.get()))
+        view = await self._calls.describe_settled(session_ref(request, PRINCIPAL.get()))
         return ntm_pb2.GetSessionResponse(session=self._calls.message(view))
 
     @needs(READ)

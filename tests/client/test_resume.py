@@ -196,6 +196,26 @@ def test_it_ends_after_the_time_allowed(running: Running, caplog: pytest.LogCapt
     assert "was interrupted at step 5" in caplog.text
 
 
+def test_a_call_logs_one_interruption(running: Running, caplog: pytest.LogCaptureFixture) -> None:
+    """However many of its chunks are interrupted; the next call, of any kind, logs its own."""
+
+    def logged() -> int:
+        return len([one for one in caplog.records if "was interrupted" in one.message])
+
+    fake = running.fake
+    with Client(running.address, resume=QUICK, chunk_steps=2) as client:
+        session = client.create_session("sums")
+        for call in (1, 2):
+            fake.failures += [refuse(UNAVAILABLE, "DRAINING"), *[None] * 5] * 3
+            session.step(INPUTS)
+            assert session.resumptions >= 2 * call
+            assert logged() == call
+            fake.failures.clear()
+        fake.losses.append("before")
+        session.checkpoint()
+        assert logged() == 3
+
+
 def test_operations_are_repeated(running: Running) -> None:
     """Resets, checkpoints, restores, memories and deletions come through a lost answer."""
     fake = running.fake

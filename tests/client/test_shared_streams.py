@@ -28,6 +28,7 @@ from ntm_client import (
     Client,
     ClientClosed,
     Resume,
+    StreamBroken,
     TimedOut,
     Unavailable,
     aio,
@@ -229,6 +230,65 @@ def test_what_is_given_up_before_it_is_sent_is_not_sent(
     sent = next(by_hand.messages).operations
     assert [one.tag for one in sent if one.HasField("step")] == [2]
     by_hand.answers.put(answer_to(2))
+
+
+def rest(by_hand: ByHand) -> list[list[pb.Operation]]:
+    """The operations of the messages that are left; they have to end soon."""
+    left: list[list[pb.Operation]] = []
+    reading = threading.Thread(
+        target=lambda: left.extend(list(each.operations) for each in by_hand.messages)
+    )
+    reading.start()
+    reading.join(10)
+    assert not reading.is_alive()
+    return left
+
+
+def test_what_is_left_on_a_stream_that_ends_can_be_cancelled(
+    by_hand: ByHand, operations: Operations
+) -> None:
+    """Messages go on until all is answered, and then end."""
+    first, second = operations.begin(step_of("1")), operations.begin(step_of("1"))
+    assert len(next(by_hand.messages).operations) == 2
+    operations.end()
+    operations.cancel(first)
+    assert [one.cancel for one in next(by_hand.messages).operations] == [first.tag]
+    by_hand.answers.put(answer_to(first.tag, second.tag))
+    assert rest(by_hand) == []
+
+
+def test_a_stream_on_which_nothing_is_left_ends_at_once(
+    by_hand: ByHand, operations: Operations
+) -> None:
+    """The server sees the end of the messages."""
+    pending = operations.begin(step_of("1"))
+    assert len(next(by_hand.messages).operations) == 1
+    by_hand.answers.put(answer_to(pending.tag))
+    operations.answer(pending, 10)
+    operations.end()
+    assert rest(by_hand) == []
+
+
+def test_a_stream_ends_whose_last_operation_was_never_sent(
+    by_hand: ByHand, operations: Operations
+) -> None:
+    """It was given up, after all others were answered."""
+    first = operations.begin(step_of("1"))
+    assert len(next(by_hand.messages).operations) == 1
+    second = operations.begin(step_of("1"))
+    operations.end()
+    operations.cancel(second)
+    by_hand.answers.put(answer_to(first.tag))
+    assert first.answered.acquire(timeout=10)
+    assert [[one.cancel for one in message] for message in rest(by_hand)] == [[second.tag]]
+
+
+def test_nothing_begins_on_a_stream_that_has_ended(by_hand: ByHand, operations: Operations) -> None:
+    """It would never be answered."""
+    operations.end()
+    with pytest.raises(StreamBroken, match="the stream was closed"):
+        operations.begin(step_of("1"))
+    assert rest(by_hand) == []
 
 
 async def test_a_server_of_an_earlier_release_gets_calls(client: Any, fake: FakeServer) -> None:
@@ -499,6 +559,38 @@ async def test_short_and_long_times_on_one_stream(client: Any, fake: FakeServer)
     await step_all(sessions)
 
 
+async def test_a_stream_that_is_left_ends_after_its_last_answer(
+    client: Any, fake: FakeServer
+) -> None:
+    """What waits on it is answered on it, and the server then sees its end."""
+    (session,) = await opened(client, 1)
+    fake.hold(session.id)
+    stepping = started(session.step, INPUTS)
+    await until(lambda: len(fake.arrived) == 2)
+    client._shared.end()
+    fake.let_go()
+    assert np.array_equal((await stepping).outputs, SUMS)
+    await until(lambda: fake.ended == 1)
+    assert (fake.calls("StreamSteps"), fake.calls("Step")) == (1, 0)
+
+
+def test_a_chunk_that_finds_its_stream_ended_is_a_call(running: Running) -> None:
+    """Another thread may end a stream once it was found; the step is made all the same."""
+    with Client(running.address, timeout_seconds=20, resume=None) as client:
+        session = client.create_session("sums")
+        session.step(np.zeros(3))
+        find: Callable[[BaseSession], Operations | None] = client._shared.of
+
+        def found(session: BaseSession) -> Operations | None:
+            if stream := find(session):
+                stream.end()
+            return stream
+
+        client._shared.of = found  # type: ignore[method-assign]
+        assert np.array_equal(session.step(INPUTS).outputs, SUMS)
+        assert (running.fake.calls("StreamSteps"), running.fake.calls("Step")) == (1, 1)
+
+
 async def test_a_task_that_is_cancelled_cancels_its_chunk(
     async_client: AsyncClient, fake: FakeServer
 ) -> None:
@@ -638,13 +730,13 @@ async def test_a_session_is_routed_by_itself_after_a_while(client: Any, fake: Fa
     """
     client.own_limits = type(client.own_limits)(chunk_steps=2)
     (session,) = await opened(client, 1)
-    session.routed_seconds -= shared_streams.ROUTE_SECONDS
+    session.routed_seconds -= 300  # five minutes
     await made(session.step, np.zeros(3))
     assert fake.calls("Step") == 1
     fake.hold(session.id)
     stepping = started(session.step, INPUTS)
     await until(lambda: len(fake.arrived) == 1 + MAX_CHUNKS_AT_ONCE)
-    session.routed_seconds -= shared_streams.ROUTE_SECONDS
+    session.routed_seconds -= 300  # five minutes
     fake.let_go()
     assert np.array_equal((await stepping).outputs, SUMS)
     assert fake.calls("Step") == 2

@@ -195,6 +195,7 @@ async def test_a_sleeping_session_expires_and_is_forgotten(
         session = (await running.stub.CreateSession(request)).session.id
         await until(lambda: running.metric("ntm_sessions_asleep", model="ledger"))
         assert (await described(running, session)).id == session
+        assert running.metric("ntm_wakes_total", model="ledger", source="here") == 0
         expired = {"model": "ledger", "reason": "expired"}
         await until(lambda: running.metric("ntm_sessions_closed_total", **expired))
         assert reason(await refused(described(running, session))) == "SESSION_EXPIRED"

@@ -83,7 +83,7 @@ def test_a_signal_stops_the_server_cleanly(models_dir: Path, number: signal.Sign
             stub = ntm_pb2_grpc.NtmServiceStub(channel)
             session = stub.CreateSession(pb.CreateSessionRequest(model="ledger")).session
             waiting = stub.Step.future(pb.StepRequest(chunk=chunk(session.id, [[1, 1]] * 1000)))
-            stub.GetSession(pb.GetSessionRequest(session_id=session.id))
+            stub.ListSessions(pb.ListSessionsRequest())  # once this is answered, it has begun
             process.send_signal(number)
             assert outputs(waiting.result().reply)[-1].tolist() == [1000, 1000]
         _, errors = process.communicate(timeout=30)

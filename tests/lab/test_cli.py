@@ -162,6 +162,42 @@ def test_stream_to_a_bad_line(
     assert b"ntm: standard input, line 2: 2 values, but a step has 3\n" in err
 
 
+@pytest.mark.parametrize(
+    ("skip", "status", "outputs", "said"),
+    [
+        ("0", 0, b"0.0,1.0,2.0\n3.0,5.0,7.0\n", b""),
+        ("1", 0, b"3.0,4.0,5.0\n", b""),
+        ("2", 2, b"", b"ntm: standard input has no steps after 2\n"),
+        ("3", 2, b"", b"ntm: standard input has no steps after 3\n"),
+    ],
+)
+def test_stream_says_that_a_pipe_ended_before_the_first_step(
+    capsysbinary: pytest.CaptureFixture[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    fake: FakeServer,
+    skip: str,
+    status: int,
+    outputs: bytes,
+    said: bytes,
+) -> None:
+    """As of a file; the session that was opened for it is deleted."""
+    type_in(monkeypatch, b"0,1,2\n3,4,5\n")
+
+    assert main(["stream", "sums", "--skip", skip]) == status
+    assert capsysbinary.readouterr() == (outputs, said)
+    assert fake.sessions == {}
+
+
+def test_stream_of_a_pipe_that_ends_at_once(
+    capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No steps have no outputs, which is no mistake."""
+    type_in(monkeypatch, b"")
+
+    assert main(["stream", "sums"]) == 0
+    assert capsysbinary.readouterr() == (b"", b"")
+
+
 @pytest.mark.parametrize("name", ["outputs.npy", "outputs.csv", "outputs.jsonl"])
 def test_stream_files(tmp_path: Path, name: str, fake: FakeServer) -> None:
     """Files are read and written by their names' formats, many steps in one chunk."""

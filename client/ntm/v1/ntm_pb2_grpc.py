@@ -167,8 +167,9 @@ class NtmServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetSession(self, request, context):
-        """Gets the description of a session. The server first checks with the store that no other replica owns
-        the session. The call does not postpone the expiry of the session.
+        """Gets the description of a session. Waiting chunks run first, so that next_step is where the session
+        comes to rest. The server then checks with the store that no other replica owns the session. The call
+        does not postpone the expiry of the session.
 
         Each of these errors can also come from every RPC below that names a session:
 
@@ -288,13 +289,14 @@ class NtmServiceServicer:
 
         Cancellation. A call that is cancelled, or exceeds its deadline, while its chunk waits changes nothing.
         If its chunk already runs, a chunk without first_step stops after a few steps. The steps that were made
-        stay made; GetSession returns the next step. A chunk with first_step runs to its end, and its outputs
-        are returned when it is sent again.
+        stay made. A chunk with first_step runs to its end, and its outputs are returned when it is sent again.
+        GetSession waits until the chunk has stopped or ended, and returns the next step.
 
         INVALID_ARGUMENT, INVALID_REQUEST: the inputs are not a whole number of steps of the model's input
-        width, exceed a limit, or contain a value that is not finite; or the model has no trace of a requested
-        name. No step was made, and the session continues. If the chunk or its reply is too large, the metadata
-        name the setting as `limit`.
+        width, exceed a limit, or contain a value that is not finite or above 1e6; or the model has no trace of
+        a requested name. No step was made, and the session continues. If the chunk or its reply is too large,
+        the metadata name the setting as `limit`. If a value is wrong, they have its `step` in the chunk and its
+        `channel`, both from 0 on.
         ABORTED, STEP_INDEX_MISMATCH: first_step is not the next step of the session. The metadata have the next
         step as `expected`. No step was made.
         RESOURCE_EXHAUSTED, CAPACITY_EXCEEDED: too many steps of this session are waiting.

@@ -132,8 +132,9 @@ def stream(
                 for outputs in _made(steps_of, stepper, steps, reader, caught):
                     sink.write(outputs)
                     done(len(outputs))
-        if not sink.steps and input != STANDARD:
-            raise SequenceError(f"{input} has no steps{f' after {skip}' if skip else ''}")
+        # A pipe that ends at once is no mistake, but a number of steps that it does not have is.
+        if not sink.steps and (skip or input != STANDARD):
+            raise SequenceError(f"{name} has no steps{f' after {skip}' if skip else ''}")
 
 
 def _made(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
 import numpy as np
 import pytest
@@ -10,8 +12,9 @@ from ntm.v1 import ntm_pb2 as pb
 from service import codec
 from service.engine import checkpoint
 from tests.conftest import Running, Serve
-from tests.e2e.calls import opened, outputs, reason, stepped
+from tests.e2e.calls import Stream, chunk, opened, outputs, reason, stepped, until
 from tests.e2e.test_rpcs import refused
+from tests.service.rpc.test_stream import Turns
 from tests.support.driving import LEDGER
 
 
@@ -48,6 +51,29 @@ async def test_a_session_is_described_reset_and_deleted(running: Running) -> Non
     assert (described.id, described.model, described.locations) == (session, "ledger", 5)
     assert (described.next_step, reset.next_step) == (3, 0)
     assert reason(error) == "SESSION_DELETED"
+
+
+@pytest.mark.parametrize("is_draining", [False, True])
+async def test_a_session_is_described_after_the_chunks_that_wait(
+    running: Running, monkeypatch: pytest.MonkeyPatch, is_draining: bool
+) -> None:
+    """It is at the step that they lead to, also while the server finishes them to stop."""
+    call = Stream(running)
+    session = await call.opened()
+    turns = Turns(running, monkeypatch)
+    await call.send(*(pb.Operation(tag=n, step=chunk(session, [[1, 1]] * 9)) for n in (1, 2)))
+    (here,) = running.server.worker.engine.lifecycle.sessions
+    await until(lambda: len(here.waiting) == 2)
+    if is_draining:
+        running.server.worker.engine.lifecycle.drain()
+    describing = asyncio.ensure_future(
+        running.stub.GetSession(pb.GetSessionRequest(session_id=session))
+    )
+    await until(lambda: describing.done() or len(here.waiting) == 3)
+    turns.left = 99
+
+    assert (await describing).session.next_step == 18
+    await call.rest()
 
 
 async def test_a_checkpoint_is_restored(running: Running) -> None:
