@@ -230,10 +230,12 @@ def shipped(described: dict[str, Any]) -> dict[str, Any]:
 
 
 def results_on(described: dict[str, Any]) -> dict[Trial, dict[str, Any]]:
-    """Return the results of the card's model by trial."""
+    """Return the results of the card's model by trial; none if it was measured on no task."""
+    # A network that was trained elsewhere has no seeds.
+    measured = shipped(described) if "seeds" in described else described
     return {
         Trial(tuple(each["size"]), each["locations"], each["sequences"]): each
-        for each in shipped(described)["results"]
+        for each in measured.get("results", ())
     }
 
 
@@ -259,7 +261,8 @@ def read(folder: Path) -> dict[str, Any]:
             )
         results_on(described)
         named = [described[name] for name in ("task", "architecture")]
-        if not all(isinstance(name, str) for name in (*named, *described["configuration"])):
+        settings = described["configuration"] if "seeds" in described else ()
+        if not all(isinstance(name, str) for name in (*named, *settings)):
             raise TypeError("a name in it is no text")
     except CardInvalid:
         raise

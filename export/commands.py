@@ -199,6 +199,8 @@ def evaluate(
         ]
     elif locations:
         raise Misused("--locations goes with --sizes; give the sizes of the sequences too")
+    elif not trials:
+        raise Misused("the model's card has no results to compare with; give --sizes")
     for trial in trials:
         problem = size_problem(measured, trial.size) or _locations_problem(
             runner.spec, trial.locations
