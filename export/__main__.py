@@ -56,6 +56,14 @@ PLACES = {"module": "export.modules.command"}
 for _name, _summary in SUMMARIES.items():
     app.command(f"{PLACES.get(_name, 'export.commands')}:{_name}", name=_name, help=_summary)
 
+imports = App("import", help="Write a network that others trained as a model to serve.")
+imports.command(
+    "export.pytorch_ntm.command:pytorch_ntm",
+    name="pytorch-ntm",
+    help="Write a checkpoint of loudinthecloud/pytorch-ntm as a model to serve.",
+)
+app.command(imports)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""

@@ -17,7 +17,7 @@ import onnx
 
 from export import curve, evaluation, to_onnx, verification
 from export.configuration import SETTINGS, Configuration, Trial, differences
-from export.configurations import CONFIGURATIONS, PAPER
+from export.configurations import CONFIGURATIONS, PAPER, of_task
 from export.evaluation import Result
 from export.network import Network
 from export.training import TRIALS, Quality, Run
@@ -95,8 +95,10 @@ def write_model(runs: Sequence[Run], models: Path, name: str, *, replace: bool =
         shipped = " (shipped: best in validation)" if run is best else ""
         print(f"seed {run.seed}{shipped}")
         print(evaluation.table(results[-1]), flush=True)
+    source = TASKS[configuration.task].source
     described = {
         "task": configuration.task,
+        **({"task_source": source} if source else {}),
         "architecture": configuration.architecture,
         "content_hash": content_hash(contents[chosen]),
         "parameters": sum(parameter.numel() for parameter in networks[chosen].parameters()),
@@ -186,6 +188,8 @@ def _configuration(configuration: Configuration) -> dict[str, Any]:
     """Return all settings and the name of their table."""
     tables = {"ours": CONFIGURATIONS, "paper": PAPER}
     sources = [name for name, rows in tables.items() if configuration in rows.values()]
+    if configuration == of_task(TASKS[configuration.task], configuration.architecture):
+        sources.append("of any task")
     values = asdict(configuration)
     return {
         "table": sources[0] if sources else "changed by --set",
@@ -226,10 +230,12 @@ def shipped(described: dict[str, Any]) -> dict[str, Any]:
 
 
 def results_on(described: dict[str, Any]) -> dict[Trial, dict[str, Any]]:
-    """Return the results of the card's model by trial."""
+    """Return the results of the card's model by trial; none if it was measured on no task."""
+    # A network that was trained elsewhere has no seeds.
+    measured = shipped(described) if "seeds" in described else described
     return {
         Trial(tuple(each["size"]), each["locations"], each["sequences"]): each
-        for each in shipped(described)["results"]
+        for each in measured.get("results", ())
     }
 
 
@@ -255,7 +261,8 @@ def read(folder: Path) -> dict[str, Any]:
             )
         results_on(described)
         named = [described[name] for name in ("task", "architecture")]
-        if not all(isinstance(name, str) for name in (*named, *described["configuration"])):
+        settings = described["configuration"] if "seeds" in described else ()
+        if not all(isinstance(name, str) for name in (*named, *settings)):
             raise TypeError("a name in it is no text")
     except CardInvalid:
         raise

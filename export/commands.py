@@ -7,14 +7,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from cyclopts import Parameter
 
 from export import card, evaluation, training
 from export import report as report_file
 from export import sweep as sweeping
+from export.architectures import ARCHITECTURES
 from export.configuration import Configuration, Trial, read_size, size_problem
-from export.configurations import CONFIGURATIONS, PAPER
+from export.configurations import CONFIGURATIONS, PAPER, of_task
 from export.errors import Misused
 from export.evaluation import Result
 from export.options import (
@@ -27,6 +29,8 @@ from export.options import (
     Seeds,
     Sequences,
     Sizes,
+    TaskSource,
+    Text,
     Threads,
     check_output,
 )
@@ -34,12 +38,12 @@ from export.served import ServedModel
 from export.training import Run
 from export.verification import OnnxRunner
 from ntm_client import Client, InvalidRequest
-from ntm_tasks import TASKS, Purpose, Task, size_text
+from ntm_tasks import TASKS, Purpose, Task, TaskError, load, size_text
 from service.spec import ModelSpec
 
 
 def train(
-    task: str,
+    task: Text,
     /,
     *,
     architecture: str = "ntm-lstm",
@@ -53,7 +57,8 @@ def train(
     Train a network on a task, from the last checkpoint if there is one.
 
     Args:
-        task: Name of the task.
+        task: Name of the task; or MODULE:NAME of one of your own, such as my_tasks:PARITY; or a
+            file of sequences, .npz.
         architecture: The network, such as ntm-lstm, ntm-ff or lstm.
         seed: Seed of parameters and sequences.
         paper: Take the paper's own sizes and optimiser, not ours.
@@ -62,10 +67,10 @@ def train(
         threads: Threads of PyTorch.
     """
     torch.set_num_threads(threads)
-    table = PAPER if paper else CONFIGURATIONS
-    row = table[_known(f"{task}-{architecture}", table)]
+    drawn = _loaded(task)
     try:
-        configuration = row.with_settings(_settings(set))
+        configuration = _row(drawn, architecture, paper=paper).with_settings(_settings(set))
+        drawn.draw(np.random.default_rng(0), 1, configuration.blank_rate)  # before it is needed
     except ValueError as error:
         raise Misused(str(error)) from error
     folder = training.folder_of(runs, configuration.name, seed, paper=paper)
@@ -82,6 +87,11 @@ def train(
     )
     print(f"{'sequences':>10} {'bits/seq':>10} {'wrong bits':>10} {'seq/s':>7}  validation")
     run = training.train(run, folder, _show_last_point)
+    if run.stopped:
+        print(
+            f"ended early: {configuration.stop_metric} was not better for "
+            f"{configuration.stop_patience} points of the curve"
+        )
     print(f"best after {run.best_update * configuration.batch:,} sequences; {folder}")
 
 
@@ -114,6 +124,7 @@ def export(
     models: Folder = Path("models"),
     name: ModelName = None,
     replace: bool = False,
+    task: TaskSource = None,
 ) -> None:
     """
     Write a trained network as a model to serve, after comparing the two step by step.
@@ -125,6 +136,7 @@ def export(
         replace: Write it also in place of another network of that name.
     """
     torch.set_num_threads(1)
+    _name_task(task)
     one = (run_folder / training.CHECKPOINT_NAME).exists()
     folders = [run_folder] if one else sorted(run_folder.glob("seed-*"))
     if not folders:
@@ -149,6 +161,7 @@ def evaluate(
     seed: Seed = 0,
     threads: Threads = 1,
     server: Address = None,
+    task: TaskSource = None,
 ) -> None:
     """
     Run an exported model on fresh sequences, through onnxruntime or through a server.
@@ -167,10 +180,11 @@ def evaluate(
             f"{model} has no {card.MODEL_NAME}; name the folder of a model, such as one in the "
             "folder models of a checkout, or export one first"
         )
+    _name_task(task)
     described = card.read(model)
     runner = OnnxRunner((model / card.MODEL_NAME).read_bytes(), threads)
     answers = evaluation.answers_of(runner)
-    task = _task_of(runner.spec)
+    measured = _task_of(runner.spec, described.get("task_source"))
     on_card = card.results_on(described)
     trials = list(on_card)
     if sizes:
@@ -185,8 +199,12 @@ def evaluate(
         ]
     elif locations:
         raise Misused("--locations goes with --sizes; give the sizes of the sequences too")
+    elif not trials:
+        raise Misused("the model's card has no results to compare with; give --sizes")
     for trial in trials:
-        problem = size_problem(task, trial.size) or _locations_problem(runner.spec, trial.locations)
+        problem = size_problem(measured, trial.size) or _locations_problem(
+            runner.spec, trial.locations
+        )
         if problem:
             raise Misused(problem)
     with ExitStack() as stack:
@@ -197,7 +215,8 @@ def evaluate(
                 raise Misused(str(error)) from error
             answers = _served(client, model.resolve().name, described["content_hash"])
         results = [
-            evaluation.evaluate(answers, task, trial, Purpose.EVALUATION, seed) for trial in trials
+            evaluation.evaluate(answers, measured, trial, Purpose.EVALUATION, seed)
+            for trial in trials
         ]
     print(evaluation.table(results))
     if not sizes and seed == card.EVALUATION_SEED:
@@ -259,10 +278,11 @@ def _validation(configuration: Configuration, point: training.Point) -> str:
     )
 
 
-def _task_of(spec: ModelSpec) -> Task:
+def _task_of(spec: ModelSpec, source: object) -> Task:
     """Return the task of a model. Raises ValueError if it is not known, or of other widths."""
     if spec.task not in TASKS:
-        raise ValueError(f"the model's task is {spec.task!r}; there are {', '.join(TASKS)}")
+        named = source if isinstance(source, str) else None
+        raise Misused(f"the model is of the {training.task_unknown(spec.task, named)}")
     task = TASKS[spec.task]
     widths = (spec.input_width, spec.output_width)
     if widths != (task.input_width, task.output_width):
@@ -284,8 +304,33 @@ def _locations_problem(spec: ModelSpec, locations: int) -> str:
     return f"the model has {spec.default_locations} locations and no other number, not {locations}"
 
 
+def _loaded(source: str) -> Task:
+    """Return the task that a name, a place in a module or a file names."""
+    try:
+        return load(source)
+    except TaskError as error:
+        raise Misused(str(error)) from error
+
+
+def _name_task(source: str | None) -> None:
+    """Make the task known that `--task` names, if it does."""
+    if source is not None:
+        _loaded(source)
+
+
+def _row(task: Task, architecture: str, *, paper: bool) -> Configuration:
+    """Return the settings of a training. Raises Misused if there are none."""
+    name = f"{task.name}-{architecture}"
+    if paper:
+        return PAPER[_known(name, PAPER)]
+    if architecture not in ARCHITECTURES:
+        raise Misused(
+            f"there is no architecture {architecture!r}; there are {', '.join(ARCHITECTURES)}"
+        )
+    return CONFIGURATIONS[name] if name in CONFIGURATIONS else of_task(task, architecture)
+
+
 def _known(name: str, table: Mapping[str, Configuration]) -> str:
-    """Return the name if the table has a row for it. Raises Misused if not."""
     if name not in table:
         raise Misused(
             f"there is no configuration {name!r}; there are {', '.join(table)}; to add one, write "

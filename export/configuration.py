@@ -12,7 +12,7 @@ import numpy as np
 from export.architectures import ARCHITECTURES
 from export.network import Sizes
 from export.ntm import INITIAL_MEMORIES, LEARNED, PREACTIVATION_LIMIT
-from ntm_tasks import TASKS, Size, Task, size_text
+from ntm_tasks import TASKS, Purpose, Size, Task, size_text
 
 MAX_LOCATIONS = 16_384
 """The most memory locations of a session that a server allows, unless its settings allow more."""
@@ -22,6 +22,14 @@ MAX_SIZE = 10_000
 
 MAX_SEQUENCES = 1_000_000
 """The largest number of sequences of a trial."""
+
+METRICS = {
+    "validation_bits": -1,
+    "trials_passed": 1,
+    "bits_per_sequence": -1,
+    "wrong_bits": -1,
+}
+"""The columns of the training curve by which a training can end early; 1 where more is better."""
 
 _MANY = 1_000_000_000
 
@@ -169,6 +177,17 @@ class Configuration:
     """
     evaluation: tuple[Trial, ...] = _setting(())
     """The trials on the card."""
+    stop_metric: str = _setting("validation_bits", choices=tuple(METRICS))
+    """
+    The column of the training curve that `stop_patience` watches.
+
+    It is one of `METRICS`. More of `trials_passed` is better; less of all others.
+    """
+    stop_patience: int = _setting(0, minimum=0, maximum=_MANY)
+    """
+    The number of points of the curve in a row that are no better than the best before them, after
+    which the training ends early. 0 makes all updates.
+    """
 
     @property
     def name(self) -> str:
@@ -280,11 +299,15 @@ class Configuration:
         if not self.validation:
             raise self._error("validation", "it must have a trial, to choose the best network by")
         task = TASKS[self.task]
-        for name in ("validation", "evaluation"):
+        purposes = {"validation": Purpose.VALIDATION, "evaluation": Purpose.EVALUATION}
+        for name, purpose in purposes.items():
             for trial in getattr(self, name):
                 problem = size_problem(task, trial.size)
-                if not problem and not 1 <= trial.sequences <= MAX_SEQUENCES:
-                    problem = f"sequences must be from 1 to {MAX_SEQUENCES}"
+                if not problem:
+                    available = task.available(purpose, trial.size)
+                    limit = MAX_SEQUENCES if available is None else available
+                    if not 1 <= trial.sequences <= limit:
+                        problem = f"sequences must be from 1 to {limit}"
                 if not problem:
                     problem = self._problem_of(trial.locations)
                 if problem:
@@ -338,14 +361,11 @@ def differences(here: Configuration, there: Configuration) -> dict[str, str]:
 
 def size_problem(task: Task, size: Size) -> str:
     """Return why a task has no sequences of a size, or nothing."""
-    names = " x ".join(task.size_names)
-    if len(size) != len(task.size_names):
-        return f"a size of {task.name} is {names}, not {size_text(size)}"
-    if any(number < least for number, least in zip(size, task.least, strict=True)):
-        return f"{names} must be at least {size_text(task.least)}, not {size_text(size)}"
-    if any(number > MAX_SIZE for number in size):
-        return f"{names} must be at most {MAX_SIZE} each, not {size_text(size)}"
-    return ""
+    problem = task.size_problem(size)
+    if not problem and any(number > MAX_SIZE for number in size):
+        names = " x ".join(task.size_names)
+        problem = f"{names} must be at most {MAX_SIZE} each, not {size_text(size)}"
+    return problem
 
 
 def _has_optimum(task: Task) -> bool:

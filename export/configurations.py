@@ -6,6 +6,7 @@ from typing import Any
 
 from export.architectures import ARCHITECTURES
 from export.configuration import Configuration, Trial
+from ntm_tasks import Purpose, Task
 
 COPY_VALIDATION = (Trial((20,), 128, 64), Trial((120,), 128, 32), Trial((1000,), 1024, 4))
 COPY_EVALUATION = (
@@ -286,6 +287,33 @@ CONFIGURATIONS = {
         ),
     )
 }
+
+
+def of_task(task: Task, architecture: str) -> Configuration:
+    """
+    Return the settings for a task that has no row for an architecture.
+
+    They are those that most rows have. The network is chosen and measured by sequences as large as
+    the largest of training.
+    """
+    has_memory = ARCHITECTURES[architecture].has_memory
+    locations = 128 if has_memory else 0
+
+    def trial(purpose: Purpose, sequences: int) -> tuple[Trial, ...]:
+        available = task.available(purpose, task.largest)
+        count = sequences if available is None else min(sequences, available)
+        return (Trial(task.largest, locations, count),)
+
+    return Configuration(
+        task.name,
+        architecture,
+        controller_size=100,
+        locations=(locations,),
+        default_locations=locations,
+        learning_rate=0.003,
+        validation=trial(Purpose.VALIDATION, 128),
+        evaluation=trial(Purpose.EVALUATION, 1000),
+    )
 
 
 def _paper(

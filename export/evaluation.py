@@ -10,7 +10,7 @@ import torch
 
 from export.configuration import Trial
 from export.network import Network, State
-from ntm_tasks import Batch, Float32, Purpose, Size, Task, generator_for, size_text
+from ntm_tasks import Batch, Float32, Purpose, Size, Task, size_text
 
 PROBABILITY_MARGIN = 1e-7
 """The least probability in a cost, so that the cost of an error stays finite."""
@@ -104,12 +104,9 @@ def answers_of(runner: Runner[S]) -> Answers:
 
 def evaluate(answers: Answers, task: Task, trial: Trial, purpose: Purpose, seed: int) -> Result:
     """Run a trial. Its sequences depend only on the trial, the purpose and the seed."""
-    generator = generator_for(purpose, seed, *trial.size)
     scores = []
     best = []
-    for start in range(0, trial.sequences, SEQUENCES_AT_ONCE):
-        count = min(SEQUENCES_AT_ONCE, trial.sequences - start)
-        batch = task.generate(generator, count, trial.size)
+    for batch in task.batches(purpose, seed, trial.size, trial.sequences, SEQUENCES_AT_ONCE):
         if batch.optimum is not None:
             best.append(score(batch.optimum, batch.targets, batch.mask).bits)
         scores.append(score(answers(batch, trial.locations), batch.targets, batch.mask))

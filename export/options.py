@@ -48,8 +48,8 @@ def _check_name(kind: Any, name: str | None) -> None:
         raise ValueError("that folder holds the pictures of the report")
 
 
-def _check_address(kind: Any, address: str | None) -> None:
-    if address == "":
+def _check_filled(kind: Any, text: str | None) -> None:
+    if text == "":
         raise ValueError("it is empty")
 
 
@@ -73,7 +73,16 @@ ExistingFolder = Annotated[
     Parameter(converter=_folder, n_tokens=1, validator=limits.Path(file_okay=False, exists=True)),
 ]
 ModelName = Annotated[str | None, Parameter(validator=_check_name)]
-Address = Annotated[str | None, Parameter(validator=_check_address)]
+Address = Annotated[str | None, Parameter(validator=_check_filled)]
+Text = Annotated[str, Parameter(validator=_check_filled)]
+TaskSource = Annotated[
+    str | None,
+    Parameter(
+        validator=_check_filled,
+        help="A task of your own that the model may be of: MODULE:NAME, whose code is run, or a "
+        "file of sequences, .npz.",
+    ),
+]
 
 
 def check_output(option: str, folder: Path) -> None:

@@ -95,33 +95,44 @@ def write(models: Path) -> Path:
     """
     Write REPORT.md and its pictures into the folder of all models; return the report's path.
 
-    The report names the models that have no folder.
+    The paper's models are compared with the paper; the report names those that have no folder.
+    Models of other tasks, and under other names, have a section of their own.
     """
     cards: dict[str, Card] = {
         name: card.read(models / name)
         for name in _names()
         if (models / name / card.CARD_NAME).exists()
     }
-    if not cards:
+    folders = sorted(path.parent.name for path in models.glob(f"[!.]*/{card.CARD_NAME}"))
+    others: dict[str, Card] = {
+        name: card.read(models / name) for name in folders if name not in cards
+    }
+    if not cards and not others:
         raise ValueError(
             f"{models} has no model with a card; name with --models a folder that has, such as the "
             "folder models of a checkout, or export a model first"
         )
     pictures = models / PICTURES
     pictures.mkdir(exist_ok=True)
-    drawn = _draw(models, cards, pictures)
     parts = [
         "# Report\n\nWritten by `python -m export report` from the cards and training curves in "
         "this folder. Every number was measured on onnxruntime with sequences that were not used "
         "in training. *Bits* are the cross-entropy of a whole sequence, the paper's measure. "
         "*Wrong bits* are outputs on the wrong side of 0.5. The paper is Graves, Wayne, Danihelka "
         "2014 (arXiv 1410.5401); its values marked ~ are read off its figures.",
-        "## Against the paper\n\n" + _against_the_paper(cards),
-        "## NTMs against LSTMs\n\n" + _against_lstms(cards),
-        "## Seeds\n\n" + _seeds(cards),
-        "## Pictures\n\n"
-        + "\n\n".join(f"{text}\n\n![{text}]({PICTURES}/{name})" for name, text in drawn.items()),
     ]
+    if cards:
+        parts += [
+            "## Against the paper\n\n" + _against_the_paper(cards),
+            "## NTMs against LSTMs\n\n" + _against_lstms(cards),
+        ]
+    if others:
+        parts.append("## Other models\n\n" + _others(others))
+    parts.append("## Seeds\n\n" + _seeds({**cards, **others}))
+    drawn = {text: f"{PICTURES}/{name}" for name, text in _draw(models, cards, pictures).items()}
+    drawn |= {f"Training curve of {name}": f"{name}/{card.PICTURE_NAME}" for name in others}
+    pictured = "\n\n".join(f"{text}\n\n![{text}]({file})" for text, file in drawn.items())
+    parts.append("## Pictures\n\n" + pictured)
     path = models / REPORT_NAME
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return path
@@ -207,8 +218,11 @@ def _number(value: float | None, field: str) -> str:
 def _against_lstms(cards: Mapping[str, Card]) -> str:
     """Compare the best NTM with the baseline for every task, in range and beyond."""
     rows = []
-    for task, row in TASKS.items():
-        for where, size in (("in range", row.largest), ("beyond", OUT_OF_RANGE.get(task))):
+    for task in dict.fromkeys(row.task for row in MEASURES):
+        for where, size in (
+            ("in range", TASKS[task].largest),
+            ("beyond", OUT_OF_RANGE.get(task)),
+        ):
             if size is None:
                 continue
             field = COMPARED_BY.get(task, BITS)
@@ -233,11 +247,37 @@ def _against_lstms(cards: Mapping[str, Card]) -> str:
     )
 
 
+def _others(cards: Mapping[str, Card]) -> str:
+    """Show the results of models that the paper says nothing of."""
+    rows = [
+        [
+            name,
+            each["task"],
+            size_text(tuple(result["size"])),
+            str(result["locations"]),
+            f"{result['sequences']:,}",
+            *(_number(result[field], field) for field in (BITS, WRONG, EXACT)),
+        ]
+        for name, each in cards.items()
+        for result in card.shipped(dict(each))["results"]
+    ]
+    heads = ["model", "task", "size", "N", "sequences", "bits", "wrong bits", "exact"]
+    return "The paper has no measures of these.\n\n" + _table(heads, rows)
+
+
+def _in_range(described: Card) -> Size:
+    """Return the size by which the seeds of a model are compared."""
+    results = card.shipped(dict(described))["results"]
+    if described["task"] in {row.task for row in MEASURES}:
+        return TASKS[described["task"]].largest
+    return tuple(results[0]["size"]) if results else ()
+
+
 def _seeds(cards: Mapping[str, Card]) -> str:
     """Show how far the seeds of a model differ, and what they cost."""
     rows = []
     for name, each in cards.items():
-        task, seeds = TASKS[each["task"]], each["seeds"]
+        seeds = each["seeds"]
         field = COMPARED_BY.get(each["task"], BITS)
         beyond = OUT_OF_RANGE.get(each["task"])
         seconds = sum(seed["seconds"] for seed in seeds)
@@ -247,7 +287,7 @@ def _seeds(cards: Mapping[str, Card]) -> str:
             [
                 name,
                 str(len(seeds)),
-                _spread(seeds, task.largest, field),
+                _spread(seeds, _in_range(each), field),
                 _spread(seeds, beyond, field) if beyond else "",
                 f"{len(solved)} of {len(seeds)}" + (f", {median(solved):,.0f}" if solved else ""),
                 f"{seeds[0]['sequences']:,}",
@@ -300,7 +340,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _draw(models: Path, cards: Mapping[str, Card], folder: Path) -> dict[str, str]:
     """Draw every picture that has models; return the title of each file."""
     drawn = {}
-    for task in TASKS:
+    for task in dict.fromkeys(row.task for row in MEASURES):
         found = {arch: f"{task}-{arch}" for arch in ARCHITECTURES if f"{task}-{arch}" in cards}
         if not found:
             continue

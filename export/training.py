@@ -28,11 +28,12 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from export.architectures import ARCHITECTURES, build
 from export.arena import Arena
-from export.configuration import Configuration, Trial, differences
+from export.configuration import METRICS, Configuration, Trial, differences
 from export.evaluation import TorchRunner, answers_of, evaluate, score
 from export.network import Network
 from export.rmsprop import RmsProp
 from ntm_tasks import TASKS, Float32, Purpose, generator_for
+from service.spec import printable
 
 MAX_RESTARTS = 3
 
@@ -46,12 +47,22 @@ NORM_WEIGHT = 0.02
 
 CHECKPOINT_NAME = "checkpoint.pt"
 
+PROLONGING = {"updates", "stop_metric", "stop_patience"}
+"""The settings that a run may go on with although they differ from those it was begun with."""
+
 TRIALS = ("validation", "evaluation")
 """The fields of a configuration with trials."""
 
 
 class CheckpointInvalid(ValueError):
     """A checkpoint cannot be read, or is not of the training that it was read for."""
+
+
+class _TaskUnknown(LookupError):
+    """A checkpoint is of a task that has not been loaded."""
+
+    def __init__(self, task: str, source: str | None) -> None:
+        super().__init__(task_unknown(task, source))
 
 
 class NotFinite(ArithmeticError):
@@ -124,8 +135,18 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether all updates are made."""
-        return self.update >= self.configuration.updates
+        """Whether all updates are made, or the training has ended early."""
+        return self.update >= self.configuration.updates or self.stopped
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the watched metric has not become better for too many points of the curve."""
+        patience = self.configuration.stop_patience
+        if not patience or not self.curve:
+            return False
+        metric = self.configuration.stop_metric
+        values = [METRICS[metric] * getattr(point, metric) for point in self.curve]
+        return len(values) - 1 - values.index(max(values)) >= patience
 
     def learning_rate(self) -> float:
         """Return the learning rate of the next update."""
@@ -159,6 +180,7 @@ class Run:
         torch.save(
             {
                 "configuration": _plain(self.configuration),
+                "task_source": TASKS[self.configuration.task].source,
                 "seed": self.seed,
                 "network": self.network.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
@@ -195,9 +217,15 @@ class Run:
                 f"{folder} has no {CHECKPOINT_NAME} yet; train it, or remove the folder"
             ) from error
         try:
-            return cls._loaded(torch.load(content, weights_only=True))
+            saved = torch.load(content, weights_only=True)
+            task = saved["configuration"]["task"]
+            if task not in TASKS:
+                raise _TaskUnknown(task, saved.get("task_source"))
+            return cls._loaded(saved)
         except MemoryError:
             raise
+        except _TaskUnknown as error:
+            raise CheckpointInvalid(f"{folder} holds a training of the {error}") from None
         except Exception as error:  # zip, pickle and torch each raise their own, of any kind
             # What they say is no help, and PyTorch's advice is to run what the file says.
             raise CheckpointInvalid(
@@ -225,7 +253,7 @@ class Run:
         Read the checkpoint in a folder, to make the updates of a configuration.
 
         If the configuration has more updates than the checkpoint, the training is prolonged; the
-        learning rate then falls over the last of all updates.
+        learning rate then falls over the last of all updates. When it ends early may differ too.
 
         Raises:
             CheckpointInvalid: anything else differs, or the checkpoint is damaged.
@@ -235,8 +263,8 @@ class Run:
         differ = differences(configuration, run.configuration)
         if run.seed != seed:
             differ["seed"] = f"seed is {run.seed} there, and {seed} here"
-        more = configuration.updates > run.configuration.updates
-        if set(differ) == {"updates"} and more:
+        fewer = configuration.updates < run.configuration.updates
+        if differ and set(differ) <= PROLONGING and not fewer:
             run.configuration = configuration
             run.save(folder)
         elif differ:
@@ -414,6 +442,17 @@ def validate(network: Network, configuration: Configuration, seed: int) -> Quali
             break
         passed += 1
     return Quality(passed, -bits)
+
+
+def task_unknown(task: str, source: str | None) -> str:
+    """
+    Return what to say of a task that is not known.
+
+    A file may name the source that the task had in training. It is only shown: importing it, which
+    runs its code, is for the user to ask for.
+    """
+    named = printable(source) if source else "MODULE:NAME, such as my_tasks:PARITY, or a file .npz"
+    return f"task {task!r}, which is not one of {', '.join(TASKS)}; name it with --task {named}"
 
 
 def _optimiser(configuration: Configuration, network: Network) -> torch.optim.Optimizer:

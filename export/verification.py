@@ -355,6 +355,11 @@ def _sequences(task: str, batch: int, steps: int) -> Float32:
     chosen = TASKS[task]
     if not steps:
         return chosen.generate(generator, batch, chosen.largest).inputs
+    if chosen.source:  # which need not have sequences as long as that
+        parts = [chosen.generate(generator, batch, chosen.largest).inputs]
+        while sum(map(len, parts)) < steps:
+            parts.append(chosen.generate(generator, batch, chosen.largest).inputs)
+        return np.concatenate(parts)
 
     def size(length: int) -> Size:
         # Only the first number of a size grows; the others stay at their largest.

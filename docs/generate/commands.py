@@ -17,7 +17,10 @@ What each command prints for `--help`. [The command line](../command-line.md) sh
 
 PROGRAMS = {
     "ntm": ("ntm_lab", ["demo", "trace", "decipher", "stream", "watch", "models", "sessions"]),
-    "ntm-export": ("export", ["train", "sweep", "export", "evaluate", "report"]),
+    "ntm-export": (
+        "export",
+        ["train", "sweep", "export", "evaluate", "report", "module", "import pytorch-ntm"],
+    ),
     "python -m service.tokens": ("service.tokens", []),
 }
 """The module of each program, and its commands."""
@@ -42,7 +45,7 @@ def page() -> str:
     parts = [head("Command lines", "what the programs say of themselves"), INTRODUCTION]
     for program, (module, commands) in PROGRAMS.items():
         titles = [f"## {program}", *(f"### {program} {command}" for command in commands)]
-        texts = _helps(module, [[], *([command] for command in commands)])
+        texts = _helps(module, [[], *(command.split() for command in commands)])
         for title, text in zip(titles, texts, strict=True):
             lines = "\n".join(line.rstrip() for line in text.strip().split("\n"))
             parts.append(f"\n{title}\n\n```text\n{lines}\n```\n")

@@ -123,7 +123,7 @@ def export_module(
         "machine": platform.machine(),
     }
     rounding = max(comparison.output_rounding for comparison in comparisons)
-    _write(folder, content, described, fed(1), rounding, replace=replace)
+    write_files(folder, content, described, fed(1), rounding, replace=replace)
     return folder
 
 
@@ -195,7 +195,7 @@ def _checked_inputs(inputs: Tensor | None, x: Tensor) -> Float32 | None:
     return np.resize(rows, (max(len(rows), STEPS), rows.shape[1]))
 
 
-def _write(
+def write_files(
     folder: Path,
     content: bytes,
     described: Mapping[str, Any],

@@ -1,5 +1,6 @@
 """Random sequences for training and testing networks: the paper's five tasks, and your own."""
 
+from ntm_tasks.loading import load
 from ntm_tasks.registry import TASKS, register
 from ntm_tasks.sequence import TaskSequence
 from ntm_tasks.task import (
@@ -23,6 +24,7 @@ __all__ = [
     "TaskError",
     "TaskSequence",
     "generator_for",
+    "load",
     "register",
     "size_text",
 ]

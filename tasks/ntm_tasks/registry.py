@@ -46,8 +46,13 @@ class Tasks(Mapping[str, Task]):
         return len(self._tasks)
 
     def add(self, task: Task) -> None:
-        """Add a task. Raises TaskError if another one has its name."""
-        if task.name in self._tasks:
+        """
+        Add a task. One that was loaded from the same source before is replaced.
+
+        Raises TaskError if another one has its name.
+        """
+        other = self._tasks.get(task.name)
+        if other is not None and not (other.source and other.source == task.source):
             raise TaskError(f"there is a task {task.name!r} already; give this one another name")
         self._tasks[task.name] = task
 

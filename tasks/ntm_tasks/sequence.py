@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ntm_tasks.registry import TASKS
-from ntm_tasks.task import Float32, Size, TaskError, size_text
+from ntm_tasks.task import Float32, Size, TaskError
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,15 +46,10 @@ class TaskSequence:
             raise TaskError(f"no task is called {task!r}; there are {', '.join(TASKS)}")
         chosen = TASKS[task]
         size = chosen.largest if size is None else size
-        names = " and ".join(chosen.size_names)
-        if len(size) != len(chosen.size_names):
-            raise TaskError(f"the size of {task} is its {names}, not {size_text(size)}")
-        if any(number < least for number, least in zip(size, chosen.least, strict=True)):
-            raise TaskError(
-                f"the size of {task}, its {names}, is at least {size_text(chosen.least)}, "
-                f"not {size_text(size)}"
-            )
-        batch = chosen.generate(np.random.default_rng(seed), 1, size)
+        problem = chosen.size_problem(size)
+        if problem:
+            raise TaskError(problem)
+        batch = chosen.example(np.random.default_rng(seed), size)
         return cls(
             task,
             size,

@@ -132,7 +132,7 @@ def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixtur
     ("arguments", "message", "exit_status"),
     [
         (["train"], 'Command "train" parameter TASK requires an argument.', 2),
-        (["train", "tetris"], "no configuration 'tetris-ntm-lstm'; there are copy-ntm-lstm,", 2),
+        (["train", "tetris"], "there is no task 'tetris'; there are copy, repeat-copy,", 2),
         (["sweep", "--seed", "1"], "Unknown option: --seed. Did you mean --seeds?", 2),
         (["evaluate", ".", "--threads", "two"], "'two' is not a whole number", 2),
     ],
@@ -507,7 +507,7 @@ def test_a_size_of_another_task_is_refused(
     """Two numbers for a task whose sizes have one are refused with their name."""
     folder = shared / "m" / "copy-ntm-ff"
     assert command_line.main(["evaluate", str(folder), "--sizes", "2x3"]) == 2
-    assert "a size of copy is length, not 2x3" in capsys.readouterr().err
+    assert "the size of copy is its length, not 2x3" in capsys.readouterr().err
 
 
 def test_a_sweep_skips_what_is_finished_and_survives_what_fails(

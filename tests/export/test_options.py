@@ -31,7 +31,9 @@ POSITIONALS = {"train": ["copy"], "sweep": [], "export": [MODEL], "evaluate": [M
 """What each command needs besides the option that is tried."""
 
 TEXTS = {
-    ("train", "task"): ["tetris", "", "copy ", "../copy"],
+    ("train", "task"): ["tetris", "", "copy ", "../copy", "nowhere:TASK", "a/b:TASK", "none.npz"],
+    ("export", "task"): ["tetris", "", "nowhere:TASK", "none.npz"],
+    ("evaluate", "task"): ["tetris", "", "nowhere:TASK", "none.npz"],
     ("train", "architecture"): ["gru", "", "../lstm"],
     ("train", "set"): ["batch", "colour=red", "task=ngrams", "batch=1=1", ""],
     ("sweep", "names"): ["tetris-lstm", "copy", ""],

@@ -13,7 +13,10 @@ from ntm_lab.cli import main
 from ntm_lab.recordings.files import load
 from ntm_tasks import TASKS, Batch, Size, Task, register
 from tests.client.conftest import Running
+from tests.support.own_tasks import PARITY, here
 from tests.support.served import MODELS, served
+
+__all__ = ["here"]
 
 
 def running_sums(
@@ -86,3 +89,94 @@ def test_an_own_task_is_deciphered(capsys: pytest.CaptureFixture[str], tmp_path:
     assert "Program found: it explains 100.0% of 10 fresh sequences." in out
     assert "## Counter-examples" in out
     assert "What the paper saw" not in out
+
+
+@pytest.fixture
+def mine(here: Path) -> None:
+    """The sums come from a module of the user's, and are not known before it is named."""
+    TASKS._tasks.pop("sums")
+    sums = PARITY.replace('"parity", 1, 1', '"sums", 3, 3').replace("batch, 1)", "batch, 3)")
+    sums += (
+        "\nfrom dataclasses import replace\nSUMS, OTHER = PARITY, replace(PARITY, name='other')\n"
+    )
+    (here / "mine.py").write_text(sums)
+    (here / "wide.py").write_text(sums.replace("3, 3", "4, 4").replace("batch, 3)", "batch, 4)"))
+
+
+@pytest.mark.usefixtures("mine")
+def test_a_task_is_named_on_the_command_line(
+    capsys: pytest.CaptureFixture[str], running: Running
+) -> None:
+    """The server knows only its name, so that `--task` says where it is."""
+    command = ["trace", "sums", "--server", running.address, "--size", "4"]
+
+    assert main(command) == 2
+    assert "sums is of the task 'sums', and sequences can be drawn of" in capsys.readouterr().err
+    assert main([*command, "--task", "mine:SUMS"]) == 0
+    assert capsys.readouterr().out.startswith("sums: 4 steps, 8 locations\n")
+
+
+@pytest.mark.usefixtures("mine")
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["--task", "mine:GONE"], "mine.py has no GONE; its tasks are PARITY, SUMS, OTHER"),
+        (["--task", "mine:OTHER"], "of the task 'sums', and mine:OTHER is 'other'; name the task"),
+        (["--task", "gone.npz"], "gone.npz: there is no such file"),
+        (["--task", "wide:SUMS"], "sums has 3 inputs and 3 outputs, and the task sums has 4 and 4"),
+        (["--task", ""], "It is empty"),
+    ],
+)
+@pytest.mark.parametrize("name", ["trace", "decipher"])
+def test_a_wrong_task_gets_one_sentence(
+    capsys: pytest.CaptureFixture[str],
+    running: Running,
+    name: str,
+    command: list[str],
+    message: str,
+) -> None:
+    """It says what to name instead, before anything is stepped."""
+    assert main([name, "sums", "--server", running.address, *command]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", [["trace", "--input"], ["decipher", "--recordings"]])
+def test_a_task_is_for_sequences_to_draw(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, command: list[str]
+) -> None:
+    """With steps or recordings from files, it has no use."""
+    file = tmp_path / "steps.npy"
+    np.save(file, np.zeros((2, 3), np.float32))
+
+    model = ["sums"] if "trace" in command else []
+    assert main([*command, str(file), *model, "--task", "x:Y"]) == 2
+    assert "--task is of" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_task_from_a_file_is_deciphered(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    """Its lengths end; the search for counter-examples ends with them, and claims nothing more."""
+    copy = TASKS["copy"]
+    inputs, targets, mask = np.zeros((60, 13, 9)), np.zeros((60, 13, 8)), np.zeros((60, 13))
+    for row in range(60):
+        batch = copy.generate(np.random.default_rng(row), 1, (1 + row % 6,))
+        steps = len(batch.inputs)
+        for array, values in zip((inputs, targets, mask), batch[:3], strict=True):
+            array[row, :steps] = values[:, 0]
+    np.savez(here / "pieces.npz", inputs=inputs, targets=targets, mask=mask)
+    network = onnx.load(MODELS / "copy-ntm-ff" / "model.onnx")
+    (entry,) = network.metadata_props
+    entry.value = json.dumps({**json.loads(entry.value), "task": "pieces"})
+    (here / "m" / "pieces").mkdir(parents=True)
+    (here / "m" / "pieces" / "model.onnx").write_bytes(network.SerializeToString())
+    with served(here / "m") as client:
+        command = ["decipher", "pieces", "--server", client.target, "--sequences", "10"]
+        assert main([*command, "--task", "pieces.npz"]) == 0
+    out = capsys.readouterr().out
+
+    assert out.startswith("# pieces: program found\n")
+    assert "`ntm decipher pieces --task pieces.npz` makes this again" in out
+    assert "## Counter-examples\n\nNone: " in out
+    assert "The paper has no task pieces, so that it claims nothing" in out

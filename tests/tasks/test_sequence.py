@@ -85,7 +85,7 @@ def test_the_optimum_is_known_where_bits_are_guessed() -> None:
         ("tetris", None, "no task is called 'tetris'; there are copy, repeat-copy"),
         ("copy", (3, 4), r"size of copy is its length, not 3x4"),
         ("repeat-copy", (3,), r"size of repeat-copy is its length and repeats, not 3"),
-        ("associative-recall", (1,), r"its items, is at least 2, not 1"),
+        ("associative-recall", (1,), r"its items, must be at least 2, not 1"),
         ("repeat-copy", (3, 0), r"at least 1x1, not 3x0"),
     ],
 )

@@ -29,9 +29,11 @@ from ntm_lab.commands.options import (
     Seed,
     Sequences,
     ServerOptions,
+    TaskSource,
     Text,
     output,
 )
+from ntm_lab.commands.tasks import check_task
 from ntm_lab.decipher.markdown import markdown as as_markdown
 from ntm_lab.decipher.report import Report, decipher_recordings
 from ntm_lab.decipher.report import decipher as report_on
@@ -39,6 +41,7 @@ from ntm_lab.pictures import page
 from ntm_lab.recordings.files import load
 from ntm_lab.recordings.recording import Recording, record_task
 from ntm_tasks import TaskSequence
+from ntm_tasks import load as load_task
 
 PROGRAM_NAME = "PROGRAM.md"
 
@@ -60,6 +63,7 @@ def decipher(
     sequences: Sequences = 1000,
     locations: Locations = None,
     seed: Seed = 0,
+    task: TaskSource = None,
     json: Annotated[Path | None, output(".json")] = None,
     html: Annotated[Path | None, output(".html", ".htm")] = None,
     markdown: Annotated[Path | None, output(".md", ".txt")] = None,
@@ -83,6 +87,9 @@ def decipher(
         raise InvalidRequest("name one of: a model, --recordings, --all")
     if all and (json or markdown or html):
         raise InvalidRequest("--json, --markdown and --html are for one model, not for --all")
+    if task and recordings:
+        raise InvalidRequest("--task is of sequences to draw, not of --recordings")
+    named = load_task(task) if task else None
     files = Files(json, html, markdown)
     if recordings:
         loaded = [load(path) for path in recordings]
@@ -91,6 +98,7 @@ def decipher(
     with server.connect() as client:
         ask = partial(_report, client, sequences=sequences, locations=locations, seed=seed)
         if model is not None:
+            check_task(client.model(model), named)
             report = ask(model)
             _show(report, lambda: _recording(client, report), files)
             return 0
@@ -102,7 +110,10 @@ def decipher(
                 "such as the folder models of a checkout"
             )
         others = {each.name: fault for each in models if (fault := _other_network(all, each))}
-        names = [each.name for each in models if each.name not in others]
+        found = [each for each in models if each.name not in others]
+        for each in found:
+            check_task(each)
+        names = [each.name for each in found]
         for name in names:
             outputs.check(all / name / PROGRAM_NAME)
         for name, fault in others.items():

@@ -107,6 +107,16 @@ def readable(_: object, paths: Path | tuple[Path, ...] | None) -> None:
             raise ValueError(f"{path} may not be read.")
 
 
+TaskSource = Annotated[
+    str | None,
+    Parameter(
+        validator=filled,
+        help="A task of your own that the model is of: MODULE:NAME, whose code is run here, or a "
+        "file of sequences, .npz.",
+    ),
+]
+
+
 @dataclass(frozen=True)
 class Writable:
     """Checks a file, or a folder, that a command writes, before the command begins."""

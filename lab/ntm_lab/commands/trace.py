@@ -19,16 +19,18 @@ from ntm_lab.commands.options import (
     Seed,
     ServerOptions,
     Sizes,
+    TaskSource,
     Text,
     output,
 )
 from ntm_lab.commands.sequences import Format, SequenceError, check_header, format_of, read
+from ntm_lab.commands.tasks import check_task
 from ntm_lab.pictures import figure, page
 from ntm_lab.pictures.characters import recording_picture
 from ntm_lab.pictures.terminal import Terminal
 from ntm_lab.recordings import files
 from ntm_lab.recordings.recording import record, record_task
-from ntm_tasks import TASKS, Size, TaskSequence
+from ntm_tasks import Size, Task, TaskSequence, load
 
 
 def trace(
@@ -39,6 +41,7 @@ def trace(
     seed: Seed | None = None,
     input: Annotated[Path | None, INPUT] = None,  # noqa: A002 - the option's name
     header: bool = False,
+    task: TaskSource = None,
     locations: Locations = None,
     open: Annotated[Path | None, INPUT] = None,  # noqa: A002 - the option's name
     save: Annotated[Path | None, output(".npz")] = None,
@@ -64,6 +67,8 @@ def trace(
     """
     if input and (size or seed is not None):
         raise InvalidRequest("--size and --seed are of a random sequence, not of --input")
+    if task and (input or open):
+        raise InvalidRequest("--task is of a random sequence, not of --input or --open")
     if header and not input:
         raise InvalidRequest("--header is of the steps of --input")
     if open:
@@ -71,13 +76,14 @@ def trace(
             raise InvalidRequest("--open draws a recording as it is; name only where to draw it")
         recording = files.load(open)
     elif model:
+        drawn = load(task) if task else None
         layout = format_of(input, "--input a file that ends in", "csv") if input else "csv"
         check_header(header, layout)
         with server.connect() as client, client.create_session(model, locations) as session:
             if input:
                 recording = record(session, _steps(input, layout, session.model, header))
             else:
-                sequence = _task_sequence(session.model, size or None, seed)
+                sequence = _task_sequence(session.model, drawn, size or None, seed)
                 recording = record_task(session, sequence)
     else:
         raise InvalidRequest("name a model, or a recording with --open")
@@ -96,12 +102,10 @@ def trace(
         print(f"\ndrawn to {html}")
 
 
-def _task_sequence(model: Model, size: Size | None, seed: int | None) -> TaskSequence:
-    if model.task not in TASKS:
-        raise InvalidRequest(
-            f"{model.name} has the task {model.task!r}, and sequences can be drawn of "
-            f"{', '.join(TASKS)}; name steps with --input"
-        )
+def _task_sequence(
+    model: Model, task: Task | None, size: Size | None, seed: int | None
+) -> TaskSequence:
+    check_task(model, task, "or steps with --input")
     if size and math.prod(size) > MAX_SIZE:
         raise InvalidRequest(f"--size is {size}; the product of the sizes is at most {MAX_SIZE}")
     return TaskSequence.draw(model.task, size, seed)

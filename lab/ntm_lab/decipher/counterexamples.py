@@ -176,6 +176,9 @@ class _Searcher:
         number, good = start[axis], None
         while (example := self._try(_with(start, axis, number))) is None:
             good, number = number, 2 * number
+            most = TASKS[self._task].most
+            if number > (most[axis] if most else MAX_STEPS):
+                return None
             if self._length(_with(start, axis, number)) > MAX_STEPS:
                 return None
         while good is not None and number - good > 1:

@@ -12,6 +12,7 @@ from ntm_lab.decipher.program import Program
 from ntm_lab.decipher.report import Report
 from ntm_lab.decipher.source import source
 from ntm_tasks import TASKS, Size
+from ntm_tasks.registry import PAPER
 
 PAPERS_COPY = """\
 initialise: move head to start location
@@ -36,11 +37,13 @@ def markdown(report: Report) -> str:
 
 def _sections(report: Report) -> Iterator[str]:
     model = report.model
+    task = TASKS.get(model.task)
+    named = f" --task {task.source}" if task and task.source else ""
     yield f"# {model.name}: {report.verdict.partition(':')[0]}"
     yield f"{_sentence(report.verdict)}"
     yield (
         f"Model {model.content_hash}, {report.locations} memory locations, seed {report.seed}. "
-        f"`ntm decipher {model.name}` makes this again."
+        f"`ntm decipher {model.name}{named}` makes this again."
     )
     if report.program:
         yield from _program(report.program, model.task)
@@ -52,6 +55,11 @@ def _sections(report: Report) -> Iterator[str]:
     yield from _effects(report)
     yield from _hardenings(report)
     yield from _measures(report.measures)
+    if model.task not in PAPER:
+        yield (
+            f"The paper has no task {model.task}, so that it claims nothing that could be measured "
+            "of this network."
+        )
     yield from _habits(report)
 
 

@@ -147,7 +147,7 @@ def decipher(
     if task not in TASKS:
         raise InvalidRequest(
             f"{model} has the task {task!r}, and sequences can be drawn of {', '.join(TASKS)}; "
-            "register the task with `ntm_tasks.register`"
+            "load the task with `ntm_tasks.load`, or register it with `ntm_tasks.register`"
         )
     if sequences < 1:
         raise InvalidRequest(f"a program is judged by at least 1 sequence, not {sequences}")

@@ -83,8 +83,10 @@ def learn(examples: Examples) -> tuple[Rule, ...]:
         if true.any():
             choices.append(choice)
             held.append(true)
+    # A head that goes nowhere in particular may have no condition that ever holds.
+    true_in = np.array(held, np.bool_).reshape(len(held), right.shape[1])
     lists = [
-        _list(int(last), possible, right, faithful, choices, np.array(held))
+        _list(int(last), possible, right, faithful, choices, true_in)
         for last in np.argsort(-right.sum(1), kind="stable")[:3]
     ]
     best = min(lists, key=lambda found: (found.wrong, len(found.rules), -found.faithful))
@@ -123,7 +125,7 @@ def _list(
         faithful_hits = (true & rest).astype(np.float32) @ faithful.T
         sound = hits >= (1 - TOLERANCE) * covered
         gain = np.where(sound & (corrected > 0), corrected, 0)
-        if not gain.max():
+        if not gain.any():
             break
         ties = np.argwhere(gain == gain.max())
         choice, move = min(
