@@ -82,7 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(f"{error}{stop} See `{chain} --help`.")
         return MISUSED
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        command = (sys.argv[1:] if arguments is None else arguments)[0]
+        goes_on = command in ("train", "sweep")
+        then = "; the same command goes on from the last checkpoint" * goes_on
+        print(f"stopped{then}", file=sys.stderr)
         return INTERRUPTED
     except ImportError as error:
         # Cyclopts hides the error of a command's module behind one of its own.

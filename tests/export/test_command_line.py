@@ -149,6 +149,23 @@ def test_a_mistyped_command_is_said_in_one_line(
     assert len(error.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("command", "then"),
+    [("train", "; the same command goes on from the last checkpoint"), ("module", "")],
+)
+def test_a_command_that_is_interrupted_says_how_to_go_on(
+    command: str, then: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only trainings have checkpoints."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command_line, "app", interrupted)
+    assert command_line.main([command, "somewhat"]) == command_line.INTERRUPTED
+    assert capsys.readouterr().err == f"stopped{then}\n"
+
+
 def test_help_loads_no_torch() -> None:
     """Which commands there are is said at once, not after the seconds that torch takes to load."""
     code = "import sys; from export.__main__ import main; main(['--help']); print(*sys.modules)"
