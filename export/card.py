@@ -259,6 +259,8 @@ def read(folder: Path) -> dict[str, Any]:
             raise CardInvalid(
                 f"{path} is of a module that was not trained by ntm-export, and has no results"
             )
+        if not isinstance(described, dict):
+            raise TypeError("it is no object")
         results_on(described)
         named = [described[name] for name in ("task", "architecture")]
         settings = described["configuration"] if "seeds" in described else ()

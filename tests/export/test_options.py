@@ -8,6 +8,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -16,7 +17,7 @@ from cyclopts import Parameter
 from cyclopts import validators as limits
 
 from export import __main__ as command_line
-from export import card, commands, training
+from export import card, training
 from export import report as report_file
 from export import sweep as sweeping
 from export.configuration import SETTINGS, Configuration
@@ -27,7 +28,14 @@ from export.training import Run
 ROOT = Path(__file__).parents[2]
 MODEL = str(ROOT / "models" / "copy-ntm-ff")
 
-POSITIONALS = {"train": ["copy"], "sweep": [], "export": [MODEL], "evaluate": [MODEL], "report": []}
+POSITIONALS = {
+    "train": ["copy"],
+    "sweep": [],
+    "export": [MODEL],
+    "evaluate": [MODEL],
+    "report": [],
+    "module": ["tests.export.own_modules:make"],
+}
 """What each command needs besides the option that is tried."""
 
 TEXTS = {
@@ -38,6 +46,8 @@ TEXTS = {
     ("train", "set"): ["batch", "colour=red", "task=ngrams", "batch=1=1", ""],
     ("sweep", "names"): ["tetris-lstm", "copy", ""],
     ("export", "name"): ["", "a/b", "..", ".hidden", "report", "-x", "ä", "a b", "a" * 101],
+    ("module", "source"): ["", "my_nets", ":make"],
+    ("module", "name"): ["", "a/b", "..", ".hidden", "-x"],
     ("evaluate", "sizes"): ["0", "x", "20x", "-5", "1e3", "20x20", "1_0", "99999", "9" * 20, ""],
     ("evaluate", "server"): ["", "http://localhost:1", "localhost:99999"],
 }
@@ -56,7 +66,8 @@ class Option(NamedTuple):
 def options() -> Iterator[Option]:
     """Every option of every command."""
     for command in command_line.SUMMARIES:
-        function = getattr(commands, command)
+        place = command_line.PLACES.get(command, "export.commands")
+        function = getattr(import_module(place), command)
         hints = get_type_hints(function, include_extras=True)
         for name, parameter in inspect.signature(function).parameters.items():
             is_positional = parameter.kind is not inspect.Parameter.KEYWORD_ONLY

@@ -110,7 +110,7 @@ def test_a_trace_is_saved_and_opened(
     ("arguments", "message"),
     [
         ([], "name a model, or a recording with --open"),
-        (["sums"], "sums has the task 'sums', and sequences can be drawn of copy, repeat-copy"),
+        (["sums"], "sums is of the task 'sums', and sequences can be drawn of copy, repeat-copy"),
         (["copy", "--size", "5", "3"], "the size of copy is its length, not 5x3"),
         (["copy", "--input", __file__, "--seed", "3"], "--size and --seed are of a random"),
         (["copy", "--open", __file__], "--open draws a recording as it is"),
