@@ -331,6 +331,7 @@ def test_a_checkpoint_of_half_precision_is_read(tmp_path: Path) -> None:
     assert (read.tensors["ntm.fc.bias"] == halves["ntm.fc.bias"].double().numpy()).all()
 
 
+@pytest.mark.long
 def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
     """In order, with a checkpoint of the page's name and a server of the models they write."""
     checkpoint = "copy-task-1000-batch-40000.model"

@@ -12,7 +12,9 @@ from tests.stress.chaos.trial import trial
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)  # what is interrupted at the end may take its time to resume
-@pytest.mark.parametrize(("kind", "seed"), [("valkey", 7), ("directory", 8)])
+@pytest.mark.parametrize(
+    ("kind", "seed"), [("valkey", 7), pytest.param("directory", 8, marks=pytest.mark.long)]
+)
 async def test_chaos_loses_no_session_and_changes_no_output(
     tmp_path: Path, kind: str, seed: int
 ) -> None:
