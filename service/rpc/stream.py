@@ -87,7 +87,9 @@ class Stream:
         The bytes of large replies that are not sent yet, whether they are made already or not.
         """
         self._left: Sequence[ntm_pb2.Operation] = ()
-        """The operations of the last message that are not begun yet."""
+        """The operations of the last message; none once all are begun."""
+        self._next = 0
+        """The first of them that is not begun yet: to copy the rest of millions would take long."""
         self._replica = calls.replica
         """What the next message says of the replica: the first one names it."""
         self._is_writing = False
@@ -145,19 +147,19 @@ class Stream:
         except InvalidRequest as error:
             self._stop_reading(error)
             return
-        self._left = request.operations
+        self._left, self._next = request.operations, 0
         self._begin()
 
     def _begin(self) -> None:
         """Begin operations while there is room, then read on, and write what is ready by now."""
-        left = self._left
-        first = taken = 0
+        left, first = self._left, self._next
+        taken = 0
         while first < len(left) and not self._is_full and taken < _MAX_BEGUN:
             room = min(MAX_UNANSWERED_OPERATIONS - self._unanswered, _MAX_BEGUN)
             taken = self._start(left[first : first + room])
             first += taken
             self._unanswered += taken
-        self._left = left[first:] if first < len(left) else ()
+        self._left, self._next = (left, first) if first < len(left) else ((), 0)
         if not self._left:
             self._read()
         elif not self._is_full:
