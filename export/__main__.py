@@ -82,8 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(f"{error}{stop} See `{chain} --help`.")
         return MISUSED
     except KeyboardInterrupt:
-        command = (sys.argv[1:] if arguments is None else arguments)[0]
-        goes_on = command in ("train", "sweep")
+        given = sys.argv[1:] if arguments is None else arguments
+        goes_on = [*given[:1]] in (["train"], ["sweep"])
         then = "; the same command goes on from the last checkpoint" * goes_on
         print(f"stopped{then}", file=sys.stderr)
         return INTERRUPTED

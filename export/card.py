@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +22,7 @@ from export.evaluation import Result
 from export.network import Network
 from export.training import TRIALS, Quality, Run
 from export.verification import Comparison, OnnxRunner
-from ntm_tasks import TASKS, Purpose
+from ntm_tasks import TASKS, Float32, Purpose
 
 MODEL_NAME = "model.onnx"
 CARD_NAME = "card.json"
@@ -112,6 +112,74 @@ def write_model(runs: Sequence[Run], models: Path, name: str, *, replace: bool =
             "allowed_difference": verification.LARGEST_DIFFERENCE,
             "comparisons": [comparison._asdict() for comparison in comparisons],
         },
+        **made_with(),
+    }
+    curves = {run.seed: run.curve for run in runs}
+
+    def draw(prepared: Path) -> None:
+        curve.write_csv(prepared / CURVE_NAME, curves)
+        curve.write_png(prepared / PICTURE_NAME, curves, best.seed, name)
+
+    inputs = verification.sequences(configuration.task, 1, 0)
+    write_files(
+        folder, contents[chosen], described, inputs, _rounding(comparisons), draw, replace=replace
+    )
+    return folder
+
+
+def write_files(
+    folder: Path,
+    content: bytes,
+    described: Mapping[str, Any],
+    inputs: Float32,
+    rounding: float,
+    draw: Callable[[Path], None] | None = None,
+    *,
+    replace: bool,
+) -> None:
+    """
+    Prepare a model's files beside their place, step them as a server does, and move them.
+
+    Args:
+        folder: The model's, whose name is the model's.
+        content: The model's file.
+        described: The card.
+        inputs: The steps [T, 1, X] that are made.
+        rounding: PyTorch's own, of outputs.
+        draw: Writes the training curve into a folder; without it the model has none.
+        replace: Whether the folder may have held another network until now.
+
+    Raises:
+        FileExistsError, VerificationFailed, ModelInvalid: as `write_model`.
+    """
+    models, name = folder.parent, folder.name
+    models.mkdir(parents=True, exist_ok=True)
+    # The server leaves out names that start with a dot.
+    with TemporaryDirectory(prefix=f".{name}.", dir=models) as beside:
+        prepared = Path(beside) / name
+        prepared.mkdir()
+        (prepared / MODEL_NAME).write_bytes(content)
+        if draw:
+            draw(prepared)
+        (prepared / CARD_NAME).write_text(json.dumps(described, indent=2) + "\n", "utf-8")
+        verification.rehearse(Path(beside), name, content, inputs, rounding)
+        print("loaded and stepped as by a server")
+        if not replace:
+            check_free(folder, content)
+        is_another = not _holds(folder, content)
+        folder.mkdir(exist_ok=True)
+        for file in WRITTEN:
+            if (prepared / file).exists():
+                os.replace(prepared / file, folder / file)
+            else:  # of a network before
+                (folder / file).unlink(missing_ok=True)
+    if is_another and (folder / PROGRAM_NAME).exists():
+        print(f"{folder / PROGRAM_NAME} is of the network before; ntm decipher writes it anew")
+
+
+def made_with() -> dict[str, Any]:
+    """Return what a card says of the software and the machine that made a model."""
+    return {
         "versions": {
             "python": platform.python_version(),
             "onnxruntime": verification.RUNTIME_VERSION,
@@ -119,30 +187,14 @@ def write_model(runs: Sequence[Run], models: Path, name: str, *, replace: bool =
         },
         "machine": platform.machine(),
     }
-    models.mkdir(parents=True, exist_ok=True)
-    # The server leaves out names that start with a dot.
-    with TemporaryDirectory(prefix=f".{name}.", dir=models) as beside:
-        prepared = Path(beside) / name
-        prepared.mkdir()
-        (prepared / MODEL_NAME).write_bytes(contents[chosen])
-        curves = {run.seed: run.curve for run in runs}
-        curve.write_csv(prepared / CURVE_NAME, curves)
-        curve.write_png(prepared / PICTURE_NAME, curves, best.seed, name)
-        (prepared / CARD_NAME).write_text(json.dumps(described, indent=2) + "\n", "utf-8")
-        verification.rehearse(Path(beside), name, contents[chosen], _rounding(comparisons))
-        print("loaded and stepped as by a server")
-        if not replace:
-            check_free(folder, contents[chosen])
-        is_another = not holds(folder, contents[chosen])
-        folder.mkdir(exist_ok=True)
-        for file in WRITTEN:
-            os.replace(prepared / file, folder / file)
-    if is_another and (folder / PROGRAM_NAME).exists():
-        print(f"{folder / PROGRAM_NAME} is of the network before; ntm decipher writes it anew")
-    return folder
 
 
-def holds(folder: Path, content: bytes) -> bool:
+def entry_of(result: Result) -> dict[str, Any]:
+    """Return a result as a card has it."""
+    return {name: value for name, value in result._asdict().items() if value is not None}
+
+
+def _holds(folder: Path, content: bytes) -> bool:
     """Whether a folder has this file as its model."""
     path = folder / MODEL_NAME
     return path.is_file() and path.read_bytes() == content
@@ -150,7 +202,7 @@ def holds(folder: Path, content: bytes) -> bool:
 
 def check_free(folder: Path, content: bytes) -> None:
     """Raise FileExistsError if a folder holds files of another network."""
-    if holds(folder, content):
+    if _holds(folder, content):
         return
     there = [name for name in WRITTEN if (folder / name).exists()]
     if there:
@@ -214,10 +266,7 @@ def _seed(run: Run, results: Sequence[Result]) -> dict[str, Any]:
         "seconds": round(run.seconds, 1),
         "sequences_per_second": round(run.sequences / run.seconds, 1) if run.seconds else None,
         "validation": {"trials_passed": quality.passed, "bits": -quality.negative_bits},
-        "results": [
-            {name: value for name, value in result._asdict().items() if value is not None}
-            for result in results
-        ],
+        "results": [entry_of(result) for result in results],
     }
 
 
@@ -229,10 +278,14 @@ def shipped(described: dict[str, Any]) -> dict[str, Any]:
     return entry
 
 
+def is_of_training(described: Mapping[str, Any]) -> bool:
+    """Whether a card is of a network that was trained here; one from elsewhere has no seeds."""
+    return "seeds" in described
+
+
 def results_on(described: dict[str, Any]) -> dict[Trial, dict[str, Any]]:
     """Return the results of the card's model by trial; none if it was measured on no task."""
-    # A network that was trained elsewhere has no seeds.
-    measured = shipped(described) if "seeds" in described else described
+    measured = shipped(described) if is_of_training(described) else described
     return {
         Trial(tuple(each["size"]), each["locations"], each["sequences"]): each
         for each in measured.get("results", ())
@@ -255,19 +308,13 @@ def read(folder: Path) -> dict[str, Any]:
     path = folder / CARD_NAME
     try:
         described: dict[str, Any] = json.loads(path.read_bytes())
-        if "module" in described and "seeds" not in described:
-            raise CardInvalid(
-                f"{path} is of a module that was not trained by ntm-export, and has no results"
-            )
         if not isinstance(described, dict):
             raise TypeError("it is no object")
         results_on(described)
         named = [described[name] for name in ("task", "architecture")]
-        settings = described["configuration"] if "seeds" in described else ()
+        settings = described["configuration"] if is_of_training(described) else ()
         if not all(isinstance(name, str) for name in (*named, *settings)):
             raise TypeError("a name in it is no text")
-    except CardInvalid:
-        raise
     except (ValueError, KeyError, TypeError, StopIteration, RecursionError) as error:
         raise CardInvalid(
             f"{path} is not a card that ntm-export wrote, or is damaged; export the model again"

@@ -182,6 +182,11 @@ def evaluate(
         )
     _name_task(task)
     described = card.read(model)
+    if "module" in described:
+        raise card.CardInvalid(
+            f"{model / card.CARD_NAME} is of a module that was not trained by ntm-export, and has "
+            "no results"
+        )
     runner = OnnxRunner((model / card.MODEL_NAME).read_bytes(), threads)
     answers = evaluation.answers_of(runner)
     measured = _task_of(runner.spec, described.get("task_source"))
@@ -331,6 +336,7 @@ def _row(task: Task, architecture: str, *, paper: bool) -> Configuration:
 
 
 def _known(name: str, table: Mapping[str, Configuration]) -> str:
+    """Return the name if the table has a row for it. Raises Misused if not."""
     if name not in table:
         raise Misused(
             f"there is no configuration {name!r}; there are {', '.join(table)}; to add one, write "

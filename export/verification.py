@@ -186,18 +186,7 @@ def verify(
     return comparisons
 
 
-def rehearse(folder: Path, name: str, content: bytes, rounding: float) -> None:
-    """
-    Load a model from a folder of models and step it through a sequence of its task, both as the
-    server does; see `rehearse_steps`.
-    """
-    spec = spec_in(onnx.load_from_string(content))
-    rehearse_steps(folder, name, content, _sequences(spec.task, 1, 0), rounding)
-
-
-def rehearse_steps(
-    folder: Path, name: str, content: bytes, inputs: Float32, rounding: float
-) -> None:
+def rehearse(folder: Path, name: str, content: bytes, inputs: Float32, rounding: float) -> None:
     """
     Load a model from a folder of models and make the steps of `inputs` [T, 1, X], as the server
     does.
@@ -241,7 +230,7 @@ def _compare(
         torch_state = network.initial_state(batch, locations)
         precise_state = precise.initial_state(batch, locations)
     state = initial_state(spec, batch, locations)
-    inputs = _sequences(spec.task, batch, steps)
+    inputs = sequences(spec.task, batch, steps)
     output = output_rounding = step = step_rounding = drift = 0.0
     for x in inputs:
         same_start = type(torch_state)._make(torch.from_numpy(state[name]) for name in state)
@@ -349,7 +338,7 @@ def _ancestors(value: str, sources: Mapping[str, onnx.NodeProto]) -> set[str]:
     return found
 
 
-def _sequences(task: str, batch: int, steps: int) -> Float32:
+def sequences(task: str, batch: int, steps: int) -> Float32:
     """Return sequences [T, B, X] with at least `steps` steps; for 0, the longest of training."""
     generator = generator_for(Purpose.VERIFICATION, 0, batch)
     chosen = TASKS[task]

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace as changed
-from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import torch
@@ -115,15 +109,10 @@ def export_module(
             "comparisons": [comparison._asdict() for comparison in comparisons],
             "same_bits_in_batches": has_same_bits,
         },
-        "versions": {
-            "python": platform.python_version(),
-            "onnxruntime": verification.RUNTIME_VERSION,
-            **{package: version(package) for package in card.PACKAGES},
-        },
-        "machine": platform.machine(),
+        **card.made_with(),
     }
     rounding = max(comparison.output_rounding for comparison in comparisons)
-    write_files(folder, content, described, fed(1), rounding, replace=replace)
+    card.write_files(folder, content, described, fed(1), rounding, replace=replace)
     return folder
 
 
@@ -193,34 +182,3 @@ def _checked_inputs(inputs: Tensor | None, x: Tensor) -> Float32 | None:
         )
     rows: Float32 = inputs.detach().numpy()
     return np.resize(rows, (max(len(rows), STEPS), rows.shape[1]))
-
-
-def write_files(
-    folder: Path,
-    content: bytes,
-    described: Mapping[str, Any],
-    inputs: Float32,
-    rounding: float,
-    *,
-    replace: bool,
-) -> None:
-    """Prepare the files beside their place, step them as a server does, and move them."""
-    models, name = folder.parent, folder.name
-    models.mkdir(parents=True, exist_ok=True)
-    # The server leaves out names that start with a dot.
-    with TemporaryDirectory(prefix=f".{name}.", dir=models) as beside:
-        prepared = Path(beside) / name
-        prepared.mkdir()
-        (prepared / card.MODEL_NAME).write_bytes(content)
-        text = json.dumps(described, indent=2) + "\n"
-        (prepared / card.CARD_NAME).write_text(text, "utf-8")
-        verification.rehearse_steps(Path(beside), name, content, inputs, rounding)
-        print("loaded and stepped as by a server")
-        if not replace:
-            card.check_free(folder, content)
-        folder.mkdir(exist_ok=True)
-        for of_training in (card.CURVE_NAME, card.PICTURE_NAME):  # of a network before
-            (folder / of_training).unlink(missing_ok=True)
-        # The model comes last, since a running server takes it over.
-        for file in (card.CARD_NAME, card.MODEL_NAME):
-            os.replace(prepared / file, folder / file)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,6 @@ from export import card, evaluation, to_onnx, verification
 from export.configuration import Trial
 from export.errors import Misused
 from export.evaluation import Result
-from export.modules.folder import write_files
 from export.pytorch_ntm.checkpoint import Checkpoint
 from export.pytorch_ntm.equations import Equations
 from export.pytorch_ntm.network import ARCHITECTURE, Activations, PytorchNtm, spec_of
@@ -80,25 +77,17 @@ def write_model(
             "locations": checkpoint.locations,
             "memory_width": checkpoint.width,
         },
-        "results": [
-            {name: value for name, value in result._asdict().items() if value is not None}
-            for result in results
-        ],
+        "results": [card.entry_of(result) for result in results],
         "evaluation": {"runtime": "onnxruntime", "seed": card.EVALUATION_SEED},
         "verification": {
             "against": "the repository's equations in double precision",
             "allowed_difference": verification.LARGEST_DIFFERENCE,
             "comparisons": [comparison._asdict() for comparison in comparisons],
         },
-        "versions": {
-            "python": platform.python_version(),
-            "onnxruntime": verification.RUNTIME_VERSION,
-            **{package: version(package) for package in card.PACKAGES},
-        },
-        "machine": platform.machine(),
+        **card.made_with(),
     }
     rounding = max(each.output_rounding for each in comparisons if each.in_range)
-    write_files(folder, content, described, sequences(spec, 1), rounding, replace=replace)
+    card.write_files(folder, content, described, sequences(spec, 1), rounding, replace=replace)
     return folder
 
 

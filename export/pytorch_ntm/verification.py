@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from export import verification
 from export.network import Network
 from export.pytorch_ntm.checkpoint import Float64
 from export.pytorch_ntm.equations import Equations, Sequence
@@ -26,7 +27,7 @@ from export.verification import (
     largest,
     relative,
 )
-from ntm_tasks import TASKS, Float32, Purpose, generator_for
+from ntm_tasks import TASKS, Float32
 from service.spec import ModelSpec
 
 BATCHES = (1, 7, 8)
@@ -42,9 +43,7 @@ def sequences(spec: ModelSpec, batch: int) -> Float32:
     """Return the longest sequences of training [T, B, X] of the spec's task, or random bits."""
     if spec.task not in TASKS:
         return bits(spec, batch, STEPS)
-    task = TASKS[spec.task]
-    generator = generator_for(Purpose.VERIFICATION, 0, batch)
-    return task.generate(generator, batch, task.largest).inputs
+    return verification.sequences(spec.task, batch, 0)
 
 
 def bits(spec: ModelSpec, batch: int, steps: int) -> Float32:
