@@ -98,14 +98,17 @@ def write(models: Path) -> Path:
     The paper's models are compared with the paper; the report names those that have no folder.
     Models of other tasks, and under other names, have a section of their own.
     """
-    cards: dict[str, Card] = {
-        name: card.read(models / name)
-        for name in _names()
-        if (models / name / card.CARD_NAME).exists()
+    paths = sorted(models.glob(f"[!.]*/{card.CARD_NAME}"))
+    read = {path.parent.name: card.read(path.parent) for path in paths}
+    # A network from elsewhere may have results, but has no seeds and no curve.
+    trained: dict[str, Card] = {
+        name: each for name, each in read.items() if card.is_of_training(each)
     }
-    folders = sorted(path.parent.name for path in models.glob(f"[!.]*/{card.CARD_NAME}"))
+    cards = {name: trained[name] for name in _names() if name in trained}
     others: dict[str, Card] = {
-        name: card.read(models / name) for name in folders if name not in cards
+        name: each
+        for name, each in read.items()
+        if name not in cards and (name in trained or card.results_on(each))
     }
     if not cards and not others:
         raise ValueError(
@@ -128,9 +131,10 @@ def write(models: Path) -> Path:
         ]
     if others:
         parts.append("## Other models\n\n" + _others(others))
-    parts.append("## Seeds\n\n" + _seeds({**cards, **others}))
+    parts.append("## Seeds\n\n" + _seeds(cards | trained))
     drawn = {text: f"{PICTURES}/{name}" for name, text in _draw(models, cards, pictures).items()}
-    drawn |= {f"Training curve of {name}": f"{name}/{card.PICTURE_NAME}" for name in others}
+    curves = [name for name in others if name in trained]
+    drawn |= {f"Training curve of {name}": f"{name}/{card.PICTURE_NAME}" for name in curves}
     pictured = "\n\n".join(f"{text}\n\n![{text}]({file})" for text, file in drawn.items())
     parts.append("## Pictures\n\n" + pictured)
     path = models / REPORT_NAME
@@ -259,7 +263,7 @@ def _others(cards: Mapping[str, Card]) -> str:
             *(_number(result[field], field) for field in (BITS, WRONG, EXACT)),
         ]
         for name, each in cards.items()
-        for result in card.shipped(dict(each))["results"]
+        for result in card.results_on(dict(each)).values()
     ]
     heads = ["model", "task", "size", "N", "sequences", "bits", "wrong bits", "exact"]
     return "The paper has no measures of these.\n\n" + _table(heads, rows)

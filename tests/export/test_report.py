@@ -122,6 +122,28 @@ def test_ngrams_are_compared_by_their_excess(tmp_path: Path) -> None:
     assert row(text, "ngrams-ntm-ff")[2] == "0.500 / 0.500"
 
 
+def test_models_from_elsewhere_do_not_stop_the_report(tmp_path: Path) -> None:
+    """One with results is told; one without, a module or a checkpoint of another task, is not."""
+    add_model(tmp_path, "associative-recall-lstm", [{(6,): 0.5}], shipped=1)
+    result: dict[str, object] = {"size": [20], "locations": 64, "sequences": 7, report.BITS: 3.25}
+    result |= {report.WRONG: 2.0, report.EXACT: 0.5}
+    elsewhere: dict[str, dict[str, object]] = {
+        "theirs": {"results": [result]},
+        "copy-lstm": {"results": []},
+        "adder": {"module": "my_nets.Adder"},
+    }
+    for name, more in elsewhere.items():
+        (tmp_path / name).mkdir()
+        described = {"task": "copy", "architecture": "pytorch-ntm", **more}
+        (tmp_path / name / card.CARD_NAME).write_text(json.dumps(described))
+
+    text = report.write(tmp_path).read_text()
+    others = text.partition("## Other models")[2]
+    assert row(others, "theirs")[:5] == ["theirs", "copy", "20", "64", "7"]
+    assert "adder" not in text
+    assert f"copy-lstm/{card.PICTURE_NAME}" not in text
+
+
 def test_every_picture_is_linked_and_drawn(tmp_path: Path, recall: str) -> None:
     """Each picture is a PNG file that the report links."""
     drawn = {path.name for path in (tmp_path / "report").iterdir()}
