@@ -23,8 +23,8 @@ between these, and two runtimes would choose differently. It is a power of two, 
 exact in float32 up to 16,384 locations.
 """
 
-USAGE_EPSILON = 1e-12
-"""Added to a usage before its logarithm."""
+LEAST_USAGE = 1e-12
+"""The least usage of which the logarithm is taken."""
 
 LEAST_LOG = -40.0
 """The least logarithm of a product of usages: e ** -40 is 4e-18."""
@@ -60,7 +60,7 @@ def allocation(usage: Tensor) -> Tensor:
     places = _places(usage)
     rank = torch.round(usage * USAGE_STEPS) * usage.shape[2] + places
     is_before = (rank.mT < rank).to(usage.dtype)
-    taken = torch.log(usage + USAGE_EPSILON) @ is_before
+    taken = torch.log(usage.clamp(min=LEAST_USAGE)) @ is_before
     return (1 - usage) * torch.exp(taken.clamp(min=LEAST_LOG))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -97,11 +97,12 @@ class Architecture:
     """Heads its column in the report."""
     build: Callable[[Sizes, int], Network]
     """Makes a network from its sizes and a seed of the parameters."""
-    over_locations: tuple[str, ...] = ()
+    over_locations: Mapping[str, int] = field(default_factory=dict)
     """
-    The state tensors whose last axis is the N locations; empty for a network without memory.
+    How many of a state tensor's last axes are the N locations; empty for a network without memory.
 
-    A network with memory has the tensors "memory" [B, M, N] and "weighting" [B, heads, N].
+    A network with memory has the tensors "memory" [B, M, N] and "weighting" [B, heads, N], read
+    heads first. A matrix [B, N, N] has two such axes.
     """
     traces: Callable[[Sizes], Sequence[TraceTensor]] = no_traces
     """The traces that the served network offers."""

@@ -260,6 +260,6 @@ ARCHITECTURE = Architecture(
     legend="DNC, LSTM controller",
     colour="tab:red",
     build=Dnc,
-    over_locations=("memory", "weighting", "usage", "precedence", "link"),
+    over_locations={"memory": 1, "weighting": 1, "usage": 1, "precedence": 1, "link": 2},
     traces=traces,
 )
