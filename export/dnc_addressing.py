@@ -52,14 +52,14 @@ def usage_after(usage: Tensor, write: Tensor, read: Tensor, free_gate: Tensor) -
 
 def allocation(usage: Tensor) -> Tensor:
     """
-    Weigh the locations to write to next: a(i) = (1 - u(i)) prod_j u(j), over all j less used than i.
+    Weigh the locations to write to next: a(i) = (1 - u(i)) prod_j u(j), all j less used than i.
 
     The paper sorts the usages and multiplies along the order. Here each location compares itself
     with all others, which gives the same without a sort. `usage` [B, 1, N] -> [B, 1, N].
     """
-    places = _places(usage)
-    rank = torch.round(usage * USAGE_STEPS) * usage.shape[2] + places
-    is_before = (rank.mT < rank).to(usage.dtype)
+    # Ranks are whole numbers. Their order has no gradient, as in the paper.
+    rank = torch.round(usage.detach() * USAGE_STEPS) * usage.shape[2] + _places(usage)
+    is_before = (rank - rank.mT).clamp(0, 1)
     taken = torch.log(usage.clamp(min=LEAST_USAGE)) @ is_before
     return (1 - usage) * torch.exp(taken.clamp(min=LEAST_LOG))
 
@@ -84,8 +84,8 @@ def link_after(link: Tensor, precedence: Tensor, write: Tensor) -> Tensor:
     `precedence` (p, before this step) and `write` (w) [B, 1, N] -> [B, N, N].
     """
     places = _places(write)
-    added = torch.where(places.mT == places, 0.0, write.mT * precedence)
-    return (1 - write.mT - write) * link + added
+    is_another = (places.mT - places).abs().clamp(max=1)
+    return (1 - write.mT - write) * link + write.mT * precedence * is_another
 
 
 def precedence_after(precedence: Tensor, write: Tensor) -> Tensor:

@@ -106,6 +106,9 @@ class Architecture:
     """
     traces: Callable[[Sizes], Sequence[TraceTensor]] = no_traces
     """The traces that the served network offers."""
+    allows: Mapping[str, tuple[int | float | str, ...]] = field(default_factory=dict)
+    """The only values that a setting may have, by the setting's name; any that is not named may
+    have all of its values."""
     logits: Callable[[Network, Tensor, State, Arena], Tensor] = stepped
     """Runs whole sequences in training; the default leaves the gradient to autograd."""
     legend: str = ""

@@ -123,20 +123,8 @@ class Dnc(Network):
     """A controller with read heads and a write head on a memory that knows what is in use."""
 
     def __init__(self, sizes: Sizes, seed: int) -> None:
-        """
-        Draw the parameters from a seed.
-
-        Raises:
-            ValueError: there are several write heads, or the initial memory is learned.
-        """
+        """Draw the parameters from a seed."""
         super().__init__()
-        if sizes.write_heads != 1:
-            raise ValueError(f"write_heads is {sizes.write_heads}; a dnc has one, so it must be 1")
-        if sizes.initial_memory not in INITIAL_MEMORIES:
-            raise ValueError(
-                f"initial_memory is {sizes.initial_memory!r}; for a dnc it must be "
-                f"{' or '.join(INITIAL_MEMORIES)}"
-            )
         generator = torch.Generator().manual_seed(seed)
         read_width = sizes.read_heads * sizes.memory_width
         self.reads, self.width = sizes.read_heads, sizes.memory_width
@@ -262,4 +250,5 @@ ARCHITECTURE = Architecture(
     build=Dnc,
     over_locations={"memory": 1, "weighting": 1, "usage": 1, "precedence": 1, "link": 2},
     traces=traces,
+    allows={"write_heads": (1,), "initial_memory": tuple(INITIAL_MEMORIES)},
 )

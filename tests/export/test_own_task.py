@@ -79,7 +79,7 @@ def test_code_is_run_only_when_it_is_named(
     """Without --task, a command says what the file calls the task, and imports nothing."""
     train("mine:PARITY")
     run("export", "runs/parity-ntm-ff", "--task", "mine:PARITY")
-    monkeypatch.setattr("ntm_tasks.loading.import_module", lambda name: pytest.fail(name))
+    monkeypatch.setattr("ntm_tasks.places.import_module", lambda name: pytest.fail(name))
     for command in (["export", "runs/parity-ntm-ff"], ["evaluate", "models/parity-ntm-ff"]):
         capsys.readouterr()
         assert run(*command) in (1, 2)
