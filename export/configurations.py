@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from export.architectures import ARCHITECTURES
@@ -339,16 +340,19 @@ def of_task(task: Task, architecture: str) -> Configuration:
         count = sequences if available is None else min(sequences, available)
         return (Trial(task.largest, locations, count),)
 
-    return Configuration(
-        task.name,
-        architecture,
-        controller_size=100,
-        locations=(locations,),
-        default_locations=locations,
-        learning_rate=0.003,
-        validation=trial(Purpose.VALIDATION, 128),
-        evaluation=trial(Purpose.EVALUATION, 1000),
-    )
+    settings: dict[str, Any] = {
+        "controller_size": 100,
+        "locations": (locations,),
+        "default_locations": locations,
+        "learning_rate": 0.003,
+        "validation": trial(Purpose.VALIDATION, 128),
+        "evaluation": trial(Purpose.EVALUATION, 1000),
+    }
+    defaults = {each.name: each.default for each in fields(Configuration)} | settings
+    for name, allowed in ARCHITECTURES[architecture].allows.items():
+        if defaults[name] not in allowed:
+            settings[name] = allowed[0]
+    return Configuration(task.name, architecture, **settings)
 
 
 def _paper(

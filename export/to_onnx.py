@@ -184,7 +184,8 @@ def _state_tensors(
     for name, value in zip(state._fields, state, strict=True):
         shape: tuple[Dimension, ...] = tuple(value.shape[1:])
         count = architecture.over_locations.get(name, 0)
-        shape = (*shape[: len(shape) - count], *("N",) * count)
+        over: list[Dimension] = ["N"] * count
+        shape = (*shape[: len(shape) - count], *over)
         initial = starts.get(name)
         if not isinstance(initial, Initial):
             initial = Initial("values", tuple(value.flatten().tolist()))

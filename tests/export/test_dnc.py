@@ -122,11 +122,13 @@ class Paper:
 
 
 def sigmoid(x: Values) -> Values:
-    return 1 / (1 + np.exp(-x))
+    value: Values = 1 / (1 + np.exp(-x))
+    return value
 
 
 def oneplus(x: Values) -> Values:
-    return 1 + np.log(1 + np.exp(x))
+    value: Values = 1 + np.log(1 + np.exp(x))
+    return value
 
 
 def network_of(spread: float) -> Dnc:
@@ -156,12 +158,12 @@ def test_every_step_is_the_papers(locations: int, spread: float) -> None:
         found = {
             "y": (logits[0], expected["y"]),
             "allocation": (trace.allocation[0, 0], expected["allocation"]),
-            "memory": (state.memory[0].T, paper.M),  # type: ignore[attr-defined]  # a DNC's state
-            "weighting": (state.weighting[0], np.vstack([paper.w_r, paper.w_w])),  # type: ignore[attr-defined]
-            "usage": (state.usage[0, 0], paper.u),  # type: ignore[attr-defined]
-            "precedence": (state.precedence[0, 0], paper.precedence),  # type: ignore[attr-defined]
-            "link": (state.link[0], paper.L),  # type: ignore[attr-defined]
-            "read_vector": (state.read_vector[0], paper.r),  # type: ignore[attr-defined]
+            "memory": (state.memory[0].T, paper.M),
+            "weighting": (state.weighting[0], np.vstack([paper.w_r, paper.w_w])),
+            "usage": (state.usage[0, 0], paper.u),
+            "precedence": (state.precedence[0, 0], paper.precedence),
+            "link": (state.link[0], paper.L),
+            "read_vector": (state.read_vector[0], paper.r),
         }
         for name, (here, there) in found.items():
             np.testing.assert_allclose(here.numpy(), there, rtol=0, atol=1e-8, err_msg=name)

@@ -52,8 +52,8 @@ def test_traces_are_rows_of_outputs_with_their_widths(exported: Exported) -> Non
 
     names = {trace.name for trace in spec.traces}
     if spec.architecture == "dnc":
-        parts = ("weighting", "key", "strength", "content")
-        expected = {f"{side}_{part}" for side in ("read", "write") for part in parts}
+        addressed = ("weighting", "key", "strength", "content")
+        expected = {f"{side}_{part}" for side in ("read", "write") for part in addressed}
         expected |= {"free_gate", "allocation_gate", "write_gate", "read_mode"}
         assert expected | {"usage", "allocation", "read_vector", "erase_vector", "add_vector"} == (
             names
@@ -183,7 +183,7 @@ def test_the_graph_is_small_and_standard(exported: Exported) -> None:
     needless = {"Cast", "Expand", "Shape", "Where", "Identity", "ConstantOfShape"} - numbers
     assert not kinds & needless
     assert (exported.model.opset_import[0].version, exported.model.ir_version) == (18, 10)
-    most = 130 if numbers else 80
+    most = 140 if numbers else 80
     assert len(exported.model.graph.node) < most + 10 * exported.configuration.layers
 
 
