@@ -94,7 +94,9 @@ def precedence_after(precedence: Tensor, write: Tensor) -> Tensor:
 
     `precedence` (p) and `write` (w) [B, 1, N] -> [B, 1, N].
     """
-    return (1 - write.sum(2, keepdim=True)) * precedence + write
+    # A sum over the last axis: as a product, it has the same rounding in every row of a batch.
+    total = write @ torch.ones_like(write).mT
+    return (1 - total) * precedence + write
 
 
 def read_weighting(read: Tensor, link: Tensor, content: Tensor, mode: Tensor) -> Tensor:
