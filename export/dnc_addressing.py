@@ -95,7 +95,7 @@ def precedence_after(precedence: Tensor, write: Tensor) -> Tensor:
     `precedence` (p) and `write` (w) [B, 1, N] -> [B, 1, N].
     """
     # A sum over the last axis: as a product, it has the same rounding in every row of a batch.
-    total = write @ torch.ones_like(write).mT
+    total = write @ write.new_ones(write.shape[2], 1)
     return (1 - total) * precedence + write
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,16 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from export import dnc_addressing
+from export import dnc_addressing, to_onnx
 from export.architectures import build
 from export.architectures.dnc import Dnc
-from export.network import Sizes
+from export.network import Network, Sizes
+from service.models import runtime
+from service.spec import Float32
+from tests.conftest import Clock
+from tests.export.conftest import Exported, tiny
+from tests.support import driving
+from tests.support.served import served
 
 Values = npt.NDArray[np.float64]
 
@@ -248,3 +255,91 @@ def test_a_long_sequence_leaves_no_denormal_numbers() -> None:
             _, state, trace = network(x, state)
     for value in (*state, *trace):
         assert not ((value != 0) & (value.abs() < least)).any()
+
+
+@pytest.fixture(scope="module")
+def dnc() -> Exported:
+    """A DNC with two layers, two read heads, and parameters far from where training starts."""
+    configuration = tiny("dnc")
+    network = build("dnc", configuration.sizes, seed=5)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.5)
+    model = to_onnx.convert(network, to_onnx.spec_of(network, configuration))
+    return Exported(configuration, network, model)
+
+
+def inputs_of(seed: int, steps: int) -> Float32:
+    """Random vectors."""
+    return np.random.default_rng(seed).integers(0, 2, (steps, 9)).astype(np.float32)
+
+
+def in_pytorch(network: Network, inputs: Float32, locations: int) -> Float32:
+    """The outputs of one sequence, step by step."""
+    outputs = []
+    with torch.no_grad():
+        state = network.initial_state(1, locations)
+        for x in inputs:
+            logits, state, _ = network(torch.from_numpy(x)[None], state)
+            outputs.append(torch.sigmoid(logits)[0].numpy())
+    return np.stack(outputs)
+
+
+def test_a_server_steps_it_as_pytorch_does(dnc: Exported, tmp_path: Path) -> None:
+    """
+    Sessions of several memory sizes at once, a fork and a restored checkpoint continue alike, and
+    clients get every trace.
+    """
+    (tmp_path / "dnc").mkdir()
+    (tmp_path / "dnc" / "model.onnx").write_bytes(dnc.content)
+    sizes = (3, 17, 24, 130)
+    inputs = {locations: inputs_of(locations, 12) for locations in sizes}
+    with served(tmp_path) as client:
+        sessions = {each: client.create_session("dnc", locations=each) for each in sizes}
+        found = {each: [sessions[each].step(inputs[each][:7]).outputs] for each in sizes}
+        fork = sessions[17].fork()
+        restored = client.create_session("dnc", checkpoint=sessions[17].checkpoint())
+        for each in sizes:
+            result = sessions[each].step(
+                inputs[each][7:], traces=[trace.name for trace in sessions[each].model.traces]
+            )
+            found[each].append(result.outputs)
+            assert result.traces["usage"].shape == (5, 1, each)
+            assert result.traces["allocation"].shape == (5, 1, each)
+            assert result.traces["read_mode"].shape == (5, 2, 3)
+            assert result.traces["free_gate"].shape == (5, 2, 1)
+        expected = {each: in_pytorch(dnc.network, inputs[each], each) for each in sizes}
+        for each in sizes:
+            np.testing.assert_allclose(np.concatenate(found[each]), expected[each], atol=1e-5)
+        for other in (fork, restored):
+            assert other.step(inputs[17][7:]).outputs.tobytes() == found[17][1].tobytes()
+        assert sessions[130].read_memory().memory.shape == (130, 6)
+
+
+def test_its_results_do_not_depend_on_batch_mates(dnc: Exported) -> None:
+    """Sessions of unlike lengths and memory sizes, odd ones too, each get the bits of one alone."""
+    network = runtime.Network(dnc.content, "cpu")
+
+    def alone(inputs: Float32, locations: int) -> bytes:
+        engine = driving.engine(network, Clock())
+        work = driving.chunk(driving.opened(engine, locations), inputs)
+        driving.stepped(engine, work)
+        return np.asarray(work.outcome.outputs).tobytes()
+
+    engine = driving.engine(network, Clock())
+    plans = [((16, 17, 31, 18, 3)[n % 5], inputs_of(n, 3 + n % 8)) for n in range(40)]
+    works = [driving.chunk(driving.opened(engine, size), inputs) for size, inputs in plans]
+    driving.stepped(engine, *works)
+    for work, (size, inputs) in zip(works, plans, strict=True):
+        assert work.outcome.outputs.tobytes() == alone(inputs, size), size
+
+
+def test_the_slab_bears_a_matrix_of_locations(dnc: Exported) -> None:
+    """A session's state counts N x N elements for the links, and the spec says which axes grow."""
+    network = runtime.Network(dnc.content, "cpu")
+    link = next(tensor for tensor in network.spec.state if tensor.name == "link")
+
+    assert link.shape == ("N", "N")
+    more = network.spec.state_bytes(65) - network.spec.state_bytes(64)
+    assert more == 4 * (65**2 - 64**2 + 6 + 3 + 1 + 1)  # memory, weightings, usage, precedence
