@@ -164,7 +164,7 @@ def test_a_row_is_summed_alike_wherever_it_stands(width: int) -> None:
     np.testing.assert_allclose(alone, row.sum(2, keepdims=True), rtol=1e-5, atol=1e-6)
 
 
-FIXED = replace(LEDGER, input_width=2, state=(), default_locations=0)
+FIXED = replace(LEDGER, state=(), default_locations=0)
 
 
 def over_the_middle() -> onnx.ModelProto:
