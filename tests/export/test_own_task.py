@@ -146,7 +146,7 @@ def test_report_has_models_of_other_tasks(small: Path, capsys: pytest.CaptureFix
         (["train", "mine:NONE"], "mine.py has no NONE; its tasks are PARITY"),
         (["train", "gone.npz"], "gone.npz: there is no such file"),
         (["train", ""], "it is empty"),
-        (["train", "mine:PARITY", "--architecture", "gru"], "there is no architecture 'gru'; ther"),
+        (["train", "mine:PARITY", "--architecture", "gnu"], "there is no architecture 'gnu'; ther"),
         (["train", "mine:PARITY", "--paper"], "there is no configuration 'parity-ntm-lstm'; there"),
         (
             ["train", "mine:PARITY", "--set", "stop_metric=loss"],
