@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal, get_args, get_type_hints
 
 import numpy as np
@@ -219,6 +220,16 @@ class ModelSpec:
     """Whether the network runs with `default_locations` alone."""
     batched: bool = True
     """Whether the rows of a batch do not depend on one another, and it can have any number."""
+
+    @cached_property
+    def input_record(self) -> np.dtype[Any]:
+        """The type of what a step takes, as `record` makes it."""
+        return record(self.inputs)
+
+    @cached_property
+    def output_record(self) -> np.dtype[Any]:
+        """The type of what a step gives, as `record` makes it."""
+        return record(self.outputs)
 
     @property
     def input(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from service.engine.turn import Turn
 from service.engine.work import Chunk, NetworkRun, Work
 from service.errors import NtmError, SessionFailed, SessionMoved, StepIndexMismatch
 from service.settings import Settings
-from service.spec import Float32
+from service.spec import Array, StepTensor, parts
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +134,7 @@ class Engine:
             self._fail(turn.sessions)
             return
         now, ticks = self._now(), turn.ticks
-        unsound = _unsound(turn.outputs)
+        unsound = _unsound(turn.outputs, turn.sessions[0].slab.network.spec.outputs)
         finished: list[Chunk] = []
         traced = 0
         for row, session in enumerate(turn.sessions):
@@ -246,9 +247,16 @@ class Engine:
             self.lifecycle.fail(behind)
 
 
-def _unsound(outputs: Float32) -> set[int]:
-    """The rows of outputs [ticks, batch, Y] with a value that is infinite or NaN."""
-    # Nearly always; a sum is much faster than looking at each value.
-    if math.isfinite(np.add.reduce(outputs, axis=None)):
-        return set()
-    return set(np.flatnonzero(~np.isfinite(outputs).all(axis=(0, 2))).tolist())
+def _unsound(outputs: Array, tensors: Sequence[StepTensor]) -> set[int]:
+    """The rows of outputs [ticks, batch, ...] with a value that is infinite or NaN."""
+    rows: set[int] = set()
+    for tensor, values in zip(tensors, parts(outputs, tensors), strict=True):
+        if not tensor.is_floating:
+            continue
+        # Nearly always; a sum is much faster than looking at each value. One of float16 could
+        # become infinite by itself.
+        if tensor.type == "float32" and math.isfinite(np.add.reduce(values, axis=None)):
+            continue
+        other_axes = (0, *range(2, values.ndim))
+        rows |= set(np.flatnonzero(~np.isfinite(values).all(axis=other_axes)).tolist())
+    return rows

@@ -118,6 +118,11 @@ class Catalogue:
             content_hash=version.content_hash[:64],
         )
 
+    def is_batched(self, version: Version) -> bool:
+        """Whether runs step several sessions, as far as is known before its network is loaded."""
+        network = self.networks.get(version)
+        return self.file(version).spec.batched if network is None else network.batched
+
     def versions(self, model: str) -> list[Version]:
         """The versions of a model, the one for new sessions first."""
         known = [version for version in self._files if version.model == model]
