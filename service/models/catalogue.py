@@ -225,6 +225,7 @@ class Catalogue:
             if version in self.networks and not self.is_current(version):
                 unloaded.append(self.networks.pop(version))
                 self._metrics.model.remove(*version, unloaded[-1].provider)
+                self._metrics.model_batched.remove(*version)
                 log.info("model unloaded", extra=version._asdict())
         self._users = +self._users
         if unloaded:
@@ -288,6 +289,10 @@ class Catalogue:
         self.networks[version] = network
         self._metrics.model.labels(*version, network.provider).set(1)
         self._metrics.model_load.labels(version.model).set(seconds)
+        self._metrics.model_batched.labels(*version).set(network.batched)
+        if not network.batched:
+            fields = {**version._asdict(), "why": network.why_alone}
+            log.warning("model steps one session a run", extra=fields)
         log.info(
             "model loaded",
             extra={

@@ -159,7 +159,7 @@ def slab_graph(proto: onnx.ModelProto, spec: ModelSpec, ticks: int, *, traced: b
     instead its rows [B, ...], by `StateTensor.output`.
     """
     step = proto.graph
-    graph = onnx.GraphProto(name="steps over slabs", initializer=[*step.initializer, _axis()])
+    graph = onnx.GraphProto(name="steps over slabs", initializer=step.initializer)
     graph.input.extend([_slots(), *_slabs(spec.state)])
     graph.node.extend(_gather_nodes(spec))
     inputs = [tensor.name for tensor in spec.inputs]
@@ -188,6 +188,7 @@ def slab_graph(proto: onnx.ModelProto, spec: ModelSpec, ticks: int, *, traced: b
         )
         graph.output.extend(_rows(tensor, tensor.output) for tensor in changing(spec))
     else:
+        graph.initializer.append(_axis())
         graph.node.extend(_scatter_nodes(changing(spec), state))
         graph.output.extend(_slabs(changing(spec), output=True))
     return _model(graph, proto)

@@ -60,8 +60,8 @@ class Network:
         read, self.spec = graph.parse(model)
         proto = graph.served(read, self.spec)
         self.content_hash = content_hash(model)
-        self.batched = self.spec.batched
-        """Whether a run may step several sessions; `load` finds out where the spec allows it."""
+        self.why_alone = "" if self.spec.batched else "its spec says so"
+        """Why a run steps one session; empty if it may step several. The batch check sets it."""
         self.keeps_state_on_failure = graph.is_written_apart(proto, self.spec)
         """Whether a run that fails leaves every state as it was."""
         self.bursts = [2**power for power in range(max_burst.bit_length())]
@@ -79,6 +79,11 @@ class Network:
         self.on_cpu = self._device == "cpu"
         self._multiple = graph.batch_multiple(proto) if self.on_cpu else CUDA_BATCH_MULTIPLE
         self._alone = graph.alone(proto, self.spec) if self.on_cpu else frozenset()
+        chooses = self.spec.has_memory and not self.spec.fixed_locations
+        self.may_try_lone_rows = self.on_cpu and not chooses and not self._alone
+        """Whether only a trial can tell that a lone row may be a batch of its own."""
+        self.lone_rows = False
+        """Whether the trial showed it."""
         self._read = _load(graph.read_graph(self.spec, proto), self._device, threads)
         self._write = _load(graph.write_graph(self.spec.state, proto), self._device, threads)
         self._write_next = (
@@ -93,11 +98,16 @@ class Network:
         }
         _check_shapes(self.spec, self._output_shapes)
 
+    @property
+    def batched(self) -> bool:
+        """Whether a run may step several sessions."""
+        return not self.why_alone
+
     def batch(self, rows: int, locations: int) -> int:
         """The least size of a batch of `rows` in which no result depends on a row's neighbours."""
         if not self.batched:
             return 1
-        if rows == 1 and locations % graph.PACKET in self._alone:
+        if rows == 1 and (self.lone_rows or locations % graph.PACKET in self._alone):
             return 1
         return -(-rows // self._multiple) * self._multiple
 
