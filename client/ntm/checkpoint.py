@@ -29,18 +29,16 @@ import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from ntm.tensors import TYPES, Array
 
 MAGIC = b"NTMC"
 VERSION = 2
 """The latest version of the layout."""
 
-TYPES = tuple(np.dtype(each) for each in ("<f4", "<f2", "<i8", "<i4", "?"))
+_TYPES = tuple(TYPES.values())
 """The types of values, by their number in version 2."""
 
 _HEAD = struct.Struct("<4sHH32sIQ")
@@ -79,10 +77,10 @@ def encode(checkpoint: Checkpoint) -> bytes:
     """
     The bytes of a checkpoint. Equal states at equal steps have equal bytes.
 
-    Raises ValueError for a tensor of another type than `TYPES`.
+    Raises ValueError for a tensor of a type that `ntm.tensors` has not.
     """
     types = {
-        name: TYPES.index(values.dtype.newbyteorder("<"))
+        name: _TYPES.index(values.dtype.newbyteorder("<"))
         for name, values in checkpoint.state.items()
     }
     version = 2 if any(types.values()) else 1
@@ -100,7 +98,7 @@ def encode(checkpoint: Checkpoint) -> bytes:
         label = name.encode()
         kind = bytes([types[name]]) if version == 2 else b""
         parts += [bytes([len(label)]), label, kind, _COUNT.pack(values.size)]
-        parts.append(values.astype(TYPES[types[name]], copy=False).tobytes())
+        parts.append(values.astype(_TYPES[types[name]], copy=False).tobytes())
     body = b"".join(parts)
     return body + _COUNT.pack(zlib.crc32(body))
 
@@ -138,9 +136,9 @@ def _read(body: bytes) -> Checkpoint:
         size = body[place]
         name = body[place + 1 : place + 1 + size].decode()
         place += 1 + size
-        type_ = TYPES[0]
+        type_ = _TYPES[0]
         if version == 2:
-            type_ = TYPES[body[place]]
+            type_ = _TYPES[body[place]]
             place += 1
         (count,) = _COUNT.unpack_from(body, place)
         place += _COUNT.size

@@ -8,7 +8,16 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from service.spec import METADATA_KEY, TYPES, Initial, ModelSpec, StateTensor, StepTensor, vector
+from service.spec import (
+    METADATA_KEY,
+    TYPES,
+    Array,
+    Initial,
+    ModelSpec,
+    StateTensor,
+    StepTensor,
+    vector,
+)
 
 RICH = ModelSpec(
     task="speech",
@@ -88,7 +97,10 @@ def of_the_batch() -> bytes:
     return _model(PLAIN, nodes, {})
 
 
-def of_one_row(spec: ModelSpec = replace(PLAIN, batched=False)) -> bytes:
+ONE_ROW = replace(PLAIN, batched=False)
+
+
+def of_one_row(spec: ModelSpec = ONE_ROW) -> bytes:
     """A model of running sums whose graph takes a batch of one row alone."""
     nodes = [
         helper.make_node("Add", ["h", "x"], ["sums"]),
@@ -110,7 +122,7 @@ def of_the_last_step() -> bytes:
 def _model(
     spec: ModelSpec,
     nodes: list[onnx.NodeProto],
-    constants: dict[str, np.ndarray],
+    constants: dict[str, Array],
     batch: int | str = "B",
 ) -> bytes:
     def info(name: str, type_: str, shape: tuple[int | str, ...]) -> onnx.ValueInfoProto:
