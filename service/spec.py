@@ -192,26 +192,30 @@ class ModelSpec:
 
     @property
     def input_width(self) -> int:
-        """The number of float32 values that a step takes; 0 if format 1 cannot hold the spec."""
-        return self.inputs[0].size if self._format == 1 else 0
+        """The number of float32 values of a step's input; 0 unless a step is a vector each way."""
+        return self.inputs[0].size if self._takes_vectors else 0
 
     @property
     def output_width(self) -> int:
-        """The number of float32 values that a step gives; 0 if format 1 cannot hold the spec."""
-        return self.outputs[0].size if self._format == 1 else 0
+        """The number of float32 values of a step's output; 0 unless a step is a vector each way."""
+        return self.outputs[0].size if self._takes_vectors else 0
+
+    @property
+    def _takes_vectors(self) -> bool:
+        """Whether a step takes one float32 vector and gives one."""
+        return all(
+            len(tensors) == 1 and tensors[0].type == "float32" and len(tensors[0].shape) == 1
+            for tensors in (self.inputs, self.outputs)
+        )
 
     @property
     def _format(self) -> int:
         """The first version of the layout that can hold this spec."""
-        vectors = all(
-            len(tensors) == 1 and tensors[0].type == "float32" and len(tensors[0].shape) == 1
-            for tensors in (self.inputs, self.outputs)
-        )
         plain = all(
             tensor.type == "float32" and tensor.output and not tensor.is_given
             for tensor in self.state
         )
-        return 1 if vectors and plain and self.batched else 2
+        return 1 if self._takes_vectors and plain and self.batched else 2
 
     @property
     def has_memory(self) -> bool:

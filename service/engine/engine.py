@@ -205,6 +205,7 @@ class Engine:
         chunk.error = InvalidRequest(
             f"the network cannot be run on step {chunk.done} of the chunk; is a whole number out "
             f"of its range? The session goes on at step {session.next_step}",
+            step=chunk.done,
             next_step=session.next_step,
         )
         session.waiting_steps -= chunk.remaining
