@@ -9,12 +9,14 @@ from collections.abc import Callable, Mapping
 from operator import itemgetter
 from types import MappingProxyType
 
+import numpy as np
+
 from service.engine.admission import Admission, Limits, state_values
 from service.engine.checkpoint import Checkpoint
 from service.engine.counts import Counts
 from service.engine.durability import Durability, Durable, SessionView, Snapshot, Stored
 from service.engine.effects import Ended, Outbox
-from service.engine.replays import Replays
+from service.engine.replays import Replay, Replays
 from service.engine.saving import Saving
 from service.engine.scheduler import Scheduler
 from service.engine.sessions import (
@@ -189,7 +191,7 @@ class Lifecycle:
         network, taken = self._networks[stored.version], stored.checkpoint
         spec = network.spec
         asleep = self.sessions.sleeping(session_id)
-        _check_replays(stored, spec)
+        replays = _replays_of(stored, spec)
         try:
             given = state_values(stored.given, spec, taken.locations, may_lack=True)
         except InvalidRequest as error:
@@ -211,7 +213,7 @@ class Lifecycle:
             idle_timeout_seconds=stored.idle_timeout_seconds,
             created_unix_seconds=stored.created_unix_seconds,
             used_seconds=self.now(),
-            replays=Replays(self._max_replay_bytes, stored.replays),
+            replays=Replays(self._max_replay_bytes, replays),
             given=given,
             durable=Durable(
                 stored.durability, epoch, taken.next_step, stored_version=0, may_be_stored=True
@@ -461,10 +463,15 @@ def _given_in(start: Checkpoint, spec: ModelSpec) -> dict[str, Array]:
     }
 
 
-def _check_replays(stored: Stored, spec: ModelSpec) -> None:
+def _replays_of(stored: Stored, spec: ModelSpec) -> list[Replay]:
+    """The stored replays, with outputs of the model's type. Raises CheckpointDamaged."""
     sizes = {outcome.outputs.shape[1] for _, outcome in stored.replays}
     if sizes - {spec.output_record.itemsize}:
         raise CheckpointDamaged(
             f"the stored chunks do not fit the model: outputs of a step are {max(sizes)} bytes, "
             f"the model's {spec.output_record.itemsize}"
         )
+    return [
+        (asked, outcome._replace(outputs=np.frombuffer(outcome.outputs, spec.output_record)))
+        for asked, outcome in stored.replays
+    ]
