@@ -109,6 +109,32 @@ class Calls:
             view = await self._chosen(request, start, principal)
         return self.message(view)
 
+    async def open_again(self, request: ntm_pb2.CreateSessionRequest, principal: Principal) -> None:
+        """
+        Open a session with the id, version and locations in the request, in place of the caller's
+        session with that id, whether it is open or closed. An open one like it is reset.
+        """
+        ref = SessionRef(request.session_id, principal.caller, 0)
+        sessions = self.lifecycle.sessions
+        async with self._alone(ref.id):
+            sessions.forget_closed(ref)
+            if not sessions.has(ref):
+                await self._new(request, None, principal)
+                if self._keeper is None or await self._keeper.enter(ref.id, again=True):
+                    return
+            view = await self.describe(ref)
+            if (
+                codec.is_as_asked(view, request)
+                and view.content_hash == self._version(request, None).content_hash
+            ):
+                await self.operate(ref, self.lifecycle.reset)
+                return
+            await self.delete(ref)
+            sessions.forget_closed(ref)
+            await self._new(request, None, principal)
+            if self._keeper is not None:
+                await self._keeper.enter(ref.id, again=True)
+
     async def _new(
         self, request: ntm_pb2.CreateSessionRequest, start: Checkpoint | None, principal: Principal
     ) -> SessionView:
@@ -316,8 +342,16 @@ class Calls:
 
     async def step(self, message: ntm_pb2.Chunk, principal: Principal) -> ntm_pb2.StepResponse:
         """Make the steps of a chunk."""
-        self.metrics.received_bytes.inc(len(message.inputs))
         chunk = codec.chunk(message, principal.caller)
+        await self.made(chunk)
+        response = ntm_pb2.StepResponse(replica=self.replica)
+        sent = codec.write_reply(chunk, response.reply)
+        self.replied([chunk], sent)
+        return response
+
+    async def made(self, chunk: Chunk) -> None:
+        """Make the steps of a chunk; it then has its outcome. Raises its error."""
+        self.metrics.received_bytes.inc(chunk.inputs.nbytes)
         if parent := self.spans.parent():
             chunk.runs = []
         try:
@@ -325,10 +359,6 @@ class Calls:
         finally:
             if parent:
                 self.spans.record(chunk, parent)
-        response = ntm_pb2.StepResponse(replica=self.replica)
-        sent = codec.write_reply(chunk, response.reply)
-        self.replied([chunk], sent)
-        return response
 
     def replied(self, chunks: Sequence[Chunk], sent_bytes: int) -> None:
         """Count the replies to chunks, after gRPC has taken them; `sent_bytes` is their size."""

@@ -1,0 +1,130 @@
+"""One request of the protocol on its way to the engine and back, from a call or from a stream."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from ntm.v1 import ntm_pb2
+from service import codec
+from service.auth.principal import Principal
+from service.engine.work import Chunk
+from service.errors import ModelUnknown, ModelVersionUnknown, NtmError
+from service.inference.v2 import inference_pb2 as pb
+from service.models.catalogue import Catalogue
+from service.models.version import Version
+from service.rpc import status
+from service.rpc.calls import Calls
+from service.rpc.inference import replies, requests
+from service.rpc.inference.sequences import Sequences, refusal, session_id
+from service.rpc.inference.statistics import Statistics
+from service.session_ref import SessionRef
+from service.spec import ModelSpec
+
+
+class Inference:
+    """A request that is under way."""
+
+    def __init__(
+        self, asked: requests.Asked, session: str, version: Version, spec: ModelSpec
+    ) -> None:
+        self.asked = asked
+        self.session = session
+        """The id of its sequence's session."""
+        self.version = version
+        self.spec = spec
+        self.began_seconds = time.monotonic()
+
+
+class Inferences:
+    """Takes requests and makes answers, and counts both."""
+
+    def __init__(self, calls: Calls) -> None:
+        self.sequences = Sequences(calls)
+        self.statistics = Statistics()
+        self._calls = calls
+        self._catalogue: Catalogue = calls.catalogue
+
+    def version(self, model: str, version: str) -> Version:
+        """
+        A version of a model; the one for new sequences if it is not named.
+
+        Raises:
+            ModelUnknown, ModelVersionUnknown: it is not here, in the words of the protocol.
+        """
+        try:
+            if not version:
+                return self._catalogue.current(model)
+            found = Version(model, version)
+            self._catalogue.file(found)
+        except (ModelUnknown, ModelVersionUnknown) as error:
+            named = f" version {version[:64]!r}" if version else ""
+            raise type(error)(
+                f"Request for unknown model: {model[:128]!r}{named} is not found: {error.message}"
+            ) from error
+        return found
+
+    def versions(self, model: str) -> Sequence[Version]:
+        """The versions of a model; the one for new sequences is first."""
+        return list(self._catalogue.versions(model))
+
+    def spec(self, version: Version) -> ModelSpec:
+        """The spec of a version that is here."""
+        return self._catalogue.file(version).spec
+
+    def take(self, request: pb.ModelInferRequest, principal: Principal) -> Inference:
+        """
+        Decode a request.
+
+        Raises:
+            InvalidRequest, ModelUnknown, ModelVersionUnknown: it is wrong; the message says why.
+        """
+        version = self.version(request.model_name, request.model_version)
+        try:
+            session = session_id(
+                request.model_name, requests.sequence_of(request), principal.caller
+            )
+            version = self._of_session(session, principal) or version
+            spec = self.spec(version)
+            return Inference(requests.decode(request, spec), session, version, spec)
+        except NtmError:
+            self.statistics.failed(version, 0.0)
+            raise
+
+    async def made(self, inference: Inference, principal: Principal) -> pb.ModelInferResponse:
+        """The answer, once the steps are made. Raises the error of the steps."""
+        asked, sequences = inference.asked, self.sequences
+        try:
+            if (chunk := sequences.at_once(inference.session, asked, principal)) is not None:
+                await self._calls.made(chunk)
+            else:
+                chunk = await sequences.in_turn(inference.session, asked, principal)
+        except Exception as error:
+            raise self.failed(inference, error) from error
+        return self.answer(inference, chunk, principal)
+
+    def answer(
+        self, inference: Inference, chunk: Chunk, principal: Principal
+    ) -> pb.ModelInferResponse:
+        """The answer for a chunk that is made."""
+        if inference.asked.is_start:  # only now the sequence is on its version
+            inference.version = self._of_session(inference.session, principal) or inference.version
+        reply = ntm_pb2.Reply()
+        sent = codec.write_reply(chunk, reply)
+        response = replies.encode(
+            inference.asked, reply, inference.spec, inference.version.content_hash
+        )
+        self._calls.replied([chunk], sent)
+        seconds = time.monotonic() - inference.began_seconds
+        self.statistics.answered(inference.version, chunk, seconds)
+        return response
+
+    def failed(self, inference: Inference, error: BaseException) -> NtmError:
+        """The error that the client is told, for steps that failed."""
+        seconds = time.monotonic() - inference.began_seconds
+        self.statistics.failed(inference.version, seconds)
+        return status.known(refusal(error, inference.asked))
+
+    def _of_session(self, session: str, principal: Principal) -> Version | None:
+        """The version of a session that is open here, if the caller may use it."""
+        return self._calls.lifecycle.sessions.version(SessionRef(session, principal.caller, 0))
