@@ -15,11 +15,11 @@ from service.models.catalogue import Catalogue
 from service.models.version import Version
 from service.rpc import status
 from service.rpc.calls import Calls
-from service.rpc.inference import replies, requests
+from service.rpc.inference import models, replies, requests
 from service.rpc.inference.sequences import Sequences, refusal, session_id
 from service.rpc.inference.statistics import Statistics
 from service.session_ref import SessionRef
-from service.spec import ModelSpec
+from service.spec import MAX_NAME, ModelSpec
 
 
 class Inference:
@@ -47,26 +47,30 @@ class Inferences:
 
     def version(self, model: str, version: str) -> Version:
         """
-        A version of a model; the one for new sequences if it is not named.
+        A version of a model, by its number or its content hash; else the one for new sequences.
 
         Raises:
             ModelUnknown, ModelVersionUnknown: it is not here, in the words of the protocol.
         """
         try:
-            if not version:
-                return self._catalogue.current(model)
-            found = Version(model, version)
-            self._catalogue.file(found)
-        except (ModelUnknown, ModelVersionUnknown) as error:
-            named = f" version {version[:64]!r}" if version else ""
-            raise type(error)(
-                f"Request for unknown model: {model[:128]!r}{named} is not found: {error.message}"
+            current = self._catalogue.current(model)
+        except ModelUnknown as error:
+            raise ModelUnknown(
+                f"Request for unknown model: {model[:MAX_NAME]!r} is not found"
             ) from error
-        return found
+        if not version:
+            return current
+        for found in self._catalogue.versions(model):
+            if version in (models.number(found), found.content_hash):
+                return found
+        raise ModelVersionUnknown(
+            f"Request for unknown model: {model!r} version {version[:MAX_NAME]!r} is not found; "
+            "leave the version out for the one for new sequences"
+        )
 
     def versions(self, model: str) -> Sequence[Version]:
         """The versions of a model; the one for new sequences is first."""
-        return list(self._catalogue.versions(model))
+        return self._catalogue.versions(model)
 
     def spec(self, version: Version) -> ModelSpec:
         """The spec of a version that is here."""
@@ -84,7 +88,9 @@ class Inferences:
             session = session_id(
                 request.model_name, requests.sequence_of(request), principal.caller
             )
-            version = self._of_session(session, principal) or version
+            if not requests.starts(request):
+                ref = SessionRef(session, principal.caller, 0)
+                version = self._calls.lifecycle.sessions.version(ref) or version
             spec = self.spec(version)
             return Inference(requests.decode(request, spec), session, version, spec)
         except NtmError:
@@ -98,21 +104,19 @@ class Inferences:
             if (chunk := sequences.at_once(inference.session, asked, principal)) is not None:
                 await self._calls.made(chunk)
             else:
-                chunk = await sequences.in_turn(inference.session, asked, principal)
+                chunk = await sequences.in_turn(
+                    inference.session, asked, inference.version, principal
+                )
         except Exception as error:
             raise self.failed(inference, error) from error
-        return self.answer(inference, chunk, principal)
+        return self.answer(inference, chunk)
 
-    def answer(
-        self, inference: Inference, chunk: Chunk, principal: Principal
-    ) -> pb.ModelInferResponse:
+    def answer(self, inference: Inference, chunk: Chunk) -> pb.ModelInferResponse:
         """The answer for a chunk that is made."""
-        if inference.asked.is_start:  # only now the sequence is on its version
-            inference.version = self._of_session(inference.session, principal) or inference.version
         reply = ntm_pb2.Reply()
         sent = codec.write_reply(chunk, reply)
         response = replies.encode(
-            inference.asked, reply, inference.spec, inference.version.content_hash
+            inference.asked, reply, inference.spec, models.number(inference.version)
         )
         self._calls.replied([chunk], sent)
         seconds = time.monotonic() - inference.began_seconds
@@ -124,7 +128,3 @@ class Inferences:
         seconds = time.monotonic() - inference.began_seconds
         self.statistics.failed(inference.version, seconds)
         return status.known(refusal(error, inference.asked))
-
-    def _of_session(self, session: str, principal: Principal) -> Version | None:
-        """The version of a session that is open here, if the caller may use it."""
-        return self._calls.lifecycle.sessions.version(SessionRef(session, principal.caller, 0))

@@ -23,11 +23,19 @@ _DATA_TYPES = {
 }
 
 
+def number(version: Version) -> str:
+    """
+    A version as the protocol names it. Some clients need a number: it is that of the first 15
+    hexadecimal digits of the content hash.
+    """
+    return str(int(version.content_hash[:15], 16))
+
+
 def metadata(model: str, spec: ModelSpec, versions: Sequence[Version]) -> pb.ModelMetadataResponse:
     """The inputs and outputs of a model. Traces are no outputs: some clients ask for all."""
     return pb.ModelMetadataResponse(
         name=model,
-        versions=[version.content_hash for version in versions],
+        versions=[number(version) for version in versions],
         platform=PLATFORM,
         inputs=[_tensor(tensor) for tensor in spec.inputs],
         outputs=[_tensor(tensor) for tensor in spec.outputs],

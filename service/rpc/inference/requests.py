@@ -42,8 +42,6 @@ class Asked:
     """What a request asks for."""
 
     model: str
-    version: str
-    """A content hash, or empty."""
     request_id: str
     sequence: int | str
     is_start: bool
@@ -86,10 +84,9 @@ def decode(request: pb.ModelInferRequest, spec: ModelSpec) -> Asked:
     first_step = _whole(parameters, "first_step")
     return Asked(
         model=name,
-        version=request.model_version,
         request_id=request.id,
         sequence=sequence_of(request),
-        is_start=_flag(parameters, "sequence_start"),
+        is_start=starts(request),
         is_end=_flag(parameters, "sequence_end"),
         first_step=first_step,
         epoch=_whole(parameters, "epoch") or 0,
@@ -137,6 +134,11 @@ def sequence_of(request: pb.ModelInferRequest) -> int | str:
             f"{len(sequence)}"
         )
     return sequence
+
+
+def starts(request: pb.ModelInferRequest) -> bool:
+    """Whether a request is the first of its sequence. Raises InvalidRequest if that is no flag."""
+    return _flag(request.parameters, "sequence_start")
 
 
 def _flag(parameters: Mapping[str, pb.InferParameter], name: str) -> bool:

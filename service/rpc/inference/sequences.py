@@ -18,6 +18,7 @@ from service.errors import (
     SessionExpired,
     SessionUnknown,
 )
+from service.models.version import Version
 from service.rpc.calls import Calls
 from service.rpc.inference.requests import Asked
 from service.session_ref import Caller, SessionRef, Unnamed
@@ -63,12 +64,14 @@ class Sequences:
             return None
         return _chunk(asked, SessionRef(session, principal.caller, asked.epoch))
 
-    def in_turn(self, session: str, asked: Asked, principal: Principal) -> asyncio.Task[Chunk]:
+    def in_turn(
+        self, session: str, asked: Asked, version: Version, principal: Principal
+    ) -> asyncio.Task[Chunk]:
         """
         Make the steps of a request after those of the sequence's earlier requests; the result is
-        the chunk with its outcome.
+        the chunk with its outcome. A sequence that starts is on that version.
         """
-        made = self._made(self._last.get(session), session, asked, principal)
+        made = self._made(self._last.get(session), session, asked, version, principal)
         task = self._last[session] = asyncio.create_task(made)
         task.add_done_callback(partial(self._ended, session))
         return task
@@ -82,6 +85,7 @@ class Sequences:
         before: asyncio.Task[Chunk] | None,
         session: str,
         asked: Asked,
+        version: Version,
         principal: Principal,
     ) -> Chunk:
         if before is not None:
@@ -90,7 +94,7 @@ class Sequences:
         if asked.is_start:
             request = ntm_pb2.CreateSessionRequest(
                 model=asked.model,
-                content_hash=asked.version,
+                content_hash=version.content_hash,
                 session_id=session,
                 locations=asked.locations,
             )

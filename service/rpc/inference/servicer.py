@@ -123,7 +123,7 @@ class InferenceServicer:
         response = pb.RepositoryIndexResponse()
         for name in self._models.models:
             for version in self._inferences.versions(name):
-                response.models.add(name=name, version=version.content_hash, state="READY")
+                response.models.add(name=name, version=models.number(version), state="READY")
         return response
 
     @needs(STEP)

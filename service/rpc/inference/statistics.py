@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from service.engine.work import Chunk
 from service.inference.v2 import inference_pb2 as pb
 from service.models.version import Version
+from service.rpc.inference.models import number
 
 
 @dataclass(slots=True)
@@ -51,7 +52,7 @@ class Statistics:
         answered = counts.answered
         return pb.ModelStatistics(
             name=version.model,
-            version=version.content_hash,
+            version=number(version),
             last_inference=round(counts.last_unix_seconds * 1e3),
             inference_count=counts.steps,
             execution_count=answered,

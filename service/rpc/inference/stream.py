@@ -127,7 +127,7 @@ class Stream:
             self._pending.add(chunk)
             self._calls.worker.submit([chunk])
             return
-        task = sequences.in_turn(inference.session, asked, self._principal)
+        task = sequences.in_turn(inference.session, asked, inference.version, self._principal)
         self._tasks.add(task)
         task.add_done_callback(partial(self._do, self._made, inference, named))
 
@@ -139,7 +139,7 @@ class Stream:
         if error is not None:
             self._fail(named, self._inferences.failed(inference, error), inference.session)
         else:
-            self._answer(self._inferences.answer(inference, chunk, self._principal), named)
+            self._answer(self._inferences.answer(inference, chunk), named)
 
     def _made(
         self, inference: Inference, named: pb.ModelInferResponse, task: asyncio.Task[Chunk]
@@ -149,7 +149,7 @@ class Stream:
         if error is not None:
             self._fail(named, self._inferences.failed(inference, error), inference.session)
         else:
-            self._answer(self._inferences.answer(inference, task.result(), self._principal), named)
+            self._answer(self._inferences.answer(inference, task.result()), named)
 
     def _answer(self, response: pb.ModelInferResponse, named: pb.ModelInferResponse) -> None:
         response.parameters["triton_final_response"].bool_param = True
