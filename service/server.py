@@ -123,6 +123,7 @@ class Server:
             self.registry,
             is_ready=lambda: self._serving,
             may_scrape=scraping(settings.metrics_token_file),
+            described=self._described,
         )
         opened.callback(self._monitoring.close)
         store = await asyncio.to_thread(open_store, settings)
@@ -205,6 +206,10 @@ class Server:
     async def check_integrity(self) -> None:
         """Raise RuntimeError unless sessions, slots and state bytes add up."""
         await self.worker.call(self._lifecycle.check_integrity)
+
+    def _described(self, model: str) -> object | None:
+        """What the monitoring port tells of a model, or of the server for no name."""
+        return self._inference.described(model) if self._serving else None
 
     def _credentials(self) -> grpc.ServerCredentials | None:
         """The credentials of the gRPC port; None without TLS."""

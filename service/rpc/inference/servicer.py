@@ -22,6 +22,8 @@ from service.settings import Settings
 
 SERVICE = "inference.GRPCInferenceService"
 
+NAME = "ntm-service"
+
 EXTENSIONS = (
     "sequence",
     "sequence(string_id)",
@@ -52,6 +54,25 @@ class InferenceServicer:
         for stream in self._streams:
             stream.end()
 
+    def described(self, model: str) -> dict[str, object] | None:
+        """The metadata of a model, or of the server for no name, as HTTP tells it."""
+        if not model:
+            return {"name": NAME, "version": __version__, "extensions": list(EXTENSIONS)}
+        try:
+            version = self._inferences.version(model, "")
+            told = models.metadata(
+                model, self._inferences.spec(version), self._inferences.versions(model)
+            )
+        except NtmError:
+            return None
+        return {
+            "name": model,
+            "versions": list(told.versions),
+            "platform": told.platform,
+            "inputs": [_tensor(each) for each in told.inputs],
+            "outputs": [_tensor(each) for each in told.outputs],
+        }
+
     @needs(READ)
     async def ServerLive(
         self, request: pb.ServerLiveRequest, context: Context
@@ -78,9 +99,7 @@ class InferenceServicer:
     async def ServerMetadata(
         self, request: pb.ServerMetadataRequest, context: Context
     ) -> pb.ServerMetadataResponse:
-        return pb.ServerMetadataResponse(
-            name="ntm-service", version=__version__, extensions=EXTENSIONS
-        )
+        return pb.ServerMetadataResponse(name=NAME, version=__version__, extensions=EXTENSIONS)
 
     @needs(READ)
     async def ModelMetadata(
@@ -143,6 +162,10 @@ class InferenceServicer:
         finally:
             self._streams.discard(stream)
             self._calls.metrics.streams.dec()
+
+
+def _tensor(told: pb.ModelMetadataResponse.TensorMetadata) -> dict[str, object]:
+    return {"name": told.name, "datatype": told.datatype, "shape": list(told.shape)}
 
 
 def methods() -> Iterator[tuple[str, type[Message], type[Message]]]:
