@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 
@@ -9,7 +10,7 @@ from ntm.v1 import ntm_pb2
 from service import codec
 from service.auth.principal import Principal
 from service.engine.work import Chunk
-from service.errors import ModelUnknown, ModelVersionUnknown, NtmError
+from service.errors import ModelUnknown, ModelVersionUnknown, NtmError, SessionMoved
 from service.inference.v2 import inference_pb2 as pb
 from service.models.catalogue import Catalogue
 from service.models.version import Version
@@ -99,17 +100,23 @@ class Inferences:
 
     async def made(self, inference: Inference, principal: Principal) -> pb.ModelInferResponse:
         """The answer, once the steps are made. Raises the error of the steps."""
-        asked, sequences = inference.asked, self.sequences
+        chunk = self.sequences.at_once(inference.session, inference.asked, principal)
         try:
-            if (chunk := sequences.at_once(inference.session, asked, principal)) is not None:
-                await self._calls.made(chunk)
-            else:
-                chunk = await sequences.in_turn(
-                    inference.session, asked, inference.version, principal
-                )
+            try:
+                if chunk is not None:
+                    await self._calls.made(chunk)
+            except SessionMoved:
+                chunk = None
+            chunk = chunk or await self.in_turn(inference, principal)
         except Exception as error:
             raise self.failed(inference, error) from error
         return self.answer(inference, chunk)
+
+    def in_turn(self, inference: Inference, principal: Principal) -> asyncio.Task[Chunk]:
+        """The chunk of a request that others have to wait for, once its steps are made."""
+        return self.sequences.in_turn(
+            inference.session, inference.asked, inference.version, principal
+        )
 
     def answer(self, inference: Inference, chunk: Chunk) -> pb.ModelInferResponse:
         """The answer for a chunk that is made."""

@@ -16,6 +16,7 @@ from service.errors import (
     NtmError,
     SessionDeleted,
     SessionExpired,
+    SessionMoved,
     SessionUnknown,
 )
 from service.models.version import Version
@@ -101,7 +102,11 @@ class Sequences:
             await self._calls.open_again(request, principal)
             ref = ref._replace(epoch=0)  # that of the sequence before
         chunk = _chunk(asked, ref)
-        await self._calls.made(chunk)
+        try:
+            await self._calls.made(chunk)
+        except SessionMoved:  # this replica's copy was old; now it claims the session
+            chunk = _chunk(asked, ref)
+            await self._calls.made(chunk)
         if asked.is_end:
             await self._calls.delete(ref)
         return chunk

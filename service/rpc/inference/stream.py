@@ -11,7 +11,7 @@ from typing import Any
 from service import codec
 from service.auth.principal import Principal
 from service.engine.work import Chunk, Work
-from service.errors import Cancelled, Draining, InvalidRequest, NtmError
+from service.errors import Cancelled, Draining, InvalidRequest, NtmError, SessionMoved
 from service.inference.v2 import inference_pb2 as pb
 from service.rpc import status
 from service.rpc.calls import Calls
@@ -126,14 +126,20 @@ class Stream:
             chunk.answered = partial(self._do, self._finish, inference, named)
             self._pending.add(chunk)
             self._calls.worker.submit([chunk])
-            return
-        task = sequences.in_turn(inference.session, asked, inference.version, self._principal)
+        else:
+            self._begin_in_turn(inference, named)
+
+    def _begin_in_turn(self, inference: Inference, named: pb.ModelInferResponse) -> None:
+        task = self._inferences.in_turn(inference, self._principal)
         self._tasks.add(task)
         task.add_done_callback(partial(self._do, self._made, inference, named))
 
     def _finish(self, inference: Inference, named: pb.ModelInferResponse, chunk: Chunk) -> None:
         self._pending.discard(chunk)
         error = chunk.error
+        if isinstance(error, SessionMoved):  # this replica's copy was old
+            self._begin_in_turn(inference, named)
+            return
         if error is None and chunk.outcome is None:
             error = Cancelled(f"the request was cancelled after {chunk.done} of its steps")
         if error is not None:
