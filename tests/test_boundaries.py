@@ -113,7 +113,7 @@ OWNERS = {
         "service/server.py",
     },
     "grpc_health": {"service/probe.py", "service/server.py"},
-    "grpc_reflection": {"service/server.py"},
+    "grpc_reflection": {"service/codec.py", "service/server.py"},
     "jwt": {"service/auth/jwt_keys.py"},
     "matplotlib": set[str](),
     "onnx": {"service/models/graph.py"},
