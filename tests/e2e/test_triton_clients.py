@@ -12,6 +12,8 @@ import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc.aio as triton
+from google.protobuf import descriptor_pool
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tritonclient.grpc import service_pb2 as theirs
 from tritonclient.utils import InferenceServerException
 
@@ -349,3 +351,20 @@ async def test_cancelled_requests_lose_no_sequence(running: Running) -> None:
         made = await asyncio.gather(*(one(triton_client, number) for number in range(1, 65)))
     assert made == [[2, 0]] * 64
     await until(lambda: running.metric("ntm_sessions", model=MODEL) == 0)
+
+
+async def test_reflection_tells_of_the_service_by_the_protocols_names(running: Running) -> None:
+    """So that tools without the .proto files can call it; our own API is told as before."""
+    ask = reflection_pb2_grpc.ServerReflectionStub(running.channel).ServerReflectionInfo
+    for symbol, message in (
+        ("inference.GRPCInferenceService", "inference.ModelInferRequest"),
+        ("ntm.v1.NtmService", "ntm.v1.StepRequest"),
+    ):
+        call = ask()
+        await call.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol))
+        answer = (await call.read()).file_descriptor_response
+        pool = descriptor_pool.DescriptorPool()
+        for file in reversed(answer.file_descriptor_proto):
+            pool.AddSerializedFile(file)
+        methods = pool.FindServiceByName(symbol).methods_by_name
+        assert message in {method.input_type.full_name for method in methods.values()}

@@ -86,9 +86,7 @@ class Inferences:
         """
         version = self.version(request.model_name, request.model_version)
         try:
-            session = session_id(
-                request.model_name, requests.sequence_of(request), principal.caller
-            )
+            session = session_id(request.model_name, requests.sequence_of(request), principal)
             if not requests.starts(request):
                 ref = SessionRef(session, principal.caller, 0)
                 version = self._calls.lifecycle.sessions.version(ref) or version

@@ -22,7 +22,7 @@ from service.errors import (
 from service.models.version import Version
 from service.rpc.calls import Calls
 from service.rpc.inference.requests import Asked
-from service.session_ref import Caller, SessionRef, Unnamed
+from service.session_ref import SessionRef
 
 _WHY: dict[type[NtmError], str] = {
     SessionUnknown: "there is no such sequence here",
@@ -31,7 +31,7 @@ _WHY: dict[type[NtmError], str] = {
 }
 
 
-def session_id(model: str, sequence: int | str, caller: Caller) -> str:
+def session_id(model: str, sequence: int | str, principal: Principal) -> str:
     """
     The id of a sequence's session.
 
@@ -39,7 +39,7 @@ def session_id(model: str, sequence: int | str, caller: Caller) -> str:
     authentication, equal ids of two principals are two sequences. Without, everybody who names a
     sequence means the same one, as with Triton.
     """
-    owner = None if isinstance(caller, Unnamed) else caller
+    owner = principal.name if principal.is_authenticated else None
     name = json.dumps(["inference.GRPCInferenceService", owner, model, sequence])
     return hashlib.sha256(name.encode()).hexdigest()[:32]
 
