@@ -52,11 +52,13 @@ class Stream:
         self._fields = call_fields.get()
         self._pending: set[Work] = set()
         self._tasks: set[asyncio.Task[Chunk]] = set()
-        self._ready: deque[pb.ModelStreamInferResponse] = deque()
+        self._ready: deque[tuple[pb.ModelStreamInferResponse, int]] = deque()
+        """Answers and their sizes."""
         self._unanswered = 0
         self._unsent_bytes = 0
         self._is_reading = False
         self._is_writing = False
+        self._is_write_due = False
         self._has_ended = False
         """Whether nothing more is read."""
         self._end_error: Exception | None = None
@@ -189,18 +191,24 @@ class Stream:
         self._put(answer, answer.ByteSize())
 
     def _put(self, answer: pb.ModelStreamInferResponse, size: int) -> None:
-        self._ready.append(answer)
+        self._ready.append((answer, size))
         self._unsent_bytes += size
-        self._write()
+        if not (self._is_writing or self._is_write_due):
+            self._is_write_due = True
+            self._calls.worker.once_answered(partial(self._do, self._write_due))
+
+    def _write_due(self) -> None:
+        self._is_write_due = False
+        if not self._is_writing:
+            self._write()
 
     def _write(self) -> None:
-        """Write the next answer, if none is being written: gRPC takes one at a time."""
-        if self._is_writing or not self._ready:
-            return
-        self._is_writing = True
-        answer = self._ready.popleft()
-        size = answer.ByteSize()
-        self._context.send(answer, partial(self._do, self._written, size))
+        """Write the next answer that is ready; gRPC takes one at a time."""
+        if self._ready:
+            self._is_writing = True
+            answer, size = self._ready.popleft()
+            written = partial(self._do, self._written, size)
+            self._context.send(answer, written, has_more=bool(self._ready))
 
     def _written(self, size: int) -> None:
         self._is_writing = False
