@@ -111,8 +111,9 @@ class Calls:
 
     async def open_again(self, request: ntm_pb2.CreateSessionRequest, principal: Principal) -> None:
         """
-        Open a session with the id, version and locations in the request, in place of the caller's
-        session with that id, whether it is open or closed. An open one like it is reset.
+        Open a session with the id, version, locations and initial values in the request, in place
+        of the caller's session with that id, whether that is open or closed. An open one of the
+        same version and locations is reset, if there are no values.
         """
         ref = SessionRef(request.session_id, principal.caller, 0)
         sessions = self.lifecycle.sessions
@@ -123,10 +124,10 @@ class Calls:
                 if self._keeper is None or await self._keeper.enter(ref.id, again=True):
                     return
             view = await self.describe(ref)
-            if (
-                codec.is_as_asked(view, request)
-                and view.content_hash == self._version(request, None).content_hash
-            ):
+            version = self._version(request, None)
+            locations = request.locations or self.catalogue.file(version).spec.default_locations
+            is_like_it = (view.content_hash, view.locations) == (version.content_hash, locations)
+            if is_like_it and not request.initial:
                 await self.operate(ref, self.lifecycle.reset)
                 return
             await self.delete(ref)
@@ -360,7 +361,7 @@ class Calls:
 
     async def made(self, chunk: Chunk) -> None:
         """Make the steps of a chunk; it then has its outcome. Raises its error."""
-        self.metrics.received_bytes.inc(chunk.inputs.nbytes)
+        self.metrics.received_bytes.inc(len(chunk.content))
         if parent := self.spans.parent():
             chunk.runs = []
         try:

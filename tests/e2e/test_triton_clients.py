@@ -22,6 +22,7 @@ from service.spec import Float32
 from tests.conftest import Running, Serve
 from tests.e2e.calls import until
 from tests.e2e.versions import put, settled
+from tests.support.rich_models import rich, simple_sequence
 from tests.support.tiny_models import doubling
 from tests.support.tokens import bearer, token_line
 from tests.support.valkey import Valkey
@@ -301,6 +302,62 @@ async def test_equal_ids_of_two_principals_are_two_sequences(serve: Serve, tmp_p
         assert await triton_client.is_server_live(headers=reader)
         code, _ = await refused(step(triton_client, [[1, 1]]))
         assert code == "UNAUTHENTICATED"
+
+
+def tensor(name: str, values: Any, kind: str) -> Any:
+    """An input of any name and type."""
+    array = np.asarray(values)
+    made = triton.InferInput(name, list(array.shape), kind)
+    made.set_data_from_numpy(array)
+    return made
+
+
+async def test_integers_go_through_and_a_sequence_knows_its_first_step(
+    serve: Serve, tmp_path: Path
+) -> None:
+    """As with the network of Triton's examples: 1 is added in the first step."""
+    put(tmp_path, simple_sequence(), "simple_sequence")
+    async with serve(models_dir=tmp_path) as running, client(running) as triton_client:
+        outputs = []
+        for number, value in enumerate((11, 7, 5)):
+            answer = await triton_client.infer(
+                "simple_sequence",
+                [tensor("INPUT", np.array([[value]], np.int32), "INT32")],
+                sequence_id=1000,
+                sequence_start=number == 0,
+                sequence_end=number == 2,
+            )
+            outputs.append(answer.as_numpy("OUTPUT").tolist())
+        assert outputs == [[[12]], [[7]], [[5]]]
+
+
+async def test_several_tensors_of_several_types_and_given_values(
+    serve: Serve, tmp_path: Path
+) -> None:
+    """A value of the state comes with START, and holds for the whole sequence."""
+    put(tmp_path, rich(), "rich")
+    speaker = tensor("speaker", np.array([[1, 2, 3]], np.float32), "FP32")
+    audio = tensor("audio", np.ones((1, 2, 3), np.float32), "FP32")
+    tokens = tensor("token", np.array([[1, 2]]), "INT64")
+    async with serve(models_dir=tmp_path) as running, client(running) as triton_client:
+        answer = await triton_client.infer(
+            "rich", [tokens, audio, speaker], sequence_id=1, sequence_start=True
+        )
+        assert answer.as_numpy("score")[0, :, :, 0].tolist() == [[4, 6, 8], [7, 9, 11]]
+        assert answer.as_numpy("counted").tolist() == [[[6, -6], [8, -4]]]
+        assert answer.as_numpy("flag").tolist() == [[[True], [False]]]
+        assert answer.as_numpy("loud").dtype == np.float16
+        again = await triton_client.infer("rich", [audio, tokens], sequence_id=1)
+        assert again.as_numpy("score")[0, 0, :, 0].tolist() == [4, 6, 8]
+        with pytest.raises(InferenceServerException, match="only with the START flag"):
+            await triton_client.infer("rich", [audio, tokens, speaker], sequence_id=1)
+        other = tensor("speaker", np.zeros((1, 3), np.float32), "FP32")
+        anew = await triton_client.infer(
+            "rich", [audio, tokens, other], sequence_id=1, sequence_start=True
+        )
+        assert anew.as_numpy("score")[0, 0, :, 0].tolist() == [3, 4, 5]
+        with pytest.raises(InferenceServerException, match="speaker"):
+            await triton_client.infer("rich", [audio, tokens], sequence_id=2, sequence_start=True)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from service.errors import InvalidRequest
 from service.inference.v2 import inference_pb2 as pb
-from service.spec import ModelSpec, StepTensor, record
+from service.spec import ModelSpec, StateTensor, StepTensor, record
 
 DATATYPES = {
     "bool": "BOOL",
@@ -58,6 +58,8 @@ class Asked:
     """Whether tensors have an axis of steps."""
     inputs: bytes
     """A record for each step, as `Chunk.inputs` of our own API."""
+    initial: Mapping[str, bytes]
+    """Values of tensors of the state, for a sequence that starts."""
 
 
 def decode(request: pb.ModelInferRequest, spec: ModelSpec) -> Asked:
@@ -69,7 +71,11 @@ def decode(request: pb.ModelInferRequest, spec: ModelSpec) -> Asked:
     """
     name, parameters = request.model_name, request.parameters
     _check_known(parameters)
-    inputs, is_chunk = _inputs(request, spec)
+    inputs, initial, is_chunk = _inputs(request, spec)
+    if initial and not starts(request):
+        raise InvalidRequest(
+            f"{', '.join(initial)} of model {name!r} can be given only with the START flag"
+        )
     outputs = [tensor.name for tensor in spec.outputs]
     wanted = tuple(each.name for each in request.outputs) or tuple(outputs)
     for output in wanted:
@@ -95,6 +101,7 @@ def decode(request: pb.ModelInferRequest, spec: ModelSpec) -> Asked:
         traces=tuple(output for output in wanted if output not in outputs),
         is_chunk=is_chunk,
         inputs=inputs,
+        initial=initial,
     )
 
 
@@ -165,14 +172,16 @@ def _whole(
     return value
 
 
-def _inputs(request: pb.ModelInferRequest, spec: ModelSpec) -> tuple[bytes, bool]:
-    """The inputs as records, and whether they have an axis of steps."""
+def _inputs(request: pb.ModelInferRequest, spec: ModelSpec) -> tuple[bytes, dict[str, bytes], bool]:
+    """The inputs as records, values of the state, and whether inputs have an axis of steps."""
     model, raw = request.model_name, request.raw_input_contents
     expected = {tensor.name: tensor for tensor in spec.inputs}
-    if len(request.inputs) != len(expected):
+    states = {tensor.name: tensor for tensor in spec.state if tensor.name not in expected}
+    count = sum(given.name not in states for given in request.inputs)
+    if count != len(expected):
         raise InvalidRequest(
-            f"expected {len(expected)} inputs but got {len(request.inputs)} inputs for model "
-            f"{model!r}; it has {', '.join(expected)}"
+            f"expected {len(expected)} inputs but got {count} inputs for model {model!r}; it has "
+            f"{', '.join(expected)}"
         )
     if raw and len(raw) != len(request.inputs):
         raise InvalidRequest(
@@ -180,37 +189,43 @@ def _inputs(request: pb.ModelInferRequest, spec: ModelSpec) -> tuple[bytes, bool
             f"got {len(raw)}"
         )
     contents: dict[str, bytes] = {}
-    ranks: dict[str, int] = {}
-    sizes: dict[str, int] = {}
+    steps: dict[str, int | None] = {}
     for number, given in enumerate(request.inputs):
-        tensor = expected.get(given.name)
+        tensor = expected.get(given.name) or states.get(given.name)
         if tensor is None or given.name in contents:
             raise InvalidRequest(
                 f"unexpected inference input {given.name!r} for model {model!r}; it has "
                 f"{', '.join(expected)}"
             )
-        steps = _steps(given, tensor, model)
-        ranks[given.name], sizes[given.name] = steps is not None, 1 if steps is None else steps
-        if raw and given.HasField("contents"):
+        _check_type(given, tensor, model)
+        if isinstance(tensor, StepTensor):
+            steps[given.name] = _steps(given, tensor, model)
+        if not raw:
+            contents[given.name] = _typed(given, tensor, model)
+            continue
+        if given.HasField("contents"):
             raise InvalidRequest(
                 "contents field must not be specified when using raw_input_contents for "
                 f"{given.name!r} for model {model!r}"
             )
-        content = raw[number] if raw else _typed(given, tensor, model)
-        size = sizes[given.name] * tensor.size * tensor.dtype.itemsize
-        if len(content) != size:
-            raise InvalidRequest(
-                f"input byte size mismatch for input {given.name!r} for model {model!r}. Expected "
-                f"{size}, got {len(content)}"
-            )
-        contents[given.name] = content
-    if len(set(ranks.values())) > 1 or len(set(sizes.values())) > 1:
+        contents[given.name] = raw[number]
+    if len(set(steps.values())) > 1:
         raise InvalidRequest(f"the inputs for model {model!r} have different numbers of steps")
-    is_chunk = any(ranks.values())
-    return _records(contents, spec.inputs, next(iter(sizes.values()))), is_chunk
+    (made,) = set(steps.values())
+    records = _records(contents, spec.inputs, made or 1, model)
+    return records, {name: contents[name] for name in contents if name in states}, made is not None
 
 
-def _records(contents: Mapping[str, bytes], tensors: Sequence[StepTensor], steps: int) -> bytes:
+def _records(
+    contents: Mapping[str, bytes], tensors: Sequence[StepTensor], steps: int, model: str
+) -> bytes:
+    for tensor in tensors:
+        size = steps * tensor.size * tensor.dtype.itemsize
+        if len(contents[tensor.name]) != size:
+            raise InvalidRequest(
+                f"input byte size mismatch for input {tensor.name!r} for model {model!r}. Expected "
+                f"{size}, got {len(contents[tensor.name])}"
+            )
     if len(tensors) == 1:
         return contents[tensors[0].name]
     records: npt.NDArray[Any] = np.empty(steps, record(tensors))
@@ -220,17 +235,22 @@ def _records(contents: Mapping[str, bytes], tensors: Sequence[StepTensor], steps
     return records.tobytes()
 
 
-def _steps(
-    given: pb.ModelInferRequest.InferInputTensor, tensor: StepTensor, model: str
-) -> int | None:
-    """The number of steps of an input; None if it has no axis of steps."""
+def _check_type(
+    given: pb.ModelInferRequest.InferInputTensor, tensor: StepTensor | StateTensor, model: str
+) -> None:
     if given.datatype != DATATYPES[tensor.type]:
         raise InvalidRequest(
             f"inference input {given.name!r} data-type is {given.datatype!r}, but model {model!r} "
             f"expects {DATATYPES[tensor.type]!r}"
         )
+
+
+def _steps(
+    given: pb.ModelInferRequest.InferInputTensor, tensor: StepTensor, model: str
+) -> int | None:
+    """The number of steps of an input; None if it has no axis of steps."""
     shape = list(given.shape)
-    if shape and shape[0] > 1 and shape[1:][-len(tensor.shape) :] == list(tensor.shape):
+    if len(shape) > len(tensor.shape) and shape[0] > 1:
         raise InvalidRequest(
             f"inference request to model {model!r} must specify batch-size 1 due to requirements "
             f"of sequence batcher; input {given.name!r} has batch-size {shape[0]}"
@@ -247,7 +267,9 @@ def _steps(
     )
 
 
-def _typed(given: pb.ModelInferRequest.InferInputTensor, tensor: StepTensor, model: str) -> bytes:
+def _typed(
+    given: pb.ModelInferRequest.InferInputTensor, tensor: StepTensor | StateTensor, model: str
+) -> bytes:
     """The bytes of typed contents."""
     field = _CONTENTS.get(tensor.type)
     if field is None:
@@ -255,13 +277,9 @@ def _typed(given: pb.ModelInferRequest.InferInputTensor, tensor: StepTensor, mod
             f"input {given.name!r} for model {model!r} is of {DATATYPES[tensor.type]}, which only "
             "raw_input_contents can hold"
         )
-    others = [name for name, _ in _filled(given.contents) if name != field]
+    others = [each.name for each, _ in given.contents.ListFields() if each.name != field]
     if others:
         raise InvalidRequest(
             f"input {given.name!r} for model {model!r} has {others[0]}; its type needs {field}"
         )
     return np.array(getattr(given.contents, field), tensor.dtype).tobytes()
-
-
-def _filled(contents: pb.InferTensorContents) -> list[tuple[str, Any]]:
-    return [(field.name, value) for field, value in contents.ListFields()]

@@ -98,6 +98,10 @@ class Sequences:
                 content_hash=version.content_hash,
                 session_id=session,
                 locations=asked.locations,
+                initial=[
+                    ntm_pb2.TensorValue(name=name, data=data)
+                    for name, data in asked.initial.items()
+                ],
             )
             await self._calls.open_again(request, principal)
             ref = ref._replace(epoch=0)  # that of the sequence before
