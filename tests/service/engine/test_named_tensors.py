@@ -163,7 +163,10 @@ def test_an_output_that_is_not_finite_closes_its_session_alone(
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "inputs are 0 bytes; a chunk is one or more steps of 20 each: 'audio' float32"),
+        (
+            b"",
+            "a chunk is one or more steps of 20 each: audio float32[3], token int64",
+        ),
         (bytes(19), "inputs are 19 bytes"),
         (
             np.array([([0, np.inf, 0], 1)], RICH.input_record).tobytes(),
