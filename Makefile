@@ -69,7 +69,8 @@ format: $(VENV)/develop.stamp ## put every file into the one style
 proto: $(VENV)/develop.stamp ## generate the stubs from proto/
 	$(RUN) -m grpc_tools.protoc -Iproto --python_out=client --pyi_out=client \
 	    --grpc_python_out=client ntm/v1/ntm.proto
-	$(RUN) -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. service/records/v1/record.proto
+	$(RUN) -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. \
+	    service/records/v1/record.proto service/inference/v2/inference.proto
 
 released: $(VENV)/develop.stamp ## at a release: keep its API, which later ones must not break
 	cd proto && ../$(VENV)/bin/buf build --exclude-source-info --output released.binpb

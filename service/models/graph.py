@@ -141,8 +141,9 @@ def served(proto: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
     step = onnx.ModelProto()
     step.CopyFrom(proto)
     step.graph.CopyFrom(simplified(proto.graph))
-    shapes = _shapes(step)
-    _sum_by_products(step.graph, shapes)
+    values = _values(step)
+    shapes = _shapes_of(values)
+    _sum_by_products(step.graph, shapes, _of_float32(values))
     _fill_packets(step.graph, shapes)
     _floor_weightings(step, spec)
     return step
@@ -258,14 +259,31 @@ def _fills_packets(proto: onnx.ModelProto, spec: ModelSpec, locations: int) -> b
     )
 
 
-def _shapes(proto: onnx.ModelProto) -> dict[str, list[int]]:
-    """The shapes of the graph's values by name; 0 stands for a size that is not fixed."""
+def _values(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """The graph's values, as far as they can be inferred."""
     graph = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
+    return [*graph.input, *graph.value_info, *graph.output]
+
+
+def _of_float32(values: Iterable[onnx.ValueInfoProto]) -> set[str]:
+    """The names of those values that are known to be float32."""
+    return {
+        value.name for value in values if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    }
+
+
+def _shapes_of(values: Iterable[onnx.ValueInfoProto]) -> dict[str, list[int]]:
+    """The shapes of values by name; 0 stands for a size that is not fixed."""
     return {
         value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim]
-        for value in [*graph.input, *graph.value_info, *graph.output]
+        for value in values
         if value.type.tensor_type.HasField("shape")
     }
+
+
+def _shapes(proto: onnx.ModelProto) -> dict[str, list[int]]:
+    """The shapes of the graph's values by name; 0 stands for a size that is not fixed."""
+    return _shapes_of(_values(proto))
 
 
 def copy_graph(spec: ModelSpec, like: onnx.ModelProto) -> bytes:
@@ -375,15 +393,21 @@ def simplified(graph: onnx.GraphProto) -> onnx.GraphProto:
     return simple
 
 
-def _sum_by_products(graph: onnx.GraphProto, shapes: Mapping[str, list[int]]) -> None:
+def _sum_by_products(
+    graph: onnx.GraphProto, shapes: Mapping[str, list[int]], float32: set[str]
+) -> None:
     """
-    Make sums over the middle one of three axes, such as of a norm's squares, products with ones.
+    Make products with ones of two sums, such as those of a norm's squares.
 
-    A sum would be made in another order for a batch of one row.
+    A sum over the middle one of three axes would be made in another order for a batch of one row.
+    One over a last axis that fills no whole packets would be made in another order for rows that
+    begin within a packet.
     """
     axes = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type != "ReduceSum" or len(node.input) != 2 or node.input[1] not in axes:
+            continue
+        if node.input[0] not in float32:
             continue
         shape, over = shapes.get(node.input[0], []), axes[node.input[1]].tolist()
         keeps = all(each.i for each in node.attribute if each.name == "keepdims")
@@ -391,6 +415,11 @@ def _sum_by_products(graph: onnx.GraphProto, shapes: Mapping[str, list[int]]) ->
             ones = np.ones((1, shape[1]), np.float32)
             graph.initializer.append(numpy_helper.from_array(ones, f"{node.output[0]}.ones"))
             node.op_type, node.input[:] = "MatMul", [f"{node.output[0]}.ones", node.input[0]]
+            del node.attribute[:]
+        elif shape and over in ([-1], [len(shape) - 1]) and shape[-1] % PACKET and keeps:
+            ones = np.ones((shape[-1], 1), np.float32)
+            graph.initializer.append(numpy_helper.from_array(ones, f"{node.output[0]}.ones"))
+            node.op_type, node.input[:] = "MatMul", [node.input[0], f"{node.output[0]}.ones"]
             del node.attribute[:]
 
 
@@ -433,7 +462,7 @@ def _floor_weightings(step: onnx.ModelProto, spec: ModelSpec) -> None:
     A sharp head would leave denormal numbers where it does not look: in its weighting, in what is
     computed from it, and within the softmax. Some processors take over a hundred cycles for each.
     """
-    ranks = {tensor.output: len(tensor.shape) for tensor in spec.state}
+    ranks = {each.output: len(each.shape) for each in spec.state if each.type == "float32"}
     nodes = list(step.graph.node)
     del step.graph.node[:]
     for node in nodes:
