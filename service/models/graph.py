@@ -374,12 +374,14 @@ def simplified(graph: onnx.GraphProto) -> onnx.GraphProto:
         for tensor in graph.initializer
         if not tensor.dims and numpy_helper.to_array(tensor) == 2
     }
-    outputs = {value.name for value in graph.output}
+    kept = {value.name for value in graph.output}
+    for node in graph.node:
+        kept |= set(_read_by(node)[len(node.input) :])  # inside its branches
     same: dict[str, str] = {}
     del simple.node[:]
     for node in graph.node:
         inputs = [same.get(name, name) for name in node.input]
-        if node.op_type == "Split" and len(node.output) == 1 and node.output[0] not in outputs:
+        if node.op_type == "Split" and len(node.output) == 1 and node.output[0] not in kept:
             same[node.output[0]] = inputs[0]
             continue
         copy = simple.node.add()
@@ -387,7 +389,7 @@ def simplified(graph: onnx.GraphProto) -> onnx.GraphProto:
         copy.input[:] = inputs
         if node.op_type == "Pow" and node.input[1] in squares:
             copy.op_type, copy.input[:] = "Mul", [inputs[0]] * 2
-    used = {name for node in simple.node for name in node.input}
+    used = {name for node in simple.node for name in _read_by(node)}
     del simple.initializer[:]
     simple.initializer.extend(each for each in graph.initializer if each.name in used)
     return simple

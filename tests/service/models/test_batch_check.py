@@ -13,7 +13,14 @@ from service.errors import ModelInvalid
 from service.models.loading import load, try_out
 from service.models.runtime import Network
 from service.models.slab import Slab
-from tests.support.rich_models import ONE_ROW, PLAIN, of_one_row, of_the_batch, rich
+from tests.support.rich_models import (
+    ONE_ROW,
+    PLAIN,
+    of_one_row,
+    of_the_batch,
+    rich,
+    with_branches,
+)
 from tests.support.served import MODELS
 from tests.support.tiny_models import ledger
 
@@ -60,6 +67,20 @@ def test_a_graph_of_one_row_is_refused_if_its_spec_says_that_it_takes_batches() 
     with pytest.raises(ModelInvalid, match=r"'x' has shape \[1, 2\] in the graph.* is the batch"):
         try_out(of_one_row(PLAIN))
     assert replace(PLAIN, batched=False) == ONE_ROW
+
+
+def test_branches_are_stepped_many_ticks_a_run() -> None:
+    """What they read of the graph around them is found in each tick."""
+    try_out(with_branches())
+    slab = Slab(load(with_branches(), "cpu"), 0)
+    slot = slab.acquire()
+    bound = slab.bind(1, frozenset(), 4)
+    bound.slots[:] = slot
+    bound.inputs["x"] = [1, 2]
+    bound.inputs["adds"][:, 0] = [True, True, False, True]
+    bound.run()
+
+    assert bound.output[:, 0].tolist() == [[10, 20], [20, 40], [10, 20], [20, 40]]
 
 
 def test_a_network_that_takes_no_one_is_checked_with_zeros() -> None:
