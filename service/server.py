@@ -36,7 +36,7 @@ from service.models.reloads import Reloads
 from service.rpc import options, status
 from service.rpc.calls import Calls
 from service.rpc.gate import STREAMS, Gate, scopes
-from service.rpc.inference import description
+from service.rpc.inference import description, sequences
 from service.rpc.inference import servicer as inference
 from service.rpc.servicer import NtmServicer
 from service.rpc.spans import Spans
@@ -247,7 +247,7 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, gate)
         ntm_pb2_grpc.add_NtmServiceServicer_to_server(self._servicer, gate)
         gate.add_generic_rpc_handlers((inference.handlers(self._inference),))
-        names = (SERVICE_NAME, inference.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (SERVICE_NAME, sequences.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         files = [each.DESCRIPTOR for each in (ntm_pb2, health_pb2, reflection_pb2)]
         reflected = reflection.aio.ReflectionServicer(names, description.pool(files))
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, gate)

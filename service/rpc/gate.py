@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeAlias, TypeVar
 import grpc
 import grpc.aio
 
-from service import codec
+from service import decoding
 from service.auth.authentication import Authentication, Context
 from service.auth.principal import PRINCIPAL, Principal
 from service.errors import CapacityExceeded, NtmError, PermissionDenied, Unauthenticated
@@ -205,14 +205,15 @@ class Gate(grpc.GenericRpcHandler):
 
     def _unary(self, handler: Handler) -> Behaviour:
         behaviour: Any = handler.unary_unary
-        parse: Any = handler.request_deserializer
+        # The class of the requests: its method FromString is what generated code gives.
+        kind: Any = handler.request_deserializer.__self__  # type: ignore[union-attr]
 
         async def call(content: bytes, context: Context) -> object:
             self._under_way += 1
             try:
                 fields = call_fields.get()
                 self._admit(context)
-                request = codec.request(parse, content)
+                request = decoding.request(kind, content)
                 fields.session_id = _session(request)
                 return await behaviour(request, context)
             except Exception as error:

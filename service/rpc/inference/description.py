@@ -9,7 +9,8 @@ from google.protobuf.descriptor import FileDescriptor
 
 from service.inference.v2 import inference_pb2 as pb
 from service.rpc.gate import STREAMS
-from service.rpc.inference.servicer import SERVICE, methods
+from service.rpc.inference.sequences import SERVICE
+from service.rpc.inference.servicer import methods
 
 
 def pool(files: Iterable[FileDescriptor]) -> descriptor_pool.DescriptorPool:

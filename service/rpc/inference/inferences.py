@@ -6,8 +6,6 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from ntm.v1 import ntm_pb2
-from service import codec
 from service.auth.principal import Principal
 from service.engine.work import Chunk
 from service.errors import ModelUnknown, ModelVersionUnknown, NtmError, SessionMoved
@@ -118,12 +116,9 @@ class Inferences:
 
     def answer(self, inference: Inference, chunk: Chunk) -> pb.ModelInferResponse:
         """The answer for a chunk that is made."""
-        reply = ntm_pb2.Reply()
-        sent = codec.write_reply(chunk, reply)
-        response = replies.encode(
-            inference.asked, reply, inference.spec, models.number(inference.version)
-        )
-        self._calls.replied([chunk], sent)
+        version = models.number(inference.version)
+        response = replies.encode(inference.asked, chunk, inference.spec, version)
+        self._calls.replied([chunk], chunk.outcome.nbytes)
         seconds = time.monotonic() - inference.began_seconds
         self.statistics.answered(inference.version, chunk, seconds)
         return response

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from functools import partial
+from functools import lru_cache, partial
 
 from ntm.v1 import ntm_pb2
-from service import codec
 from service.auth.principal import Principal
-from service.engine.work import Chunk
+from service.engine.work import Chunk, Selection
 from service.errors import (
     InvalidRequest,
     NtmError,
@@ -23,6 +22,11 @@ from service.models.version import Version
 from service.rpc.calls import Calls
 from service.rpc.inference.requests import Asked
 from service.session_ref import SessionRef
+
+SERVICE = "inference.GRPCInferenceService"
+
+MAX_SESSION_IDS = 65_536
+"""The number of ids that are kept, since each is needed at every step."""
 
 _WHY: dict[type[NtmError], str] = {
     SessionUnknown: "there is no such sequence here",
@@ -39,8 +43,12 @@ def session_id(model: str, sequence: int | str, principal: Principal) -> str:
     authentication, equal ids of two principals are two sequences. Without, everybody who names a
     sequence means the same one, as with Triton.
     """
-    owner = principal.name if principal.is_authenticated else None
-    name = json.dumps(["inference.GRPCInferenceService", owner, model, sequence])
+    return _session_id(model, sequence, principal.name if principal.is_authenticated else None)
+
+
+@lru_cache(MAX_SESSION_IDS)
+def _session_id(model: str, sequence: int | str, owner: str | None) -> str:
+    name = json.dumps([SERVICE, owner, model, sequence])
     return hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
@@ -129,8 +137,4 @@ def refusal(error: BaseException, asked: Asked) -> BaseException:
 
 
 def _chunk(asked: Asked, ref: SessionRef) -> Chunk:
-    message = ntm_pb2.Chunk(
-        session_id=ref.id, inputs=asked.inputs, first_step=asked.first_step, epoch=ref.epoch
-    )
-    message.traces.names.extend(asked.traces)
-    return codec.chunk(message, ref.caller)
+    return Chunk(ref, asked.inputs, asked.first_step, Selection(asked.traces))

@@ -17,10 +17,9 @@ from service.rpc.calls import Calls
 from service.rpc.gate import STREAMS, needs, scopes
 from service.rpc.inference import models
 from service.rpc.inference.inferences import Inferences
+from service.rpc.inference.sequences import SERVICE
 from service.rpc.inference.stream import Stream
 from service.settings import Settings
-
-SERVICE = "inference.GRPCInferenceService"
 
 NAME = "ntm-service"
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from service import codec
+from service import decoding
 from service.auth.principal import Principal
 from service.engine.work import Chunk, Work
 from service.errors import Cancelled, Draining, InvalidRequest, NtmError, SessionMoved
@@ -104,7 +104,7 @@ class Stream:
             self._stop_reading(None)
             return
         try:
-            request = codec.request(pb.ModelInferRequest.FromString, content)
+            request = decoding.request(pb.ModelInferRequest, content)
         except InvalidRequest as error:
             self._stop_reading(error)
             return
