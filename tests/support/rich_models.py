@@ -119,6 +119,34 @@ def of_the_last_step() -> bytes:
     return _model(PLAIN, nodes, {})
 
 
+def with_branches() -> bytes:
+    """
+    A model of one row a run that adds to its sums or takes from them, as its second input says.
+    The branches read values and constants of the graph around them.
+    """
+    spec = replace(ONE_ROW, inputs=(vector("x", 2), StepTensor("adds", "bool", ())))
+    branches = {
+        f"{name}_branch": helper.make_graph(
+            [
+                helper.make_node("Mul", ["whole", "ten"], [f"{name}_scaled"]),
+                helper.make_node(operator, ["h", f"{name}_scaled"], [f"{name}_sums"]),
+            ],
+            name,
+            [],
+            [helper.make_tensor_value_info(f"{name}_sums", TensorProto.FLOAT, [1, 2])],
+        )
+        for name, operator in (("then", "Add"), ("else", "Sub"))
+    }
+    nodes = [
+        helper.make_node("Split", ["x"], ["whole"], axis=1),
+        helper.make_node("Squeeze", ["adds"], ["whether"]),
+        helper.make_node("If", ["whether"], ["sums"], **branches),
+        helper.make_node("Identity", ["sums"], ["y"]),
+        helper.make_node("Identity", ["sums"], ["h_next"]),
+    ]
+    return _model(spec, nodes, {"ten": np.array([10], np.float32)}, batch=1)
+
+
 def simple_sequence() -> bytes:
     """The network of Triton's own examples: INPUT, and 1 more in the first step of a sequence."""
     spec = replace(
