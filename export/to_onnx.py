@@ -26,7 +26,15 @@ from export.architectures import ARCHITECTURES, build
 from export.configuration import Configuration
 from export.network import Architecture, Network, State, next_name
 from service.errors import ModelInvalid
-from service.spec import LOCATIONS, METADATA_KEY, Dimension, Initial, ModelSpec, StateTensor
+from service.spec import (
+    LOCATIONS,
+    METADATA_KEY,
+    Dimension,
+    Initial,
+    ModelSpec,
+    StateTensor,
+    vector,
+)
 
 OPSET = 18
 
@@ -105,10 +113,8 @@ def spec_of(network: Network, configuration: Configuration) -> ModelSpec:
     return ModelSpec(
         task=configuration.task,
         architecture=configuration.architecture,
-        input="x",
-        input_width=configuration.sizes.input_width,
-        output="y",
-        output_width=configuration.sizes.output_width,
+        inputs=(vector("x", configuration.sizes.input_width),),
+        outputs=(vector("y", configuration.sizes.output_width),),
         state=tuple(_state_tensors(network, architecture, configuration.default_locations)),
         traces=tuple(architecture.traces(configuration.sizes)),
         read_heads=configuration.read_heads if memory else 0,

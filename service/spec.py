@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -16,8 +17,14 @@ from service.errors import ModelInvalid
 METADATA_KEY = "ntm.spec"
 """Key in the ONNX file's `metadata_props` of the spec, which is JSON."""
 
-FORMAT = 1
-"""Version of the JSON layout. A file with another version is refused."""
+FORMATS = (1, 2)
+"""
+Versions of the JSON layout; a file with another one is refused.
+
+In 1, a step takes one float32 vector and gives one. In 2, it takes and gives named tensors with a
+type and a shape, state tensors have a type, and whether rows are `batched` is stated. A spec that
+1 can hold is written as 1, so that older servers read it.
+"""
 
 BLANK = 1e-6
 """Elements of a positional memory that mark no position; a vector of 0 would have no direction."""
@@ -28,12 +35,29 @@ LOCATIONS = "N"
 MAX_NAME = 128
 """The most characters in the name of a model."""
 
+Array = npt.NDArray[Any]
 Float32 = npt.NDArray[np.float32]
 Dimension = int | Literal["N"]
-Rule = Literal["constant", "one_hot", "positional", "values"]
+Rule = Literal["constant", "one_hot", "positional", "values", "given"]
+Type = Literal["float32", "float16", "int64", "int32", "bool"]
 
-_FIXED_COUNTS = {"constant": 1, "one_hot": 0}
+TYPES: dict[str, np.dtype[Any]] = {
+    "float32": np.dtype("<f4"),
+    "float16": np.dtype("<f2"),
+    "int64": np.dtype("<i8"),
+    "int32": np.dtype("<i4"),
+    "bool": np.dtype("?"),
+}
+"""The types that tensors can have, as they are in messages and records: little-endian."""
+
+_FIXED_COUNTS = {"constant": 1, "one_hot": 0, "given": 0}
 """The number of values that these rules need."""
+
+_MAX_RECORD_BYTES = 2**31 - 1
+"""The most that the inputs, or the outputs, of a step can have. numpy's records end there."""
+
+_MAX_STATE_NAME_BYTES = 255
+"""The most that a checkpoint can hold of a state tensor's name."""
 
 
 def is_name(text: str) -> bool:
@@ -58,28 +82,78 @@ class Initial:
     (a head at location 0). `positional`: `values` are wavelengths. Each takes two elements of
     location i, which start as sin and cos of 2 pi i / wavelength + pi / 4; the other elements start
     as `BLANK`. `values`: the elements themselves, in row-major order, as learned in training. If
-    such a tensor has an axis of locations, the model's number of locations is fixed.
+    such a tensor has an axis of locations, the model's number of locations is fixed. `given`: the
+    client gives the tensor when it opens a session; until then every element is 0.
     """
 
     rule: Rule
     values: tuple[float, ...] = ()
 
-    def value(self, shape: tuple[int, ...]) -> Float32:
-        """Return a tensor of this shape as it starts; its last axis is the locations."""
+    def value(self, shape: tuple[int, ...], dtype: np.dtype[Any] = TYPES["float32"]) -> Array:
+        """Return a tensor of this shape and type as it starts; its last axis is the locations."""
         if self.rule == "values":
-            return np.array(self.values, np.float32).reshape(shape)
+            return np.array(self.values, dtype).reshape(shape)
         if self.rule == "constant":
-            return np.full(shape, self.values[0], np.float32)
+            return np.full(shape, self.values[0], dtype)
         if self.rule == "positional":
-            value = np.full(shape, BLANK, np.float32)
+            value = np.full(shape, BLANK, dtype)
             for index, wavelength in enumerate(self.values):
                 phase = 2 * math.pi * np.arange(shape[-1]) / wavelength + math.pi / 4
                 value[..., 2 * index, :] = np.sin(phase)
                 value[..., 2 * index + 1, :] = np.cos(phase)
             return value
-        value = np.zeros(shape, np.float32)
-        value[..., 0] = 1.0
+        value = np.zeros(shape, dtype)
+        if self.rule == "one_hot":
+            value[..., 0] = 1
         return value
+
+
+@dataclass(frozen=True)
+class StepTensor:
+    """A tensor that a step takes or gives."""
+
+    name: str
+    """The graph's name of it."""
+    type: Type
+    shape: tuple[int, ...]
+    """Shape for one session and one step, without the batch axis."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of its elements, little-endian."""
+        return TYPES[self.type]
+
+    @property
+    def size(self) -> int:
+        """The number of its elements."""
+        return math.prod(self.shape)
+
+    @property
+    def is_floating(self) -> bool:
+        """Whether its elements can be infinite or NaN."""
+        return self.dtype.kind == "f"
+
+
+def vector(name: str, width: int) -> StepTensor:
+    """A vector of float32, as the networks of the trainer take and give them."""
+    return StepTensor(name, "float32", (width,))
+
+
+def record(tensors: Sequence[StepTensor]) -> np.dtype[Any]:
+    """
+    The type of one step's tensors together: their bytes one after another, without padding.
+
+    An array of steps has the shape [steps, *shape] if there is one tensor. If there are several,
+    it has the shape [steps], and a field for each tensor's name.
+    """
+    if len(tensors) == 1:
+        return np.dtype((tensors[0].dtype, tensors[0].shape))
+    return np.dtype([(tensor.name, tensor.dtype, tensor.shape) for tensor in tensors])
+
+
+def parts(steps: Array, tensors: Sequence[StepTensor]) -> list[Array]:
+    """Views of each tensor, [..., *shape], in an array whose elements are of type `record`."""
+    return [steps] if len(tensors) == 1 else [steps[tensor.name] for tensor in tensors]
 
 
 @dataclass(frozen=True)
@@ -89,17 +163,29 @@ class StateTensor:
     name: str
     input: str
     output: str
+    """Empty for a constant of the session, which the graph only reads."""
     shape: tuple[Dimension, ...]
     """Shape for one session, without the batch axis; "N" stands for the number of locations."""
     initial: Initial
+    type: Type = "float32"
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of its elements, little-endian."""
+        return TYPES[self.type]
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the client has to give its value when it opens a session."""
+        return self.initial.rule == "given"
 
     def shape_at(self, locations: int) -> tuple[int, ...]:
         """Return the shape for a session with this number of memory locations."""
         return tuple(locations if size == LOCATIONS else int(size) for size in self.shape)
 
-    def initial_value(self, locations: int) -> Float32:
+    def initial_value(self, locations: int) -> Array:
         """Return the tensor of a session without a step, of shape `shape_at(locations)`."""
-        return self.initial.value(self.shape_at(locations))
+        return self.initial.value(self.shape_at(locations), self.dtype)
 
 
 @dataclass(frozen=True)
@@ -117,14 +203,12 @@ class TraceTensor:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Everything that the server has to know of a network: widths, state, traces and memory."""
+    """Everything that the server has to know of a network: steps, state, traces and memory."""
 
     task: str
     architecture: str
-    input: str
-    input_width: int
-    output: str
-    output_width: int
+    inputs: tuple[StepTensor, ...]
+    outputs: tuple[StepTensor, ...]
     state: tuple[StateTensor, ...]
     traces: tuple[TraceTensor, ...]
     read_heads: int
@@ -133,6 +217,41 @@ class ModelSpec:
     """Memory locations of a session that does not choose; 0 for a network without memory."""
     fixed_locations: bool
     """Whether the network runs with `default_locations` alone."""
+    batched: bool = True
+    """Whether the rows of a batch do not depend on one another, and it can have any number."""
+
+    @property
+    def input(self) -> str:
+        """The graph's name of the first input, of a network like the trainer's the only one."""
+        return self.inputs[0].name
+
+    @property
+    def output(self) -> str:
+        """The graph's name of the first output, of a network like the trainer's the only one."""
+        return self.outputs[0].name
+
+    @property
+    def input_width(self) -> int:
+        """The number of float32 values that a step takes; 0 if format 1 cannot hold the spec."""
+        return self.inputs[0].size if self._format == 1 else 0
+
+    @property
+    def output_width(self) -> int:
+        """The number of float32 values that a step gives; 0 if format 1 cannot hold the spec."""
+        return self.outputs[0].size if self._format == 1 else 0
+
+    @property
+    def _format(self) -> int:
+        """The first version of the layout that can hold this spec."""
+        vectors = all(
+            len(tensors) == 1 and tensors[0].type == "float32" and len(tensors[0].shape) == 1
+            for tensors in (self.inputs, self.outputs)
+        )
+        plain = all(
+            tensor.type == "float32" and tensor.output and not tensor.is_given
+            for tensor in self.state
+        )
+        return 1 if vectors and plain and self.batched else 2
 
     @property
     def has_memory(self) -> bool:
@@ -145,11 +264,25 @@ class ModelSpec:
 
     def state_bytes(self, locations: int) -> int:
         """Return the bytes of one session's state with this number of locations."""
-        return 4 * sum(math.prod(tensor.shape_at(locations)) for tensor in self.state)
+        return sum(
+            tensor.dtype.itemsize * math.prod(tensor.shape_at(locations)) for tensor in self.state
+        )
 
     def to_json(self) -> str:
         """Return the text for `METADATA_KEY`; `from_json` reads the same spec from it."""
-        return json.dumps({"format": FORMAT, **asdict(self)})
+        fields = asdict(self)
+        if self._format == 1:
+            plain: dict[str, Any] = {}
+            for name, value in fields.items():
+                if name in ("inputs", "outputs"):
+                    plain[name[:-1]] = value[0]["name"]
+                    plain[f"{name[:-1]}_width"] = value[0]["shape"][0]
+                elif name != "batched":
+                    plain[name] = value
+            for tensor in plain["state"]:
+                del tensor["type"]
+            fields = plain
+        return json.dumps({"format": self._format, **fields})
 
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:
@@ -162,16 +295,21 @@ class ModelSpec:
         try:
             fields = json.loads(text)
             found = fields.pop("format")
-            if found != FORMAT:
-                raise ModelInvalid(f"spec format is {found!r}; this server reads format {FORMAT}")
+            if found not in FORMATS:
+                known = " and ".join(map(str, FORMATS))
+                raise ModelInvalid(f"spec format is {found!r}; this server reads formats {known}")
+            if found == 1:
+                fields = _of_format_1(fields)
             spec = cls(
                 **{
                     **fields,
+                    "inputs": tuple(_step_tensor(tensor) for tensor in fields["inputs"]),
+                    "outputs": tuple(_step_tensor(tensor) for tensor in fields["outputs"]),
                     "state": tuple(_state_tensor(tensor) for tensor in fields["state"]),
                     "traces": tuple(TraceTensor(**trace) for trace in fields["traces"]),
                 }
             )
-            for part in (spec, *spec.state, *spec.traces):
+            for part in (spec, *spec.inputs, *spec.outputs, *spec.state, *spec.traces):
                 _check_types(part)
             spec._check()
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -181,26 +319,40 @@ class ModelSpec:
         return spec
 
     def _check(self) -> None:
-        if self.input_width < 1 or self.output_width < 1:
-            raise ModelInvalid(
-                f"input and output widths must be positive, not "
-                f"{self.input_width} and {self.output_width}"
-            )
+        for what, tensors in (("inputs", self.inputs), ("outputs", self.outputs)):
+            _check_step_tensors(what, tensors)
         if self.default_locations < 0:
             raise ModelInvalid(f"default locations must not be negative: {self.default_locations}")
-        graph_names = [self.input, self.output]
+        graph_names = [tensor.name for tensor in (*self.inputs, *self.outputs)]
         graph_names += [name for tensor in self.state for name in (tensor.input, tensor.output)]
-        repeated = {name for name in graph_names if graph_names.count(name) > 1}
+        repeated = {name for name, count in Counter(graph_names).items() if name and count > 1}
         if repeated:
             raise ModelInvalid(f"the spec has graph names more than once: {sorted(repeated)}")
+        names = Counter(tensor.name for tensor in self.state)
+        if repeated := {name for name, count in names.items() if count > 1}:
+            raise ModelInvalid(f"the spec has state tensors more than once: {sorted(repeated)}")
         for tensor in self.state:
             self._check_state(tensor)
         for trace in self.traces:
             _check_dimensions(f"trace {trace.name!r}", (trace.heads, trace.width))
         if self.has_memory and {"memory", "weighting"} - {tensor.name for tensor in self.state}:
             raise ModelInvalid("a model with memory needs the state tensors memory and weighting")
+        for tensor in self.state:
+            shown = self.has_memory and tensor.name in ("memory", "weighting")
+            if shown and tensor.type != "float32":
+                raise ModelInvalid(
+                    f"state {tensor.name!r} is {tensor.type}; clients read it as float32"
+                )
 
     def _check_state(self, tensor: StateTensor) -> None:
+        if not tensor.name or len(tensor.name.encode()) > _MAX_STATE_NAME_BYTES:
+            raise ModelInvalid(
+                f"the name of a state tensor has {len(tensor.name.encode())} bytes; it must have "
+                f"1 to {_MAX_STATE_NAME_BYTES}: {tensor.name[:64]!r}"
+            )
+        if not tensor.input:
+            raise ModelInvalid(f"state {tensor.name!r} names no input of the graph")
+        _check_type(f"state {tensor.name!r}", tensor.type)
         over_locations = LOCATIONS in tensor.shape
         if over_locations and not self.has_memory:
             raise ModelInvalid(
@@ -227,16 +379,15 @@ class ModelSpec:
                 f"state {tensor.name!r} has {count} initial values; the rule {rule!r} needs "
                 f"{expected}"
             )
-        with np.errstate(over="ignore"):  # too large a value becomes infinite
-            values = np.array(tensor.initial.values, np.float32)
-        if not np.isfinite(values).all():
-            raise ModelInvalid(
-                f"state {tensor.name!r} has an initial value that is infinite or NaN"
-            )
+        _check_values(tensor)
 
     def _check_positional(self, tensor: StateTensor) -> int:
         """Check the wavelengths of a positional start; return their number."""
         wavelengths = tensor.initial.values
+        if tensor.dtype.kind != "f":
+            raise ModelInvalid(
+                f"state {tensor.name!r} is {tensor.type}; only floating tensors start positional"
+            )
         fits = len(tensor.shape) == 2 and tensor.shape[1] == LOCATIONS
         if not fits or 2 * len(wavelengths) > int(tensor.shape[0]):
             raise ModelInvalid(
@@ -273,12 +424,66 @@ def _check_dimensions(what: str, shape: tuple[object, ...]) -> None:
         raise ModelInvalid(f"{what} has shape {shape}; each size must be positive or {LOCATIONS!r}")
 
 
+def _check_type(what: str, name: object) -> None:
+    if name not in TYPES:
+        raise ModelInvalid(f"{what} has the type {name!r}; types are {', '.join(TYPES)}")
+
+
+def _check_step_tensors(what: str, tensors: tuple[StepTensor, ...]) -> None:
+    if not tensors:
+        raise ModelInvalid(f"the spec has no {what}; a step takes and gives one tensor or more")
+    for tensor in tensors:
+        label = f"{tensor.name!r} among the {what}"
+        if not tensor.name:
+            raise ModelInvalid(f"one of the {what} has no name")
+        _check_type(label, tensor.type)
+        if not all(type(size) is int and size >= 1 for size in tensor.shape):
+            raise ModelInvalid(
+                f"{label} has shape {list(tensor.shape)}; each size must be a positive whole number"
+            )
+    size = sum(tensor.size * tensor.dtype.itemsize for tensor in tensors)
+    if size > _MAX_RECORD_BYTES:
+        raise ModelInvalid(f"the {what} of a step have {size} bytes; the most is 2 GiB")
+
+
+def _check_values(tensor: StateTensor) -> None:
+    """Raise ModelInvalid for initial values that the tensor's type cannot hold."""
+    values, dtype = tensor.initial.values, tensor.dtype
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):  # too large a value becomes infinite
+            if np.isfinite(np.array(values, dtype)).all():
+                return
+        raise ModelInvalid(f"state {tensor.name!r} has an initial value that is infinite or NaN")
+    lowest, highest = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    for value in values:
+        if value != int(value) or not lowest <= value <= highest:
+            raise ModelInvalid(
+                f"state {tensor.name!r} has the initial value {value!r}; {tensor.type} holds whole "
+                f"numbers from {lowest} to {highest}"
+            )
+
+
+def _of_format_1(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of format 2 for those of format 1."""
+    made = dict(fields)
+    for place in ("input", "output"):
+        name, width = made.pop(place), made.pop(f"{place}_width")
+        made[f"{place}s"] = [{"name": name, "type": "float32", "shape": [width]}]
+    if "batched" in made or any("type" in tensor for tensor in made["state"]):
+        raise ModelInvalid("the spec has fields of format 2, and its format is 1")
+    return made
+
+
+def _step_tensor(fields: Mapping[str, Any]) -> StepTensor:
+    return StepTensor(**{**fields, "shape": tuple(fields["shape"])})
+
+
 def _state_tensor(fields: Mapping[str, Any]) -> StateTensor:
     initial = fields["initial"]
     return StateTensor(
-        name=fields["name"],
-        input=fields["input"],
-        output=fields["output"],
-        shape=tuple(fields["shape"]),
-        initial=Initial(initial["rule"], tuple(initial["values"])),
+        **{
+            **fields,
+            "shape": tuple(fields["shape"]),
+            "initial": Initial(initial["rule"], tuple(initial["values"])),
+        }
     )

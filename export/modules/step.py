@@ -16,7 +16,15 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from export.modules.refusal import ModuleRefused, place_of_step
-from service.spec import LOCATIONS, Dimension, Initial, ModelSpec, StateTensor, TraceTensor
+from service.spec import (
+    LOCATIONS,
+    Dimension,
+    Initial,
+    ModelSpec,
+    StateTensor,
+    TraceTensor,
+    vector,
+)
 
 State = Any
 """A tensor, or tuples, lists, dictionaries and named tuples of tensors."""
@@ -343,10 +351,8 @@ def spec_of(
     return ModelSpec(
         task=task,
         architecture=architecture,
-        input="step/x",
-        input_width=x.shape[1],
-        output="step/y",
-        output_width=y.shape[1],
+        inputs=(vector("step/x", x.shape[1]),),
+        outputs=(vector("step/y", y.shape[1]),),
         state=tuple(tensors),
         traces=tuple(shown),
         read_heads=reads,

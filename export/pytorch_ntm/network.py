@@ -20,7 +20,7 @@ from export.layers import Affine, LstmController
 from export.network import Network, Sizes, State, next_name
 from export.ntm import SHIFTS, Trace, traces
 from export.pytorch_ntm.checkpoint import CELL, HIDDEN, LSTM, MEMORY, SCALARS, Checkpoint
-from service.spec import Dimension, Initial, ModelSpec, StateTensor
+from service.spec import Dimension, Initial, ModelSpec, StateTensor, vector
 
 ARCHITECTURE = "pytorch-ntm"
 
@@ -217,10 +217,8 @@ def spec_of(network: PytorchNtm, task: str) -> ModelSpec:
     return ModelSpec(
         task=task,
         architecture=ARCHITECTURE,
-        input="x",
-        input_width=checkpoint.inputs,
-        output="y",
-        output_width=checkpoint.outputs,
+        inputs=(vector("x", checkpoint.inputs),),
+        outputs=(vector("y", checkpoint.outputs),),
         state=tuple(state),
         traces=tuple(traces(sizes)),
         read_heads=checkpoint.reads,

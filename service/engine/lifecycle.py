@@ -6,6 +6,7 @@ import heapq
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from operator import itemgetter
 
 from service.engine.admission import Admission, Limits
 from service.engine.checkpoint import Checkpoint
@@ -320,13 +321,18 @@ class Lifecycle:
 
     def owned(self, owner: str, after: int, limit: int) -> list[SessionView]:
         """At most `limit` sessions of the owner with a number above `after`, in order."""
-        found = [self.view(s) for s in self.sessions if s.owner == owner and s.number > after]
+        found: list[tuple[int, Session | SessionView]] = [
+            (each.number, each)
+            for each in self.sessions
+            if each.owner == owner and each.number > after
+        ]
         found += [
-            asleep.view
+            (asleep.view.number, asleep.view)
             for asleep in self.sessions.asleep
             if asleep.owner == owner and asleep.view.number > after
         ]
-        return heapq.nsmallest(limit, found, key=lambda view: view.number)
+        page = heapq.nsmallest(limit, found, key=itemgetter(0))
+        return [self.view(each) if isinstance(each, Session) else each for _, each in page]
 
     def delete(self, ref: SessionRef) -> None:
         """Close a session now; its work fails with SessionDeleted. Raises the errors of `awake`."""

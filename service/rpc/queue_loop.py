@@ -13,7 +13,7 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grpc
@@ -24,6 +24,9 @@ _EVENTS_SECONDS = 0.005
 After this time of events, callbacks get their turn, also if a call brings one event after another.
 The 64 events of as many streams take less, and so are for one batch.
 """
+
+_CALLBACKS_SECONDS = 0.005
+"""After this time of callbacks, those that can wait do, until events were looked for again."""
 
 _OVER = cygrpc.CompletionType.queue_timeout
 
@@ -43,6 +46,26 @@ class QueueLoop(asyncio.SelectorEventLoop):
         self._queue_selector = _QueueSelector()
         self.queue = self._queue_selector.queue
         super().__init__(self._queue_selector)
+
+    @property
+    def has_time(self) -> bool:
+        """Whether what may take long can begin, or else leaves the queue its turn first."""
+        return time.monotonic() < self._queue_selector.callbacks_until
+
+    async def turn(self) -> None:
+        """Wait until the loop has time."""
+        while not self.has_time:  # noqa: ASYNC110 - it comes with the next round, by no event
+            await asyncio.sleep(0)
+
+    def call_in_turn(self, callback: Callable[..., object], *arguments: Any) -> None:
+        """Call `callback` soon, as `call_soon`, but not before the loop has time."""
+        self.call_soon(self._call_or_wait, callback, arguments)
+
+    def _call_or_wait(self, callback: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+        if self.has_time:
+            callback(*arguments)
+        else:
+            self.call_soon(self._call_or_wait, callback, arguments)
 
     def _write_to_self(self) -> None:
         """Wake the loop, on behalf of `call_soon_threadsafe`. asyncio would write to a socket."""
@@ -66,6 +89,8 @@ class _QueueSelector(selectors.BaseSelector):
         self._ready: Ready = []
         self._are_taken = False
         self._watching = threading.Semaphore(0)
+        self.callbacks_until = 0.0
+        """When callbacks have had their time, by the monotonic clock."""
         self._thread = threading.Thread(target=self._watch, name="files", daemon=True)
         self._thread.start()
 
@@ -101,6 +126,7 @@ class _QueueSelector(selectors.BaseSelector):
             # Before the queue is asked again, nothing may keep an event of a call that has ended.
             event = None
             event = poll(0)
+        self.callbacks_until = time.monotonic() + _CALLBACKS_SECONDS
         if not self._ready:
             return []
         ready, self._ready, self._are_taken = self._ready, [], True

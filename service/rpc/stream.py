@@ -32,8 +32,8 @@ _LARGE_MESSAGE_BYTES = 256 << 10
 
 _MAX_BEGUN = 128
 """
-The number of operations that begin before other calls get their turn. A message has room for a
-million.
+The number of operations that begin before other calls get their turn. A message can have many
+thousands.
 """
 
 _MAX_UNSENT_MESSAGES = 2
@@ -92,6 +92,7 @@ class Stream:
         """The first of them that is not begun yet: to copy the rest of millions would take long."""
         self._replica = calls.replica
         """What the next message says of the replica: the first one names it."""
+        self._is_begin_due = False
         self._is_writing = False
         self._is_write_due = False
         self._has_ended = False
@@ -143,11 +144,10 @@ class Stream:
             self._stop_reading(None)
             return
         try:
-            request = codec.request(ntm_pb2.StreamStepsRequest.FromString, content)
+            self._left, self._next = codec.operations(content), 0
         except InvalidRequest as error:
             self._stop_reading(error)
             return
-        self._left, self._next = request.operations, 0
         self._begin()
 
     def _begin(self) -> None:
@@ -163,9 +163,20 @@ class Stream:
         if not self._left:
             self._read()
         elif not self._is_full:
-            self._loop.call_soon(self._do, self._begin)
+            self._begin_in_turn()
         if self._ready and not self._is_writing:
             self._write()
+
+    def _begin_in_turn(self) -> None:
+        """Begin more of a message's operations after other calls had their turn."""
+        if not self._is_begin_due:
+            self._is_begin_due = True
+            self._context.call_in_turn(self._do, self._begin_due)
+
+    def _begin_due(self) -> None:
+        self._is_begin_due = False
+        if self._left and not self._is_full:
+            self._begin()
 
     @property
     def _is_full(self) -> bool:
@@ -337,7 +348,7 @@ class Stream:
         self._calls.replied(chunks, sent)
         self._unanswered -= outcomes
         if self._left and not self._is_full:
-            self._begin()
+            self._begin_in_turn()
         if self._ready and not self._is_writing:
             self._write()
         self._end_if_answered()

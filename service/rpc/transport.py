@@ -48,7 +48,7 @@ class Call:
     breaks, the handler's task is cancelled.
     """
 
-    def __init__(self, event: Any, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, event: Any, loop: QueueLoop) -> None:
         self._event = event
         self._call = event.call
         self._loop = loop
@@ -141,6 +141,14 @@ class Call:
         if request is grpc.aio.EOF:
             raise StopAsyncIteration
         return request
+
+    async def turn(self) -> None:
+        """Wait until this call may take long without keeping others waiting for many such calls."""
+        await self._loop.turn()
+
+    def call_in_turn(self, callback: Callable[..., object], *arguments: Any) -> None:
+        """Call `callback` soon, when it may take long."""
+        self._loop.call_in_turn(callback, *arguments)
 
     def _beginning(self) -> tuple[Any, ...]:
         """What is sent before anything else."""
@@ -298,7 +306,10 @@ async def _handle(call: Call, handler: Any) -> None:
     request = await call.read()
     if request is grpc.aio.EOF:
         call.end(grpc.StatusCode.UNIMPLEMENTED, "a request is missing")
-    elif handler.unary_unary is not None:
+        return
+    # Many costly calls that are ready together would keep a step waiting for all of them.
+    await call.turn()
+    if handler.unary_unary is not None:
         response = await handler.unary_unary(request, call)
         call.end(content=handler.response_serializer(response))
     else:

@@ -104,6 +104,8 @@ class Monitoring:
             OSError: the port is taken, or the host is not an address of this machine.
         """
         self._metrics = make_wsgi_app(registry)
+        self._scraping = threading.Lock()
+        """One thread at a time writes the metrics: each one takes processor time from steps."""
         self._is_ready = is_ready
         self._may_scrape = may_scrape
         address = addresses.listening(host, port)
@@ -136,7 +138,8 @@ class Monitoring:
     def _answer(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         match environ.get("PATH_INFO", ""):
             case "/metrics" if self._may_scrape(environ.get("HTTP_AUTHORIZATION", "")):
-                answer: Iterable[bytes] = self._metrics(environ, start_response)
+                with self._scraping:
+                    answer: Iterable[bytes] = self._metrics(environ, start_response)
                 return answer
             case "/metrics":
                 status = "401 Unauthorized"

@@ -13,13 +13,122 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import ModelInvalid
-from service.spec import BLANK, Initial, ModelSpec, StateTensor
+from service.spec import BLANK, Initial, ModelSpec, StateTensor, StepTensor, parts, record
 from tests.support.tiny_models import LEDGER
+
+RICH = ModelSpec(
+    task="speech",
+    architecture="test",
+    inputs=(StepTensor("audio", "float32", (2, 3)), StepTensor("rate", "int64", ())),
+    outputs=(StepTensor("speech", "bool", (1,)), StepTensor("level", "float16", (2,))),
+    state=(
+        StateTensor("seen", "seen", "seen_next", (2,), Initial("constant", (3,)), "int64"),
+        StateTensor("on", "on", "on_next", (), Initial("values", (True,)), "bool"),
+        StateTensor("speaker", "speaker", "", (4,), Initial("given"), "float16"),
+    ),
+    traces=(),
+    read_heads=0,
+    write_heads=0,
+    default_locations=0,
+    fixed_locations=False,
+    batched=False,
+)
+"""A spec that only format 2 can hold."""
+
+FORMAT_1 = """
+{"format": 1, "task": "t", "architecture": "a", "input": "x", "input_width": 5, "output": "y",
+"output_width": 4, "state": [{"name": "h", "input": "h", "output": "g", "shape": [3], "initial":
+{"rule": "constant", "values": [0.5]}}], "traces": [{"name": "r", "output": "r", "first_head": 0,
+"heads": 1, "width": 2}], "read_heads": 1, "write_heads": 0, "default_locations": 0,
+"fixed_locations": false}
+"""
 
 
 def test_a_spec_is_read_back_unchanged() -> None:
     """`from_json` undoes `to_json`."""
     assert ModelSpec.from_json(LEDGER.to_json()) == LEDGER
+
+
+def test_a_spec_of_named_tensors_is_read_back_unchanged() -> None:
+    """Types, shapes, constants, given values and `batched` are kept, in format 2."""
+    text = RICH.to_json()
+
+    assert json.loads(text)["format"] == 2
+    assert ModelSpec.from_json(text) == RICH
+
+
+def test_a_file_of_format_1_has_one_vector_each_way() -> None:
+    """What is not in it has the value that all models of its time had."""
+    spec = ModelSpec.from_json(FORMAT_1)
+
+    assert spec.inputs == (StepTensor("x", "float32", (5,)),)
+    assert spec.outputs == (StepTensor("y", "float32", (4,)),)
+    assert (spec.state[0].type, spec.state[0].is_given, spec.batched) == ("float32", False, True)
+    assert (spec.input_width, spec.output_width) == (5, 4)
+
+
+def test_what_format_1_can_hold_is_written_in_it() -> None:
+    """The fields are those of a file of format 1, so that older servers read it."""
+    assert json.loads(ModelSpec.from_json(FORMAT_1).to_json()) == json.loads(FORMAT_1)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"batched": False},
+        {"inputs": (StepTensor("x", "float16", (2,)),)},
+        {"inputs": (StepTensor("x", "float32", (2, 1)),)},
+        {"outputs": (StepTensor("y", "float32", (2,)), StepTensor("z", "float32", (2,)))},
+        {"state": (replace(LEDGER.state[0], output=""), *LEDGER.state[1:])},
+        {"state": (replace(LEDGER.state[0], type="float16"), *LEDGER.state[1:])},
+        {"state": (replace(LEDGER.state[0], initial=Initial("given")), *LEDGER.state[1:])},
+    ],
+)
+def test_what_format_1_cannot_hold_is_written_in_format_2(fields: dict[str, Any]) -> None:
+    """And such a model has no widths, which would say that it takes one vector."""
+    spec = replace(LEDGER, **fields)
+
+    assert json.loads(spec.to_json())["format"] == 2
+    assert ModelSpec.from_json(spec.to_json()) == spec
+    assert (spec.input_width, spec.output_width) == (0, 0)
+
+
+def test_a_record_has_the_bytes_of_its_tensors_one_after_another() -> None:
+    """Little-endian and without padding; each tensor is a view of the steps."""
+    steps = np.zeros(2, record(RICH.inputs))
+    audio, rate = parts(steps, RICH.inputs)
+    audio[1] = [[1, 2, 3], [4, 5, 6]]
+    rate[:] = [7, -1]
+
+    assert steps.dtype.itemsize == 2 * 3 * 4 + 8
+    expected = np.arange(1, 7, dtype="<f4").tobytes() + b"\xff" * 8
+    assert steps[1].tobytes() == expected
+    assert audio.shape == (2, 2, 3)
+
+
+def test_steps_of_one_tensor_are_an_array_of_its_shape() -> None:
+    """So a model that takes one vector has steps [steps, X], as it always had."""
+    steps = np.zeros(3, record(LEDGER.inputs))
+
+    assert (steps.shape, steps.dtype) == ((3, 2), np.float32)
+    assert parts(steps, LEDGER.inputs)[0] is steps
+
+
+def test_initial_values_have_the_type_of_their_tensor() -> None:
+    """A whole number keeps every bit; a given tensor is zero until it is given."""
+    large = StateTensor("n", "n", "m", (1,), Initial("values", (2**62 + 1,)), "int64")
+    seen, on, speaker = RICH.state
+
+    assert large.initial_value(0).tolist() == [2**62 + 1]
+    assert seen.initial_value(0).tolist() == [3, 3]
+    assert seen.initial_value(0).dtype == np.int64
+    assert on.initial_value(0).item() is True
+    assert (speaker.initial_value(0).tolist(), speaker.is_given) == ([0] * 4, True)
+
+
+def test_state_bytes_are_those_of_the_types() -> None:
+    """Two int64, one bool and four float16."""
+    assert RICH.state_bytes(0) == 2 * 8 + 1 + 4 * 2
 
 
 def test_learned_values_keep_every_bit() -> None:
@@ -72,6 +181,13 @@ def changed(**fields: Any) -> str:
     return json.dumps({**json.loads(LEDGER.to_json()), **fields})
 
 
+def rich(place: str, index: int, **fields: Any) -> str:
+    """The JSON of `RICH` with some fields of one tensor replaced."""
+    spec = json.loads(RICH.to_json())
+    spec[place][index] |= fields
+    return json.dumps(spec)
+
+
 TRACE = json.loads(LEDGER.to_json())["traces"][0]
 
 
@@ -89,9 +205,37 @@ def state(**fields: Any) -> str:
         ("[]", "cannot be read"),
         ("{}", "cannot be read"),
         ("[" * 14_000 + "]" * 14_000, "nested too deeply"),
-        (changed(format=2), "spec format is 2; this server reads format 1"),
+        (changed(format=3), "spec format is 3; this server reads formats 1 and 2"),
+        (changed(batched=False), "has fields of format 2, and its format is 1"),
+        (rich("inputs", 0, type="float64"), "'audio' among the inputs has the type 'float64'"),
+        (rich("inputs", 0, shape=[2, "N"]), "'audio' among the inputs has shape \\[2, 'N'\\]"),
+        (rich("inputs", 0, shape=[2**40]), "the inputs of a step have .* the most is 2 GiB"),
+        (rich("outputs", 1, name="speech"), "more than once: \\['speech'\\]"),
+        (rich("outputs", 1, name=""), "one of the outputs has no name"),
+        (rich("inputs", 0, batch=1), "cannot be read"),
+        (rich("state", 0, type="uint8"), "state 'seen' has the type 'uint8'; types are float32"),
+        (rich("state", 0, name="on"), "state tensors more than once: \\['on'\\]"),
+        (rich("state", 0, name="é" * 128), "the name of a state tensor has 256 bytes"),
+        (rich("state", 0, input=""), "state 'seen' names no input"),
+        (
+            rich("state", 0, initial={"rule": "constant", "values": [0.5]}),
+            "has the initial value 0.5; int64 holds whole numbers from -9223372036854775808 to",
+        ),
+        (
+            rich("state", 1, initial={"rule": "constant", "values": [2]}),
+            "has the initial value 2; bool holds whole numbers from 0 to 1",
+        ),
+        (
+            rich("state", 2, initial={"rule": "constant", "values": [1e6]}),
+            "state 'speaker' has an initial value that is infinite",
+        ),
+        (
+            rich("state", 2, initial={"rule": "given", "values": [1.0]}),
+            "has 1 initial values; the rule 'given' needs 0",
+        ),
+        (json.dumps({**json.loads(RICH.to_json()), "inputs": []}), "the spec has no inputs"),
         (changed(unknown=1), "cannot be read"),
-        (changed(input_width=0), "widths must be positive, not 0 and 2"),
+        (changed(input_width=0), "'x' among the inputs has shape \\[0\\]; each size must be"),
         (changed(default_locations=-1), "must not be negative: -1"),
         (
             changed(default_locations=0),
@@ -105,7 +249,7 @@ def state(**fields: Any) -> str:
         (changed(fixed_locations=0), "fixed_locations in the spec is 0; it must be of type bool"),
         (
             state(initial={"rule": "random", "values": []}),
-            "starts by 'random'; rules are constant, one_hot, positional, values",
+            "starts by 'random'; rules are constant, one_hot, positional, values, given",
         ),
         (
             state(initial={"rule": "constant", "values": []}),
@@ -148,14 +292,27 @@ def test_any_other_json_is_refused_cleanly(value: object) -> None:
         ModelSpec.from_json(json.dumps(value))
 
 
-@given(
-    st.sampled_from(sorted(json.loads(LEDGER.to_json()))),
-    st.recursive(
-        st.none() | st.integers() | st.floats() | st.text(max_size=3),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
-    ),
+SPOILED = st.recursive(
+    st.none() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
 )
+
+
+@given(st.sampled_from(sorted(json.loads(LEDGER.to_json()))), SPOILED)
 def test_a_spec_with_one_field_spoiled_is_read_or_refused(field: str, value: object) -> None:
     """Any value of any field is read or leads to ModelInvalid."""
     with contextlib.suppress(ModelInvalid):
         ModelSpec.from_json(changed(**{field: value}))
+
+
+@given(
+    st.sampled_from(["inputs", "outputs", "state"]),
+    st.sampled_from(["name", "type", "shape", "initial", "input", "output"]),
+    SPOILED,
+)
+def test_a_tensor_with_one_field_spoiled_is_read_or_refused(
+    place: str, field: str, value: object
+) -> None:
+    """Any value of any field of a tensor is read or leads to ModelInvalid."""
+    with contextlib.suppress(ModelInvalid):
+        ModelSpec.from_json(rich(place, 0, **{field: value}))

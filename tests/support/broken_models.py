@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from service.spec import Initial, ModelSpec
+from service.spec import Initial, ModelSpec, vector
 from tests.support.tiny_models import LEDGER, ledger, not_loadable
 
 
@@ -54,8 +54,8 @@ def contents() -> dict[str, tuple[bytes, str]]:
         "no spec": (_of(lambda proto: proto.ClearField("metadata_props")), "no spec"),
         "empty spec": (ledger(metadata=""), "spec in the metadata cannot be read"),
         "spec without fields": (ledger(metadata="{}"), "spec in the metadata cannot be read"),
-        "other input width": (_spec(input_width=5), r"'x' has shape \['any', 2\]"),
-        "other output width": (_spec(output_width=5), "spec says 5"),
+        "other input width": (_spec(inputs=(vector("x", 5),)), r"'x' has shape \['any', 2\]"),
+        "other output width": (_spec(outputs=(vector("y", 5),)), "spec says 5"),
         "other state": (
             _spec(state=(replace(total, shape=(3,), initial=_ZERO), memory, weighting)),
             "'z_total' has shape",
@@ -66,7 +66,7 @@ def contents() -> dict[str, tuple[bytes, str]]:
         ),
         "other trace": (_spec(traces=(replace(LEDGER.traces[2], width=7),)), "has width 2"),
         "other heads": (_spec(traces=(replace(LEDGER.traces[0], heads=3),)), "has 2 heads"),
-        "unknown input": (_spec(input="nothing"), "graph inputs are"),
+        "unknown input": (_spec(inputs=(vector("nothing", 2),)), "graph inputs are"),
         "infinite start": (
             _spec(state=(replace(total, initial=_infinite()), memory, weighting)),
             "initial value that is infinite or NaN",

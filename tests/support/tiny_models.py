@@ -7,7 +7,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from service.spec import METADATA_KEY, Initial, ModelSpec, StateTensor, TraceTensor
+from service.spec import METADATA_KEY, Initial, ModelSpec, StateTensor, TraceTensor, vector
 
 WIDTH = 2
 """Input and output width of the ledger."""
@@ -21,10 +21,8 @@ NOT_FINITE = 500.0
 LEDGER = ModelSpec(
     task="ledger",
     architecture="test",
-    input="x",
-    input_width=WIDTH,
-    output="y",
-    output_width=WIDTH,
+    inputs=(vector("x", WIDTH),),
+    outputs=(vector("y", WIDTH),),
     # Inputs sorted by name: memory, weighting, z_total. Outputs: a_weighting, b_total, c_memory.
     state=(
         StateTensor("total", "z_total", "b_total", (WIDTH,), Initial("values", (0.0, 0.0))),

@@ -310,8 +310,8 @@ class NtmServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StreamSteps(self, request_iterator, context):
-        """Creates, steps and closes any number of sessions on one stream. A message can hold many operations or
-        many outcomes. The outcomes of one session have the order of its operations; the outcomes of different
+        """Creates, steps and closes any number of sessions on one stream. A message can hold up to 65536 operations
+        or many outcomes. The outcomes of one session have the order of its operations; the outcomes of different
         sessions have no order. A failed operation is answered with an Error, and the stream goes on.
 
         The end or the loss of a stream closes no session. The chunks of a lost stream are cancelled as in Step.

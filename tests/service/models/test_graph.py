@@ -150,7 +150,7 @@ def test_columns_that_fill_no_packet_are_computed_together() -> None:
     assert graph.batch_multiple(served) == 2
 
 
-FIXED = replace(LEDGER, input_width=2, state=(), default_locations=0)
+FIXED = replace(LEDGER, state=(), default_locations=0)
 
 
 def over_the_middle() -> onnx.ModelProto:

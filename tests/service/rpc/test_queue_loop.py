@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -181,3 +182,35 @@ def test_files_are_watched_after_one_was_unregistered(runner: asyncio.Runner) ->
                 loop.remove_reader(reader)
 
     assert runner.run(heard()) == b"x"
+
+
+@pytest.mark.parametrize("how", ["turn", "call_in_turn"])
+def test_what_takes_long_leaves_the_queue_its_turn(runner: asyncio.Runner, how: str) -> None:
+    """Of callbacks that are ready together, an event waits for those of a few ms, not for all."""
+    loop = runner.get_loop()
+    assert isinstance(loop, QueueLoop)
+    order: list[str] = []
+
+    def costly(name: str, done: asyncio.Event) -> None:
+        if not order:
+            loop._queue_selector._call.start_server_batch((), lambda event: order.append("event"))
+        order.append(name)
+        until = time.monotonic() + 0.006
+        while time.monotonic() < until:
+            pass
+        done.set()
+
+    async def in_turn(name: str) -> None:
+        done = asyncio.Event()
+        if how == "turn":
+            await loop.turn()
+            costly(name, done)
+        else:
+            loop.call_in_turn(costly, name, done)
+        await done.wait()
+
+    async def sixteen() -> None:
+        await asyncio.gather(*(in_turn(f"{number}") for number in range(16)))
+
+    runner.run(sixteen())
+    assert order == ["0", "event", *(f"{number}" for number in range(1, 16))]

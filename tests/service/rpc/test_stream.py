@@ -16,7 +16,7 @@ from service.engine.work import Chunk, ChunkOutcome, TraceRows
 from service.rpc import stream
 from service.session_ref import ANYBODY, SessionRef
 from tests.conftest import Running, Serve
-from tests.e2e.calls import Stream, chunk, opened, outputs, raw, until
+from tests.e2e.calls import Stream, chunk, opened, outputs, raw, reason, until
 from tests.e2e.test_rpcs import refused
 
 
@@ -51,6 +51,22 @@ async def test_an_operation_that_asks_for_nothing_is_answered_with_what_to_set(
     await call.rest()
     assert running.metric("ntm_stream_operations_total", kind="none") == 1
     assert running.metric("ntm_stream_operations_total", kind="open") == 1
+
+
+async def test_a_message_of_too_many_operations_ends_its_stream_alone(running: Running) -> None:
+    """It is refused before it is decoded; as many as are allowed are all answered."""
+    allowed = pb.StreamStepsRequest(operations=[pb.Operation()] * 65_536)
+    call = running.stub.StreamSteps()
+    await call.write(allowed)
+    answered = 0
+    while answered < 65_536:
+        answered += len((await call.read()).outcomes)
+    allowed.operations.add()
+    await call.write(allowed)
+    error = await refused(call.read())
+    assert reason(error) == "INVALID_REQUEST"
+    assert error.details() == "a message has 65537 operations; send at most 65536 in one"
+    assert (await running.stub.ListModels(pb.ListModelsRequest())).models
 
 
 async def test_errors_are_outcomes_and_end_no_stream(running: Running) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,6 +13,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from service.rpc.queue_loop import QueueLoop
 from service.rpc.transport import Call, Transport
 
 Code = grpc.StatusCode
@@ -107,6 +109,25 @@ async def test_a_stream_may_be_a_generator_or_write_itself() -> None:
         for kind in kinds:
             call = channel.stream_stream(f"/test/{kind}")(iter(requests))
             assert [response async for response in call] == requests
+
+
+async def test_a_call_begins_only_while_its_loop_has_time() -> None:
+    """So one that takes long begins in the next round, after events that came meanwhile."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, QueueLoop)
+    had_time: list[bool] = []
+
+    async def costly(request: bytes, call: Call) -> bytes:
+        had_time.append(loop.has_time)
+        until = time.monotonic() + 0.006
+        while time.monotonic() < until:
+            pass
+        return request
+
+    async with served(Handlers(costly=unary(costly))) as (channel, _):
+        call = channel.unary_unary("/test/costly")
+        await asyncio.gather(*(call(b"") for _ in range(32)))
+    assert had_time == [True] * 32
 
 
 async def test_a_method_that_is_none_is_unimplemented() -> None:

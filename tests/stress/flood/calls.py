@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from itertools import cycle
 from typing import Any
 
@@ -76,19 +75,24 @@ async def many_names(target: Target, tally: Tally) -> None:
 
 
 async def tiny_operations(target: Target, tally: Tally) -> None:
-    """Send messages of as many operations as have room, none of which asks for anything."""
-    request = pb.StreamStepsRequest(
-        operations=[pb.Operation()] * (target.max_message_bytes // 2 - 16)
+    """
+    Send messages of operations that ask for nothing: as many as are taken, and as have room.
+    """
+    requests = cycle(
+        pb.StreamStepsRequest(operations=[pb.Operation()] * number)
+        for number in (65_536, target.max_message_bytes // 2 - 16)
     )
 
     async def attempt() -> None:
         stream = stub(target).StreamSteps()
         tally.attempts += 1
-        with suppress(grpc.aio.AioRpcError):
-            await stream.write(request)
+        try:
+            await stream.write(next(requests))
             while isinstance(answer := await stream.read(), pb.StreamStepsResponse):
                 for outcome in answer.outcomes:
                     tally.refused[outcome.error.reason] += 1
+        except grpc.aio.AioRpcError as error:
+            tally.refuse(error)
 
     await repeat(4, attempt)
 
