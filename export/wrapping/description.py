@@ -11,12 +11,13 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from export.wrapping.file import TYPES, Array, OnnxFile, Size, Tensor
+from export.wrapping.file import OnnxFile, Size, Tensor
 from export.wrapping.refusal import FileRefused
+from service.spec import TYPES, Array
 
 GIVEN = "given"
 """Says of a state that its session's client gives its initial value."""
@@ -32,6 +33,7 @@ _KEYS = {
 }
 
 Shape = tuple[int, ...]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -213,9 +215,9 @@ class _Reader:
                 f"{self._file.path} has no {kind} {name!r}; its {kind}s are {', '.join(there)}"
             )
         tensor = there[name]
-        if tensor.type not in TYPES.values():
+        if tensor.type not in TYPES:
             raise FileRefused(
-                f"{kind} {name!r} is {tensor.type}; tensors of {', '.join(TYPES.values())} can be "
+                f"{kind} {name!r} is {tensor.type}; tensors of {', '.join(TYPES)} can be "
                 "served, so export the network with one of these"
             )
         return tensor
@@ -350,7 +352,7 @@ def _name(table: Mapping[str, Any], kind: str) -> str:
     return name
 
 
-def _of_type[T](value: object, kind: type[T], what: str, needed: str) -> T:
+def _of_type(value: object, kind: type[T], what: str, needed: str) -> T:
     if not isinstance(value, kind):
         raise FileRefused(f"{what} is {value!r:.80}; it has to be {needed}")
     return value

@@ -5,22 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime
-from onnx import version_converter
+from onnx import helper, version_converter
 
 from export.wrapping.refusal import FileRefused, tried
+from service.spec import TYPES
 
-TYPES: dict[int, str] = {
-    onnx.TensorProto.FLOAT: "float32",
-    onnx.TensorProto.FLOAT16: "float16",
-    onnx.TensorProto.INT64: "int64",
-    onnx.TensorProto.INT32: "int32",
-    onnx.TensorProto.BOOL: "bool",
-}
+_SERVED = {helper.np_dtype_to_tensor_dtype(dtype): name for name, dtype in TYPES.items()}
 """The types that are served, by ONNX's number of each."""
 
 OLDEST_OPSET, LIFTED_OPSET = 13, 17
@@ -41,9 +36,9 @@ class Tensor:
     """None if the file does not even say how many axes there are."""
 
     @property
-    def dtype(self) -> np.dtype[np.generic]:
+    def dtype(self) -> np.dtype[Any]:
         """The type in numpy."""
-        return np.dtype(self.type)
+        return TYPES[self.type]
 
     def __str__(self) -> str:
         """Return type and shape, such as `float32 [2, batch, ?]`."""
@@ -147,8 +142,5 @@ def _tensor(value: onnx.ValueInfoProto) -> Tensor:
         shape = tuple(
             axis.dim_value if axis.dim_value > 0 else axis.dim_param for axis in tensor.shape.dim
         )
-    return Tensor(value.name, TYPES.get(number) or onnx.TensorProto.DataType.Name(number), shape)
+    return Tensor(value.name, _SERVED.get(number) or onnx.TensorProto.DataType.Name(number), shape)
 
-
-Array = npt.NDArray[np.generic]
-"""Values of any of the types that are served."""
