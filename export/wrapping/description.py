@@ -223,7 +223,12 @@ class _Reader:
         return tensor
 
     def _shape(
-        self, table: dict[str, Any], what: str, tensor: Tensor, batch_axis: int | None, past: int = 0
+        self,
+        table: dict[str, Any],
+        what: str,
+        tensor: Tensor,
+        batch_axis: int | None,
+        past: int = 0,
     ) -> tuple[Shape, int]:
         """Return the shape of one session, and the axis of past values."""
         sizes = None

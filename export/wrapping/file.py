@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -13,9 +13,9 @@ import onnxruntime
 from onnx import helper, version_converter
 
 from export.wrapping.refusal import FileRefused, tried
-from service.spec import TYPES
+from service.spec import TYPES, Type
 
-_SERVED = {helper.np_dtype_to_tensor_dtype(dtype): name for name, dtype in TYPES.items()}
+_SERVED: dict[int, str] = {helper.np_dtype_to_tensor_dtype(dtype): name for name, dtype in TYPES.items()}
 """The types that are served, by ONNX's number of each."""
 
 OLDEST_OPSET, LIFTED_OPSET = 13, 17
@@ -34,6 +34,12 @@ class Tensor:
     """Such as float32; of a type that is not served, ONNX's name in capitals."""
     shape: tuple[Size, ...] | None
     """None if the file does not even say how many axes there are."""
+
+    @property
+    def served_type(self) -> Type:
+        """The type, of a tensor that can be served."""
+        assert self.type in TYPES
+        return cast("Type", self.type)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -65,9 +71,7 @@ class OnnxFile:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 3  # it warns of what other runtimes left in files
-        return onnxruntime.InferenceSession(
-            self.path, options, providers=["CPUExecutionProvider"]
-        )
+        return onnxruntime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
 
 
 def read(path: Path) -> OnnxFile:
@@ -143,4 +147,3 @@ def _tensor(value: onnx.ValueInfoProto) -> Tensor:
             axis.dim_value if axis.dim_value > 0 else axis.dim_param for axis in tensor.shape.dim
         )
     return Tensor(value.name, _SERVED.get(number) or onnx.TensorProto.DataType.Name(number), shape)
-

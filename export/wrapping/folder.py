@@ -79,7 +79,7 @@ def wrap_file(file: OnnxFile, description: Description, folder: Path, *, replace
     comparison = compare(original, graph, draws, largest)
     batches = compare_batches(graph, draws)
     print(table(comparison, batches))
-    batched = description.batched and can_batch(batches, largest)
+    batched = description.batched and can_batch(batches)
     if not batched:
         print(
             "results depend on the other rows of a batch, or only one row can be stepped; each "
@@ -110,7 +110,7 @@ def _states(description: Description) -> tuple[StateTensor, ...]:
             state.output.name if state.output else "",
             state.shape,
             _initial(state.initial),
-            state.tensor.type,
+            state.tensor.served_type,
         )
         for state in description.states
     ]
@@ -121,7 +121,7 @@ def _states(description: Description) -> tuple[StateTensor, ...]:
             next_name(each.past_name),
             each.past_shape,
             Initial("constant", (0,)),
-            each.tensor.type,
+            each.tensor.served_type,
         )
         for each in description.inputs
         if each.past
@@ -150,10 +150,10 @@ def _spec(
         task=description.task or name,
         architecture=ARCHITECTURE,
         inputs=tuple(
-            StepTensor(each.name, each.tensor.type, each.shape) for each in description.inputs
+            StepTensor(each.name, each.tensor.served_type, each.shape) for each in description.inputs
         ),
         outputs=tuple(
-            StepTensor(each.name, each.tensor.type, output_shapes[each.name])
+            StepTensor(each.name, each.tensor.served_type, output_shapes[each.name])
             for each in description.outputs
         ),
         state=states,
@@ -171,7 +171,8 @@ def _spec(
 
 
 def _largest_difference(description: Description) -> float:
-    tensors = [each.tensor for each in (*description.inputs, *description.outputs)]
+    tensors = [each.tensor for each in description.inputs]
+    tensors += [each.tensor for each in description.outputs]
     tensors += [state.tensor for state in description.states]
     half = any(tensor.type == "float16" for tensor in tensors)
     return _HALF_DIFFERENCE if half else LARGEST_DIFFERENCE
@@ -228,7 +229,9 @@ def _rehearse(
     for at, x in enumerate(inputs):
         expected, states = graph.step({key: value[None] for key, value in x.items()}, states)
         for tensor, values in zip(spec.outputs, served, strict=True):
-            here, there = (np.asarray(each, np.float64) for each in (values[at], expected[tensor.name]))
+            here, there = (
+                np.asarray(each, np.float64) for each in (values[at], expected[tensor.name])
+            )
             difference = float(np.abs(here - there[0]).max())
             if not difference <= largest * max(1.0, float(np.abs(there).max())):
                 raise VerificationFailed(

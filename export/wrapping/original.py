@@ -26,7 +26,9 @@ class Original:
         self._file = file
         self._description = description
 
-    def step(self, inputs: Mapping[str, Array], states: Mapping[str, Array]) -> tuple[Arrays, Arrays]:
+    def step(
+        self, inputs: Mapping[str, Array], states: Mapping[str, Array]
+    ) -> tuple[Arrays, Arrays]:
         """
         Make a step; return the outputs, and the next states by name.
 

@@ -1,5 +1,5 @@
 """
-Propose how to step a file, from its names and shapes alone, as a description for a human to correct.
+Propose how to step a file, from names and shapes alone, as a description for a human to correct.
 
 Names only suggest. So what was guessed is marked in the text, and nothing of it is taken as true
 before it was verified.
@@ -29,7 +29,19 @@ _PART = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
 _RATES = re.compile(r"^(sr|sample_?rate|fs)$", re.IGNORECASE)
 _USUAL_RATE = 16000
 
-_WORDS = ("next", "new", "now", "out", "output", "present", "updated", "cur", "current", "n", "last")
+_WORDS = (
+    "next",
+    "new",
+    "now",
+    "out",
+    "output",
+    "present",
+    "updated",
+    "cur",
+    "current",
+    "n",
+    "last",
+)
 """What stands beside the name of a state where it goes out."""
 
 _WORDS_IN = ("in", "input", "prev", "previous", "past", "old", "init", "initial", "last", "0", "i")
@@ -97,19 +109,19 @@ def proposal(file: OnnxFile, next_command: str) -> str:
     return "\n".join(parts)
 
 
-_NO_STATE = """\
-# {look} no output looks like the next value of an input. The outputs are {{names}}. Write each state as
+_NO_STATE = f"""\
+# {LOOK} no output looks like the next value of an input. The outputs are {{names}}. For each state:
 # [[state]]
 # input = "..."       # the file's input
 # output = "..."      # the file's output with its next value
 # batch_axis = 0
-""".format(look=LOOK)
+"""
 
 
 def _head(file: OnnxFile, next_command: str) -> str:
     return f"""\
-# How to step {file.path.name}, as its names and shapes suggest. Correct what is wrong, above all where
-# a comment begins with {LOOK} Then run
+# How to step {file.path.name}, as its names and shapes suggest. Correct what is wrong, above all
+# where a comment begins with {LOOK} Then run
 #
 #     {next_command}
 #
@@ -126,8 +138,8 @@ batched = true
 
 def _constants(constants: Iterable[Tensor]) -> str:
     lines = [
-        "# Inputs with one value for each step of each session, such as a sample rate. They become a part",
-        "# of the graph. A value is a number, a list, or the name of a .npy file beside this one.",
+        "# Inputs with one value for each step of each session, such as a sample rate. They become a",
+        "# part of the graph. A value is a number, a list, or the name of a .npy file beside this one.",
         "[constants]",
     ]
     for each in constants:
@@ -139,12 +151,14 @@ def _constants(constants: Iterable[Tensor]) -> str:
 
 def _input(tensor: Tensor, batch: str | None, *, first: bool) -> str:
     axis = _batch_axis(tensor, batch)
-    text = "# What a step takes: a table for each input. Clients give arrays by these names.\n" * first
+    text = (
+        "# What a step takes: a table for each input. Clients give arrays by these names.\n" * first
+    )
     text += f"[[input]]\nname = {_text(tensor.name)}  # {tensor} in the file\n"
     text += _shape(tensor, axis, "of one step of one session, without the batch")
     text += _axis(axis)
     if first:
-        text += f"""\
+        text += """\
 # Whether the file wants the end of the input before, in front of what is new in a step: how many
 # values, and along which axis of `shape`. The server then keeps them as one more state.
 # past = 64
@@ -170,13 +184,12 @@ def _state(pair: Pair, batch: str | None, *, first: bool) -> str:
     text += f"output = {_text(pair.output.name)}  # {guess}\n"
     text += _shape(pair.input, axis, "of one session, without the batch")
     text += _axis(axis)
-    comment = (
-        "  # of a session's start: a number, a list of all values, a .npy file, or \"given\"\n"
-        "# if the client gives it when it opens a session. A client may give one in any case.\n"
-    )
-    return text + "initial = " + ("false" if pair.input.type == "bool" else "0") + (
-        comment if first else "\n"
-    )
+    if first:
+        text += (
+            "# What a session starts with: a number for all values, a list of them, the name of a\n"
+            '# .npy file beside this one, or "given" if the client has to give it at opening.\n'
+        )
+    return text + f"initial = {'false' if pair.input.type == 'bool' else '0'}\n"
 
 
 def _given(tensor: Tensor, batch: str | None) -> str:

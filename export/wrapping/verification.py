@@ -32,10 +32,16 @@ BATCHES = (2, 3, 4, 7, 8, 64)
 """Sizes of batches in which a row is compared with the same row alone."""
 
 PACKED_BATCHES = (4, 8, 64)
-"""Sizes of batches in which it is compared with itself among its copies, as a server fills them."""
+"""
+Sizes of batches in which it is compared with itself among copies in the first of these sizes, as a
+server fills the batch of a session that is alone.
+"""
 
 BATCH_STEPS = 20
 """Steps of each comparison of batches."""
+
+_CLOSE = 1e-2
+"""How far results of batches of different sizes may be from each other."""
 
 
 class Comparison(NamedTuple):
@@ -59,7 +65,7 @@ class BatchComparison(NamedTuple):
     """The largest of all outputs and states; relative for values beyond 1."""
     same_bits: bool
     """Whether all outputs and states have the bits of the row alone."""
-    same_bits_among_copies: bool | None
+    same_bits_as_copies: bool | None
     """Whether they have those of the row among copies of it; None where that was not compared."""
     error: str = ""
     """What onnxruntime says, if it cannot step such a batch."""
@@ -68,7 +74,9 @@ class BatchComparison(NamedTuple):
 class Graph:
     """A rewritten graph on plain onnxruntime."""
 
-    def __init__(self, content: bytes, description: Description, states: Sequence[StateTensor]):
+    def __init__(
+        self, content: bytes, description: Description, states: Sequence[StateTensor]
+    ) -> None:
         """Load a serialised model."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
@@ -84,7 +92,9 @@ class Graph:
         self._outputs = [each.name for each in description.outputs]
         self._states = [(each.name, each.input, each.output) for each in states]
 
-    def step(self, inputs: Mapping[str, Array], states: Mapping[str, Array]) -> tuple[Arrays, Arrays]:
+    def step(
+        self, inputs: Mapping[str, Array], states: Mapping[str, Array]
+    ) -> tuple[Arrays, Arrays]:
         """
         Make a step of arrays [B, ...]; return the outputs, and the next states by name.
 
@@ -201,6 +211,7 @@ def compare_batches(graph: Graph, draws: Draws) -> list[BatchComparison]:
         return made
 
     alone = [stepped([session]) for session in sessions]
+    copies: list[list[Arrays]] = []
     compared = []
     for batch in BATCHES:
         # Each batch has a session in another row.
@@ -210,8 +221,10 @@ def compare_batches(graph: Graph, draws: Draws) -> list[BatchComparison]:
             found = [_against(mixed, at, alone[row], 0) for at, row in enumerate(rows)]
             among_copies = None
             if batch in PACKED_BATCHES:
-                copies = stepped([rows[0]] * batch)
-                among_copies = _against(mixed, 0, copies, 0)[1]
+                copies = copies or [stepped([row] * batch) for row in sessions]
+                among_copies = all(
+                    _against(mixed, at, copies[row], 0)[1] for at, row in enumerate(rows)
+                )
         except Exception as error:  # onnxruntime's errors share no other base class
             compared.append(BatchComparison(batch, math.inf, False, False, one_line(error)))
             continue
@@ -221,10 +234,15 @@ def compare_batches(graph: Graph, draws: Draws) -> list[BatchComparison]:
     return compared
 
 
-def can_batch(compared: Iterable[BatchComparison], largest: float) -> bool:
-    """Whether what a row gets does not depend on the others of its batch, to the bit."""
+def can_batch(compared: Iterable[BatchComparison]) -> bool:
+    """
+    Whether what a row gets does not depend on the others of its batch.
+
+    A server fills its batches, also that of a session that is alone, to whole packets. Among those
+    bits have to be equal. Other batches may have other roundings.
+    """
     return all(
-        each.difference <= largest and each.same_bits_among_copies is not False for each in compared
+        each.difference <= _CLOSE and each.same_bits_as_copies is not False for each in compared
     )
 
 
@@ -239,7 +257,7 @@ def table(found: Comparison, batches: Iterable[BatchComparison]) -> str:
     for each in batches:
         told = each.error[:100] or (
             ("yes" if each.same_bits else "no")
-            + {None: "", True: ", yes", False: ", no"}[each.same_bits_among_copies]
+            + {None: "", True: ", yes", False: ", no"}[each.same_bits_as_copies]
         )
         lines.append(f"{each.batch:>5} {each.difference:>10.1e}  {told}")
     return "\n".join(lines)
