@@ -15,7 +15,9 @@ from onnx import helper, version_converter
 from export.wrapping.refusal import FileRefused, tried
 from service.spec import TYPES, Type
 
-_SERVED: dict[int, str] = {helper.np_dtype_to_tensor_dtype(dtype): name for name, dtype in TYPES.items()}
+_SERVED: dict[int, str] = {
+    helper.np_dtype_to_tensor_dtype(dtype): name for name, dtype in TYPES.items()
+}
 """The types that are served, by ONNX's number of each."""
 
 OLDEST_OPSET, LIFTED_OPSET = 13, 17

@@ -150,7 +150,8 @@ def _spec(
         task=description.task or name,
         architecture=ARCHITECTURE,
         inputs=tuple(
-            StepTensor(each.name, each.tensor.served_type, each.shape) for each in description.inputs
+            StepTensor(each.name, each.tensor.served_type, each.shape)
+            for each in description.inputs
         ),
         outputs=tuple(
             StepTensor(each.name, each.tensor.served_type, output_shapes[each.name])

@@ -138,8 +138,8 @@ batched = true
 
 def _constants(constants: Iterable[Tensor]) -> str:
     lines = [
-        "# Inputs with one value for each step of each session, such as a sample rate. They become a",
-        "# part of the graph. A value is a number, a list, or the name of a .npy file beside this one.",
+        "# Inputs with one value for each step of each session, such as a sample rate. They",
+        "# become a part of the graph. A value is a number, a list, or the name of a .npy file.",
         "[constants]",
     ]
     for each in constants:
