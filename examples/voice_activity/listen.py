@@ -11,6 +11,7 @@ import asyncio
 import time
 import wave
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,13 +73,17 @@ async def calls(
         return await asyncio.gather(*made), waits
 
 
-def package_loop(onnx: Path, steps: Samples) -> Samples:
-    """Return what `OnnxWrapper` of the package silero_vad gives: its loop, in numpy."""
+def loaded(onnx: Path) -> Any:
+    """Load the package's file as the package does."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+
+
+def package_loop(session: Any, steps: Samples) -> Samples:
+    """Return what `OnnxWrapper` of the package silero_vad gives: its loop, in numpy."""
     state = np.zeros((2, 1, 128), np.float32)
     past = np.zeros((1, PAST), np.float32)
     rate = np.array(RATE, np.int64)
@@ -139,7 +144,8 @@ def main() -> None:
     print(f"a step took {middle:.1f} ms in the median, {late:.1f} ms at the 99th percentile")
     if options.onnx:
         pairs = zip(found, recordings, strict=True)
-        apart = max(np.abs(each - package_loop(options.onnx, own)).max() for each, own in pairs)
+        session = loaded(options.onnx)
+        apart = max(np.abs(each - package_loop(session, own)).max() for each, own in pairs)
         print(f"largest difference from the package's own loop: {apart:.1e}")
     if options.plot:
         draw(options.plot, steps, found[0])
