@@ -60,7 +60,8 @@ class Pair:
 
 def pairs(inputs: Iterable[Tensor], outputs: Iterable[Tensor]) -> list[Pair]:
     """Return the states that names suggest, and then those that equal types and shapes do."""
-    waiting, free = list(inputs), list(outputs)
+    given, made = list(inputs), list(outputs)
+    waiting, free = list(given), list(made)
     found: list[Pair] = []
     for closeness in range(3):
         for before in list(waiting):
@@ -73,15 +74,15 @@ def pairs(inputs: Iterable[Tensor], outputs: Iterable[Tensor]) -> list[Pair]:
                 found.append(Pair(before, matches[0], by_name=True))
                 waiting.remove(before)
                 free.remove(matches[0])
-    for before in list(waiting):
+    # What comes first is the step's own by custom, however alike.
+    waiting = [each for each in waiting if each is not given[0]]
+    free = [each for each in free if each is not made[0]]
+    for before in waiting:
         alike = [each for each in free if _alike(before, each)]
         rivals = [each for each in waiting if each.shape == before.shape]
-        stays = len(alike) == len(rivals) == 1 and len(waiting) > 1 and len(free) > 1
-        if stays and before.shape and len(before.shape) > 1:
+        if len(alike) == len(rivals) == 1 and len(before.shape or ()) > 1:
             found.append(Pair(before, alike[0], by_name=False))
-            waiting.remove(before)
-            free.remove(alike[0])
-    names = [each.name for each in inputs]
+    names = [each.name for each in given]
     return sorted(found, key=lambda pair: names.index(pair.input.name))
 
 
