@@ -377,9 +377,11 @@ def simplified(graph: onnx.GraphProto) -> onnx.GraphProto:
 
 def _sum_by_products(graph: onnx.GraphProto, shapes: Mapping[str, list[int]]) -> None:
     """
-    Make sums over the middle one of three axes, such as of a norm's squares, products with ones.
+    Make products with ones of two sums, such as those of a norm's squares.
 
-    A sum would be made in another order for a batch of one row.
+    A sum over the middle one of three axes would be made in another order for a batch of one row.
+    One over a last axis that fills no whole packets would be made in another order for rows that
+    begin within a packet.
     """
     axes = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     for node in graph.node:
@@ -391,6 +393,11 @@ def _sum_by_products(graph: onnx.GraphProto, shapes: Mapping[str, list[int]]) ->
             ones = np.ones((1, shape[1]), np.float32)
             graph.initializer.append(numpy_helper.from_array(ones, f"{node.output[0]}.ones"))
             node.op_type, node.input[:] = "MatMul", [f"{node.output[0]}.ones", node.input[0]]
+            del node.attribute[:]
+        elif shape and over in ([-1], [len(shape) - 1]) and shape[-1] % PACKET and keeps:
+            ones = np.ones((shape[-1], 1), np.float32)
+            graph.initializer.append(numpy_helper.from_array(ones, f"{node.output[0]}.ones"))
+            node.op_type, node.input[:] = "MatMul", [node.input[0], f"{node.output[0]}.ones"]
             del node.attribute[:]
 
 
