@@ -58,7 +58,11 @@ sequence_batching {{
 
 
 def _ports(kind: str, ports: tuple[Port, ...]) -> str:
-    return "\n".join(f"{kind} {{ name: {_text(port.name)} {_shape(port)} }}" for port in ports)
+    return "\n".join(
+        f"{kind} {{ name: {_text(port.name)} {_shape(port)}"
+        f"{'' if port.shape else ' reshape { shape: [] }'} }}"
+        for port in ports
+    )
 
 
 def _state(carried: Carried) -> str:

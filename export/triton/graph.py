@@ -35,8 +35,13 @@ class Port:
 
     name: str
     type: Type
-    dims: tuple[int, ...]
-    """As Triton's configuration has it: without the batch axis, unless the graph has one row."""
+    shape: tuple[int, ...]
+    """The graph's, without the batch axis, if Triton batches."""
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """The shape in Triton, whose tensors have an axis at least besides that of the batch."""
+        return self.shape or (1,)
 
 
 @dataclass(frozen=True)
@@ -98,25 +103,24 @@ def triton_model(proto: onnx.ModelProto, spec: ModelSpec, locations: int) -> Tri
     graph = _Graph(proto, spec.batched)
     inputs = tuple(graph.input(each.name, each.type, each.shape) for each in spec.inputs)
     outputs = tuple(graph.output(each.name, each.type, each.shape) for each in spec.outputs)
+    taken = [graph.state_input(each, each.shape_at(locations)) for each in spec.state]
+    names = _state_outputs(taken, spec.state)
     state = []
-    names = _state_outputs(spec.state)
-    for place, (tensor, output) in enumerate(zip(spec.state, names, strict=True)):
-        shape = tensor.shape_at(locations)
-        taken = graph.input(tensor.input, tensor.type, shape)
-        # The graph only reads a constant: each step hands it on.
-        graph.output(tensor.output or tensor.input, tensor.type, shape, output)
-        initial = tensor.initial_value(locations).reshape(taken.dims)
-        state.append(Carried(place, tensor.name, taken, output, initial))
+    for place, (tensor, port, output) in enumerate(zip(spec.state, taken, names, strict=True)):
+        graph.state_output(tensor, output, port)
+        initial = tensor.initial_value(locations).reshape(port.shape)
+        state.append(Carried(place, tensor.name, port, output, initial))
     return TritonModel(spec, locations, graph.made(), inputs, outputs, tuple(state))
 
 
-def _state_outputs(state: Sequence[StateTensor]) -> list[str]:
+def _state_outputs(taken: Sequence[Port], state: Sequence[StateTensor]) -> list[str]:
     """Names of the states' outputs, which sort as those of the inputs do."""
-    own = [tensor.output for tensor in state]
-    by_input = sorted(state, key=lambda tensor: tensor.input)
-    if all(own) and [tensor.output for tensor in by_input] == sorted(own):
-        return own
-    return [f"state_{by_input.index(tensor):06}_next" for tensor in state]
+    by_input = sorted(range(len(taken)), key=lambda place: taken[place].name)
+    own = [state[place].output for place in by_input]
+    unchanged = all(port.name == tensor.input for port, tensor in zip(taken, state, strict=True))
+    if all(own) and unchanged and own == sorted(own):
+        return [tensor.output for tensor in state]
+    return [f"state_{by_input.index(place):06}_next" for place in range(len(taken))]
 
 
 class _Graph:
@@ -135,23 +139,32 @@ class _Graph:
 
     def input(self, name: str, kind: Type, shape: tuple[int, ...]) -> Port:
         """Declare an input of this shape for one row."""
-        port = self._port(name, kind, shape)
-        if port.dims != shape and self._batched:
-            port = Port(f"{name}.row", kind, port.dims)
-            self._before.append(helper.make_node("Squeeze", [port.name, _AXIS], [name]))
+        port = Port(name, kind, shape if self._batched else (1, *shape))
         self._made.graph.input.append(self._declared(port))
         return port
 
-    def output(self, name: str, kind: Type, shape: tuple[int, ...], shown: str = "") -> Port:
-        """Declare an output, which Triton sees by the name `shown`, or else by its own."""
-        port = self._port(shown or name, kind, shape)
-        if port.dims != shape and self._batched:
-            port = Port(shown or f"{name}.row", kind, port.dims)
-            self._after.append(helper.make_node("Unsqueeze", [name, _AXIS], [port.name]))
-        elif port.name != name:
-            self._after.append(helper.make_node("Identity", [name], [port.name]))
+    def output(self, name: str, kind: Type, shape: tuple[int, ...]) -> Port:
+        """Declare an output of this shape for one row."""
+        port = Port(name, kind, shape if self._batched else (1, *shape))
         self._made.graph.output.append(self._declared(port))
         return port
+
+    def state_input(self, tensor: StateTensor, shape: tuple[int, ...]) -> Port:
+        """Declare the input of a state of this shape; a scalar gets an axis."""
+        if shape or not self._batched:
+            return self.input(tensor.input, tensor.type, shape)
+        name = f"{tensor.input}.row"
+        self._before.append(helper.make_node("Squeeze", [name, _AXIS], [tensor.input]))
+        return self.input(name, tensor.type, (1,))
+
+    def state_output(self, tensor: StateTensor, name: str, read: Port) -> None:
+        """Declare the output of a state, which is of this name in Triton, and is read there."""
+        own = tensor.output or tensor.input  # the graph only reads a constant: it is handed on
+        if read.name != tensor.input:
+            self._after.append(helper.make_node("Unsqueeze", [own, _AXIS], [name]))
+        elif name != own:
+            self._after.append(helper.make_node("Identity", [own], [name]))
+        self._made.graph.output.append(self._declared(Port(name, read.type, read.shape)))
 
     def made(self) -> onnx.ModelProto:
         """The graph of what was declared, without the nodes that no output needs."""
@@ -172,13 +185,9 @@ class _Graph:
         graph.initializer.extend(weights)
         return self._made
 
-    def _port(self, name: str, kind: Type, shape: tuple[int, ...]) -> Port:
-        # Triton's tensors have an axis at least, besides that of the batch.
-        return Port(name, kind, (shape or (1,)) if self._batched else (1, *shape))
-
     def _declared(self, port: Port) -> onnx.ValueInfoProto:
-        shape = (BATCH, *port.dims) if self._batched else port.dims
-        return helper.make_tensor_value_info(port.name, _ELEMENTS[port.type], shape)
+        shape: list[str | int | None] = [BATCH] if self._batched else []
+        return helper.make_tensor_value_info(port.name, _ELEMENTS[port.type], [*shape, *port.shape])
 
 
 def _read_by(node: onnx.NodeProto) -> Iterator[str]:

@@ -90,9 +90,9 @@ The server that this model comes from keeps a session; Triton keeps a sequence, 
 - **Forks and checkpoints.** Nothing reads, saves, copies or restores a sequence's state.
 - **Retries.** Requests have no step index: a request that is sent again makes a second step.
 - **Chunks.** A request is one step. Many steps need as many requests.
-{locations}{traces}{alone}- **A refusal when it is full.** Beyond {MAX_SEQUENCES} sequences at once, the first step of another
+- **A refusal when it is full.** Beyond {MAX_SEQUENCES} sequences at once, the first step of another
   waits until one ends.
-"""
+{locations}{traces}{alone}"""
 
 
 def _example(name: str, model: TritonModel) -> str:

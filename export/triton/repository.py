@@ -131,13 +131,13 @@ def _compare(prepared: Path, model: TritonModel, source: onnx.ModelProto) -> Non
     theirs += [each.output or each.input for each in model.spec.state]
     lead = (ROWS,) if model.batched else ()
     state = [
-        np.broadcast_to(_initial(prepared, carried), (*lead, *carried.input.dims))
+        np.broadcast_to(_initial(prepared, carried), (*lead, *carried.input.shape))
         for carried in model.state
     ]
     generator = np.random.default_rng(0)
     for _ in range(STEPS):
         drawn = [
-            generator.integers(0, 2, (*lead, *port.dims)).astype(TYPES[port.type])
+            generator.integers(0, 2, (*lead, *port.shape)).astype(TYPES[port.type])
             for port in model.inputs
         ]
         found = written.step(names, dict(zip(_read_by(model), [*drawn, *state], strict=True)))
@@ -152,7 +152,7 @@ def _compare(prepared: Path, model: TritonModel, source: onnx.ModelProto) -> Non
 
 def _initial(prepared: Path, carried: Carried) -> Array:
     content = (prepared / INITIAL_STATE / carried.file).read_bytes()
-    return np.frombuffer(content, TYPES[carried.input.type]).reshape(carried.input.dims)
+    return np.frombuffer(content, TYPES[carried.input.type]).reshape(carried.input.shape)
 
 
 def _read_by(model: TritonModel) -> list[str]:
