@@ -16,6 +16,7 @@ from typing import Any
 import onnx
 
 from export import curve, evaluation, to_onnx, verification
+from export.architectures import ARCHITECTURES
 from export.configuration import SETTINGS, Configuration, Trial, differences
 from export.configurations import CONFIGURATIONS, PAPER, of_task
 from export.evaluation import Result
@@ -96,10 +97,12 @@ def write_model(runs: Sequence[Run], models: Path, name: str, *, replace: bool =
         print(f"seed {run.seed}{shipped}")
         print(evaluation.table(results[-1]), flush=True)
     source = TASKS[configuration.task].source
+    made_by = ARCHITECTURES[configuration.architecture].source
     described = {
         "task": configuration.task,
         **({"task_source": source} if source else {}),
         "architecture": configuration.architecture,
+        **({"architecture_source": made_by} if made_by else {}),
         "content_hash": content_hash(contents[chosen]),
         "parameters": sum(parameter.numel() for parameter in networks[chosen].parameters()),
         "graph_nodes": len(models_of_runs[chosen].graph.node),

@@ -11,16 +11,17 @@ import numpy as np
 import torch
 from cyclopts import Parameter
 
-from export import card, evaluation, training
+from export import card, evaluation, own_architecture, training
 from export import report as report_file
 from export import sweep as sweeping
-from export.architectures import ARCHITECTURES
 from export.configuration import Configuration, Trial, read_size, size_problem
 from export.configurations import CONFIGURATIONS, PAPER, of_task
 from export.errors import Misused
 from export.evaluation import Result
+from export.network import Architecture, ArchitectureError
 from export.options import (
     Address,
+    ArchitectureSource,
     ExistingFolder,
     Folder,
     Locations,
@@ -46,7 +47,7 @@ def train(
     task: Text,
     /,
     *,
-    architecture: str = "ntm-lstm",
+    architecture: Text = "ntm-lstm",
     seed: Seed = 1,
     paper: bool = False,
     set: tuple[str, ...] = (),  # noqa: A002 - the option's name
@@ -59,7 +60,8 @@ def train(
     Args:
         task: Name of the task; or MODULE:NAME of one of your own, such as my_tasks:PARITY; or a
             file of sequences, .npz.
-        architecture: The network, such as ntm-lstm, ntm-ff or lstm.
+        architecture: Name of the network, such as ntm-lstm, dnc or lstm; or MODULE:NAME of one of
+            your own, such as my_nets:MY_NET.
         seed: Seed of parameters and sequences.
         paper: Take the paper's own sizes and optimiser, not ours.
         set: Replace a setting of the configuration, as NAME=VALUE; may be repeated.
@@ -68,8 +70,9 @@ def train(
     """
     torch.set_num_threads(threads)
     drawn = _loaded(task)
+    network = _architecture(architecture)
     try:
-        configuration = _row(drawn, architecture, paper=paper).with_settings(_settings(set))
+        configuration = _row(drawn, network.name, paper=paper).with_settings(_settings(set))
         drawn.draw(np.random.default_rng(0), 1, configuration.blank_rate)  # before it is needed
     except ValueError as error:
         raise Misused(str(error)) from error
@@ -79,6 +82,8 @@ def train(
         run = Run.load_to_go_on(folder, configuration, seed)
         print(f"going on from {run.sequences:,} sequences")
     else:
+        if network.source:
+            _try_out(configuration)
         run = Run.new(configuration, seed)
     parameters = sum(parameter.numel() for parameter in run.network.parameters())
     print(
@@ -125,6 +130,7 @@ def export(
     name: ModelName = None,
     replace: bool = False,
     task: TaskSource = None,
+    architecture: ArchitectureSource = None,
 ) -> None:
     """
     Write a trained network as a model to serve, after comparing the two step by step.
@@ -137,6 +143,8 @@ def export(
     """
     torch.set_num_threads(1)
     _name_task(task)
+    if architecture is not None:
+        _architecture(architecture)
     one = (run_folder / training.CHECKPOINT_NAME).exists()
     folders = [run_folder] if one else sorted(run_folder.glob("seed-*"))
     if not folders:
@@ -323,15 +331,27 @@ def _name_task(source: str | None) -> None:
         _loaded(source)
 
 
+def _architecture(source: str) -> Architecture:
+    """Return the architecture that a name or a place in a module names."""
+    try:
+        return own_architecture.load(source)
+    except ArchitectureError as error:
+        raise Misused(str(error)) from error
+
+
+def _try_out(configuration: Configuration) -> None:
+    """Try an architecture of the user's. Raises Misused if it breaks its contract."""
+    try:
+        own_architecture.try_out(configuration)
+    except ArchitectureError as error:
+        raise Misused(str(error)) from error
+
+
 def _row(task: Task, architecture: str, *, paper: bool) -> Configuration:
     """Return the settings of a training. Raises Misused if there are none."""
     name = f"{task.name}-{architecture}"
     if paper:
         return PAPER[_known(name, PAPER)]
-    if architecture not in ARCHITECTURES:
-        raise Misused(
-            f"there is no architecture {architecture!r}; there are {', '.join(ARCHITECTURES)}"
-        )
     return CONFIGURATIONS[name] if name in CONFIGURATIONS else of_task(task, architecture)
 
 

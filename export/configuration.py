@@ -230,6 +230,10 @@ class Configuration:
             raise self._error("architecture", f"it must be {' or '.join(ARCHITECTURES)}")
         for setting in fields(self):
             self._check(setting)
+        for name, allowed in ARCHITECTURES[self.architecture].allows.items():
+            if getattr(self, name) not in allowed:
+                wanted = " or ".join(map(str, allowed))
+                raise self._error(name, f"it must be {wanted}, since it is a {self.architecture}")
         self._check_memory()
         self._check_trials()
         if 0 < self.clip_ratio < 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from export.architectures import ARCHITECTURES
@@ -82,6 +83,18 @@ CONFIGURATIONS = {
             evaluation=_baseline(COPY_EVALUATION),
         ),
         Configuration(
+            "copy",
+            "dnc",
+            controller_size=100,
+            learning_rate=0.003,
+            locations=(24, 128),
+            blank_rate=0.1,
+            report_every=200,
+            updates=4000,
+            validation=COPY_VALIDATION[:2],  # a link matrix of 1,024 x 1,024 takes minutes
+            evaluation=(*COPY_EVALUATION[:-1], Trial((1000,), 1024, 10)),
+        ),
+        Configuration(
             "repeat-copy",
             "ntm-lstm",
             controller_size=100,
@@ -130,6 +143,19 @@ CONFIGURATIONS = {
             evaluation=_baseline(REPEAT_EVALUATION),
         ),
         Configuration(
+            "repeat-copy",
+            "dnc",
+            controller_size=100,
+            learning_rate=0.003,
+            batch=16,
+            locations=(32,),
+            blank_rate=0.1,
+            updates=12000,
+            report_every=400,
+            validation=REPEAT_VALIDATION,
+            evaluation=REPEAT_EVALUATION,
+        ),
+        Configuration(
             "associative-recall",
             "ntm-lstm",
             controller_size=100,
@@ -167,6 +193,17 @@ CONFIGURATIONS = {
             updates=1500,
             validation=_baseline(RECALL_VALIDATION),
             evaluation=_baseline(RECALL_EVALUATION),
+        ),
+        Configuration(
+            "associative-recall",
+            "dnc",
+            controller_size=100,
+            learning_rate=0.003,
+            locations=(32,),
+            updates=6000,
+            report_every=200,
+            validation=RECALL_VALIDATION,
+            evaluation=RECALL_EVALUATION,
         ),
         Configuration(
             "ngrams",
@@ -304,16 +341,19 @@ def of_task(task: Task, architecture: str) -> Configuration:
         count = sequences if available is None else min(sequences, available)
         return (Trial(task.largest, locations, count),)
 
-    return Configuration(
-        task.name,
-        architecture,
-        controller_size=100,
-        locations=(locations,),
-        default_locations=locations,
-        learning_rate=0.003,
-        validation=trial(Purpose.VALIDATION, 128),
-        evaluation=trial(Purpose.EVALUATION, 1000),
-    )
+    settings: dict[str, Any] = {
+        "controller_size": 100,
+        "locations": (locations,),
+        "default_locations": locations,
+        "learning_rate": 0.003,
+        "validation": trial(Purpose.VALIDATION, 128),
+        "evaluation": trial(Purpose.EVALUATION, 1000),
+    }
+    defaults = {each.name: each.default for each in fields(Configuration)} | settings
+    for name, allowed in ARCHITECTURES[architecture].allows.items():
+        if defaults[name] not in allowed:
+            settings[name] = allowed[0]
+    return Configuration(task.name, architecture, **settings)
 
 
 def _paper(

@@ -6,9 +6,10 @@ Shapes here and in the networks: T steps, B sequences, X inputs, Y outputs, N me
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,9 @@ from torch import Tensor, nn
 
 from export.arena import Arena
 from service.spec import Initial, TraceTensor
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+"""What an architecture can be called. Folders and servers have the name too."""
 
 State = NamedTuple
 """What a network carries from step to step: a named tuple of float32 tensors, batch axis first."""
@@ -39,6 +43,10 @@ class Sizes:
     """A key of `ntm.INITIAL_MEMORIES`, or "learned"."""
     locations: int = 0
     """N, if the initial memory is learned."""
+
+
+class ArchitectureError(ValueError):
+    """There is no such architecture, it is not one, or it breaks its contract."""
 
 
 class Network(nn.Module, ABC):
@@ -97,20 +105,48 @@ class Architecture:
     """Heads its column in the report."""
     build: Callable[[Sizes, int], Network]
     """Makes a network from its sizes and a seed of the parameters."""
-    over_locations: tuple[str, ...] = ()
+    over_locations: Mapping[str, int] = field(default_factory=dict)
     """
-    The state tensors whose last axis is the N locations; empty for a network without memory.
+    How many of a state tensor's last axes are the N locations; empty for a network without memory.
 
-    A network with memory has the tensors "memory" [B, M, N] and "weighting" [B, heads, N].
+    A network with memory has the tensors "memory" [B, M, N] and "weighting" [B, heads, N], read
+    heads first. A matrix [B, N, N] has two such axes.
     """
     traces: Callable[[Sizes], Sequence[TraceTensor]] = no_traces
     """The traces that the served network offers."""
+    allows: Mapping[str, tuple[int | float | str, ...]] = field(default_factory=dict)
+    """The only values that a setting may have, by the setting's name; any that is not named may
+    have all of its values."""
     logits: Callable[[Network, Tensor, State, Arena], Tensor] = stepped
     """Runs whole sequences in training; the default leaves the gradient to autograd."""
     legend: str = ""
     """Names it in pictures; the title, if empty."""
     colour: str = "tab:gray"
     """Its lines in pictures."""
+
+    source: str = ""
+    """How `--architecture` names it: a place in a Python module; empty if its name is enough."""
+
+    def __post_init__(self) -> None:
+        """Raise ArchitectureError if a name or a part cannot be."""
+        if not isinstance(self.name, str) or not NAME.fullmatch(self.name):
+            raise ArchitectureError(
+                f"an architecture's name is letters, digits, _ . and -, at most 64, not "
+                f"{self.name!r}"
+            )
+        if not isinstance(self.title, str) or not self.title.isprintable() or not self.title:
+            raise ArchitectureError(
+                f"{self.name}: title is {self.title!r}; it must be a printable text"
+            )
+        for part in ("build", "traces", "logits"):
+            if not callable(value := getattr(self, part)):
+                raise ArchitectureError(f"{self.name}: {part} is {value!r}; it must be a function")
+        for name, count in self.over_locations.items():
+            if not isinstance(count, int) or count < 1:
+                raise ArchitectureError(
+                    f"{self.name}: over_locations of {name} is {count!r}; it must be the number of "
+                    "its last axes that are the locations"
+                )
 
     @property
     def has_memory(self) -> bool:

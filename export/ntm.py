@@ -41,8 +41,8 @@ SHIFTS = (-1, 0, 1)
 PREACTIVATION_LIMIT = 20.0
 """Head parameters are clamped to this before their activation functions, so nothing overflows."""
 
-OVER_LOCATIONS = ("memory", "weighting")
-"""The state tensors whose last axis is the locations."""
+OVER_LOCATIONS = {"memory": 1, "weighting": 1}
+"""The number of last axes of state tensors that are the locations."""
 
 
 class Trace(NamedTuple):

@@ -85,6 +85,15 @@ TaskSource = Annotated[
     ),
 ]
 
+ArchitectureSource = Annotated[
+    str | None,
+    Parameter(
+        validator=_check_filled,
+        help="An architecture of your own that the model may be of: MODULE:NAME, whose code is "
+        "run.",
+    ),
+]
+
 
 def check_output(option: str, folder: Path) -> None:
     """

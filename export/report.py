@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from export import card, curve, figures
-from export.architectures import ARCHITECTURES
+from export.architectures import ARCHITECTURES, PAPER
 from export.configurations import CONFIGURATIONS
 from ntm_tasks import TASKS, Size, size_text
 
@@ -17,6 +17,9 @@ PICTURES = "report"
 
 BASELINE = "lstm"
 """The architecture that the paper compares the NTMs with."""
+
+NTMS = tuple(name for name in PAPER if ARCHITECTURES[name].has_memory)
+"""The paper's networks with a memory."""
 
 Card = Mapping[str, Any]
 
@@ -129,6 +132,8 @@ def write(models: Path) -> Path:
             "## Against the paper\n\n" + _against_the_paper(cards),
             "## NTMs against LSTMs\n\n" + _against_lstms(cards),
         ]
+        if memories := _against_other_memories(cards):
+            parts.append("## NTMs and other memories\n\n" + memories)
     if others:
         parts.append("## Other models\n\n" + _others(others))
     parts.append("## Seeds\n\n" + _seeds(cards | trained))
@@ -148,8 +153,11 @@ def _names() -> list[str]:
     return [name for name in names if name in CONFIGURATIONS]
 
 
-def _with_memory() -> list[str]:
-    return [name for name, each in ARCHITECTURES.items() if each.has_memory]
+def _architectures() -> list[str]:
+    """Return the architectures that have a row for one of the paper's tasks."""
+    rows = {row.task for row in MEASURES}
+    trained = {each.architecture for each in CONFIGURATIONS.values() if each.task in rows}
+    return [name for name in ARCHITECTURES if name in trained]
 
 
 def result_of(entry: Card, size: Size, locations: int | None = None) -> Card | None:
@@ -172,20 +180,20 @@ def _against_the_paper(cards: Mapping[str, Card]) -> str:
     for each in MEASURES:
         values = {
             arch: _value(cards, f"{each.task}-{arch}", each.size, each.field)
-            for arch in ARCHITECTURES
+            for arch in _architectures()
         }
-        ours = [value for arch in _with_memory() if (value := values[arch]) is not None]
+        ours = [value for arch in NTMS if (value := values[arch]) is not None]
         rows.append(
             [
                 each.task,
                 each.title,
-                *(_number(values[arch], each.field) for arch in ARCHITECTURES),
+                *(_number(value, each.field) for value in values.values()),
                 each.paper,
                 _goal(each),
                 _met(each, ours),
             ]
         )
-    titles = [each.title for each in ARCHITECTURES.values()]
+    titles = [ARCHITECTURES[arch].title for arch in _architectures()]
     heads = ["task", "measure", *titles, "the paper's", "goal", "met by an NTM"]
     missing = [name for name in _names() if name not in cards]
     note = f"\n\nMissing models: {', '.join(missing)}." if missing else ""
@@ -230,7 +238,7 @@ def _against_lstms(cards: Mapping[str, Card]) -> str:
             if size is None:
                 continue
             field = COMPARED_BY.get(task, BITS)
-            ntms = [_value(cards, f"{task}-{arch}", size, field) for arch in _with_memory()]
+            ntms = [_value(cards, f"{task}-{arch}", size, field) for arch in NTMS]
             best = min((value for value in ntms if value is not None), default=None)
             lstm = _value(cards, f"{task}-{BASELINE}", size, field)
             known = best is not None and lstm is not None
@@ -248,6 +256,45 @@ def _against_lstms(cards: Mapping[str, Card]) -> str:
         "Bits per sequence; for N-grams, bits above the optimal predictor. All architectures of a "
         "task were trained on sequences of the same distribution; the next table has their number. "
         "The paper's were trained on up to a million.\n\n" + _table(heads, rows)
+    )
+
+
+def _against_other_memories(cards: Mapping[str, Card]) -> str:
+    """Compare all networks with a memory, of the tasks that one beside the NTMs has learned."""
+    memories = [name for name, each in ARCHITECTURES.items() if each.has_memory]
+    rows = []
+    for task in dict.fromkeys(row.task for row in MEASURES):
+        found = [arch for arch in memories if f"{task}-{arch}" in cards]
+        if set(found) <= set(NTMS):
+            continue
+        sizes = [TASKS[task].largest, OUT_OF_RANGE.get(task)]
+        for arch in found:
+            name = f"{task}-{arch}"
+            seed = card.shipped(dict(cards[name]))
+            first = seed["first_point_without_wrong_bits_at_sequences"]
+            rows.append(
+                [
+                    task,
+                    ARCHITECTURES[arch].title,
+                    *(
+                        f"{size_text(size)}: {_number(_value(cards, name, size, BITS), BITS)}"
+                        if size
+                        else ""
+                        for size in sizes
+                    ),
+                    "-" if first is None else f"{first:,}",
+                    f"{seed['sequences']:,}",
+                    f"{seed['seconds'] / 60:,.0f}",
+                ]
+            )
+    if not rows:
+        return ""
+    heads = ["task", "network", "in range", "beyond"]
+    heads += ["sequences until a point without wrong bits", "sequences", "minutes"]
+    return (
+        "Bits per sequence of the networks that ship, by size. NTMs are trained by a backward pass "
+        "written by hand, others by autograd, and not all on the same machine.\n\n"
+        + _table(heads, rows)
     )
 
 

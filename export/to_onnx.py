@@ -60,8 +60,9 @@ def convert(network: Network, spec: ModelSpec) -> onnx.ModelProto:
     state = [torch.zeros(3, *tensor.shape_at(11)) for tensor in spec.state]
     kind = type(network.initial_state(1, spec.default_locations))
     batch, locations = torch.export.Dim("B"), torch.export.Dim("N")
+    named = {LOCATIONS: locations}
     axes = [
-        {0: batch, len(tensor.shape): locations} if LOCATIONS in tensor.shape else {0: batch}
+        {0: batch, **{at: named[size] for at, size in enumerate(tensor.shape, 1) if size in named}}
         for tensor in spec.state
     ]
     with warnings.catch_warnings(), without_log():
@@ -188,8 +189,9 @@ def _state_tensors(
         state = network.initial_state(1, locations)
     for name, value in zip(state._fields, state, strict=True):
         shape: tuple[Dimension, ...] = tuple(value.shape[1:])
-        if name in architecture.over_locations:
-            shape = (*shape[:-1], "N")
+        count = architecture.over_locations.get(name, 0)
+        over: list[Dimension] = ["N"] * count
+        shape = (*shape[: len(shape) - count], *over)
         initial = starts.get(name)
         if not isinstance(initial, Initial):
             initial = Initial("values", tuple(value.flatten().tolist()))

@@ -58,11 +58,8 @@ class CheckpointInvalid(ValueError):
     """A checkpoint cannot be read, or is not of the training that it was read for."""
 
 
-class _TaskUnknown(LookupError):
-    """A checkpoint is of a task that has not been loaded."""
-
-    def __init__(self, task: str, source: str | None) -> None:
-        super().__init__(task_unknown(task, source))
+class _Unknown(LookupError):
+    """A checkpoint is of a task or an architecture that has not been loaded."""
 
 
 class NotFinite(ArithmeticError):
@@ -181,6 +178,7 @@ class Run:
             {
                 "configuration": _plain(self.configuration),
                 "task_source": TASKS[self.configuration.task].source,
+                "architecture_source": ARCHITECTURES[self.configuration.architecture].source,
                 "seed": self.seed,
                 "network": self.network.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
@@ -218,13 +216,16 @@ class Run:
             ) from error
         try:
             saved = torch.load(content, weights_only=True)
-            task = saved["configuration"]["task"]
+            task, architecture = (saved["configuration"][x] for x in ("task", "architecture"))
             if task not in TASKS:
-                raise _TaskUnknown(task, saved.get("task_source"))
+                raise _Unknown(task_unknown(task, saved.get("task_source")))
+            if architecture not in ARCHITECTURES:
+                named = saved.get("architecture_source")
+                raise _Unknown(architecture_unknown(architecture, named))
             return cls._loaded(saved)
         except MemoryError:
             raise
-        except _TaskUnknown as error:
+        except _Unknown as error:
             raise CheckpointInvalid(f"{folder} holds a training of the {error}") from None
         except Exception as error:  # zip, pickle and torch each raise their own, of any kind
             # What they say is no help, and PyTorch's advice is to run what the file says.
@@ -453,6 +454,15 @@ def task_unknown(task: str, source: str | None) -> str:
     """
     named = printable(source) if source else "MODULE:NAME, such as my_tasks:PARITY, or a file .npz"
     return f"task {task!r}, which is not one of {', '.join(TASKS)}; name it with --task {named}"
+
+
+def architecture_unknown(architecture: str, source: str | None) -> str:
+    """Return what to say of an architecture that is not known, as `task_unknown` does of a task."""
+    named = printable(source) if source else "MODULE:NAME, such as my_nets:MY_NET"
+    return (
+        f"architecture {architecture!r}, which is not one of {', '.join(ARCHITECTURES)}; name it "
+        f"with --architecture {named}"
+    )
 
 
 def _optimiser(configuration: Configuration, network: Network) -> torch.optim.Optimizer:

@@ -228,7 +228,7 @@ def _compare(
     precise = deepcopy(network).double()
     with torch.no_grad():
         torch_state = network.initial_state(batch, locations)
-        precise_state = precise.initial_state(batch, locations)
+        precise_state = type(torch_state)._make(value.double() for value in torch_state)
     state = initial_state(spec, batch, locations)
     inputs = sequences(spec.task, batch, steps)
     output = output_rounding = step = step_rounding = drift = 0.0

@@ -28,7 +28,7 @@ from service.models.folder import ModelFile
 from service.models.version import Version
 from service.records.v1 import record_pb2
 from service.session_ref import Caller, SessionRef
-from service.spec import LOCATIONS, Dimension, Float32, ModelSpec
+from service.spec import LOCATIONS, Array, Dimension, Float32, ModelSpec, StepTensor
 
 T = TypeVar("T")
 
@@ -52,6 +52,13 @@ _POLICIES = {
     Policy.NONE: ntm_pb2.Durability.POLICY_NONE,
     Policy.ASYNCHRONOUS: ntm_pb2.Durability.POLICY_ASYNCHRONOUS,
     Policy.SYNCHRONOUS: ntm_pb2.Durability.POLICY_SYNCHRONOUS,
+}
+_ELEMENT_TYPES: dict[str, ntm_pb2.ElementType] = {
+    "float32": ntm_pb2.ELEMENT_TYPE_FLOAT32,
+    "float16": ntm_pb2.ELEMENT_TYPE_FLOAT16,
+    "int64": ntm_pb2.ELEMENT_TYPE_INT64,
+    "int32": ntm_pb2.ELEMENT_TYPE_INT32,
+    "bool": ntm_pb2.ELEMENT_TYPE_BOOL,
 }
 _IS_LITTLE_ENDIAN = sys.byteorder == "little"
 
@@ -90,26 +97,19 @@ def operations(content: bytes) -> Sequence[ntm_pb2.Operation]:
 
 def chunk(message: ntm_pb2.Chunk, caller: Caller) -> Chunk:
     """
-    Make the chunk that a caller asks for. Its inputs are still a single row of values.
+    Make the chunk that a caller asks for. Its inputs are still bytes.
 
-    The chunk has an error if the inputs are not float32 values, or if there are too many traces.
+    The chunk has an error if there are too many traces.
     """
-    inputs = message.inputs
-    size = len(inputs)
-    whole = size % _FLOAT.itemsize == 0
     selection, error = NO_TRACES, None
     if message.HasField("traces"):
         names = message.traces.names
         selection = Selection(tuple(names[:_MAX_TRACES]), message.traces.top_k)
         if len(names) > _MAX_TRACES:
             error = InvalidRequest(f"{len(names)} traces are selected; the limit is {_MAX_TRACES}")
-    if not whole:
-        error = InvalidRequest(
-            f"inputs are {size} bytes, which is no whole number of float32 values"
-        )
     decoded = Chunk(
         SessionRef(message.session_id, caller, message.epoch),
-        np.frombuffer(inputs if whole else b"", _FLOAT),
+        message.inputs,
         message.first_step if message.HasField("first_step") else None,
         selection,
     )
@@ -130,7 +130,7 @@ def write_outcome(outcome: ChunkOutcome, message: ntm_pb2.Reply) -> int:
     """Write a chunk's outcome into a message; return the bytes of outputs and traces."""
     message.first_step = outcome.first_step
     message.next_step = outcome.first_step + len(outcome.outputs)
-    message.outputs = outputs = _bytes(outcome.outputs)
+    message.outputs = outputs = outcome.outputs.tobytes()
     size = len(outputs)
     for rows in outcome.traces:
         trace = _trace(rows)
@@ -205,9 +205,12 @@ def _is_same(given: Durability, asked: Durability) -> bool:
 
 
 def model(
-    file: ModelFile, provider: str, versions: Iterable[ntm_pb2.ModelVersion]
+    file: ModelFile, provider: str, versions: Iterable[ntm_pb2.ModelVersion], *, batched: bool
 ) -> ntm_pb2.Model:
-    """The message that describes a model by one of its versions."""
+    """
+    The message that describes a model by one of its versions, whose runs step several sessions if
+    `batched`.
+    """
     spec = file.spec
     return ntm_pb2.Model(
         name=file.version.model,
@@ -217,7 +220,13 @@ def model(
         input_width=spec.input_width,
         output_width=spec.output_width,
         state=[
-            ntm_pb2.StateTensor(name=tensor.name, shape=[_size(size) for size in tensor.shape])
+            ntm_pb2.StateTensor(
+                name=tensor.name,
+                shape=[_size(size) for size in tensor.shape],
+                type=_ELEMENT_TYPES[tensor.type],
+                given=tensor.is_given,
+                constant=not tensor.output,
+            )
             for tensor in spec.state
         ],
         traces=[
@@ -230,11 +239,34 @@ def model(
         fixed_locations=spec.fixed_locations,
         provider=provider,
         versions=versions,
+        inputs=[_step_tensor(tensor) for tensor in spec.inputs],
+        outputs=[_step_tensor(tensor) for tensor in spec.outputs],
+        batched=batched,
     )
 
 
+def _step_tensor(tensor: StepTensor) -> ntm_pb2.StepTensor:
+    return ntm_pb2.StepTensor(
+        name=tensor.name, type=_ELEMENT_TYPES[tensor.type], shape=tensor.shape
+    )
+
+
+def initial(request: ntm_pb2.CreateSessionRequest) -> dict[str, bytes]:
+    """
+    The values that a client gives for tensors of the state, by name.
+
+    Raises:
+        InvalidRequest: a name comes twice.
+    """
+    given = {value.name: value.data for value in request.initial}
+    if len(given) < len(request.initial):
+        names = [value.name[:64] for value in request.initial]
+        raise InvalidRequest(f"initial has a tensor twice: {names[:_MAX_TRACES]}")
+    return given
+
+
 def memory(
-    view: SessionView, spec: ModelSpec, state: dict[str, Float32]
+    view: SessionView, spec: ModelSpec, state: dict[str, Array]
 ) -> ntm_pb2.ReadMemoryResponse:
     """The message with a session's memory, a row for each location, and its heads' weightings."""
     rows = state["memory"].T
@@ -268,6 +300,10 @@ def encode_record(snapshot: Snapshot) -> bytes:
         owner=snapshot.owner,
         session=described,
         checkpoint=checkpoint.encode(snapshot.checkpoint),
+        initial=[
+            ntm_pb2.TensorValue(name=name, data=value.tobytes())
+            for name, value in snapshot.given.items()
+        ],
     )
     for asked, outcome in snapshot.replays:
         made = stored.chunks.add(inputs_crc32=asked.inputs_crc32)
@@ -304,13 +340,15 @@ def decode_record(record: bytes) -> Stored:
         durability=durability(kept) or Durability(),
         checkpoint=taken,
         replays=replays,
+        given={value.name: value.data for value in stored.initial},
     )
 
 
 def _replay(stored: record_pb2.StoredChunk) -> Replay:
     reply, selected = stored.reply, stored.traces
     steps = reply.next_step - reply.first_step
-    outputs = np.frombuffer(reply.outputs, _FLOAT).reshape(steps, -1).astype(np.float32, copy=False)
+    # Bytes, since the type of a step's outputs is the model's.
+    outputs = np.frombuffer(reply.outputs, np.uint8).reshape(steps, -1)
     asked = Asked(
         reply.first_step, steps, stored.inputs_crc32, tuple(selected.names), selected.top_k
     )

@@ -5,13 +5,22 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal, get_args, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
 
+# The names of `ntm.tensors` are parts of this contract too, and are taken from here.
+from ntm.tensors import TYPES as TYPES
+from ntm.tensors import Array as Array
+from ntm.tensors import StepTensor as StepTensor
+from ntm.tensors import Type as Type
+from ntm.tensors import parts as parts
+from ntm.tensors import record as record
+from ntm.tensors import vector as vector
 from service.errors import ModelInvalid
 
 METADATA_KEY = "ntm.spec"
@@ -35,20 +44,9 @@ LOCATIONS = "N"
 MAX_NAME = 128
 """The most characters in the name of a model."""
 
-Array = npt.NDArray[Any]
 Float32 = npt.NDArray[np.float32]
 Dimension = int | Literal["N"]
 Rule = Literal["constant", "one_hot", "positional", "values", "given"]
-Type = Literal["float32", "float16", "int64", "int32", "bool"]
-
-TYPES: dict[str, np.dtype[Any]] = {
-    "float32": np.dtype("<f4"),
-    "float16": np.dtype("<f2"),
-    "int64": np.dtype("<i8"),
-    "int32": np.dtype("<i4"),
-    "bool": np.dtype("?"),
-}
-"""The types that tensors can have, as they are in messages and records: little-endian."""
 
 _FIXED_COUNTS = {"constant": 1, "one_hot": 0, "given": 0}
 """The number of values that these rules need."""
@@ -106,54 +104,6 @@ class Initial:
         if self.rule == "one_hot":
             value[..., 0] = 1
         return value
-
-
-@dataclass(frozen=True)
-class StepTensor:
-    """A tensor that a step takes or gives."""
-
-    name: str
-    """The graph's name of it."""
-    type: Type
-    shape: tuple[int, ...]
-    """Shape for one session and one step, without the batch axis."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The type of its elements, little-endian."""
-        return TYPES[self.type]
-
-    @property
-    def size(self) -> int:
-        """The number of its elements."""
-        return math.prod(self.shape)
-
-    @property
-    def is_floating(self) -> bool:
-        """Whether its elements can be infinite or NaN."""
-        return self.dtype.kind == "f"
-
-
-def vector(name: str, width: int) -> StepTensor:
-    """A vector of float32, as the networks of the trainer take and give them."""
-    return StepTensor(name, "float32", (width,))
-
-
-def record(tensors: Sequence[StepTensor]) -> np.dtype[Any]:
-    """
-    The type of one step's tensors together: their bytes one after another, without padding.
-
-    An array of steps has the shape [steps, *shape] if there is one tensor. If there are several,
-    it has the shape [steps], and a field for each tensor's name.
-    """
-    if len(tensors) == 1:
-        return np.dtype((tensors[0].dtype, tensors[0].shape))
-    return np.dtype([(tensor.name, tensor.dtype, tensor.shape) for tensor in tensors])
-
-
-def parts(steps: Array, tensors: Sequence[StepTensor]) -> list[Array]:
-    """Views of each tensor, [..., *shape], in an array whose elements are of type `record`."""
-    return [steps] if len(tensors) == 1 else [steps[tensor.name] for tensor in tensors]
 
 
 @dataclass(frozen=True)
@@ -220,6 +170,16 @@ class ModelSpec:
     batched: bool = True
     """Whether the rows of a batch do not depend on one another, and it can have any number."""
 
+    @cached_property
+    def input_record(self) -> np.dtype[Any]:
+        """The type of what a step takes, as `record` makes it."""
+        return record(self.inputs)
+
+    @cached_property
+    def output_record(self) -> np.dtype[Any]:
+        """The type of what a step gives, as `record` makes it."""
+        return record(self.outputs)
+
     @property
     def input(self) -> str:
         """The graph's name of the first input, of a network like the trainer's the only one."""
@@ -232,26 +192,30 @@ class ModelSpec:
 
     @property
     def input_width(self) -> int:
-        """The number of float32 values that a step takes; 0 if format 1 cannot hold the spec."""
-        return self.inputs[0].size if self._format == 1 else 0
+        """The number of float32 values of a step's input; 0 unless a step is a vector each way."""
+        return self.inputs[0].size if self._takes_vectors else 0
 
     @property
     def output_width(self) -> int:
-        """The number of float32 values that a step gives; 0 if format 1 cannot hold the spec."""
-        return self.outputs[0].size if self._format == 1 else 0
+        """The number of float32 values of a step's output; 0 unless a step is a vector each way."""
+        return self.outputs[0].size if self._takes_vectors else 0
+
+    @property
+    def _takes_vectors(self) -> bool:
+        """Whether a step takes one float32 vector and gives one."""
+        return all(
+            len(tensors) == 1 and tensors[0].type == "float32" and len(tensors[0].shape) == 1
+            for tensors in (self.inputs, self.outputs)
+        )
 
     @property
     def _format(self) -> int:
         """The first version of the layout that can hold this spec."""
-        vectors = all(
-            len(tensors) == 1 and tensors[0].type == "float32" and len(tensors[0].shape) == 1
-            for tensors in (self.inputs, self.outputs)
-        )
         plain = all(
             tensor.type == "float32" and tensor.output and not tensor.is_given
             for tensor in self.state
         )
-        return 1 if vectors and plain and self.batched else 2
+        return 1 if self._takes_vectors and plain and self.batched else 2
 
     @property
     def has_memory(self) -> bool:

@@ -4,7 +4,7 @@ The checkpoint format: a session's state at a step as bytes. Any server of its m
 All numbers are little-endian:
 
     4 bytes   "NTMC"
-    uint16    version of this layout, 1
+    uint16    version of this layout, 1 or 2
     uint16    number of state tensors
     32 bytes  SHA-256 of the model's ONNX file
     uint32    memory locations; 0 for a network without memory
@@ -12,9 +12,12 @@ All numbers are little-endian:
     then for each state tensor, in the order of the model's spec
         uint8     bytes of its name
         ...       its name, UTF-8
+        uint8     in version 2 alone: their type, 0 float32, 1 float16, 2 int64, 3 int32, 4 bool
         uint32    number of values
-        ...       the values, float32 and finite, in row-major order
+        ...       the values in row-major order: float32 in version 1; floating ones are finite
     uint32    CRC-32 of everything before it
+
+A state of float32 alone is written as version 1, which older servers and clients read.
 
 Server and client both read and write it with this module, which needs numpy alone. Each turns the
 errors below into its own.
@@ -28,17 +31,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Float32 = npt.NDArray[np.float32]
+from ntm.tensors import TYPES, Array
 
 MAGIC = b"NTMC"
-VERSION = 1
+VERSION = 2
+"""The latest version of the layout."""
+
+_TYPES = tuple(TYPES.values())
+"""The types of values, by their number in version 2."""
 
 _HEAD = struct.Struct("<4sHH32sIQ")
 _VERSION = struct.Struct("<4sH")
 _COUNT = struct.Struct("<I")
-_FLOAT = np.dtype("<f4")
 
 
 class Damaged(ValueError):
@@ -64,16 +69,25 @@ class Checkpoint:
     """SHA-256 of the model's ONNX file, in hexadecimal."""
     locations: int
     next_step: int
-    state: Mapping[str, Float32]
+    state: Mapping[str, Array]
     """The values of each state tensor in row-major order, [size], by its name."""
 
 
 def encode(checkpoint: Checkpoint) -> bytes:
-    """The bytes of a checkpoint. Equal states at equal steps have equal bytes."""
+    """
+    The bytes of a checkpoint. Equal states at equal steps have equal bytes.
+
+    Raises ValueError for a tensor of a type that `ntm.tensors` has not.
+    """
+    types = {
+        name: _TYPES.index(values.dtype.newbyteorder("<"))
+        for name, values in checkpoint.state.items()
+    }
+    version = 2 if any(types.values()) else 1
     parts = [
         _HEAD.pack(
             MAGIC,
-            VERSION,
+            version,
             len(checkpoint.state),
             bytes.fromhex(checkpoint.content_hash),
             checkpoint.locations,
@@ -82,8 +96,9 @@ def encode(checkpoint: Checkpoint) -> bytes:
     ]
     for name, values in checkpoint.state.items():
         label = name.encode()
-        parts += [bytes([len(label)]), label, _COUNT.pack(values.size)]
-        parts.append(values.astype(_FLOAT, copy=False).tobytes())
+        kind = bytes([types[name]]) if version == 2 else b""
+        parts += [bytes([len(label)]), label, kind, _COUNT.pack(values.size)]
+        parts.append(values.astype(_TYPES[types[name]], copy=False).tobytes())
     body = b"".join(parts)
     return body + _COUNT.pack(zlib.crc32(body))
 
@@ -114,18 +129,24 @@ def decode(data: bytes) -> Checkpoint:
 
 
 def _read(body: bytes) -> Checkpoint:
-    _, _, tensors, digest, locations, next_step = _HEAD.unpack_from(body)
-    state: dict[str, Float32] = {}
+    _, version, tensors, digest, locations, next_step = _HEAD.unpack_from(body)
+    state: dict[str, Array] = {}
     place = _HEAD.size
     for _ in range(tensors):
         size = body[place]
         name = body[place + 1 : place + 1 + size].decode()
         place += 1 + size
+        type_ = _TYPES[0]
+        if version == 2:
+            type_ = _TYPES[body[place]]
+            place += 1
         (count,) = _COUNT.unpack_from(body, place)
         place += _COUNT.size
-        values = np.frombuffer(body, _FLOAT, count, place).astype(np.float32, copy=False)
-        if not np.isfinite(values).all():
+        values = np.frombuffer(body, type_, count, place)
+        if type_.kind == "f" and not np.isfinite(values).all():
             raise ValueError(f"{name!r} holds values that are not finite")
+        if type_.kind == "b" and (values.view(np.uint8) > 1).any():
+            raise ValueError(f"{name!r} holds bytes that are neither 0 nor 1")
         state[name] = values
         place += values.nbytes
     if place != len(body) or len(state) != tensors:

@@ -16,6 +16,7 @@ from ntm import versions
 
 versions.check()  # before the stubs fail in their own way
 
+from ntm.tensors import StepTensor
 from ntm_client.aio import AsyncClient
 from ntm_client.async_session import AsyncSession
 from ntm_client.blocking import Client, Session
@@ -103,6 +104,7 @@ __all__ = [
     "StateTensor",
     "StepIndexMismatch",
     "StepResult",
+    "StepTensor",
     "Stream",
     "StreamBroken",
     "StreamClosed",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Self
 
 import grpc
+import numpy.typing as npt
 from google.protobuf.message import Message
 
 from ntm.v1 import ntm_pb2 as pb
@@ -102,10 +104,13 @@ class AsyncClient:
         checkpoint: bytes | None = None,
         durability: Durability | None = None,
         content_hash: str = "",
+        initial: Mapping[str, npt.ArrayLike] | None = None,
     ) -> AsyncSession:
         """Open a session as `Client.create_session` does; `async with` deletes it at its end."""
         how = (locations, idle_timeout, checkpoint, durability, content_hash)
-        opening = procedures.create_session(ask_with(self.retries), model, *how, self._models)
+        opening = procedures.create_session(
+            ask_with(self.retries), model, *how, self._models, initial
+        )
         return AsyncSession(self, *await run(self, opening))
 
     async def session(self, session_id: str) -> AsyncSession:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from ntm.tensors import TYPES, Array
 from ntm_client.errors import InvalidArgument
 
 T = TypeVar("T")
@@ -132,31 +133,64 @@ def names(name: str, value: Sequence[str]) -> tuple[str, ...]:
     return tuple(text(f"a name in {name}", each, "text") for each in value)
 
 
+def typed(name: str, values: npt.ArrayLike, type_: str) -> Array:
+    """
+    An array of elements of a type of `ntm.tensors`, after a check that the type can hold them.
+
+    Whole numbers are taken from whole numbers, a bool from a bool or from 0 and 1.
+    """
+    if type_ == "float32":
+        return floats(name, values)
+    dtype = TYPES[type_]
+    if dtype.kind == "f":
+        wide = floats(name, values)
+        with np.errstate(over="ignore"):
+            converted = wide.astype(dtype)
+        _check_all(name, wide, np.isfinite(converted), f"finite as {type_}")
+        return converted
+    found = _array(name, values)
+    if found.dtype.kind not in "biu":
+        raise InvalidArgument(
+            f"{name} must be {type_}, not values of type {found.dtype}: convert them first"
+        )
+    lowest, highest = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    allowed = (found >= lowest) & (found <= highest)
+    _check_all(name, found, allowed, f"whole numbers from {lowest} to {highest}")
+    return found.astype(dtype)
+
+
+def _array(name: str, values: npt.ArrayLike) -> Array:
+    try:
+        found: Array = np.asarray(values)
+    except Exception as error:  # the values are the caller's, and may raise anything
+        raise InvalidArgument(f"{name} cannot be read as an array of numbers: {error}") from error
+    if np.ma.is_masked(values):
+        raise InvalidArgument(f"{name} must have no masked values; fill them first")
+    return found
+
+
+def _check_all(name: str, values: Array, allowed: Array, needed: str) -> None:
+    if not allowed.all():
+        place = tuple(np.argwhere(~allowed)[0].tolist())
+        raise InvalidArgument(
+            f"{name} must be {needed}; the value at {list(place)} is {values[place]}"
+        )
+
+
 def floats(name: str, values: npt.ArrayLike) -> Float32:
     """
     An array of real numbers that are finite as float32.
 
     Complex numbers, texts and objects are refused, since numpy would drop or guess a part of them.
     """
-    found: npt.NDArray[Any]
     if type(values) is np.ndarray and values.dtype == np.float32 and np.isfinite(values).all():
         return values  # as most are, so that the checks below cost nothing
-    try:
-        found = np.asarray(values)
-    except Exception as error:  # the values are the caller's, and may raise anything
-        raise InvalidArgument(f"{name} cannot be read as an array of numbers: {error}") from error
+    found = _array(name, values)
     if found.dtype.kind not in "biuf":
         raise InvalidArgument(
             f"{name} must be real numbers, not values of type {found.dtype}: convert them first"
         )
-    if np.ma.is_masked(values):
-        raise InvalidArgument(f"{name} must have no masked values; fill them first")
     with np.errstate(over="ignore"):
         converted: Float32 = found.astype(np.float32, copy=False)
-    finite = np.isfinite(converted)
-    if not finite.all():
-        place = tuple(np.argwhere(~finite)[0].tolist())
-        raise InvalidArgument(
-            f"{name} must be finite as float32; the value at {list(place)} is {found[place]}"
-        )
+    _check_all(name, found, np.isfinite(converted), "finite as float32")
     return converted

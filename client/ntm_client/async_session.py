@@ -10,7 +10,6 @@ from functools import partial
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
-import numpy.typing as npt
 from google.protobuf.message import Message
 
 from ntm.v1 import ntm_pb2 as pb
@@ -18,6 +17,7 @@ from ntm_client import arguments, procedures
 from ntm_client.ahead import SentAhead
 from ntm_client.async_operations import AsyncPending
 from ntm_client.chunks import OwnLimits
+from ntm_client.conversion import Inputs
 from ntm_client.errors import NotStored, NtmClientError, SessionGone
 from ntm_client.fencing import fenced
 from ntm_client.procedures import Ahead, Attempt, BaseSession, Procedure
@@ -134,7 +134,7 @@ class AsyncSession(BaseSession):
 
     async def step(
         self,
-        inputs: npt.ArrayLike,
+        inputs: Inputs,
         traces: Sequence[str] = (),
         top_k: int = 0,
         *,
@@ -150,7 +150,7 @@ class AsyncSession(BaseSession):
             return await run(self._caller, stepping, timeout_seconds, self)
 
     async def reset(self) -> None:
-        """Set the session back to the model's initial state, at step 0."""
+        """Set the session back to the state that it was opened with, at step 0."""
         async with self._lock:
             await run(self._caller, procedures.reset(self._ask, self))
 

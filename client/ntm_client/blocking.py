@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -31,6 +31,7 @@ from ntm_client.connection import (
     session_of,
     stub_of,
 )
+from ntm_client.conversion import Inputs
 from ntm_client.encryption import Tls
 from ntm_client.errors import (
     ClientClosed,
@@ -125,6 +126,7 @@ class Client:
         checkpoint: bytes | None = None,
         durability: Durability | None = None,
         content_hash: str = "",
+        initial: Mapping[str, npt.ArrayLike] | None = None,
     ) -> Session:
         """
         Open a session; a `with` block deletes it at its end.
@@ -143,9 +145,13 @@ class Client:
             durability: When steps are stored; None for the server's setting.
             content_hash: Version of the model, from `Model.versions`. Empty for the version of the
                 checkpoint or, without a checkpoint, the version for new sessions.
+            initial: Values with which tensors of the state start, by name, in place of the model's;
+                `Model.state` has their types and shapes, and says which have to be given.
         """
         how = (locations, idle_timeout, checkpoint, durability, content_hash)
-        opening = procedures.create_session(ask_with(self.retries), model, *how, self._models)
+        opening = procedures.create_session(
+            ask_with(self.retries), model, *how, self._models, initial
+        )
         return Session(self, *self.run(opening))
 
     def session(self, session_id: str) -> Session:
@@ -306,14 +312,16 @@ class Session(BaseSession):
 
     def step(
         self,
-        inputs: npt.ArrayLike,
+        inputs: Inputs,
         traces: Sequence[str] = (),
         top_k: int = 0,
         *,
         timeout_seconds: float | None = None,
     ) -> StepResult:
         """
-        Make steps: [steps, input_width] for several, [input_width] for one.
+        Make steps: [steps, input_width] for several, [input_width] for one. A model whose steps
+        take several tensors is given a dict of arrays, [steps, ...] or [...], by their names in
+        `model.inputs`.
 
         Long inputs are sent in chunks. After a failure, the steps of earlier chunks stay made, and
         `next_step` is the step to continue at. After `TimedOut` or an interrupt the server may end
@@ -335,7 +343,10 @@ class Session(BaseSession):
             return self._client.run(stepping, timeout_seconds, self)
 
     def reset(self) -> None:
-        """Set the session back to the model's initial state, at step 0."""
+        """
+        Set the session back to the state that it was opened with, at step 0: the model's, with the
+        values given as `initial`.
+        """
         with self._lock:
             self._client.run(procedures.reset(self._ask, self))
 

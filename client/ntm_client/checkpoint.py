@@ -16,9 +16,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ntm import checkpoint as format_
+from ntm.tensors import Array
 from ntm_client import arguments
 from ntm_client.errors import CheckpointDamaged, InvalidArgument
-from ntm_client.values import Float32, Model
+from ntm_client.values import Model
 
 __all__ = ["Checkpoint", "decode", "encode"]
 
@@ -29,7 +30,7 @@ class Checkpoint(format_.Checkpoint):
     A session's state at a step. `state` has the values of each tensor in row-major order, [size].
     """
 
-    def tensor(self, name: str, model: Model) -> Float32:
+    def tensor(self, name: str, model: Model) -> Array:
         """
         A copy of a state tensor in the shape that the model has for it.
 
@@ -51,12 +52,14 @@ class Checkpoint(format_.Checkpoint):
             )
         return values.reshape(sizes).copy()
 
-    def changed(self, **tensors: Float32) -> Checkpoint:
+    def changed(self, **tensors: Array) -> Checkpoint:
         """
         A copy with new values for these tensors. A new value may have any shape with the same size.
         """
-        flat = {name: arguments.floats(name, value).ravel() for name, value in tensors.items()}
-        for name, values in flat.items():
+        flat = {}
+        for name, value in tensors.items():
+            type_ = self.state[name].dtype.name if name in self.state else "float32"
+            values = flat[name] = arguments.typed(name, value, type_).ravel()
             if name not in self.state or values.size != self.state[name].size:
                 known = {known: values.size for known, values in self.state.items()}
                 raise InvalidArgument(

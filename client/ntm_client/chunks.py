@@ -77,7 +77,7 @@ class Selection:
         }
         return StepResult(
             first_step=first_step,
-            outputs=np.zeros((0, model.output_width), np.float32),
+            outputs=np.zeros(0, model.output_record),
             traces={name: np.zeros(shape, np.float32) for name, shape in shapes.items()},
             locations={
                 trace.name: np.zeros(shapes[trace.name], np.uint32)
@@ -96,8 +96,8 @@ def steps_per_chunk(model: Model, selection: Selection, own: OwnLimits, limits: 
         InvalidArgument: not even one step does.
     """
     own_room = own.max_message_bytes - MESSAGE_OVERHEAD_BYTES
-    input_bytes = model.input_width * VALUE_BYTES
-    reply_bytes = model.output_width * VALUE_BYTES + selection.step_bytes()
+    input_bytes = model.input_record.itemsize
+    reply_bytes = model.output_record.itemsize + selection.step_bytes()
     for_inputs = min(own_room, limits.max_message_bytes - MESSAGE_OVERHEAD_BYTES)
     for_reply = min(own_room, limits.max_reply_bytes)
     fitting = min(for_inputs // input_bytes, for_reply // reply_bytes)
@@ -123,7 +123,7 @@ def chunks_at_once(model: Model, selection: Selection, steps: int, limits: Limit
 
     The server keeps the replies of all of them, so that they can be asked for again after a loss.
     """
-    reply_bytes = steps * (model.output_width * VALUE_BYTES + selection.step_bytes())
+    reply_bytes = steps * (model.output_record.itemsize + selection.step_bytes())
     kept = limits.max_replay_bytes // max(1, reply_bytes)
     return max(1, min(MAX_CHUNKS_AT_ONCE, kept, limits.max_waiting_steps // steps))
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC
 
 import numpy as np
 import numpy.typing as npt
 
+from ntm.tensors import Array, StepTensor, Type, parts
 from ntm.v1 import ntm_pb2 as pb
 from ntm_client import arguments
 from ntm_client.errors import InvalidArgument
@@ -32,9 +35,17 @@ MESSAGES: dict[Policy, pb.Durability.Policy] = {
 }
 
 
-def encode_floats(values: Float32) -> bytes:
-    """The values in row-major order, as little-endian float32."""
-    return values.astype("<f4", copy=False).tobytes()
+TYPES: dict[int, Type] = {
+    pb.ELEMENT_TYPE_UNSPECIFIED: "float32",
+    pb.ELEMENT_TYPE_FLOAT32: "float32",
+    pb.ELEMENT_TYPE_FLOAT16: "float16",
+    pb.ELEMENT_TYPE_INT64: "int64",
+    pb.ELEMENT_TYPE_INT32: "int32",
+    pb.ELEMENT_TYPE_BOOL: "bool",
+}
+
+Inputs = npt.ArrayLike | Mapping[str, npt.ArrayLike]
+"""What steps are given as: an array, or arrays by the name of the input."""
 
 
 def decode_floats(data: bytes, *shape: int) -> Float32:
@@ -48,13 +59,16 @@ def decode_indices(data: bytes, *shape: int) -> UInt32:
     return np.frombuffer(data, "<u4").astype(np.uint32).reshape(shape)
 
 
-def as_steps(inputs: npt.ArrayLike, model: Model) -> Float32:
+def as_steps(inputs: Inputs, model: Model) -> tuple[Array, bool]:
     """
-    The inputs as steps of the model, [steps, input_width]; one vector is one step.
+    The inputs as steps, [steps] of `Model.input_record`, and whether they are one step that was
+    given without the axis of steps.
 
     Raises:
-        InvalidArgument: the inputs are not finite real numbers, or have another width.
+        InvalidArgument: the inputs are not of the model's types and shapes.
     """
+    if isinstance(inputs, Mapping) or not model.input_width:
+        return _as_records(inputs, model)
     expected = (
         f"a step of {model.name} takes {model.input_width} value{'s' * (model.input_width != 1)}"
     )
@@ -63,7 +77,88 @@ def as_steps(inputs: npt.ArrayLike, model: Model) -> Float32:
         shape = " x ".join(map(str, steps.shape))
         found = f"have the shape {shape}" if shape else "are one number"
         raise InvalidArgument(f"{expected}; the inputs {found}")
-    return steps if steps.ndim == 2 else steps[None]
+    steps = steps.astype("<f4", copy=False)
+    return (steps, False) if steps.ndim == 2 else (steps[None], True)
+
+
+def _as_records(inputs: Inputs, model: Model) -> tuple[Array, bool]:
+    """The same for any model."""
+    tensors = model.inputs
+    if not isinstance(inputs, Mapping):
+        if len(tensors) > 1:
+            raise InvalidArgument(f"a step of {model.name} takes {_named(tensors)}: give a dict")
+        inputs = {tensors[0].name: inputs}
+    if inputs.keys() != {tensor.name for tensor in tensors}:
+        given = ", ".join(map(repr, inputs)) or "nothing"
+        raise InvalidArgument(
+            f"a step of {model.name} takes {_named(tensors)}; the inputs have {given}"
+        )
+    arrays = [arguments.typed(repr(each.name), inputs[each.name], each.type) for each in tensors]
+    counts = set()
+    for tensor, array in zip(tensors, arrays, strict=True):
+        axes = array.ndim - len(tensor.shape)
+        if axes not in (0, 1) or array.shape[axes:] != tensor.shape:
+            raise InvalidArgument(
+                f"a step of {model.name} takes {_named([tensor])}; {tensor.name!r} has the shape "
+                f"{list(array.shape)}"
+            )
+        counts.add(len(array) if axes else None)
+    if len(counts) > 1:
+        shapes = {each.name: list(array.shape) for each, array in zip(tensors, arrays, strict=True)}
+        raise InvalidArgument(f"the inputs must all have the same number of steps; have {shapes}")
+    (count,) = counts
+    steps = np.empty(1 if count is None else count, model.input_record)
+    for part, array in zip(parts(steps, tensors), arrays, strict=True):
+        part[...] = array
+    return steps, count is None
+
+
+def _named(tensors: Sequence[StepTensor]) -> str:
+    return ", ".join(f"{each.name!r} ({described(each)})" for each in tensors)
+
+
+def described(tensor: StepTensor) -> str:
+    """The type and the shape of a tensor, such as `float32 2 x 3`."""
+    return " ".join([tensor.type, " x ".join(map(str, tensor.shape))]).strip()
+
+
+def encode_initial(
+    given: Mapping[str, npt.ArrayLike], model: Model, locations: int
+) -> list[pb.TensorValue]:
+    """
+    The message for values that a session starts with.
+
+    Raises:
+        InvalidArgument: the model has no such tensor, or the value is not of its type and shape.
+    """
+    tensors = {tensor.name: tensor for tensor in model.state}
+    values = []
+    for name, value in given.items():
+        if name not in tensors:
+            known = ", ".join(tensors)
+            raise InvalidArgument(f"{model.name} has no state tensor {name!r}; it has {known}")
+        tensor = tensors[name]
+        array = arguments.typed(f"the initial value of {name!r}", value, tensor.type)
+        shape = tuple(locations if size < 0 else size for size in tensor.shape)
+        if array.shape != shape:
+            raise InvalidArgument(
+                f"the initial value of {name!r} has the shape {list(array.shape)}; it must be "
+                f"{list(shape)}"
+            )
+        data = array.astype(tensor.dtype, copy=False).tobytes()
+        values.append(pb.TensorValue(name=name, data=data))
+    return values
+
+
+def by_name(result: StepResult, model: Model) -> StepResult:
+    """The result with a dict of outputs where a step gives several."""
+    if len(model.outputs) == 1:
+        return result
+    outputs = {
+        tensor.name: np.ascontiguousarray(part) if tensor.shape else part.copy()
+        for tensor, part in zip(model.outputs, parts(result.outputs, model.outputs), strict=True)
+    }
+    return replace(result, outputs=outputs)
 
 
 def model_from(message: pb.Model) -> Model:
@@ -74,7 +169,16 @@ def model_from(message: pb.Model) -> Model:
         architecture=message.architecture,
         input_width=message.input_width,
         output_width=message.output_width,
-        state=tuple(StateTensor(tensor.name, tuple(tensor.shape)) for tensor in message.state),
+        state=tuple(
+            StateTensor(
+                tensor.name,
+                tuple(tensor.shape),
+                _type(tensor.type),
+                tensor.given,
+                tensor.constant,
+            )
+            for tensor in message.state
+        ),
         traces=tuple(TraceTensor(trace.name, trace.heads, trace.width) for trace in message.traces),
         read_heads=message.read_heads,
         write_heads=message.write_heads,
@@ -85,7 +189,24 @@ def model_from(message: pb.Model) -> Model:
             ModelVersion(version.content_hash, version.current, version.loaded)
             for version in message.versions
         ),
+        inputs=tuple(_step_tensor(tensor) for tensor in message.inputs),
+        outputs=tuple(_step_tensor(tensor) for tensor in message.outputs),
+        batched=message.batched if message.HasField("batched") else True,
     )
+
+
+def _step_tensor(message: pb.StepTensor) -> StepTensor:
+    return StepTensor(message.name, _type(message.type), tuple(message.shape))
+
+
+def _type(number: int) -> Type:
+    """Raises InvalidArgument for a type that a later server has."""
+    if number not in TYPES:
+        raise InvalidArgument(
+            f"the model has a tensor of type {number}, which this client does not know; a newer "
+            "ntm-client does"
+        )
+    return TYPES[number]
 
 
 def session_from(message: pb.Session) -> SessionInfo:
@@ -137,7 +258,10 @@ def durability_message(durability: Durability) -> pb.Durability:
 
 def result_from(reply: pb.Reply, model: Model) -> StepResult:
     """The outputs and traces of one chunk."""
-    outputs = decode_floats(reply.outputs, -1, model.output_width)
+    # A copy, because arrays on the bytes of a message could not be written.
+    outputs = np.frombuffer(bytearray(reply.outputs), model.output_record)
+    if model.output_width:
+        outputs = outputs.astype(np.float32, copy=False)  # of the machine's byte order
     steps = len(outputs)
     return StepResult(
         first_step=reply.first_step,

@@ -5,21 +5,22 @@ from __future__ import annotations
 import zlib
 from array import array
 
-from ntm_client.chunks import VALUE_BYTES
-
 CHECK_BYTES = 4
 
 
 class History:
     """The inputs of a session's last steps, and checksums of their outputs."""
 
-    def __init__(self, start: int, input_width: int, max_bytes: int) -> None:
-        """Keep the steps from `start` on, with at most `max_bytes` of inputs, the latest ones."""
+    def __init__(self, start: int, step_bytes: int, max_bytes: int) -> None:
+        """
+        Keep the steps from `start` on, each with `step_bytes` of inputs, and at most `max_bytes` of
+        them, the latest ones.
+        """
         self.start = start
         """The index of the first step that is kept."""
         self.dropped = False
         """Whether steps were dropped for lack of room since the last restart."""
-        self._step_bytes = input_width * VALUE_BYTES
+        self._step_bytes = step_bytes
         self._max_bytes = max_bytes
         # The arrays are flat, because CPython cuts off the front of a bytearray without moving the
         # rest.
@@ -82,10 +83,10 @@ class History:
         )
 
 
-def checks_of(outputs: bytes, output_width: int) -> bytes:
+def checks_of(outputs: bytes, step_bytes: int) -> bytes:
     """The CRC-32 of the outputs of each step, four bytes a step."""
-    size = output_width * VALUE_BYTES
-    steps = (outputs[first : first + size] for first in range(0, len(outputs), size))
+    starts = range(0, len(outputs), step_bytes)
+    steps = (outputs[first : first + step_bytes] for first in starts)
     return array("I", map(zlib.crc32, steps)).tobytes()
 
 

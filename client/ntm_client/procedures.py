@@ -14,15 +14,15 @@ from __future__ import annotations
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
-import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import Message
 
+from ntm.tensors import Array
 from ntm.v1 import ntm_pb2 as pb
 from ntm_client import arguments
 from ntm_client.chunks import (
@@ -33,16 +33,18 @@ from ntm_client.chunks import (
     only_step,
 )
 from ntm_client.conversion import (
+    Inputs,
     as_steps,
+    by_name,
     durability_message,
-    encode_floats,
+    encode_initial,
     memory_from,
     model_from,
     result_from,
     session_from,
 )
-from ntm_client.errors import InvalidArgument, NtmClientError
-from ntm_client.values import Durability, Float32, Limits, Memory, Model, SessionInfo, StepResult
+from ntm_client.errors import InvalidArgument, InvalidRequest, NtmClientError
+from ntm_client.values import Durability, Limits, Memory, Model, SessionInfo, StepResult
 
 T = TypeVar("T")
 
@@ -145,6 +147,7 @@ def create_session(
     durability: Durability | None,
     content_hash: str,
     known: dict[str, Model],
+    initial: Mapping[str, npt.ArrayLike] | None = None,
 ) -> Procedure[tuple[Model, SessionInfo]]:
     """
     Open a session; return it and its model, which is taken from `known` or added to it.
@@ -175,8 +178,25 @@ def create_session(
         # The server takes 0 for the default; that is what it means for a model without memory only.
         found = yield from get_model(ask, model, content_hash)
         arguments.whole("locations", locations, min(1, found.default_locations))
+    if initial is not None:
+        needed = "a dict of arrays by the name of the state tensor"
+        if not isinstance(initial, Mapping):
+            raise arguments.wrong("initial", needed, initial)
+        request.initial.extend((yield from _initial(ask, request, initial)))
     response: pb.CreateSessionResponse = yield from ask(request)
     return (yield from _with_model(ask, response.session, known))
+
+
+def _initial(
+    ask: Ask, request: pb.CreateSessionRequest, initial: Mapping[str, npt.ArrayLike]
+) -> Procedure[list[pb.TensorValue]]:
+    """The values that a session starts with, in the types and shapes of its model."""
+    asked = pb.GetModelRequest(name=request.model, content_hash=request.content_hash)
+    response: pb.GetModelResponse = yield from ask(asked)
+    if not response.model.inputs:
+        raise InvalidArgument("the server's release takes no initial values; leave them out")
+    model = model_from(response.model)
+    return encode_initial(initial, model, request.locations or model.default_locations)
 
 
 def find_session(
@@ -204,14 +224,14 @@ def list_sessions(ask: Ask) -> Procedure[list[SessionInfo]]:
 def step(
     ask: Ask,
     session: BaseSession,
-    inputs: npt.ArrayLike,
+    inputs: Inputs,
     traces: Sequence[str],
     top_k: int,
     own: OwnLimits,
 ) -> Procedure[StepResult]:
     """Make steps chunk by chunk; `session.next_step` advances with each answer."""
     model = session.model
-    steps = as_steps(inputs, model)
+    steps, is_single = as_steps(inputs, model)
     results: list[StepResult] = []
     requests: deque[tuple[pb.StepRequest, int]] = deque()
     """The chunks that may be on their way, and their steps."""
@@ -244,6 +264,8 @@ def step(
                 made = done
                 continue
             _count_from(done, error)
+            if "next_step" in error.metadata and isinstance(error, InvalidRequest):
+                session.next_step = int(error.metadata["next_step"])
             raise
         done += count
         session.next_step = response.reply.next_step
@@ -251,9 +273,9 @@ def step(
         results.append(result_from(response.reply, model))
     if not results:
         selection = Selection.of(model, traces, session.locations, top_k)
-        return selection.empty(model, session.next_step)
+        return by_name(selection.empty(model, session.next_step), model)
     result = join(results)
-    return only_step(result) if np.ndim(inputs) == 1 else result
+    return by_name(only_step(result) if is_single else result, model)
 
 
 def have_changed(
@@ -272,7 +294,7 @@ def have_changed(
 
 def _count_from(done: int, error: NtmClientError) -> None:
     """Name a value that was refused by its step in the inputs, since users know of no chunks."""
-    if "channel" in error.metadata:
+    if "channel" in error.metadata or {"step", "next_step"} <= error.metadata.keys():
         inside = error.metadata["step"]
         step = error.metadata["step"] = str(done + int(inside))
         error.message = error.message.replace(
@@ -350,13 +372,13 @@ def _with_model(
 
 
 def _step_request(
-    session: BaseSession, first_step: int, steps: Float32, selection: Selection
+    session: BaseSession, first_step: int, steps: Array, selection: Selection
 ) -> pb.StepRequest:
     request = pb.StepRequest()
     chunk = request.chunk
     chunk.session_id = session.id
     chunk.first_step = first_step
-    chunk.inputs = encode_floats(steps)
+    chunk.inputs = steps.tobytes()
     chunk.epoch = session.epoch
     if selection.traces:
         chunk.traces.names.extend(trace.name for trace in selection.traces)

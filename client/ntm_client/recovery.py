@@ -43,7 +43,9 @@ class Recovery:
         model, resume = session.model, retries.resume
         self._session = session
         self._retries = retries
-        self._history = History(session.next_step, model.input_width, resume.max_kept_bytes)
+        self._history = History(
+            session.next_step, model.input_record.itemsize, resume.max_kept_bytes
+        )
         self._untraced = Selection.of(model, (), session.locations, 0)
         self._own = own
         self._first_step = session.next_step
@@ -158,7 +160,7 @@ class Recovery:
         kept = self._history
         # Without an answer, the state before the kept steps is unknown.
         self._history = History(
-            kept.end, self._session.model.input_width, self._retries.resume.max_kept_bytes
+            kept.end, self._session.model.input_record.itemsize, self._retries.resume.max_kept_bytes
         )
         try:
             response = yield from self._retried(request, outage)
@@ -211,7 +213,7 @@ class Recovery:
             history.restart(reply.next_step)
             return
         had_dropped = history.dropped
-        checks = checks_of(reply.outputs, self._session.model.output_width)
+        checks = checks_of(reply.outputs, self._session.model.output_record.itemsize)
         history.forget(reply.durable_step)
         if history.add(chunk.inputs, checks) and not had_dropped:
             log.warning(
@@ -230,7 +232,7 @@ class Recovery:
     def _compare(self, step: int, reply: pb.Reply) -> None:
         if not self._retries.resume.check:
             return
-        checks = checks_of(reply.outputs, self._session.model.output_width)
+        checks = checks_of(reply.outputs, self._session.model.output_record.itemsize)
         different = self._history.difference(step, checks)
         if different is not None:
             self._diverged = Diverged(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Protocol, Self
 
+import numpy.typing as npt
 from google.protobuf.message import Message
 
 from ntm.v1 import ntm_pb2 as pb
@@ -75,10 +77,13 @@ class Stream:
         checkpoint: bytes | None = None,
         durability: Durability | None = None,
         content_hash: str = "",
+        initial: Mapping[str, npt.ArrayLike] | None = None,
     ) -> AsyncSession:
         """Open a session as `AsyncClient.create_session` does, and step it on this stream."""
         how = (locations, idle_timeout, checkpoint, durability, content_hash)
-        opening = procedures.create_session(ask_with(self.retries), model, *how, self._models)
+        opening = procedures.create_session(
+            ask_with(self.retries), model, *how, self._models, initial
+        )
         return AsyncSession(self, *await run(self, opening))
 
     async def session(self, session_id: str) -> AsyncSession:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from ntm.tensors import TYPES, StepTensor, Type, record, vector
 from ntm_client import arguments
 from ntm_client.errors import InvalidArgument
 
@@ -25,6 +27,16 @@ class StateTensor:
     name: str
     shape: tuple[int, ...]
     """Shape for one session; -1 stands for the number of locations."""
+    type: Type = "float32"
+    given: bool = False
+    """Whether `create_session` needs a value of it as `initial`."""
+    constant: bool = False
+    """Whether no step changes it."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of its elements."""
+        return TYPES[self.type]
 
 
 @dataclass(frozen=True)
@@ -67,6 +79,7 @@ class Model:
     task: str
     architecture: str
     input_width: int
+    """The float32 values of a step's input; 0 if a step is more than one vector each way."""
     output_width: int
     state: tuple[StateTensor, ...]
     traces: tuple[TraceTensor, ...]
@@ -80,6 +93,27 @@ class Model:
     """The onnxruntime execution provider that runs it."""
     versions: tuple[ModelVersion, ...] = ()
     """The versions that the server has; the version for new sessions is the first."""
+    inputs: tuple[StepTensor, ...] = ()
+    """The tensors that a step takes; by default one vector of `input_width`."""
+    outputs: tuple[StepTensor, ...] = ()
+    """The tensors that a step gives; by default one vector of `output_width`."""
+    batched: bool = True
+    """Whether the server steps several sessions in one run of the network."""
+
+    def __post_init__(self) -> None:
+        for place, width in (("inputs", self.input_width), ("outputs", self.output_width)):
+            if not getattr(self, place):
+                object.__setattr__(self, place, (vector(place[:-1], width),))
+
+    @cached_property
+    def input_record(self) -> np.dtype[Any]:
+        """The type of what a step takes, as `ntm.tensors.record` makes it."""
+        return record(self.inputs)
+
+    @cached_property
+    def output_record(self) -> np.dtype[Any]:
+        """The type of what a step gives, as `ntm.tensors.record` makes it."""
+        return record(self.outputs)
 
     def trace(self, name: str) -> TraceTensor | None:
         """The trace with this name, or None."""
@@ -171,8 +205,11 @@ class StepResult:
 
     first_step: int
     """The index of the first step."""
-    outputs: Float32
-    """[steps, output_width]"""
+    outputs: Any
+    """
+    [steps, output_width] of a model that gives one vector; [steps, ...] of another that gives one
+    tensor. If it gives several, a dict has them by name.
+    """
     traces: dict[str, Float32]
     """[steps, heads, width], by name. With `top_k`, a weighting has only its largest elements."""
     locations: dict[str, UInt32]

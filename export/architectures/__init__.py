@@ -10,7 +10,7 @@ from __future__ import annotations
 from importlib import import_module
 from pkgutil import iter_modules
 
-from export.network import Architecture, Network, Sizes
+from export.network import Architecture, ArchitectureError, Network, Sizes
 
 PAPER = ("ntm-ff", "ntm-lstm", "lstm")
 """The paper's architectures in its order, which tables keep."""
@@ -20,9 +20,16 @@ ARCHITECTURES: dict[str, Architecture] = {}
 
 
 def register(architecture: Architecture) -> None:
-    """Add an architecture. Raises ValueError if the name is taken."""
-    if architecture.name in ARCHITECTURES:
-        raise ValueError(f"there is an architecture {architecture.name!r} already")
+    """
+    Add an architecture. One that was loaded from the same source before is replaced.
+
+    Raises ArchitectureError if another one has its name.
+    """
+    other = ARCHITECTURES.get(architecture.name)
+    if other is not None and not (other.source and other.source == architecture.source):
+        raise ArchitectureError(
+            f"there is an architecture {architecture.name!r} already; give this one another name"
+        )
     ARCHITECTURES[architecture.name] = architecture
 
 

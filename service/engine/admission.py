@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +13,7 @@ from service.engine.sessions import Session, Usage
 from service.engine.work import Chunk, trace_width
 from service.errors import CapacityExceeded, InvalidRequest
 from service.settings import Settings
-from service.spec import Float32, ModelSpec
+from service.spec import Array, ModelSpec, StateTensor, StepTensor, parts
 
 MAX_INPUT_MAGNITUDE = 1e6
 """The largest magnitude of an input. Larger values are mistakes and could make a state infinite."""
@@ -131,14 +133,13 @@ class Admission:
 
     def chunk(self, session: Session, chunk: Chunk) -> None:
         """
-        Shape the chunk's inputs to [steps, X] and count its steps. Raises the error of a chunk to
-        refuse.
+        Read the chunk's inputs and count its steps. Raises the error of a chunk to refuse.
         """
         spec = session.slab.network.spec
-        chunk.inputs = self._shaped(chunk.inputs, spec.input_width)
+        chunk.inputs = self._read(chunk.content, spec)
         steps = len(chunk.inputs)
         settings = self._settings
-        if chunk.selection.names or 4 * spec.output_width * steps > _SMALL_REPLY_BYTES:
+        if chunk.selection.names or spec.output_record.itemsize * steps > _SMALL_REPLY_BYTES:
             self._check_reply_size(steps, chunk, spec, session.locations)
         if session.waiting_steps + steps > settings.max_waiting_steps:
             raise CapacityExceeded(
@@ -148,42 +149,32 @@ class Admission:
             )
         chunk.remaining = steps
 
-    def _shaped(self, values: Float32, width: int) -> Float32:
-        """
-        The input values as [steps, width], after a check that all are finite and not too large.
-        """
+    def _read(self, content: bytes | Array, spec: ModelSpec) -> Array:
+        """The inputs as steps of the model, after a check of their values."""
         maximum = self._limits.max_chunk_steps
-        if values.size == 0 or values.size % width:
-            raise InvalidRequest(
-                f"inputs hold {values.size} values; a chunk is one or more steps of {width} each"
-            )
-        inputs = values.reshape(-1, width)
+        record = spec.input_record
+        size = len(content) if isinstance(content, bytes) else content.nbytes
+        if size == 0 or size % record.itemsize:
+            raise InvalidRequest(_no_steps(size, spec))
+        inputs = np.frombuffer(content, record)
         if len(inputs) > maximum:
             raise InvalidRequest(
                 f"a chunk of {len(inputs)} steps; the limit is {maximum}; split it",
                 limit="max_chunk_steps",
             )
-        # One pass for nearly all chunks, and false for NaN: if the sum of squares is within the
-        # limit, so is every value. If not, each value has to be looked at.
-        wide = values.astype(np.float64)
-        if not wide.dot(wide) <= MAX_INPUT_MAGNITUDE:
-            self._check_values(inputs)
+        for tensor, values in zip(spec.inputs, parts(inputs, spec.inputs), strict=True):
+            if tensor.type == "float32":
+                # One pass for nearly all chunks, and false for NaN: if the sum of squares is
+                # within the limit, so is every value. If not, each value has to be looked at.
+                wide = values.ravel().astype(np.float64)
+                if wide.dot(wide) <= MAX_INPUT_MAGNITUDE:
+                    continue
+            _check_values(values, tensor, spec)
         return inputs
-
-    def _check_values(self, inputs: Float32) -> None:
-        allowed = np.abs(inputs) <= MAX_INPUT_MAGNITUDE  # false for NaN as well
-        if not allowed.all():
-            step, channel = np.argwhere(~allowed)[0]
-            raise InvalidRequest(
-                f"input {inputs[step, channel]} at step {step} of the chunk, channel {channel}: "
-                f"values must be finite, of magnitude at most {MAX_INPUT_MAGNITUDE:g}",
-                step=step,
-                channel=channel,
-            )
 
     def _check_reply_size(self, steps: int, chunk: Chunk, spec: ModelSpec, locations: int) -> None:
         """Set the size of the chunk's reply. Raises InvalidRequest if it is too large."""
-        step_bytes = 4 * spec.output_width
+        step_bytes = spec.output_record.itemsize
         for name in chunk.selection.names:
             tensor = spec.trace(name)
             if tensor is None:
@@ -200,3 +191,92 @@ class Admission:
                 limit="max_message_bytes",
             )
         chunk.reply_bytes = steps * step_bytes
+
+
+def state_values(
+    given: Mapping[str, bytes], spec: ModelSpec, locations: int, *, may_lack: bool = False
+) -> dict[str, Array]:
+    """
+    The values that a client gives for state tensors when it opens a session, by name.
+
+    Raises:
+        InvalidRequest: there is no such tensor, its bytes are not its values, or a value is missing
+            that the client has to give, unless `may_lack`.
+    """
+    tensors = {tensor.name: tensor for tensor in spec.state}
+    found = {}
+    for name, content in given.items():
+        if name not in tensors:
+            known = ", ".join(tensors) or "none"
+            raise InvalidRequest(f"state tensor {name[:64]!r} is unknown; the model has: {known}")
+        found[name] = _state_value(tensors[name], content, locations)
+    missing = [name for name, each in tensors.items() if each.is_given and name not in given]
+    if missing and not may_lack:
+        raise InvalidRequest(
+            f"the model needs a value of {', '.join(map(repr, missing))} for each session; give it "
+            "as initial when you create the session"
+        )
+    return found
+
+
+def _state_value(tensor: StateTensor, content: bytes, locations: int) -> Array:
+    shape = tensor.shape_at(locations)
+    size = math.prod(shape) * tensor.dtype.itemsize
+    if len(content) != size:
+        raise InvalidRequest(
+            f"the initial value of {tensor.name!r} has {len(content)} bytes; it is {tensor.type} "
+            f"of shape {list(shape)}, which has {size}"
+        )
+    value = np.frombuffer(content, tensor.dtype).reshape(shape)
+    if not _are_sound(value):
+        rule = "0 or 1" if tensor.type == "bool" else "finite"
+        raise InvalidRequest(
+            f"the initial value of {tensor.name!r} has elements that are not {rule}"
+        )
+    return value
+
+
+def _are_sound(values: Array) -> bool:
+    """Whether floating values are finite, and the bytes of bool values 0 or 1."""
+    if values.dtype.kind == "f":
+        return bool(np.isfinite(values).all())
+    return values.dtype.kind != "b" or bool((values.view(np.uint8) <= 1).all())
+
+
+def _no_steps(size: int, spec: ModelSpec) -> str:
+    """Why inputs of so many bytes are no steps."""
+    if spec.input_width and not size % 4:
+        return (
+            f"inputs hold {size // 4} values; a chunk is one or more steps of {spec.input_width} "
+            "each"
+        )
+    taken = ", ".join(f"{each.name!r} {each.type} {list(each.shape)}" for each in spec.inputs)
+    return (
+        f"inputs are {size} bytes; a chunk is one or more steps of {spec.input_record.itemsize} "
+        f"each: {taken}"
+    )
+
+
+def _check_values(values: Array, tensor: StepTensor, spec: ModelSpec) -> None:
+    """Raise InvalidRequest for values of an input, [steps, ...], that no step may have."""
+    if tensor.is_floating:
+        # In float64, since no float16 is as large as the limit; false for NaN as well.
+        allowed = np.abs(values.astype(np.float64)) <= MAX_INPUT_MAGNITUDE
+        rule = f"values must be finite, of magnitude at most {MAX_INPUT_MAGNITUDE:g}"
+    elif tensor.type == "bool":
+        allowed = values.view(np.uint8) <= 1
+        rule = "a bool is the byte 0 or 1"
+    else:
+        return
+    if allowed.all():
+        return
+    step, channel = np.argwhere(~allowed.reshape(len(values), -1))[0]
+    value = values.reshape(len(values), -1)[step, channel]
+    shown = int(value.view(np.uint8)) if tensor.type == "bool" else value
+    place = "" if len(spec.inputs) == 1 else f"input {tensor.name!r}, "
+    raise InvalidRequest(
+        f"input {shown} at step {step} of the chunk, {place}channel {channel}: {rule}",
+        step=step,
+        channel=channel,
+        **({} if len(spec.inputs) == 1 else {"input": tensor.name}),
+    )

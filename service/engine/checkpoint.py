@@ -11,7 +11,7 @@ import numpy as np
 from ntm.checkpoint import Checkpoint, Damaged, TooNew, encode
 from ntm.checkpoint import decode as read
 from service.errors import CheckpointDamaged, CheckpointForeign, CheckpointTooNew
-from service.spec import Float32, ModelSpec
+from service.spec import Array, ModelSpec
 
 __all__ = ["Checkpoint", "are_equal", "decode", "encode", "state_for"]
 
@@ -32,7 +32,7 @@ def decode(data: bytes) -> Checkpoint:
         raise CheckpointDamaged(str(error)) from error
 
 
-def state_for(checkpoint: Checkpoint, spec: ModelSpec, content_hash: str) -> dict[str, Float32]:
+def state_for(checkpoint: Checkpoint, spec: ModelSpec, content_hash: str) -> dict[str, Array]:
     """
     The state in a checkpoint in the form of a model's slab: by name, each [1, ...].
 
@@ -52,6 +52,12 @@ def state_for(checkpoint: Checkpoint, spec: ModelSpec, content_hash: str) -> dic
     found = {name: values.size for name, values in checkpoint.state.items()}
     if found != sizes:
         raise CheckpointDamaged(f"the checkpoint has values {found}; the model needs {sizes}")
+    for tensor in spec.state:
+        if checkpoint.state[tensor.name].dtype != tensor.dtype:
+            raise CheckpointDamaged(
+                f"the checkpoint has {tensor.name!r} as {checkpoint.state[tensor.name].dtype}; the "
+                f"model needs {tensor.type}"
+            )
     return {name: checkpoint.state[name].reshape(1, *shape) for name, shape in shapes.items()}
 
 

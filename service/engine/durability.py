@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from service.engine.checkpoint import Checkpoint
 from service.engine.replays import Replay
 from service.engine.work import Work
 from service.models.version import Version
+from service.spec import Array
 
 RENEW_SECONDS = 30.0
 """
@@ -80,6 +82,8 @@ class Snapshot:
     owner: str
     checkpoint: Checkpoint
     replays: tuple[Replay, ...]
+    given: Mapping[str, Array]
+    """The values of state tensors that the client gave, by name."""
     version: int
     puts_to_sleep: bool = False
     """
@@ -149,4 +153,8 @@ class Stored:
     durability: Durability
     checkpoint: Checkpoint
     replays: tuple[Replay, ...]
-    """The replays of its last chunks, the oldest first."""
+    """
+    The replays of its last chunks, the oldest first. Outputs are still bytes, [steps, bytes].
+    """
+    given: Mapping[str, bytes] = field(default_factory=dict)
+    """The values of state tensors that the client gave, by name."""

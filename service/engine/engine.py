@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 
 from service.engine.admission import Admission
 from service.engine.effects import Effects
 from service.engine.lifecycle import Lifecycle, draining_error
+from service.engine.scheduler import Batch
 from service.engine.sessions import Operation, Session, closed_error
 from service.engine.turn import Turn
 from service.engine.work import Chunk, NetworkRun, Work
-from service.errors import NtmError, SessionFailed, SessionMoved, StepIndexMismatch
+from service.errors import InvalidRequest, NtmError, SessionFailed, SessionMoved, StepIndexMismatch
 from service.settings import Settings
-from service.spec import Float32
+from service.spec import Array, StepTensor, parts
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +44,13 @@ class Engine:
         self._outbox = lifecycle.outbox
         self._now = lifecycle.now
         self._buffers = list(range(max_turns))
+        self._apart: deque[Session] = deque()
+        """Sessions of runs that failed: each makes one step alone, to find which it was."""
 
     @property
     def busy(self) -> bool:
         """Whether `turn` has something to do now."""
-        return bool(self._scheduler) or bool(self._outbox.finished)
+        return bool(self._scheduler) or bool(self._outbox.finished) or bool(self._apart)
 
     @property
     def can_schedule(self) -> bool:
@@ -107,7 +111,8 @@ class Engine:
         Until the turn is committed, only these may happen: work is submitted, sessions expire,
         other turns are committed and, while `can_schedule`, scheduled.
         """
-        batch = self._scheduler.next()
+        batch = self._next_apart() if self._apart else None
+        batch = batch or self._scheduler.next()
         if batch is None:
             return None
         rows, ticks = len(batch.sessions), batch.ticks
@@ -130,10 +135,10 @@ class Engine:
         """Give each session its results, finish chunks, and queue the sessions that have more."""
         self._buffers.append(turn.buffers)
         if turn.failed:
-            self._fail(turn.sessions)
+            self._fail(turn)
             return
         now, ticks = self._now(), turn.ticks
-        unsound = _unsound(turn.outputs)
+        unsound = _unsound(turn.outputs, turn.sessions[0].slab.network.spec.outputs)
         finished: list[Chunk] = []
         traced = 0
         for row, session in enumerate(turn.sessions):
@@ -166,11 +171,46 @@ class Engine:
             self._settle(session)
         self._counts.committed(turn, finished, traced)
 
-    def _fail(self, sessions: list[Session]) -> None:
-        """Close the sessions of a run that failed: some of their rows may have been written."""
-        self._counts.failed(sessions[0].model)
-        for session in sessions:
-            self.lifecycle.close(session, SessionMoved if session.is_moved else SessionFailed)
+    def _next_apart(self) -> Batch | None:
+        """One step of the next session that runs alone; None if those that wait were closed."""
+        while self._apart:
+            session = self._apart.popleft()
+            if session.is_open:
+                return Batch(session.slab, [session], ticks=1)
+        return None
+
+    def _fail(self, turn: Turn) -> None:
+        """
+        End what a run that failed was for.
+
+        Where the run has left every state as it was, only the session whose step cannot be made
+        gets an error, and goes on. To find the step, each session makes one alone. Elsewhere all
+        sessions are closed, since some of their rows may have been written.
+        """
+        self._counts.failed(turn.sessions[0].model)
+        keeps_state = turn.sessions[0].slab.network.keeps_state_on_failure
+        for session in turn.sessions:
+            if session.is_moved:
+                self.lifecycle.close(session, SessionMoved)
+            elif not keeps_state:
+                self.lifecycle.close(session, SessionFailed)
+            elif len(turn.sessions) > 1 or turn.ticks > 1:
+                self._apart.append(session)
+            else:
+                self._refuse_step(session)
+
+    def _refuse_step(self, session: Session) -> None:
+        """Answer the chunk whose next step cannot be made with an error; the session goes on."""
+        chunk = session.chunk
+        chunk.error = InvalidRequest(
+            f"the network cannot be run on step {chunk.done} of the chunk; is a whole number out "
+            f"of its range? The session goes on at step {session.next_step}",
+            step=chunk.done,
+            next_step=session.next_step,
+        )
+        session.waiting_steps -= chunk.remaining
+        self._saving.finish(session, session.waiting.popleft())
+        self._settle(session)
 
     def _settle(self, session: Session) -> None:
         """Do the operations at the head of the session's queue; schedule the chunk after them."""
@@ -246,9 +286,16 @@ class Engine:
             self.lifecycle.fail(behind)
 
 
-def _unsound(outputs: Float32) -> set[int]:
-    """The rows of outputs [ticks, batch, Y] with a value that is infinite or NaN."""
-    # Nearly always; a sum is much faster than looking at each value.
-    if math.isfinite(np.add.reduce(outputs, axis=None)):
-        return set()
-    return set(np.flatnonzero(~np.isfinite(outputs).all(axis=(0, 2))).tolist())
+def _unsound(outputs: Array, tensors: Sequence[StepTensor]) -> set[int]:
+    """The rows of outputs [ticks, batch, ...] with a value that is infinite or NaN."""
+    rows: set[int] = set()
+    for tensor, values in zip(tensors, parts(outputs, tensors), strict=True):
+        if not tensor.is_floating:
+            continue
+        # Nearly always; a sum is much faster than looking at each value. One of float16 could
+        # become infinite by itself.
+        if tensor.type == "float32" and math.isfinite(np.add.reduce(values, axis=None)):
+            continue
+        other_axes = (0, *range(2, values.ndim))
+        rows |= set(np.flatnonzero(~np.isfinite(values).all(axis=other_axes)).tolist())
+    return rows

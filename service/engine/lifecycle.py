@@ -7,13 +7,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from operator import itemgetter
+from types import MappingProxyType
 
-from service.engine.admission import Admission, Limits
+import numpy as np
+
+from service.engine.admission import Admission, Limits, state_values
 from service.engine.checkpoint import Checkpoint
 from service.engine.counts import Counts
 from service.engine.durability import Durability, Durable, SessionView, Snapshot, Stored
 from service.engine.effects import Ended, Outbox
-from service.engine.replays import Replays
+from service.engine.replays import Replay, Replays
 from service.engine.saving import Saving
 from service.engine.scheduler import Scheduler
 from service.engine.sessions import (
@@ -29,6 +32,7 @@ from service.engine.work import Work
 from service.errors import (
     CheckpointDamaged,
     Draining,
+    InvalidRequest,
     NtmError,
     SessionDeleted,
     SessionExpired,
@@ -39,7 +43,7 @@ from service.models.runtime import Network
 from service.models.version import Version
 from service.session_ref import SERVER, SessionRef
 from service.settings import Settings
-from service.spec import Float32, ModelSpec
+from service.spec import Array, ModelSpec
 from service.telemetry.metrics import Metrics
 
 
@@ -116,6 +120,7 @@ class Lifecycle:
         owner: str,
         start: Checkpoint | None = None,
         durability: Durability | None = None,
+        given: Mapping[str, bytes] = MappingProxyType({}),
         *,
         session_id: str = "",
         is_begun: bool = True,
@@ -123,8 +128,9 @@ class Lifecycle:
         """
         Open a session of a loaded version; 0 locations and no timeout mean the defaults.
 
-        If there is a checkpoint, the session starts from it, and its locations are the default.
-        Without a durability it gets the server's; without an id it gets a random one. A session
+        If there is a checkpoint, the session starts from it, and its locations are the default. If
+        not, it starts with the values `given` for tensors of its state. Without a durability it
+        gets the server's; without an id it gets a random one. A session
         that is not begun stays awake until `fork` gives it a state.
 
         Raises:
@@ -138,7 +144,12 @@ class Lifecycle:
         network = self._networks[version]
         if start is not None:
             locations = locations or start.locations
+            if given:
+                raise InvalidRequest("a checkpoint has the whole state; give no initial values")
         locations = self._admission.locations(network.spec, locations)
+        # A fork gets them with its state.
+        may_lack = start is not None or not is_begun
+        values = state_values(given, network.spec, locations, may_lack=may_lack)
         timeout = self._admission.idle_timeout_seconds(idle_timeout_seconds)
         durability = self._admission.durability(durability, has_store=self.has_store)
         new_bytes = network.spec.state_bytes(locations)
@@ -156,10 +167,15 @@ class Lifecycle:
             created_unix_seconds=self._wall_clock(),
             used_seconds=self.now(),
             replays=Replays(self._max_replay_bytes),
+            given=values,
             durable=Durable(durability) if self.has_store else None,
             is_begun=is_begun,
         )
         self._enter(session, start)
+        if start is not None:
+            session.given = _given_in(start, network.spec)
+        elif values:
+            slab.reset(slot, values)
         self.counts.opened(session)
         return self.view(session)
 
@@ -175,7 +191,13 @@ class Lifecycle:
         network, taken = self._networks[stored.version], stored.checkpoint
         spec = network.spec
         asleep = self.sessions.sleeping(session_id)
-        _check_replays(stored, spec)
+        replays = _replays_of(stored, spec)
+        try:
+            given = state_values(stored.given, spec, taken.locations, may_lack=True)
+        except InvalidRequest as error:
+            raise CheckpointDamaged(
+                f"the stored session does not fit the model: {error}"
+            ) from error
         if asleep is None:
             usage, usage_by_owner = self.sessions.usage, self.sessions.usage_by(stored.owner)
             self._admission.room(usage, usage_by_owner, spec.state_bytes(taken.locations))
@@ -191,7 +213,8 @@ class Lifecycle:
             idle_timeout_seconds=stored.idle_timeout_seconds,
             created_unix_seconds=stored.created_unix_seconds,
             used_seconds=self.now(),
-            replays=Replays(self._max_replay_bytes, stored.replays),
+            replays=Replays(self._max_replay_bytes, replays),
+            given=given,
             durable=Durable(
                 stored.durability, epoch, taken.next_step, stored_version=0, may_be_stored=True
             ),
@@ -340,7 +363,7 @@ class Lifecycle:
 
     def reset(self, session: Session) -> SessionView:
         """Set a session to the initial state and step 0."""
-        session.slab.reset(session.slot)
+        session.slab.reset(session.slot, session.given)
         return self._set_back(session, 0)
 
     def restore(self, session: Session, taken: Checkpoint) -> SessionView:
@@ -356,6 +379,7 @@ class Lifecycle:
         """
         new = self.sessions.get(fork)
         new.is_begun = True
+        new.given = session.given
         self.slots.copy(session, new)
         return self._set_back(new, session.next_step)
 
@@ -363,7 +387,7 @@ class Lifecycle:
         """The view of a session, and a checkpoint of it."""
         return self.view(session), self.slots.checkpoints([session])[0]
 
-    def read(self, session: Session) -> tuple[SessionView, dict[str, Float32]]:
+    def read(self, session: Session) -> tuple[SessionView, dict[str, Array]]:
         """The view of a session, and a copy of its state by name."""
         return self.view(session), self.slots.state(session)
 
@@ -430,10 +454,24 @@ def draining_error() -> Draining:
     return Draining("this server is stopping; connect to another replica")
 
 
-def _check_replays(stored: Stored, spec: ModelSpec) -> None:
-    widths = {outcome.outputs.shape[1] for _, outcome in stored.replays}
-    if widths - {spec.output_width}:
+def _given_in(start: Checkpoint, spec: ModelSpec) -> dict[str, Array]:
+    """The tensors in a checkpoint for which the model itself has no initial value."""
+    return {
+        tensor.name: start.state[tensor.name].reshape(tensor.shape_at(start.locations))
+        for tensor in spec.state
+        if tensor.is_given
+    }
+
+
+def _replays_of(stored: Stored, spec: ModelSpec) -> list[Replay]:
+    """The stored replays, with outputs of the model's type. Raises CheckpointDamaged."""
+    sizes = {outcome.outputs.shape[1] for _, outcome in stored.replays}
+    if sizes - {spec.output_record.itemsize}:
         raise CheckpointDamaged(
-            f"the stored chunks do not fit the model: outputs are {max(widths)} wide, the model's "
-            f"{spec.output_width}"
+            f"the stored chunks do not fit the model: outputs of a step are {max(sizes)} bytes, "
+            f"the model's {spec.output_record.itemsize}"
         )
+    return [
+        (asked, outcome._replace(outputs=np.frombuffer(outcome.outputs, spec.output_record)))
+        for asked, outcome in stored.replays
+    ]

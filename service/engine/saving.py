@@ -43,6 +43,7 @@ class Saving:
                 session.owner,
                 checkpoint,
                 session.replays.all(),
+                session.given,
                 durable.version,
                 puts_to_sleep,
             )

@@ -141,7 +141,7 @@ class Scheduler:
         slab = least.slab
         assert slab is not None, "an owner that waits has a slab"
         steps = max(1, MAX_TURN_BYTES // max(1, slab.slot_bytes))
-        rows = min(self._max_batch, steps)
+        rows = min(self._max_batch, steps) if slab.network.batched else 1
         shared: list[_Owner] = []
         if len(self._owners) > 1:
             ticks = min(self._max_burst, steps // rows)

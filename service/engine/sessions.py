@@ -6,7 +6,7 @@ import heapq
 import re
 import secrets
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from service.errors import (
 from service.models.slab import Slab
 from service.models.version import Version
 from service.session_ref import SessionRef
+from service.spec import Array
 
 MAX_CLOSED_REMEMBERED = 100_000
 """How many closed sessions are remembered; the oldest become unknown first."""
@@ -57,6 +58,8 @@ class Session:
     """When it was last used, by the engine's clock."""
     replays: Replays
     """The outcomes of its last chunks."""
+    given: Mapping[str, Array] = field(default_factory=dict)
+    """The values of state tensors that its client gave, by name; a reset sets them again."""
     durable: Durable | None = None
     """What is stored of it; None if there is no store, and once the session is closed."""
     next_step: int = 0

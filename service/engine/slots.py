@@ -11,7 +11,7 @@ from service.errors import CheckpointForeign
 from service.models.runtime import Network
 from service.models.slab import Slab
 from service.models.version import Version
-from service.spec import Float32
+from service.spec import Array
 
 
 class Slots:
@@ -48,7 +48,7 @@ class Slots:
             del self._slabs[session.version, session.locations]
 
     @staticmethod
-    def state(session: Session) -> dict[str, Float32]:
+    def state(session: Session) -> dict[str, Array]:
         """Copy a session's state, by name, without a batch axis."""
         rows = session.slab.read([session.slot])
         return {name: values[0] for name, values in rows.items()}

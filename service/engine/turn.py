@@ -9,7 +9,7 @@ import numpy as np
 
 from service.engine.sessions import Session
 from service.models.runtime import BoundRun
-from service.spec import Float32
+from service.spec import Array, Float32
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +38,8 @@ class Turn:
         """How long the run took."""
         self.failed = False
         """Whether the run raised an error; some of the rows may have been written."""
-        self.outputs: Float32
-        """[ticks, batch, Y]."""
+        self.outputs: Array
+        """[ticks, batch, ...]."""
         self.traces: dict[str, Float32]
         """By graph output, [ticks, batch, heads, width]."""
         self._bound = bound

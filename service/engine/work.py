@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.session_ref import SessionRef
-from service.spec import Float32, ModelSpec, TraceTensor
+from service.spec import Array, Float32, ModelSpec, TraceTensor
 
 
 def _ignore(_: object) -> None:
@@ -73,10 +73,11 @@ class TraceRows:
 
 
 class ChunkOutcome(NamedTuple):
-    """The outputs of a chunk's steps, [steps, Y], and what was traced."""
+    """The outputs of a chunk's steps, and what was traced."""
 
     first_step: int
-    outputs: Float32
+    outputs: Array
+    """[steps] of `ModelSpec.output_record`, [steps, Y] for a model that gives one vector."""
     traces: tuple[TraceRows, ...]
 
     @property
@@ -91,13 +92,18 @@ class Chunk(Work):
     """Consecutive steps of one session."""
 
     # The caller's request.
-    inputs: Float32
-    """[steps, X] once the chunk is admitted; until then all values in one row."""
+    content: bytes | Array
+    """The inputs as they came, in one row."""
     first_step: int | None
     """Index that the session must have reached; None for any, and then it cannot be sent again."""
     selection: Selection = NO_TRACES
 
     # The progress so far.
+    inputs: Array = field(init=False)
+    """
+    A view of `content`, set on admission: [steps] of `ModelSpec.input_record`, [steps, X] for a
+    model that takes one vector.
+    """
     reply_bytes: int = field(default=0, init=False)
     """Size of its outputs and traces, set on admission; 0 where they are small."""
     remaining: int = field(default=0, init=False)
@@ -106,8 +112,8 @@ class Chunk(Work):
     """Steps made so far."""
     start: int = field(default=0, init=False)
     """Index of its first step, once it has begun."""
-    outputs: Float32 = field(init=False)
-    """[steps, Y]; the first `done` rows are filled."""
+    outputs: Array = field(init=False)
+    """As in `ChunkOutcome`; the first `done` rows are filled."""
     traces: Sequence[tuple[TraceTensor, TraceRows]] = field(default=(), init=False)
     """Allocated by `begin`, filled like the outputs."""
     submitted_seconds: float = field(default=0.0, init=False)
@@ -134,12 +140,12 @@ class Chunk(Work):
         if self.selection.names:
             self.traces = [self._traced(name, spec, locations) for name in self.selection.names]
 
-    def advance(self, outputs: Float32, traces: Mapping[str, Float32], row: int) -> None:
+    def advance(self, outputs: Array, traces: Mapping[str, Float32], row: int) -> None:
         """
         Take over the results of the next ticks.
 
         Args:
-            outputs: [ticks, Y]; kept without a copy if the chunk has no other steps, else copied.
+            outputs: [ticks, ...]; kept without a copy if the chunk has no other steps, else copied.
             traces: by graph output, [ticks, batch, all heads, width]; copied.
             row: the chunk's in the batch.
         """
@@ -148,7 +154,7 @@ class Chunk(Work):
             self.outputs = outputs
         else:
             if not self.done:
-                self.outputs = np.empty((len(self.inputs), outputs.shape[1]), np.float32)
+                self.outputs = np.empty((len(self.inputs), *outputs.shape[1:]), outputs.dtype)
             self.outputs[self.done : self.done + ticks] = outputs
         for tensor, rows in self.traces:
             made = slice(self.done, self.done + ticks)

@@ -118,6 +118,11 @@ class Catalogue:
             content_hash=version.content_hash[:64],
         )
 
+    def is_batched(self, version: Version) -> bool:
+        """Whether runs step several sessions, as far as is known before its network is loaded."""
+        network = self.networks.get(version)
+        return self.file(version).spec.batched if network is None else network.batched
+
     def versions(self, model: str) -> list[Version]:
         """The versions of a model, the one for new sessions first."""
         known = [version for version in self._files if version.model == model]
@@ -220,6 +225,7 @@ class Catalogue:
             if version in self.networks and not self.is_current(version):
                 unloaded.append(self.networks.pop(version))
                 self._metrics.model.remove(*version, unloaded[-1].provider)
+                self._metrics.model_batched.remove(*version)
                 log.info("model unloaded", extra=version._asdict())
         self._users = +self._users
         if unloaded:
@@ -283,6 +289,10 @@ class Catalogue:
         self.networks[version] = network
         self._metrics.model.labels(*version, network.provider).set(1)
         self._metrics.model_load.labels(version.model).set(seconds)
+        self._metrics.model_batched.labels(*version).set(network.batched)
+        if not network.batched:
+            fields = {**version._asdict(), "why": network.why_alone}
+            log.warning("model steps one session a run", extra=fields)
         log.info(
             "model loaded",
             extra={

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -11,7 +11,14 @@ from google.protobuf.message import DecodeError, Message
 from onnx import compose, helper, numpy_helper
 
 from service.errors import ModelInvalid, one_line
-from service.spec import LOCATIONS, METADATA_KEY, Dimension, ModelSpec, StateTensor
+from service.spec import (
+    LOCATIONS,
+    METADATA_KEY,
+    TYPES,
+    Dimension,
+    ModelSpec,
+    StateTensor,
+)
 
 SLOTS = "slots"
 """Graph input: the slot of each row of the batch, int64 [B]."""
@@ -43,6 +50,8 @@ fill whole packets. `tests/e2e/test_invariance.py` compares the bits.
 _OLDEST_OPSET = 13
 """The first opset in which Unsqueeze takes its axes as an input, as the graphs over slabs do."""
 
+_ELEMENT_TYPES = {name: helper.np_dtype_to_tensor_dtype(dtype) for name, dtype in TYPES.items()}
+
 _INDICES = "slots.indices"
 _AXIS = "slots.axis"
 
@@ -57,6 +66,16 @@ def tick_name(name: str, tick: int) -> str:
 def slab_name(name: str) -> str:
     """The graph's name of the slab tensor that holds a state tensor for every slot."""
     return f"{name}.slab"
+
+
+def next_name(tensor: StateTensor) -> str:
+    """The graph's name of the rows that are written to a tensor's slab, also of a constant's."""
+    return tensor.output or f"{tensor.input}.given"
+
+
+def changing(spec: ModelSpec) -> list[StateTensor]:
+    """The state tensors that a step writes: all but the constants."""
+    return [tensor for tensor in spec.state if tensor.output]
 
 
 def parse(model: bytes) -> tuple[onnx.ModelProto, ModelSpec]:
@@ -85,8 +104,20 @@ def parse(model: bytes) -> tuple[onnx.ModelProto, ModelSpec]:
     spec = ModelSpec.from_json(metadata[METADATA_KEY])
     _check_names(proto.graph, spec)
     _check_axes(proto.graph, spec)
-    _check_dependence(proto.graph, spec)
     return proto, spec
+
+
+def is_written_apart(proto: onnx.ModelProto, spec: ModelSpec) -> bool:
+    """
+    Whether a run has to leave the slab as it is, so that the next states are written after it.
+
+    Values of integers can make a run fail, such as an index that is out of range; a run that
+    writes into the slab would then have written some of its rows. And where a next state does not
+    depend on the last one, nothing else orders the reading of the old row before the writing.
+    """
+    return any(not tensor.is_floating for tensor in spec.inputs) or not all(
+        _depends_on_itself(proto.graph, tensor) for tensor in changing(spec)
+    )
 
 
 def _keeps_data_elsewhere(message: Message) -> bool:
@@ -121,19 +152,23 @@ def slab_graph(proto: onnx.ModelProto, spec: ModelSpec, ticks: int, *, traced: b
     """
     A step graph over slabs: rows are gathered, stepped `ticks` times, and scattered back.
 
-    Inputs: for each tick the model's input [B, X]; `SLOTS` [B]; each state tensor's slab
-    [capacity, ...]. Outputs: for each tick the model's output and, if `traced`, its traces
+    Inputs: for each tick the model's inputs [B, ...]; `SLOTS` [B]; each state tensor's slab
+    [capacity, ...]. Outputs: for each tick the model's outputs and, if `traced`, its traces
     [B, ...]; each `StateTensor.output`'s slab. When a slab output is bound to its input's buffer,
-    onnxruntime updates the rows in place.
+    onnxruntime updates the rows in place. If the state `is_written_apart`, the last outputs are
+    instead its rows [B, ...], by `StateTensor.output`.
     """
     step = proto.graph
-    graph = onnx.GraphProto(name="steps over slabs", initializer=[*step.initializer, _axis()])
-    graph.input.extend([_slots(), *_slabs(spec)])
+    graph = onnx.GraphProto(name="steps over slabs", initializer=step.initializer)
+    graph.input.extend([_slots(), *_slabs(spec.state)])
     graph.node.extend(_gather_nodes(spec))
-    outputs = {spec.output, *(trace.output for trace in spec.traces if traced)}
+    inputs = [tensor.name for tensor in spec.inputs]
+    outputs = {tensor.name for tensor in spec.outputs}
+    outputs |= {trace.output for trace in spec.traces if traced}
     state = {tensor.input: tensor.input for tensor in spec.state}
     for tick in range(ticks):
-        names = {spec.input: tick_name(spec.input, tick), **state}
+        taken = {name: tick_name(name, tick) for name in inputs}
+        names = {**taken, **state}
         made = compose.add_prefix_graph(
             step,
             tick_name("", tick),
@@ -142,12 +177,20 @@ def slab_graph(proto: onnx.ModelProto, spec: ModelSpec, ticks: int, *, traced: b
             name_map=names,
         )
         graph.node.extend(made.node)
-        graph.input.extend(each for each in made.input if each.name == names[spec.input])
+        graph.input.extend(each for each in made.input if each.name in taken.values())
         kept = {tick_name(name, tick) for name in outputs}
         graph.output.extend(each for each in made.output if each.name in kept)
-        state = {tensor.input: tick_name(tensor.output, tick) for tensor in spec.state}
-    graph.node.extend(_scatter_nodes(spec, state))
-    graph.output.extend(_slabs(spec, output=True))
+        state |= {tensor.input: tick_name(tensor.output, tick) for tensor in changing(spec)}
+    if is_written_apart(proto, spec):
+        graph.node.extend(
+            helper.make_node("Identity", [state[tensor.input]], [tensor.output])
+            for tensor in changing(spec)
+        )
+        graph.output.extend(_rows(tensor, tensor.output) for tensor in changing(spec))
+    else:
+        graph.initializer.append(_axis())
+        graph.node.extend(_scatter_nodes(changing(spec), state))
+        graph.output.extend(_slabs(changing(spec), output=True))
     return _model(graph, proto)
 
 
@@ -196,12 +239,13 @@ def _fills_packets(proto: onnx.ModelProto, spec: ModelSpec, locations: int) -> b
     """Whether one row with so many locations fills whole packets in each approximated operator."""
     single = onnx.ModelProto()
     single.CopyFrom(proto)
-    inputs: dict[str, tuple[int, ...]] = {spec.input: (spec.input_width,)}
-    inputs |= {tensor.input: tensor.shape_at(locations) for tensor in spec.state}
     del single.graph.input[:], single.graph.value_info[:]
-    for name, shape in inputs.items():
-        value = helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, *shape])
-        single.graph.input.append(value)
+    single.graph.input.extend(
+        [
+            *(_info(each.name, each.type, [1, *each.shape]) for each in spec.inputs),
+            *(_info(each.input, each.type, [1, *each.shape_at(locations)]) for each in spec.state),
+        ]
+    )
     for value in single.graph.output:
         value.type.tensor_type.ClearField("shape")
     shapes = _shapes(single)
@@ -231,38 +275,35 @@ def copy_graph(spec: ModelSpec, like: onnx.ModelProto) -> bytes:
     From `SOURCES` [B], `SLOTS` [B] and the slabs to the slabs' outputs.
     """
     graph = onnx.GraphProto(name="copy rows", initializer=[_axis()])
-    graph.input.extend([_slots(SOURCES), _slots(), *_slabs(spec)])
+    graph.input.extend([_slots(SOURCES), _slots(), *_slabs(spec.state)])
     graph.node.extend(_gather_nodes(spec, SOURCES))
-    graph.node.extend(_scatter_nodes(spec, {t.input: t.input for t in spec.state}))
-    graph.output.extend(_slabs(spec, output=True))
+    graph.node.extend(_scatter_nodes(spec.state, {t.input: t.input for t in spec.state}))
+    graph.output.extend(_slabs(spec.state, output=True))
     return _model(graph, like)
 
 
-def rows_graph(spec: ModelSpec, like: onnx.ModelProto, *, write: bool) -> bytes:
+def read_graph(spec: ModelSpec, like: onnx.ModelProto) -> bytes:
     """
-    A graph that reads, or writes, rows of the slabs.
+    A graph that reads rows: from `SLOTS` [B] and the slabs to one [B, ...] for each
+    `StateTensor.input`.
+    """
+    graph = onnx.GraphProto(name="read rows")
+    graph.input.extend([_slots(), *_slabs(spec.state)])
+    graph.node.extend(_gather_nodes(spec))
+    graph.output.extend(_rows(tensor, tensor.input) for tensor in spec.state)
+    return _model(graph, like)
 
-    Reading: from `SLOTS` [B] and the slabs to one [B, ...] for each `StateTensor.input`. Writing:
-    from `SLOTS`, the slabs and one [B, ...] for each `StateTensor.output` to the slabs' outputs.
+
+def write_graph(tensors: Sequence[StateTensor], like: onnx.ModelProto) -> bytes:
     """
-    rows = [
-        helper.make_tensor_value_info(
-            tensor.output if write else tensor.input,
-            onnx.TensorProto.FLOAT,
-            ["B", *tensor.shape],
-        )
-        for tensor in spec.state
-    ]
-    graph = onnx.GraphProto(name="write rows" if write else "read rows")
-    graph.input.extend([_slots(), *_slabs(spec)])
-    if write:
-        graph.node.extend(_scatter_nodes(spec, {t.input: t.output for t in spec.state}))
-        graph.initializer.append(_axis())
-        graph.input.extend(rows)
-        graph.output.extend(_slabs(spec, output=True))
-    else:
-        graph.node.extend(_gather_nodes(spec))
-        graph.output.extend(rows)
+    A graph that writes rows of some tensors: from `SLOTS` [B], the slabs and one [B, ...] for each
+    `next_name` to the slabs' outputs.
+    """
+    graph = onnx.GraphProto(name="write rows", initializer=[_axis()])
+    graph.input.extend([_slots(), *_slabs(tensors)])
+    graph.input.extend(_rows(tensor, next_name(tensor)) for tensor in tensors)
+    graph.node.extend(_scatter_nodes(tensors, {t.input: next_name(t) for t in tensors}))
+    graph.output.extend(_slabs(tensors, output=True))
     return _model(graph, like)
 
 
@@ -289,15 +330,15 @@ def _gather_nodes(spec: ModelSpec, slots: str = SLOTS) -> list[onnx.NodeProto]:
     ]
 
 
-def _scatter_nodes(spec: ModelSpec, rows: Mapping[str, str]) -> list[onnx.NodeProto]:
+def _scatter_nodes(tensors: Sequence[StateTensor], rows: Mapping[str, str]) -> list[onnx.NodeProto]:
     """Write the rows, named by `StateTensor.input`, into the slabs."""
     scatters = [
         helper.make_node(
             "ScatterND",
             [slab_name(tensor.input), _INDICES, rows[tensor.input]],
-            [slab_name(tensor.output)],
+            [slab_name(next_name(tensor))],
         )
-        for tensor in spec.state
+        for tensor in tensors
     ]
     return [helper.make_node("Unsqueeze", [SLOTS, _AXIS], [_INDICES]), *scatters]
 
@@ -336,9 +377,11 @@ def simplified(graph: onnx.GraphProto) -> onnx.GraphProto:
 
 def _sum_by_products(graph: onnx.GraphProto, shapes: Mapping[str, list[int]]) -> None:
     """
-    Make sums over the middle one of three axes, such as of a norm's squares, products with ones.
+    Make products with ones of two sums, such as those of a norm's squares.
 
-    A sum would be made in another order for a batch of one row.
+    A sum over the middle one of three axes would be made in another order for a batch of one row.
+    One over a last axis that fills no whole packets would be made in another order for rows that
+    begin within a packet.
     """
     axes = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     for node in graph.node:
@@ -350,6 +393,11 @@ def _sum_by_products(graph: onnx.GraphProto, shapes: Mapping[str, list[int]]) ->
             ones = np.ones((1, shape[1]), np.float32)
             graph.initializer.append(numpy_helper.from_array(ones, f"{node.output[0]}.ones"))
             node.op_type, node.input[:] = "MatMul", [f"{node.output[0]}.ones", node.input[0]]
+            del node.attribute[:]
+        elif shape and over in ([-1], [len(shape) - 1]) and shape[-1] % PACKET and keeps:
+            ones = np.ones((shape[-1], 1), np.float32)
+            graph.initializer.append(numpy_helper.from_array(ones, f"{node.output[0]}.ones"))
+            node.op_type, node.input[:] = "MatMul", [node.input[0], f"{node.output[0]}.ones"]
             del node.attribute[:]
 
 
@@ -427,17 +475,28 @@ def _axis() -> onnx.TensorProto:
     return helper.make_tensor(_AXIS, onnx.TensorProto.INT64, [1], [1])
 
 
+def _info(name: str, type_: str, shape: Sequence[int | str]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, _ELEMENT_TYPES[type_], shape)
+
+
 def _slots(name: str = SLOTS) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, onnx.TensorProto.INT64, ["B"])
+    return _info(name, "int64", ["B"])
 
 
-def _slabs(spec: ModelSpec, *, output: bool = False) -> list[onnx.ValueInfoProto]:
-    def info(tensor: StateTensor) -> onnx.ValueInfoProto:
-        name = slab_name(tensor.output if output else tensor.input)
-        shape = ["capacity", *tensor.shape]
-        return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+def _rows(tensor: StateTensor, name: str) -> onnx.ValueInfoProto:
+    """Rows of a state tensor, under this name."""
+    return _info(name, tensor.type, ["B", *tensor.shape])
 
-    return [info(tensor) for tensor in spec.state]
+
+def _slabs(tensors: Iterable[StateTensor], *, output: bool = False) -> list[onnx.ValueInfoProto]:
+    return [
+        _info(
+            slab_name(next_name(tensor) if output else tensor.input),
+            tensor.type,
+            ["capacity", *tensor.shape],
+        )
+        for tensor in tensors
+    ]
 
 
 def _check_opset(proto: onnx.ModelProto) -> None:
@@ -469,34 +528,46 @@ def _check_weights(graph: onnx.GraphProto) -> None:
 def _check_names(graph: onnx.GraphProto, spec: ModelSpec) -> None:
     initializers = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in initializers]
-    expected = {spec.input, *(tensor.input for tensor in spec.state)}
+    expected: dict[str, str] = {tensor.name: tensor.type for tensor in spec.inputs}
+    expected |= {tensor.input: tensor.type for tensor in spec.state}
     found = {value.name for value in inputs}
-    if found != expected:
+    if found != expected.keys():
         raise ModelInvalid(f"graph inputs are {sorted(found)}, the spec's {sorted(expected)}")
-    needed = {spec.output, *(tensor.output for tensor in spec.state)}
-    missing = (needed | {trace.output for trace in spec.traces}) - {v.name for v in graph.output}
+    needed: dict[str, str] = {trace.output: "float32" for trace in spec.traces}
+    needed |= {tensor.name: tensor.type for tensor in spec.outputs}
+    needed |= {tensor.output: tensor.type for tensor in changing(spec)}
+    missing = needed.keys() - {value.name for value in graph.output}
     if missing:
         raise ModelInvalid(f"the spec names outputs that the graph lacks: {sorted(missing)}")
+    expected |= needed
     for value in [*inputs, *graph.output]:
-        if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
-            number = value.type.tensor_type.elem_type
-            raise ModelInvalid(f"{value.name!r} is not float32, but of ONNX element type {number}")
+        type_, number = expected.get(value.name), value.type.tensor_type.elem_type
+        if type_ is not None and number != _ELEMENT_TYPES[type_]:
+            raise ModelInvalid(f"{value.name!r} is not {type_}, but {_type_name(number)}")
+
+
+def _type_name(number: int) -> str:
+    """An element type of ONNX in words."""
+    known = onnx.TensorProto.DataType.items()
+    return next((name.lower() for name, each in known if each == number), f"of type {number}")
 
 
 def _check_axes(graph: onnx.GraphProto, spec: ModelSpec) -> None:
     """Raise ModelInvalid for inputs and next states whose shape differs from that in the spec."""
     fixed = spec.default_locations if spec.fixed_locations else 0
-    wanted: dict[str, tuple[Dimension, ...]] = {spec.input: (spec.input_width,)}
+    wanted: dict[str, tuple[Dimension, ...]] = {each.name: each.shape for each in spec.inputs}
     for tensor in spec.state:
-        wanted[tensor.input] = wanted[tensor.output] = tensor.shape
+        wanted[tensor.input] = wanted[next_name(tensor)] = tensor.shape
+    rows = {0} if spec.batched else {0, 1}
     for value in [*graph.input, *graph.output]:
         if value.name not in wanted or not value.type.tensor_type.HasField("shape"):
             continue
         # 0 stands for an axis of any size, which has a name or nothing.
         sizes = [axis.dim_value for axis in value.type.tensor_type.shape.dim]
         expected = [0, *(size if size != LOCATIONS else fixed for size in wanted[value.name])]
-        if len(sizes) != len(expected) or any(
-            size not in (0, want) for size, want in zip(sizes, expected, strict=True)
+        if len(sizes) != len(expected) or not (
+            sizes[0] in rows
+            and all(size in (0, want) for size, want in zip(sizes[1:], expected[1:], strict=True))
         ):
             raise ModelInvalid(
                 f"{value.name!r} has shape {[size or 'any' for size in sizes]} in the graph, and "
@@ -504,20 +575,21 @@ def _check_axes(graph: onnx.GraphProto, spec: ModelSpec) -> None:
             )
 
 
-def _check_dependence(graph: onnx.GraphProto, spec: ModelSpec) -> None:
-    """
-    Raise ModelInvalid for a state whose next value does not depend on its last value.
+def _depends_on_itself(graph: onnx.GraphProto, tensor: StateTensor) -> bool:
+    """Whether the next value of a state tensor is computed from its last."""
+    producers = {name: _read_by(node) for node in graph.node for name in node.output}
+    return tensor.input in _ancestors(tensor.output, producers)
 
-    With an in-place slab nothing else would order the reading of the old rows before the writing of
-    the new.
-    """
-    producers = {name: node.input for node in graph.node for name in node.output}
-    for tensor in spec.state:
-        if tensor.input not in _ancestors(tensor.output, producers):
-            raise ModelInvalid(
-                f"state {tensor.name!r}: output {tensor.output!r} does not depend on input "
-                f"{tensor.input!r}"
-            )
+
+def _read_by(node: onnx.NodeProto) -> list[str]:
+    """The values that a node reads, also inside its branches and loops."""
+    names = list(node.input)
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                names += _read_by(inner)
+            names += [value.name for value in graph.output]
+    return names
 
 
 def _ancestors(name: str, producers: Mapping[str, Iterable[str]]) -> set[str]:

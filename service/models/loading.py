@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from service.errors import ModelInvalid, one_line
+from service.models.batch_check import fit_batches
 from service.models.runtime import Network
 from service.models.slab import Slab
 from service.spec import ModelSpec
@@ -54,7 +55,7 @@ def load(
     content: bytes, device: str = "auto", threads: int = 1, max_burst: int = 8, max_batch: int = 32
 ) -> Network:
     """
-    Load a network, and run it once at every batch size and number of ticks.
+    Load a network, and run it once at every batch size and number of ticks: the batch check.
 
     So no client pays for onnxruntime's first run of a shape. The arguments are those of `Network`,
     and the largest batch.
@@ -65,7 +66,9 @@ def load(
     """
     with refusals():
         network = Network(content, device, threads, max_burst)
-        _run(network, network.spec.default_locations, max_batch, frozenset())
+        locations = network.spec.default_locations
+        exact = network.on_cpu and threads == 1
+        fit_batches(network, locations, max_batch, exact=exact)
         return network
 
 

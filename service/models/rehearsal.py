@@ -7,7 +7,9 @@ It is the one door through which another program, such as the exporter, can try 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -16,10 +18,12 @@ from service.models.folder import ModelFile, ModelFolder
 from service.models.loading import load, refusals
 from service.models.runtime import Network
 from service.models.slab import Slab
-from service.spec import LOCATIONS, Float32, TraceTensor
+from service.spec import LOCATIONS, Array, TraceTensor
 
 
-def rehearse(folder: Path, model: str, inputs: Float32) -> dict[int, Float32]:
+def rehearse(
+    folder: Path, model: str, inputs: Array, given: Mapping[str, Array] = MappingProxyType({})
+) -> dict[int, Array]:
     """
     Load a model from a folder of models, on the CPU, and make the steps of a sequence.
 
@@ -29,11 +33,12 @@ def rehearse(folder: Path, model: str, inputs: Float32) -> dict[int, Float32]:
     Args:
         folder: It holds one folder for each model.
         model: Name of the model.
-        inputs: [T, X].
+        inputs: [T] of `ModelSpec.input_record`, [T, X] for a model that takes one vector.
+        given: The values of state tensors that a client gives.
 
     Returns:
-        The outputs [T, Y] by the number of locations: the model's own, and one more, if a session
-        can choose it.
+        The outputs, [T] of `ModelSpec.output_record`, by the number of locations: the model's own,
+        and one more, if a session can choose it.
 
     Raises:
         ModelInvalid: a server cannot read, load or step the model; the message says why.
@@ -55,14 +60,15 @@ def rehearse(folder: Path, model: str, inputs: Float32) -> dict[int, Float32]:
     if spec.has_memory and not spec.fixed_locations:
         counts.append(spec.default_locations + 1)
     with refusals():
-        return {count: _outputs(network, inputs, count) for count in counts}
+        return {count: _outputs(network, inputs, given, count) for count in counts}
 
 
-def _outputs(network: Network, inputs: Float32, locations: int) -> Float32:
-    """Make all steps in a slot of a new slab; return the outputs [T, Y]."""
+def _outputs(network: Network, inputs: Array, given: Mapping[str, Array], locations: int) -> Array:
+    """Make all steps in a slot of a new slab; return the outputs."""
     traces = {trace.name: trace for trace in network.spec.traces}
     slab = Slab(network, locations)
     slot = slab.acquire()
+    slab.reset(slot, given)
     outputs = []
     at = 0
     while at < len(inputs):

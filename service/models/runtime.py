@@ -18,7 +18,7 @@ import onnxruntime
 from service.errors import ModelInvalid, one_line
 from service.models import cuda, graph
 from service.models.cores import cores
-from service.spec import LOCATIONS, Float32, ModelSpec
+from service.spec import LOCATIONS, Array, Float32, ModelSpec, parts
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,10 @@ class Network:
         read, self.spec = graph.parse(model)
         proto = graph.served(read, self.spec)
         self.content_hash = content_hash(model)
+        self.why_alone = "" if self.spec.batched else "its spec says so"
+        """Why a run steps one session; empty if it may step several. The batch check sets it."""
+        self.keeps_state_on_failure = graph.is_written_apart(proto, self.spec)
+        """Whether a run that fails leaves every state as it was."""
         self.bursts = [2**power for power in range(max_burst.bit_length())]
         """The numbers of ticks that a run can make."""
         self._steps = {
@@ -75,8 +79,18 @@ class Network:
         self.on_cpu = self._device == "cpu"
         self._multiple = graph.batch_multiple(proto) if self.on_cpu else CUDA_BATCH_MULTIPLE
         self._alone = graph.alone(proto, self.spec) if self.on_cpu else frozenset()
-        self._read = _load(graph.rows_graph(self.spec, proto, write=False), self._device, threads)
-        self._write = _load(graph.rows_graph(self.spec, proto, write=True), self._device, threads)
+        chooses = self.spec.has_memory and not self.spec.fixed_locations
+        self.may_try_lone_rows = self.on_cpu and not chooses and not self._alone
+        """Whether only a trial can tell that a lone row may be a batch of its own."""
+        self.lone_rows = False
+        """Whether the trial showed it."""
+        self._read = _load(graph.read_graph(self.spec, proto), self._device, threads)
+        self._write = _load(graph.write_graph(self.spec.state, proto), self._device, threads)
+        self._write_next = (
+            _load(graph.write_graph(graph.changing(self.spec), proto), self._device, threads)
+            if self.keeps_state_on_failure
+            else None
+        )
         self._copy = _load(graph.copy_graph(self.spec, proto), self._device, threads)
         self._output_shapes = {
             value.name.removeprefix(graph.tick_name("", 0)): value.shape
@@ -84,9 +98,16 @@ class Network:
         }
         _check_shapes(self.spec, self._output_shapes)
 
+    @property
+    def batched(self) -> bool:
+        """Whether a run may step several sessions."""
+        return not self.why_alone
+
     def batch(self, rows: int, locations: int) -> int:
         """The least size of a batch of `rows` in which no result depends on a row's neighbours."""
-        if rows == 1 and locations % graph.PACKET in self._alone:
+        if not self.batched:
+            return 1
+        if rows == 1 and (self.lone_rows or locations % graph.PACKET in self._alone):
             return 1
         return -(-rows // self._multiple) * self._multiple
 
@@ -94,12 +115,12 @@ class Network:
         """Allocate slab tensors with room for `capacity` slots. Their contents are undefined."""
         return {
             tensor.name: onnxruntime.OrtValue.ortvalue_from_shape_and_type(
-                (capacity, *tensor.shape_at(locations)), np.float32, self._device
+                (capacity, *tensor.shape_at(locations)), tensor.dtype, self._device
             )
             for tensor in self.spec.state
         }
 
-    def read_rows(self, tensors: Tensors, slots: Sequence[int]) -> dict[str, Float32]:
+    def read_rows(self, tensors: Tensors, slots: Sequence[int]) -> dict[str, Array]:
         """Copy the slots' rows, by state name, each [slots, ...]."""
         binding = self._bind_slabs(self._read, tensors, slots)
         for tensor in self.spec.state:
@@ -108,14 +129,14 @@ class Network:
         rows = binding.copy_outputs_to_cpu()
         return {tensor.name: row for tensor, row in zip(self.spec.state, rows, strict=True)}
 
-    def write_rows(
-        self, tensors: Tensors, slots: Sequence[int], rows: Mapping[str, Float32]
-    ) -> None:
+    def write_rows(self, tensors: Tensors, slots: Sequence[int], rows: Mapping[str, Array]) -> None:
         """Overwrite the slots' rows, by state name, each [slots, ...]; others stay as they are."""
         binding = self._bind_slabs(self._write, tensors, slots)
         for tensor in self.spec.state:
-            binding.bind_cpu_input(tensor.output, np.ascontiguousarray(rows[tensor.name]))
-            binding.bind_ortvalue_output(graph.slab_name(tensor.output), tensors[tensor.name])
+            row = np.ascontiguousarray(rows[tensor.name])
+            binding.bind_cpu_input(graph.next_name(tensor), row)
+            slab = graph.slab_name(graph.next_name(tensor))
+            binding.bind_ortvalue_output(slab, tensors[tensor.name])
         self._write.run_with_iobinding(binding)
 
     def copy_row(self, tensors: Tensors, source: int, target: int) -> None:
@@ -123,7 +144,8 @@ class Network:
         binding = self._bind_slabs(self._copy, tensors, [target])
         binding.bind_cpu_input(graph.SOURCES, np.array([source], np.int64))
         for tensor in self.spec.state:
-            binding.bind_ortvalue_output(graph.slab_name(tensor.output), tensors[tensor.name])
+            slab = graph.slab_name(graph.next_name(tensor))
+            binding.bind_ortvalue_output(slab, tensors[tensor.name])
         self._copy.run_with_iobinding(binding)
 
     def bind(
@@ -135,9 +157,9 @@ class Network:
         They give the graph outputs `traced` besides the model's output. The result keeps the
         tensors alive.
         """
-        session = self._steps[ticks, bool(traced)]
+        sessions = self._steps[ticks, bool(traced)], self._write_next
         shapes = self._shapes(locations, traced)
-        return BoundRun(session, self.spec, tensors, (ticks, batch), shapes, self._device)
+        return BoundRun(sessions, self.spec, tensors, (ticks, batch), shapes, self._device)
 
     def _shapes(self, locations: int, traced: frozenset[str]) -> dict[str, tuple[int, int]]:
         """Shapes [heads, width] of the traced graph outputs."""
@@ -168,51 +190,92 @@ class BoundRun:
 
     def __init__(
         self,
-        session: onnxruntime.InferenceSession,
+        sessions: tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession | None],
         spec: ModelSpec,
         tensors: Tensors,
         shape: tuple[int, int],
         traced: Mapping[str, tuple[int, int]],
         device: str,
     ) -> None:
-        """Allocate for `shape` [ticks, batch]; `traced` has [heads, width] of each output."""
-        self._session = session
-        self._binding = session.io_binding()
+        """
+        Allocate for `shape` [ticks, batch]; `traced` has [heads, width] of each output. The second
+        session writes the next states where the first, which steps, does not.
+        """
+        self._session, self._write = sessions
+        self._binding = self._session.io_binding()
         ticks, batch = shape
-        self.inputs: Float32 = np.zeros((*shape, spec.input_width), np.float32)
-        """[ticks, batch, X]."""
+        self.inputs: Array = np.zeros(shape, spec.input_record)
+        """[ticks, batch] of records; [ticks, batch, X] for a model that takes one vector."""
         self.slots: Int64 = np.zeros(batch, np.int64)
         """[batch]."""
-        self.output: Float32 = np.zeros((*shape, spec.output_width), np.float32)
-        """[ticks, batch, Y]; overwritten by each run."""
+        self.output: Array = np.zeros(shape, spec.output_record)
+        """[ticks, batch] of records, or [ticks, batch, Y]; overwritten by each run."""
         self.traces: dict[str, Float32] = {
             name: np.zeros((*shape, *widths), np.float32) for name, widths in traced.items()
         }
         """By graph output, [ticks, batch, heads, width]; overwritten by each run."""
         self._copies: list[tuple[onnxruntime.OrtValue, npt.NDArray[Any]]] = []
-        self._bind_input(graph.SLOTS, self.slots, device)
+        self._split, taken = _apart(parts(self.inputs, spec.inputs))
+        self._joined, given = _apart(parts(self.output, spec.outputs))
+        outputs = dict(zip((each.name for each in spec.outputs), given, strict=True))
+        slots = self._bind_input(graph.SLOTS, self.slots, device)
         for tick in range(ticks):
-            self._bind_input(graph.tick_name(spec.input, tick), self.inputs[tick], device)
-            for name, array in ((spec.output, self.output), *self.traces.items()):
+            for tensor, array in zip(spec.inputs, taken, strict=True):
+                self._bind_input(graph.tick_name(tensor.name, tick), array[tick], device)
+            for name, array in (*outputs.items(), *self.traces.items()):
                 value = _wrap(array[tick])
                 self._binding.bind_ortvalue_output(graph.tick_name(name, tick), value)
-        for tensor in spec.state:
-            slab = tensors[tensor.name]
-            self._binding.bind_ortvalue_input(graph.slab_name(tensor.input), slab)
-            self._binding.bind_ortvalue_output(graph.slab_name(tensor.output), slab)
+        for state in spec.state:
+            slab = tensors[state.name]
+            self._binding.bind_ortvalue_input(graph.slab_name(state.input), slab)
+        self._write_binding = self._write.io_binding() if self._write else None
+        if self._write_binding:
+            self._write_binding.bind_ortvalue_input(graph.SLOTS, slots)
+        for state in graph.changing(spec):
+            slab, name = tensors[state.name], graph.slab_name(state.output)
+            if self._write_binding:
+                row = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
+                    (batch, *slab.shape()[1:]), state.dtype, device
+                )
+                self._binding.bind_ortvalue_output(state.output, row)
+                self._write_binding.bind_ortvalue_input(state.output, row)
+                self._write_binding.bind_ortvalue_input(graph.slab_name(state.input), slab)
+                self._write_binding.bind_ortvalue_output(name, slab)
+            else:
+                self._binding.bind_ortvalue_output(name, slab)
 
     def run(self) -> None:
         """Make the ticks: updates the slab's rows, `output` and `traces` in place."""
+        for rows, array in self._split:
+            array[...] = rows
         for value, array in self._copies:
             value.update_inplace(array)
         self._session.run_with_iobinding(self._binding)
+        if self._write is not None:
+            self._write.run_with_iobinding(self._write_binding)
+        for rows, array in self._joined:
+            rows[...] = array
 
-    def _bind_input(self, name: str, array: npt.NDArray[Any], device: str) -> None:
+    def _bind_input(self, name: str, array: npt.NDArray[Any], device: str) -> onnxruntime.OrtValue:
         value = onnxruntime.OrtValue.ortvalue_from_numpy(array, device)
         self._binding.bind_ortvalue_input(name, value)
         if device != "cpu":
             # Binding the array itself would copy it to the device once, for all runs.
             self._copies.append((value, array))
+        return value
+
+
+def _apart(rows: list[Array]) -> tuple[list[tuple[Array, Array]], list[Array]]:
+    """
+    The buffers of a step's tensors, and pairs of what to copy between records and buffers.
+
+    The network needs the rows of each tensor one after another. One tensor's are; those of several
+    lie in records, so that each gets a buffer of its own.
+    """
+    if len(rows) == 1:
+        return [], rows
+    buffers = [np.zeros(each.shape, each.dtype) for each in rows]
+    return list(zip(rows, buffers, strict=True)), buffers
 
 
 def content_hash(model: bytes) -> str:
@@ -290,8 +353,20 @@ def _cuda_fault() -> str | None:
 
 def _check_shapes(spec: ModelSpec, shapes: Mapping[str, Sequence[int | str]]) -> None:
     """Raise ModelInvalid for an output or traces that the graph does not have in that shape."""
-    if list(shapes[spec.output][1:]) != [spec.output_width]:
-        raise ModelInvalid(f"output has shape {shapes[spec.output]}, spec says {spec.output_width}")
+    for tensor in spec.outputs:
+        # What onnxruntime does not know is found by a run.
+        sizes = shapes[tensor.name][1:]
+        if shapes[tensor.name] and (
+            len(sizes) != len(tensor.shape)
+            or any(
+                isinstance(size, int) and size != wanted
+                for size, wanted in zip(sizes, tensor.shape, strict=True)
+            )
+        ):
+            wanted = " x ".join(map(str, tensor.shape)) or "one number"
+            raise ModelInvalid(
+                f"output {tensor.name!r} has shape {shapes[tensor.name]}, spec says {wanted}"
+            )
     for trace in spec.traces:
         shape = shapes[trace.output]
         if len(shape) != 3 or not isinstance(shape[1], int):

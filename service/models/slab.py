@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from service.models.runtime import BoundRun, Network
-from service.spec import Float32
+from service.spec import Array
 
 _FIRST_CAPACITY = 8
 MAX_BINDINGS = 512
@@ -52,20 +53,22 @@ class Slab:
         self._used.remove(slot)
         self._free.append(slot)
 
-    def reset(self, slot: int) -> None:
-        """Set a slot to the model's initial state."""
+    def reset(self, slot: int, given: Mapping[str, Array] = MappingProxyType({})) -> None:
+        """Set a slot to the model's initial state, with `given` values for some tensors of it."""
         # The state is made each time. Keeping it would take the memory of one session in each slab.
         initial = {
-            tensor.name: tensor.initial_value(self.locations)[None]
+            tensor.name: (
+                given[tensor.name] if tensor.name in given else tensor.initial_value(self.locations)
+            )[None]
             for tensor in self.network.spec.state
         }
         self.network.write_rows(self._tensors, [slot], initial)
 
-    def read(self, slots: Sequence[int]) -> dict[str, Float32]:
+    def read(self, slots: Sequence[int]) -> dict[str, Array]:
         """Copy the slots' states, by name, each [slots, ...]."""
         return self.network.read_rows(self._tensors, slots)
 
-    def write(self, slot: int, state: Mapping[str, Float32]) -> None:
+    def write(self, slot: int, state: Mapping[str, Array]) -> None:
         """Overwrite a slot's state, by name, each [1, ...]."""
         self.network.write_rows(self._tensors, [slot], state)
 

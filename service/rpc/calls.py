@@ -121,6 +121,7 @@ class Calls:
             principal.name,
             start,
             codec.durability(request),
+            codec.initial(request),
             session_id=request.session_id,
         )
         return await self._placed(version, opening)
@@ -152,9 +153,17 @@ class Calls:
             view, there = await self.operate(ref, self.lifecycle.checkpoint)
             if not checkpoint.are_equal(there, start):
                 raise exists_error(session_id)
-        elif view.next_step:
+        elif view.next_step or not await self._starts_with(ref, request):
             raise exists_error(session_id)
         return view
+
+    async def _starts_with(self, ref: SessionRef, request: ntm_pb2.CreateSessionRequest) -> bool:
+        """Whether a session was opened with the initial values that a request gives."""
+        asked = codec.initial(request)
+        if not asked:
+            return True
+        there = await self.operate(ref, lambda session: session.given)
+        return asked == {name: value.tobytes() for name, value in there.items()}
 
     @asynccontextmanager
     async def _alone(self, session_id: str) -> AsyncIterator[None]:

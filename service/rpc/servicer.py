@@ -21,7 +21,7 @@ from service.rpc.gate import needs
 from service.rpc.stream import Stream
 from service.rpc.transport import Call
 from service.settings import Settings
-from service.spec import Float32, ModelSpec
+from service.spec import Array, ModelSpec
 
 _DEFAULT_PAGE, _LARGEST_PAGE = 100, 1000
 
@@ -152,7 +152,7 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
     async def ReadMemory(
         self, request: ntm_pb2.ReadMemoryRequest, context: Context
     ) -> ntm_pb2.ReadMemoryResponse:
-        def read(session: Session) -> tuple[ModelSpec, tuple[SessionView, dict[str, Float32]]]:
+        def read(session: Session) -> tuple[ModelSpec, tuple[SessionView, dict[str, Array]]]:
             return session.slab.network.spec, self._lifecycle.read(session)
 
         ref = session_ref(request, PRINCIPAL.get())
@@ -188,7 +188,12 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
             )
             for each in catalogue.versions(version.model)
         )
-        return codec.model(catalogue.file(version), catalogue.provider, versions)
+        return codec.model(
+            catalogue.file(version),
+            catalogue.provider,
+            versions,
+            batched=catalogue.is_batched(version),
+        )
 
     def _check_size(self, response: Message, what: str) -> None:
         size, maximum = response.ByteSize(), self._settings.max_message_bytes

@@ -216,7 +216,7 @@ class Stream:
             if kind == "step":
                 work = chunk = codec.chunk(operation.step, self._caller)
                 chunks.append(chunk)
-                received += chunk.inputs.nbytes
+                received += len(operation.step.inputs)
                 if self._parent:
                     chunk.runs = []
             else:

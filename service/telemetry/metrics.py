@@ -172,6 +172,12 @@ class Metrics:
         "Always 1 for each loaded version; the labels are its content hash and its provider.",
         *("model", "content_hash", "provider"),
     )
+    model_batched = _gauge(
+        "ntm_model_batched",
+        "1 if runs of the loaded version step several sessions, 0 if each steps one, because "
+        "results depend on the batch.",
+        *("model", "content_hash"),
+    )
     model_load = _gauge(
         "ntm_model_load_seconds",
         "Time of the model's last loading, with its warm-up; 0 before.",

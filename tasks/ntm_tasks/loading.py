@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import re
-import sys
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
-from traceback import extract_tb
-from types import ModuleType
 
 import numpy as np
 
+from ntm_tasks.places import PlaceError, find, said
 from ntm_tasks.registry import TASKS, register
 from ntm_tasks.sequences_file import SUFFIX, read
 from ntm_tasks.task import KINDS, Batch, Float32, Generate, Size, Task, TaskError, check_values
-
-_PLACE = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*)")
 
 
 def load(source: str) -> Task:
@@ -51,62 +44,13 @@ def load(source: str) -> Task:
 
 
 def _from_module(source: str) -> Task:
-    found = _PLACE.fullmatch(source)
-    if found is None or found[1].endswith(".py"):
-        raise TaskError(
-            f"{source!r} is not MODULE:NAME, such as my_package.tasks:PARITY; the module is named "
-            "as in an import, with dots and without .py"
-        )
-    module = _imported(source, found[1])
-    where = getattr(module, "__file__", None) or found[1]
-    if not hasattr(module, found[2]):
-        tasks = [name for name, value in vars(module).items() if isinstance(value, Task)]
-        raise TaskError(
-            f"{source}: {where} has no {found[2]}; "
-            + (f"its tasks are {', '.join(tasks)}" if tasks else "it has no tasks at all")
-        )
-    task = getattr(module, found[2])
-    if not isinstance(task, Task):
-        kind = "class" if isinstance(task, type) else type(task).__name__
-        raise TaskError(
-            f"{source} is a {kind}, not a task; make it an object of ntm_tasks.Task: "
-            f"{found[2]} = Task(...)"
-        )
+    try:
+        task = find(source, Task, "ntm_tasks", "my_package.tasks:PARITY")
+    except PlaceError as error:
+        raise TaskError(str(error)) from error
     task = replace(task, source=source, generate=_checked(task, source))
     _check_seeded(task)
     return task
-
-
-def _imported(source: str, name: str) -> ModuleType:
-    """Import a module of the user's, which may lie in the current folder."""
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.append(here)  # the last, so that a file here hides no library
-    try:
-        return import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise TaskError(f"{source} cannot be imported: {error}; install that module") from error
-        raise TaskError(
-            f"{source}: there is no module {error.name}, neither in {here} nor among the installed "
-            "packages; go to the folder that has it, or install it"
-        ) from error
-    # The user's own code: importing it can raise anything, and may even try to exit.
-    except (Exception, SystemExit) as error:
-        raise TaskError(f"{source} cannot be imported: {_said(error)}") from error
-
-
-def _said(error: BaseException) -> str:
-    """Return what an error in the user's code says, and the line that it comes from."""
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    if isinstance(error, SyntaxError):
-        return text  # which has the line
-    frames = [frame for frame in extract_tb(error.__traceback__) if _is_of_user(frame.filename)]
-    return f"{text} ({frames[-1].filename}, line {frames[-1].lineno})" if frames else text
-
-
-def _is_of_user(file: str) -> bool:
-    return not file.startswith("<") and Path(file).parent != Path(__file__).parent
 
 
 def _checked(task: Task, source: str) -> Generate:
@@ -123,7 +67,7 @@ def _checked(task: Task, source: str) -> Generate:
             raise
         except Exception as error:  # the user's own code can raise anything
             raise TaskError(
-                f"{source}: generate fails for {batch} sequences of size {size}: {_said(error)}"
+                f"{source}: generate fails for {batch} sequences of size {size}: {said(error)}"
             ) from error
         try:
             return _as_batch(drawn, batch, task)

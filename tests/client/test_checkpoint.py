@@ -100,7 +100,7 @@ def with_checksum(body: bytes) -> bytes:
         (lambda data: b"", "0 bytes"),
         (lambda data: data[:30], "30 bytes"),
         (lambda data: b"PNG!" + data[4:], "b'PNG!'"),
-        (lambda data: data[:4] + b"\x02" + data[5:], "layout version 2"),
+        (lambda data: data[:4] + b"\x03" + data[5:], "layout version 3"),
         (lambda data: data[:-9], "cut short"),
         (lambda data: data[:60] + bytes([data[60] ^ 1]) + data[61:], "checksum"),
         (lambda data: with_checksum(data[:-40]), "do not add up"),

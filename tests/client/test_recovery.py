@@ -54,7 +54,8 @@ class Wire:
         """The outputs of these steps."""
         limits = OwnLimits(chunk_steps=chunk_steps)
         stepping = procedures.step(self.recovery.ask, self.session, inputs, (), 0, limits)
-        return self.run(stepping).outputs
+        outputs: Float32 = self.run(stepping).outputs
+        return outputs
 
     def run(self, procedure: Procedure[T]) -> T:
         """Make the calls of a procedure, each in no time."""

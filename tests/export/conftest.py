@@ -24,7 +24,7 @@ def tiny(architecture: str, **fields: int) -> Configuration:
         controller_size=12,
         layers=2,
         read_heads=2 if has_memory else 1,
-        write_heads=2 if has_memory else 1,
+        write_heads=1 if architecture == "dnc" else 1 + has_memory,
         locations=(24 * has_memory,),
         default_locations=24 * has_memory,
         memory_width=6 if has_memory else 20,

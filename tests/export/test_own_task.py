@@ -79,7 +79,7 @@ def test_code_is_run_only_when_it_is_named(
     """Without --task, a command says what the file calls the task, and imports nothing."""
     train("mine:PARITY")
     run("export", "runs/parity-ntm-ff", "--task", "mine:PARITY")
-    monkeypatch.setattr("ntm_tasks.loading.import_module", lambda name: pytest.fail(name))
+    monkeypatch.setattr("ntm_tasks.places.import_module", lambda name: pytest.fail(name))
     for command in (["export", "runs/parity-ntm-ff"], ["evaluate", "models/parity-ntm-ff"]):
         capsys.readouterr()
         assert run(*command) in (1, 2)
@@ -146,7 +146,7 @@ def test_report_has_models_of_other_tasks(small: Path, capsys: pytest.CaptureFix
         (["train", "mine:NONE"], "mine.py has no NONE; its tasks are PARITY"),
         (["train", "gone.npz"], "gone.npz: there is no such file"),
         (["train", ""], "it is empty"),
-        (["train", "mine:PARITY", "--architecture", "gru"], "there is no architecture 'gru'; ther"),
+        (["train", "mine:PARITY", "--architecture", "gnu"], "there is no architecture 'gnu'; ther"),
         (["train", "mine:PARITY", "--paper"], "there is no configuration 'parity-ntm-lstm'; there"),
         (
             ["train", "mine:PARITY", "--set", "stop_metric=loss"],

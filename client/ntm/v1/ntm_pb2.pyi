@@ -11,8 +11,23 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class ElementType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ELEMENT_TYPE_UNSPECIFIED: _ClassVar[ElementType]
+    ELEMENT_TYPE_FLOAT32: _ClassVar[ElementType]
+    ELEMENT_TYPE_FLOAT16: _ClassVar[ElementType]
+    ELEMENT_TYPE_INT64: _ClassVar[ElementType]
+    ELEMENT_TYPE_INT32: _ClassVar[ElementType]
+    ELEMENT_TYPE_BOOL: _ClassVar[ElementType]
+ELEMENT_TYPE_UNSPECIFIED: ElementType
+ELEMENT_TYPE_FLOAT32: ElementType
+ELEMENT_TYPE_FLOAT16: ElementType
+ELEMENT_TYPE_INT64: ElementType
+ELEMENT_TYPE_INT32: ElementType
+ELEMENT_TYPE_BOOL: ElementType
+
 class Model(_message.Message):
-    __slots__ = ("name", "content_hash", "task", "architecture", "input_width", "output_width", "state", "traces", "read_heads", "write_heads", "default_locations", "fixed_locations", "provider", "versions")
+    __slots__ = ("name", "content_hash", "task", "architecture", "input_width", "output_width", "state", "traces", "read_heads", "write_heads", "default_locations", "fixed_locations", "provider", "versions", "inputs", "outputs", "batched")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CONTENT_HASH_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
@@ -27,6 +42,9 @@ class Model(_message.Message):
     FIXED_LOCATIONS_FIELD_NUMBER: _ClassVar[int]
     PROVIDER_FIELD_NUMBER: _ClassVar[int]
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    BATCHED_FIELD_NUMBER: _ClassVar[int]
     name: str
     content_hash: str
     task: str
@@ -41,7 +59,20 @@ class Model(_message.Message):
     fixed_locations: bool
     provider: str
     versions: _containers.RepeatedCompositeFieldContainer[ModelVersion]
-    def __init__(self, name: _Optional[str] = ..., content_hash: _Optional[str] = ..., task: _Optional[str] = ..., architecture: _Optional[str] = ..., input_width: _Optional[int] = ..., output_width: _Optional[int] = ..., state: _Optional[_Iterable[_Union[StateTensor, _Mapping]]] = ..., traces: _Optional[_Iterable[_Union[TraceTensor, _Mapping]]] = ..., read_heads: _Optional[int] = ..., write_heads: _Optional[int] = ..., default_locations: _Optional[int] = ..., fixed_locations: _Optional[bool] = ..., provider: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ...) -> None: ...
+    inputs: _containers.RepeatedCompositeFieldContainer[StepTensor]
+    outputs: _containers.RepeatedCompositeFieldContainer[StepTensor]
+    batched: bool
+    def __init__(self, name: _Optional[str] = ..., content_hash: _Optional[str] = ..., task: _Optional[str] = ..., architecture: _Optional[str] = ..., input_width: _Optional[int] = ..., output_width: _Optional[int] = ..., state: _Optional[_Iterable[_Union[StateTensor, _Mapping]]] = ..., traces: _Optional[_Iterable[_Union[TraceTensor, _Mapping]]] = ..., read_heads: _Optional[int] = ..., write_heads: _Optional[int] = ..., default_locations: _Optional[int] = ..., fixed_locations: _Optional[bool] = ..., provider: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ..., inputs: _Optional[_Iterable[_Union[StepTensor, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[StepTensor, _Mapping]]] = ..., batched: _Optional[bool] = ...) -> None: ...
+
+class StepTensor(_message.Message):
+    __slots__ = ("name", "type", "shape")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    type: ElementType
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[_Union[ElementType, str]] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ModelVersion(_message.Message):
     __slots__ = ("content_hash", "current", "loaded")
@@ -54,12 +85,26 @@ class ModelVersion(_message.Message):
     def __init__(self, content_hash: _Optional[str] = ..., current: _Optional[bool] = ..., loaded: _Optional[bool] = ...) -> None: ...
 
 class StateTensor(_message.Message):
-    __slots__ = ("name", "shape")
+    __slots__ = ("name", "shape", "type", "given", "constant")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    GIVEN_FIELD_NUMBER: _ClassVar[int]
+    CONSTANT_FIELD_NUMBER: _ClassVar[int]
     name: str
     shape: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
+    type: ElementType
+    given: bool
+    constant: bool
+    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., type: _Optional[_Union[ElementType, str]] = ..., given: _Optional[bool] = ..., constant: _Optional[bool] = ...) -> None: ...
+
+class TensorValue(_message.Message):
+    __slots__ = ("name", "data")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    data: bytes
+    def __init__(self, name: _Optional[str] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class TraceTensor(_message.Message):
     __slots__ = ("name", "heads", "width")
@@ -237,7 +282,7 @@ class GetModelResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
 
 class CreateSessionRequest(_message.Message):
-    __slots__ = ("model", "locations", "idle_timeout", "checkpoint", "durability", "content_hash", "session_id")
+    __slots__ = ("model", "locations", "idle_timeout", "checkpoint", "durability", "content_hash", "session_id", "initial")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LOCATIONS_FIELD_NUMBER: _ClassVar[int]
     IDLE_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
@@ -245,6 +290,7 @@ class CreateSessionRequest(_message.Message):
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
     CONTENT_HASH_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    INITIAL_FIELD_NUMBER: _ClassVar[int]
     model: str
     locations: int
     idle_timeout: _duration_pb2.Duration
@@ -252,7 +298,8 @@ class CreateSessionRequest(_message.Message):
     durability: Durability
     content_hash: str
     session_id: str
-    def __init__(self, model: _Optional[str] = ..., locations: _Optional[int] = ..., idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., checkpoint: _Optional[bytes] = ..., durability: _Optional[_Union[Durability, _Mapping]] = ..., content_hash: _Optional[str] = ..., session_id: _Optional[str] = ...) -> None: ...
+    initial: _containers.RepeatedCompositeFieldContainer[TensorValue]
+    def __init__(self, model: _Optional[str] = ..., locations: _Optional[int] = ..., idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., checkpoint: _Optional[bytes] = ..., durability: _Optional[_Union[Durability, _Mapping]] = ..., content_hash: _Optional[str] = ..., session_id: _Optional[str] = ..., initial: _Optional[_Iterable[_Union[TensorValue, _Mapping]]] = ...) -> None: ...
 
 class CreateSessionResponse(_message.Message):
     __slots__ = ("session",)

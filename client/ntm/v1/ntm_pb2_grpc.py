@@ -150,7 +150,8 @@ class NtmServiceServicer:
         NOT_FOUND, MODEL_VERSION_UNKNOWN: this server does not have that version of the model.
         INTERNAL, MODEL_INVALID: the file of the model cannot be served, or its network cannot be loaded now.
         INVALID_ARGUMENT, INVALID_REQUEST: the number of locations or the idle timeout is outside the limits of
-        the server, or the model allows only one number of locations.
+        the server, or the model allows only one number of locations; or an initial value is missing, is of a
+        tensor that the model does not have, has another size, or has an element that is not finite.
         INVALID_ARGUMENT with a reason of RestoreSession: the checkpoint does not fit this session.
         RESOURCE_EXHAUSTED, CAPACITY_EXCEEDED: the server, or this principal's share of it, has no room for
         another session or its state. The metadata name the setting as `limit`. The error comes at once, with
@@ -204,8 +205,10 @@ class NtmServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResetSession(self, request, context):
-        """Sets a session back to the initial state of its model, and its next step to 0. Waiting chunks run
-        first. The call postpones the expiry of the session.
+        """Sets a session back to the state that it was created with: the initial state of its model, with the values
+        that CreateSession gave. A session that was created from a checkpoint keeps the values of the tensors that
+        a model needs to be given. The next step becomes 0. Waiting chunks run first. The call postpones the expiry
+        of the session.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -292,11 +295,14 @@ class NtmServiceServicer:
         stay made. A chunk with first_step runs to its end, and its outputs are returned when it is sent again.
         GetSession waits until the chunk has stopped or ended, and returns the next step.
 
-        INVALID_ARGUMENT, INVALID_REQUEST: the inputs are not a whole number of steps of the model's input
-        width, exceed a limit, or contain a value that is not finite or above 1e6; or the model has no trace of
-        a requested name. No step was made, and the session continues. If the chunk or its reply is too large,
-        the metadata name the setting as `limit`. If a value is wrong, they have its `step` in the chunk and its
-        `channel`, both from 0 on.
+        INVALID_ARGUMENT, INVALID_REQUEST: the inputs are not a whole number of the model's steps, exceed a
+        limit, or contain a floating value that is not finite or above 1e6, or a bool that is not 0 or 1; or the
+        model has no trace of a requested name. No step was made, and the session continues. If the chunk or its
+        reply is too large, the metadata name the setting as `limit`. If a value is wrong, they have its `step` in
+        the chunk, its `channel`, both from 0 on, and its `input` if a step has several.
+        INVALID_ARGUMENT, INVALID_REQUEST with `next_step` in the metadata: the network cannot be run on a value,
+        such as an index that is out of range. The session continues at that step: steps of the chunk before it
+        stay made.
         ABORTED, STEP_INDEX_MISMATCH: first_step is not the next step of the session. The metadata have the next
         step as `expected`. No step was made.
         RESOURCE_EXHAUSTED, CAPACITY_EXCEEDED: too many steps of this session are waiting.

@@ -73,7 +73,8 @@ class ServedNetwork:
 
     def _answer(self, inputs: Float32) -> Float32:
         with self.session() as session:
-            return session.step(inputs).outputs
+            outputs: Float32 = session.step(inputs).outputs
+            return outputs
 
     def _record(self, sequence: TaskSequence) -> Recording:
         with self.session() as session:

@@ -3,7 +3,8 @@ The panels of a picture of a recording, as in figure 6 of the paper, for any way
 
 Time runs to the right. On the left is what goes into the memory: inputs, add and erase vectors and
 where they are written; on the right what comes out: outputs, what they should have been, read
-vectors and where they are read. Below is the memory, before the first step and after the last.
+vectors and where they are read. A network that keeps a record of what is in use has that too, with
+its gates. Below is the memory, before the first step and after the last.
 """
 
 from __future__ import annotations
@@ -17,9 +18,16 @@ import numpy.typing as npt
 from ntm_client.values import Float32, Memory
 from ntm_lab.recordings.recording import (
     ADD_VECTOR,
+    ALLOCATION,
+    ALLOCATION_GATE,
     ERASE_VECTOR,
+    FREE_GATE,
+    OVER_LOCATIONS,
+    READ_MODE,
     READ_VECTOR,
     READ_WEIGHTING,
+    USAGE,
+    WRITE_GATE,
     WRITE_WEIGHTING,
     Recording,
 )
@@ -70,9 +78,11 @@ def columns(recording: Recording) -> tuple[list[Panel], list[Panel]]:
     """The panels of the left and of the right column, from top to bottom."""
     left = [_vectors("inputs", [recording.inputs], "channel")]
     left += _of_heads(recording, ADD_VECTOR) + _of_heads(recording, ERASE_VECTOR)
-    left += _of_heads(recording, WRITE_WEIGHTING)
+    for name in (WRITE_WEIGHTING, ALLOCATION, USAGE, ALLOCATION_GATE, WRITE_GATE):
+        left += _of_heads(recording, name)
     right = _outputs(recording) + _of_heads(recording, READ_VECTOR)
-    right += _of_heads(recording, READ_WEIGHTING)
+    for name in (READ_WEIGHTING, READ_MODE, FREE_GATE):
+        right += _of_heads(recording, name)
     return left, right
 
 
@@ -120,8 +130,8 @@ def _of_heads(recording: Recording, name: str) -> list[Panel]:
     trace = recording.traces[name]
     title = name.replace("_", " ") + "s"
     images = [trace[:, head] for head in range(trace.shape[1])]
-    if name not in (READ_WEIGHTING, WRITE_WEIGHTING):
-        return [_vectors(title, images, "element")]
+    if name not in OVER_LOCATIONS:
+        return [_vectors(title, images, "mode" if name == READ_MODE else "element")]
     window = recording.window()
     images = [image[:, window] for image in images]
     return [Panel(title, tuple(images), "location", row_names=window)]

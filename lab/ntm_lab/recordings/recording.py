@@ -17,7 +17,17 @@ from ntm_tasks import Size, TaskSequence
 
 READ_WEIGHTING, WRITE_WEIGHTING = "read_weighting", "write_weighting"
 READ_VECTOR, ADD_VECTOR, ERASE_VECTOR = "read_vector", "add_vector", "erase_vector"
-"""The names of traces that pictures show if the model has them."""
+ALLOCATION, USAGE = "allocation", "usage"
+ALLOCATION_GATE, WRITE_GATE, FREE_GATE, READ_MODE = (
+    "allocation_gate",
+    "write_gate",
+    "free_gate",
+    "read_mode",
+)
+"""The names of traces that pictures show if the model has them; the last two lines are a DNC's."""
+
+OVER_LOCATIONS = (READ_WEIGHTING, WRITE_WEIGHTING, ALLOCATION, USAGE)
+"""Those of the traces that have a value for each memory location."""
 
 
 @dataclass(frozen=True, eq=False)

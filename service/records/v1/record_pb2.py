@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from ntm.v1 import ntm_pb2 as ntm_dot_v1_dot_ntm__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fservice/records/v1/record.proto\x12\x12service.records.v1\x1a\x10ntm/v1/ntm.proto\"\x85\x01\n\rStoredSession\x12\r\n\x05owner\x18\x01 \x01(\t\x12 \n\x07session\x18\x02 \x01(\x0b\x32\x0f.ntm.v1.Session\x12\x12\n\ncheckpoint\x18\x03 \x01(\x0c\x12/\n\x06\x63hunks\x18\x04 \x03(\x0b\x32\x1f.service.records.v1.StoredChunk\"i\n\x0bStoredChunk\x12\x14\n\x0cinputs_crc32\x18\x01 \x01(\x07\x12&\n\x06traces\x18\x02 \x01(\x0b\x32\x16.ntm.v1.TraceSelection\x12\x1c\n\x05reply\x18\x03 \x01(\x0b\x32\r.ntm.v1.Replyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fservice/records/v1/record.proto\x12\x12service.records.v1\x1a\x10ntm/v1/ntm.proto\"\xab\x01\n\rStoredSession\x12\r\n\x05owner\x18\x01 \x01(\t\x12 \n\x07session\x18\x02 \x01(\x0b\x32\x0f.ntm.v1.Session\x12\x12\n\ncheckpoint\x18\x03 \x01(\x0c\x12/\n\x06\x63hunks\x18\x04 \x03(\x0b\x32\x1f.service.records.v1.StoredChunk\x12$\n\x07initial\x18\x05 \x03(\x0b\x32\x13.ntm.v1.TensorValue\"i\n\x0bStoredChunk\x12\x14\n\x0cinputs_crc32\x18\x01 \x01(\x07\x12&\n\x06traces\x18\x02 \x01(\x0b\x32\x16.ntm.v1.TraceSelection\x12\x1c\n\x05reply\x18\x03 \x01(\x0b\x32\r.ntm.v1.Replyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,7 +33,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'service.records.v1.record_p
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_STOREDSESSION']._serialized_start=74
-  _globals['_STOREDSESSION']._serialized_end=207
-  _globals['_STOREDCHUNK']._serialized_start=209
-  _globals['_STOREDCHUNK']._serialized_end=314
+  _globals['_STOREDSESSION']._serialized_end=245
+  _globals['_STOREDCHUNK']._serialized_start=247
+  _globals['_STOREDCHUNK']._serialized_end=352
 # @@protoc_insertion_point(module_scope)

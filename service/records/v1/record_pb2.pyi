@@ -8,16 +8,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class StoredSession(_message.Message):
-    __slots__ = ("owner", "session", "checkpoint", "chunks")
+    __slots__ = ("owner", "session", "checkpoint", "chunks", "initial")
     OWNER_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    INITIAL_FIELD_NUMBER: _ClassVar[int]
     owner: str
     session: _ntm_pb2.Session
     checkpoint: bytes
     chunks: _containers.RepeatedCompositeFieldContainer[StoredChunk]
-    def __init__(self, owner: _Optional[str] = ..., session: _Optional[_Union[_ntm_pb2.Session, _Mapping]] = ..., checkpoint: _Optional[bytes] = ..., chunks: _Optional[_Iterable[_Union[StoredChunk, _Mapping]]] = ...) -> None: ...
+    initial: _containers.RepeatedCompositeFieldContainer[_ntm_pb2.TensorValue]
+    def __init__(self, owner: _Optional[str] = ..., session: _Optional[_Union[_ntm_pb2.Session, _Mapping]] = ..., checkpoint: _Optional[bytes] = ..., chunks: _Optional[_Iterable[_Union[StoredChunk, _Mapping]]] = ..., initial: _Optional[_Iterable[_Union[_ntm_pb2.TensorValue, _Mapping]]] = ...) -> None: ...
 
 class StoredChunk(_message.Message):
     __slots__ = ("inputs_crc32", "traces", "reply")

@@ -38,6 +38,28 @@ def test_panels_are_those_of_figure_6() -> None:
     ]
 
 
+def test_what_a_dnc_knows_of_its_memory_is_drawn() -> None:
+    """Allocation and usage stand by location, with the gates of writing; modes beside reading."""
+    made = recording(steps=4)
+    weighting = made.traces["read_weighting"]
+    gates = dict.fromkeys(("allocation_gate", "write_gate", "free_gate"), weighting[:, :, :1])
+    known = {"usage": weighting, "allocation": weighting, "read_mode": weighting[:, :, :3]}
+    left, right = columns(replace(made, traces={**made.traces, **known, **gates}))
+
+    assert titles(left)[3:] == [
+        "write weightings",
+        "allocations",
+        "usages",
+        "allocation gates",
+        "write gates",
+    ]
+    assert titles(right)[3:] == ["read weightings", "read modes", "free gates"]
+    for panel in left[3:6]:
+        assert panel.row_names is not None
+        assert panel.row_names.tolist() == [15, 0, 1, 2, 3, 4]
+    assert right[4].images[0].shape == (4, 3)
+
+
 def test_each_head_has_an_image() -> None:
     """Heads stand below each other in the panel of their kind, each with its own values."""
     made = recording(heads=3)

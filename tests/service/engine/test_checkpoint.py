@@ -90,7 +90,7 @@ def test_no_bytes_break_the_decoder(data: bytes) -> None:
 def test_a_later_version_is_told_apart_from_damage() -> None:
     """A later version is refused as too new, whatever its checksum."""
     data = encode(CHECKPOINT)
-    with pytest.raises(CheckpointTooNew, match=r"has layout version 2; .* on a newer server"):
+    with pytest.raises(CheckpointTooNew, match=r"has layout version 3; .* on a newer server"):
         decode(data[:4] + struct.pack("<H", VERSION + 1) + data[6:])
 
 

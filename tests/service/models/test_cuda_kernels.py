@@ -153,8 +153,8 @@ def served_graphs(name: str) -> dict[str, bytes]:
     proto = graph.served(read, spec)
     return {
         "step": graph.slab_graph(proto, spec, 2, traced=True),
-        "read": graph.rows_graph(spec, proto, write=False),
-        "write": graph.rows_graph(spec, proto, write=True),
+        "read": graph.read_graph(spec, proto),
+        "write": graph.write_graph(spec.state, proto),
     }
 
 

@@ -14,7 +14,7 @@ from service.errors import ModelInvalid
 from service.models import cuda, graph, runtime
 from service.models.runtime import Network
 from service.models.slab import Slab
-from service.spec import Float32
+from service.spec import Float32, vector
 from tests.support.served import MODELS
 from tests.support.tiny_models import LEDGER, ledger
 
@@ -311,7 +311,7 @@ def test_cuda_is_refused_with_the_reason_where_it_does_not_work() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"output_width": 3}, "spec says 3"),
+        ({"outputs": (vector("y", 3),)}, "spec says 3"),
         ({"traces": (replace(LEDGER.traces[0], heads=3),)}, "'a_weighting' has 2 heads"),
         ({"traces": (replace(LEDGER.traces[0], output="y"),)}, r"'y' has shape"),
         ({"traces": (replace(LEDGER.traces[0], width=8),)}, "has width N"),

@@ -126,7 +126,7 @@ async def test_a_list_of_models_too_large_for_a_message_says_so(
 ) -> None:
     """With its size and the limit, as any other answer."""
     large = pb.Model(task="x" * (4 << 20))
-    monkeypatch.setattr(codec, "model", lambda *_: large)
+    monkeypatch.setattr(codec, "model", lambda *_, **__: large)
     error = await refused(running.stub.ListModels(pb.ListModelsRequest()))
     assert reason(error) == "INVALID_REQUEST"
     assert str(error.details()).startswith("the list of 1 models takes ")

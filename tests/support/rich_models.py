@@ -1,0 +1,148 @@
+"""Step graphs with several inputs and outputs, of every type, whose results are easy to check."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from service.spec import (
+    METADATA_KEY,
+    TYPES,
+    Array,
+    Initial,
+    ModelSpec,
+    StateTensor,
+    StepTensor,
+    vector,
+)
+
+RICH = ModelSpec(
+    task="speech",
+    architecture="test",
+    inputs=(StepTensor("audio", "float32", (3,)), StepTensor("token", "int64", ())),
+    outputs=(
+        StepTensor("score", "float32", (3, 1)),
+        StepTensor("flag", "bool", (1,)),
+        StepTensor("counted", "int64", (2,)),
+        StepTensor("loud", "float16", (2,)),
+    ),
+    state=(
+        StateTensor("count", "count", "count_next", (2,), Initial("values", (5, -7)), "int64"),
+        StateTensor("on", "on", "on_next", (1,), Initial("constant", (False,)), "bool"),
+        StateTensor("level", "level", "level_next", (2,), Initial("constant", (0.5,)), "float16"),
+        StateTensor("speaker", "speaker", "", (3,), Initial("given")),
+    ),
+    traces=(),
+    read_heads=0,
+    write_heads=0,
+    default_locations=0,
+    fixed_locations=False,
+)
+
+TABLE = np.arange(30, dtype=np.float32).reshape(10, 3)
+"""A row for each token; a run with another token fails."""
+
+
+def rich(spec: ModelSpec = RICH) -> bytes:
+    """
+    A model of four outputs: score = audio * speaker + TABLE[token], as a column; flag says whether
+    the number of steps is odd; counted = count + the tokens so far; loud = 0.5 + the sum of audio.
+    """
+    node = helper.make_node
+    nodes = [
+        node("Gather", ["table", "token"], ["row"]),
+        node("Mul", ["audio", "speaker"], ["scaled"]),
+        node("Add", ["scaled", "row"], ["sums"]),
+        node("Unsqueeze", ["sums", "last"], ["score"]),
+        node("Unsqueeze", ["token", "last_of_one"], ["column"]),
+        node("Add", ["count", "column"], ["count_next"]),
+        node("Identity", ["count_next"], ["counted"]),
+        node("Not", ["on"], ["on_next"]),
+        node("Identity", ["on_next"], ["flag"]),
+        node("Slice", ["audio", "0", "2", "1"], ["two"]),
+        node("Cast", ["two"], ["half"], to=TensorProto.FLOAT16),
+        node("Add", ["level", "half"], ["level_next"]),
+        node("Identity", ["level_next"], ["loud"]),
+    ]
+    constants = {
+        "table": TABLE,
+        "last": np.array([2]),
+        "last_of_one": np.array([1]),
+        "0": np.array([0]),
+        "1": np.array([1]),
+        "2": np.array([2]),
+    }
+    return _model(spec, nodes, constants)
+
+
+PLAIN = replace(
+    RICH,
+    inputs=(vector("x", 2),),
+    outputs=(vector("y", 2),),
+    state=(StateTensor("h", "h", "h_next", (2,), Initial("constant", (0.0,))),),
+)
+"""One vector each way, which format 1 can hold."""
+
+
+def of_the_batch() -> bytes:
+    """A model whose sums have, beside a session's own, the mean of all inputs of the batch."""
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[0], keepdims=1),
+        helper.make_node("Add", ["h", "x"], ["h_next"]),
+        helper.make_node("Add", ["h_next", "mean"], ["y"]),
+    ]
+    return _model(PLAIN, nodes, {})
+
+
+ONE_ROW = replace(PLAIN, batched=False)
+
+
+def of_one_row(spec: ModelSpec = ONE_ROW) -> bytes:
+    """A model of running sums whose graph takes a batch of one row alone."""
+    nodes = [
+        helper.make_node("Add", ["h", "x"], ["sums"]),
+        helper.make_node("Reshape", ["sums", "one"], ["h_next"]),
+        helper.make_node("Identity", ["h_next"], ["y"]),
+    ]
+    return _model(spec, nodes, {"one": np.array([1, 2])}, batch=1)
+
+
+def of_the_last_step() -> bytes:
+    """A model that gives the input of the step before: its next state ignores its last."""
+    nodes = [
+        helper.make_node("Identity", ["h"], ["y"]),
+        helper.make_node("Identity", ["x"], ["h_next"]),
+    ]
+    return _model(PLAIN, nodes, {})
+
+
+def _model(
+    spec: ModelSpec,
+    nodes: list[onnx.NodeProto],
+    constants: dict[str, Array],
+    batch: int | str = "B",
+) -> bytes:
+    def info(name: str, type_: str, shape: tuple[int | str, ...]) -> onnx.ValueInfoProto:
+        element = helper.np_dtype_to_tensor_dtype(TYPES[type_])
+        return helper.make_tensor_value_info(name, element, [batch, *shape])
+
+    graph = helper.make_graph(
+        nodes,
+        "step",
+        [
+            *(info(each.name, each.type, each.shape) for each in spec.inputs),
+            *(info(each.input, each.type, each.shape) for each in spec.state),
+        ],
+        [
+            *(info(each.name, each.type, each.shape) for each in spec.outputs),
+            *(info(each.output, each.type, each.shape) for each in spec.state if each.output),
+        ],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
+    serialized: bytes = model.SerializeToString()
+    return serialized
