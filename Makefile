@@ -68,7 +68,8 @@ format: $(VENV)/develop.stamp ## put every file into the one style
 proto: $(VENV)/develop.stamp ## generate the stubs from proto/
 	$(RUN) -m grpc_tools.protoc -Iproto --python_out=client --pyi_out=client \
 	    --grpc_python_out=client ntm/v1/ntm.proto
-	$(RUN) -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. service/records/v1/record.proto
+	$(RUN) -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. \
+	    service/records/v1/record.proto service/inference/v2/inference.proto
 
 reference: $(VENV)/develop.stamp ## write docs/reference from the code
 	$(RUN) -m docs.generate

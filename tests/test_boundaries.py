@@ -68,6 +68,7 @@ ROOMS = {
         "service.loop",
         "service.auth",
         "service.codec",
+        "service.inference",
         *("service.engine", "service.models", "service.telemetry"),
     },
     "service.loop": {
@@ -83,6 +84,7 @@ ROOMS = {
     "service.telemetry": set[str](),
     "service.watched_files": set[str](),
     "service.records": set[str](),
+    "service.inference": set[str](),
 }
 """What each room of the service may import of the others, from the top down."""
 
@@ -107,13 +109,14 @@ OWNERS = {
         "service/auth/tls.py",
         "service/probe.py",
         "service/rpc/gate.py",
+        "service/rpc/inference/servicer.py",
         "service/rpc/queue_loop.py",
         "service/rpc/status.py",
         "service/rpc/transport.py",
         "service/server.py",
     },
     "grpc_health": {"service/probe.py", "service/server.py"},
-    "grpc_reflection": {"service/server.py"},
+    "grpc_reflection": {"service/codec.py", "service/server.py"},
     "jwt": {"service/auth/jwt_keys.py"},
     "matplotlib": set[str](),
     "onnx": {"service/models/graph.py"},

@@ -119,6 +119,21 @@ def of_the_last_step() -> bytes:
     return _model(PLAIN, nodes, {})
 
 
+def simple_sequence() -> bytes:
+    """The network of Triton's own examples: INPUT, and 1 more in the first step of a sequence."""
+    spec = replace(
+        RICH,
+        inputs=(StepTensor("INPUT", "int32", (1,)),),
+        outputs=(StepTensor("OUTPUT", "int32", (1,)),),
+        state=(StateTensor("first", "first", "later", (1,), Initial("constant", (1,)), "int32"),),
+    )
+    nodes = [
+        helper.make_node("Add", ["INPUT", "first"], ["OUTPUT"]),
+        helper.make_node("Sub", ["first", "first"], ["later"]),
+    ]
+    return _model(spec, nodes, {})
+
+
 def _model(
     spec: ModelSpec,
     nodes: list[onnx.NodeProto],
