@@ -20,7 +20,7 @@ EXTRAS ?= otel redis
 export BUILDAH_FORMAT := docker
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint format proto reference site bench dashboards pictures programs constraints
+.PHONY: help demo serve test lint format proto released reference site bench dashboards pictures programs constraints
 .PHONY: image image-test compose-test kubernetes-test containers-test containers-image
 .PHONY: balancers-test sbom
 
@@ -56,8 +56,9 @@ lint: $(VENV)/develop.stamp site ## check style, types, the API, the container, 
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	cd proto && ../$(VENV)/bin/buf lint
+	cd proto && ../$(VENV)/bin/buf breaking --against released.binpb
 	$(VENV)/bin/hadolint Dockerfile tests/containers/stand-ins.Dockerfile
-	$(VENV)/bin/shellcheck .ci/run tests/containers/*.sh tests/containers/build tests/containers/run
+	$(VENV)/bin/shellcheck .ci/run examples/shell/*.sh tests/containers/*.sh tests/containers/build tests/containers/run
 	$(RUN) -m pytest --quiet tests/test_generated.py
 
 format: $(VENV)/develop.stamp ## put every file into the one style
@@ -68,7 +69,11 @@ format: $(VENV)/develop.stamp ## put every file into the one style
 proto: $(VENV)/develop.stamp ## generate the stubs from proto/
 	$(RUN) -m grpc_tools.protoc -Iproto --python_out=client --pyi_out=client \
 	    --grpc_python_out=client ntm/v1/ntm.proto
-	$(RUN) -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. service/records/v1/record.proto
+	$(RUN) -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. \
+	    service/records/v1/record.proto service/inference/v2/inference.proto
+
+released: $(VENV)/develop.stamp ## at a release: keep its API, which later ones must not break
+	cd proto && ../$(VENV)/bin/buf build --exclude-source-info --output released.binpb
 
 reference: $(VENV)/develop.stamp ## write docs/reference from the code
 	$(RUN) -m docs.generate

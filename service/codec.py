@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError
-from grpc_reflection.v1alpha.reflection_pb2 import FileDescriptorResponse
 
 from ntm.v1 import ntm_pb2
 from service.engine import checkpoint
@@ -30,19 +28,11 @@ from service.records.v1 import record_pb2
 from service.session_ref import Caller, SessionRef
 from service.spec import LOCATIONS, Array, Dimension, Float32, ModelSpec, StepTensor
 
-T = TypeVar("T")
-
 _FLOAT, _LOCATION = np.dtype("<f4"), np.dtype("<u4")
 _MAX_TRACES = 64
 """
 The largest number of trace names in a chunk. No model has as many; a message has room for a
 million.
-"""
-
-_MAX_OPERATIONS = 65_536
-"""
-The largest number of operations in a message. An empty one takes two bytes in a message, and 130
-when it is decoded.
 """
 
 _SAME_SECONDS = 1e-3
@@ -61,38 +51,6 @@ _ELEMENT_TYPES: dict[str, ntm_pb2.ElementType] = {
     "bool": ntm_pb2.ELEMENT_TYPE_BOOL,
 }
 _IS_LITTLE_ENDIAN = sys.byteorder == "little"
-
-
-def request(parse: Callable[[bytes], T], content: bytes) -> T:
-    """
-    Decode a request from the bytes of a message.
-
-    Raises:
-        InvalidRequest: the bytes are not a message of this type.
-    """
-    try:
-        return parse(content)
-    except DecodeError as error:
-        raise InvalidRequest(
-            f"a request of {len(content)} bytes cannot be decoded; is it of this method's type?"
-        ) from error
-
-
-def operations(content: bytes) -> Sequence[ntm_pb2.Operation]:
-    """
-    Decode the operations in a message of a stream.
-
-    Raises:
-        InvalidRequest: the bytes are no such message, or it has too many operations.
-    """
-    if len(content) > 2 * _MAX_OPERATIONS:
-        # Any message whose field 1 is repeated bytes counts them without decoding them.
-        pieces = request(FileDescriptorResponse.FromString, content).file_descriptor_proto
-        if len(pieces) > _MAX_OPERATIONS:
-            raise InvalidRequest(
-                f"a message has {len(pieces)} operations; send at most {_MAX_OPERATIONS} in one"
-            )
-    return request(ntm_pb2.StreamStepsRequest.FromString, content).operations
 
 
 def chunk(message: ntm_pb2.Chunk, caller: Caller) -> Chunk:

@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 import onnxruntime
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from ntm.addresses import Address
@@ -35,7 +35,9 @@ from service.models.catalogue import Catalogue
 from service.models.reloads import Reloads
 from service.rpc import options, status
 from service.rpc.calls import Calls
-from service.rpc.gate import STREAM, Gate, scopes
+from service.rpc.gate import STREAMS, Gate, scopes
+from service.rpc.inference import description, sequences
+from service.rpc.inference import servicer as inference
 from service.rpc.servicer import NtmServicer
 from service.rpc.spans import Spans
 from service.rpc.transport import Transport
@@ -121,6 +123,7 @@ class Server:
             self.registry,
             is_ready=lambda: self._serving,
             may_scrape=scraping(settings.metrics_token_file),
+            described=self._described,
         )
         opened.callback(self._monitoring.close)
         store = await asyncio.to_thread(open_store, settings)
@@ -154,6 +157,7 @@ class Server:
             catalogue, self.worker, self._keeper, self.metrics, self._spans, self._access_log
         )
         self._servicer = NtmServicer(calls, settings)
+        self._inference = inference.InferenceServicer(calls, settings, lambda: self._serving)
         # The gate, which counts calls, does not see a call that never sends its request.
         self._grpc = Transport(2 * settings.max_calls, options.arguments(settings))
         opened.push_async_callback(self._grpc.stop, 0.0)
@@ -189,6 +193,7 @@ class Server:
         finished = await self.worker.drain(self._settings.drain_seconds)
         lost = await self._keeper.drain(self._settings.drain_seconds) if self._keeper else None
         self._servicer.end_streams()
+        self._inference.end_streams()
         await self._grpc.stop(grace=1.0)
         await self.worker.stop()
         if self._keeper:
@@ -201,6 +206,10 @@ class Server:
     async def check_integrity(self) -> None:
         """Raise RuntimeError unless sessions, slots and state bytes add up."""
         await self.worker.call(self._lifecycle.check_integrity)
+
+    def _described(self, model: str) -> object | None:
+        """What the monitoring port tells of a model, or of the server for no name."""
+        return self._inference.described(model) if self._serving else None
 
     def _credentials(self) -> grpc.ServerCredentials | None:
         """The credentials of the gRPC port; None without TLS."""
@@ -222,13 +231,12 @@ class Server:
         self, authentication: Authentication, credentials: grpc.ServerCredentials | None
     ) -> None:
         settings = self._settings
-        self.metrics.exist(
-            method=[*scopes(NtmServicer).keys() - {STREAM}, REFLECTION], code=status.codes()
-        )
+        needed = scopes(NtmServicer) | scopes(inference.InferenceServicer)
+        self.metrics.exist(method=[*needed.keys() - STREAMS, REFLECTION], code=status.codes())
         self.metrics.exist(reason=[kind.reason for kind in kinds()])
         gate: Any = Gate(
             authentication,
-            scopes(NtmServicer),
+            needed,
             settings,
             self.metrics,
             self._access_log,
@@ -238,8 +246,10 @@ class Server:
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, gate)
         ntm_pb2_grpc.add_NtmServiceServicer_to_server(self._servicer, gate)
-        names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflected = reflection.aio.ReflectionServicer(names)
+        gate.add_generic_rpc_handlers((inference.handlers(self._inference),))
+        names = (SERVICE_NAME, sequences.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        files = [each.DESCRIPTOR for each in (ntm_pb2, health_pb2, reflection_pb2)]
+        reflected = reflection.aio.ReflectionServicer(names, description.pool(files))
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, gate)
         for number, address in enumerate(self.addresses):
             try:

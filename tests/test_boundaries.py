@@ -68,6 +68,8 @@ ROOMS = {
         "service.loop",
         "service.auth",
         "service.codec",
+        "service.decoding",
+        "service.inference",
         *("service.engine", "service.models", "service.telemetry"),
     },
     "service.loop": {
@@ -82,7 +84,9 @@ ROOMS = {
     "service.auth": {"service.watched_files"},
     "service.telemetry": set[str](),
     "service.watched_files": set[str](),
+    "service.decoding": set[str](),
     "service.records": set[str](),
+    "service.inference": set[str](),
 }
 """What each room of the service may import of the others, from the top down."""
 
@@ -107,6 +111,7 @@ OWNERS = {
         "service/auth/tls.py",
         "service/probe.py",
         "service/rpc/gate.py",
+        "service/rpc/inference/servicer.py",
         "service/rpc/queue_loop.py",
         "service/rpc/status.py",
         "service/rpc/transport.py",

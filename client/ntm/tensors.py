@@ -38,6 +38,10 @@ class StepTensor:
     shape: tuple[int, ...]
     """Shape for one session and one step, without the batch axis."""
 
+    def __str__(self) -> str:
+        """Name, type and shape, such as `audio float32[2, 3]`."""
+        return f"{self.name} {self.type}{list(self.shape) if self.shape else ''}"
+
     @property
     def dtype(self) -> np.dtype[Any]:
         """The type of its elements, little-endian."""

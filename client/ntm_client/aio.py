@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 import grpc
-import numpy.typing as npt
 from google.protobuf.message import Message
 
 from ntm.v1 import ntm_pb2 as pb
@@ -104,7 +103,7 @@ class AsyncClient:
         checkpoint: bytes | None = None,
         durability: Durability | None = None,
         content_hash: str = "",
-        initial: Mapping[str, npt.ArrayLike] | None = None,
+        initial: Mapping[str, Any] | None = None,
     ) -> AsyncSession:
         """Open a session as `Client.create_session` does; `async with` deletes it at its end."""
         how = (locations, idle_timeout, checkpoint, durability, content_hash)

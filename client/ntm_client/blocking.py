@@ -10,10 +10,9 @@ from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import grpc
-import numpy.typing as npt
 from google.protobuf.message import Message
 
 from ntm.v1 import ntm_pb2 as pb
@@ -126,7 +125,7 @@ class Client:
         checkpoint: bytes | None = None,
         durability: Durability | None = None,
         content_hash: str = "",
-        initial: Mapping[str, npt.ArrayLike] | None = None,
+        initial: Mapping[str, Any] | None = None,
     ) -> Session:
         """
         Open a session; a `with` block deletes it at its end.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +45,7 @@ TYPES: dict[int, Type] = {
     pb.ELEMENT_TYPE_BOOL: "bool",
 }
 
-Inputs = npt.ArrayLike | Mapping[str, npt.ArrayLike]
+Inputs = npt.ArrayLike | Mapping[str, Any]
 """What steps are given as: an array, or arrays by the name of the input."""
 
 
@@ -86,12 +87,14 @@ def _as_records(inputs: Inputs, model: Model) -> tuple[Array, bool]:
     tensors = model.inputs
     if not isinstance(inputs, Mapping):
         if len(tensors) > 1:
-            raise InvalidArgument(f"a step of {model.name} takes {_named(tensors)}: give a dict")
+            raise InvalidArgument(
+                f"a step of {model.name} takes {_listed(tensors)}: give a dict of them"
+            )
         inputs = {tensors[0].name: inputs}
     if inputs.keys() != {tensor.name for tensor in tensors}:
         given = ", ".join(map(repr, inputs)) or "nothing"
         raise InvalidArgument(
-            f"a step of {model.name} takes {_named(tensors)}; the inputs have {given}"
+            f"a step of {model.name} takes {_listed(tensors)}; the inputs have {given}"
         )
     arrays = [arguments.typed(repr(each.name), inputs[each.name], each.type) for each in tensors]
     counts = set()
@@ -99,7 +102,7 @@ def _as_records(inputs: Inputs, model: Model) -> tuple[Array, bool]:
         axes = array.ndim - len(tensor.shape)
         if axes not in (0, 1) or array.shape[axes:] != tensor.shape:
             raise InvalidArgument(
-                f"a step of {model.name} takes {_named([tensor])}; {tensor.name!r} has the shape "
+                f"a step of {model.name} takes {tensor}; {tensor.name!r} has the shape "
                 f"{list(array.shape)}"
             )
         counts.add(len(array) if axes else None)
@@ -113,18 +116,11 @@ def _as_records(inputs: Inputs, model: Model) -> tuple[Array, bool]:
     return steps, count is None
 
 
-def _named(tensors: Sequence[StepTensor]) -> str:
-    return ", ".join(f"{each.name!r} ({described(each)})" for each in tensors)
+def _listed(tensors: Sequence[StepTensor]) -> str:
+    return " and ".join(map(str, tensors))
 
 
-def described(tensor: StepTensor) -> str:
-    """The type and the shape of a tensor, such as `float32 2 x 3`."""
-    return " ".join([tensor.type, " x ".join(map(str, tensor.shape))]).strip()
-
-
-def encode_initial(
-    given: Mapping[str, npt.ArrayLike], model: Model, locations: int
-) -> list[pb.TensorValue]:
+def encode_initial(given: Mapping[str, Any], model: Model, locations: int) -> list[pb.TensorValue]:
     """
     The message for values that a session starts with.
 

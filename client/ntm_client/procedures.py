@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
-import numpy.typing as npt
 from google.protobuf.message import Message
 
 from ntm.tensors import Array
@@ -147,7 +146,7 @@ def create_session(
     durability: Durability | None,
     content_hash: str,
     known: dict[str, Model],
-    initial: Mapping[str, npt.ArrayLike] | None = None,
+    initial: Mapping[str, Any] | None = None,
 ) -> Procedure[tuple[Model, SessionInfo]]:
     """
     Open a session; return it and its model, which is taken from `known` or added to it.
@@ -188,7 +187,7 @@ def create_session(
 
 
 def _initial(
-    ask: Ask, request: pb.CreateSessionRequest, initial: Mapping[str, npt.ArrayLike]
+    ask: Ask, request: pb.CreateSessionRequest, initial: Mapping[str, Any]
 ) -> Procedure[list[pb.TensorValue]]:
     """The values that a session starts with, in the types and shapes of its model."""
     asked = pb.GetModelRequest(name=request.model, content_hash=request.content_hash)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
-import numpy.typing as npt
 from google.protobuf.message import Message
 
 from ntm.v1 import ntm_pb2 as pb
@@ -77,7 +76,7 @@ class Stream:
         checkpoint: bytes | None = None,
         durability: Durability | None = None,
         content_hash: str = "",
-        initial: Mapping[str, npt.ArrayLike] | None = None,
+        initial: Mapping[str, Any] | None = None,
     ) -> AsyncSession:
         """Open a session as `AsyncClient.create_session` does, and step it on this stream."""
         how = (locations, idle_timeout, checkpoint, durability, content_hash)

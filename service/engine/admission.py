@@ -250,10 +250,9 @@ def _no_steps(size: int, spec: ModelSpec) -> str:
             f"inputs hold {size // 4} values; a chunk is one or more steps of {spec.input_width} "
             "each"
         )
-    taken = ", ".join(f"{each.name!r} {each.type} {list(each.shape)}" for each in spec.inputs)
     return (
         f"inputs are {size} bytes; a chunk is one or more steps of {spec.input_record.itemsize} "
-        f"each: {taken}"
+        f"each: {', '.join(map(str, spec.inputs))}"
     )
 
 

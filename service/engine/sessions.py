@@ -316,6 +316,17 @@ class SessionTable:
         epoch = session.durable.epoch if session.durable else 0
         self._remember(session.id, session.owner, why, epoch)
 
+    def forget_closed(self, ref: SessionRef) -> None:
+        """Forget that the caller's session was closed, so that it can be opened again."""
+        closed = self._closed.get(ref.id)
+        if closed is not None and ref.may_use(closed.owner):
+            del self._closed[ref.id]
+
+    def version(self, ref: SessionRef) -> Version | None:
+        """The version that the caller's session is on; None if it is not open here."""
+        there = self._sessions.get(ref.id) or self._asleep.get(ref.id)
+        return there.version if there and ref.may_use(there.owner) else None
+
     def forget_moved(self, session_id: str) -> None:
         """
         Forget that a session moved. The store does not have it, so its last replica has ended it.

@@ -24,7 +24,7 @@ from service.loop.worker import Worker
 from service.models.catalogue import Catalogue
 from service.session_ref import SERVER, SessionRef
 from service.settings import Settings
-from service.stores.base import Saved, Store, StoreUnavailable
+from service.stores.base import Saved, Store, StoreUnavailable, epoch_after
 from service.telemetry.logs import session_tag
 from service.telemetry.metrics import Metrics
 
@@ -192,9 +192,10 @@ class Keeper:
         if session.durable is None or not session.durable.is_clean:
             raise NotStored(f"session {session_id!r} could not be stored; try again")
 
-    async def enter(self, session_id: str) -> bool:
+    async def enter(self, session_id: str, *, again: bool = False) -> bool:
         """
-        Enter a session that was just opened into the store under the id that its client chose.
+        Enter a session that was just opened into the store under the id that its client chose;
+        with `again` also where a session with this id was deleted.
 
         Returns True if the store had no session with this id. Otherwise the store's session is
         awake in its place.
@@ -207,7 +208,7 @@ class Keeper:
         session = self._sessions.get(SessionRef(session_id, SERVER, 0))
         is_new = False
         try:
-            is_new = await self._is_new(session)
+            is_new = await self._is_new(session, again=again)
         finally:
             if not is_new and session.is_open:
                 self._lifecycle.passed_over(session)
@@ -218,7 +219,7 @@ class Keeper:
                 raise closed_error(SessionDeleted, session_id) from None
         return is_new
 
-    async def _is_new(self, session: Session) -> bool:
+    async def _is_new(self, session: Session, *, again: bool) -> bool:
         """
         Whether the store had no session with this id. Depending on the policy, it now keeps this
         one.
@@ -228,7 +229,9 @@ class Keeper:
         try:
             if durable.durability.policy is Policy.NONE:
                 with self._timed("epoch"):
-                    return await self._store.epoch(session.id) == 0
+                    epoch = await self._store.epoch(session.id)
+                if epoch == 0 or not again:
+                    return epoch == 0
             taken = self._saving.take([session])
             if not taken:  # a snapshot is under way already
                 raise NotStored(
@@ -240,6 +243,12 @@ class Keeper:
             self._metrics.stored_bytes.inc(len(saved.record))
             with self._timed("claim"):
                 found = await self._store.open(saved)
+                if found is None and again:
+                    # A save in a later epoch than that of the deletion is kept. Another replica
+                    # could do the same now: the claim tells whose session it is.
+                    epoch = epoch_after(await self._store.epoch(session.id), time.time())
+                    await self._store.save([saved._replace(epoch=epoch)])
+                    found = await self._store.claim(session.id)
         except StoreUnavailable as error:
             raise NotStored(
                 f"session {session.id!r} could not be stored: {error}; send the same request again"

@@ -141,8 +141,9 @@ def served(proto: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
     step = onnx.ModelProto()
     step.CopyFrom(proto)
     step.graph.CopyFrom(simplified(proto.graph))
-    shapes = _shapes(step)
-    _sum_by_products(step.graph, shapes)
+    values = _values(step)
+    shapes = _shapes_of(values)
+    _sum_by_products(step.graph, shapes, _of_float32(values))
     _fill_packets(step.graph, shapes)
     _floor_weightings(step, spec)
     return step
@@ -258,14 +259,31 @@ def _fills_packets(proto: onnx.ModelProto, spec: ModelSpec, locations: int) -> b
     )
 
 
-def _shapes(proto: onnx.ModelProto) -> dict[str, list[int]]:
-    """The shapes of the graph's values by name; 0 stands for a size that is not fixed."""
+def _values(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """The graph's values, as far as they can be inferred."""
     graph = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
+    return [*graph.input, *graph.value_info, *graph.output]
+
+
+def _of_float32(values: Iterable[onnx.ValueInfoProto]) -> set[str]:
+    """The names of those values that are known to be float32."""
+    return {
+        value.name for value in values if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    }
+
+
+def _shapes_of(values: Iterable[onnx.ValueInfoProto]) -> dict[str, list[int]]:
+    """The shapes of values by name; 0 stands for a size that is not fixed."""
     return {
         value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim]
-        for value in [*graph.input, *graph.value_info, *graph.output]
+        for value in values
         if value.type.tensor_type.HasField("shape")
     }
+
+
+def _shapes(proto: onnx.ModelProto) -> dict[str, list[int]]:
+    """The shapes of the graph's values by name; 0 stands for a size that is not fixed."""
+    return _shapes_of(_values(proto))
 
 
 def copy_graph(spec: ModelSpec, like: onnx.ModelProto) -> bytes:
@@ -356,12 +374,14 @@ def simplified(graph: onnx.GraphProto) -> onnx.GraphProto:
         for tensor in graph.initializer
         if not tensor.dims and numpy_helper.to_array(tensor) == 2
     }
-    outputs = {value.name for value in graph.output}
+    kept = {value.name for value in graph.output}
+    for node in graph.node:
+        kept |= set(_read_by(node)[len(node.input) :])  # inside its branches
     same: dict[str, str] = {}
     del simple.node[:]
     for node in graph.node:
         inputs = [same.get(name, name) for name in node.input]
-        if node.op_type == "Split" and len(node.output) == 1 and node.output[0] not in outputs:
+        if node.op_type == "Split" and len(node.output) == 1 and node.output[0] not in kept:
             same[node.output[0]] = inputs[0]
             continue
         copy = simple.node.add()
@@ -369,13 +389,15 @@ def simplified(graph: onnx.GraphProto) -> onnx.GraphProto:
         copy.input[:] = inputs
         if node.op_type == "Pow" and node.input[1] in squares:
             copy.op_type, copy.input[:] = "Mul", [inputs[0]] * 2
-    used = {name for node in simple.node for name in node.input}
+    used = {name for node in simple.node for name in _read_by(node)}
     del simple.initializer[:]
     simple.initializer.extend(each for each in graph.initializer if each.name in used)
     return simple
 
 
-def _sum_by_products(graph: onnx.GraphProto, shapes: Mapping[str, list[int]]) -> None:
+def _sum_by_products(
+    graph: onnx.GraphProto, shapes: Mapping[str, list[int]], float32: set[str]
+) -> None:
     """
     Make products with ones of two sums, such as those of a norm's squares.
 
@@ -386,6 +408,8 @@ def _sum_by_products(graph: onnx.GraphProto, shapes: Mapping[str, list[int]]) ->
     axes = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type != "ReduceSum" or len(node.input) != 2 or node.input[1] not in axes:
+            continue
+        if node.input[0] not in float32:
             continue
         shape, over = shapes.get(node.input[0], []), axes[node.input[1]].tolist()
         keeps = all(each.i for each in node.attribute if each.name == "keepdims")
@@ -440,7 +464,7 @@ def _floor_weightings(step: onnx.ModelProto, spec: ModelSpec) -> None:
     A sharp head would leave denormal numbers where it does not look: in its weighting, in what is
     computed from it, and within the softmax. Some processors take over a hundred cycles for each.
     """
-    ranks = {tensor.output: len(tensor.shape) for tensor in spec.state}
+    ranks = {each.output: len(each.shape) for each in spec.state if each.type == "float32"}
     nodes = list(step.graph.node)
     del step.graph.node[:]
     for node in nodes:

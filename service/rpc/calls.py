@@ -109,6 +109,33 @@ class Calls:
             view = await self._chosen(request, start, principal)
         return self.message(view)
 
+    async def open_again(self, request: ntm_pb2.CreateSessionRequest, principal: Principal) -> None:
+        """
+        Open a session with the id, version, locations and initial values in the request, in place
+        of the caller's session with that id, whether that is open or closed. An open one of the
+        same version and locations is reset, if there are no values.
+        """
+        ref = SessionRef(request.session_id, principal.caller, 0)
+        sessions = self.lifecycle.sessions
+        async with self._alone(ref.id):
+            sessions.forget_closed(ref)
+            if not sessions.has(ref):
+                await self._new(request, None, principal)
+                if self._keeper is None or await self._keeper.enter(ref.id, again=True):
+                    return
+            view = await self.describe(ref)
+            version = self._version(request, None)
+            locations = request.locations or self.catalogue.file(version).spec.default_locations
+            is_like_it = (view.content_hash, view.locations) == (version.content_hash, locations)
+            if is_like_it and not request.initial:
+                await self.operate(ref, self.lifecycle.reset)
+                return
+            await self.delete(ref)
+            sessions.forget_closed(ref)
+            await self._new(request, None, principal)
+            if self._keeper is not None:
+                await self._keeper.enter(ref.id, again=True)
+
     async def _new(
         self, request: ntm_pb2.CreateSessionRequest, start: Checkpoint | None, principal: Principal
     ) -> SessionView:
@@ -325,8 +352,16 @@ class Calls:
 
     async def step(self, message: ntm_pb2.Chunk, principal: Principal) -> ntm_pb2.StepResponse:
         """Make the steps of a chunk."""
-        self.metrics.received_bytes.inc(len(message.inputs))
         chunk = codec.chunk(message, principal.caller)
+        await self.made(chunk)
+        response = ntm_pb2.StepResponse(replica=self.replica)
+        sent = codec.write_reply(chunk, response.reply)
+        self.replied([chunk], sent)
+        return response
+
+    async def made(self, chunk: Chunk) -> None:
+        """Make the steps of a chunk; it then has its outcome. Raises its error."""
+        self.metrics.received_bytes.inc(len(chunk.content))
         if parent := self.spans.parent():
             chunk.runs = []
         try:
@@ -334,10 +369,6 @@ class Calls:
         finally:
             if parent:
                 self.spans.record(chunk, parent)
-        response = ntm_pb2.StepResponse(replica=self.replica)
-        sent = codec.write_reply(chunk, response.reply)
-        self.replied([chunk], sent)
-        return response
 
     def replied(self, chunks: Sequence[Chunk], sent_bytes: int) -> None:
         """Count the replies to chunks, after gRPC has taken them; `sent_bytes` is their size."""

@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeAlias, TypeVar
 import grpc
 import grpc.aio
 
-from service import codec
+from service import decoding
 from service.auth.authentication import Authentication, Context
 from service.auth.principal import PRINCIPAL, Principal
 from service.errors import CapacityExceeded, NtmError, PermissionDenied, Unauthenticated
@@ -26,10 +26,12 @@ from service.settings import Settings
 from service.telemetry.logs import AccessLog, CallFields, call_fields
 from service.telemetry.metrics import Metrics
 
-PREFIX = "/ntm.v1.NtmService/"
+PREFIXES = ("/ntm.v1.NtmService/", "/inference.GRPCInferenceService/")
+"""Of the methods of our services. No two methods have the same name."""
+
 HEALTH_PREFIX = "/grpc.health.v1.Health/"
-STREAM = "StreamSteps"
-"""The only RPC of our service that is not unary."""
+STREAMS = frozenset({"StreamSteps", "ModelStreamInfer"})
+"""The RPCs of our services that are not unary."""
 
 LOOK_SECONDS = 5.0
 """How often the token of a stream is looked at."""
@@ -45,7 +47,7 @@ _TOKENS: ContextVar[Principal | None] = ContextVar("token's")
 
 def needs(scope: str) -> Callable[[B], B]:
     """
-    Set the scope that a caller's token needs for an RPC. Every RPC of our service must have one.
+    Set the scope that a caller's token needs for an RPC. Every RPC of our services must have one.
     """
 
     def mark(behaviour: B) -> B:
@@ -85,7 +87,7 @@ class Gate(grpc.GenericRpcHandler):
         access_log: AccessLog,
         spans: Spans,
     ) -> None:
-        """An RPC of our service that is not in `scopes` is refused to every caller."""
+        """An RPC of our services that is not in `scopes` is refused to every caller."""
         self._authentication = authentication
         self._scopes = scopes
         self._settings = settings
@@ -120,8 +122,8 @@ class Gate(grpc.GenericRpcHandler):
         try:
             self._check_room()
             principal = self._authentication.by_token(metadata)
-            if method.startswith(PREFIX):
-                self._check_scope(principal, method.removeprefix(PREFIX))
+            if method.startswith(PREFIXES):
+                self._check_scope(principal, _name(method))
         except NtmError as error:
             refusal = self._observed(self._refusal(error), method)
             return grpc.stream_stream_rpc_method_handler(refusal)
@@ -147,13 +149,13 @@ class Gate(grpc.GenericRpcHandler):
             unary = self._observed(self._unary(handler), method)
             return grpc.unary_unary_rpc_method_handler(unary, None, handler.response_serializer)
         assert handler.stream_stream is not None, f"{method} is of a kind that is not wrapped"
-        stream = self._observed(self._stream(handler.stream_stream), method)
-        parse = None if method.startswith(PREFIX) else handler.request_deserializer
+        stream = self._observed(self._stream(handler.stream_stream, _name(method)), method)
+        parse = None if method.startswith(PREFIXES) else handler.request_deserializer
         return grpc.stream_stream_rpc_method_handler(stream, parse, handler.response_serializer)
 
     def _observed(self, behaviour: Behaviour, method: str) -> Behaviour:
         """A behaviour that aborts the call if it fails; the call is counted, logged and spanned."""
-        name = method.removeprefix(PREFIX)
+        name = _name(method)
         count = self._counting(name)
 
         async def call(request: object, context: Context) -> object:
@@ -189,7 +191,7 @@ class Gate(grpc.GenericRpcHandler):
 
     def _counting(self, name: str) -> Callable[[str, float], None]:
         """A function that counts a call of a method by its code and its seconds."""
-        if name == STREAM:
+        if name in STREAMS:
             return lambda code, seconds: self._metrics.streams_ended.labels(code).inc()
         timed = self._metrics.rpc_seconds.labels(name)
         ended = self._metrics.rpcs_ended
@@ -203,14 +205,15 @@ class Gate(grpc.GenericRpcHandler):
 
     def _unary(self, handler: Handler) -> Behaviour:
         behaviour: Any = handler.unary_unary
-        parse: Any = handler.request_deserializer
+        # The class of the requests: its method FromString is what generated code gives.
+        kind: Any = handler.request_deserializer.__self__  # type: ignore[union-attr]
 
         async def call(content: bytes, context: Context) -> object:
             self._under_way += 1
             try:
                 fields = call_fields.get()
                 self._admit(context)
-                request = codec.request(parse, content)
+                request = decoding.request(kind, content)
                 fields.session_id = _session(request)
                 return await behaviour(request, context)
             except Exception as error:
@@ -221,13 +224,13 @@ class Gate(grpc.GenericRpcHandler):
 
         return call
 
-    def _stream(self, behaviour: Behaviour) -> Behaviour:
+    def _stream(self, behaviour: Behaviour, name: str) -> Behaviour:
         async def call(requests: object, context: Context) -> None:
             self._under_way += 1
             try:
                 caller = self._admit(context)
                 await self._while_valid(
-                    caller, finished(behaviour(requests, context), context.write)
+                    caller, name, finished(behaviour(requests, context), context.write)
                 )
             except Exception as error:
                 await self._abort(context, status.known(error))
@@ -236,7 +239,7 @@ class Gate(grpc.GenericRpcHandler):
 
         return call
 
-    async def _while_valid(self, principal: Principal, running: Awaitable[None]) -> None:
+    async def _while_valid(self, principal: Principal, name: str, running: Awaitable[None]) -> None:
         """
         Wait for a stream, at most until its token expires, is withdrawn or loses the scope, which
         is looked at now and then.
@@ -255,7 +258,7 @@ class Gate(grpc.GenericRpcHandler):
 
         def look() -> None:
             try:
-                self._check_scope(self._authentication.by_token(metadata), STREAM)
+                self._check_scope(self._authentication.by_token(metadata), name)
             except NtmError:
                 timeout.reschedule(loop.time())
             else:
@@ -320,6 +323,11 @@ class Gate(grpc.GenericRpcHandler):
         fields.reason = error.reason
         trailing = ((status.DETAILS_KEY, status.details(error, fields.request_id)),)
         await context.abort(status.code(error), error.message, trailing)
+
+
+def _name(method: str) -> str:
+    """The name of a method for metrics and logs: without the prefix if it is one of ours."""
+    return method.rpartition("/")[2] if method.startswith(PREFIXES) else method
 
 
 def _session(request: object) -> str:

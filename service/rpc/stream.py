@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from ntm.v1 import ntm_pb2
-from service import codec
+from service import codec, decoding
 from service.auth.principal import Principal
 from service.engine.sessions import Operation
 from service.engine.work import Chunk, Work
@@ -144,10 +144,11 @@ class Stream:
             self._stop_reading(None)
             return
         try:
-            self._left, self._next = codec.operations(content), 0
+            request = decoding.request(ntm_pb2.StreamStepsRequest, content)
         except InvalidRequest as error:
             self._stop_reading(error)
             return
+        self._left, self._next = request.operations, 0
         self._begin()
 
     def _begin(self) -> None:

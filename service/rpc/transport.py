@@ -80,13 +80,14 @@ class Call:
             lambda event: got(event.batch_operations[0].message()),
         )
 
-    def send(self, message: Any, sent: Callable[[], None]) -> None:
+    def send(self, message: Any, sent: Callable[[], None], *, has_more: bool = False) -> None:
         """
         Send a response of a stream. `sent` is called when gRPC has taken it, and not if the call
-        ends early.
+        ends early. With `has_more` another response follows at once, and both leave together.
         """
         content = self._handler.response_serializer(message)
-        operation = cygrpc.SendMessageOperation(content, _NO_FLAGS)
+        flags = cygrpc.WriteFlag.buffer_hint if has_more else _NO_FLAGS
+        operation = cygrpc.SendMessageOperation(content, flags)
         self._begin_batch((*self._beginning(), operation), lambda event: sent())
 
     async def abort(

@@ -1,7 +1,12 @@
-"""The monitoring port, over HTTP: /metrics for Prometheus, /healthz and /readyz for probes."""
+"""
+The monitoring port, over HTTP: /metrics for Prometheus, /healthz and /readyz for probes.
+
+Platforms that know the Open Inference Protocol find its paths below /v2, to read alone.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
 import threading
@@ -88,6 +93,7 @@ class Monitoring:
         *,
         is_ready: Callable[[], bool],
         may_scrape: Callable[[str], bool],
+        described: Callable[[str], object | None],
     ) -> None:
         """
         Listen and start to answer.
@@ -98,7 +104,9 @@ class Monitoring:
             registry: The metrics of /metrics.
             is_ready: Says whether /readyz answers 200; else it answers 503.
             may_scrape: Says whether a request with this header Authorization ("" for none) may read
-                /metrics; else the answer is 401.
+                /metrics and what /v2 tells of models; else the answer is 401.
+            described: Returns what /v2 tells of the server, for "", or of the model of this name,
+                as what JSON can hold; None if there is none.
 
         Raises:
             OSError: the port is taken, or the host is not an address of this machine.
@@ -108,6 +116,7 @@ class Monitoring:
         """One thread at a time writes the metrics: each one takes processor time from steps."""
         self._is_ready = is_ready
         self._may_scrape = may_scrape
+        self._described = described
         address = addresses.listening(host, port)
         try:
             self._server = _Server(address)
@@ -136,24 +145,32 @@ class Monitoring:
         self._thread.join()
 
     def _answer(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        match environ.get("PATH_INFO", ""):
-            case "/metrics" if self._may_scrape(environ.get("HTTP_AUTHORIZATION", "")):
-                with self._scraping:
-                    answer: Iterable[bytes] = self._metrics(environ, start_response)
-                return answer
-            case "/metrics":
-                status = "401 Unauthorized"
-                text = "send a token with the scope metrics, as Authorization: Bearer TOKEN"
-            case "/healthz":
-                status, text = "200 OK", "ok"
-            case "/readyz" if self._is_ready():
-                status, text = "200 OK", "ready"
-            case "/readyz":
-                status, text = "503 Service Unavailable", "not ready"
-            case _:
-                status, text = "404 Not Found", "/metrics, /healthz and /readyz are here"
+        path = environ.get("PATH_INFO", "")
+        may_scrape = self._may_scrape(environ.get("HTTP_AUTHORIZATION", ""))
         headers = [("Content-Type", "text/plain; charset=utf-8")]
-        if status.startswith("401"):
+        if path == "/metrics" and may_scrape:
+            with self._scraping:
+                answer: Iterable[bytes] = self._metrics(environ, start_response)
+            return answer
+        if path in ("/healthz", "/v2/health/live"):
+            status, text = "200 OK", "ok"
+        elif path in ("/readyz", "/v2/health/ready"):
+            is_ready = self._is_ready()
+            status = "200 OK" if is_ready else "503 Service Unavailable"
+            text = "ready" if is_ready else "not ready"
+        elif path != "/metrics" and not path.startswith("/v2"):
+            status, text = "404 Not Found", "/metrics, /healthz, /readyz and /v2 are here"
+        elif not may_scrape:
+            status = "401 Unauthorized"
+            text = "send a token with the scope metrics, as Authorization: Bearer TOKEN"
             headers.append(("WWW-Authenticate", "Bearer"))
+        else:
+            model, has_prefix = path.removeprefix("/v2/models/"), path.startswith("/v2/models/")
+            name, _, rest = model.partition("/")
+            is_known = path == "/v2" or (has_prefix and name and rest in ("", "ready"))
+            told = self._described(name if has_prefix else "") if is_known else None
+            status = "404 Not Found" if told is None else "200 OK"
+            text = json.dumps(told or {"error": f"there is no {path} here"})
+            headers = [("Content-Type", "application/json")]
         start_response(status, headers)
         return [f"{text}\n".encode()]

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import runpy
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import grpc
 import numpy as np
 import pytest
 
@@ -22,9 +18,7 @@ from bench import perf_analyzer, processes, triton, triton_environment
 from bench.row import BenchmarkUnavailable, Options
 from service.models.graph import parse
 from service.spec import Float32
-from tests.conftest import Serve
 from tests.support import tiny_models
-from tests.support.served import MODELS
 
 REPORT = """\
 Concurrency,Inferences/Second,Client Send,Network+Server Send/Recv,Server Queue,\
@@ -163,37 +157,10 @@ def test_is_not_measured_where_it_cannot_run(monkeypatch: pytest.MonkeyPatch) ->
         triton.peer_triton(Options(rounds=1, device="cuda"))
 
 
-async def test_the_row_by_perf_analyzer_is_not_run_until_the_server_speaks_its_protocol(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The real server is asked first, and nothing is installed."""
-    async with serve(models_dir=MODELS, models=processes.MODEL) as running:
-        monkeypatch.setattr(processes, "server", lambda _: nullcontext(running))
-        with pytest.raises(BenchmarkUnavailable, match="does not speak Triton's protocol"):
-            await asyncio.to_thread(triton.peer_perf_analyzer, Options(rounds=1))
-
-
-@pytest.mark.parametrize(
-    ("status", "speaks"), [(grpc.StatusCode.OK, True), (grpc.StatusCode.UNIMPLEMENTED, False)]
-)
-def test_a_server_that_answers_a_call_of_tritons_speaks_its_protocol(
-    status: grpc.StatusCode, speaks: bool
-) -> None:
-    """Only the code UNIMPLEMENTED says that there is no such call."""
-    with answering(status) as address:
-        assert triton.speaks_triton(address) is speaks
-
-
-def test_a_server_that_fails_is_not_one_of_another_protocol() -> None:
-    """A fault of the server is an error, not a reason to leave the row out."""
-    with answering(grpc.StatusCode.INTERNAL) as address, pytest.raises(grpc.RpcError):
-        triton.speaks_triton(address)
-
-
 def test_both_servers_are_checked_and_measured_by_perf_analyzer(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The row is the throughput of ours divided by that of Triton, which stand-ins give."""
+    """Each row is the throughput of ours divided by that of Triton, which stand-ins give."""
     rates = {"ours": 6000.0, "theirs": 2000.0}
     checked: list[str] = []
 
@@ -207,38 +174,16 @@ def test_both_servers_are_checked_and_measured_by_perf_analyzer(
     for module, name, stand_in in (
         (processes, "server", lambda _: nullcontext(SimpleNamespace(address="ours"))),
         (triton, "FOLDER", tmp_path),
-        (triton, "speaks_triton", lambda _: True),
         (triton, "_triton", lambda _: nullcontext("theirs")),
         (triton, "_check", check),
         (triton_environment, "ready", lambda: SimpleNamespace(perf_analyzer=["analyzer"])),
         (perf_analyzer, "measure", measure),
     ):
         monkeypatch.setattr(module, name, stand_in)
-    row = triton.peer_perf_analyzer(Options(rounds=2))
-    assert (row.name, row.ratio, row.goal) == ("peer-perf-analyzer", 3.0, 2.0)
-    assert row.samples["served, steps/s"] == [6000.0, 6000.0]
-    assert row.samples["Triton, 64 sequences, p99, us"] == [2.0, 2.0]
+    rows = triton.peer_perf_analyzer(Options(rounds=2))
+    assert [row.name for row in rows] == [f"peer-perf-analyzer-{each}" for each in (1, 16, 64)]
+    for row in rows:
+        assert (row.ratio, row.goal) == (3.0, 2.0)
+        assert row.samples["served, steps/s"] == [6000.0, 6000.0]
+        assert row.samples["Triton, p99, us"] == [2.0, 2.0]
     assert checked == ["ours", "theirs"]
-
-
-@contextmanager
-def answering(status: grpc.StatusCode) -> Iterator[str]:
-    """A server that answers every call with a status."""
-
-    def answer(_: bytes, context: grpc.ServicerContext) -> bytes:
-        if status is not grpc.StatusCode.OK:
-            context.abort(status, "so it is told to")
-        return b""
-
-    class Every(grpc.GenericRpcHandler):
-        def service(self, _: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
-            return grpc.unary_unary_rpc_method_handler(answer)
-
-    server = grpc.server(ThreadPoolExecutor(1))
-    server.add_generic_rpc_handlers((Every(),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        server.stop(None).wait()

@@ -64,10 +64,10 @@ async def stepped(running: Running, session: str, inputs: Values, **more: Any) -
 
 
 def raw(running: Running, method: str) -> Any:
-    """A method of our service that takes and gives the bytes of messages."""
+    """A method, of our service if it is no path, that takes and gives the bytes of messages."""
     channel = running.channel
-    kind = channel.stream_stream if method == "StreamSteps" else channel.unary_unary
-    return kind(f"/ntm.v1.NtmService/{method}")
+    kind = channel.stream_stream if "Stream" in method else channel.unary_unary
+    return kind(method if method.startswith("/") else f"/ntm.v1.NtmService/{method}")
 
 
 def reason(error: grpc.aio.AioRpcError) -> str:

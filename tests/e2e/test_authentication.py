@@ -148,7 +148,7 @@ async def test_health_is_open_and_reflection_is_not(guarded: Running) -> None:
     assert (await refused(call.read())).code() is grpc.StatusCode.UNAUTHENTICATED
     call = reflection.ServerReflectionInfo(metadata=bearer(STEPPER))
     await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
-    assert len((await call.read()).list_services_response.service) == 3
+    assert len((await call.read()).list_services_response.service) == 4
     await call.done_writing()
 
 

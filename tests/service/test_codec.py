@@ -273,12 +273,6 @@ def test_a_memory_has_a_row_for_each_location(network: Network, clock: Clock) ->
     assert message.write_weightings == floats(0, 0, 1)
 
 
-def test_bytes_of_another_message_are_an_invalid_request() -> None:
-    """The words have their number, and what may be wrong."""
-    with pytest.raises(InvalidRequest, match="a request of 2 bytes cannot be decoded"):
-        codec.request(pb.StepRequest.FromString, b"\xff\xff")
-
-
 def test_the_bytes_of_trace_rows_are_those_of_values_and_locations() -> None:
     """Locations take as much as values."""
     values = np.zeros((2, 1, 3), np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -117,6 +118,49 @@ def of_the_last_step() -> bytes:
         helper.make_node("Identity", ["x"], ["h_next"]),
     ]
     return _model(PLAIN, nodes, {})
+
+
+def with_branches() -> bytes:
+    """
+    A model of one row a run that adds to its sums or takes from them, as its second input says.
+    The branches read values and constants of the graph around them.
+    """
+    spec = replace(ONE_ROW, inputs=(vector("x", 2), StepTensor("adds", "bool", ())))
+    branches: dict[str, Any] = {  # onnx's types know no graph as an attribute
+        f"{name}_branch": helper.make_graph(
+            [
+                helper.make_node("Mul", ["whole", "ten"], [f"{name}_scaled"]),
+                helper.make_node(operator, ["h", f"{name}_scaled"], [f"{name}_sums"]),
+            ],
+            name,
+            [],
+            [helper.make_tensor_value_info(f"{name}_sums", TensorProto.FLOAT, [1, 2])],
+        )
+        for name, operator in (("then", "Add"), ("else", "Sub"))
+    }
+    nodes = [
+        helper.make_node("Split", ["x"], ["whole"], axis=1),
+        helper.make_node("Squeeze", ["adds"], ["whether"]),
+        helper.make_node("If", ["whether"], ["sums"], **branches),
+        helper.make_node("Identity", ["sums"], ["y"]),
+        helper.make_node("Identity", ["sums"], ["h_next"]),
+    ]
+    return _model(spec, nodes, {"ten": np.array([10], np.float32)}, batch=1)
+
+
+def simple_sequence() -> bytes:
+    """The network of Triton's own examples: INPUT, and 1 more in the first step of a sequence."""
+    spec = replace(
+        RICH,
+        inputs=(StepTensor("INPUT", "int32", (1,)),),
+        outputs=(StepTensor("OUTPUT", "int32", (1,)),),
+        state=(StateTensor("first", "first", "later", (1,), Initial("constant", (1,)), "int32"),),
+    )
+    nodes = [
+        helper.make_node("Add", ["INPUT", "first"], ["OUTPUT"]),
+        helper.make_node("Sub", ["first", "first"], ["later"]),
+    ]
+    return _model(spec, nodes, {})
 
 
 def _model(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ntm_lab import vectors
 from ntm_lab.commands.options import LOCAL, ServerOptions
 from ntm_lab.texts import printable
 
@@ -17,7 +18,7 @@ def models(*, server: ServerOptions = LOCAL) -> None:
             model.name,
             model.task,
             model.architecture,
-            f"{model.input_width} -> {model.output_width}",
+            vectors.described(model),
             f"{model.default_locations}{' (fixed)' if model.fixed_locations else ''}",
             f"{model.read_heads} + {model.write_heads}",
             model.provider,
@@ -27,6 +28,9 @@ def models(*, server: ServerOptions = LOCAL) -> None:
     heads = "heads (read + write)"
     names = ("model", "task", "architecture", "widths", "locations", heads, "provider")
     print(table(names, rows))
+    alone = ", ".join(model.name for model in found if not model.batched)
+    if alone:
+        print(f"\nThe results of sessions depend on their batch, so each is stepped alone: {alone}")
     versions = [
         (model.name, version.content_hash, _yes(version.current), _yes(version.loaded))
         for model in found

@@ -15,6 +15,7 @@ from typing import Annotated, BinaryIO
 from ntm_client.blocking import Session
 from ntm_client.errors import InvalidRequest, SessionGone
 from ntm_client.values import Durability, Float32, Policy
+from ntm_lab import vectors
 from ntm_lab.commands.interrupts import held_back
 from ntm_lab.commands.options import (
     HYPHEN,
@@ -123,6 +124,7 @@ def stream(
         done = stack.enter_context(_progress(input, layout, header, skip, output))
         # A line from a pipe is made as soon as it is there; those of a file come many at once.
         at_once = STEPS_AT_ONCE if input.is_file() else 1
+        vectors.check(steps_of.model)
         width = steps_of.model.input_width
         name = "standard input" if input == STANDARD else str(input)
         blocks = _after(skip, read(reader.file, name, layout, width, at_once, header))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ntm_client.errors import InvalidRequest
 from ntm_client.values import Model
+from ntm_lab import vectors
 from ntm_tasks import TASKS, Task
 
 
@@ -19,6 +20,7 @@ def check_task(model: Model, named: Task | None = None, instead: str = "") -> No
     Raises:
         InvalidRequest: it is not; the message says what to name.
     """
+    vectors.check(model)
     if named is not None and named.name != model.task:
         raise InvalidRequest(
             f"{model.name} is of the task {model.task!r}, and {named.source or named.name} is "

@@ -11,6 +11,7 @@ import numpy as np
 
 from ntm_client.errors import InvalidRequest
 from ntm_client.values import Float32, Model
+from ntm_lab import vectors
 from ntm_lab.commands.options import (
     INPUT,
     LOCAL,
@@ -112,6 +113,7 @@ def _task_sequence(
 
 
 def _steps(path: Path, layout: Format, model: Model, header: bool) -> Float32:
+    vectors.check(model)
     with path.open("rb") as file:
         blocks = list(read(file, str(path), layout, model.input_width, 1000, header))
     if not blocks:

@@ -55,6 +55,10 @@ class RecordingError(ValueError):
     """A file is not a recording, is damaged, or has a later format; the message says which."""
 
 
+_NOT_IN_FILES = ("versions", "inputs", "outputs", "batched")
+"""What recordings have not of `Model`, and what is the same in all of them."""
+
+
 def save(recording: Recording, path: Path) -> None:
     """
     Write a recording into a file, which `load` reads back to the bit.
@@ -63,7 +67,11 @@ def save(recording: Recording, path: Path) -> None:
         OSError: the file cannot be written.
     """
     model = asdict(recording.model)
-    del model["versions"]
+    for field in _NOT_IN_FILES:
+        del model[field]
+    model["state"] = [
+        {"name": tensor.name, "shape": tensor.shape} for tensor in recording.model.state
+    ]
     facts = {
         "format": FORMAT,
         "model": model,
@@ -208,7 +216,8 @@ def _model(facts: dict[str, Any]) -> Model:
         for tensor in _fact(facts, "state", list)
     ]
     traces = [_decoded(TraceTensor, trace) for trace in _fact(facts, "traces", list)]
-    parts = {"state": tuple(state), "traces": tuple(traces), "versions": ()}
+    parts: dict[str, object] = dict.fromkeys(_NOT_IN_FILES, ())
+    parts |= {"batched": True, "state": tuple(state), "traces": tuple(traces)}
     return _decoded(Model, facts | parts)
 
 

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from ntm_client.blocking import Session
 from ntm_client.errors import InvalidRequest
-from ntm_client.values import Float32, Memory, Model
+from ntm_client.values import Float32, Memory, Model, StateTensor
+from ntm_lab import vectors
 from ntm_lab.recordings.window import locations_in_use
 from ntm_tasks import Size, TaskSequence
 
@@ -70,7 +71,10 @@ class Recording:
         for name in ("before", "after"):
             memory = getattr(self, name)
             object.__setattr__(self, name, memory and _unchangeable_memory(memory))
-        object.__setattr__(self, "model", replace(self.model, versions=()))
+        # As much of the model as files have; a step is a vector each way.
+        state = tuple(StateTensor(tensor.name, tensor.shape) for tensor in self.model.state)
+        plain = replace(self.model, versions=(), state=state, inputs=(), outputs=(), batched=True)
+        object.__setattr__(self, "model", plain)
         traces = {name: _unchangeable(values) for name, values in self.traces.items()}
         object.__setattr__(self, "traces", MappingProxyType(traces))
         object.__setattr__(self, "marks", MappingProxyType(dict(self.marks)))
@@ -110,6 +114,7 @@ class Recording:
 def record(session: Session, inputs: Float32) -> Recording:
     """Make the steps [T, input width], at least one, with every trace that the model has."""
     model = session.model
+    vectors.check(model)
     before = _memory(session)
     result = session.step(inputs, traces=[trace.name for trace in model.traces])
     after = _memory(session)
@@ -135,6 +140,7 @@ def record_task(session: Session, sequence: TaskSequence) -> Recording:
 
 
 def _check(sequence: TaskSequence, model: Model) -> None:
+    vectors.check(model)
     takes, gives = sequence.inputs.shape[1], sequence.target.shape[1]
     if (model.input_width, model.output_width) != (takes, gives):
         raise InvalidRequest(

@@ -65,7 +65,9 @@ async def test_a_message_of_too_many_operations_ends_its_stream_alone(running: R
     await call.write(allowed)
     error = await refused(call.read())
     assert reason(error) == "INVALID_REQUEST"
-    assert error.details() == "a message has 65537 operations; send at most 65536 in one"
+    assert error.details() == (
+        "StreamStepsRequest has 65537 operations; send at most 65536 in one message"
+    )
     assert (await running.stub.ListModels(pb.ListModelsRequest())).models
 
 

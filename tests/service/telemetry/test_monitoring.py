@@ -14,6 +14,9 @@ from prometheus_client import CollectorRegistry
 from service.telemetry.metrics import Metrics
 from service.telemetry.monitoring import Monitoring
 
+DESCRIBED = {"": {"name": "the server"}, "copy": {"name": "copy"}}
+"""What the server tells of itself and of its models."""
+
 
 class Ready:
     """Whether the server is ready, which a test sets."""
@@ -28,7 +31,12 @@ def monitoring() -> Iterator[Monitoring]:
     Metrics(registry).streams.set(3)
     Ready.now = False
     server = Monitoring(
-        "127.0.0.1", 0, registry, is_ready=lambda: Ready.now, may_scrape=lambda _: True
+        "127.0.0.1",
+        0,
+        registry,
+        is_ready=lambda: Ready.now,
+        may_scrape=lambda _: True,
+        described=DESCRIBED.get,
     )
     yield server
     server.close()
@@ -79,7 +87,7 @@ def test_ready_follows_the_server(monitoring: Monitoring) -> None:
 
 def test_another_path_lists_the_paths(monitoring: Monitoring) -> None:
     """The answer is 404."""
-    assert get(monitoring, "/") == (404, "/metrics, /healthz and /readyz are here\n")
+    assert get(monitoring, "/") == (404, "/metrics, /healthz, /readyz and /v2 are here\n")
 
 
 def test_metrics_are_refused_to_those_who_may_not_scrape() -> None:
@@ -90,12 +98,16 @@ def test_metrics_are_refused_to_those_who_may_not_scrape() -> None:
         CollectorRegistry(),
         is_ready=lambda: True,
         may_scrape=lambda authorization: authorization == "Bearer s3cret",
+        described=DESCRIBED.get,
     )
     try:
         refused = (401, "send a token with the scope metrics, as Authorization: Bearer TOKEN\n")
         assert get(server, "/metrics") == refused
         assert get(server, "/metrics", "Bearer other") == refused
         assert get(server, "/metrics", "Bearer s3cret")[0] == 200
+        assert get(server, "/v2/models/copy") == refused
+        assert get(server, "/v2/models/copy", "Bearer s3cret") == (200, '{"name": "copy"}\n')
+        assert get(server, "/v2/health/live") == (200, "ok\n")
         assert get(server, "/healthz") == (200, "ok\n")
         assert get(server, "/readyz") == (200, "ready\n")
     finally:
@@ -108,10 +120,30 @@ def test_the_monitoring_port_may_have_an_ipv6_address(host: str) -> None:
     if not socket.has_ipv6:
         pytest.skip("this machine has no IPv6")
     server = Monitoring(
-        host, 0, CollectorRegistry(), is_ready=lambda: True, may_scrape=lambda _: True
+        host,
+        0,
+        CollectorRegistry(),
+        is_ready=lambda: True,
+        may_scrape=lambda _: True,
+        described=DESCRIBED.get,
     )
     try:
         with urllib.request.urlopen(f"http://[::1]:{server.port}/healthz", timeout=10) as response:
             assert response.read() == b"ok\n"
     finally:
         server.close()
+
+
+def test_the_paths_of_the_open_inference_protocol_are_there_to_read(
+    monitoring: Monitoring,
+) -> None:
+    """Live is always 200, ready only when the server is; metadata is JSON."""
+    assert get(monitoring, "/v2/health/live") == (200, "ok\n")
+    assert get(monitoring, "/v2/health/ready") == (503, "not ready\n")
+    Ready.now = True
+    assert get(monitoring, "/v2/health/ready") == (200, "ready\n")
+    assert get(monitoring, "/v2") == (200, '{"name": "the server"}\n')
+    for path in ("/v2/models/copy", "/v2/models/copy/ready"):
+        assert get(monitoring, path) == (200, '{"name": "copy"}\n')
+    for path in ("/v2/models/none", "/v2/models/", "/v2/models/copy/infer", "/v2/x", "/v2x"):
+        assert get(monitoring, path)[0] == 404

@@ -44,7 +44,9 @@ def _part(draw: Any, message: Message) -> Message:
     while True:
         parts: list[Message] = []
         for field, value in message.ListFields():
-            if field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE:
+            if _is_map(field):
+                parts.extend(value[key] for key in sorted(value))
+            elif field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE:
                 parts.extend(value if field.is_repeated else [value])
         chosen = draw(st.integers(0, len(parts)))
         if not chosen:
@@ -60,12 +62,19 @@ def _alter(
     field = draw(st.sampled_from(list(part.DESCRIPTOR.fields)))
     if draw(st.integers(0, 4)) == 0:
         part.ClearField(field.name)
+    elif _is_map(field):  # of messages: our own API has none
+        entries = getattr(part, field.name)
+        entries[draw(st.sampled_from([*sorted(entries), *strings]))].SetInParent()
     elif field.is_repeated:
         _alter_repeated(draw, getattr(part, field.name), field, strings, blobs)
     elif field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE:
         getattr(part, field.name).SetInParent()
     else:
         setattr(part, field.name, draw(_values(field, strings, blobs)))
+
+
+def _is_map(field: FieldDescriptor) -> bool:
+    return field.message_type is not None and field.message_type.GetOptions().map_entry
 
 
 def _alter_repeated(

@@ -18,12 +18,13 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from ntm.v1 import ntm_pb2 as pb
+from service.inference.v2 import inference_pb2
 from service.rpc import status
 from service.rpc.queue_loop import QueueLoop
 from service.settings import Settings
 from tests.conftest import Running, serving
 from tests.e2e.calls import chunk, opened, raw
-from tests.stress.fuzz.requests import SESSIONS, STREAM, Call
+from tests.stress.fuzz.requests import INFER_STREAM, SESSIONS, STREAM, Call
 from tests.support.served import MODELS
 from tests.support.tiny_models import ledger
 
@@ -74,12 +75,15 @@ class Fuzzed:
         """Make a call, with the ids of open sessions in it, to its end."""
         messages = [_with_ids(message, sessions) for message in call.messages]
         method = raw(self._running, call.method)
-        if call.method != STREAM:
+        if call.method not in (STREAM, INFER_STREAM):
             await _known(method(messages[0], timeout=SECONDS))
             return
         stream = method(iter(messages), timeout=SECONDS)
         with contextlib.suppress(grpc.aio.AioRpcError):  # looked at below
             async for answer in stream:
+                if call.method == INFER_STREAM:
+                    inference_pb2.ModelStreamInferResponse.FromString(answer)
+                    continue
                 for outcome in pb.StreamStepsResponse.FromString(answer).outcomes:
                     if outcome.WhichOneof("kind") == "error":
                         assert (outcome.error.reason, outcome.error.code) in _KNOWN, outcome

@@ -18,7 +18,7 @@ from tests.stress.fuzz.credentials import (
     tokens_reader,
 )
 from tests.stress.fuzz.models import loader, models, parser
-from tests.stress.fuzz.requests import streams, unary_calls
+from tests.stress.fuzz.requests import infer_streams, inferences, streams, unary_calls
 from tests.stress.fuzz.serving import fuzzed_server
 from tests.stress.fuzz.specs import spec_reader, texts
 
@@ -37,6 +37,8 @@ class Target(NamedTuple):
 TARGETS = {
     "calls": Target(unary_calls, fuzzed_server, 150),
     "streams": Target(streams, fuzzed_server, 100),
+    "inferences": Target(inferences, fuzzed_server, 100),
+    "infer-streams": Target(infer_streams, fuzzed_server, 100),
     "spec": Target(texts, spec_reader, 500),
     "model": Target(models, parser, 150),
     "network": Target(models, loader, 25),

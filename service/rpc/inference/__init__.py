@@ -1,0 +1,1 @@
+"""The second front door: the Open Inference Protocol, as Triton's clients speak it."""
