@@ -58,8 +58,6 @@ async def call(
             result = await session.step(step[None])
             waits.append(time.perf_counter() - sent)
             found.append(float(result.outputs[0, 0]))
-        if session.resumptions:
-            print(f"went on after {session.resumptions} interruptions")
     return np.array(found, np.float32)
 
 
