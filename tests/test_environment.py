@@ -39,7 +39,6 @@ CHANNELS = {
     "client/ntm_client/aio.py": "self._connection.options",
     "client/ntm_client/blocking.py": "self._connection.options",
     "service/auth/tls.py": "*NO_PROXY",
-    "bench/triton.py": "grpc.enable_http_proxy",
     "service/rpc/queue_loop.py": "grpc.enable_http_proxy",
     "service/probe.py": "tls.NO_PROXY",
 }
