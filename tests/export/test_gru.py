@@ -22,7 +22,7 @@ def test_every_step_is_the_papers() -> None:
     network = build("gru", Sizes(5, 3, 4, 2, 1, 1, 1), seed=2).double()
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter += torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
     p = {name: each.detach().numpy() for name, each in network.named_parameters()}
     hidden = [row.copy() for row in p["initial_hidden"]]
     state = network.initial_state(1, 0)
