@@ -122,7 +122,7 @@ def _compare(prepared: Path, model: TritonModel, source: onnx.ModelProto) -> Non
     Raises:
         ModelInvalid: onnxruntime cannot load or step one of the graphs.
         VerificationFailed: they compute different values.
-        TritonRefuses: a state has another type or shape after a step.
+        TritonRefuses: a state has another type or shape after a step, or rows are no sequences.
     """
     written = _Stepped((prepared / VERSION / MODEL_FILE).read_bytes())
     original = _Stepped(source.SerializeToString())
@@ -140,10 +140,22 @@ def _compare(prepared: Path, model: TritonModel, source: onnx.ModelProto) -> Non
             generator.integers(0, 2, (*lead, *port.shape)).astype(TYPES[port.type])
             for port in model.inputs
         ]
-        found = written.step(names, dict(zip(_read_by(model), [*drawn, *state], strict=True)))
+        feeds = dict(zip(_read_by(model), [*drawn, *state], strict=True))
+        found = written.step(names, feeds)
         expected = original.step(theirs, _shaped(model, [*drawn, *state]))
         for name, one, other in zip(names, found, expected, strict=True):
-            _check_equal(name, one, other)
+            if not _agree(one, other):
+                raise VerificationFailed(
+                    f"{name!r} of the graph for Triton differs from the model's own after a step"
+                )
+        if model.batched:
+            alone = written.step(names, {name: value[:1] for name, value in feeds.items()})
+            for name, one, other in zip(names, found, alone, strict=True):
+                if not _agree(one[:1], other):
+                    raise TritonRefuses(
+                        f"{name!r} of a row depends on the other rows of its batch; Triton would "
+                        "step sequences together, and each would change the others"
+                    )
         after = found[len(model.outputs) :]
         for carried, old, new in zip(model.state, state, after, strict=True):
             _check_constant(carried.name, old, new)
@@ -170,15 +182,11 @@ def _shaped(model: TritonModel, values: Sequence[Array]) -> dict[str, Array]:
     }
 
 
-def _check_equal(name: str, found: Array, expected: Array) -> None:
+def _agree(found: Array, expected: Array) -> bool:
     tolerance = TOLERANCES.get(found.dtype.name, 0)
-    same_size = found.size == expected.size  # Triton's may have one axis more
-    if not same_size or not np.allclose(
+    return found.size == expected.size and np.allclose(  # Triton's may have one axis more
         found.ravel(), expected.ravel(), rtol=tolerance, atol=tolerance, equal_nan=True
-    ):
-        raise VerificationFailed(
-            f"{name!r} of the graph for Triton differs from the model's own after a step"
-        )
+    )
 
 
 def _check_constant(name: str, before: Array, after: Array) -> None:

@@ -29,7 +29,7 @@ from service.spec import (
     StepTensor,
     Type,
 )
-from tests.support import tiny_models
+from tests.support import rich_models, tiny_models
 from tests.support.served import MODELS, ROOT
 
 STEPS = 20
@@ -232,6 +232,16 @@ def test_a_state_of_another_type_is_refused(
 
     error = refused(model, tmp_path / "r", capsys)
     assert "'sum'" in error or "sum_next" in error
+
+
+def test_a_network_whose_rows_are_not_apart_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Triton would step sequences together, and each would change the outputs of the others."""
+    model = model_of(rich_models.of_the_batch(), tmp_path / "mates")
+
+    error = refused(model, tmp_path / "r", capsys)
+    assert "of a row depends on the other rows of its batch" in error
 
 
 def test_a_given_state_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
