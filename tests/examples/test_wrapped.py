@@ -118,16 +118,35 @@ def test_live_streams_go_on_where_their_server_is_started_again(
             cwd=voice,
             env=ENVIRONMENT,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
         )
         while sum(session.next_step for session in client.sessions()) < 16 * 50:
             assert listening.poll() is None
     with served(voice / "models", *flags):
-        out, _ = listening.communicate()
+        out, said = listening.communicate()
 
     assert listening.returncode == 0
-    assert out.count("went on after") == 16
+    assert said.count("was interrupted at step") == 16  # the client's warning
     assert differences(out) == 0
+
+
+def test_the_page_goes_from_a_file_to_steps(voice: Path, tmp_path: Path) -> None:
+    """The command proposes a description; the corrected one of the page makes the model."""
+    page = ROOT / "docs" / "your-onnx-file.md"
+    _, (*_, proposing), (wrapping, _), (printed,) = blocks(page)
+    shutil.copytree(voice / "package", tmp_path / "package")
+    assert "silero_vad.toml describes how to step" in run(tmp_path, proposing)
+    proposed = (tmp_path / "silero_vad.toml").read_text()
+    assert proposed.count("LOOK:") == 3  # the head's, the step's length and the rate
+
+    (described,) = blocks(page, "toml")
+    (tmp_path / "silero_vad.toml").write_text("\n".join(described))
+    run(tmp_path, wrapping)
+    program = "\n".join(blocks(page, "python")[0])
+    with served(tmp_path / "models") as client:
+        (tmp_path / "program.py").write_text(program.replace("localhost:50051", client.target))
+        assert run(tmp_path, "python program.py") == f"{printed}\n"
 
 
 def test_a_core_carries_callers(voice: Path) -> None:
