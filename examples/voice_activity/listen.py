@@ -35,7 +35,7 @@ def steps_of(path: Path) -> Samples:
             raise SystemExit(f"{path} is not of {RATE} Hz, one channel and 16 bits")
         samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
     whole = len(samples) // STEP * STEP
-    return samples[:whole].reshape(-1, STEP).astype(np.float32) / 32768
+    return samples[:whole].reshape(-1, STEP).astype(np.float32) / np.float32(32768)
 
 
 def of_caller(steps: Samples, number: int) -> Samples:

@@ -51,7 +51,7 @@ def sentence(vowels: str, pitch: float, generator: np.random.Generator) -> Sampl
         value = resonance(value, centre, width)
     loudness = np.abs(np.sin(np.pi * time / SYLLABLE)) ** 0.4
     value = np.diff(value, prepend=0.0) * loudness * np.minimum(1, (time[-1] - time) / 0.1)
-    return value / np.abs(value).max()
+    return np.asarray(value / np.abs(value).max())
 
 
 def resonance(value: Samples, hertz: Samples, width: float) -> Samples:
