@@ -58,7 +58,7 @@ lint: $(VENV)/develop.stamp site ## check style, types, the API, the container, 
 	cd proto && ../$(VENV)/bin/buf lint
 	cd proto && ../$(VENV)/bin/buf breaking --against released.binpb
 	$(VENV)/bin/hadolint Dockerfile tests/containers/stand-ins.Dockerfile
-	$(VENV)/bin/shellcheck .ci/run tests/containers/*.sh tests/containers/build tests/containers/run
+	$(VENV)/bin/shellcheck .ci/run examples/shell/*.sh tests/containers/*.sh tests/containers/build tests/containers/run
 	$(RUN) -m pytest --quiet tests/test_generated.py
 
 format: $(VENV)/develop.stamp ## put every file into the one style

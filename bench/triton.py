@@ -176,6 +176,7 @@ def _check(environment: Environment, address: str, inputs: Path) -> None:
     done = subprocess.run(
         [environment.python, "-m", "bench.triton_check", address, MODEL, GRAPH, inputs],
         cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "client")},  # what the spec needs
         capture_output=True,
         encoding="utf-8",
         check=False,
@@ -250,6 +251,8 @@ def _write_repository() -> Path:
     shutil.copy(source / "triton_model.pbtxt", repository / MODEL / "config.pbtxt")
     shutil.copy(source / "triton_model.py", version / "model.py")
     shutil.copy(GRAPH, version / MODEL_FILE)
+    # What the spec needs is found beside the model: Triton's Python looks nowhere else.
+    shutil.copytree(ROOT / "client" / "ntm", version / "ntm", dirs_exist_ok=True)
     return repository
 
 

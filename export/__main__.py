@@ -37,6 +37,8 @@ SUMMARIES = {
     "evaluate": "Measure an exported model, and compare the result with its card.",
     "report": "Compare all models with each other and with the paper.",
     "module": "Write a PyTorch module of your own as a model to serve.",
+    "wrap": "Write an ONNX file of somebody's as a model to serve.",
+    "triton": "Write a model to serve as a model repository of Triton.",
 }
 """
 The commands and their help. A command is imported, with torch, when it runs, so that help is fast.
@@ -50,7 +52,11 @@ app = App(
     version_flags=(),
 )
 app.register_install_completion_command(help="Complete commands and options in this shell.")
-PLACES = {"module": "export.modules.command"}
+PLACES = {
+    "module": "export.modules.command",
+    "wrap": "export.wrapping.command",
+    "triton": "export.triton.command",
+}
 """Commands that are not in `export.commands`."""
 
 for _name, _summary in SUMMARIES.items():

@@ -23,7 +23,7 @@ from export.evaluation import Result
 from export.network import Network
 from export.training import TRIALS, Quality, Run
 from export.verification import Comparison, OnnxRunner
-from ntm_tasks import TASKS, Float32, Purpose
+from ntm_tasks import TASKS, Purpose
 
 MODEL_NAME = "model.onnx"
 CARD_NAME = "card.json"
@@ -123,10 +123,11 @@ def write_model(runs: Sequence[Run], models: Path, name: str, *, replace: bool =
         curve.write_csv(prepared / CURVE_NAME, curves)
         curve.write_png(prepared / PICTURE_NAME, curves, best.seed, name)
 
-    inputs = verification.sequences(configuration.task, 1, 0)
-    write_files(
-        folder, contents[chosen], described, inputs, _rounding(comparisons), draw, replace=replace
-    )
+    def rehearse(beside: Path) -> None:
+        inputs = verification.sequences(configuration.task, 1, 0)
+        verification.rehearse(beside, name, contents[chosen], inputs, _rounding(comparisons))
+
+    write_files(folder, contents[chosen], described, rehearse, draw, replace=replace)
     return folder
 
 
@@ -134,8 +135,7 @@ def write_files(
     folder: Path,
     content: bytes,
     described: Mapping[str, Any],
-    inputs: Float32,
-    rounding: float,
+    rehearse: Callable[[Path], None],
     draw: Callable[[Path], None] | None = None,
     *,
     replace: bool,
@@ -147,8 +147,7 @@ def write_files(
         folder: The model's, whose name is the model's.
         content: The model's file.
         described: The card.
-        inputs: The steps [T, 1, X] that are made.
-        rounding: PyTorch's own, of outputs.
+        rehearse: Steps the model in a folder of models as a server does, and compares.
         draw: Writes the training curve into a folder; without it the model has none.
         replace: Whether the folder may have held another network until now.
 
@@ -165,7 +164,7 @@ def write_files(
         if draw:
             draw(prepared)
         (prepared / CARD_NAME).write_text(json.dumps(described, indent=2) + "\n", "utf-8")
-        verification.rehearse(Path(beside), name, content, inputs, rounding)
+        rehearse(Path(beside))
         print("loaded and stepped as by a server")
         if not replace:
             check_free(folder, content)

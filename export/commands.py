@@ -190,11 +190,12 @@ def evaluate(
         )
     _name_task(task)
     described = card.read(model)
-    if "module" in described:
-        raise card.CardInvalid(
-            f"{model / card.CARD_NAME} is of a module that was not trained by ntm-export, and has "
-            "no results"
-        )
+    for kind, called in (("module", "a module"), ("wrapped", "a network")):
+        if kind in described:
+            raise card.CardInvalid(
+                f"{model / card.CARD_NAME} is of {called} that was not trained by ntm-export, and "
+                "has no results"
+            )
     runner = OnnxRunner((model / card.MODEL_NAME).read_bytes(), threads)
     answers = evaluation.answers_of(runner)
     measured = _task_of(runner.spec, described.get("task_source"))

@@ -62,7 +62,8 @@ Seed = Annotated[int, _number(0, MAX_SEED)]
 Seeds = Annotated[tuple[Seed, ...], SEVERAL]
 Threads = Annotated[int, _number(1, 256)]
 Sequences = Annotated[int, _number(1, MAX_SEQUENCES)]
-Locations = Annotated[tuple[Annotated[int, _number(1, MAX_LOCATIONS)], ...], SEVERAL]
+MemorySize = Annotated[int, _number(1, MAX_LOCATIONS)]
+Locations = Annotated[tuple[MemorySize, ...], SEVERAL]
 Sizes = Annotated[tuple[str, ...], SEVERAL]
 Folder = Annotated[
     Path, Parameter(converter=_folder, n_tokens=1, validator=limits.Path(file_okay=False))

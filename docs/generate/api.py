@@ -67,6 +67,8 @@ def page() -> str:
     parts.append("\n## Messages\n")
     for number, message in enumerate(file.message_type):
         parts.extend(_message(message, (4, number), comments))
+    for number, enum in enumerate(file.enum_type):
+        parts.extend(_enum(enum, (5, number), comments, "###"))
     return "".join(parts)
 
 
@@ -116,8 +118,10 @@ def _message(message: DescriptorProto, path: Path_, comments: Comments) -> Itera
         yield from _enum(enum, (*path, 4, number), comments)
 
 
-def _enum(enum: EnumDescriptorProto, path: Path_, comments: Comments) -> Iterator[str]:
-    yield f"\n#### {enum.name}\n\n{comments.markdown(*path)}\n\n"
+def _enum(
+    enum: EnumDescriptorProto, path: Path_, comments: Comments, heading: str = "####"
+) -> Iterator[str]:
+    yield f"\n{heading} {enum.name}\n\n{comments.markdown(*path)}\n\n"
     rows = [
         [f"`{value.name}`", str(value.number), cell(comments.text(*path, 2, index))]
         for index, value in enumerate(enum.value)

@@ -19,7 +19,10 @@ PROGRAMS = {
     "ntm": ("ntm_lab", ["demo", "trace", "decipher", "stream", "watch", "models", "sessions"]),
     "ntm-export": (
         "export",
-        ["train", "sweep", "export", "evaluate", "report", "module", "import pytorch-ntm"],
+        [
+            *("train", "sweep", "export", "evaluate", "report"),
+            *("module", "wrap", "import pytorch-ntm"),
+        ],
     ),
     "python -m service.tokens": ("service.tokens", []),
 }

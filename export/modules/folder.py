@@ -112,7 +112,11 @@ def export_module(
         **card.made_with(),
     }
     rounding = max(comparison.output_rounding for comparison in comparisons)
-    card.write_files(folder, content, described, fed(1), rounding, replace=replace)
+
+    def rehearse(beside: Path) -> None:
+        verification.rehearse(beside, folder.name, content, fed(1), rounding)
+
+    card.write_files(folder, content, described, rehearse, replace=replace)
     return folder
 
 

@@ -87,7 +87,11 @@ def write_model(
         **card.made_with(),
     }
     rounding = max(each.output_rounding for each in comparisons if each.in_range)
-    card.write_files(folder, content, described, sequences(spec, 1), rounding, replace=replace)
+
+    def rehearse(beside: Path) -> None:
+        verification.rehearse(beside, folder.name, content, sequences(spec, 1), rounding)
+
+    card.write_files(folder, content, described, rehearse, replace=replace)
     return folder
 
 

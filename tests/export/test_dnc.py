@@ -198,8 +198,7 @@ def test_allocation_is_that_of_a_sort(locations: int) -> None:
 
 def test_of_equally_unused_locations_the_first_is_allocated() -> None:
     """Roundings do not choose between locations, in float32 up to the most that a session has."""
-    usage = torch.full((1, 1, 300), 1e-5)
-    usage += torch.rand(usage.shape, generator=torch.Generator().manual_seed(2)) * 1e-9
+    usage = 1e-4 + torch.rand((1, 1, 300), generator=torch.Generator().manual_seed(2)) * 1e-4
     usage[0, 0, :40] = 1
 
     assert dnc_addressing.allocation(usage)[0, 0].argmax() == 40
@@ -243,9 +242,9 @@ def test_links_lead_from_write_to_write() -> None:
         assert found[0, 0].max() == 1
 
 
-def test_a_long_sequence_leaves_no_denormal_numbers() -> None:
+def test_a_long_sequence_leaves_no_denormal_numbers_in_the_memory() -> None:
     """On processors that are slow with denormal numbers, a link matrix must not fill with them."""
-    network = network_of(2.0)
+    network = network_of(16.0)
     state = network.initial_state(2, 24)
     generator = torch.Generator().manual_seed(4)
     least = torch.finfo(torch.float32).tiny
@@ -253,8 +252,8 @@ def test_a_long_sequence_leaves_no_denormal_numbers() -> None:
         for _ in range(400):
             x = torch.randint(0, 2, (2, 5), generator=generator).float()
             _, state, trace = network(x, state)
-    for value in (*state, *trace):
-        assert not ((value != 0) & (value.abs() < least)).any()
+            for value in (*state[:6], *trace):  # without the controller's
+                assert not ((value != 0) & (value.abs() < least)).any()
 
 
 @pytest.fixture(scope="module")
@@ -328,7 +327,7 @@ def test_its_results_do_not_depend_on_batch_mates(dnc: Exported) -> None:
         return np.asarray(work.outcome.outputs).tobytes()
 
     engine = driving.engine(network, Clock())
-    plans = [((16, 17, 31, 18, 3)[n % 5], inputs_of(n, 3 + n % 8)) for n in range(40)]
+    plans = [((16, 17, 31, 18, 3)[n % 5], inputs_of(n, 20 + n % 8)) for n in range(40)]
     works = [driving.chunk(driving.opened(engine, size), inputs) for size, inputs in plans]
     driving.stepped(engine, *works)
     for work, (size, inputs) in zip(works, plans, strict=True):

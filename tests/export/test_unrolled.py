@@ -113,3 +113,9 @@ def test_exponentials_and_logarithms_are_exact_to_the_rounding() -> None:
     np.testing.assert_allclose(exponentials, np.exp(x.astype(np.float64)), rtol=1e-5)
     np.testing.assert_allclose(logarithms, np.log(y.astype(np.float64)), rtol=2e-7, atol=2e-7)
     assert (tiny < 1e-37).all()
+
+
+def test_the_papers_networks_are_trained_on_the_fast_path() -> None:
+    """The others leave the gradient to autograd."""
+    assert FAST == ["ntm-ff", "ntm-lstm", "lstm"]
+    assert {each.logits for name, each in ARCHITECTURES.items() if name not in FAST} == {stepped}

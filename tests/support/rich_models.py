@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -125,7 +126,7 @@ def with_branches() -> bytes:
     The branches read values and constants of the graph around them.
     """
     spec = replace(ONE_ROW, inputs=(vector("x", 2), StepTensor("adds", "bool", ())))
-    branches = {
+    branches: dict[str, Any] = {  # onnx's types know no graph as an attribute
         f"{name}_branch": helper.make_graph(
             [
                 helper.make_node("Mul", ["whole", "ten"], [f"{name}_scaled"]),

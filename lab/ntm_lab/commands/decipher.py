@@ -113,7 +113,12 @@ def decipher(
         found = [each for each in models if each.name not in others]
         for each in found:
             check_task(each)
-        names = [each.name for each in found]
+        names = [each.name for each in found if not _has_other_heads(each)]
+        for each in found:
+            if each.name not in names:
+                print(
+                    f"{each.name} is left out: its heads are not those of an NTM", file=sys.stderr
+                )
         for name in names:
             outputs.check(all / name / PROGRAM_NAME)
         for name, fault in others.items():
@@ -123,6 +128,13 @@ def decipher(
             outputs.write_text(all / name / PROGRAM_NAME, as_markdown(report))
             print(f"{name}: {report.verdict}", flush=True)
         return 1 if others else 0
+
+
+def _has_other_heads(model: Model) -> bool:
+    """Whether a network's heads have no gate and shift, in whose words programs are written."""
+    return model.read_heads > 0 and not {"read_gate", "read_shift"} <= {
+        trace.name for trace in model.traces
+    }
 
 
 def _other_network(folder: Path, model: Model) -> str | None:

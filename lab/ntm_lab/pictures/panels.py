@@ -78,11 +78,14 @@ def columns(recording: Recording) -> tuple[list[Panel], list[Panel]]:
     """The panels of the left and of the right column, from top to bottom."""
     left = [_vectors("inputs", [recording.inputs], "channel")]
     left += _of_heads(recording, ADD_VECTOR) + _of_heads(recording, ERASE_VECTOR)
-    for name in (WRITE_WEIGHTING, ALLOCATION, USAGE, ALLOCATION_GATE, WRITE_GATE):
-        left += _of_heads(recording, name)
+    left += _of_heads(recording, WRITE_WEIGHTING)
     right = _outputs(recording) + _of_heads(recording, READ_VECTOR)
-    for name in (READ_WEIGHTING, READ_MODE, FREE_GATE):
-        right += _of_heads(recording, name)
+    right += _of_heads(recording, READ_WEIGHTING)
+    if ALLOCATION in recording.traces:  # an NTM has another gate by one of these names
+        for name in (ALLOCATION, USAGE, ALLOCATION_GATE, WRITE_GATE):
+            left += _of_heads(recording, name)
+        for name in (READ_MODE, FREE_GATE):
+            right += _of_heads(recording, name)
     return left, right
 
 

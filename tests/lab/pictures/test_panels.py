@@ -58,6 +58,8 @@ def test_what_a_dnc_knows_of_its_memory_is_drawn() -> None:
         assert panel.row_names is not None
         assert panel.row_names.tolist() == [15, 0, 1, 2, 3, 4]
     assert right[4].images[0].shape == (4, 3)
+    ntm = {**made.traces, "write_gate": weighting[:, :, :1]}
+    assert titles(columns(replace(made, traces=ntm))[0])[3:] == ["write weightings"]
 
 
 def test_each_head_has_an_image() -> None:

@@ -1,0 +1,1 @@
+"""Models written as model repositories of Triton, whose ONNX backend steps them with state."""
