@@ -90,6 +90,9 @@ EXPECTED: dict[str, object] = {
     # Of a session that is awake here, the store holds nothing for any caller.
     "Lifecycle.may_be_stored": False,
     "SessionTable.may_be_stored": False,
+    # It learns no version, and makes nothing forgotten.
+    "SessionTable.version": None,
+    "SessionTable.forget_closed": None,
 }
 """The outcome for another caller where it is not SessionUnknown."""
 
@@ -109,10 +112,12 @@ def test_every_method_that_names_a_session_is_tried() -> None:
         "Lifecycle.describe",
         "Lifecycle.fork",
         "Lifecycle.may_be_stored",
+        "SessionTable.forget_closed",
         "SessionTable.get",
         "SessionTable.gone_error",
         "SessionTable.has",
         "SessionTable.may_be_stored",
+        "SessionTable.version",
     }
     callers = [
         (holder.__name__, name)
