@@ -79,7 +79,12 @@ class SettingInvalid(ValueError):
 class Settings:
     """Every setting; its value comes from the flag, else from the variable, else the default."""
 
-    models_dir: Path = _setting(Path("models"), "folder that holds one folder for each model")
+    models_dir: Path = _setting(
+        Path("models"), "folder that holds one folder for each model, or the files of one model"
+    )
+    model_name: str = _setting(
+        "", "name of the model whose files lie in --models-dir itself; the folder's name if empty"
+    )
     models: str = _setting(
         "",
         "comma-separated names of the models to serve, loaded at start; empty serves all models "

@@ -69,7 +69,12 @@ class Catalogue:
         """The onnxruntime execution provider that networks run on."""
         self.named = _named(settings.models)
         """Models that the settings name."""
-        self.folder = ModelFolder(settings.models_dir, self.named, settings.max_state_bytes)
+        self.folder = ModelFolder(
+            settings.models_dir,
+            self.named,
+            settings.max_state_bytes,
+            own_name=settings.model_name,
+        )
         self.networks: dict[Version, Network] = {}
         """The loaded networks by version."""
         self._read_first()
@@ -258,7 +263,7 @@ class Catalogue:
                 + (f"; the log has {len(refused) - 1} more" if len(refused) > 1 else "")
             )
         if not self._current:
-            raise ModelInvalid(f"{folder} has no folder with a {MODEL_FILE}; {_WHERE}")
+            raise ModelInvalid(f"{folder} has no {MODEL_FILE}, and no folder with one; {_WHERE}")
 
     def _failure(self, version: Version) -> ModelInvalid | None:
         """The error of a load that is not tried again yet."""

@@ -4,6 +4,7 @@ Reads the folder of models, and finds changes in it.
     NAME/model.onnx         the version for new sessions
     NAME/versions/*.onnx    others, for sessions and checkpoints that are of them
 
+The folder can also hold the files of one model itself, as platforms mount a single model.
 Names that begin with a dot are ignored, so that a file can be prepared beside its final place.
 Files of other names that `is_name` refuses are not served.
 """
@@ -92,6 +93,7 @@ class ModelFolder:
         named: Iterable[str],
         max_state_bytes: int = MAX_STATE_BYTES,
         clock: Callable[[], float] = time.monotonic,
+        own_name: str = "",
     ) -> None:
         """
         Look for the named models, or for all models if none is named; other folders are not read.
@@ -101,8 +103,11 @@ class ModelFolder:
             named: names of models.
             max_state_bytes: the most that the state of a session may take.
             clock: gives seconds.
+            own_name: name of the model whose files lie in the folder itself; empty for the
+                folder's.
         """
         self._folder = folder
+        self._own_name = own_name or folder.absolute().name
         self._named = frozenset(named)
         self._max_state_bytes = max_state_bytes
         self._clock = clock
@@ -137,13 +142,21 @@ class ModelFolder:
         """The names of all models with a file for new sessions, also of those not looked for."""
         if not self._folder.exists():
             return []
-        return [
+        return sorted(
             model
-            for model in sorted(os.listdir(self._folder))
-            if not model.startswith(".")
-            and is_name(model)
-            and MODEL_FILE in (_names(self._folder / model) or ())
-        ]
+            for model, folder in self._folders()
+            if is_name(model) and MODEL_FILE in (_names(folder) or ())
+        )
+
+    def _folders(self) -> Iterator[tuple[str, Path]]:
+        """The folders that may be models', each with its name."""
+        # A missing folder is probably a mistake, not the intention to serve nothing.
+        names = sorted(os.listdir(self._folder))
+        if MODEL_FILE in names:
+            yield self._own_name, self._folder
+        for name in names:
+            if not name.startswith(".") and not (name == self._own_name and MODEL_FILE in names):
+                yield name, self._folder / name
 
     def _is_due(self, place: VersionPath, stamp: Stamp) -> bool:
         if self._taken.get(place) != stamp:
@@ -175,11 +188,9 @@ class ModelFolder:
         The paths of all files. Model names are plain names in the folder, so that no setting leads
         elsewhere.
         """
-        # A missing folder is probably a mistake, not the intention to serve nothing.
-        for model in sorted(os.listdir(self._folder)):
-            if model.startswith(".") or (self._named and model not in self._named):
+        for model, folder in self._folders():
+            if self._named and model not in self._named:
                 continue
-            folder = self._folder / model
             wrong = "" if is_name(model) else model
             model = repr(model) if wrong else model
             names = _names(folder)

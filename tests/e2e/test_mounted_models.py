@@ -58,3 +58,14 @@ def test_one_model_is_served_from_a_folder_of_its_name(mounted: Path) -> None:
         assert [model.name for model in client.models()] == ["copy-lstm"]
         with client.create_session("copy-lstm") as session:
             assert session.step(np.zeros((1, 9))).outputs.shape == (1, 8)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_one_model_is_served_from_its_files_alone(mounted: Path, named: bool) -> None:
+    """As KServe lays one model; its name is that of a setting, or else of the folder."""
+    (mounted.parent / "alone").symlink_to(mounted / "copy-lstm")
+    with served(mounted.parent / "alone", *(["--model-name=copy"] * named)) as client:
+        (model,) = client.models()
+        assert model.name == ("copy" if named else "alone")
+        with client.create_session(model.name) as session:
+            assert session.step(np.zeros((1, 9))).outputs.shape == (1, 8)
