@@ -10,6 +10,8 @@ import torch
 
 _GLOBAL = re.compile(r"GLOBAL ([\w.]{1,200})")
 
+_NOT_SAVED = "is no file that torch.save wrote, or is damaged"
+
 
 class Refused(ValueError):
     """Why a file is refused: the end of a sentence that begins with its name."""
@@ -39,6 +41,6 @@ def read(path: Path, then: str) -> object:
                     f"holds objects of {found[1]}, whose code would have to run to read them; "
                     f"only tensors are read: {then}"
                 ) from error
-            raise Refused(f"is no file that torch.save wrote; {then}") from error
+            raise Refused(f"{_NOT_SAVED}; {then}") from error
         except Exception as error:  # zip, pickle and torch each raise their own, of any kind
-            raise Refused(f"is no file that torch.save wrote, or is damaged; {then}") from error
+            raise Refused(f"{_NOT_SAVED}; {then}") from error

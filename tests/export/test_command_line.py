@@ -109,7 +109,7 @@ def test_a_run_of_another_configuration_is_not_continued(
     """The same folder is refused to other numbers, instead of mixing two runs."""
     command_line.main([*TRAIN, str(tmp_path)])
 
-    assert command_line.main([*TRAIN, str(tmp_path), "--set", "batch=5"]) == 1
+    assert command_line.main([*TRAIN, str(tmp_path), "--set", "batch=5"]) == command_line.FAILED
     assert (
         "holds a run with other settings: batch is 4 there, and 5 here" in capsys.readouterr().err
     )
@@ -162,7 +162,7 @@ def test_a_command_that_is_interrupted_says_how_to_go_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(command_line, "app", interrupted)
-    assert command_line.main([command, "somewhat"]) == command_line.INTERRUPTED
+    assert command_line.main([command, "somewhat"]) == 130
     assert capsys.readouterr().err == f"stopped{then}\n"
 
 
@@ -213,7 +213,7 @@ def test_runs_of_unlike_configurations_are_not_compared(
     command_line.main(other)
 
     arguments = ["export", str(tmp_path / "copy-ntm-ff"), "--models", str(tmp_path / "m")]
-    assert command_line.main(arguments) == 1
+    assert command_line.main(arguments) == command_line.FAILED
     assert "not of one configuration" in capsys.readouterr().err
     assert not (tmp_path / "m").exists()
 
@@ -235,7 +235,10 @@ def test_a_model_that_a_server_cannot_serve_is_not_written(
     monkeypatch.setattr(to_onnx, "spec_of", with_a_head_too_many)
     run_folder = shared / "copy-ntm-ff" / "seed-2"
 
-    assert command_line.main(["export", str(run_folder), "--models", str(tmp_path)]) == 1
+    assert (
+        command_line.main(["export", str(run_folder), "--models", str(tmp_path)])
+        == command_line.FAILED
+    )
     error = capsys.readouterr().err
     assert "copy-ntm-ff/model.onnx: trace 'read_weighting'" in error
     assert len(error.splitlines()) == 1
@@ -259,7 +262,10 @@ def test_a_server_that_steps_otherwise_is_noticed(
     monkeypatch.setattr(rehearsal, "rehearse", otherwise)
     run_folder = shared / "copy-ntm-ff" / "seed-2"
 
-    assert command_line.main(["export", str(run_folder), "--models", str(tmp_path)]) == 1
+    assert (
+        command_line.main(["export", str(run_folder), "--models", str(tmp_path)])
+        == command_line.FAILED
+    )
     assert "differ from the model's by 0.001 at 25 locations" in capsys.readouterr().err
     assert contents(tmp_path) == {}
 
@@ -282,7 +288,7 @@ def test_another_network_is_not_written_over(
     assert command_line.main(again) == 0
     assert contents(models) == before
     capsys.readouterr()
-    assert command_line.main(export) == 1
+    assert command_line.main(export) == command_line.FAILED
     error = capsys.readouterr().err
     assert "copy-ntm-ff holds another network" in error
     assert "--name" in error
@@ -316,7 +322,10 @@ def test_files_of_another_model_are_not_written_over(
     (folder / file).write_text("somebody else's")
     run_folder = shared / "copy-ntm-ff" / "seed-2"
 
-    assert command_line.main(["export", str(run_folder), "--models", str(tmp_path)]) == 1
+    assert (
+        command_line.main(["export", str(run_folder), "--models", str(tmp_path)])
+        == command_line.FAILED
+    )
     assert f"holds another network ({file})" in capsys.readouterr().err
     assert contents(tmp_path) == {f"copy-ntm-ff/{file}": b"somebody else's"}
 
@@ -337,7 +346,7 @@ def test_a_training_goes_on_with_more_updates(
     command_line.main([*TRAIN, str(tmp_path)])
     more = [*TRAIN, str(tmp_path), "--set", "updates=8"]
     capsys.readouterr()
-    assert command_line.main([*more, "--set", "batch=9"]) == 1
+    assert command_line.main([*more, "--set", "batch=9"]) == command_line.FAILED
     error = capsys.readouterr().err
     assert "batch is 4 there, and 9 here; updates is 4 there, and 8 here" in error
     assert command_line.main(more) == 0
@@ -346,7 +355,7 @@ def test_a_training_goes_on_with_more_updates(
     run = Run.load(tmp_path / "copy-ntm-ff" / "seed-2")
     assert (run.update, run.configuration.updates) == (8, 8)
     assert [point.sequences for point in run.curve] == [8, 16, 24, 32]
-    assert command_line.main([*TRAIN, str(tmp_path)]) == 1
+    assert command_line.main([*TRAIN, str(tmp_path)]) == command_line.FAILED
     assert "updates is 8 there, and 4 here" in capsys.readouterr().err
 
 
@@ -357,7 +366,10 @@ def test_a_training_before_its_first_validation_is_not_exported(
     folder = tmp_path / "copy-ntm-ff" / "seed-2"
     Run.new(configurations.CONFIGURATIONS["copy-ntm-ff"], 2).save(folder)
 
-    assert command_line.main(["export", str(folder), "--models", str(tmp_path / "m")]) == 1
+    assert (
+        command_line.main(["export", str(folder), "--models", str(tmp_path / "m")])
+        == command_line.FAILED
+    )
     assert "first validation is after update 2; train it on" in capsys.readouterr().err
     assert not (tmp_path / "m").exists()
 
@@ -397,7 +409,7 @@ def test_a_damaged_checkpoint_is_named_by_every_command(
             [*TRAIN, str(tmp_path)],
             ["export", str(path.parent), "--models", str(tmp_path / "m")],
         ):
-            assert command_line.main(arguments) == 1, why
+            assert command_line.main(arguments) == command_line.FAILED, why
             error = capsys.readouterr().err
             assert error == (
                 f"ntm-export: {path} is damaged, or no checkpoint of this release of ntm-export; "
@@ -425,7 +437,7 @@ def test_a_damaged_card_is_named(
     (folder / "card.json").write_bytes(content)
 
     arguments = [str(folder)] if command == "evaluate" else ["--models", str(tmp_path)]
-    assert command_line.main([command, *arguments]) == 1
+    assert command_line.main([command, *arguments]) == command_line.FAILED
     error = capsys.readouterr().err
     assert error == (
         f"ntm-export: {folder / 'card.json'} is not a card that ntm-export wrote, or is damaged; "
@@ -442,7 +454,7 @@ def test_a_damaged_model_is_not_evaluated(
     shutil.copytree(shared / "m" / "copy-ntm-ff", folder)
     (folder / "model.onnx").write_bytes(content)
 
-    assert command_line.main(["evaluate", str(folder)]) == 1
+    assert command_line.main(["evaluate", str(folder)]) == command_line.FAILED
     error = capsys.readouterr().err
     assert error.startswith("ntm-export: onnxruntime cannot load the model")
     assert len(error.splitlines()) == 1
@@ -459,7 +471,7 @@ def test_a_sweep_does_not_take_a_run_of_other_settings_for_finished(
 
     monkeypatch.setattr(sweep, "_train", train)
     arguments = ["sweep", "copy-ntm-ff", "--seeds", "2", "--runs", str(tmp_path)]
-    assert command_line.main(arguments) == 1
+    assert command_line.main(arguments) == command_line.FAILED
     said = capsys.readouterr()
     assert "batch is 5 there, and 4 here" in said.err
     assert "failed: exit status 1" in said.out
@@ -479,7 +491,7 @@ def test_a_seed_without_a_checkpoint_is_named(
     seed = tmp_path / "copy-ntm-ff" / "seed-1"
     seed.mkdir()
     arguments = ["export", str(seed.parent), "--models", str(tmp_path / "m")]
-    assert command_line.main(arguments) == 1
+    assert command_line.main(arguments) == command_line.FAILED
     assert capsys.readouterr().err == (
         f"ntm-export: {seed} has no checkpoint.pt yet; train it, or remove the folder\n"
     )

@@ -274,7 +274,7 @@ def test_what_is_no_checkpoint_is_refused_in_one_sentence(
     path = saved(tmp_path, content())
     arguments = ["import", "pytorch-ntm", str(path), "--models", str(tmp_path / "models")]
 
-    assert command_line.main(arguments) == 1
+    assert command_line.main(arguments) == command_line.FAILED
     error = capsys.readouterr().err
     assert re.search(message, error), error
     assert str(path) in error
@@ -288,7 +288,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, content: bytes) -> 
     path = tmp_path / "file"
     path.write_bytes(content)
 
-    with pytest.raises(CheckpointInvalid, match="is no checkpoint of PyTorch"):
+    with pytest.raises(CheckpointInvalid, match="is no file that torch.save wrote, or is damaged"):
         files.read(path)
 
 
