@@ -136,8 +136,9 @@ def _step_of(
     own, state, known = adapted(module, len(x), state)
     if state is None:
         raise ModuleRefused(
-            f"there is no state of {architecture}; PyTorch's recurrent layers start without one, "
-            "and every other module needs an example of the state that it keeps between steps"
+            f"there is no state for {architecture}, which is none of PyTorch's recurrent layers; "
+            "give an example of what it keeps between steps, since a module without state need "
+            "not be served in sessions"
         )
     tensors = {key: tensor.detach() for key, tensor in named(state).items()}
     checks.check_numbers(module, x, tensors)

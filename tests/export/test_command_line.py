@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -80,6 +81,10 @@ def test_train_export_evaluate(
     assert (described["shipped_seed"], seed["seed"], seed["sequences"]) == (2, 2, 16)
     assert command_line.main(["evaluate", str(folder)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "as on the card"
+    described["seeds"][0]["results"][0]["bits_per_sequence"] += 1
+    (folder / "card.json").write_text(json.dumps(described))
+    assert command_line.main(["evaluate", str(folder)]) == command_line.DISAGREED
+    assert capsys.readouterr().err == "ntm-export: the results differ from the card at 3\n"
     loaded, best = card.load(folder).state_dict(), Run.load(run_folder).best
     assert all(torch.equal(value, best[name]) for name, value in loaded.items())
     (folder / "model.onnx").write_bytes(b"another")
@@ -98,7 +103,10 @@ def test_nothing_is_written_when_verification_fails(
     monkeypatch.setattr(verification, "ROUNDINGS", 0.01)
     run_folder = shared / "copy-ntm-ff" / "seed-2"
 
-    assert command_line.main(["export", str(run_folder), "--models", str(tmp_path / "m")]) == 1
+    assert (
+        command_line.main(["export", str(run_folder), "--models", str(tmp_path / "m")])
+        == command_line.DISAGREED
+    )
     assert "differs from PyTorch at batch" in capsys.readouterr().err
     assert not (tmp_path / "m").exists()
 
@@ -164,6 +172,32 @@ def test_a_command_that_is_interrupted_says_how_to_go_on(
     monkeypatch.setattr(command_line, "app", interrupted)
     assert command_line.main([command, "somewhat"]) == 130
     assert capsys.readouterr().err == f"stopped{then}\n"
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_command_that_a_signal_ends_says_so(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It cleans up as after Ctrl-C, and its status is the one that a shell gives for the signal."""
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    monkeypatch.setattr(command_line, "app", lambda *_, **__: signal.raise_signal(number))
+
+    assert command_line.main(["export", "somewhat"]) == 128 + number
+    assert capsys.readouterr().err == "stopped\n"
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_is_ignored_ends_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under nohup, which ignores SIGHUP."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        monkeypatch.setattr(
+            command_line, "app", lambda *_, **__: signal.raise_signal(signal.SIGHUP)
+        )
+        assert command_line.main(["export", "somewhat"]) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_help_loads_no_torch() -> None:
@@ -264,7 +298,7 @@ def test_a_server_that_steps_otherwise_is_noticed(
 
     assert (
         command_line.main(["export", str(run_folder), "--models", str(tmp_path)])
-        == command_line.FAILED
+        == command_line.DISAGREED
     )
     assert "differ from the model's by 0.001 at 25 locations" in capsys.readouterr().err
     assert contents(tmp_path) == {}
@@ -471,10 +505,10 @@ def test_a_sweep_does_not_take_a_run_of_other_settings_for_finished(
 
     monkeypatch.setattr(sweep, "_train", train)
     arguments = ["sweep", "copy-ntm-ff", "--seeds", "2", "--runs", str(tmp_path)]
-    assert command_line.main(arguments) == command_line.FAILED
+    assert command_line.main(arguments) == command_line.DISAGREED
     said = capsys.readouterr()
     assert "batch is 5 there, and 4 here" in said.err
-    assert "failed: exit status 1" in said.out
+    assert "failed: exit status 2" in said.out
 
 
 def test_a_folder_without_runs_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -554,7 +588,7 @@ def test_a_sweep_skips_what_is_finished_and_survives_what_fails(
 
     monkeypatch.setattr(sweep, "_train", train)
     arguments = ["sweep", "copy-ntm-ff", "--seeds", "2", "7", "3", "--runs", str(tmp_path)]
-    assert command_line.main(arguments) == 1
+    assert command_line.main(arguments) == command_line.DISAGREED
 
     out = capsys.readouterr()
     rows = [line.split() for line in out.out.splitlines() if line.startswith("copy-ntm-ff  ")]

@@ -288,7 +288,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, content: bytes) -> 
     path = tmp_path / "file"
     path.write_bytes(content)
 
-    with pytest.raises(CheckpointInvalid, match="is no file that torch.save wrote, or is damaged"):
+    with pytest.raises(CheckpointInvalid, match=r"is no file that torch\.save wrote, or is"):
         files.read(path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -97,6 +98,22 @@ def test_verification_compares_every_runtime(exported: Exported) -> None:
     assert expected == [each[:5] for each in found]
     assert all(each.agrees and each.step_difference <= 1e-5 for each in found)
     assert all(0 < each.step_rounding < 1e-5 for each in found)
+
+
+def test_each_comparison_is_shown_before_the_next_begins(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A verification takes a while, so the table grows while it is made."""
+    comparison = Comparison("onnxruntime", 1, 8, 30, True, 1e-6, 1e-7, 1e-6, 1e-7, 0.5)
+    shown = []
+
+    def made() -> Iterator[Comparison]:
+        for batch in (1, 7):
+            shown.append(capsys.readouterr().out.split()[:2])
+            yield comparison._replace(batch=batch)
+
+    assert [each.batch for each in verification.show(made())] == [1, 7]
+    assert shown == [["runtime", "batch"], ["onnxruntime", "1"]]
 
 
 @pytest.mark.parametrize(
