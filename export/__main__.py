@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import TextIOWrapper
+from types import FrameType
 
-FAILED, MISUSED, INTERRUPTED = 1, 2, 130
-"""Exit statuses of a command that failed, that was not understood, and that was interrupted."""
+DISAGREED, FAILED = 1, 2
+"""
+Exit statuses of a command that came to its end with the answer no, and of one that met an error.
+"""
 
 
 def _say(message: str) -> None:
@@ -28,7 +34,6 @@ except ImportError as _error:
     _say(_missing(_error))
     sys.exit(FAILED)
 
-from export.errors import Misused  # noqa: E402 - after the sentence about what is missing
 
 SUMMARIES = {
     "train": "Train a network on a task; again, to go on from the last checkpoint.",
@@ -78,21 +83,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # gRPC's core would write lines of its own beside the sentence about a failed connection.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
-        from ntm import versions
+        with _signals_raised():
+            from ntm import versions
 
-        versions.check()  # before torch and onnx load protobuf, each with an error of its own
-        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+            versions.check()  # before torch and onnx load protobuf, each with an error of its own
+            app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         chain = " ".join(("ntm-export", *(error.command_chain or ())))
         stop = "" if str(error).endswith((".", "?")) else "."
         _say(f"{error}{stop} See `{chain} --help`.")
-        return MISUSED
-    except KeyboardInterrupt:
+        return FAILED
+    except KeyboardInterrupt as error:
         given = sys.argv[1:] if arguments is None else arguments
         goes_on = [*given[:1]] in (["train"], ["sweep"])
         then = "; the same command goes on from the last checkpoint" * goes_on
         print(f"stopped{then}", file=sys.stderr)
-        return INTERRUPTED
+        return 128 + (error.args[0] if error.args else signal.SIGINT)
     except ImportError as error:
         # Cyclopts hides the error of a command's module behind one of its own.
         cause = error.__cause__ if isinstance(error.__cause__, ImportError) else error
@@ -106,8 +112,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if message is None:
             raise
         _say(message)
-        return MISUSED if isinstance(error, Misused) else FAILED
+        return DISAGREED if isinstance(error, ArithmeticError) else FAILED
     return 0
+
+
+@contextmanager
+def _signals_raised() -> Iterator[None]:
+    """
+    Let SIGTERM and SIGHUP end the block as Ctrl-C does, so that it leaves nothing half written.
+
+    A signal that is ignored, as under nohup, stays ignored. Windows has no SIGHUP.
+    """
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise KeyboardInterrupt(number)
+
+    names = ("SIGTERM", "SIGHUP")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []  # Python gives other threads no signals
+    before = {
+        number: signal.signal(number, end)
+        for number in numbers
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 def _expected(error: Exception) -> str | None:

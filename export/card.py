@@ -78,6 +78,7 @@ def write_model(runs: Sequence[Run], models: Path, name: str, *, replace: bool =
                 " export one seed alone"
             )
     networks = [run.best_network() for run in runs]
+    print(f"converting {configuration.name}, and comparing it with PyTorch", flush=True)
     models_of_runs = [
         to_onnx.convert(each, to_onnx.spec_of(each, configuration)) for each in networks
     ]
@@ -86,15 +87,14 @@ def write_model(runs: Sequence[Run], models: Path, name: str, *, replace: bool =
     folder = models / name
     if not replace:
         check_free(folder, contents[chosen])
-    comparisons = verification.verify(
-        contents[chosen], networks[chosen], _verified_locations(configuration)
+    comparisons = verification.show(
+        verification.verify(contents[chosen], networks[chosen], _verified_locations(configuration))
     )
-    print(verification.table(comparisons))
     results = []
     for run, content in zip(runs, contents, strict=True):
-        results.append(_evaluate(content, configuration))
         shipped = " (shipped: best in validation)" if run is best else ""
-        print(f"seed {run.seed}{shipped}")
+        print(f"evaluating seed {run.seed}{shipped}", flush=True)
+        results.append(_evaluate(content, configuration))
         print(evaluation.table(results[-1]), flush=True)
     source = TASKS[configuration.task].source
     made_by = ARCHITECTURES[configuration.architecture].source

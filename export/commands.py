@@ -16,9 +16,7 @@ from export import report as report_file
 from export import sweep as sweeping
 from export.configuration import Configuration, Trial, read_size, size_problem
 from export.configurations import CONFIGURATIONS, PAPER, of_task
-from export.errors import Misused
 from export.evaluation import Result
-from export.network import Architecture, ArchitectureError
 from export.options import (
     Address,
     ArchitectureSource,
@@ -38,8 +36,8 @@ from export.options import (
 from export.served import ServedModel
 from export.training import Run
 from export.verification import OnnxRunner
-from ntm_client import Client, InvalidRequest
-from ntm_tasks import TASKS, Purpose, Task, TaskError, load, size_text
+from ntm_client import Client
+from ntm_tasks import TASKS, Purpose, Task, load, size_text
 from service.spec import ModelSpec
 
 
@@ -69,13 +67,10 @@ def train(
         threads: Threads of PyTorch.
     """
     torch.set_num_threads(threads)
-    drawn = _loaded(task)
-    network = _architecture(architecture)
-    try:
-        configuration = _row(drawn, network.name, paper=paper).with_settings(_settings(set))
-        drawn.draw(np.random.default_rng(0), 1, configuration.blank_rate)  # before it is needed
-    except ValueError as error:
-        raise Misused(str(error)) from error
+    drawn = load(task)
+    network = own_architecture.load(architecture)
+    configuration = _row(drawn, network.name, paper=paper).with_settings(_settings(set))
+    drawn.draw(np.random.default_rng(0), 1, configuration.blank_rate)  # before it is needed
     folder = training.folder_of(runs, configuration.name, seed, paper=paper)
     check_output("--runs", folder)
     if (folder / training.CHECKPOINT_NAME).exists():
@@ -83,7 +78,7 @@ def train(
         print(f"going on from {run.sequences:,} sequences")
     else:
         if network.source:
-            _try_out(configuration)
+            own_architecture.try_out(configuration)
         run = Run.new(configuration, seed)
     parameters = sum(parameter.numel() for parameter in run.network.parameters())
     print(
@@ -142,13 +137,14 @@ def export(
         replace: Write it also in place of another network of that name.
     """
     torch.set_num_threads(1)
-    _name_task(task)
+    if task is not None:
+        load(task)
     if architecture is not None:
-        _architecture(architecture)
+        own_architecture.load(architecture)
     one = (run_folder / training.CHECKPOINT_NAME).exists()
     folders = [run_folder] if one else sorted(run_folder.glob("seed-*"))
     if not folders:
-        raise Misused(
+        raise ValueError(
             f"{run_folder} has no {training.CHECKPOINT_NAME} and no folder seed-*; give the folder "
             "of a training, such as runs/copy-ntm-lstm"
         )
@@ -184,11 +180,12 @@ def evaluate(
         server: Address of a server of the same model, to stream the sequences through instead.
     """
     if not (model / card.MODEL_NAME).exists():
-        raise Misused(
+        raise ValueError(
             f"{model} has no {card.MODEL_NAME}; name the folder of a model, such as one in the "
             "folder models of a checkout, or export one first"
         )
-    _name_task(task)
+    if task is not None:
+        load(task)
     described = card.read(model)
     for kind, called in (("module", "a module"), ("wrapped", "a network")):
         if kind in described:
@@ -202,31 +199,25 @@ def evaluate(
     on_card = card.results_on(described)
     trials = list(on_card)
     if sizes:
-        try:
-            chosen = [read_size(size) for size in sizes]
-        except ValueError as error:
-            raise Misused(str(error)) from error
+        chosen = [read_size(size) for size in sizes]
         trials = [
             Trial(size, each, sequences)
             for each in locations or (runner.spec.default_locations,)
             for size in chosen
         ]
     elif locations:
-        raise Misused("--locations goes with --sizes; give the sizes of the sequences too")
+        raise ValueError("--locations goes with --sizes; give the sizes of the sequences too")
     elif not trials:
-        raise Misused("the model's card has no results to compare with; give --sizes")
+        raise ValueError("the model's card has no results to compare with; give --sizes")
     for trial in trials:
         problem = size_problem(measured, trial.size) or _locations_problem(
             runner.spec, trial.locations
         )
         if problem:
-            raise Misused(problem)
+            raise ValueError(problem)
     with ExitStack() as stack:
         if server is not None:
-            try:
-                client = stack.enter_context(Client(server))
-            except InvalidRequest as error:
-                raise Misused(str(error)) from error
+            client = stack.enter_context(Client(server))
             answers = _served(client, model.resolve().name, described["content_hash"])
         results = [
             evaluation.evaluate(answers, measured, trial, Purpose.EVALUATION, seed)
@@ -239,7 +230,9 @@ def evaluate(
             for trial, result in zip(trials, results, strict=True)
             if not agrees(result, on_card[trial])
         ]
-        print(f"differs from the card at {', '.join(differ)}" if differ else "as on the card")
+        if differ:
+            raise ArithmeticError(f"the results differ from the card at {', '.join(differ)}")
+        print("as on the card")
 
 
 def report(*, models: ExistingFolder = Path("models")) -> None:
@@ -296,7 +289,7 @@ def _task_of(spec: ModelSpec, source: object) -> Task:
     """Return the task of a model. Raises ValueError if it is not known, or of other widths."""
     if spec.task not in TASKS:
         named = source if isinstance(source, str) else None
-        raise Misused(f"the model is of the {training.task_unknown(spec.task, named)}")
+        raise ValueError(f"the model is of the {training.task_unknown(spec.task, named)}")
     task = TASKS[spec.task]
     widths = (spec.input_width, spec.output_width)
     if widths != (task.input_width, task.output_width):
@@ -318,38 +311,8 @@ def _locations_problem(spec: ModelSpec, locations: int) -> str:
     return f"the model has {spec.default_locations} locations and no other number, not {locations}"
 
 
-def _loaded(source: str) -> Task:
-    """Return the task that a name, a place in a module or a file names."""
-    try:
-        return load(source)
-    except TaskError as error:
-        raise Misused(str(error)) from error
-
-
-def _name_task(source: str | None) -> None:
-    """Make the task known that `--task` names, if it does."""
-    if source is not None:
-        _loaded(source)
-
-
-def _architecture(source: str) -> Architecture:
-    """Return the architecture that a name or a place in a module names."""
-    try:
-        return own_architecture.load(source)
-    except ArchitectureError as error:
-        raise Misused(str(error)) from error
-
-
-def _try_out(configuration: Configuration) -> None:
-    """Try an architecture of the user's. Raises Misused if it breaks its contract."""
-    try:
-        own_architecture.try_out(configuration)
-    except ArchitectureError as error:
-        raise Misused(str(error)) from error
-
-
 def _row(task: Task, architecture: str, *, paper: bool) -> Configuration:
-    """Return the settings of a training. Raises Misused if there are none."""
+    """Return the settings of a training. Raises ValueError if there are none."""
     name = f"{task.name}-{architecture}"
     if paper:
         return PAPER[_known(name, PAPER)]
@@ -357,9 +320,9 @@ def _row(task: Task, architecture: str, *, paper: bool) -> Configuration:
 
 
 def _known(name: str, table: Mapping[str, Configuration]) -> str:
-    """Return the name if the table has a row for it. Raises Misused if not."""
+    """Return the name if the table has a row for it. Raises ValueError if not."""
     if name not in table:
-        raise Misused(
+        raise ValueError(
             f"there is no configuration {name!r}; there are {', '.join(table)}; to add one, write "
             "its row in export/configurations.py"
         )

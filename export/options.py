@@ -13,7 +13,6 @@ from cyclopts import Parameter, Token
 from cyclopts import validators as limits
 
 from export.configuration import MAX_LOCATIONS, MAX_SEQUENCES
-from export.errors import Misused
 
 MAX_SEED = 2**63 - 1
 """The largest seed that PyTorch and numpy both take."""
@@ -102,7 +101,7 @@ def check_output(option: str, folder: Path) -> None:
     A validator would leave out the option's default.
 
     Raises:
-        Misused: it cannot; the message names the option.
+        ValueError: it cannot; the message names the option.
     """
     there = folder
     while not os.path.lexists(there) and there != there.parent:
@@ -111,6 +110,6 @@ def check_output(option: str, folder: Path) -> None:
         with TemporaryDirectory(prefix=".ntm-export.", dir=there):
             pass
     except OSError as error:
-        raise Misused(
+        raise ValueError(
             f"{folder} cannot be written ({error.strerror}); name another folder with {option}"
         ) from error

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager
 from dataclasses import replace
-from io import StringIO
 
 import torch
 from torch import Tensor
@@ -279,8 +278,7 @@ class _Trial:
 
     def check_conversion(self, network: Network) -> None:
         """Convert the network, since a training is long and an error at its end late."""
-        # PyTorch prints there what it tried.
-        with self.blaming("the conversion to ONNX"), redirect_stderr(StringIO()):
+        with self.blaming("the conversion to ONNX"):
             spec = to_onnx.spec_of(network, self._configuration)
             try:
                 model = to_onnx.convert(network, spec)

@@ -12,7 +12,8 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
 
 import onnx
 import onnxscript
@@ -65,7 +66,7 @@ def convert(network: Network, spec: ModelSpec) -> onnx.ModelProto:
         {0: batch, **{at: named[size] for at, size in enumerate(tensor.shape, 1) if size in named}}
         for tensor in spec.state
     ]
-    with warnings.catch_warnings(), without_log():
+    with warnings.catch_warnings(), quietly():
         # The exporter warns about its internals and its names of axes, and logs that torchvision,
         # which nothing here uses, is not installed.
         warnings.simplefilter("ignore")
@@ -89,12 +90,13 @@ def convert(network: Network, spec: ModelSpec) -> onnx.ModelProto:
 
 
 @contextmanager
-def without_log() -> Iterator[None]:
-    """Keep PyTorch's warnings out of the log."""
+def quietly() -> Iterator[None]:
+    """Keep out of the log and of standard error what PyTorch says of its internals."""
     before = logging.root.manager.disable
     logging.disable(max(before, logging.WARNING))
     try:
-        yield
+        with redirect_stderr(StringIO()):  # it prints the graph where a step depends on values
+            yield
     finally:
         logging.disable(before)
 

@@ -15,7 +15,7 @@ single and in double precision.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -151,9 +151,9 @@ def verify(
     locations: Sequence[int],
     batches: Sequence[int] = BATCHES,
     steps: int = STEPS,
-) -> list[Comparison]:
+) -> Iterator[Comparison]:
     """
-    Compare a serialised model with its network.
+    Compare a serialised model with its network; yield each comparison as it is made.
 
     First in range, at the default number of locations and every batch size; then over `steps` steps
     at each of `locations`.
@@ -168,13 +168,14 @@ def verify(
     runs.append(("onnx reference", _Reference(model), REFERENCE_BATCH))
     spec = spec_in(onnx.load_from_string(model))
     chains = [(spec.default_locations, 0), *((count, steps) for count in locations)]
-    comparisons = [
-        _compare(name, runner, network, spec, batch, count, least)
+    chosen = (
+        (name, runner, network, spec, batch, count, least)
         for count, least in chains
         for name, runner, batch in runs
         if not least or batch in (LONG_BATCH, REFERENCE_BATCH)
-    ]
-    for comparison in comparisons:
+    )
+    for each in chosen:
+        comparison = _compare(*each)
         if not comparison.agrees:
             raise VerificationFailed(
                 f"{comparison.runtime} differs from PyTorch at batch {comparison.batch} and "
@@ -183,7 +184,7 @@ def verify(
                 f"{allowed(comparison.output_rounding):.1g} and "
                 f"{allowed(comparison.step_rounding):.1g} are allowed"
             )
-    return comparisons
+        yield comparison
 
 
 def rehearse(folder: Path, name: str, content: bytes, inputs: Float32, rounding: float) -> None:
@@ -273,14 +274,17 @@ def largest(so_far: float, differences: Sequence[Values]) -> float:
     return float(np.max([so_far, *(np.abs(difference).max() for difference in differences)]))
 
 
-def table(comparisons: Sequence[Comparison]) -> str:
-    """Return the comparisons as a text table."""
+def show(comparisons: Iterable[Comparison]) -> list[Comparison]:
+    """Print comparisons as a table, each as soon as it is made; return them."""
     heads = ("runtime", "batch", "N", "steps", "in range", "outputs", "(PyTorch)", "a step",
              "(PyTorch)", "state drift")  # fmt: skip
     row = "{:>15} {:>5} {:>5} {:>6} {!s:>8} {:>9{f}} {:>9{f}} {:>9{f}} {:>9{f}} {:>11{f}}"
-    lines = [row.format(*heads, f="")]
-    lines += [row.format(*comparison, f=".1e") for comparison in comparisons]
-    return "\n".join(lines)
+    print(row.format(*heads, f=""), flush=True)
+    shown = []
+    for comparison in comparisons:
+        print(row.format(*comparison, f=".1e"), flush=True)
+        shown.append(comparison)
+    return shown
 
 
 def initial_state(spec: ModelSpec, batch: int, locations: int) -> dict[str, Float32]:

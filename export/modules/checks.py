@@ -21,7 +21,7 @@ from export.modules.refusal import (
     place_of_step,
     what_failed,
 )
-from export.modules.step import Step, parts
+from export.modules.step import Step, called, parts
 from export.verification import LARGEST_DIFFERENCE
 from service.spec import LOCATIONS, ModelSpec
 
@@ -41,10 +41,10 @@ def check_x(x: object) -> None:
 
 
 def check_numbers(module: nn.Module, x: Tensor, state: Mapping[str, Tensor]) -> None:
-    """Raise ModuleRefused where there is no state, or something is not float32 on the processor."""
+    """Raise ModuleRefused without a state, and for numbers that are not finite float32 on a CPU."""
     if not state:
         raise ModuleRefused("the example has no state; there is nothing to keep between steps")
-    for name, tensor in (("x", x), *((f"state {name}", each) for name, each in state.items())):
+    for name, tensor in (("x", x), *((called(name), each) for name, each in state.items())):
         if tensor.dtype != torch.float32:
             raise ModuleRefused(
                 f"the example's {name} is {_kind(tensor)}; models have float32 alone, so make it "
@@ -59,6 +59,12 @@ def check_numbers(module: nn.Module, x: Tensor, state: Mapping[str, Tensor]) -> 
             raise ModuleRefused(
                 f"{name} of the module is on {tensor.device}; call .cpu() on the module"
             )
+    for name, parameter in module.named_parameters():
+        if not parameter.isfinite().all():
+            raise ModuleRefused(
+                f"{name} of the module has values that are infinite or NaN; its training diverged, "
+                "so take the weights of before"
+            )
 
 
 def check_mode(module: nn.Module) -> None:
@@ -68,7 +74,7 @@ def check_mode(module: nn.Module) -> None:
         drops |= isinstance(part, nn.RNNBase) and part.dropout > 0
         normalises = isinstance(part, _NormBase) and part.track_running_stats
         if part.training and (drops or normalises):
-            what = f"{name or 'it'} ({type(part).__name__})"
+            what = f"{name or 'the module'} ({type(part).__name__})"
             raise ModuleRefused(f"{what} is in train mode; {_EVAL}", place_of_step(module))
 
 
@@ -182,14 +188,24 @@ def _chain(
 
 
 def check_sizes(
-    step: Step, spec: ModelSpec, inputs: Tensor, start: Callable[[int, int], list[Tensor]]
+    step: Step,
+    spec: ModelSpec,
+    inputs: Tensor,
+    start: Callable[[int, int], list[Tensor]],
+    told: Mapping[str, int],
 ) -> None:
-    """Raise ModuleRefused if a step fails at another batch or another number of locations."""
+    """
+    Raise ModuleRefused if a step fails at another batch or another number of locations.
+
+    `told` has the axes of the batch that the user named, by state tensor.
+    """
+    axes = " and ".join(f"axis {axis} of {called(name)}" for name, axis in told.items())
+    along = f" along {axes}, as batch_axes says" if axes else ""
     default = spec.default_locations
     chosen = [default] if spec.fixed_locations or not default else [default, default + 1]
     for locations in chosen:
         for batch in BATCHES:
-            size = f"batch of {batch}" + (f" at {locations} locations" if default else "")
+            size = f"batch of {batch}" + (f" at {locations} locations" if default else "") + along
             with torch.no_grad(), tried(f"a step fails for a {size}"):
                 step(inputs[0, :1].repeat(batch, 1), *start(batch, locations))
 
@@ -232,7 +248,7 @@ def check_program(program: ExportedProgram, spec: ModelSpec) -> None:
         if shapes[0] != shapes[1]:
             old, new = (f"[{', '.join(shape)}]" for shape in shapes)
             raise ModuleRefused(
-                f"state {tensor.name} has shape {old} before a step and {new} after it; it must "
+                f"{called(tensor.name)} has shape {old} before a step and {new} after it; it must "
                 "keep its shape, so a history needs a fixed number of places, of which the oldest "
                 "is dropped",
                 place_of_node(after),

@@ -105,7 +105,7 @@ def graph_of(
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep what PyTorch says of its internals to itself."""
-    with warnings.catch_warnings(), to_onnx.without_log():
+    with warnings.catch_warnings(), to_onnx.quietly():
         warnings.simplefilter("ignore")
         yield
 

@@ -83,15 +83,14 @@ def export_module(
         checks.check_mates(step, program, spec, torch.from_numpy(fed(3)[:10]), start)
 
     checks.check_repeats(step, torch.from_numpy(fed(len(x))), start(len(x), spec.default_locations))
-    checks.check_sizes(step, spec, torch.from_numpy(fed(1)), start)
+    checks.check_sizes(step, spec, torch.from_numpy(fed(1)), start, batch_axes or {})
     spec = _with_widths(step, spec, torch.from_numpy(fed(1)[0]), start)
     model = conversion.graph_of(step, spec, start, check)
     content = model.SerializeToString()
     if not replace:
         card.check_free(folder, content)
     verification.check_graph(model)
-    comparisons = verify_step(content, step, fed)
-    print(verification.table(comparisons))
+    comparisons = verification.show(verify_step(content, step, fed))
     has_same_bits = same_bits(content, fed)
     if not has_same_bits:
         print("a row among others differs in its last bits from the same row among its copies")
@@ -135,6 +134,12 @@ def _step_of(
     checks.check_x(x)
     architecture = type(module).__name__
     own, state, known = adapted(module, len(x), state)
+    if state is None:
+        raise ModuleRefused(
+            f"there is no state for {architecture}, which is none of PyTorch's recurrent layers; "
+            "give an example of what it keeps between steps, since a module without state need "
+            "not be served in sessions"
+        )
     tensors = {key: tensor.detach() for key, tensor in named(state).items()}
     checks.check_numbers(module, x, tensors)
     checks.check_mode(module)

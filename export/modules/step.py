@@ -168,6 +168,11 @@ def named(state: State, place: str = "") -> dict[str, Tensor]:
     return found
 
 
+def called(name: str) -> str:
+    """Return how a sentence calls a state tensor; a state of one tensor is called `state`."""
+    return name if name == "state" else f"state {name}"
+
+
 def check_name(what: str, name: object) -> None:
     """Raise ModuleRefused for a name that is not made of letters, digits and underscores."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -286,14 +291,15 @@ def axes_of(
             fitting = [axis for axis in fitting if axis == batch_axes[name]]
         if not fitting:
             raise ModuleRefused(
-                f"state {name} has shape {shape}, and no axis of the batch of x, {batch}; each "
+                f"{called(name)} has shape {shape}, and no axis of the batch of x, {batch}; each "
                 "session has a state of its own, so give it an axis of the batch"
             )
         if len(fitting) > 1:
             raise ModuleRefused(
-                f"state {name} has shape {shape}, and the batch, {batch}, may be any of the axes "
-                f"{fitting}; make the example with another batch, such as {_unlike(state)}, or say "
-                f"which with batch_axes={{{name!r}: {fitting[0]}}}"
+                f"{called(name)} has shape {shape}, and the batch of x, {batch}, may be its "
+                f"{' or its '.join(f'axis {axis}' for axis in fitting)}; make the example with "
+                f"another batch, such as {_unlike(state)}, or say which it is with "
+                + " or ".join(f"batch_axes={{{name!r}: {axis}}}" for axis in fitting)
             )
         found.append(Axes(name, fitting[0], along, len(shape)))
     return found

@@ -7,7 +7,7 @@ the inputs are somebody's, or drawn from a normal distribution.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 
 import numpy as np
@@ -53,9 +53,11 @@ def verify_step(
     step: nn.Module,
     inputs: Callable[[int], Float32],
     batches: Sequence[int] = BATCHES,
-) -> list[Comparison]:
+) -> Iterator[Comparison]:
     """
     Compare a serialised model with its step in PyTorch, at every batch and memory size.
+
+    Each comparison is yielded as it is made.
 
     Each carries its own state from step to step, and all outputs must agree. From the same state,
     all values of a step must agree. The limits are those of `export.verification`.
@@ -75,10 +77,8 @@ def verify_step(
     counts = [spec.default_locations]
     if spec.has_memory and not spec.fixed_locations:
         counts += [spec.default_locations + 1, 2 * spec.default_locations]
-    comparisons = [
-        _compare(runner, step, spec, inputs(batch), count) for count in counts for batch in batches
-    ]
-    for found in comparisons:
+    for count, batch in ((count, batch) for count in counts for batch in batches):
+        found = _compare(runner, step, spec, inputs(batch), count)
         if not found.agrees:
             at = f" and {found.locations} locations" if spec.has_memory else ""
             raise VerificationFailed(
@@ -87,7 +87,7 @@ def verify_step(
                 f"{found.step_difference:.3g}; {allowed(found.output_rounding):.1g} and "
                 f"{allowed(found.step_rounding):.1g} are allowed"
             )
-    return comparisons
+        yield found
 
 
 def same_bits(content: bytes, inputs: Callable[[int], Float32]) -> bool:

@@ -7,7 +7,6 @@ refused. All sizes of the network follow from names and shapes.
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from export import saved_file
+from export.saved_file import Refused
 
 Float64 = npt.NDArray[np.float64]
 Kind = Literal["read", "write"]
@@ -35,7 +37,6 @@ SCALARS = 6
 
 _HEAD = re.compile(r"ntm\.heads\.([0-9]{1,4})\.fc_(read|write)\.weight", re.ASCII)
 _COPY = re.compile(r"memory\.mem_bias|ntm\.heads\.[0-9]{1,4}\.memory\.mem_bias", re.ASCII)
-_GLOBAL = re.compile(r"GLOBAL ([\w.]{1,200})")
 
 
 class CheckpointInvalid(ValueError):
@@ -90,31 +91,9 @@ def read(path: Path) -> Checkpoint:
         OSError: the file cannot be read.
     """
     try:
-        return _checked(_arrays(_loaded(path)))
-    except _Refused as error:
+        return _checked(_arrays(saved_file.read(path, SAVE)))
+    except Refused as error:
         raise CheckpointInvalid(f"{path} {error}") from error.__cause__
-
-
-class _Refused(ValueError):
-    """Why a file is refused: the end of a sentence that begins with its name."""
-
-
-def _loaded(path: Path) -> object:
-    with path.open("rb") as file:
-        try:
-            return torch.load(file, map_location="cpu", weights_only=True)
-        except MemoryError:
-            raise
-        except pickle.UnpicklingError as error:
-            # PyTorch's own advice is to run what the file says.
-            if found := _GLOBAL.search(str(error)):
-                raise _Refused(
-                    f"holds objects of {found[1]}, whose code would have to run to read them; "
-                    f"only tensors are read: {SAVE}"
-                ) from error
-            raise _Refused(f"is no checkpoint of PyTorch; {SAVE}") from error
-        except Exception as error:  # zip, pickle and torch each raise their own, of any kind
-            raise _Refused(f"is no checkpoint of PyTorch, or is damaged; {SAVE}") from error
 
 
 def _arrays(loaded: object) -> dict[str, Float64]:
@@ -122,17 +101,17 @@ def _arrays(loaded: object) -> dict[str, Float64]:
     if not isinstance(loaded, Mapping) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in loaded.items()
     ):
-        raise _Refused(f"holds no tensors by name; {SAVE}")
+        raise Refused(f"holds no tensors by name; {SAVE}")
     return {name: _array(name, value) for name, value in loaded.items()}
 
 
 def _array(name: str, tensor: Tensor) -> Float64:
     plain = tensor.layout is torch.strided and not tensor.is_quantized and not tensor.is_meta
     if not plain or not tensor.is_floating_point():
-        raise _Refused(f"has {name!r} of type {tensor.dtype}; it must be a dense tensor of floats")
+        raise Refused(f"has {name!r} of type {tensor.dtype}; it must be a dense tensor of floats")
     values: Float64 = tensor.detach().double().numpy()
     if not np.isfinite(values).all() or np.abs(values).max(initial=0) > np.finfo(np.float32).max:
-        raise _Refused(
+        raise Refused(
             f"has NaN or infinity in {name!r}; its training diverged, so take an earlier one"
         )
     return values
@@ -150,7 +129,7 @@ def _checked(tensors: dict[str, Float64]) -> Checkpoint:
     reads = heads.count("read")
     inputs = fed - reads * width
     if inputs < 1:
-        raise _Refused(
+        raise Refused(
             f"has {FIRST_LAYER!r} for {fed} inputs; {reads} read vectors of width {width} leave "
             "no input of the network"
         )
@@ -172,19 +151,17 @@ def _checked(tensors: dict[str, Float64]) -> Checkpoint:
         expected[f"ntm.heads.{index}.fc_{kind}.bias"] = (rows,)
     for name, shape in expected.items():
         if name not in tensors:
-            raise _Refused(f"has no tensor {name!r}; {SAVE}")
+            raise Refused(f"has no tensor {name!r}; {SAVE}")
         if tensors[name].shape != shape:
-            raise _Refused(
+            raise Refused(
                 f"has {name!r} of shape {list(tensors[name].shape)}; its other tensors need "
                 f"{list(shape)}"
             )
     if others := sorted(tensors.keys() - expected.keys()):
-        raise _Refused(
-            f"has tensors of another kind of network: {', '.join(map(repr, others[:5]))}"
-        )
+        raise Refused(f"has tensors of another kind of network: {', '.join(map(repr, others[:5]))}")
     for name, value in copies.items():
         if not np.array_equal(value, tensors[MEMORY]):
-            raise _Refused(f"has {name!r} other than {MEMORY!r}; they are one memory")
+            raise Refused(f"has {name!r} other than {MEMORY!r}; they are one memory")
     return Checkpoint(tensors, heads, inputs, outputs, locations, width, size, layers)
 
 
@@ -194,24 +171,24 @@ def _heads(tensors: Mapping[str, Any]) -> tuple[Kind, ...]:
         if match := _HEAD.fullmatch(name):
             index, kind = int(match[1]), "read" if match[2] == "read" else "write"
             if index in found:
-                raise _Refused(f"has head {index} both as a read head and as a write head")
+                raise Refused(f"has head {index} both as a read head and as a write head")
             found[index] = "read" if kind == "read" else "write"
     if not {"read", "write"} <= set(found.values()):
-        raise _Refused(
+        raise Refused(
             "has no 'ntm.heads.0.fc_read.weight' and 'ntm.heads.1.fc_write.weight', so that it is "
             f"none of an EncapsulatedNTM with a head of each kind; {SAVE}"
         )
     if sorted(found) != list(range(len(found))):
         numbers = ", ".join(map(str, sorted(found)))
-        raise _Refused(f"has the heads {numbers}; they must be numbered from 0 without a gap")
+        raise Refused(f"has the heads {numbers}; they must be numbered from 0 without a gap")
     return tuple(found[index] for index in range(len(found)))
 
 
 def _shape(tensors: Mapping[str, Float64], name: str, form: str) -> tuple[int, ...]:
     """Return the shape of a tensor that others are measured by."""
     if name not in tensors:
-        raise _Refused(f"has no tensor {name!r}; {SAVE}")
+        raise Refused(f"has no tensor {name!r}; {SAVE}")
     shape = tensors[name].shape
     if len(shape) != form.count(",") + 1 or 0 in shape:
-        raise _Refused(f"has {name!r} of shape {list(shape)}; it must be {form}")
+        raise Refused(f"has {name!r} of shape {list(shape)}; it must be {form}")
     return shape

@@ -9,7 +9,6 @@ import torch
 from cyclopts import Parameter
 from cyclopts import validators as limits
 
-from export.errors import Misused
 from export.options import Folder, ModelName, check_output
 from export.pytorch_ntm import checkpoint as files
 from export.pytorch_ntm.folder import write_model
@@ -45,7 +44,7 @@ def pytorch_ntm(
     torch.set_num_threads(1)
     name = name or checkpoint.stem
     if not is_name(name) or name.startswith("."):
-        raise Misused(f"{name!r} cannot be a model's name; give one with --name")
+        raise ValueError(f"{name!r} cannot be a model's name; give one with --name")
     read = files.read(checkpoint)
     check_output("--models", models / name)
     print(

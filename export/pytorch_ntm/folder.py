@@ -7,7 +7,6 @@ from typing import Any
 
 from export import card, evaluation, to_onnx, verification
 from export.configuration import Trial
-from export.errors import Misused
 from export.evaluation import Result
 from export.pytorch_ntm.checkpoint import Checkpoint
 from export.pytorch_ntm.equations import Equations
@@ -44,7 +43,7 @@ def write_model(
         replace: Whether the folder may have held another network until now.
 
     Raises:
-        Misused: the task is of ours, and of other widths than the network.
+        ValueError: the task is of ours, and of other widths than the network.
         FileExistsError: the folder holds another network.
         VerificationFailed: the graph differs from the equations.
         ModelInvalid: a server could not serve the file. In all four cases nothing is written.
@@ -57,8 +56,7 @@ def write_model(
     if not replace:
         card.check_free(folder, content)
     verification.check_graph(model)
-    comparisons = verify(content, network, Equations(checkpoint, activations))
-    print(verification.table(comparisons))
+    comparisons = verification.show(verify(content, network, Equations(checkpoint, activations)))
     results = _results(content, task, checkpoint)
     if results:
         print(evaluation.table(results))
@@ -96,13 +94,13 @@ def write_model(
 
 
 def _check_task(task: str, checkpoint: Checkpoint) -> None:
-    """Raise Misused if a task of ours has other widths than the network."""
+    """Raise ValueError if a task of ours has other widths than the network."""
     if task not in TASKS:
         return
     widths = (checkpoint.inputs, checkpoint.outputs)
     expected = (TASKS[task].input_width, TASKS[task].output_width)
     if widths != expected:
-        raise Misused(
+        raise ValueError(
             f"the network has {widths[0]} inputs and {widths[1]} outputs; the task {task} has "
             f"{expected[0]} and {expected[1]}; leave out --task, or name another"
         )

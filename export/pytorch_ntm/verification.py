@@ -7,7 +7,7 @@ precision against double; here it is that of our PyTorch network against the equ
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -52,9 +52,11 @@ def bits(spec: ModelSpec, batch: int, steps: int) -> Float32:
     return generator.integers(0, 2, (steps, batch, spec.input_width)).astype(np.float32)
 
 
-def verify(content: bytes, network: Network, equations: Equations) -> list[Comparison]:
+def verify(content: bytes, network: Network, equations: Equations) -> Iterator[Comparison]:
     """
     Compare a serialised model with the equations: outputs, states and traces.
+
+    Each comparison is yielded as it is made.
 
     Each carries its own state through sequences of the task, and all outputs must agree. From the
     same state, all values of every step must agree, also over many steps of random bits.
@@ -70,10 +72,8 @@ def verify(content: bytes, network: Network, equations: Equations) -> list[Compa
     runner = OnnxRunner(content)
     runs = [(sequences(runner.spec, batch), True) for batch in BATCHES]
     runs.append((bits(runner.spec, LONG_BATCH, LONG_STEPS), False))
-    comparisons = [
-        _compare(runner, network, equations, inputs, in_range=in_range) for inputs, in_range in runs
-    ]
-    for found in comparisons:
+    for inputs, in_range in runs:
+        found = _compare(runner, network, equations, inputs, in_range=in_range)
         if not found.agrees:
             raise VerificationFailed(
                 f"the graph differs from the equations at batch {found.batch}: outputs of "
@@ -81,7 +81,7 @@ def verify(content: bytes, network: Network, equations: Equations) -> list[Compa
                 f"{found.step_difference:.3g}; {allowed(found.output_rounding):.1g} and "
                 f"{allowed(found.step_rounding):.1g} are allowed"
             )
-    return comparisons
+        yield found
 
 
 def _compare(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from export.errors import Misused
 from export.options import ExistingFolder, Folder, MemorySize, ModelName, check_output
 from export.triton.repository import MODEL_FILE, write_repository
 from service.spec import is_name
@@ -29,9 +28,9 @@ def triton(
     """
     file = model / MODEL_FILE
     if not file.exists():
-        raise Misused(f"{model} has no {MODEL_FILE}; name the folder of a model to serve")
+        raise ValueError(f"{model} has no {MODEL_FILE}; name the folder of a model to serve")
     name = name or model.resolve().name
     if not is_name(name) or name.startswith("."):
-        raise Misused(f"{name!r} cannot be a model's name; give one with --name")
+        raise ValueError(f"{name!r} cannot be a model's name; give one with --name")
     check_output("--into", into)
     print(write_repository(file, into, name, locations, replace=replace))

@@ -12,7 +12,6 @@ import onnx
 import onnxruntime
 from google.protobuf.message import DecodeError
 
-from export.errors import Misused
 from export.triton.configuration import INITIAL_STATE, configuration
 from export.triton.graph import Carried, TritonModel, TritonRefuses, triton_model
 from export.triton.page import page
@@ -54,7 +53,7 @@ def write_repository(
 
     Raises:
         ModelInvalid: the file is no model with a spec, or onnxruntime cannot step it.
-        Misused: the model does not work with these locations.
+        ValueError: the model does not work with these locations.
         TritonRefuses: Triton could not carry its state.
         VerificationFailed: what was written computes other values.
         FileExistsError: the folder is there. In all five cases nothing is written.
@@ -104,14 +103,14 @@ def _locations(spec: ModelSpec, asked: int | None) -> int:
     if asked is None or asked == spec.default_locations:
         return spec.default_locations
     if not spec.has_memory:
-        raise Misused(f"--locations is {asked}, but this model has no memory; leave it out")
+        raise ValueError(f"--locations is {asked}, but this model has no memory; leave it out")
     if spec.fixed_locations:
-        raise Misused(
+        raise ValueError(
             f"--locations is {asked}; the model's initial memory was learned for "
             f"{spec.default_locations}, so it works with those only"
         )
     if asked < FEWEST_LOCATIONS:
-        raise Misused(f"--locations is {asked}; it must be at least {FEWEST_LOCATIONS}")
+        raise ValueError(f"--locations is {asked}; it must be at least {FEWEST_LOCATIONS}")
     return asked
 
 

@@ -9,7 +9,6 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts import validators as limits
 
-from export.errors import Misused
 from export.options import Folder, ModelName, check_output
 from export.wrapping import description as descriptions
 from export.wrapping import file as files
@@ -45,7 +44,7 @@ def wrap(
     """
     name = name or file.stem
     if not is_name(name) or name.startswith("."):
-        raise Misused(f"{name!r} cannot be a model's name; give one with --name")
+        raise ValueError(f"{name!r} cannot be a model's name; give one with --name")
     read = files.read(file)
     if spec is None:
         _propose(read, name, replace=replace)

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -80,6 +81,10 @@ def test_train_export_evaluate(
     assert (described["shipped_seed"], seed["seed"], seed["sequences"]) == (2, 2, 16)
     assert command_line.main(["evaluate", str(folder)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "as on the card"
+    described["seeds"][0]["results"][0]["bits_per_sequence"] += 1
+    (folder / "card.json").write_text(json.dumps(described))
+    assert command_line.main(["evaluate", str(folder)]) == command_line.DISAGREED
+    assert capsys.readouterr().err == "ntm-export: the results differ from the card at 3\n"
     loaded, best = card.load(folder).state_dict(), Run.load(run_folder).best
     assert all(torch.equal(value, best[name]) for name, value in loaded.items())
     (folder / "model.onnx").write_bytes(b"another")
@@ -98,7 +103,10 @@ def test_nothing_is_written_when_verification_fails(
     monkeypatch.setattr(verification, "ROUNDINGS", 0.01)
     run_folder = shared / "copy-ntm-ff" / "seed-2"
 
-    assert command_line.main(["export", str(run_folder), "--models", str(tmp_path / "m")]) == 1
+    assert (
+        command_line.main(["export", str(run_folder), "--models", str(tmp_path / "m")])
+        == command_line.DISAGREED
+    )
     assert "differs from PyTorch at batch" in capsys.readouterr().err
     assert not (tmp_path / "m").exists()
 
@@ -109,7 +117,7 @@ def test_a_run_of_another_configuration_is_not_continued(
     """The same folder is refused to other numbers, instead of mixing two runs."""
     command_line.main([*TRAIN, str(tmp_path)])
 
-    assert command_line.main([*TRAIN, str(tmp_path), "--set", "batch=5"]) == 1
+    assert command_line.main([*TRAIN, str(tmp_path), "--set", "batch=5"]) == command_line.FAILED
     assert (
         "holds a run with other settings: batch is 4 there, and 5 here" in capsys.readouterr().err
     )
@@ -162,8 +170,34 @@ def test_a_command_that_is_interrupted_says_how_to_go_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(command_line, "app", interrupted)
-    assert command_line.main([command, "somewhat"]) == command_line.INTERRUPTED
+    assert command_line.main([command, "somewhat"]) == 130
     assert capsys.readouterr().err == f"stopped{then}\n"
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_command_that_a_signal_ends_says_so(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It cleans up as after Ctrl-C, and its status is the one that a shell gives for the signal."""
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    monkeypatch.setattr(command_line, "app", lambda *_, **__: signal.raise_signal(number))
+
+    assert command_line.main(["export", "somewhat"]) == 128 + number
+    assert capsys.readouterr().err == "stopped\n"
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_is_ignored_ends_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under nohup, which ignores SIGHUP."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        monkeypatch.setattr(
+            command_line, "app", lambda *_, **__: signal.raise_signal(signal.SIGHUP)
+        )
+        assert command_line.main(["export", "somewhat"]) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_help_loads_no_torch() -> None:
@@ -213,7 +247,7 @@ def test_runs_of_unlike_configurations_are_not_compared(
     command_line.main(other)
 
     arguments = ["export", str(tmp_path / "copy-ntm-ff"), "--models", str(tmp_path / "m")]
-    assert command_line.main(arguments) == 1
+    assert command_line.main(arguments) == command_line.FAILED
     assert "not of one configuration" in capsys.readouterr().err
     assert not (tmp_path / "m").exists()
 
@@ -235,7 +269,10 @@ def test_a_model_that_a_server_cannot_serve_is_not_written(
     monkeypatch.setattr(to_onnx, "spec_of", with_a_head_too_many)
     run_folder = shared / "copy-ntm-ff" / "seed-2"
 
-    assert command_line.main(["export", str(run_folder), "--models", str(tmp_path)]) == 1
+    assert (
+        command_line.main(["export", str(run_folder), "--models", str(tmp_path)])
+        == command_line.FAILED
+    )
     error = capsys.readouterr().err
     assert "copy-ntm-ff/model.onnx: trace 'read_weighting'" in error
     assert len(error.splitlines()) == 1
@@ -259,7 +296,10 @@ def test_a_server_that_steps_otherwise_is_noticed(
     monkeypatch.setattr(rehearsal, "rehearse", otherwise)
     run_folder = shared / "copy-ntm-ff" / "seed-2"
 
-    assert command_line.main(["export", str(run_folder), "--models", str(tmp_path)]) == 1
+    assert (
+        command_line.main(["export", str(run_folder), "--models", str(tmp_path)])
+        == command_line.DISAGREED
+    )
     assert "differ from the model's by 0.001 at 25 locations" in capsys.readouterr().err
     assert contents(tmp_path) == {}
 
@@ -282,7 +322,7 @@ def test_another_network_is_not_written_over(
     assert command_line.main(again) == 0
     assert contents(models) == before
     capsys.readouterr()
-    assert command_line.main(export) == 1
+    assert command_line.main(export) == command_line.FAILED
     error = capsys.readouterr().err
     assert "copy-ntm-ff holds another network" in error
     assert "--name" in error
@@ -316,7 +356,10 @@ def test_files_of_another_model_are_not_written_over(
     (folder / file).write_text("somebody else's")
     run_folder = shared / "copy-ntm-ff" / "seed-2"
 
-    assert command_line.main(["export", str(run_folder), "--models", str(tmp_path)]) == 1
+    assert (
+        command_line.main(["export", str(run_folder), "--models", str(tmp_path)])
+        == command_line.FAILED
+    )
     assert f"holds another network ({file})" in capsys.readouterr().err
     assert contents(tmp_path) == {f"copy-ntm-ff/{file}": b"somebody else's"}
 
@@ -337,7 +380,7 @@ def test_a_training_goes_on_with_more_updates(
     command_line.main([*TRAIN, str(tmp_path)])
     more = [*TRAIN, str(tmp_path), "--set", "updates=8"]
     capsys.readouterr()
-    assert command_line.main([*more, "--set", "batch=9"]) == 1
+    assert command_line.main([*more, "--set", "batch=9"]) == command_line.FAILED
     error = capsys.readouterr().err
     assert "batch is 4 there, and 9 here; updates is 4 there, and 8 here" in error
     assert command_line.main(more) == 0
@@ -346,7 +389,7 @@ def test_a_training_goes_on_with_more_updates(
     run = Run.load(tmp_path / "copy-ntm-ff" / "seed-2")
     assert (run.update, run.configuration.updates) == (8, 8)
     assert [point.sequences for point in run.curve] == [8, 16, 24, 32]
-    assert command_line.main([*TRAIN, str(tmp_path)]) == 1
+    assert command_line.main([*TRAIN, str(tmp_path)]) == command_line.FAILED
     assert "updates is 8 there, and 4 here" in capsys.readouterr().err
 
 
@@ -357,7 +400,10 @@ def test_a_training_before_its_first_validation_is_not_exported(
     folder = tmp_path / "copy-ntm-ff" / "seed-2"
     Run.new(configurations.CONFIGURATIONS["copy-ntm-ff"], 2).save(folder)
 
-    assert command_line.main(["export", str(folder), "--models", str(tmp_path / "m")]) == 1
+    assert (
+        command_line.main(["export", str(folder), "--models", str(tmp_path / "m")])
+        == command_line.FAILED
+    )
     assert "first validation is after update 2; train it on" in capsys.readouterr().err
     assert not (tmp_path / "m").exists()
 
@@ -397,7 +443,7 @@ def test_a_damaged_checkpoint_is_named_by_every_command(
             [*TRAIN, str(tmp_path)],
             ["export", str(path.parent), "--models", str(tmp_path / "m")],
         ):
-            assert command_line.main(arguments) == 1, why
+            assert command_line.main(arguments) == command_line.FAILED, why
             error = capsys.readouterr().err
             assert error == (
                 f"ntm-export: {path} is damaged, or no checkpoint of this release of ntm-export; "
@@ -425,7 +471,7 @@ def test_a_damaged_card_is_named(
     (folder / "card.json").write_bytes(content)
 
     arguments = [str(folder)] if command == "evaluate" else ["--models", str(tmp_path)]
-    assert command_line.main([command, *arguments]) == 1
+    assert command_line.main([command, *arguments]) == command_line.FAILED
     error = capsys.readouterr().err
     assert error == (
         f"ntm-export: {folder / 'card.json'} is not a card that ntm-export wrote, or is damaged; "
@@ -442,7 +488,7 @@ def test_a_damaged_model_is_not_evaluated(
     shutil.copytree(shared / "m" / "copy-ntm-ff", folder)
     (folder / "model.onnx").write_bytes(content)
 
-    assert command_line.main(["evaluate", str(folder)]) == 1
+    assert command_line.main(["evaluate", str(folder)]) == command_line.FAILED
     error = capsys.readouterr().err
     assert error.startswith("ntm-export: onnxruntime cannot load the model")
     assert len(error.splitlines()) == 1
@@ -459,10 +505,10 @@ def test_a_sweep_does_not_take_a_run_of_other_settings_for_finished(
 
     monkeypatch.setattr(sweep, "_train", train)
     arguments = ["sweep", "copy-ntm-ff", "--seeds", "2", "--runs", str(tmp_path)]
-    assert command_line.main(arguments) == 1
+    assert command_line.main(arguments) == command_line.DISAGREED
     said = capsys.readouterr()
     assert "batch is 5 there, and 4 here" in said.err
-    assert "failed: exit status 1" in said.out
+    assert "failed: exit status 2" in said.out
 
 
 def test_a_folder_without_runs_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -479,7 +525,7 @@ def test_a_seed_without_a_checkpoint_is_named(
     seed = tmp_path / "copy-ntm-ff" / "seed-1"
     seed.mkdir()
     arguments = ["export", str(seed.parent), "--models", str(tmp_path / "m")]
-    assert command_line.main(arguments) == 1
+    assert command_line.main(arguments) == command_line.FAILED
     assert capsys.readouterr().err == (
         f"ntm-export: {seed} has no checkpoint.pt yet; train it, or remove the folder\n"
     )
@@ -542,7 +588,7 @@ def test_a_sweep_skips_what_is_finished_and_survives_what_fails(
 
     monkeypatch.setattr(sweep, "_train", train)
     arguments = ["sweep", "copy-ntm-ff", "--seeds", "2", "7", "3", "--runs", str(tmp_path)]
-    assert command_line.main(arguments) == 1
+    assert command_line.main(arguments) == command_line.DISAGREED
 
     out = capsys.readouterr()
     rows = [line.split() for line in out.out.splitlines() if line.startswith("copy-ntm-ff  ")]

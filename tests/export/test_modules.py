@@ -164,9 +164,18 @@ def test_a_state_with_the_batch_on_another_axis_is_served(tmp_path: Path) -> Non
 def test_an_axis_that_the_example_does_not_tell_is_asked_for(tmp_path: Path) -> None:
     """Two axes as long as the batch are refused with both ways out, and both work."""
     tagger = own_modules.Tagger()
-    with pytest.raises(ModuleRefused, match=r"any of the axes \[0, 1\].*such as 3.*batch_axes="):
+    with pytest.raises(ModuleRefused, match=r"^state has .* its axis 0 or its axis 1; .* as 3, or"):
         export_module(tagger, torch.zeros(2, X), torch.zeros(2, 2, H), models=tmp_path)
 
+    wrong = r"a step fails for a batch of 1 along axis 0 of state, as batch_axes says: RuntimeError"
+    with pytest.raises(ModuleRefused, match=wrong):
+        export_module(
+            tagger,
+            torch.zeros(2, X),
+            torch.zeros(2, 2, H),
+            models=tmp_path,
+            batch_axes={"state": 0},
+        )
     folder = export_module(
         tagger, torch.zeros(2, X), torch.zeros(2, 2, H), models=tmp_path, batch_axes={"state": 1}
     )
@@ -341,6 +350,15 @@ def test_the_module_stays_as_it_was(tmp_path: Path) -> None:
     assert all(parameter.requires_grad for parameter in nested.parameters())
 
 
+def test_weights_that_are_no_numbers_are_named(tmp_path: Path) -> None:
+    """NaN in a module's own weights is not taken for a fault of the inputs."""
+    module = own_modules.Sums()
+    module.layer.bias.data[1] = torch.nan
+
+    with pytest.raises(ModuleRefused, match=r"^layer\.bias of the module has values that are infi"):
+        export_module(module, torch.zeros(3, X), torch.zeros(3, X), models=tmp_path)
+
+
 def test_what_training_left_on_the_module_is_named(tmp_path: Path) -> None:
     """A tensor of the last step of training, which nothing can copy, is refused by its name."""
     nested = own_modules.Nested()
@@ -364,7 +382,7 @@ def test_what_training_left_on_the_module_is_named(tmp_path: Path) -> None:
             r"x is of shape \[5\]; it must be a tensor \[B, X\]",
         ),
         (torch.zeros(3, X).double(), torch.zeros(3, X), {}, "x is float64; models have float32"),
-        (torch.zeros(3, X), torch.zeros(3, X).long(), {}, "state state is int64"),
+        (torch.zeros(3, X), torch.zeros(3, X).long(), {}, "^the example's state is int64"),
         (torch.zeros(3, X), (), {}, "has no state"),
         (torch.zeros(3, X), {"a": 1}, {}, "has 1 as a; every part of it must be a tensor"),
         (torch.zeros(3, X), {"a b": torch.zeros(3, X)}, {}, "a state is called 'a b'"),
@@ -393,8 +411,12 @@ def test_an_example_that_is_none_is_refused(
     [
         (nn.LSTM(X, H, bidirectional=True), "bidirectional"),
         (nn.LSTM(X, H, proj_size=3), "projection"),
-        (nn.GRU(X, H, 2, dropout=0.5), "is in train mode"),
+        (
+            nn.GRU(X, H, 2, dropout=0.5),
+            r"^the module \(GRU\) is in train mode; call \.eval\(\) on the ",
+        ),
         (nn.GRU(X, H).double(), "float64; call .float"),
+        (nn.Linear(X, H), "^there is no state for Linear, which is none of PyTorch's recurrent"),
     ],
 )
 def test_layers_that_cannot_be_stepped_are_refused(

@@ -131,7 +131,7 @@ def test_every_option_is_refused_what_it_cannot_be(
             arguments += ["--sizes", "2", "--sequences", "1"]
         status = command_line.main(arguments)
         said = capsys.readouterr()
-        assert status == command_line.MISUSED, (arguments, said.err)
+        assert status == command_line.FAILED, (arguments, said.err)
         assert said.err.startswith("ntm-export: "), arguments
         assert len(said.err.splitlines()) == 1, said.err
         assert value.partition("=")[0][:40].strip() in said.err, (arguments, said.err)
@@ -178,7 +178,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(
     for value in values:
         status = command_line.main([*arguments, *([f"--{option.name}={value}"] if value else [])])
         said = capsys.readouterr()
-        assert (status, said.out) == (command_line.MISUSED, ""), said
+        assert (status, said.out) == (command_line.FAILED, ""), said
         assert (value or option.name) in said.err
         assert "cannot be written" in said.err
         assert f"name another folder with --{option.name}" in said.err
@@ -206,7 +206,7 @@ def test_every_setting_is_refused_what_it_cannot_be(
     status = command_line.main(arguments)
 
     said = capsys.readouterr().err
-    assert status == command_line.MISUSED
+    assert status == command_line.FAILED
     assert said.startswith("ntm-export: ")
     assert f"{name} is " in said
     assert "must be a number" not in said

@@ -139,7 +139,7 @@ def test_it_goes_on_and_its_code_is_run_only_when_it_is_named(
     train = ("train", "copy", "--architecture", "my_nets:KEEPER", *FEW)
     assert run(*train) == 0
     assert run(*train, "--set", "updates=6") == 2  # twice the same setting
-    assert run(*train[:-2], "--set", "batch=4", "--set", "learning_rate=0.1") == 1
+    assert run(*train[:-2], "--set", "batch=4", "--set", "learning_rate=0.1") == command_line.FAILED
     capsys.readouterr()
     monkeypatch.setattr("ntm_tasks.places.import_module", lambda name: pytest.fail(name))
     assert run("export", "runs/copy-keeper") in (1, 2)

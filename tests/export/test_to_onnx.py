@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -83,7 +84,8 @@ def test_verification_compares_every_runtime(exported: Exported) -> None:
     """Each runtime is compared in range, and over many steps at each memory size."""
     has_memory = exported.configuration.default_locations > 0
     sizes = (16, 21) if has_memory else (0,)
-    found = verification.verify(exported.content, exported.network, sizes, (1, 7), steps=30)
+    verified = verification.verify(exported.content, exported.network, sizes, (1, 7), steps=30)
+    found = list(verified)
 
     # The longest copy of training has 20 vectors, so 41 steps; 31 are the fewest from 30 on.
     chains = [(24 if has_memory else 0, 41, True), *((size, 31, False) for size in sizes)]
@@ -96,6 +98,22 @@ def test_verification_compares_every_runtime(exported: Exported) -> None:
     assert expected == [each[:5] for each in found]
     assert all(each.agrees and each.step_difference <= 1e-5 for each in found)
     assert all(0 < each.step_rounding < 1e-5 for each in found)
+
+
+def test_each_comparison_is_shown_before_the_next_begins(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A verification takes a while, so the table grows while it is made."""
+    comparison = Comparison("onnxruntime", 1, 8, 30, True, 1e-6, 1e-7, 1e-6, 1e-7, 0.5)
+    shown = []
+
+    def made() -> Iterator[Comparison]:
+        for batch in (1, 7):
+            shown.append(capsys.readouterr().out.split()[:2])
+            yield comparison._replace(batch=batch)
+
+    assert [each.batch for each in verification.show(made())] == [1, 7]
+    assert shown == [["runtime", "batch"], ["onnxruntime", "1"]]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +150,7 @@ def test_verification_refuses_another_network(exported: Exported, change: float)
         VerificationFailed,
         match=r"onnxruntime differs from PyTorch at batch 1 and (24|0) locations: outputs by",
     ):
-        verification.verify(model.SerializeToString(), exported.network, (8,), (1,), steps=9)
+        list(verification.verify(model.SerializeToString(), exported.network, (8,), (1,), steps=9))
 
 
 def test_a_state_that_forgets_itself_is_refused(exported: Exported) -> None:
@@ -203,7 +221,7 @@ def test_a_memory_that_starts_otherwise_survives_the_export(
     locations = 24 if initial_memory == "learned" else 31
 
     assert spec.fixed_locations == (initial_memory == "learned")
-    verification.verify(content, network, (locations,))
+    list(verification.verify(content, network, (locations,)))
     loaded = to_onnx.load(onnx.load_from_string(content), configuration)
     for name, value in network.state_dict().items():
         assert torch.equal(value, loaded.state_dict()[name]), name

@@ -289,7 +289,7 @@ def test_a_model_is_replaced_only_if_asked(
     folder = exported(MODELS / "copy-lstm", into, "--name", "m")
     before = (folder / "config.pbtxt").read_bytes()
     again = ["triton", str(MODELS / "copy-ntm-ff"), "--into", str(into), "--name", "m"]
-    assert command_line.main(again) == 1
+    assert command_line.main(again) == command_line.FAILED
     assert "m is there already; give this one another name" in capsys.readouterr().err
     assert (folder / "config.pbtxt").read_bytes() == before
 

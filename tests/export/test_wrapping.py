@@ -122,7 +122,7 @@ def test_a_proposal_that_leaves_nothing_open_makes_the_model(
         "correct it, above all 0 lines with LOOK:; then run",
         "    ntm-export wrap net.onnx --spec net.toml",
     ]
-    assert command_line.main(["wrap", "net.onnx"]) == 1
+    assert command_line.main(["wrap", "net.onnx"]) == command_line.FAILED
     assert "net.toml is there; give it with --spec" in capsys.readouterr().err
 
     assert command_line.main(["wrap", "net.onnx", "--spec", "net.toml"]) == 0
@@ -450,7 +450,7 @@ def test_a_file_that_no_library_reads_is_refused_in_one_line(
     """Whatever onnx and onnxruntime raise becomes one sentence, and nothing is written."""
     path = tmp_path / "net.onnx"
     path.write_bytes(content)
-    assert command_line.main(["wrap", str(path), "--name", "it"]) == 1
+    assert command_line.main(["wrap", str(path), "--name", "it"]) == command_line.FAILED
 
     error = capsys.readouterr().err
     assert message in error
