@@ -21,6 +21,19 @@ def main() -> int:
 
         print(f"cannot serve: {missing_package(error)}", file=sys.stderr)
         return 1
+    except Exception as error:
+        from google.protobuf.runtime_version import VersionError
+
+        from service.errors import one_line
+
+        if not isinstance(error, VersionError):
+            raise
+        print(
+            f"cannot serve: two installed packages do not fit each other ({one_line(error)}); "
+            "install the server in an environment of its own",
+            file=sys.stderr,
+        )
+        return 1
 
 
 def _main() -> int:

@@ -170,6 +170,28 @@ def test_a_missing_package_is_named_with_the_way_to_install_it(module: str) -> N
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_stubs_of_a_newer_protobuf_than_is_installed_end_with_one_sentence() -> None:
+    """As of a package of gRPC's that was made with a later protobuf."""
+    code = (
+        "import sys\n"
+        "from google.protobuf import runtime_version as versions\n"
+        "from service.__main__ import main; sys.argv[1:] = ['--models-dir=nowhere']\n"
+        "here = versions.OSS_MAJOR, versions.OSS_MINOR, versions.OSS_PATCH, versions.OSS_SUFFIX\n"
+        "class Newer:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'grpc_health.v1.health_pb2':\n"
+        "            versions.ValidateProtobufRuntimeVersion(\n"
+        "                versions.OSS_DOMAIN, here[0], here[1] + 1, 0, '', 'health.proto')\n"
+        "versions.OSS_DOMAIN = versions.Domain.PUBLIC\n"
+        "sys.meta_path.insert(0, Newer()); sys.exit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("cannot serve: two installed packages do not fit each other")
+    assert "health.proto" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_a_taken_port_is_named(models_dir: Path) -> None:
     """The server does not start, because two servers on one port would share its clients."""
     with started("-m", "service", *flags(models_dir)) as process:
