@@ -119,7 +119,8 @@ def write(models: Path) -> Path:
             "folder models of a checkout, or export a model first"
         )
     pictures = models / PICTURES
-    pictures.mkdir(exist_ok=True)
+    if cards:
+        pictures.mkdir(exist_ok=True)
     parts = [
         "# Report\n\nWritten by `python -m export report` from the cards and training curves in "
         "this folder. Every number was measured on onnxruntime with sequences that were not used "
@@ -368,8 +369,9 @@ def _seeds(cards: Mapping[str, Card]) -> str:
         "relapses",
         "settings",
     ]
+    trainings = "1 training" if count == 1 else f"{count} trainings"
     return (
-        f"{count} trainings took {hours:.1f} hours of one core. {restarts} times a loss or "
+        f"{trainings} took {hours:.1f} hours of one core. {restarts} times a loss or "
         f"gradient was not finite (restarts) and {relapses} times a network lost its task "
         "(relapses). The training then went back to its last checkpoint and continued at half the "
         "learning rate.\n\n" + _table(heads, rows)

@@ -137,7 +137,9 @@ def test_report_has_models_of_other_tasks(small: Path, capsys: pytest.CaptureFix
     others = text.partition("## Other models")[2].partition("## Seeds")[0]
     assert "| mine | bits | 6 | 0 | 4 | " in others
     assert "| mine | 1 | " in text.partition("## Seeds")[2]
+    assert "\n1 training took 0.0 hours of one core." in text
     assert "![Training curve of mine](mine/curve.png)" in text
+    assert not Path("models/report").exists()  # which is for pictures of the paper's tasks
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,6 @@ def test_a_task_from_a_file_is_deciphered(capsys: pytest.CaptureFixture[str], he
     out = capsys.readouterr().out
 
     assert out.startswith("# pieces: program found\n")
-    assert "`ntm decipher pieces --task pieces.npz` makes this again" in out
+    assert "`ntm decipher pieces --task pieces.npz --sequences 10` makes this again" in out
     assert "## Counter-examples\n\nNone: " in out
     assert "The paper has no task pieces, so that it claims nothing" in out

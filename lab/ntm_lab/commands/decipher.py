@@ -35,7 +35,7 @@ from ntm_lab.commands.options import (
 )
 from ntm_lab.commands.tasks import check_task
 from ntm_lab.decipher.markdown import markdown as as_markdown
-from ntm_lab.decipher.report import Report, decipher_recordings
+from ntm_lab.decipher.report import SEQUENCES, Report, decipher_recordings
 from ntm_lab.decipher.report import decipher as report_on
 from ntm_lab.pictures import page
 from ntm_lab.recordings.files import load
@@ -60,7 +60,7 @@ def decipher(
     *,
     recordings: Annotated[tuple[Path, ...], INPUT, Parameter(consume_multiple=True)] = (),
     all: Annotated[Path | None, OUTPUT_FOLDER] = None,  # noqa: A002 - the option's name
-    sequences: Sequences = 1000,
+    sequences: Sequences = SEQUENCES,
     locations: Locations = None,
     seed: Seed = 0,
     task: TaskSource = None,

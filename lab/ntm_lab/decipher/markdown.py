@@ -9,7 +9,7 @@ from ntm_lab.decipher.counterexamples import CounterExample
 from ntm_lab.decipher.listing import listing
 from ntm_lab.decipher.measures import Measure
 from ntm_lab.decipher.program import Program
-from ntm_lab.decipher.report import Report
+from ntm_lab.decipher.report import SEQUENCES, Report
 from ntm_lab.decipher.source import source
 from ntm_tasks import TASKS, Size
 from ntm_tasks.registry import PAPER
@@ -38,12 +38,19 @@ def markdown(report: Report) -> str:
 def _sections(report: Report) -> Iterator[str]:
     model = report.model
     task = TASKS.get(model.task)
-    named = f" --task {task.source}" if task and task.source else ""
+    options = f" --task {task.source}" if task and task.source else ""
+    if report.in_range:
+        if report.in_range.sequences != SEQUENCES:
+            options += f" --sequences {report.in_range.sequences}"
+        if report.locations != model.default_locations:
+            options += f" --locations {report.locations}"
+        if report.seed:
+            options += f" --seed {report.seed}"
     yield f"# {model.name}: {report.verdict.partition(':')[0]}"
     yield f"{_sentence(report.verdict)}"
     yield (
         f"Model {model.content_hash}, {report.locations} memory locations, seed {report.seed}. "
-        f"`ntm decipher {model.name}{named}` makes this again."
+        f"`ntm decipher {model.name}{options}` makes this again."
     )
     if report.program:
         yield from _program(report.program, model.task)

@@ -32,6 +32,9 @@ from ntm_lab.decipher.samples import ServedNetwork, Stage, in_range, of_size
 from ntm_lab.recordings.recording import Recording
 from ntm_tasks import TASKS, size_text
 
+SEQUENCES = 1000
+"""The number of fresh sequences by which a program is judged, if nothing else is asked for."""
+
 RECORDINGS = 128
 """
 The number of recorded sequences from which a program is induced and the paper's claims are
@@ -125,7 +128,7 @@ def decipher(
     client: Client,
     model: str,
     *,
-    sequences: int = 1000,
+    sequences: int = SEQUENCES,
     locations: int | None = None,
     seed: int = 0,
 ) -> Report:
