@@ -49,8 +49,8 @@ def wrap(
     if spec is None:
         _propose(read, name, replace=replace)
         return
-    described = descriptions.read(spec, read)
     check_output("--models", models)
+    described = descriptions.read(spec, read)
     print(wrap_file(read, described, models / name, replace=replace))
 
 

@@ -35,8 +35,13 @@ POSITIONALS = {
     "evaluate": [MODEL],
     "report": [],
     "module": ["tests.export.own_modules:make"],
+    "wrap": [f"{MODEL}/model.onnx"],
+    "triton": [MODEL],
 }
-"""What each command needs besides the option that is tried."""
+"""What each command needs besides its options."""
+
+NEEDED = {"wrap": {"spec": f"{MODEL}/card.json"}, "triton": {"into": "out"}}
+"""The options that a command needs, besides the one that is tried."""
 
 TEXTS = {
     ("train", "task"): ["tetris", "", "copy ", "../copy", "nowhere:TASK", "a/b:TASK", "none.npz"],
@@ -49,10 +54,19 @@ TEXTS = {
     ("export", "name"): ["", "a/b", "..", ".hidden", "report", "-x", "ä", "a b", "a" * 101],
     ("module", "source"): ["", "my_nets", ":make"],
     ("module", "name"): ["", "a/b", "..", ".hidden", "-x"],
+    ("wrap", "name"): ["", "a/b", "..", ".hidden", "-x"],
+    ("triton", "name"): ["", "a/b", "..", ".hidden", "-x"],
     ("evaluate", "sizes"): ["0", "x", "20x", "-5", "1e3", "20x20", "1_0", "99999", "9" * 20, ""],
     ("evaluate", "server"): ["", "http://localhost:1", "localhost:99999"],
 }
 """Wrong values of options that are texts. A new one needs a line here."""
+
+
+def needed(command: str, tried: str) -> list[str]:
+    """What a command needs besides the option that is tried."""
+    options = NEEDED.get(command, {}).items()
+    given = [f"--{name}={value}" for name, value in options if name != tried]
+    return [*POSITIONALS[command], *given]
 
 
 class Option(NamedTuple):
@@ -122,9 +136,9 @@ def test_every_option_is_refused_what_it_cannot_be(
     else:
         wrong = TEXTS[option.command, option.name]
     for value in wrong:
-        arguments = [option.command, *POSITIONALS[option.command]]
+        arguments = [option.command, *needed(option.command, option.name)]
         if option.is_positional:
-            arguments[1:] = [value]
+            arguments[1:2] = [value]
         else:
             arguments += [f"--{option.name}={value}"]
         if option.name == "server":
@@ -166,9 +180,11 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(
     monkeypatch.setattr(Run, "load", lambda _: Run.new(CONFIGURATIONS["copy-lstm"], 1))
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoint.pt").write_text("")
-    arguments = [option.command, *POSITIONALS[option.command]]
+    arguments = [option.command, *needed(option.command, option.name)]
     if option.command == "export":
         arguments[1:] = [str(tmp_path / "run")]
+    if option[:2] == ("triton", "into") and not is_given:
+        return  # it has no default
     if is_given:
         (tmp_path / "file").write_text("")
         values = ["file/x", "/proc/x"] if option.annotation == Folder else ["/proc"]

@@ -212,9 +212,12 @@ def test_nodes_that_onnxruntime_puts_in_have_kernels_for_cuda_too(
     assert list(without_kernel((tmp_path / "optimised.onnx").read_bytes())) == []
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", [name for name in SHIPPED if not name.endswith("-dnc")])
 def test_no_served_graph_leaves_the_gpu(name: str) -> None:
-    """Shapes are known at export, and nothing branches, so a run could be a CUDA graph."""
+    """
+    Shapes are known at export, and nothing branches, so a run could be a CUDA graph. A DNC's could
+    not: it asks for the shape of its memory.
+    """
     used = {
         node.op_type
         for model in served_graphs(name).values()
