@@ -67,5 +67,5 @@ def _propose(file: files.OnnxFile, name: str, *, replace: bool) -> None:
     # The first is in the head, which explains the others.
     looks = text.count(LOOK) - 1
     print(f"{path} describes how to step {file.path.name}, as its names and shapes suggest")
-    print(f"correct it, above all {looks} lines with {LOOK}; then run")
+    print(f"correct it, above all where it says {LOOK} ({looks} times); then run")
     print(f"    {command}")
