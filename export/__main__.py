@@ -55,6 +55,7 @@ app = App(
     default_parameter=Parameter(negative=(), show_default=lambda value: value or None),
     help_format="plaintext",
     version_flags=(),
+    suppress_keyboard_interrupt=False,  # `main` says how to go on
 )
 app.register_install_completion_command(help="Complete commands and options in this shell.")
 PLACES = {

@@ -7,10 +7,16 @@ from typing import Any
 
 from export import card, evaluation, to_onnx, verification
 from export.configuration import Trial
-from export.evaluation import Result
+from export.evaluation import Result, TorchRunner
 from export.pytorch_ntm.checkpoint import Checkpoint
 from export.pytorch_ntm.equations import Equations
-from export.pytorch_ntm.network import ARCHITECTURE, Activations, PytorchNtm, spec_of
+from export.pytorch_ntm.network import (
+    ACTIVATIONS,
+    ARCHITECTURE,
+    Activations,
+    PytorchNtm,
+    spec_of,
+)
 from export.pytorch_ntm.verification import sequences, verify
 from export.verification import OnnxRunner
 from ntm_tasks import TASKS, Purpose
@@ -19,6 +25,26 @@ REPOSITORY = "https://github.com/loudinthecloud/pytorch-ntm"
 
 SEQUENCES = 1000
 """Sequences by which a network of a known task is measured, of the largest size of training."""
+
+FEW_SEQUENCES = 40
+"""Sequences by which activations are compared; wrong ones leave a network that guesses."""
+
+
+def costs(checkpoint: Checkpoint, task: str) -> dict[Activations, float]:
+    """
+    Return what a network answers with each kind of activations, in bits a sequence of a task.
+
+    Raises:
+        ValueError: the task has other widths than the network.
+    """
+    _check_task(task, checkpoint)
+    trial = Trial(TASKS[task].largest, checkpoint.locations, FEW_SEQUENCES)
+    found: dict[Activations, float] = {}
+    for each in ACTIVATIONS:
+        answers = evaluation.answers_of(TorchRunner(PytorchNtm(checkpoint, each).float()))
+        result = evaluation.evaluate(answers, TASKS[task], trial, Purpose.VALIDATION, 0)
+        found[each] = result.bits_per_sequence
+    return found
 
 
 def write_model(

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from export import __main__ as command_line
-from export import card, configurations, curve, sweep, to_onnx, verification
+from export import card, configurations, curve, report, sweep, to_onnx, verification
 from export.configuration import Configuration
 from export.network import Network
 from export.training import Run
@@ -162,40 +162,46 @@ def test_a_mistyped_command_is_said_in_one_line(
     [("train", "; the same command goes on from the last checkpoint"), ("module", "")],
 )
 def test_a_command_that_is_interrupted_says_how_to_go_on(
-    command: str, then: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str,
+    then: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Only trainings have checkpoints."""
 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command_line, "app", interrupted)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("export.commands.load", interrupted)
+    monkeypatch.setattr("export.modules.command.find_function", interrupted)
     assert command_line.main([command, "somewhat"]) == 130
     assert capsys.readouterr().err == f"stopped{then}\n"
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_command_that_a_signal_ends_says_so(
-    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It cleans up as after Ctrl-C, and its status is the one that a shell gives for the signal."""
     number = getattr(signal, name)
     before = signal.getsignal(number)
-    monkeypatch.setattr(command_line, "app", lambda *_, **__: signal.raise_signal(number))
+    monkeypatch.setattr(report, "write", lambda _: signal.raise_signal(number))
 
-    assert command_line.main(["export", "somewhat"]) == 128 + number
+    assert command_line.main(["report", "--models", str(tmp_path)]) == 128 + number
     assert capsys.readouterr().err == "stopped\n"
     assert signal.getsignal(number) is before
 
 
-def test_a_signal_that_is_ignored_ends_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_that_is_ignored_ends_no_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As under nohup, which ignores SIGHUP."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        monkeypatch.setattr(
-            command_line, "app", lambda *_, **__: signal.raise_signal(signal.SIGHUP)
-        )
-        assert command_line.main(["export", "somewhat"]) == 0
+        monkeypatch.setattr(report, "write", lambda _: signal.raise_signal(signal.SIGHUP))
+        assert command_line.main(["report", "--models", str(tmp_path)]) == 0
     finally:
         signal.signal(signal.SIGHUP, before)
 

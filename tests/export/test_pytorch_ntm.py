@@ -20,6 +20,7 @@ from torch import Tensor
 
 from export import __main__ as command_line
 from export import card, to_onnx
+from export.evaluation import TorchRunner, outputs
 from export.pytorch_ntm import checkpoint as files
 from export.pytorch_ntm import verification
 from export.pytorch_ntm.checkpoint import CheckpointInvalid
@@ -28,7 +29,12 @@ from export.pytorch_ntm.network import ACTIVATIONS, Activations, PytorchNtm, spe
 from export.verification import OnnxRunner, VerificationFailed
 from ntm_lab.decipher.report import decipher
 from ntm_lab.recordings.recording import record
+from ntm_tasks import Batch, Size, Task
+from ntm_tasks.registry import register
+from tests.support.own_tasks import here
 from tests.support.served import ROOT, served
+
+__all__ = ["here"]
 
 N, M, SIZE, LAYERS = 16, 5, 12, 2
 PAGE = ROOT / "docs" / "pytorch-ntm.md"
@@ -170,7 +176,7 @@ def test_the_folder_is_served_traced_and_deciphered(
     assert command_line.main([*arguments, "--task", "copy"]) == 0
     printed = capsys.readouterr().out
     assert "9 inputs, 8 outputs, LSTM of 2 x 12, memory of 16 x 5, heads: read, write" in printed
-    assert "--activations has the earlier ones" in printed
+    assert "taken as trained with softplus, which the file does not tell; --act" in printed
     described = card.read(models / "theirs")
     assert described["imported"]["heads"] == ["read", "write"]
     learned = [
@@ -199,6 +205,31 @@ def test_the_folder_is_served_traced_and_deciphered(
     assert recording.after is not None
     np.testing.assert_allclose(recording.after.memory, sequence.memory, atol=1e-4)
     assert not report.found  # its parameters are random
+
+
+def test_the_activations_that_answer_the_task_are_taken(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A network that was trained with others than today's is told by its mistakes."""
+    tensors = drawn("read", "write")
+    tensors["ntm.fc.weight"] *= 40  # outputs near 0 and 1
+    read = files.read(saved(here, tensors))
+    network = PytorchNtm(read, "relu").float()
+
+    def answered(generator: np.random.Generator, batch: int, size: Size, _: float = 0) -> Batch:
+        inputs = generator.integers(0, 2, (*size, batch, 9)).astype(np.float32)
+        mask = np.ones((*size, batch), np.float32)
+        shown = outputs(TorchRunner(network), Batch(inputs, inputs[:, :, :8], mask), N)
+        return Batch(inputs, np.round(shown), mask)
+
+    register(Task("answered", 9, 8, ("steps",), (1,), (9,), (1,), (1,), generate=answered))
+    arguments = ["import", "pytorch-ntm", "a-checkpoint.model", "--name", "theirs"]
+    assert command_line.main([*arguments, "--task", "answered"]) == 0
+
+    said = capsys.readouterr().out.splitlines()
+    assert said[1].startswith("bits a sequence of answered with each kind of activations: softplus")
+    assert said[2].startswith("taken as trained with relu, which the file does not tell; ")
+    assert card.read(Path("models/theirs"))["imported"]["activations"] == "relu"
 
 
 class Whole(torch.nn.Module):
