@@ -119,7 +119,7 @@ def test_a_proposal_that_leaves_nothing_open_makes_the_model(
     out = capsys.readouterr().out
     assert out.splitlines() == [
         "net.toml describes how to step net.onnx, as its names and shapes suggest",
-        "correct it, above all 0 lines with LOOK:; then run",
+        "correct it, above all where it says LOOK: (0 times); then run",
         "    ntm-export wrap net.onnx --spec net.toml",
     ]
     assert command_line.main(["wrap", "net.onnx"]) == command_line.FAILED
