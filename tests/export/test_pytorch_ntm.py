@@ -216,7 +216,9 @@ def test_the_activations_that_answer_the_task_are_taken(
     read = files.read(saved(here, tensors))
     network = PytorchNtm(read, "relu").float()
 
-    def answered(generator: np.random.Generator, batch: int, size: Size, _: float = 0) -> Batch:
+    def answered(
+        generator: np.random.Generator, batch: int, size: Size, blank_rate: float = 0.0
+    ) -> Batch:
         inputs = generator.integers(0, 2, (*size, batch, 9)).astype(np.float32)
         mask = np.ones((*size, batch), np.float32)
         shown = outputs(TorchRunner(network), Batch(inputs, inputs[:, :, :8], mask), N)
