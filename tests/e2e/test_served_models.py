@@ -73,5 +73,5 @@ async def test_another_model_of_the_same_name_is_not_measured(
         arguments = ["evaluate", str(MODELS / "copy-ntm-ff"), "--server", running.address]
         status = await asyncio.to_thread(command_line.main, arguments)
 
-    assert status == 1
+    assert status == 2
     assert "serves another copy-ntm-ff" in capsys.readouterr().err

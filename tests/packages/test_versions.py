@@ -24,7 +24,7 @@ COMMANDS = {
     "service": ("", "cannot serve: ", 1),
     "service.probe": ("", "cannot ask: ", 1),
     "ntm_lab": ("models", "ntm: ", 2),
-    "export": ("evaluate models/copy-ntm-lstm", "ntm-export: ", 1),
+    "export": ("evaluate models/copy-ntm-lstm", "ntm-export: ", 2),
 }
 """Arguments of each command, how its sentences begin, and its status."""
 
