@@ -116,13 +116,9 @@ class Calls:
         same version and locations is reset, if there are no values.
         """
         ref = SessionRef(request.session_id, principal.caller, 0)
-        sessions = self.lifecycle.sessions
         async with self._alone(ref.id):
-            sessions.forget_closed(ref)
-            if not sessions.has(ref):
-                await self._new(request, None, principal)
-                if self._keeper is None or await self._keeper.enter(ref.id, again=True):
-                    return
+            if await self._entered(ref, request, principal):
+                return
             view = await self.describe(ref)
             version = self._version(request, None)
             locations = request.locations or self.catalogue.file(version).spec.default_locations
@@ -131,10 +127,21 @@ class Calls:
                 await self.operate(ref, self.lifecycle.reset)
                 return
             await self.delete(ref)
-            sessions.forget_closed(ref)
-            await self._new(request, None, principal)
-            if self._keeper is not None:
-                await self._keeper.enter(ref.id, again=True)
+            await self._entered(ref, request, principal)
+
+    async def _entered(
+        self, ref: SessionRef, request: ntm_pb2.CreateSessionRequest, principal: Principal
+    ) -> bool:
+        """
+        Open a session, also where a closed one has its id. Returns whether it is new: if not, an
+        open one has its id, here or in the store, from which it was woken.
+        """
+        sessions = self.lifecycle.sessions
+        sessions.forget_closed(ref)
+        if sessions.has(ref):
+            return False
+        await self._new(request, None, principal)
+        return self._keeper is None or await self._keeper.enter(ref.id, again=True)
 
     async def _new(
         self, request: ntm_pb2.CreateSessionRequest, start: Checkpoint | None, principal: Principal
