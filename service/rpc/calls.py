@@ -86,6 +86,11 @@ class Calls:
         sets.
         """
 
+    @property
+    def has_store(self) -> bool:
+        """Whether sessions outlive this server."""
+        return self._keeper is not None
+
     def message(self, view: SessionView) -> ntm_pb2.Session:
         """The message that describes a session, and this server, to a client."""
         return codec.session(view, self.lifecycle.limits, self.replica)
@@ -129,6 +134,29 @@ class Calls:
             await self.delete(ref)
             await self._entered(ref, request, principal)
 
+    def open_again_at_once(
+        self, request: ntm_pb2.CreateSessionRequest, principal: Principal
+    ) -> bool:
+        """
+        Open a session as `open_again`, if that has to wait for nothing and no session is open with
+        its id. Returns whether it was opened; if not, nothing was changed.
+        """
+        version = self._version(request, None)
+        if (
+            self._keeper is not None
+            or request.session_id in self._opening
+            or version not in self.catalogue.networks
+            or not self.worker.is_between_turns
+        ):
+            return False
+        ref = SessionRef(request.session_id, principal.caller, 0)
+        sessions = self.lifecycle.sessions
+        sessions.forget_closed(ref)
+        if sessions.has(ref):
+            return False
+        self.worker.call_at_once(self._placing(version, request, None, principal))
+        return True
+
     async def _entered(
         self, ref: SessionRef, request: ntm_pb2.CreateSessionRequest, principal: Principal
     ) -> bool:
@@ -147,7 +175,17 @@ class Calls:
         self, request: ntm_pb2.CreateSessionRequest, start: Checkpoint | None, principal: Principal
     ) -> SessionView:
         version = self._version(request, start)
-        opening = partial(
+        return await self._placed(version, self._placing(version, request, start, principal))
+
+    def _placing(
+        self,
+        version: Version,
+        request: ntm_pb2.CreateSessionRequest,
+        start: Checkpoint | None,
+        principal: Principal,
+    ) -> Callable[[], SessionView]:
+        """What opens a session between two turns, once its version is loaded and it has room."""
+        return partial(
             self.lifecycle.open,
             version,
             request.locations,
@@ -158,7 +196,6 @@ class Calls:
             codec.initial(request),
             session_id=request.session_id,
         )
-        return await self._placed(version, opening)
 
     async def _chosen(
         self, request: ntm_pb2.CreateSessionRequest, start: Checkpoint | None, principal: Principal

@@ -221,7 +221,7 @@ class Stream(BidirectionalStream[ntm_pb2.StreamStepsRequest, "Work | ntm_pb2.Out
         self._replica = ""
         chunks, sent = self._fill(response)
         written = partial(self._do, self._written, chunks, sent, len(response.outcomes))
-        self._context.send(response, written)
+        self._context.send(response.SerializeToString(), written)
 
     def _written(self, chunks: Sequence[Chunk], sent: int, outcomes: int) -> None:
         self._is_writing = False
