@@ -146,7 +146,10 @@ class Calls:
             self._keeper is not None
             or request.session_id in self._opening
             or version not in self.catalogue.networks
-            or not self.worker.is_between_turns
+            or not (
+                self.worker.is_between_turns
+                or self.lifecycle.may_open_during_turns(version, request.locations)
+            )
         ):
             return False
         ref = SessionRef(request.session_id, principal.caller, 0)
