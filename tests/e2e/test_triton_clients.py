@@ -22,6 +22,7 @@ from service.spec import Float32
 from tests.conftest import Running, Serve
 from tests.e2e.calls import until
 from tests.e2e.versions import put, settled
+from tests.service.rpc.test_stream import Turns
 from tests.support.rich_models import rich, simple_sequence
 from tests.support.tiny_models import doubling
 from tests.support.tokens import bearer, token_line
@@ -199,7 +200,7 @@ async def test_an_end_whose_step_fails_ends_nothing(running: Running) -> None:
 
 
 async def test_a_stream_that_breaks_off_at_an_end_lets_the_sequence_start_again(
-    running: Running,
+    running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What waits for the end of the sequence is told of it, though nobody hears the answer."""
     stream = running.channel.stream_stream(
@@ -213,13 +214,17 @@ async def test_a_stream_that_breaks_off_at_an_end_lets_the_sequence_start_again(
     request.inputs.add(name="x", datatype="FP32", shape=[1, 2])
     request.raw_input_contents.append(bytes(8))
     async with client(running) as triton_client:
-        for _ in range(20):
-            await step(triton_client, [[1, 1]], sequence_start=True)
-            call = stream()
-            await call.write(request)
-            call.cancel()
-            again = await step(triton_client, [[2, 2]], sequence_start=True)
-            assert again.tolist() == [[2, 2]]
+        await step(triton_client, [[1, 1]], sequence_start=True)
+        (session,) = [each.id for each in running.server.worker.engine.lifecycle.sessions]
+        turns = Turns(running, monkeypatch)
+        call = stream()
+        await call.write(request)
+        await until(lambda: running.server.worker.engine.lifecycle.has_work(session))
+        starting = asyncio.create_task(step(triton_client, [[2, 2]], sequence_start=True))
+        call.cancel()
+        await until(lambda: running.metric("ntm_streams") == 0)
+        turns.left = 99
+        assert (await starting).tolist() == [[2, 2]]
 
 
 async def test_requests_of_one_form_have_ids_values_and_steps_of_their_own(
