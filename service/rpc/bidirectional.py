@@ -49,6 +49,7 @@ class BidirectionalStream(ABC, Generic[Request, Ready]):
         self._what = what
         self._metrics = calls.metrics
         self._fields = call_fields.get()
+        self._parent = calls.spans.parent()
         self._max_unsent_bytes = _MAX_UNSENT_MESSAGES * settings.max_message_bytes
         self._pending: set[Work] = set()
         self._tasks: set[asyncio.Task[Any]] = set()

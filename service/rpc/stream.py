@@ -55,7 +55,6 @@ class Stream(BidirectionalStream[ntm_pb2.StreamStepsRequest, "Work | ntm_pb2.Out
         self._caller = principal.caller
         self._settings = settings
         self._steps_received = self._metrics.operations.labels("step")
-        self._parent = calls.spans.parent()
         self._behind: dict[str, list[Work | ntm_pb2.Outcome]] = {}
         """
         For each session that the store has yet to delete, the outcomes behind that of its close.

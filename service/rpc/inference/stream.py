@@ -70,6 +70,8 @@ class Stream(BidirectionalStream[pb.ModelInferRequest, bytes]):
             return
         self._metrics.received_bytes.inc(len(asked.inputs))
         answered = partial(self._do, self._finish, inference, named)
+        if self._parent:
+            chunk.runs = []
         works: list[Work] = [chunk]
         if asked.form.is_end:
             works.append(sequences.closing(chunk, answered))
@@ -87,6 +89,8 @@ class Stream(BidirectionalStream[pb.ModelInferRequest, bytes]):
 
     def _finish(self, inference: Inference, named: Named, chunk: Chunk) -> None:
         self._pending.discard(chunk)
+        if self._parent:
+            self._calls.spans.record(chunk, self._parent)
         error = chunk.error
         if isinstance(error, SessionMoved):  # this replica's copy was old
             self._infer_in_turn(inference, named)
