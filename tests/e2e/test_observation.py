@@ -247,7 +247,9 @@ async def test_each_request_of_an_inference_stream_has_its_spans(
             request.inputs.add(name="x", datatype="FP32", shape=[1, 2])
             request.raw_input_contents.append(bytes(8))
             await call.write(request)
-            assert not (await call.read()).error_message
+            answer = await call.read()
+            assert isinstance(answer, inference_pb2.ModelStreamInferResponse)
+            assert not answer.error_message
         await call.done_writing()
         assert await call.read() is grpc.aio.EOF
         await asyncio.wait_for(running.stop(), 30)
