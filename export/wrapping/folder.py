@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from export import card
-from export.verification import LARGEST_DIFFERENCE, VerificationFailed
+from export.comparison import LARGEST_DIFFERENCE, VerificationFailed
 from export.wrapping.canonical import canonical, next_name
 from export.wrapping.description import Description, Shape
 from export.wrapping.file import OnnxFile

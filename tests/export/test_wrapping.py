@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from export import __main__ as command_line
 from export import card
-from export.verification import VerificationFailed
+from export.comparison import VerificationFailed
 from export.wrapping import canonical, description, file, folder
 from export.wrapping.file import Tensor
 from export.wrapping.proposal import pairs, proposal
