@@ -595,7 +595,8 @@ def _check_axes(graph: onnx.GraphProto, spec: ModelSpec) -> None:
         ):
             raise ModelInvalid(
                 f"{value.name!r} has shape {[size or 'any' for size in sizes]} in the graph, and "
-                f"{[size or 'any' for size in expected]} by the spec; the first axis is the batch"
+                f"{[size or 'any' for size in expected]} by the spec; export it with a batch of "
+                "any size as the first axis, and the others as in the spec"
             )
 
 

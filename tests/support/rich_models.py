@@ -111,6 +111,21 @@ def of_one_row(spec: ModelSpec = ONE_ROW) -> bytes:
     return _model(spec, nodes, {"one": np.array([1, 2])}, batch=1)
 
 
+def of_the_second_axis() -> bytes:
+    """A model of running sums whose graph has the batch of its state as the second axis."""
+    spec = replace(PLAIN, state=(replace(PLAIN.state[0], shape=(1, 2)),))
+    nodes = [
+        helper.make_node("Squeeze", ["h", "first"], ["sums"]),
+        helper.make_node("Add", ["sums", "x"], ["y"]),
+        helper.make_node("Unsqueeze", ["y", "first"], ["h_next"]),
+    ]
+    proto = onnx.load_model_from_string(_model(spec, nodes, {"first": np.array([0])}))
+    for value in (proto.graph.input[1], proto.graph.output[1]):
+        value.type.tensor_type.shape.dim[1].dim_param = "rows"  # which leaves its size open
+    serialized: bytes = proto.SerializeToString()
+    return serialized
+
+
 def of_the_last_step() -> bytes:
     """A model that gives the input of the step before: its next state ignores its last."""
     nodes = [
