@@ -17,6 +17,7 @@ from service.spec import (
     ModelSpec,
     StateTensor,
     StepTensor,
+    Type,
     vector,
 )
 
@@ -86,6 +87,21 @@ PLAIN = replace(
     state=(StateTensor("h", "h", "h_next", (2,), Initial("constant", (0.0,))),),
 )
 """One vector each way, which format 1 can hold."""
+
+
+def of_type(type_: Type) -> bytes:
+    """Running sums of three values of one type, from 1 on; of bool, whether their number is odd."""
+    spec = replace(
+        RICH,
+        inputs=(StepTensor("x", type_, (3,)),),
+        outputs=(StepTensor("y", type_, (3,)),),
+        state=(StateTensor("h", "h", "h_next", (3,), Initial("constant", (1,)), type_),),
+    )
+    nodes = [
+        helper.make_node("Xor" if type_ == "bool" else "Add", ["h", "x"], ["h_next"]),
+        helper.make_node("Identity", ["h_next"], ["y"]),
+    ]
+    return _model(spec, nodes, {})
 
 
 def of_the_batch() -> bytes:
