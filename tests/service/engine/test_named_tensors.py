@@ -9,11 +9,18 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from service import codec
+from service.engine.checkpoint import decode, encode
 from service.engine.durability import Durability, Policy
 from service.engine.engine import Engine
 from service.engine.lifecycle import Lifecycle
 from service.engine.work import Chunk, Work
-from service.errors import CheckpointDamaged, InvalidRequest, NtmError, SessionFailed
+from service.errors import (
+    CapacityExceeded,
+    CheckpointDamaged,
+    InvalidRequest,
+    NtmError,
+    SessionFailed,
+)
 from service.models.loading import load
 from service.models.runtime import Network, content_hash
 from service.models.version import Version
@@ -268,6 +275,53 @@ def test_a_fork_has_the_values_that_were_given_to_its_origin(
     made(engine, work)
 
     assert outputs(work)["score"] == [[[7], [9], [11]]]
+
+
+def test_values_that_are_given_count_against_the_bytes_of_state(
+    loaded: Network, clock: Clock
+) -> None:
+    """
+    They are kept beside the state: of 33 bytes, and the speaker's 12 at least. So they do of a
+    session that is opened from a checkpoint or a record, of a fork, and until it sleeps or ends.
+    """
+    settings = Settings(max_state_bytes=200)
+    metrics = Metrics(CollectorRegistry())
+    sessions = Lifecycle({VERSION: loaded}, settings, metrics, clock, clock, has_store=True)
+    engine, usage = Engine(sessions, settings), sessions.sessions.usage
+    first = opened(sessions, count=np.array([1, 2], np.int64).tobytes())
+    assert usage.state_bytes == 33 + 12 + 16
+    view = sessions.open(VERSION, 0, None, OWNER, is_begun=False)
+    fork = SessionRef(view.id, OWNER, 0)
+    sessions.fork(sessions.awake(first), fork)
+    assert usage.state_bytes == 2 * 61
+    _, taken = sessions.checkpoint(sessions.awake(first))
+    sessions.open(VERSION, 0, None, OWNER, taken)
+    assert usage.state_bytes == 2 * 61 + 45
+
+    with pytest.raises(CapacityExceeded, match="needs 45 bytes of state, and 167 of 200"):
+        opened(sessions)
+    made(engine, chunk(first, [1]))
+    snapshot = next(each for each in engine.take_effects().snapshots if each.view.id == first.id)
+    stored = codec.decode_record(codec.encode_record(snapshot))
+    with pytest.raises(CapacityExceeded, match="needs 61 bytes"):
+        sessions.adopt("ab" * 16, 5, stored)
+    sessions.check_integrity()
+    sessions.delete(fork)
+    sessions.put_to_sleep(sessions.awake(first))
+    assert usage.state_bytes == 45
+    sessions.adopt(first.id, 5, stored)
+    assert usage.state_bytes == 45 + 61
+    sessions.check_integrity()
+
+
+def test_a_session_of_a_checkpoint_keeps_no_more_than_was_given(sessions: Lifecycle) -> None:
+    """Its values are copies, not views that would keep the bytes of the whole checkpoint."""
+    _, taken = sessions.checkpoint(sessions.awake(opened(sessions)))
+    view = sessions.open(VERSION, 0, None, OWNER, decode(encode(taken)))
+    (speaker,) = sessions.awake(SessionRef(view.id, OWNER, 0)).given.values()
+
+    assert speaker.base is None
+    assert speaker.tolist() == SPEAKER.tolist()
 
 
 def test_a_record_wakes_elsewhere_with_state_values_and_replays(
