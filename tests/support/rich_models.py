@@ -104,6 +104,20 @@ def of_type(type_: Type) -> bytes:
     return _model(spec, nodes, {})
 
 
+def of_the_sign() -> bytes:
+    """A model that says of running products whether they are positive, which NaN is not."""
+    spec = replace(
+        PLAIN,
+        outputs=(StepTensor("y", "bool", (2,)),),
+        state=(StateTensor("h", "h", "h_next", (2,), Initial("constant", (1.0,))),),
+    )
+    nodes = [
+        helper.make_node("Mul", ["h", "x"], ["h_next"]),
+        helper.make_node("Greater", ["h_next", "zero"], ["y"]),
+    ]
+    return _model(spec, nodes, {"zero": np.array(0, np.float32)})
+
+
 def of_the_batch() -> bytes:
     """A model whose sums have, beside a session's own, the mean of all inputs of the batch."""
     nodes = [

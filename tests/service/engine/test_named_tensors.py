@@ -30,7 +30,7 @@ from service.spec import Array
 from service.telemetry.metrics import Metrics
 from tests.conftest import Clock
 from tests.support.driving import OWNER, run, submitted
-from tests.support.rich_models import RICH, rich
+from tests.support.rich_models import RICH, of_the_sign, rich
 
 VERSION = Version("rich", content_hash(rich()))
 SPEAKER = np.array([1, 2, 3], np.float32)
@@ -165,6 +165,28 @@ def test_an_output_that_is_not_finite_closes_its_session_alone(
 
     assert isinstance(works[0].error, SessionFailed)
     assert outputs(works[1])["flag"] == [[True], [False]]
+
+
+def test_a_state_that_no_output_shows_closes_its_session_alone(clock: Clock) -> None:
+    """Outputs of bool are never infinite; the state behind them is looked at after each turn."""
+    content = of_the_sign()
+    version, settings = Version("sign", content_hash(content)), Settings()
+    networks = {version: load(content, "cpu", max_batch=8)}
+    lifecycle = Lifecycle(networks, settings, Metrics(CollectorRegistry()), clock, clock)
+    signs = Engine(lifecycle, settings)
+    refs = [SessionRef(lifecycle.open(version, 0, None, OWNER).id, OWNER, 0) for _ in range(3)]
+    steps = [[[2, -2]] * 9, [[1e6, 1]] * 9, [[-1, 1]] * 9]
+    works = [
+        Chunk(ref, np.array(values, np.float32).tobytes(), None)
+        for ref, values in zip(refs, steps, strict=True)
+    ]
+    made(signs, *works)
+
+    assert isinstance(works[1].error, SessionFailed)
+    assert works[0].outcome.outputs.tolist() == [[True, step % 2 == 1] for step in range(9)]
+    assert works[2].outcome.outputs.tolist() == [[step % 2 == 1, True] for step in range(9)]
+    lifecycle.check_integrity()
+    assert len(lifecycle.sessions) == 2
 
 
 @pytest.mark.parametrize(
