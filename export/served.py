@@ -29,5 +29,5 @@ class ServedModel:
 
     def _answer(self, inputs: Float32, locations: int) -> Float32:
         with self._client.create_session(self._name, locations or None) as session:
-            outputs: Float32 = session.step(inputs).outputs
+            outputs: Float32 = session.step(inputs).array
             return outputs

@@ -186,7 +186,10 @@ class Settings:
         of_store=True,
     )
     max_state_bytes: int = _setting(
-        2 << 30, "maximum bytes of state of all sessions", minimum=1, maximum=2**60
+        2 << 30,
+        "maximum bytes of state, and of values given at opening, of all sessions",
+        minimum=1,
+        maximum=2**60,
     )
     max_sessions_per_principal: int = _setting(
         0,

@@ -217,6 +217,13 @@ class ModelSpec:
         )
         return 1 if self._takes_vectors and plain and self.batched else 2
 
+    @cached_property
+    def unseen(self) -> tuple[StateTensor, ...]:
+        """The floating states that steps change, of a network whose outputs cannot show a NaN."""
+        if any(tensor.is_floating for tensor in self.outputs):
+            return ()
+        return tuple(each for each in self.state if each.output and each.dtype.kind == "f")
+
     @property
     def has_memory(self) -> bool:
         """Whether the network has a memory, which clients can read."""

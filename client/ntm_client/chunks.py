@@ -180,7 +180,7 @@ def join(results: Sequence[StepResult]) -> StepResult:
         return first
     return StepResult(
         first_step=first.first_step,
-        outputs=np.concatenate([result.outputs for result in results]),
+        outputs=np.concatenate([result.array for result in results]),
         traces={
             name: np.concatenate([result.traces[name] for result in results])
             for name in first.traces
@@ -196,7 +196,7 @@ def only_step(result: StepResult) -> StepResult:
     """The result of a single step, without the axis of steps."""
     return StepResult(
         first_step=result.first_step,
-        outputs=result.outputs[0],
+        outputs=result.array[0],
         traces={name: values[0] for name, values in result.traces.items()},
         locations={name: values[0] for name, values in result.locations.items()},
     )

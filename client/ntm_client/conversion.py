@@ -152,7 +152,7 @@ def by_name(result: StepResult, model: Model) -> StepResult:
         return result
     outputs = {
         tensor.name: np.ascontiguousarray(part) if tensor.shape else part.copy()
-        for tensor, part in zip(model.outputs, parts(result.outputs, model.outputs), strict=True)
+        for tensor, part in zip(model.outputs, parts(result.array, model.outputs), strict=True)
     }
     return replace(result, outputs=outputs)
 

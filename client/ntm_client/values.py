@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ntm.tensors import TYPES, StepTensor, Type, record, vector
+from ntm.tensors import TYPES, Array, StepTensor, Type, record, vector
 from ntm_client import arguments
 from ntm_client.errors import InvalidArgument
 
@@ -205,7 +205,7 @@ class StepResult:
 
     first_step: int
     """The index of the first step."""
-    outputs: Any
+    outputs: Array | dict[str, Array]
     """
     [steps, output_width] of a model that gives one vector; [steps, ...] of another that gives one
     tensor. If it gives several, a dict has them by name.
@@ -216,6 +216,19 @@ class StepResult:
     """
     [steps, heads, top_k], by name: with `top_k`, the locations of the elements of each weighting.
     """
+
+    @property
+    def array(self) -> Array:
+        """
+        The outputs of a model that gives one tensor: `outputs`, with the type of an array.
+
+        Raises:
+            InvalidArgument: the model gives several, which `outputs` has by name.
+        """
+        if isinstance(self.outputs, dict):
+            names = ", ".join(map(repr, self.outputs))
+            raise InvalidArgument(f"a step gives {names}; take each from `outputs` by its name")
+        return self.outputs
 
 
 @dataclass(frozen=True, eq=False)

@@ -115,6 +115,12 @@ class Description:
     batched: bool
     """Whether several sessions may be stepped in one run, if the check finds no difference."""
 
+    @property
+    def outputs_in_file(self) -> list[str]:
+        """The file's names of what a step gives, and of the next states."""
+        names = [each.name for each in self.outputs]
+        return names + [each.output.name for each in self.states if each.output]
+
 
 def read(path: Path, file: OnnxFile) -> Description:
     """

@@ -72,7 +72,7 @@ class OnnxFile:
         """The file as it is, in plain onnxruntime."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        options.log_severity_level = 3  # it warns of what other runtimes left in files
+        options.log_severity_level = 4  # its errors are raised too
         return onnxruntime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import onnx
 
 from export import card
-from export.verification import LARGEST_DIFFERENCE, VerificationFailed
+from export.comparison import LARGEST_DIFFERENCE, VerificationFailed
+from export.wrapping.batch_axes import misplaced, told
 from export.wrapping.canonical import canonical, next_name
 from export.wrapping.description import Description, Shape
 from export.wrapping.file import OnnxFile
@@ -78,8 +79,11 @@ def wrap_file(file: OnnxFile, description: Description, folder: Path, *, replace
     graph = Graph(model.SerializeToString(), description, states)
     comparison = compare(original, graph, draws, largest)
     batches = compare_batches(graph, draws)
-    print(table(comparison, batches))
     batched = description.batched and can_batch(batches)
+    hint = ""
+    if description.batched and not batched:
+        hint = _hint(file, description, draws)
+    print(table(comparison, batches))
     if not batched:
         print(
             "results depend on the other rows of a batch, or only one row can be stepped; each "
@@ -87,18 +91,38 @@ def wrap_file(file: OnnxFile, description: Description, folder: Path, *, replace
             if description.batched
             else "each session is stepped alone, as the description says"
         )
+    if hint:
+        print(hint)
     spec = _spec(description, folder.name, shapes, states, batched=batched)
     model.metadata_props.add(key=METADATA_KEY, value=spec.to_json())
     content = model.SerializeToString()
     if not replace:
         card.check_free(folder, content)
-    described = _card(file, model, content, spec, comparison, batches)
+    described = _card(file, model, content, spec, comparison, batches, largest)
 
     def rehearse(models: Path) -> None:
         _rehearse(models, folder.name, spec, graph, draws, largest)
 
     card.write_files(folder, content, described, rehearse, replace=replace)
     return folder
+
+
+def _hint(file: OnnxFile, description: Description, draws: Draws) -> str:
+    """
+    Say of tensors that are said to have no batch with which axes the file would have one.
+
+    Raises:
+        FileRefused: tensors are said to have it along axes where the file has not.
+    """
+    changes = misplaced(file, description, draws)
+    if not changes:
+        return ""
+    if all(each.given is None for each in changes):
+        return f"several could be stepped in one run with {told(changes)}"
+    raise FileRefused(
+        f"{file.path} steps only one session in a run with the axes described, and several with "
+        f"{told(changes)}: change that, or say batched = false"
+    )
 
 
 def _states(description: Description) -> tuple[StateTensor, ...]:
@@ -186,6 +210,7 @@ def _card(
     spec: ModelSpec,
     comparison: Comparison,
     batches: list[BatchComparison],
+    largest: float,
 ) -> dict[str, Any]:
     return {
         "task": spec.task,
@@ -201,7 +226,7 @@ def _card(
         "batched": spec.batched,
         "verification": {
             "against": "the file on onnxruntime",
-            "allowed_difference": LARGEST_DIFFERENCE,
+            "allowed_difference": largest,
             "comparison": comparison._asdict(),
             "batches": [each._asdict() for each in batches],
         },

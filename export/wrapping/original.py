@@ -35,6 +35,29 @@ class Original:
         Raises:
             FileRefused: onnxruntime cannot, or the next state has another shape than the state.
         """
+        feeds, following = self.feeds(inputs, states)
+        with tried(
+            f"{self._file.path} cannot make a step of these shapes",
+            "correct shape, batch_axis or past of the tensor in question",
+        ):
+            names = self._description.outputs_in_file
+            found = dict(zip(names, self._file.session.run(names, feeds), strict=True))
+        made = self._description
+        outputs = {}
+        for output in made.outputs:
+            outputs[output.name] = _without_batch(
+                found[output.name], output.batch_axis, f"output {output.name!r}"
+            )
+        for state in made.states:
+            following[state.name] = states[state.name]
+            if state.output:
+                following[state.name] = _next(state, found[state.output.name])
+        return outputs, following
+
+    def feeds(
+        self, inputs: Mapping[str, Array], states: Mapping[str, Array]
+    ) -> tuple[Arrays, Arrays]:
+        """Return what the file takes in a step, by its names, and the next past inputs."""
         made = self._description
         feeds = dict(made.constants)
         following: Arrays = {}
@@ -47,23 +70,7 @@ class Original:
             feeds[each.name] = _with_batch(value, each.batch_axis)
         for state in made.states:
             feeds[state.tensor.name] = _with_batch(states[state.name], state.batch_axis)
-        names = [each.name for each in made.outputs]
-        names += [each.output.name for each in made.states if each.output]
-        with tried(
-            f"{self._file.path} cannot make a step of these shapes",
-            "correct shape, batch_axis or past of the tensor in question",
-        ):
-            found = dict(zip(names, self._file.session.run(names, feeds), strict=True))
-        outputs = {}
-        for output in made.outputs:
-            outputs[output.name] = _without_batch(
-                found[output.name], output.batch_axis, f"output {output.name!r}"
-            )
-        for state in made.states:
-            following[state.name] = states[state.name]
-            if state.output:
-                following[state.name] = _next(state, found[state.output.name])
-        return outputs, following
+        return feeds, following
 
 
 def _next(state: State, value: Array) -> Array:

@@ -157,7 +157,7 @@ def _input(tensor: Tensor, batch: str | None, *, first: bool) -> str:
     )
     text += f"[[input]]\nname = {_text(tensor.name)}  # {tensor} in the file\n"
     text += _shape(tensor, axis, "of one step of one session, without the batch")
-    text += _axis(axis)
+    text += _axis(tensor, axis)
     if first:
         text += """\
 # Whether the file wants the end of the input before, in front of what is new in a step: how many
@@ -174,7 +174,7 @@ def _input(tensor: Tensor, batch: str | None, *, first: bool) -> str:
 def _output(tensor: Tensor, batch: str | None, *, first: bool) -> str:
     text = "# What a step gives. An output of the file that has no table is left out.\n" * first
     text += f"[[output]]\nname = {_text(tensor.name)}  # {tensor} in the file\n"
-    return text + _axis(_batch_axis(tensor, batch))
+    return text + _axis(tensor, _batch_axis(tensor, batch))
 
 
 def _state(pair: Pair, batch: str | None, *, first: bool) -> str:
@@ -184,7 +184,7 @@ def _state(pair: Pair, batch: str | None, *, first: bool) -> str:
     guess = "the next value" if pair.by_name else f"{LOOK} is this the next value? shapes are equal"
     text += f"output = {_text(pair.output.name)}  # {guess}\n"
     text += _shape(pair.input, axis, "of one session, without the batch")
-    text += _axis(axis)
+    text += _axis(pair.input, axis)
     if first:
         text += (
             "# What a session starts with: a number for all values, a list of them, the name of a\n"
@@ -200,7 +200,7 @@ def _given(tensor: Tensor, batch: str | None) -> str:
         f"[[state]]\ninput = {_text(tensor.name)}  # {tensor} in the file\n"
         'output = ""  # it keeps its value\n'
         + _shape(tensor, axis, "of one session, without the batch")
-        + _axis(axis)
+        + _axis(tensor, axis)
         + 'initial = "given"  # by the client, when it opens a session\n'
     )
 
@@ -215,9 +215,14 @@ def _shape(tensor: Tensor, batch_axis: int | None, comment: str) -> str:
     return f"shape = [{shown}]  # {comment}{look}\n"
 
 
-def _axis(axis: int | None) -> str:
+def _axis(tensor: Tensor, axis: int | None) -> str:
     value = '"none"' if axis is None else str(axis)
-    return f'batch_axis = {value}  # where the file has the batch; "none" if nowhere\n'
+    shape = tensor.shape or ()
+    rivals = [str(at) for at, size in enumerate(shape) if size == 1]
+    if axis is None or shape[axis] != 1:
+        rivals = []
+    look = f". {LOOK} it may be {' or '.join(rivals)}" if len(rivals) > 1 else ""
+    return f'batch_axis = {value}  # where the file has the batch; "none" if nowhere{look}\n'
 
 
 def _batch_name(tensors: Iterable[Tensor]) -> str | None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import onnxruntime
 
-from export.verification import VerificationFailed
+from export.comparison import VerificationFailed
 from export.wrapping.description import Description
 from export.wrapping.original import Arrays, Original
 from export.wrapping.refusal import FileRefused
@@ -40,7 +40,7 @@ server fills the batch of a session that is alone.
 BATCH_STEPS = 20
 """Steps of each comparison of batches."""
 
-_CLOSE = 1e-2
+CLOSE = 1e-2
 """How far results of batches of different sizes may be from each other."""
 
 
@@ -80,7 +80,7 @@ class Graph:
         """Load a serialised model."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # its errors are raised too
         try:
             self._session = onnxruntime.InferenceSession(
                 content, options, providers=["CPUExecutionProvider"]
@@ -184,7 +184,7 @@ def compare(original: Original, graph: Graph, draws: Draws, largest: float) -> C
             for place, here, there in ((0, found, expected), (1, states, expected_states)):
                 there = _batch([there])
                 # A difference that is not a number has to fail, and stays one here.
-                differences[place] = np.maximum(differences[place], _difference(here, there))
+                differences[place] = np.maximum(differences[place], distance(here, there))
                 same_bits &= _same_bits(here, there)
     output, state = differences.tolist()
     if not differences.max() <= largest:
@@ -242,7 +242,7 @@ def can_batch(compared: Iterable[BatchComparison]) -> bool:
     bits have to be equal. Other batches may have other roundings.
     """
     return all(
-        each.difference <= _CLOSE and each.same_bits_as_copies is not False for each in compared
+        each.difference <= CLOSE and each.same_bits_as_copies is not False for each in compared
     )
 
 
@@ -271,16 +271,16 @@ def _against(
     here: Sequence[Arrays], row: int, there: Sequence[Arrays], other: int
 ) -> tuple[float, bool]:
     """Compare a row of each step with a row of another run: difference, and whether bits agree."""
-    difference, same = 0.0, True
+    worst, same = 0.0, True
     for a, b in zip(here, there, strict=True):
         one = {name: value[row] for name, value in a.items()}
         two = {name: value[other] for name, value in b.items()}
-        difference = float(np.maximum(difference, _difference(one, two)))
+        worst = float(np.maximum(worst, distance(one, two)))
         same &= _same_bits(one, two)
-    return difference, same
+    return worst, same
 
 
-def _difference(found: Arrays, expected: Arrays) -> float:
+def distance(found: Arrays, expected: Arrays) -> float:
     """Return the largest difference, relative beyond 1; infinite where shapes differ."""
     worst = 0.0
     for name, value in expected.items():

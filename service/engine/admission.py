@@ -270,8 +270,9 @@ def _check_values(values: Array, tensor: StepTensor, spec: ModelSpec) -> None:
     if allowed.all():
         return
     step, channel = np.argwhere(~allowed.reshape(len(values), -1))[0]
-    value = values.reshape(len(values), -1)[step, channel]
-    shown = int(value.view(np.uint8)) if tensor.type == "bool" else value
+    if tensor.type == "bool":
+        values = values.view(np.uint8)  # which numpy would show as True
+    shown = values.reshape(len(values), -1)[step, channel]
     place = "" if len(spec.inputs) == 1 else f"input {tensor.name!r}, "
     raise InvalidRequest(
         f"input {shown} at step {step} of the chunk, {place}channel {channel}: {rule}",

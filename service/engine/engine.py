@@ -138,7 +138,11 @@ class Engine:
             self._fail(turn)
             return
         now, ticks = self._now(), turn.ticks
-        unsound = _unsound(turn.outputs, turn.sessions[0].slab.network.spec.outputs)
+        slab = turn.sessions[0].slab
+        spec = slab.network.spec
+        unsound = _unsound(turn.outputs, spec.outputs)
+        if spec.unseen:
+            unsound |= slab.unsound([session.slot for session in turn.sessions])
         finished: list[Chunk] = []
         traced = 0
         for row, session in enumerate(turn.sessions):

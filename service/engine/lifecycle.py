@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -152,7 +153,7 @@ class Lifecycle:
         values = state_values(given, network.spec, locations, may_lack=may_lack)
         timeout = self._admission.idle_timeout_seconds(idle_timeout_seconds)
         durability = self._admission.durability(durability, has_store=self.has_store)
-        new_bytes = network.spec.state_bytes(locations)
+        new_bytes = _kept_bytes(network.spec, locations, values)
         self._admission.room(self.sessions.usage, self.sessions.usage_by(owner), new_bytes)
         slab, slot = self.slots.place(version, locations)
         self._opened += 1
@@ -173,7 +174,7 @@ class Lifecycle:
         )
         self._enter(session, start)
         if start is not None:
-            session.given = _given_in(start, network.spec)
+            self.sessions.give(session, _given_in(start, network.spec))
         elif values:
             slab.reset(slot, values)
         self.counts.opened(session)
@@ -208,7 +209,8 @@ class Lifecycle:
             ) from error
         if asleep is None:
             usage, usage_by_owner = self.sessions.usage, self.sessions.usage_by(stored.owner)
-            self._admission.room(usage, usage_by_owner, spec.state_bytes(taken.locations))
+            new_bytes = _kept_bytes(spec, taken.locations, given)
+            self._admission.room(usage, usage_by_owner, new_bytes)
             self._opened += 1
         slab, slot = self.slots.place(stored.version, taken.locations)
         session = Session(
@@ -387,7 +389,7 @@ class Lifecycle:
         """
         new = self.sessions.get(fork)
         new.is_begun = True
-        new.given = session.given
+        self.sessions.give(new, session.given)
         self.slots.copy(session, new)
         return self._set_back(new, session.next_step)
 
@@ -465,10 +467,24 @@ def draining_error() -> Draining:
 def _given_in(start: Checkpoint, spec: ModelSpec) -> dict[str, Array]:
     """The tensors in a checkpoint for which the model itself has no initial value."""
     return {
-        tensor.name: start.state[tensor.name].reshape(tensor.shape_at(start.locations))
+        # A copy, since a view would keep the whole checkpoint.
+        tensor.name: start.state[tensor.name].reshape(tensor.shape_at(start.locations)).copy()
         for tensor in spec.state
         if tensor.is_given
     }
+
+
+def _kept_bytes(spec: ModelSpec, locations: int, given: Mapping[str, Array]) -> int:
+    """
+    The bytes that will be kept of a session: its state, and the values that are given to it now
+    or with its state.
+    """
+    needed = sum(
+        tensor.dtype.itemsize * math.prod(tensor.shape_at(locations))
+        for tensor in spec.state
+        if tensor.is_given and tensor.name not in given
+    )
+    return spec.state_bytes(locations) + needed + sum(value.nbytes for value in given.values())
 
 
 def _replays_of(stored: Stored, spec: ModelSpec) -> list[Replay]:

@@ -84,6 +84,11 @@ class Session:
         return self.slab.locations
 
     @property
+    def kept_bytes(self) -> int:
+        """The bytes that are kept of it while it is awake: its state, and the values given."""
+        return self.slab.slot_bytes + sum(value.nbytes for value in self.given.values())
+
+    @property
     def deadline_seconds(self) -> float:
         """When it expires unless it is used, by the engine's clock."""
         return self.used_seconds + self.idle_timeout_seconds
@@ -162,7 +167,10 @@ _ELSEWHERE = _Closed(SessionMoved, "", 0)
 
 @dataclass(slots=True)
 class Usage:
-    """The number of open sessions, awake or asleep, and the bytes of state of those awake."""
+    """
+    The number of open sessions, awake or asleep, and the bytes of state of those awake, with the
+    values that clients gave.
+    """
 
     sessions: int = 0
     state_bytes: int = 0
@@ -221,9 +229,15 @@ class SessionTable:
         """Enter a session that is new, or awake again."""
         woken = self._asleep.pop(session.id, None)
         self._sessions[session.id] = session
-        self._count(session, 0 if woken else 1, session.slab.slot_bytes)
+        self._count(session, 0 if woken else 1, session.kept_bytes)
         if session.id not in self._timed:
             self._look_at(session.id, session.deadline_seconds)
+
+    def give(self, session: Session, given: Mapping[str, Array]) -> None:
+        """Set the values to which a reset sets a session's state, and count them."""
+        before = session.kept_bytes
+        session.given = given
+        self._count(session, 0, session.kept_bytes - before)
 
     def usage_by(self, owner: str) -> Usage:
         """The usage of one owner's open sessions."""
@@ -238,7 +252,7 @@ class SessionTable:
         session.is_open = False
         del self._sessions[session.id]
         self._asleep[session.id] = Asleep(view, session.owner, session.deadline_seconds)
-        self._count(session, 0, -session.slab.slot_bytes)
+        self._count(session, 0, -session.kept_bytes)
 
     def close_asleep(self, asleep: Asleep, why: type[NtmError]) -> None:
         """Remove a session that is asleep and remember why."""
@@ -312,7 +326,7 @@ class SessionTable:
         """Remove a session and remember why."""
         session.is_open = False
         del self._sessions[session.id]
-        self._count(session, -1, -session.slab.slot_bytes)
+        self._count(session, -1, -session.kept_bytes)
         epoch = session.durable.epoch if session.durable else 0
         self._remember(session.id, session.owner, why, epoch)
 
@@ -362,7 +376,7 @@ class SessionTable:
         usage, by_owner = Usage(), dict[str, Usage]()
         of_version: Counter[Version] = Counter()
         places: list[tuple[Session | Asleep, int]]
-        places = [(session, session.slab.slot_bytes) for session in self]
+        places = [(session, session.kept_bytes) for session in self]
         places += [(asleep, 0) for asleep in self.asleep]
         for session, state_bytes in places:
             usage.add(1, state_bytes)

@@ -34,8 +34,11 @@ _APPROXIMATED = {"Celu", "Cos", "Elu", "Exp", "Log", "Mish", "Pow", "Selu", "Sin
 
 _DEPTH = 40.0
 """
-How far below the largest logit of a weighting the others can be. e ** -40 is 4e-18; the logarithm
-before the softmax is that of a weighting to which 1e-12 is added, by `export.addressing`.
+How far below the largest logit of a weighting the others can be. e ** -40 is 4e-18.
+
+The files themselves have no such bound. `export.addressing` adds 1e-12 to a weighting before its
+logarithm, which PyTorch's exporter leaves out as too little. So the logarithm of 0 is -inf there,
+which this bound makes finite too.
 """
 
 _ALIKE = {
@@ -595,7 +598,8 @@ def _check_axes(graph: onnx.GraphProto, spec: ModelSpec) -> None:
         ):
             raise ModelInvalid(
                 f"{value.name!r} has shape {[size or 'any' for size in sizes]} in the graph, and "
-                f"{[size or 'any' for size in expected]} by the spec; the first axis is the batch"
+                f"{[size or 'any' for size in expected]} by the spec; export it with a batch of "
+                "any size as the first axis, and the others as in the spec"
             )
 
 

@@ -80,7 +80,28 @@ def _run(network: Network, locations: int, max_batch: int, traced: frozenset[str
         for ticks in network.bursts:
             bound = slab.bind(rows, traced, ticks)
             bound.slots[:] = slot
-            bound.run()
+            try:
+                bound.run()
+            except Exception as error:  # see `refusals`
+                if rows == 1 or not _steps_one(slab, slot):
+                    raise
+                raise ModelInvalid(
+                    f"the network steps one session in a run, but not {rows} "
+                    f"({one_line(error).rstrip('.')}); export it with the batch as the first axis "
+                    "of every input, state and output, or with a spec that says it is not batched"
+                ) from error
+
+
+def _steps_one(slab: Slab, slot: int) -> bool:
+    """Whether a network that is given up can step one row, which tells what is wrong with it."""
+    slab.network.why_alone = "it cannot step more"
+    bound = slab.bind(1, frozenset(), 1)
+    bound.slots[:] = slot
+    try:
+        bound.run()
+    except Exception:  # see `refusals`
+        return False
+    return True
 
 
 @contextmanager

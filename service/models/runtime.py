@@ -318,6 +318,8 @@ def _load(model: bytes, device: str, threads: int) -> onnxruntime.InferenceSessi
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # What fails is raised, and said in the log. On its own onnxruntime writes coloured lines too.
+    options.log_severity_level = 4
     try:
         session = onnxruntime.InferenceSession(
             model, options, providers=[(_PROVIDERS[name], _OPTIONS[name]) for name in names]

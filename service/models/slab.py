@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+import numpy as np
+
 from service.models.runtime import BoundRun, Network
 from service.spec import Array
 
@@ -72,6 +74,20 @@ class Slab:
     def read(self, slots: Sequence[int]) -> dict[str, Array]:
         """Copy the slots' states, by name, each [slots, ...]."""
         return self.network.read_rows(self._tensors, slots)
+
+    def unsound(self, slots: Sequence[int]) -> set[int]:
+        """The places in `slots` where a state that outputs do not show is infinite or NaN."""
+        network, places = self.network, set[int]()
+        states = {} if network.on_cpu else self.read(slots)
+        for tensor in network.spec.unseen:
+            if network.on_cpu:  # a run that reads the rows would take several times as long
+                rows = self._tensors[tensor.name].numpy().take(slots, 0)
+            else:
+                rows = states[tensor.name]
+            sound = np.isfinite(rows)
+            if not sound.all():
+                places |= set(np.flatnonzero(~sound.reshape(len(slots), -1).all(1)).tolist())
+        return places
 
     def write(self, slot: int, state: Mapping[str, Array]) -> None:
         """Overwrite a slot's state, by name, each [1, ...]."""

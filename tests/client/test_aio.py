@@ -40,7 +40,7 @@ async def test_calls_are_those_of_the_blocking_client(async_client: AsyncClient)
         info = await session.describe()
         listed = await async_client.sessions()
 
-    assert np.array_equal(SUMS, result.outputs)
+    assert np.array_equal(SUMS, result.array)
     assert (np.arange(10) % 5).tolist() == result.locations["write_weighting"].ravel().tolist()
     assert (memory.next_step, same.next_step, session.next_step) == (10, 10, 0)
     assert [info] == listed
@@ -92,7 +92,7 @@ async def test_steps_of_one_session_wait_for_each_other(async_client: AsyncClien
     async with await async_client.create_session("sums") as session:
         results = await asyncio.gather(*(session.step(values) for values in INPUTS))
 
-    assert np.array_equal(SUMS, [result.outputs for result in results])
+    assert np.array_equal(SUMS, [result.array for result in results])
 
 
 async def test_many_tasks_on_one_stream(async_client: AsyncClient) -> None:
@@ -132,7 +132,7 @@ async def test_a_message_holds_no_more_than_fits(
         results = await asyncio.gather(*(session.step(inputs) for session in sessions))
 
     assert fake.message_sizes == [20, 4]
-    assert all(result.outputs[-1, 0] == 256 for result in results)
+    assert all(result.array[-1, 0] == 256 for result in results)
 
 
 async def test_what_could_be_too_large_for_a_stream_is_a_call(
@@ -165,7 +165,7 @@ async def test_an_operation_that_fails_leaves_the_stream(
         with pytest.raises(SessionDeleted):
             await session.step(INPUTS)
 
-    assert np.array_equal(SUMS, result.outputs)
+    assert np.array_equal(SUMS, result.array)
     assert (raised.value.retry_delay_seconds, raised.value.metadata) == (2, {"limit": "4096"})
     assert raised.value.code.name == "RESOURCE_EXHAUSTED"
 
@@ -180,7 +180,7 @@ async def test_sessions_outlive_their_stream(async_client: AsyncClient) -> None:
         result = await same.step(INPUTS[5:])
         memory = await same.read_memory()
 
-    assert np.array_equal(SUMS[5:], result.outputs)
+    assert np.array_equal(SUMS[5:], result.array)
     assert memory.next_step == 10
 
 
@@ -245,7 +245,7 @@ async def test_a_cancelled_task_leaves_the_others(
         with pytest.raises(asyncio.CancelledError):
             await tasks[1]
 
-    assert all(np.array_equal(SUMS, result.outputs) for result in results)
+    assert all(np.array_equal(SUMS, result.array) for result in results)
 
 
 async def test_a_session_nobody_waits_for_is_closed(

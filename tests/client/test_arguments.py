@@ -374,7 +374,7 @@ async def test_a_stream_is_entered_once(async_client: AsyncClient) -> None:
         with pytest.raises(InvalidRequest, match="the stream is entered already"):
             await stream.__aenter__()
         session = await stream.open("sums")
-        assert (await session.step([1, 2, 3])).outputs.tolist() == [1, 2, 3]
+        assert (await session.step([1, 2, 3])).array.tolist() == [1, 2, 3]
 
 
 def test_a_session_in_the_place_of_an_id_is_refused(client: Client, running: Running) -> None:

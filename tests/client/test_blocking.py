@@ -35,7 +35,7 @@ def test_outputs_come_in_the_order_of_the_inputs(client: Client) -> None:
         second = session.step(INPUTS[4:])
 
     assert np.array_equal(SUMS, np.concatenate([first.outputs, second.outputs]))
-    assert np.float32 == first.outputs.dtype
+    assert np.float32 == first.array.dtype
     assert (first.first_step, second.first_step, session.next_step) == (0, 4, 10)
 
 
@@ -46,7 +46,7 @@ def test_long_inputs_are_split_and_joined(client: Client, fake: FakeServer) -> N
         result = session.step(INPUTS, traces=["write_weighting"])
 
     assert [chunk.first_step for chunk in fake.chunks] == [0, 4, 8]
-    assert np.array_equal(SUMS, result.outputs)
+    assert np.array_equal(SUMS, result.array)
     assert result.traces["write_weighting"].shape == (10, 1, 8)
 
 
@@ -56,7 +56,7 @@ def test_one_vector_is_one_step(client: Client) -> None:
         session.step(INPUTS[0])
         result = session.step(INPUTS[1], traces=["write_weighting"], top_k=2)
 
-    assert np.array_equal(SUMS[1], result.outputs)
+    assert np.array_equal(SUMS[1], result.array)
     assert result.traces["write_weighting"].shape == (1, 2)
     assert result.locations["write_weighting"].shape == (1, 2)
 
@@ -67,7 +67,7 @@ def test_no_steps_give_empty_arrays(client: Client, fake: FakeServer) -> None:
         result = session.step(np.zeros((0, 3)), traces=["read_weighting", "add_vector"], top_k=2)
 
     assert fake.chunks == []
-    assert result.outputs.shape == (0, 3)
+    assert result.array.shape == (0, 3)
     assert {name: values.shape for name, values in result.traces.items()} == {
         "read_weighting": (0, 1, 2),
         "add_vector": (0, 1, 3),
@@ -142,7 +142,7 @@ def test_a_session_elsewhere_in_its_sequence(client: Client) -> None:
 
     assert raised.value.expected == 4
     assert raised.value.code.name == "ABORTED"
-    assert np.array_equal(SUMS[4:], result.outputs)
+    assert np.array_equal(SUMS[4:], result.array)
 
 
 def test_chunks_before_a_failure_stay_made(client: Client, fake: FakeServer) -> None:
@@ -155,7 +155,7 @@ def test_chunks_before_a_failure_stay_made(client: Client, fake: FakeServer) -> 
             session.step(INPUTS[4:])
 
         assert session.next_step == 4
-        assert np.array_equal(SUMS[4:], session.step(INPUTS[4:]).outputs)
+        assert np.array_equal(SUMS[4:], session.step(INPUTS[4:]).array)
 
 
 def test_an_error_carries_reason_metadata_and_delay(client: Client, fake: FakeServer) -> None:
@@ -212,7 +212,7 @@ def test_attached_sessions_go_on(client: Client) -> None:
     same = client.session(session.id)
 
     assert (same.next_step, same.locations, same.model.name) == (7, 6, "sums")
-    assert np.array_equal(SUMS[7:], same.step(INPUTS[7:]).outputs)
+    assert np.array_equal(SUMS[7:], same.step(INPUTS[7:]).array)
 
 
 def test_reset_starts_over(client: Client) -> None:
@@ -222,7 +222,7 @@ def test_reset_starts_over(client: Client) -> None:
         session.reset()
 
         assert session.next_step == 0
-        assert np.array_equal(SUMS, session.step(INPUTS).outputs)
+        assert np.array_equal(SUMS, session.step(INPUTS).array)
 
 
 def test_sessions_of_all_pages(client: Client) -> None:

@@ -61,13 +61,13 @@ def test_a_session_goes_on_from_what_was_written(shipped: Client) -> None:
     with shipped.create_session("copy-ntm-lstm", 20) as session:
         session.step(inputs[:11])
         data = encode(decode(session.checkpoint()))
-        expected = session.step(inputs[11:]).outputs
+        expected = session.step(inputs[11:]).array
         session.restore(data)
         assert session.next_step == 11
-        assert session.step(inputs[11:]).outputs.tobytes() == expected.tobytes()
+        assert session.step(inputs[11:]).array.tobytes() == expected.tobytes()
     with shipped.create_session("copy-ntm-lstm", checkpoint=data) as other:
         assert other.locations == 20
-        assert other.step(inputs[11:]).outputs.tobytes() == expected.tobytes()
+        assert other.step(inputs[11:]).array.tobytes() == expected.tobytes()
 
 
 def test_a_changed_tensor_is_what_the_session_has(shipped: Client) -> None:

@@ -54,7 +54,7 @@ class Wire:
         """The outputs of these steps."""
         limits = OwnLimits(chunk_steps=chunk_steps)
         stepping = procedures.step(self.recovery.ask, self.session, inputs, (), 0, limits)
-        outputs: Float32 = self.run(stepping).outputs
+        outputs: Float32 = self.run(stepping).array
         return outputs
 
     def run(self, procedure: Procedure[T]) -> T:

@@ -141,7 +141,7 @@ async def test_all_sessions_of_a_stream_go_on(running: Running) -> None:
         )
 
     for n, result in enumerate(results):
-        assert np.array_equal(SUMS[4] + (SUMS[5:] - SUMS[4]) * (1 + n), result.outputs)
+        assert np.array_equal(SUMS[4] + (SUMS[5:] - SUMS[4]) * (1 + n), result.array)
 
 
 def test_a_chunk_that_takes_too_long_is_sent_again(running: Running) -> None:
@@ -152,7 +152,7 @@ def test_a_chunk_that_takes_too_long_is_sent_again(running: Running) -> None:
         threading.Timer(0.5, running.fake.released.set).start()
         result = session.step(INPUTS, timeout_seconds=0.2)
 
-    assert np.array_equal(SUMS, result.outputs)
+    assert np.array_equal(SUMS, result.array)
     assert isinstance(session.last_interruption, TimedOut)
 
 
@@ -192,7 +192,7 @@ def test_it_ends_after_the_time_allowed(running: Running, caplog: pytest.LogCapt
             except Unavailable:
                 continue  # gRPC has not connected again yet
 
-    assert np.array_equal(SUMS[5:], result.outputs)
+    assert np.array_equal(SUMS[5:], result.array)
     assert "was interrupted at step 5" in caplog.text
 
 
@@ -227,7 +227,7 @@ def test_operations_are_repeated(running: Running) -> None:
         session.step(INPUTS[5:10])
         fake.losses.append("after")
         session.restore(checkpoint)
-        assert np.array_equal(SUMS[5:], session.step(INPUTS[5:]).outputs)
+        assert np.array_equal(SUMS[5:], session.step(INPUTS[5:]).array)
         fake.losses.append("after")
         assert session.read_memory().next_step == 20
         fake.losses.append("after")
@@ -263,7 +263,7 @@ async def test_a_session_is_opened_once_by_a_stream(running: Running) -> None:
             running.fake.losses.append(loss)
             session = await stream.open("sums")
             result = await session.step(INPUTS)
-            assert np.array_equal(SUMS, result.outputs)
+            assert np.array_equal(SUMS, result.array)
 
     assert len(running.fake.sessions) == 2
     assert running.fake.deleted == set()
@@ -278,7 +278,7 @@ async def test_an_answer_to_an_earlier_attempt_closes_no_session(running: Runnin
             threading.Timer(0.5, running.fake.released.set).start()
             session = await stream.open("sums")
             result = await session.step(INPUTS)
-            assert np.array_equal(SUMS, result.outputs)
+            assert np.array_equal(SUMS, result.array)
 
     assert list(running.fake.sessions) == [session.id]
 

@@ -587,7 +587,7 @@ def test_a_chunk_that_finds_its_stream_ended_is_a_call(running: Running) -> None
             return stream
 
         client._shared.of = found  # type: ignore[method-assign]
-        assert np.array_equal(session.step(INPUTS).outputs, SUMS)
+        assert np.array_equal(session.step(INPUTS).array, SUMS)
         assert (running.fake.calls("StreamSteps"), running.fake.calls("Step")) == (1, 1)
 
 
@@ -890,7 +890,7 @@ def test_an_interrupt_cancels_the_chunk(running: Running, is_reader: bool) -> No
 
         assert np.array_equal(results[0].outputs, SUMS)
         assert mine.describe().next_step == 1
-        assert np.array_equal(mine.step(INPUTS).outputs, SUMS)
+        assert np.array_equal(mine.step(INPUTS).array, SUMS)
         assert fake.calls("StreamSteps") == (2 if is_reader else 1)
 
 

@@ -123,7 +123,7 @@ async def test_it_answers_as_a_server_outside_does(container: Container, serve: 
             async with AsyncClient(address) as client:
                 session = await client.create_session("copy-ntm-lstm")
                 sequence = TaskSequence.draw("copy", (20,), seed=1)
-                answers.append((await session.step(sequence.inputs)).outputs)
+                answers.append((await session.step(sequence.inputs)).array)
 
     np.testing.assert_array_equal(sequence.answer(answers[0]), sequence.due)
     np.testing.assert_array_equal(answers[0], answers[1])

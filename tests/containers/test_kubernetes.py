@@ -57,7 +57,7 @@ def test_it_serves(address: str) -> None:
     """A copy of 20 vectors has no wrong bit."""
     with Client(address) as client, client.create_session("copy-ntm-lstm") as session:
         sequence = TaskSequence.draw("copy", (20,), seed=1)
-        answer = sequence.answer(session.step(sequence.inputs).outputs)
+        answer = sequence.answer(session.step(sequence.inputs).array)
 
     assert (answer == sequence.due).all()
 

@@ -129,7 +129,7 @@ def test_a_server_listens_on_more_addresses(models_dir: Path, tmp_path: Path) ->
         for address in (serving["address"], *serving["also"]):
             with Client(address) as client, client.create_session("ledger") as session:
                 sessions.append(session.id)
-                assert session.step([[1, 2]]).outputs.tolist() == [[1, 2]]
+                assert session.step([[1, 2]]).array.tolist() == [[1, 2]]
         assert len(set(sessions)) == 3
         process.terminate()
         assert process.wait(60) == 0

@@ -199,8 +199,8 @@ async def test_clients_take_restore_and_fork(running: Running) -> None:
         await session.step([[1, 1]])
         await session.restore(checkpoint)
         assert (session.next_step, fork.next_step) == (1, 1)
-        assert (await session.step([[5, 5]])).outputs.tolist() == [[6, 6]]
-        assert (await fork.step([[7, 7]])).outputs.tolist() == [[8, 8]]
+        assert (await session.step([[5, 5]])).array.tolist() == [[6, 6]]
+        assert (await fork.step([[7, 7]])).array.tolist() == [[8, 8]]
 
     def blocking() -> list[list[float]]:
         with Client(running.address) as client:
@@ -208,6 +208,6 @@ async def test_clients_take_restore_and_fork(running: Running) -> None:
             fork = session.fork()
             session.step([[1, 1]])
             session.restore(session.checkpoint())
-            return [*session.step([[1, 1]]).outputs.tolist(), *fork.step([2, 2]).outputs.tolist()]
+            return [*session.step([[1, 1]]).array.tolist(), *fork.step([2, 2]).array.tolist()]
 
     assert await asyncio.to_thread(blocking) == [[3, 3], 3, 3]

@@ -392,7 +392,7 @@ async def test_a_client_whose_answer_is_lost_gets_the_session_that_was_opened(
         await client.models()
         async with await client.create_session("ledger") as session:
             assert seen == [(session.id, session.id)] * 2
-            assert (await session.step([1, 2])).outputs.tolist() == [1, 2]
+            assert (await session.step([1, 2])).array.tolist() == [1, 2]
         assert opened(running) == 1
 
 
@@ -535,5 +535,5 @@ async def test_a_client_whose_answer_is_lost_gets_the_fork_that_was_made(
             await session.step([1, 2])
             async with await session.fork() as other:
                 assert seen == [other.id] * 2
-                assert (await other.step([1, 2])).outputs.tolist() == [2, 4]
+                assert (await other.step([1, 2])).array.tolist() == [2, 4]
         assert opened(running) == 2

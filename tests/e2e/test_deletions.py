@@ -117,7 +117,7 @@ async def test_a_session_that_expired_unseen_by_the_store_is_found_elsewhere(
             process.wait()
     async with server(models_dir, tmp_path) as (_, client):
         found = await client.session(session.id)
-        assert (await found.step([[1, 1]])).outputs.tolist() == [[4, 4]]
+        assert (await found.step([[1, 1]])).array.tolist() == [[4, 4]]
 
 
 async def test_outcomes_behind_a_close_keep_their_order(

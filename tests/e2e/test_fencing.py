@@ -183,7 +183,7 @@ async def test_the_client_goes_to_and_fro_without_a_word(two: tuple[Running, Run
         session._caller = second
         await session.restore(taken)
         session._caller = first
-        assert (await session.step([[5, 5]])).outputs.tolist() == [[6, 6]]
+        assert (await session.step([[5, 5]])).array.tolist() == [[6, 6]]
         assert session.epoch > moved.epoch
         await session.delete()
         with pytest.raises(SessionGone):

@@ -210,7 +210,7 @@ async def test_a_session_goes_on_where_the_limits_are_smaller(
         await session.step(INPUTS, traces=TRACES)
     async with client, serve(**shared, **smaller) as second:
         result = await session.step(INPUTS, traces=TRACES)
-        assert result.outputs[-1].tolist() == [2 * STEPS, 2 * STEPS]
+        assert result.array[-1].tolist() == [2 * STEPS, 2 * STEPS]
         assert getattr(session.limits, setting) == smaller[setting]
         refused = second.metric("ntm_errors_total", reason="INVALID_REQUEST")
         assert refused == (setting != "max_replay_bytes"), "it learns from the first refusal"

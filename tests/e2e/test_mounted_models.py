@@ -44,7 +44,7 @@ def test_many_models_are_served_from_a_folder_that_cannot_be_written(mounted: Pa
         assert sorted(model.name for model in client.models()) == sorted(COPIED)
         for name in COPIED:
             with client.create_session(name) as session:
-                outputs = session.step(np.zeros((3, 9))).outputs
+                outputs = session.step(np.zeros((3, 9))).array
                 assert outputs.shape == (3, 8)
     assert state_of(mounted) == before
 
@@ -57,7 +57,7 @@ def test_one_model_is_served_from_a_folder_of_its_name(mounted: Path) -> None:
     with served(alone, "--models=copy-lstm") as client:
         assert [model.name for model in client.models()] == ["copy-lstm"]
         with client.create_session("copy-lstm") as session:
-            assert session.step(np.zeros((1, 9))).outputs.shape == (1, 8)
+            assert session.step(np.zeros((1, 9))).array.shape == (1, 8)
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -68,4 +68,4 @@ def test_one_model_is_served_from_its_files_alone(mounted: Path, named: bool) ->
         (model,) = client.models()
         assert model.name == ("copy" if named else "alone")
         with client.create_session(model.name) as session:
-            assert session.step(np.zeros((1, 9))).outputs.shape == (1, 8)
+            assert session.step(np.zeros((1, 9))).array.shape == (1, 8)

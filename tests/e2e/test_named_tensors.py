@@ -11,8 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ntm.tensors import Array
 from ntm.v1 import ntm_pb2 as pb
-from ntm_client import AsyncClient, Client, InvalidArgument, InvalidRequest, StepTensor
+from ntm_client import (
+    AsyncClient,
+    Client,
+    InvalidArgument,
+    InvalidRequest,
+    StepResult,
+    StepTensor,
+)
 from ntm_client.checkpoint import decode, encode
 from ntm_lab.cli import main
 from service.telemetry.logs import JsonFormatter
@@ -52,7 +60,13 @@ async def rich_running(serve: Serve, folder: Path) -> AsyncIterator[Running]:
         yield running
 
 
-def lists(outputs: dict[str, Any]) -> dict[str, Any]:
+def by_name(result: StepResult) -> dict[str, Array]:
+    """The outputs of a model that gives several."""
+    assert isinstance(result.outputs, dict)
+    return result.outputs
+
+
+def lists(outputs: dict[str, Array]) -> dict[str, Any]:
     """Outputs by name, as lists."""
     return {name: values.tolist() for name, values in outputs.items()}
 
@@ -61,9 +75,12 @@ def test_a_session_takes_and_gives_tensors_by_name(folder: Path) -> None:
     """Several steps or one, which has no axis of steps; each array is of its type, and writable."""
     with served(folder) as client, client.create_session("rich", initial=SPEAKER) as session:
         model = session.model
-        outputs = session.step(TWO).outputs
-        one = session.step({"audio": [1, 1, 1], "token": 3}).outputs
-        none = session.step({"audio": np.zeros((0, 3)), "token": np.zeros(0, np.int64)}).outputs
+        result = session.step(TWO)
+        outputs = by_name(result)
+        with pytest.raises(InvalidArgument, match="a step gives 'score', 'flag', 'counted', 'lou"):
+            _ = result.array
+        one = by_name(session.step({"audio": [1, 1, 1], "token": 3}))
+        none = by_name(session.step({"audio": np.zeros((0, 3)), "token": np.zeros(0, np.int64)}))
 
     assert model.inputs == RICH.inputs
     assert model.outputs == RICH.outputs
@@ -94,9 +111,9 @@ def test_a_chunk_is_split_between_steps(folder: Path) -> None:
     }
     with served(folder) as client, Client(client.target, chunk_steps=8) as small:
         with client.create_session("rich", initial=SPEAKER) as session:
-            whole = session.step(steps).outputs
+            whole = by_name(session.step(steps))
         with small.create_session("rich", initial=SPEAKER) as session:
-            split = session.step(steps).outputs
+            split = by_name(session.step(steps))
 
     for name, values in whole.items():
         assert values.tobytes() == split[name].tobytes()
@@ -105,8 +122,8 @@ def test_a_chunk_is_split_between_steps(folder: Path) -> None:
 def test_one_tensor_may_be_given_by_its_name(folder: Path) -> None:
     """A model of one vector takes a dict too, and gives an array either way."""
     with served(folder) as client, client.create_session("ledger") as session:
-        assert session.step({"x": [[1, 2], [3, 4]]}).outputs.tolist() == [[1, 2], [4, 6]]
-        assert session.step([1, 1]).outputs.tolist() == [5, 7]
+        assert session.step({"x": [[1, 2], [3, 4]]}).array.tolist() == [[1, 2], [4, 6]]
+        assert session.step([1, 1]).array.tolist() == [5, 7]
         assert session.model.inputs == (StepTensor("x", "float32", (2,)),)
 
 
@@ -129,7 +146,7 @@ def test_wrong_inputs_are_refused_before_they_are_sent(
     with served(folder) as client, client.create_session("rich", initial=SPEAKER) as session:
         with pytest.raises(InvalidArgument, match=words):
             session.step(inputs)
-        assert lists(session.step(TWO).outputs) == OF_TWO
+        assert lists(by_name(session.step(TWO))) == OF_TWO
 
 
 def test_a_step_that_cannot_be_made_leaves_the_session_at_it(folder: Path) -> None:
@@ -138,7 +155,7 @@ def test_a_step_that_cannot_be_made_leaves_the_session_at_it(folder: Path) -> No
         with pytest.raises(InvalidRequest, match="cannot be run on step 2 of the inputs"):
             session.step({"audio": [[1, 1, 1]] * 4, "token": [1, 2, 99, 3]})
         assert session.next_step == 2
-        after = session.step({"audio": [1, 1, 1], "token": 3}).outputs
+        after = by_name(session.step({"audio": [1, 1, 1], "token": 3}))
 
     assert after["counted"].tolist() == [11, -1]
 
@@ -178,7 +195,7 @@ def test_a_checkpoint_is_changed_in_the_types_of_its_tensors(folder: Path) -> No
         taken = decode(session.checkpoint())
         count = taken.tensor("count", session.model)
         session.restore(encode(taken.changed(count=count * 10, on=np.array([True]))))
-        after = session.step({"audio": [0, 0, 0], "token": 1}).outputs
+        after = by_name(session.step({"audio": [0, 0, 0], "token": 1}))
         with pytest.raises(InvalidArgument, match="count must be int64"):
             taken.changed(count=np.array([0.5, 1]))
 
@@ -195,12 +212,12 @@ def test_a_session_goes_on_after_a_restart_with_what_it_was_given(
     store = f"--store=directory:{tmp_path / 'store'}"
     with served(folder, store, "--durability=synchronous") as client:
         session = client.create_session("rich", initial={**SPEAKER, "on": [True]})
-        first = session.step(TWO).outputs
+        first = by_name(session.step(TWO))
     with served(folder, store, "--durability=synchronous") as client:
         again = client.session(session.id)
-        on = again.step({"audio": [1, 1, 1], "token": 3}).outputs
+        on = by_name(again.step({"audio": [1, 1, 1], "token": 3}))
         again.reset()
-        reset = again.step(TWO).outputs
+        reset = by_name(again.step(TWO))
 
     assert on["counted"].tolist() == [11, -1]
     assert on["loud"].tolist() == [4.5, 4.5]
@@ -212,12 +229,12 @@ async def test_asyncio_and_streams_take_the_same(rich_running: Running) -> None:
     """Opened by a call and on a stream."""
     async with AsyncClient(rich_running.address) as client:
         async with await client.create_session("rich", initial=SPEAKER) as session:
-            by_call = (await session.step(TWO)).outputs
+            by_call = by_name(await session.step(TWO))
         async with (
             client.stream() as stream,
             await stream.open("rich", initial=SPEAKER) as session,
         ):
-            on_stream = (await session.step(TWO)).outputs
+            on_stream = by_name(await session.step(TWO))
 
     assert lists(by_call) == lists(on_stream) == OF_TWO
 
@@ -256,7 +273,7 @@ async def test_a_model_whose_results_depend_on_the_batch_is_stepped_alone(
             await stream.open("ledger")
             for number, session in enumerate(sessions):
                 made = await session.step(np.full((3, 2), number))
-                assert made.outputs[:, 0].tolist() == [2 * number, 3 * number, 4 * number]
+                assert made.array[:, 0].tolist() == [2 * number, 3 * number, 4 * number]
         mean, ledgers = await client.model("mean"), await client.model("ledger")
         assert (mean.batched, ledgers.batched) == (False, True)
         for model in (mean, ledgers):

@@ -70,7 +70,7 @@ async def test_both_clients_and_the_stream_are_let_in(secured: Secured) -> None:
     def step() -> str:
         with Client(secured.address, credentials=credentials, token=token) as client:
             session = client.create_session("ledger")
-            assert session.step([[1, 2]]).outputs.tolist() == [[1, 2]]
+            assert session.step([[1, 2]]).array.tolist() == [[1, 2]]
             return session.id
 
     token = "tok-alice" if secured.by_token else None
@@ -80,7 +80,7 @@ async def test_both_clients_and_the_stream_are_let_in(secured: Secured) -> None:
         async with client.stream() as stream:
             assert isinstance(stream, Stream)
             session = await stream.session(session_id)
-            assert (await session.step([[1, 2]])).outputs.tolist() == [[2, 4]]
+            assert (await session.step([[1, 2]])).array.tolist() == [[2, 4]]
             await session.delete()
 
 

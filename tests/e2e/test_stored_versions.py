@@ -136,7 +136,7 @@ async def test_a_client_waits_for_a_replica_that_has_the_version(
 
         assert session.model.content_hash == OLD
         assert [version.content_hash for version in session.model.versions] == [NEW, OLD]
-        assert result.outputs.tolist() == [[3, 3]]
+        assert result.array.tolist() == [[3, 3]]
         pinned = await client.create_session("ledger", content_hash=OLD)
         current = await client.create_session("ledger")
         assert (pinned.model.content_hash, current.model.content_hash) == (OLD, NEW)

@@ -37,7 +37,7 @@ def expected(client: Client) -> float:
     """The probability that the client library gets."""
     with client.create_session("ngrams-ntm-lstm") as session:
         steps = np.array([[float(bit)] for bit in BITS])
-        return float(session.step(steps).outputs[-1, 0])
+        return float(session.step(steps).array[-1, 0])
 
 
 def grpcurl() -> str:

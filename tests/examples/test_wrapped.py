@@ -193,5 +193,5 @@ def test_the_older_network_keeps_both_its_states(tmp_path: Path) -> None:
         (model,) = client.models()
         assert [(each.name, each.shape) for each in model.state] == [("h", (2, 64)), ("c", (2, 64))]
         with client.create_session(model.name) as session:
-            found = session.step(np.zeros((3, 512))).outputs
+            found = session.step(np.zeros((3, 512))).array
     assert np.all((found >= 0) & (found < 0.5))

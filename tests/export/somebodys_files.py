@@ -125,6 +125,16 @@ step (float[batch, frames, 2] x, float[batch, 2] dvec, float[batch, 2] h)
 """
 """Frames of a speaker, whose vector is the same in all steps."""
 
+LAYERS = """
+step (float[1, 1, 3] x, float[1, 1, 3] h) => (float[1, 1, 3] y, float[1, 1, 3] h_next)
+{
+    h_next = Add (h, x)
+    zero = Constant <value_int = 0> ()
+    y = CumSum (h_next, zero)
+}
+"""
+"""Sums of inputs, added up along the first axis: the batch can only be the second."""
+
 LOOSE = """
 step (float[3] x, float[2, 3] h) => (float[3] y, float[2, 3] h_next)
 {

@@ -296,14 +296,14 @@ def test_a_server_steps_it_as_pytorch_does(dnc: Exported, tmp_path: Path) -> Non
     inputs = {locations: inputs_of(locations, 12) for locations in sizes}
     with served(tmp_path) as client:
         sessions = {each: client.create_session("dnc", locations=each) for each in sizes}
-        found = {each: [sessions[each].step(inputs[each][:7]).outputs] for each in sizes}
+        found = {each: [sessions[each].step(inputs[each][:7]).array] for each in sizes}
         fork = sessions[17].fork()
         restored = client.create_session("dnc", checkpoint=sessions[17].checkpoint())
         for each in sizes:
             result = sessions[each].step(
                 inputs[each][7:], traces=[trace.name for trace in sessions[each].model.traces]
             )
-            found[each].append(result.outputs)
+            found[each].append(result.array)
             assert result.traces["usage"].shape == (5, 1, each)
             assert result.traces["allocation"].shape == (5, 1, each)
             assert result.traces["read_mode"].shape == (5, 2, 3)
@@ -312,7 +312,7 @@ def test_a_server_steps_it_as_pytorch_does(dnc: Exported, tmp_path: Path) -> Non
         for each in sizes:
             np.testing.assert_allclose(np.concatenate(found[each]), expected[each], atol=1e-5)
         for other in (fork, restored):
-            assert other.step(inputs[17][7:]).outputs.tobytes() == found[17][1].tobytes()
+            assert other.step(inputs[17][7:]).array.tobytes() == found[17][1].tobytes()
         assert sessions[130].read_memory().memory.shape == (130, 6)
 
 

@@ -53,7 +53,7 @@ def test_from_an_empty_folder_to_served_steps(
     torch.save({"scale": torch.full((2,), 2.0)}, tmp_path / "weights.pt")
     run_as(again, tmp_path)
     with served(tmp_path / "models") as client, client.create_session("running-mean") as session:
-        np.testing.assert_allclose(session.step(np.array([[1, 10]])).outputs, [[2, 20]])
+        np.testing.assert_allclose(session.step(np.array([[1, 10]])).array, [[2, 20]])
 
 
 def test_the_layers_of_the_page_are_written(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_a_sequence_of_triton_has_the_outputs_of_a_session(
 
     for row in range(3):
         with shipped.create_session(model, locations) as session:
-            assert np.abs(session.step(inputs[:, row]).outputs - found[:, row]).max() < 1e-5
+            assert np.abs(session.step(inputs[:, row]).array - found[:, row]).max() < 1e-5
     assert described["name"] == folder.name == (options[3] if options[2:] else model)
     assert (described["backend"], described["max_batch_size"]) == ("onnxruntime", 64)
     assert described["idle"] == 300_000_000

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from export import __main__ as command_line
 from export import card
-from export.verification import VerificationFailed
+from export.comparison import VerificationFailed
 from export.wrapping import canonical, description, file, folder
 from export.wrapping.file import Tensor
 from export.wrapping.proposal import pairs, proposal
@@ -255,6 +255,8 @@ def test_each_type_is_served_as_it_is(tmp_path: Path) -> None:
     assert found["i_sum"].tolist() == [9007199254740994, 9007199254740995]
     assert found["j_sum"].tolist() == [[-5], [-3]]
     assert found["on_any"].tolist() == [[True, False, False], [True, False, True]]
+    described = json.loads((tmp_path / "models" / "model" / card.CARD_NAME).read_text())
+    assert described["verification"]["allowed_difference"] == 1e-2
 
 
 SPEAKER_TOML = """
@@ -328,7 +330,7 @@ def test_a_batch_of_one_is_relaxed_where_that_holds(tmp_path: Path) -> None:
     ids=["a number in the graph", "mates matter", "no batch", "told so"],
 )
 def test_sessions_are_stepped_alone_where_a_batch_would_change_them(
-    text: str, toml: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    text: str, toml: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The check finds it, the spec and the card say it, and a session gets what the file gives."""
     toml = toml.replace(
@@ -337,7 +339,10 @@ def test_sessions_are_stepped_alone_where_a_batch_would_change_them(
     spec, _ = wrapped(write(tmp_path, text), toml)
 
     assert not spec.batched
-    assert "stepped alone" in capsys.readouterr().out
+    out, err = capfd.readouterr()
+    assert "stepped alone" in out
+    assert "could be" not in out
+    assert err == ""
     described = json.loads((tmp_path / "models" / "model" / card.CARD_NAME).read_text())
     assert described["batched"] is False
     inputs = np.ones((3, 3), np.float32)
@@ -345,6 +350,101 @@ def test_sessions_are_stepped_alone_where_a_batch_would_change_them(
     expected = np.cumsum(inputs, axis=0)
     powers = {files.FIXED: expected**2, files.MATES: expected * 0}
     np.testing.assert_array_equal(found, powers.get(text, expected))
+
+
+def layers(x: int | str = 1, y: int | str = 1, h: int | str = 1, shape: str = "[1, 3]") -> str:
+    """A description of the file with layers, with the axis of the batch of each tensor."""
+    return f"""
+    [[input]]
+    name = "x"
+    shape = {shape}
+    batch_axis = {x}
+    [[output]]
+    name = "y"
+    batch_axis = {y}
+    [[state]]
+    input = "h"
+    output = "h_next"
+    shape = {shape}
+    batch_axis = {h}
+    """
+
+
+@pytest.mark.parametrize(
+    ("toml", "change"),
+    [
+        (layers(0, 0, 0), "for input 'x', output 'y' and state 'h', where it says 0"),
+        (layers(x=0), "for input 'x', where it says 0"),
+        (layers(y=0), "for output 'y', where it says 0"),
+        (layers(h=0), "for state 'h', where it says 0"),
+    ],
+    ids=["all", "an input", "an output", "a state"],
+)
+def test_a_wrong_axis_of_the_batch_is_refused_by_its_tensor(
+    toml: str, change: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One session alone does not show it; a run of several does, and tells the right axis."""
+    said = refusal(write(tmp_path, files.LAYERS), toml)
+
+    assert said == (
+        f"{tmp_path / 'net.onnx'} steps only one session in a run with the axes described, and "
+        f"several with batch_axis = 1 {change}: change that, or say batched = false"
+    )
+    assert capfd.readouterr() == ("", "")
+
+    spec, _ = wrapped(tmp_path / "net.onnx", layers())
+    assert spec.batched
+
+
+def test_an_axis_that_changes_the_shape_is_told_with_it(tmp_path: Path) -> None:
+    """And with the axis of past values, which is counted without the batch."""
+    text = """
+    step (float[1, 4, 1] x, float[1, 1, 1] h) => (float[1, 4, 1] y, float[1, 1, 1] h_next)
+    {
+        one = Constant <value_ints = [1]> ()
+        sum = ReduceSum <keepdims = 1> (x, one)
+        h_next = Add (h, sum)
+        moved = Add (x, h_next)
+        zero = Constant <value_int = 0> ()
+        y = CumSum (moved, zero)
+    }
+    """
+    path = write(tmp_path, text)
+    toml = layers(0, 0, 0, shape="[1, 1]")
+    said = refusal(path, toml.replace("shape = [1, 1]", "shape = [2, 1]\npast = 2", 1))
+
+    change = "batch_axis = 2 and shape = [1, 2] and past_axis = 1 for input 'x', where it says 0"
+    assert f"several with {change}; and with batch_axis = 2 for output 'y' and state 'h'" in said
+    right = layers(2, 2, 2, shape="[1, 1]").replace(
+        "shape = [1, 1]", "shape = [1, 2]\npast = 2\npast_axis = 1", 1
+    )
+    spec, _ = wrapped(path, right)
+    assert spec.batched
+
+
+def test_no_axis_is_taken_at_its_word_with_a_hint(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Of a file that is said to have no batch, the command says where it could be, and goes on."""
+    none = '"none"'
+    spec, _ = wrapped(write(tmp_path, files.LAYERS), layers(none, none, none, shape="[1, 1, 3]"))
+
+    assert not spec.batched
+    assert spec.inputs[0].shape == (1, 1, 3)
+    out, err = capfd.readouterr()
+    assert (
+        "several could be stepped in one run with batch_axis = 1 and shape = [1, 3] for input 'x' "
+        "and state 'h', where it says \"none\"; and with batch_axis = 1 for output 'y'"
+    ) in out
+    assert err == ""
+
+
+def test_a_proposal_marks_an_axis_that_may_be_another(tmp_path: Path) -> None:
+    """Where several axes have size 1, none of them tells that it is the batch."""
+    text = proposal(file.read(write(tmp_path, files.LAYERS)), "command")
+    assert text.count('"none" if nowhere. LOOK: it may be 0 or 1') == 3
+
+    assert "it may be" not in proposal(file.read(write(tmp_path, files.SUMS)), "command")
 
 
 def test_a_card_says_of_which_file_a_model_is(tmp_path: Path) -> None:

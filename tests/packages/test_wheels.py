@@ -183,7 +183,7 @@ def test_the_server_alone_serves_a_folder_of_models(
 
     with _serving(everything, models) as address, Client(address) as client:
         with client.create_session("copy-ntm-ff") as session:
-            assert session.step([0.0] * 9).outputs.shape == (8,)
+            assert session.step([0.0] * 9).array.shape == (8,)
         assert [model.name for model in client.models()] == ["copy-ntm-ff"]
         listed = run(everything.scripts / "ntm", "models", "--server", address, cwd=tmp_path)
     assert "copy-ntm-ff" in listed

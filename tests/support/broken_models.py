@@ -13,6 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from service.spec import Initial, ModelSpec, vector
+from tests.support.rich_models import of_the_second_axis
 from tests.support.tiny_models import LEDGER, ledger, not_loadable
 
 
@@ -46,6 +47,10 @@ def contents() -> dict[str, tuple[bytes, str]]:
         "batch of four": (_of(_sizes(0, 4)), r"'x' has shape \[4, 2\]"),
         "batch of two inside": (_of(_batch_inside(2)), "cannot be run"),
         "batch of four inside": (_of(_batch_inside(4)), "cannot be run"),
+        "batch on the second axis": (
+            of_the_second_axis(),
+            r"steps one session in a run, but not 2 \(.*\); export it with the batch as the first",
+        ),
         "fixed memory": (_of(_sizes(2, 8)), "'memory' has shape"),
         "memory of eight inside": (_of(_memory_of_eight_inside), "cannot be run"),
         "double input": (_of(_double), "'x' is not float32"),

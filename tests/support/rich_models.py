@@ -17,6 +17,7 @@ from service.spec import (
     ModelSpec,
     StateTensor,
     StepTensor,
+    Type,
     vector,
 )
 
@@ -88,6 +89,35 @@ PLAIN = replace(
 """One vector each way, which format 1 can hold."""
 
 
+def of_type(type_: Type) -> bytes:
+    """Running sums of three values of one type, from 1 on; of bool, whether their number is odd."""
+    spec = replace(
+        RICH,
+        inputs=(StepTensor("x", type_, (3,)),),
+        outputs=(StepTensor("y", type_, (3,)),),
+        state=(StateTensor("h", "h", "h_next", (3,), Initial("constant", (1,)), type_),),
+    )
+    nodes = [
+        helper.make_node("Xor" if type_ == "bool" else "Add", ["h", "x"], ["h_next"]),
+        helper.make_node("Identity", ["h_next"], ["y"]),
+    ]
+    return _model(spec, nodes, {})
+
+
+def of_the_sign() -> bytes:
+    """A model that says of running products whether they are positive, which NaN is not."""
+    spec = replace(
+        PLAIN,
+        outputs=(StepTensor("y", "bool", (2,)),),
+        state=(StateTensor("h", "h", "h_next", (2,), Initial("constant", (1.0,))),),
+    )
+    nodes = [
+        helper.make_node("Mul", ["h", "x"], ["h_next"]),
+        helper.make_node("Greater", ["h_next", "zero"], ["y"]),
+    ]
+    return _model(spec, nodes, {"zero": np.array(0, np.float32)})
+
+
 def of_the_batch() -> bytes:
     """A model whose sums have, beside a session's own, the mean of all inputs of the batch."""
     nodes = [
@@ -109,6 +139,21 @@ def of_one_row(spec: ModelSpec = ONE_ROW) -> bytes:
         helper.make_node("Identity", ["h_next"], ["y"]),
     ]
     return _model(spec, nodes, {"one": np.array([1, 2])}, batch=1)
+
+
+def of_the_second_axis() -> bytes:
+    """A model of running sums whose graph has the batch of its state as the second axis."""
+    spec = replace(PLAIN, state=(replace(PLAIN.state[0], shape=(1, 2)),))
+    nodes = [
+        helper.make_node("Squeeze", ["h", "first"], ["sums"]),
+        helper.make_node("Add", ["sums", "x"], ["y"]),
+        helper.make_node("Unsqueeze", ["y", "first"], ["h_next"]),
+    ]
+    proto = onnx.load_model_from_string(_model(spec, nodes, {"first": np.array([0])}))
+    for value in (proto.graph.input[1], proto.graph.output[1]):
+        value.type.tensor_type.shape.dim[1].dim_param = "rows"  # which leaves its size open
+    serialized: bytes = proto.SerializeToString()
+    return serialized
 
 
 def of_the_last_step() -> bytes:

@@ -166,7 +166,7 @@ def _step(session: Session, steps: Float32, last: Future[Float32] | None) -> Flo
     """Make steps if those before them, which have ended, did not fail."""
     if last is not None:
         last.result()
-    outputs: Float32 = session.step(steps).outputs
+    outputs: Float32 = session.step(steps).array
     return outputs
 
 

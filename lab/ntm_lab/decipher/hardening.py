@@ -141,4 +141,4 @@ def _step(
     soft = checkpoint.decode(session.checkpoint())
     after = soft.changed(memory=written.T, weighting=hard, read_vector=reading @ memory)
     session.restore(checkpoint.encode(after))
-    return result.outputs, after
+    return result.array, after

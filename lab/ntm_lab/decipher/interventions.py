@@ -175,7 +175,7 @@ def _effect(
     with network.session() as session:
         session.step(inputs[:start])
         change.to_session(session, program)
-        network_after = session.step(inputs[start:]).outputs > 0.5
+        network_after = session.step(inputs[start:]).array > 0.5
     machine = Machine(program, network.memory_locations)
     program_before = machine.run(inputs)[start:] > 0.5
     machine = Machine(program, network.memory_locations)

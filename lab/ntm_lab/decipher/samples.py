@@ -73,7 +73,7 @@ class ServedNetwork:
 
     def _answer(self, inputs: Float32) -> Float32:
         with self.session() as session:
-            outputs: Float32 = session.step(inputs).outputs
+            outputs: Float32 = session.step(inputs).array
             return outputs
 
     def _record(self, sequence: TaskSequence) -> Recording:

@@ -118,7 +118,7 @@ def record(session: Session, inputs: Float32) -> Recording:
     before = _memory(session)
     result = session.step(inputs, traces=[trace.name for trace in model.traces])
     after = _memory(session)
-    return Recording(model, session.locations, inputs, result.outputs, result.traces, before, after)
+    return Recording(model, session.locations, inputs, result.array, result.traces, before, after)
 
 
 def record_task(session: Session, sequence: TaskSequence) -> Recording:

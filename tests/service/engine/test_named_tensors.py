@@ -9,11 +9,18 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from service import codec
+from service.engine.checkpoint import decode, encode
 from service.engine.durability import Durability, Policy
 from service.engine.engine import Engine
 from service.engine.lifecycle import Lifecycle
 from service.engine.work import Chunk, Work
-from service.errors import CheckpointDamaged, InvalidRequest, NtmError, SessionFailed
+from service.errors import (
+    CapacityExceeded,
+    CheckpointDamaged,
+    InvalidRequest,
+    NtmError,
+    SessionFailed,
+)
 from service.models.loading import load
 from service.models.runtime import Network, content_hash
 from service.models.version import Version
@@ -23,7 +30,7 @@ from service.spec import Array
 from service.telemetry.metrics import Metrics
 from tests.conftest import Clock
 from tests.support.driving import OWNER, run, submitted
-from tests.support.rich_models import RICH, rich
+from tests.support.rich_models import RICH, of_the_sign, rich
 
 VERSION = Version("rich", content_hash(rich()))
 SPEAKER = np.array([1, 2, 3], np.float32)
@@ -160,6 +167,28 @@ def test_an_output_that_is_not_finite_closes_its_session_alone(
     assert outputs(works[1])["flag"] == [[True], [False]]
 
 
+def test_a_state_that_no_output_shows_closes_its_session_alone(clock: Clock) -> None:
+    """Outputs of bool are never infinite; the state behind them is looked at after each turn."""
+    content = of_the_sign()
+    version, settings = Version("sign", content_hash(content)), Settings()
+    networks = {version: load(content, "cpu", max_batch=8)}
+    lifecycle = Lifecycle(networks, settings, Metrics(CollectorRegistry()), clock, clock)
+    signs = Engine(lifecycle, settings)
+    refs = [SessionRef(lifecycle.open(version, 0, None, OWNER).id, OWNER, 0) for _ in range(3)]
+    steps = [[[2, -2]] * 9, [[1e6, 1]] * 9, [[-1, 1]] * 9]
+    works = [
+        Chunk(ref, np.array(values, np.float32).tobytes(), None)
+        for ref, values in zip(refs, steps, strict=True)
+    ]
+    made(signs, *works)
+
+    assert isinstance(works[1].error, SessionFailed)
+    assert works[0].outcome.outputs.tolist() == [[True, step % 2 == 1] for step in range(9)]
+    assert works[2].outcome.outputs.tolist() == [[step % 2 == 1, True] for step in range(9)]
+    lifecycle.check_integrity()
+    assert len(lifecycle.sessions) == 2
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -268,6 +297,53 @@ def test_a_fork_has_the_values_that_were_given_to_its_origin(
     made(engine, work)
 
     assert outputs(work)["score"] == [[[7], [9], [11]]]
+
+
+def test_values_that_are_given_count_against_the_bytes_of_state(
+    loaded: Network, clock: Clock
+) -> None:
+    """
+    They are kept beside the state: of 33 bytes, and the speaker's 12 at least. So they do of a
+    session that is opened from a checkpoint or a record, of a fork, and until it sleeps or ends.
+    """
+    settings = Settings(max_state_bytes=200)
+    metrics = Metrics(CollectorRegistry())
+    sessions = Lifecycle({VERSION: loaded}, settings, metrics, clock, clock, has_store=True)
+    engine, usage = Engine(sessions, settings), sessions.sessions.usage
+    first = opened(sessions, count=np.array([1, 2], np.int64).tobytes())
+    assert usage.state_bytes == 33 + 12 + 16
+    view = sessions.open(VERSION, 0, None, OWNER, is_begun=False)
+    fork = SessionRef(view.id, OWNER, 0)
+    sessions.fork(sessions.awake(first), fork)
+    assert usage.state_bytes == 2 * 61
+    _, taken = sessions.checkpoint(sessions.awake(first))
+    sessions.open(VERSION, 0, None, OWNER, taken)
+    assert usage.state_bytes == 2 * 61 + 45
+
+    with pytest.raises(CapacityExceeded, match="needs 45 bytes of state, and 167 of 200"):
+        opened(sessions)
+    made(engine, chunk(first, [1]))
+    snapshot = next(each for each in engine.take_effects().snapshots if each.view.id == first.id)
+    stored = codec.decode_record(codec.encode_record(snapshot))
+    with pytest.raises(CapacityExceeded, match="needs 61 bytes"):
+        sessions.adopt("ab" * 16, 5, stored)
+    sessions.check_integrity()
+    sessions.delete(fork)
+    sessions.put_to_sleep(sessions.awake(first))
+    assert usage.state_bytes == 45
+    sessions.adopt(first.id, 5, stored)
+    assert usage.state_bytes == 45 + 61
+    sessions.check_integrity()
+
+
+def test_a_session_of_a_checkpoint_keeps_no_more_than_was_given(sessions: Lifecycle) -> None:
+    """Its values are copies, not views that would keep the bytes of the whole checkpoint."""
+    _, taken = sessions.checkpoint(sessions.awake(opened(sessions)))
+    view = sessions.open(VERSION, 0, None, OWNER, decode(encode(taken)))
+    (speaker,) = sessions.awake(SessionRef(view.id, OWNER, 0)).given.values()
+
+    assert speaker.base is None
+    assert speaker.tolist() == SPEAKER.tolist()
 
 
 def test_a_record_wakes_elsewhere_with_state_values_and_replays(

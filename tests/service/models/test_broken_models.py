@@ -15,6 +15,7 @@ from service.models.loading import try_out
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from tests.support.broken_models import Broken, broken
+from tests.support.rich_models import of_the_second_axis
 from tests.support.tiny_models import LEDGER, doubling, ledger
 
 BROKEN = broken()
@@ -64,6 +65,14 @@ def test_a_broken_model_that_is_not_named_is_not_read(folder: Path, case: Broken
     assert found.models == ["ledger"]
     failed = {"model": "broken", "outcome": "failed"}
     assert registry.get_sample_value("ntm_model_reloads_total", failed) is None
+
+
+def test_what_onnxruntime_says_is_in_the_error_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    """On its own it would write coloured lines to the terminal, also of what is only tried."""
+    with pytest.raises(ModelInvalid, match="while running Squeeze node"):
+        try_out(of_the_second_axis())
+
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_graph_may_fix_the_locations_if_its_spec_does() -> None:

@@ -99,7 +99,7 @@ class Member:
         before = self.session.resumptions
         sent = time.perf_counter()
         result = await self.session.step(self.inputs[-1])
-        self.outputs.append(result.outputs)
+        self.outputs.append(result.array)
         self.answered_on = self.stream
         answered = time.perf_counter()
         killed = self.killed_at

@@ -196,7 +196,7 @@ def _compare(members: Sequence[Member], address: str, found: Outages) -> None:
         def again(member: Member) -> Float32:
             with client.create_session(MODEL, durability=Durability("none")) as session:
                 inputs = np.concatenate(member.inputs[: len(member.outputs)])
-                outputs: Float32 = session.step(inputs).outputs
+                outputs: Float32 = session.step(inputs).array
                 return outputs
 
         for member, wanted in zip(stepped, pool.map(again, stepped), strict=True):

@@ -82,7 +82,7 @@ def expected(site: Site, sequences: Sequence[TaskSequence]) -> list[Float32]:
     with Client(site.replicas[0].address) as client, client.create_session(MODEL) as session:
         outputs = []
         for sequence in sequences:
-            outputs.append(session.step(sequence.inputs).outputs)
+            outputs.append(session.step(sequence.inputs).array)
             session.reset()
         return outputs
 
@@ -114,7 +114,7 @@ def test_sessions_outlive_their_replica(
     firsts = [s.step(q.inputs[:LENGTH]).outputs for s, q in zip(sessions, sequences, strict=True)]
 
     def go_on(session: Session, sequence: TaskSequence) -> Float32:
-        steps = [session.step(inputs[None]).outputs for inputs in sequence.inputs[LENGTH:]]
+        steps = [session.step(inputs[None]).array for inputs in sequence.inputs[LENGTH:]]
         return np.concatenate(steps)
 
     made = site.replicas[0].count("ntm_steps_total")

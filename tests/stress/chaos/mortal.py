@@ -87,7 +87,7 @@ async def main(target: str, session_id: str) -> None:
         while session.next_step < len(inputs):
             first = session.next_step
             result = await session.step(inputs[first : first + _STEPS_AT_ONCE])
-            print(json.dumps([first, session.durable_step, result.outputs.tolist()]), flush=True)
+            print(json.dumps([first, session.durable_step, result.array.tolist()]), flush=True)
 
 
 if __name__ == "__main__":

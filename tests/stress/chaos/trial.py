@@ -156,7 +156,7 @@ async def _audit(world: World, auditor: Replica) -> None:
                     tally.losses.append(error)
                 first = session.next_step
                 result = await session.step(kept.expected.inputs[first : first + AFTERWARDS])
-                tally.compare(kept.expected, first, result.outputs, "audit")
+                tally.compare(kept.expected, first, result.array, "audit")
                 found.append(session)
             except NtmClientError as error:
                 tally.losses.append(f"session {kept.expected.number}, audit: {error}")

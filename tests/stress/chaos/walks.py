@@ -56,7 +56,7 @@ async def stepped(
     first, resumptions = session.next_step, session.resumptions
     replayed, started = session.replayed_steps, time.monotonic()
     result = await session.step(expected.inputs[first : first + steps])
-    world.tally.compare(expected, first, result.outputs, where)
+    world.tally.compare(expected, first, result.array, where)
     if session.resumptions > resumptions:
         world.tally.resume_seconds.append(time.monotonic() - started)
     world.tally.replayed_steps += session.replayed_steps - replayed
