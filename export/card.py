@@ -15,14 +15,15 @@ from typing import Any
 
 import onnx
 
-from export import curve, evaluation, to_onnx, verification
+from export import comparison, curve, evaluation, to_onnx, verification
 from export.architectures import ARCHITECTURES
+from export.comparison import Comparison
 from export.configuration import SETTINGS, Configuration, Trial, differences
 from export.configurations import CONFIGURATIONS, PAPER, of_task
 from export.evaluation import Result
 from export.network import Network
 from export.training import TRIALS, Quality, Run
-from export.verification import Comparison, OnnxRunner
+from export.verification import OnnxRunner
 from ntm_tasks import TASKS, Purpose
 
 MODEL_NAME = "model.onnx"
@@ -87,7 +88,7 @@ def write_model(runs: Sequence[Run], models: Path, name: str, *, replace: bool =
     folder = models / name
     if not replace:
         check_free(folder, contents[chosen])
-    comparisons = verification.show(
+    comparisons = comparison.show(
         verification.verify(contents[chosen], networks[chosen], _verified_locations(configuration))
     )
     results = []
@@ -112,8 +113,8 @@ def write_model(runs: Sequence[Run], models: Path, name: str, *, replace: bool =
         "evaluation": {"runtime": "onnxruntime", "seed": EVALUATION_SEED},
         "verification": {
             "against": "PyTorch",
-            "allowed_difference": verification.LARGEST_DIFFERENCE,
-            "comparisons": [comparison._asdict() for comparison in comparisons],
+            "allowed_difference": comparison.LARGEST_DIFFERENCE,
+            "comparisons": [each._asdict() for each in comparisons],
         },
         **made_with(),
     }

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from export import to_onnx, verification
 from export.architectures import ARCHITECTURES, register
+from export.comparison import LARGEST_DIFFERENCE
 from export.configuration import SETTINGS, Configuration
 from export.modules.refusal import place_of_error, what_failed
 from export.network import Architecture, ArchitectureError, Network, State, next_name
@@ -72,6 +73,7 @@ def try_out(configuration: Configuration) -> None:
     trial.check_starts(network, state)
     trial.check_step(network, state)
     trial.check_conversion(network)
+    trial.check_rows(network, state)
 
 
 class _Trial:
@@ -240,6 +242,26 @@ class _Trial:
                 "the state, and draw nothing at random"
             )
         self._check_trace(state, trace)
+
+    def check_rows(self, network: Network, state: State) -> None:
+        """Check that what a sequence gets does not depend on the others of its batch."""
+        generator = torch.Generator().manual_seed(1)
+        x = torch.rand(BATCH, self._configuration.sizes.input_width, generator=generator)
+        among_others = torch.cat((x[:1], 1 - x[1:]))
+        states = [state, state]
+        for _ in range(2):  # in the second step the states of the others differ too
+            with self.blaming("forward"), torch.no_grad():
+                made = [network(x, states[0]), network(among_others, states[1])]
+            one, other = ((logits, *after, *(trace or ())) for logits, after, trace in made)
+            if not all(
+                torch.allclose(a[0], b[0], rtol=0, atol=LARGEST_DIFFERENCE)
+                for a, b in zip(one, other, strict=True)
+            ):
+                raise self.error(
+                    "what forward returns for one sequence depends on the others of its batch; "
+                    "each row is a sequence of its own, so compute nothing over the first axis"
+                )
+            states = [after for _, after, _ in made]
 
     def _check_dependence(self, name: str, after: Tensor, before: Tensor) -> None:
         found: Sequence[Tensor | None] = (None,)

@@ -1,44 +1,41 @@
 """
 Verify an exported model: run it beside PyTorch, step by step, before it is written.
 
-In the longest sequences of training, each runtime carries its own state from step to step, as when
-served, and all outputs must agree. In sequences of 1,000 steps, both runtimes start each step from
-the same state, and all values that the step computes must agree. The difference of the carried
-states after 1,000 steps is reported but not limited: beyond the lengths that it can do, a network
-amplifies roundings until the states are unrelated.
-
-Values agree if they differ by at most `LARGEST_DIFFERENCE`. PyTorch itself is less exact for a
-network with very sharp heads. Then the limit is `ROUNDINGS` times the difference between PyTorch in
-single and in double precision.
+The longest sequences of training run on all batch sizes, each runtime carrying its own state from
+step to step, as when served. Sequences of 1,000 steps run at every number of locations: there only
+the steps from the same state have a limit.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime
 import torch
 from onnx.reference import ReferenceEvaluator
 
-from export.network import Network, State
+from export.comparison import (
+    Comparison,
+    Named,
+    Step,
+    VerificationFailed,
+    allowed,
+    compare,
+    initial_state,
+    largest,
+)
+from export.network import Network
 from export.to_onnx import ServedStep, output_names, spec_in
 from ntm_tasks import TASKS, Float32, Purpose, Size, generator_for
 from service.errors import ModelInvalid
 from service.models import rehearsal
 from service.spec import ModelSpec
-
-LARGEST_DIFFERENCE = 1e-5
-"""The largest difference, unless PyTorch's own rounding is larger."""
-
-ROUNDINGS = 10
-"""The largest difference as a multiple of PyTorch's own rounding."""
 
 RUNTIME_VERSION: str = onnxruntime.__version__
 
@@ -53,44 +50,6 @@ LONG_BATCH = 7
 
 REFERENCE_BATCH = 2
 """The batch size on onnx's reference evaluator, which is slow."""
-
-
-Values = npt.NDArray[np.floating[Any]]
-
-
-class VerificationFailed(ArithmeticError):
-    """The exported graph does not compute the same as the network."""
-
-
-class Comparison(NamedTuple):
-    """The largest differences of one runtime from PyTorch."""
-
-    runtime: str
-    batch: int
-    locations: int
-    steps: int
-    in_range: bool
-    """Whether the sequences have a size of training, at the default number of locations."""
-    output_difference: float
-    """Of all outputs; each runtime carries its own state through all steps."""
-    output_rounding: float
-    """The same for PyTorch in single precision against double precision."""
-    step_difference: float
-    """Of all outputs, states and traces after one step from the same state, for every step.
-    Relative for values beyond 1, such as an LSTM's cell."""
-    step_rounding: float
-    """The same for PyTorch in single precision against double precision."""
-    state_drift: float
-    """Of all states, carried through all steps. It has no limit."""
-
-    @property
-    def agrees(self) -> bool:
-        """Whether the limited differences are within their limits."""
-        # A difference that is not a number has to fail.
-        a_step = self.step_difference <= allowed(self.step_rounding)
-        return a_step and (
-            not self.in_range or self.output_difference <= allowed(self.output_rounding)
-        )
 
 
 class OnnxRunner:
@@ -127,22 +86,25 @@ class OnnxRunner:
             raise ModelInvalid(f"onnxruntime cannot run the model: {error}") from error
         return y, dict(zip((tensor.input for tensor in self.spec.state), after, strict=True))
 
-    def everything(self, feeds: Mapping[str, Float32]) -> dict[str, Float32]:
+    def everything(self, x: Float32, state: Named) -> Named:
         """Make one step; return all outputs of the graph by name."""
         names = [output.name for output in self._session.get_outputs()]
-        return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
+        values = self._session.run(names, {self.spec.input: x, **state})
+        return dict(zip(names, values, strict=True))
 
 
 class _Reference:
     """Runs a model on onnx's reference evaluator, operator by operator in numpy."""
 
     def __init__(self, model: bytes) -> None:
-        self._evaluator = ReferenceEvaluator(onnx.load_from_string(model))
+        loaded = onnx.load_from_string(model)
+        self._evaluator = ReferenceEvaluator(loaded)
+        self._input = spec_in(loaded).input
 
-    def everything(self, feeds: Mapping[str, Float32]) -> dict[str, Float32]:
+    def everything(self, x: Float32, state: Named) -> Named:
         # Its sigmoid computes two formulas, of which one can overflow, and takes the other.
         with np.errstate(over="ignore", invalid="ignore"):
-            values: Any = self._evaluator.run(None, dict(feeds))
+            values: Any = self._evaluator.run(None, {self._input: x, **state})
         return dict(zip(self._evaluator.output_names, values, strict=True))
 
 
@@ -169,23 +131,40 @@ def verify(
     runs.append(("onnx reference", _Reference(model), REFERENCE_BATCH))
     spec = spec_in(onnx.load_from_string(model))
     chains = [(spec.default_locations, 0), *((count, steps) for count in locations)]
-    chosen = (
-        (name, runner, network, spec, batch, count, least)
-        for count, least in chains
-        for name, runner, batch in runs
-        if not least or batch in (LONG_BATCH, REFERENCE_BATCH)
-    )
-    for each in chosen:
-        comparison = _compare(*each)
-        if not comparison.agrees:
-            raise VerificationFailed(
-                f"{comparison.runtime} differs from PyTorch at batch {comparison.batch} and "
-                f"{comparison.locations} locations: outputs by {comparison.output_difference:.3g}, "
-                f"a step by {comparison.step_difference:.3g}; "
-                f"{allowed(comparison.output_rounding):.1g} and "
-                f"{allowed(comparison.step_rounding):.1g} are allowed"
+    in_single = torch_step(network, spec)
+    in_double = torch_step(deepcopy(network).double(), spec)
+    for count, least in chains:
+        for name, runner, batch in runs:
+            if least and batch not in (LONG_BATCH, REFERENCE_BATCH):
+                continue
+            with torch.no_grad():
+                first = network.initial_state(batch, count)
+            yield compare(
+                spec,
+                runner.everything,
+                in_single,
+                in_double,
+                sequences(spec.task, batch, least),
+                {each.input: value.numpy() for each, value in zip(spec.state, first, strict=True)},
+                runtime=name,
+                locations=count,
+                in_range=not least,
             )
-        yield comparison
+
+
+def torch_step(network: Network, spec: ModelSpec) -> Step:
+    """Return how a network makes its step in PyTorch, in the precision of its parameters."""
+    served = ServedStep(network)
+    first = network.initial_state(1, spec.default_locations)
+    precision = next(network.parameters()).dtype
+
+    def step(x: Float32, state: Named) -> Named:
+        tensors = [torch.from_numpy(value).to(precision) for value in (x, *state.values())]
+        with torch.no_grad():
+            values = served(tensors[0], type(first)._make(tensors[1:]))
+        return {name: made.numpy() for name, made in zip(output_names(spec), values, strict=True)}
+
+    return step
 
 
 def rehearse(folder: Path, name: str, content: bytes, inputs: Float32, rounding: float) -> None:
@@ -211,89 +190,6 @@ def rehearse(folder: Path, name: str, content: bytes, inputs: Float32, rounding:
                 f"a server's outputs differ from the model's by {difference:.3g} at {locations} "
                 f"locations; {allowed(rounding):.1g} is allowed"
             )
-
-
-def allowed(rounding: float) -> float:
-    """Return the limit of a difference, given PyTorch's own rounding."""
-    return max(LARGEST_DIFFERENCE, ROUNDINGS * rounding)
-
-
-def _compare(
-    name: str,
-    runner: OnnxRunner | _Reference,
-    network: Network,
-    spec: ModelSpec,
-    batch: int,
-    locations: int,
-    steps: int,
-) -> Comparison:
-    precise = deepcopy(network).double()
-    with torch.no_grad():
-        torch_state = network.initial_state(batch, locations)
-        precise_state = type(torch_state)._make(value.double() for value in torch_state)
-    state = initial_state(spec, batch, locations)
-    inputs = sequences(spec.task, batch, steps)
-    output = output_rounding = step = step_rounding = drift = 0.0
-    for x in inputs:
-        same_start = type(torch_state)._make(torch.from_numpy(state[name]) for name in state)
-        same_precise = type(torch_state)._make(value.double() for value in same_start)
-        here, _ = _torch_step(network, spec, x, same_start)
-        precise_here, _ = _torch_step(precise, spec, x, same_precise)
-        expected, torch_state = _torch_step(network, spec, x, torch_state)
-        precise_expected, precise_state = _torch_step(precise, spec, x, precise_state)
-        found = runner.everything({spec.input: x, **state})
-        state = {tensor.input: found[tensor.output] for tensor in spec.state}
-        y = spec.output
-        output = largest(output, [found[y] - expected[y]])
-        output_rounding = largest(output_rounding, [expected[y] - precise_expected[y]])
-        drift = largest(drift, [found[each.output] - expected[each.output] for each in spec.state])
-        step = largest(step, relative(found, here))
-        step_rounding = largest(step_rounding, relative(here, precise_here))
-    differences = (output, output_rounding, step, step_rounding, drift)
-    return Comparison(name, batch, locations, len(inputs), not steps, *differences)
-
-
-def relative(found: Mapping[str, Values], expected: Mapping[str, Values]) -> list[Values]:
-    """Return the differences from the expected values, relative for values beyond 1."""
-    return [
-        (found[name] - value) / np.maximum(1, np.abs(value)) for name, value in expected.items()
-    ]
-
-
-def _torch_step(
-    network: Network, spec: ModelSpec, x: Float32, state: State
-) -> tuple[dict[str, Values], State]:
-    """Make one step in PyTorch; return the graph's outputs by name, and the next state."""
-    with torch.no_grad():
-        values = ServedStep(network)(torch.from_numpy(x).to(state[0]), state)
-    named = {name: value.numpy() for name, value in zip(output_names(spec), values, strict=True)}
-    return named, type(state)._make(values[1 : 1 + len(state)])
-
-
-def largest(so_far: float, differences: Sequence[Values]) -> float:
-    """Return the largest magnitude, or NaN if there is one."""
-    return float(np.max([so_far, *(np.abs(difference).max() for difference in differences)]))
-
-
-def show(comparisons: Iterable[Comparison]) -> list[Comparison]:
-    """Print comparisons as a table, each as soon as it is made; return them."""
-    heads = ("runtime", "batch", "N", "steps", "in range", "outputs", "(PyTorch)", "a step",
-             "(PyTorch)", "state drift")  # fmt: skip
-    row = "{:>15} {:>5} {:>5} {:>6} {!s:>8} {:>9{f}} {:>9{f}} {:>9{f}} {:>9{f}} {:>11{f}}"
-    print(row.format(*heads, f=""), flush=True)
-    shown = []
-    for comparison in comparisons:
-        print(row.format(*comparison, f=".1e"), flush=True)
-        shown.append(comparison)
-    return shown
-
-
-def initial_state(spec: ModelSpec, batch: int, locations: int) -> dict[str, Float32]:
-    """Return the state of `batch` sequences before their first step, by graph input."""
-    return {
-        tensor.input: np.repeat(tensor.initial_value(locations)[None], batch, 0)
-        for tensor in spec.state
-    }
 
 
 def check_graph(model: onnx.ModelProto) -> None:

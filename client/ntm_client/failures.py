@@ -104,8 +104,9 @@ def _advised(message: str, metadata: Mapping[str, str], reason: str) -> str:
     if reason != "STEP_INDEX_MISMATCH" or "expected" not in metadata:
         return message
     return (
-        f"{message}; another client steps the session too, or it was set back: `describe` sets "
-        f"next_step to {metadata['expected']}, to go on from there"
+        f"{message}; another client steps the session too, it was reset, or steps went with a "
+        f"server that had not stored them: `describe` sets next_step to {metadata['expected']}, to "
+        "go on from there"
     )
 
 

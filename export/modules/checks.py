@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
+from export.comparison import LARGEST_DIFFERENCE
 from export.modules.refusal import (
     ModuleRefused,
     place_of_attribute,
@@ -22,7 +23,6 @@ from export.modules.refusal import (
     what_failed,
 )
 from export.modules.step import Step, called, parts
-from export.verification import LARGEST_DIFFERENCE
 from service.spec import LOCATIONS, ModelSpec
 
 BATCHES = (1, 2, 7)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from export import card, verification
+from export import card, comparison, verification
 from export.modules import checks, conversion
 from export.modules.refusal import ModuleRefused
 from export.modules.step import State, Step, adapted, axes_of, check_name, named, spec_of
@@ -76,7 +76,7 @@ def export_module(
         return drawn(x.shape[1], batch) if rows is None else spread(rows, batch)
 
     def start(batch: int, count: int) -> list[Tensor]:
-        return [*map(torch.from_numpy, verification.initial_state(spec, batch, count).values())]
+        return [*map(torch.from_numpy, comparison.initial_state(spec, batch, count).values())]
 
     def check(program: torch.export.ExportedProgram) -> None:
         checks.check_program(program, spec)
@@ -90,7 +90,7 @@ def export_module(
     if not replace:
         card.check_free(folder, content)
     verification.check_graph(model)
-    comparisons = verification.show(verify_step(content, step, fed))
+    comparisons = comparison.show(verify_step(content, step, fed))
     has_same_bits = same_bits(content, fed)
     if not has_same_bits:
         print("a row among others differs in its last bits from the same row among its copies")
@@ -104,8 +104,8 @@ def export_module(
         "verification": {
             "against": "PyTorch",
             "inputs": "drawn" if rows is None else "given",
-            "allowed_difference": verification.LARGEST_DIFFERENCE,
-            "comparisons": [comparison._asdict() for comparison in comparisons],
+            "allowed_difference": comparison.LARGEST_DIFFERENCE,
+            "comparisons": [each._asdict() for each in comparisons],
             "same_bits_in_batches": has_same_bits,
         },
         **card.made_with(),

@@ -1,30 +1,22 @@
 """
 Verify the graph of a step beside the step in PyTorch, at several batches and memory sizes.
 
-`export.verification` has the limits and the table, and does the same for networks of a task. Here
+`export.comparison` has the limits. `export.verification` does the same for networks of a task. Here
 the inputs are somebody's, or drawn from a normal distribution.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from export.comparison import Comparison, Named, Step, compare, initial_state
 from export.to_onnx import output_names
-from export.verification import (
-    Comparison,
-    OnnxRunner,
-    Values,
-    VerificationFailed,
-    allowed,
-    initial_state,
-    largest,
-    relative,
-)
+from export.verification import OnnxRunner
 from ntm_tasks import Float32
 from service.spec import ModelSpec
 
@@ -60,7 +52,7 @@ def verify_step(
     Each comparison is yielded as it is made.
 
     Each carries its own state from step to step, and all outputs must agree. From the same state,
-    all values of a step must agree. The limits are those of `export.verification`.
+    all values of a step must agree. The limits are those of `export.comparison`.
 
     Args:
         content: The model, with its spec.
@@ -77,17 +69,13 @@ def verify_step(
     counts = [spec.default_locations]
     if spec.has_memory and not spec.fixed_locations:
         counts += [spec.default_locations + 1, 2 * spec.default_locations]
+    single = _step(step, spec, torch.float32)
+    double = _precise(step, spec, inputs(1)[0])
     for count, batch in ((count, batch) for count in counts for batch in batches):
-        found = _compare(runner, step, spec, inputs(batch), count)
-        if not found.agrees:
-            at = f" and {found.locations} locations" if spec.has_memory else ""
-            raise VerificationFailed(
-                f"the graph differs from PyTorch at batch {found.batch}{at}: outputs of "
-                f"{found.steps} steps by {found.output_difference:.3g}, a step by "
-                f"{found.step_difference:.3g}; {allowed(found.output_rounding):.1g} and "
-                f"{allowed(found.step_rounding):.1g} are allowed"
-            )
-        yield found
+        start = initial_state(spec, batch, count)
+        yield compare(
+            spec, runner.everything, single, double, inputs(batch), start, locations=count
+        )
 
 
 def same_bits(content: bytes, inputs: Callable[[int], Float32]) -> bool:
@@ -111,52 +99,29 @@ def same_bits(content: bytes, inputs: Callable[[int], Float32]) -> bool:
     return True
 
 
-def _compare(
-    runner: OnnxRunner, step: nn.Module, spec: ModelSpec, inputs: Float32, locations: int
-) -> Comparison:
-    batch = inputs.shape[1]
-    state = initial_state(spec, batch, locations)
-    carried = {name: torch.from_numpy(value) for name, value in state.items()}
-    precise_step: nn.Module | None = deepcopy(step).double()
-    precise = {name: value.double() for name, value in carried.items()}
-    output = output_rounding = of_step = step_rounding = drift = 0.0
-    y = spec.output
-    for x in map(torch.from_numpy, inputs):
-        same = {name: torch.from_numpy(value) for name, value in state.items()}
-        here = _made(step, spec, x, same)
-        expected = _made(step, spec, x, carried)
-        found = runner.everything({spec.input: x.numpy(), **state})
-        if precise_step is not None:
-            try:
-                doubled = {name: value.double() for name, value in same.items()}
-                precise_here = _made(precise_step, spec, x.double(), doubled)
-                precise_expected = _made(precise_step, spec, x.double(), precise)
-            except RuntimeError:
-                # A module that makes float32 tensors itself has no double precision. Its rounding
-                # is not known, and the difference has the plain limit.
-                precise_step = None
-            else:
-                output_rounding = largest(output_rounding, [expected[y] - precise_expected[y]])
-                step_rounding = largest(step_rounding, relative(here, precise_here))
-                precise = _following(spec, precise_expected)
-        output = largest(output, [found[y] - expected[y]])
-        of_step = largest(of_step, relative(found, here))
-        drift = largest(drift, [found[each.output] - expected[each.output] for each in spec.state])
-        state = {tensor.input: found[tensor.output] for tensor in spec.state}
-        carried = _following(spec, expected)
-    differences = (output, output_rounding, of_step, step_rounding, drift)
-    return Comparison("onnxruntime", batch, locations, len(inputs), True, *differences)
+def _step(step: nn.Module, spec: ModelSpec, precision: torch.dtype) -> Step:
+    """Return how a module makes its step in PyTorch."""
 
-
-def _made(
-    step: nn.Module, spec: ModelSpec, x: Tensor, state: Mapping[str, Tensor]
-) -> dict[str, Values]:
-    """Make a step in PyTorch; return the graph's outputs by name."""
-    with torch.no_grad():
+    def made(x: Float32, state: Named) -> Named:
         # A module may change its state in place.
-        values = step(x, *(state[tensor.input].clone() for tensor in spec.state))
-    return {name: value.numpy() for name, value in zip(output_names(spec), values, strict=True)}
+        tensors = [torch.from_numpy(value).to(precision, copy=True) for value in state.values()]
+        with torch.no_grad():
+            values = step(torch.from_numpy(x).to(precision), *tensors)
+        return {name: value.numpy() for name, value in zip(output_names(spec), values, strict=True)}
+
+    return made
 
 
-def _following(spec: ModelSpec, outputs: Mapping[str, Values]) -> dict[str, Tensor]:
-    return {tensor.input: torch.from_numpy(outputs[tensor.output]) for tensor in spec.state}
+def _precise(step: nn.Module, spec: ModelSpec, x: Float32) -> Step | None:
+    """
+    Return how a module makes its step in double precision, if it has one.
+
+    A module that makes float32 tensors itself has none. Its rounding is not known, and the
+    difference has the plain limit.
+    """
+    made = _step(deepcopy(step).double(), spec, torch.float64)
+    try:
+        made(x, initial_state(spec, len(x), spec.default_locations))
+    except RuntimeError:
+        return None
+    return made

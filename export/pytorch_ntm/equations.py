@@ -49,6 +49,9 @@ class Equations:
     def __init__(self, checkpoint: Checkpoint, activations: str) -> None:
         self._of = checkpoint
         self._activations = activations
+        heads = range(len(checkpoint.heads))
+        self._order = sorted(heads, key=lambda at: checkpoint.heads[at] == "write")
+        """Heads as the graph orders them: those that read first."""
 
     def start(self) -> Sequence:
         """Return a sequence before its first step."""
@@ -129,29 +132,33 @@ class Equations:
 
     def named(self, y: Float64, after: Sequence, heads: list[Head]) -> dict[str, Float64]:
         """Return a step's results as the graph names and orders them, without the batch axis."""
-        kinds = zip(self._of.heads, heads, strict=True)
-        ours = sorted(kinds, key=lambda head: head[0] == "write")  # sorting keeps the order within
-        writers = [head for kind, head in ours if kind == "write"]
+        ours = [heads[at] for at in self._order]
+        writers = [heads[at] for at in self._order if self._of.heads[at] == "write"]
         return {
             "y": y,
-            "memory_next": after.memory.T,
-            "weighting_next": np.stack([head.w for _, head in ours]),
-            "read_vector_next": np.stack(after.reads),
-            "controller_hidden_next": after.hidden,
-            "controller_cell_next": after.cell,
-            "key": np.stack([head.k for _, head in ours]),
-            "strength": np.array([[head.beta] for _, head in ours]),
-            "gate": np.array([[head.g] for _, head in ours]),
-            "shift": np.stack([head.s[::-1] for _, head in ours]),
-            "sharpening": np.array([[head.gamma] for _, head in ours]),
+            **{f"{name}_next": value for name, value in self.state(after).items()},
+            "key": np.stack([head.k for head in ours]),
+            "strength": np.array([[head.beta] for head in ours]),
+            "gate": np.array([[head.g] for head in ours]),
+            "shift": np.stack([head.s[::-1] for head in ours]),
+            "sharpening": np.array([[head.gamma] for head in ours]),
             "erase_vector": np.stack([head.e for head in writers]),
             "add_vector": np.stack([head.a for head in writers]),
         }
 
+    def state(self, sequence: Sequence) -> dict[str, Float64]:
+        """Return the state tensors of a sequence by name, as the graph orders them."""
+        return {
+            "memory": sequence.memory.T,
+            "weighting": np.stack([sequence.weightings[at] for at in self._order]),
+            "read_vector": np.stack(sequence.reads),
+            "controller_hidden": sequence.hidden,
+            "controller_cell": sequence.cell,
+        }
+
     def sequence(self, state: dict[str, Float64]) -> Sequence:
         """Return a sequence from its state tensors by name, as the graph orders them."""
-        read, write = iter(range(self._of.reads)), iter(range(self._of.reads, len(self._of.heads)))
-        rows = [next(read if kind == "read" else write) for kind in self._of.heads]
+        rows = map(self._order.index, range(len(self._order)))
         return Sequence(
             state["memory"].T,
             tuple(state["weighting"][row] for row in rows),

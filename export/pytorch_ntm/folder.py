@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from export import card, evaluation, to_onnx, verification
+from export import card, comparison, evaluation, to_onnx, verification
 from export.configuration import Trial
 from export.evaluation import Result, TorchRunner
 from export.pytorch_ntm.checkpoint import Checkpoint
@@ -82,7 +82,7 @@ def write_model(
     if not replace:
         card.check_free(folder, content)
     verification.check_graph(model)
-    comparisons = verification.show(verify(content, network, Equations(checkpoint, activations)))
+    comparisons = comparison.show(verify(content, network, Equations(checkpoint, activations)))
     results = _results(content, task, checkpoint)
     if results:
         print(evaluation.table(results))
@@ -105,8 +105,8 @@ def write_model(
         "evaluation": {"runtime": "onnxruntime", "seed": card.EVALUATION_SEED},
         "verification": {
             "against": "the repository's equations in double precision",
-            "allowed_difference": verification.LARGEST_DIFFERENCE,
-            "comparisons": [comparison._asdict() for comparison in comparisons],
+            "allowed_difference": comparison.LARGEST_DIFFERENCE,
+            "comparisons": [each._asdict() for each in comparisons],
         },
         **card.made_with(),
     }

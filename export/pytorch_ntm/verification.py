@@ -1,32 +1,22 @@
 """
 Verify the graph of a checkpoint beside the repository's equations in double precision.
 
-`export.verification` has the limits and the table. There the rounding is that of PyTorch in single
-precision against double; here it is that of our PyTorch network against the equations in numpy.
+`export.comparison` has the limits. The rounding is that of our PyTorch network against the
+equations in numpy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
-import torch
 
 from export import verification
+from export.comparison import Comparison, Named, Step, compare
 from export.network import Network
 from export.pytorch_ntm.checkpoint import Float64
-from export.pytorch_ntm.equations import Equations, Sequence
-from export.to_onnx import ServedStep, output_names
-from export.verification import (
-    Comparison,
-    OnnxRunner,
-    Values,
-    VerificationFailed,
-    allowed,
-    initial_state,
-    largest,
-    relative,
-)
+from export.pytorch_ntm.equations import Equations
+from export.verification import OnnxRunner
 from ntm_tasks import TASKS, Float32
 from service.spec import ModelSpec
 
@@ -72,69 +62,32 @@ def verify(content: bytes, network: Network, equations: Equations) -> Iterator[C
     runner = OnnxRunner(content)
     runs = [(sequences(runner.spec, batch), True) for batch in BATCHES]
     runs.append((bits(runner.spec, LONG_BATCH, LONG_STEPS), False))
+    exact, in_single = _exact_step(equations), verification.torch_step(network, runner.spec)
     for inputs, in_range in runs:
-        found = _compare(runner, network, equations, inputs, in_range=in_range)
-        if not found.agrees:
-            raise VerificationFailed(
-                f"the graph differs from the equations at batch {found.batch}: outputs of "
-                f"{found.steps} steps by {found.output_difference:.3g}, a step by "
-                f"{found.step_difference:.3g}; {allowed(found.output_rounding):.1g} and "
-                f"{allowed(found.step_rounding):.1g} are allowed"
-            )
-        yield found
+        yield compare(
+            runner.spec,
+            runner.everything,
+            exact,
+            in_single,
+            inputs,
+            _batch([equations.state(equations.start())] * inputs.shape[1]),
+            against="the equations",
+            in_range=in_range,
+        )
 
 
-def _compare(
-    runner: OnnxRunner,
-    network: Network,
-    equations: Equations,
-    inputs: Float32,
-    *,
-    in_range: bool,
-) -> Comparison:
-    spec = runner.spec
-    batch, locations = inputs.shape[1], spec.default_locations
-    state = initial_state(spec, batch, locations)
-    carried, exact = state, [equations.start() for _ in range(batch)]
-    output = output_rounding = step = step_rounding = drift = 0.0
-    y = spec.output
-    for x in inputs:
-        found = runner.everything({spec.input: x, **state})
-        here = _torch_step(network, spec, x, state)
-        same = [
-            equations.sequence({name: value[row].astype(float) for name, value in state.items()})
-            for row in range(batch)
-        ]
-        expected, _ = _exact_step(equations, x, same)
-        step = largest(step, relative(found, expected))
-        step_rounding = largest(step_rounding, relative(here, expected))
-        of_torch = _torch_step(network, spec, x, carried)
-        exactly, exact = _exact_step(equations, x, exact)
-        output = largest(output, [found[y] - exactly[y]])
-        output_rounding = largest(output_rounding, [of_torch[y] - exactly[y]])
-        drift = largest(drift, [found[each.output] - exactly[each.output] for each in spec.state])
-        state = {tensor.input: found[tensor.output] for tensor in spec.state}
-        carried = {tensor.input: of_torch[tensor.output] for tensor in spec.state}
-    differences = (output, output_rounding, step, step_rounding, drift)
-    return Comparison("onnxruntime", batch, locations, len(inputs), in_range, *differences)
+def _exact_step(equations: Equations) -> Step:
+    """Return how the equations make a step of each sequence."""
+
+    def step(x: Float32, state: Named) -> Named:
+        made = []
+        for row, values in enumerate(x.astype(float)):
+            alone = {name: value[row].astype(float) for name, value in state.items()}
+            made.append(equations.named(*equations.step(values, equations.sequence(alone))))
+        return _batch(made)
+
+    return step
 
 
-def _exact_step(
-    equations: Equations, x: Float32, before: list[Sequence]
-) -> tuple[dict[str, Float64], list[Sequence]]:
-    """Make a step of each sequence by the equations; return the graph's outputs by name."""
-    made = [equations.step(row.astype(float), each) for row, each in zip(x, before, strict=True)]
-    named = [equations.named(*results) for results in made]
-    stacked = {name: np.stack([each[name] for each in named]) for name in named[0]}
-    return stacked, [after for _, after, _ in made]
-
-
-def _torch_step(
-    network: Network, spec: ModelSpec, x: Float32, state: Mapping[str, Float32]
-) -> dict[str, Values]:
-    """Make a step in PyTorch; return the graph's outputs by name."""
-    kind = type(network.initial_state(1, spec.default_locations))
-    with torch.no_grad():
-        tensors = kind._make(torch.from_numpy(value) for value in state.values())
-        values = ServedStep(network)(torch.from_numpy(x), tensors)
-    return {name: value.numpy() for name, value in zip(output_names(spec), values, strict=True)}
+def _batch(rows: list[dict[str, Float64]]) -> dict[str, Float64]:
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}

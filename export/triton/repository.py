@@ -12,10 +12,10 @@ import onnx
 import onnxruntime
 from google.protobuf.message import DecodeError
 
+from export.comparison import VerificationFailed
 from export.triton.configuration import INITIAL_STATE, configuration
 from export.triton.graph import Carried, TritonModel, TritonRefuses, triton_model
 from export.triton.page import page
-from export.verification import VerificationFailed
 from service.errors import ModelInvalid
 from service.spec import METADATA_KEY, TYPES, Array, ModelSpec
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from export import card
-from export.verification import LARGEST_DIFFERENCE, VerificationFailed
+from export.comparison import LARGEST_DIFFERENCE, VerificationFailed
 from export.wrapping.batch_axes import misplaced, told
 from export.wrapping.canonical import canonical, next_name
 from export.wrapping.description import Description, Shape
@@ -98,7 +98,7 @@ def wrap_file(file: OnnxFile, description: Description, folder: Path, *, replace
     content = model.SerializeToString()
     if not replace:
         card.check_free(folder, content)
-    described = _card(file, model, content, spec, comparison, batches)
+    described = _card(file, model, content, spec, comparison, batches, largest)
 
     def rehearse(models: Path) -> None:
         _rehearse(models, folder.name, spec, graph, draws, largest)
@@ -210,6 +210,7 @@ def _card(
     spec: ModelSpec,
     comparison: Comparison,
     batches: list[BatchComparison],
+    largest: float,
 ) -> dict[str, Any]:
     return {
         "task": spec.task,
@@ -225,7 +226,7 @@ def _card(
         "batched": spec.batched,
         "verification": {
             "against": "the file on onnxruntime",
-            "allowed_difference": LARGEST_DIFFERENCE,
+            "allowed_difference": largest,
             "comparison": comparison._asdict(),
             "batches": [each._asdict() for each in batches],
         },

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import onnxruntime
 
-from export.verification import VerificationFailed
+from export.comparison import VerificationFailed
 from export.wrapping.description import Description
 from export.wrapping.original import Arrays, Original
 from export.wrapping.refusal import FileRefused

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import hashlib
 import io
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -121,15 +119,6 @@ class Network:
             )
             for tensor in self.spec.state
         }
-
-    @staticmethod
-    def in_memory(tensor: onnxruntime.OrtValue, dtype: np.dtype[Any]) -> Array:
-        """A tensor on the CPU as an array of the same memory, which is valid as long as it is."""
-        shape = tensor.shape()
-        memory = (ctypes.c_char * (math.prod(shape) * dtype.itemsize)).from_address(
-            tensor.data_ptr()
-        )
-        return np.frombuffer(memory, dtype).reshape(shape)
 
     def read_rows(self, tensors: Tensors, slots: Sequence[int]) -> dict[str, Array]:
         """Copy the slots' rows, by state name, each [slots, ...]."""

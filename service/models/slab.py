@@ -76,7 +76,7 @@ class Slab:
         states = {} if network.on_cpu else self.read(slots)
         for tensor in network.spec.unseen:
             if network.on_cpu:  # a run that reads the rows would take several times as long
-                rows = network.in_memory(self._tensors[tensor.name], tensor.dtype).take(slots, 0)
+                rows = self._tensors[tensor.name].numpy().take(slots, 0)
             else:
                 rows = states[tensor.name]
             sound = np.isfinite(rows)

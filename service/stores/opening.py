@@ -38,7 +38,7 @@ def open_store(settings: Settings) -> Store | None:
         return _directory(Path(settings.store), settings)
     # Only the text before a colon is shown, because the rest may hold a password.
     raise FileInvalid(
-        f"--store is {kind + colon!r}{' and more' if rest else ''}; it must be none, "
+        f"--store {'begins with' if rest else 'is'} {kind + colon!r}; it must be none, "
         "directory:FOLDER, a path with a slash, or a URL: redis://HOST:PORT, rediss:// for TLS, "
         "likewise valkey:// and valkeys://, and for a cluster redis-cluster:// and so on"
     )

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from export import __main__ as command_line
-from export import card, configurations, curve, report, sweep, to_onnx, verification
+from export import card, comparison, configurations, curve, report, sweep, to_onnx, verification
 from export.configuration import Configuration
 from export.network import Network
 from export.training import Run
@@ -99,8 +99,8 @@ def test_nothing_is_written_when_verification_fails(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """An export that differs from PyTorch says so and leaves no folder."""
-    monkeypatch.setattr(verification, "LARGEST_DIFFERENCE", 0.0)
-    monkeypatch.setattr(verification, "ROUNDINGS", 0.01)
+    monkeypatch.setattr(comparison, "LARGEST_DIFFERENCE", 0.0)
+    monkeypatch.setattr(comparison, "ROUNDINGS", 0.01)
     run_folder = shared / "copy-ntm-ff" / "seed-2"
 
     assert (

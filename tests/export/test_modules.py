@@ -15,9 +15,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from export import card, to_onnx, verification
+from export import card, to_onnx
+from export.comparison import LARGEST_DIFFERENCE, VerificationFailed
 from export.modules import ModuleRefused, export_module
-from export.verification import OnnxRunner, VerificationFailed
+from export.verification import OnnxRunner
 from service.models.rehearsal import rehearse
 from service.spec import Initial
 from tests.export import own_modules
@@ -225,7 +226,7 @@ def test_a_nested_state_and_traces_are_served(tmp_path: Path) -> None:
     assert [(t.name, t.heads, t.width) for t in spec.traces] == [("open", 1, H), ("cells", 2, H)]
     runner = OnnxRunner((folder / card.MODEL_NAME).read_bytes())
     x = torch.ones(2, X)
-    found = runner.everything({spec.input: x.numpy(), **runner.start(2, 0)})
+    found = runner.everything(x.numpy(), runner.start(2, 0))
     with torch.no_grad():
         two = [torch.zeros(2, H) for _ in range(4)]
         _, _, traces = nested(x, ((two[0], two[1]), own_modules.Cells(two[2], two[3])))
@@ -447,9 +448,9 @@ def test_given_inputs_are_those_of_the_verification(
     seen = []
     everything = OnnxRunner.everything
 
-    def recorded(runner: OnnxRunner, feeds: Any) -> Any:
-        seen.append(feeds["step/x"])
-        return everything(runner, feeds)
+    def recorded(runner: OnnxRunner, x: Any, state: Any) -> Any:
+        seen.append(x)
+        return everything(runner, x, state)
 
     monkeypatch.setattr(OnnxRunner, "everything", recorded)
     letters = torch.eye(X)
@@ -457,4 +458,4 @@ def test_given_inputs_are_those_of_the_verification(
     assert card_of(folder)["verification"]["inputs"] == "given"
     assert seen
     assert all(set(np.unique(x)) == {0.0, 1.0} and (x.sum(1) == 1).all() for x in seen)
-    assert verification.LARGEST_DIFFERENCE == 1e-5
+    assert LARGEST_DIFFERENCE == 1e-5

@@ -248,6 +248,18 @@ MISTAKES = [
         "Kept(values), (values,)",
         "traces() names no outputs beside the state; the trace that forward returns must be",
     ),
+    (
+        "my_nets:KEEPER",
+        "self.output(values), Kept",
+        "self.output(values) + values.mean(0).sum(), Kept",
+        "what forward returns for one sequence depends on the others of its batch",
+    ),
+    (
+        "my_nets:KEEPER",
+        "Kept(values), None",
+        "Kept(values + state.values.mean(0)), None",
+        "what forward returns for one sequence depends on the others of its batch",
+    ),
     # Of a memory.
     ("queued:NET", '"memory": 1, ', "", "over_locations names weighting; a network with memory"),
     ("queued:NET", '"weighting": 1}', '"weights": 1}', "over_locations names 'weights'; the state"),

@@ -20,13 +20,14 @@ from torch import Tensor
 
 from export import __main__ as command_line
 from export import card, to_onnx
+from export.comparison import VerificationFailed
 from export.evaluation import TorchRunner, outputs
 from export.pytorch_ntm import checkpoint as files
 from export.pytorch_ntm import verification
 from export.pytorch_ntm.checkpoint import CheckpointInvalid
 from export.pytorch_ntm.equations import Equations
 from export.pytorch_ntm.network import ACTIVATIONS, Activations, PytorchNtm, spec_of
-from export.verification import OnnxRunner, VerificationFailed
+from export.verification import OnnxRunner
 from ntm_lab.decipher.report import decipher
 from ntm_lab.recordings.recording import record
 from ntm_tasks import Batch, Size, Task
@@ -142,7 +143,7 @@ def test_a_small_weighting_is_not_made_whole(tmp_path: Path) -> None:
     network = PytorchNtm(read, "softplus").float()
     runner = OnnxRunner(to_onnx.convert(network, spec_of(network, "any")).SerializeToString())
     x = np.zeros((1, 9), np.float32)
-    found = runner.everything({"x": x, **runner.start(1, N)})["weighting_next"][0]
+    found = runner.everything(x, runner.start(1, N))["weighting_next"][0]
     _, after, _ = Equations(read, "softplus").step(
         x[0].astype(float), Equations(read, "softplus").start()
     )

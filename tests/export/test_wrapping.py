@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from export import __main__ as command_line
 from export import card
-from export.verification import VerificationFailed
+from export.comparison import VerificationFailed
 from export.wrapping import canonical, description, file, folder
 from export.wrapping.file import Tensor
 from export.wrapping.proposal import pairs, proposal
@@ -255,6 +255,8 @@ def test_each_type_is_served_as_it_is(tmp_path: Path) -> None:
     assert found["i_sum"].tolist() == [9007199254740994, 9007199254740995]
     assert found["j_sum"].tolist() == [[-5], [-3]]
     assert found["on_any"].tolist() == [[True, False, False], [True, False, True]]
+    described = json.loads((tmp_path / "models" / "model" / card.CARD_NAME).read_text())
+    assert described["verification"]["allowed_difference"] == 1e-2
 
 
 SPEAKER_TOML = """
