@@ -192,8 +192,8 @@ class Server:
         await self._reloads.stop()
         finished = await self.worker.drain(self._settings.drain_seconds)
         lost = await self._keeper.drain(self._settings.drain_seconds) if self._keeper else None
-        self._servicer.end_streams()
-        self._inference.end_streams()
+        self._servicer.streams.end()
+        self._inference.streams.end()
         await self._grpc.stop(grace=1.0)
         await self.worker.stop()
         if self._keeper:

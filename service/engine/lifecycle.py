@@ -180,6 +180,14 @@ class Lifecycle:
         self.counts.opened(session)
         return self.view(session)
 
+    def may_open_during_turns(self, version: Version, locations: int) -> bool:
+        """
+        Whether a session of a loaded version can be opened while turns are under way: it gets a
+        slot that is free, and the state of others stays where it is.
+        """
+        spec = self._networks[version].spec
+        return self.slots.has_free(version, self._admission.locations(spec, locations))
+
     def adopt(self, session_id: str, epoch: int, stored: Stored) -> SessionView:
         """
         Continue a session from the store, as its owner in this epoch.

@@ -32,7 +32,8 @@ class Slots:
 
     def place(self, version: Version, locations: int) -> tuple[Slab, int]:
         """
-        A slot at the version's initial state, and its slab; no run may be under way.
+        A slot at the version's initial state, and its slab; no run may be under way, unless the
+        slab `has_free`.
 
         The slab is made for the first slot of its memory size, and grows when it is full.
         """
@@ -40,6 +41,11 @@ class Slots:
         if slab is None:
             slab = self._slabs[version, locations] = Slab(self._networks[version], locations)
         return slab, slab.acquire()
+
+    def has_free(self, version: Version, locations: int) -> bool:
+        """Whether a slot is free in a slab that there is, so that to place a session moves none."""
+        slab = self._slabs.get((version, locations))
+        return slab is not None and slab.has_free
 
     def leave(self, session: Session) -> None:
         """Take a session's slot back, and the slab with the last one."""

@@ -83,6 +83,22 @@ class Worker:
             self._perform_calls()
         return await future
 
+    @property
+    def is_between_turns(self) -> bool:
+        """Whether no turn is under way, so that a `call` would be made at once."""
+        return not self._begun
+
+    def call_at_once(self, function: Callable[[], T]) -> T:
+        """
+        Run a method of the engine that finishes no work: when `is_between_turns`, or one that may
+        be run during turns.
+        """
+        if self._stopping:
+            raise _stopped_error()
+        result = function()
+        self._expire_in_time()
+        return result
+
     def submit(self, works: Sequence[Work]) -> None:
         """Queue work. Its `answered` is called when it has an outcome or an error."""
         if self._stopping:

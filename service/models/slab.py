@@ -41,6 +41,11 @@ class Slab:
         """The number of slots that are taken."""
         return len(self._used)
 
+    @property
+    def has_free(self) -> bool:
+        """Whether `acquire` leaves the slab in its place, so that a run may be under way."""
+        return bool(self._free)
+
     def acquire(self) -> int:
         """Take a slot and set it to the initial state. Grows the slab when none is free."""
         if not self._free:
@@ -98,7 +103,7 @@ class Slab:
         buffers.
 
         Each number `buffers` stands for another set, so that one can be filled while others are
-        run. Buffers are valid until the next `acquire`, which may move the slab.
+        run. Buffers are valid until the slab grows.
         """
         batch = self.network.batch(rows, self.locations)
         key = (batch, traced, ticks, buffers)

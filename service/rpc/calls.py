@@ -86,6 +86,11 @@ class Calls:
         sets.
         """
 
+    @property
+    def has_store(self) -> bool:
+        """Whether sessions outlive this server."""
+        return self._keeper is not None
+
     def message(self, view: SessionView) -> ntm_pb2.Session:
         """The message that describes a session, and this server, to a client."""
         return codec.session(view, self.lifecycle.limits, self.replica)
@@ -116,13 +121,9 @@ class Calls:
         same version and locations is reset, if there are no values.
         """
         ref = SessionRef(request.session_id, principal.caller, 0)
-        sessions = self.lifecycle.sessions
         async with self._alone(ref.id):
-            sessions.forget_closed(ref)
-            if not sessions.has(ref):
-                await self._new(request, None, principal)
-                if self._keeper is None or await self._keeper.enter(ref.id, again=True):
-                    return
+            if await self._entered(ref, request, principal):
+                return
             view = await self.describe(ref)
             version = self._version(request, None)
             locations = request.locations or self.catalogue.file(version).spec.default_locations
@@ -131,16 +132,63 @@ class Calls:
                 await self.operate(ref, self.lifecycle.reset)
                 return
             await self.delete(ref)
-            sessions.forget_closed(ref)
-            await self._new(request, None, principal)
-            if self._keeper is not None:
-                await self._keeper.enter(ref.id, again=True)
+            await self._entered(ref, request, principal)
+
+    def open_again_at_once(
+        self, request: ntm_pb2.CreateSessionRequest, principal: Principal
+    ) -> bool:
+        """
+        Open a session as `open_again`, if that has to wait for nothing and no session is open with
+        its id. Returns whether it was opened; if not, nothing was changed.
+        """
+        version = self._version(request, None)
+        if (
+            self._keeper is not None
+            or request.session_id in self._opening
+            or version not in self.catalogue.networks
+            or not (
+                self.worker.is_between_turns
+                or self.lifecycle.may_open_during_turns(version, request.locations)
+            )
+        ):
+            return False
+        ref = SessionRef(request.session_id, principal.caller, 0)
+        sessions = self.lifecycle.sessions
+        sessions.forget_closed(ref)
+        if sessions.has(ref):
+            return False
+        self.worker.call_at_once(self._placing(version, request, None, principal))
+        return True
+
+    async def _entered(
+        self, ref: SessionRef, request: ntm_pb2.CreateSessionRequest, principal: Principal
+    ) -> bool:
+        """
+        Open a session, also where a closed one has its id. Returns whether it is new: if not, an
+        open one has its id, here or in the store, from which it was woken.
+        """
+        sessions = self.lifecycle.sessions
+        sessions.forget_closed(ref)
+        if sessions.has(ref):
+            return False
+        await self._new(request, None, principal)
+        return self._keeper is None or await self._keeper.enter(ref.id, again=True)
 
     async def _new(
         self, request: ntm_pb2.CreateSessionRequest, start: Checkpoint | None, principal: Principal
     ) -> SessionView:
         version = self._version(request, start)
-        opening = partial(
+        return await self._placed(version, self._placing(version, request, start, principal))
+
+    def _placing(
+        self,
+        version: Version,
+        request: ntm_pb2.CreateSessionRequest,
+        start: Checkpoint | None,
+        principal: Principal,
+    ) -> Callable[[], SessionView]:
+        """What opens a session between two turns, once its version is loaded and it has room."""
+        return partial(
             self.lifecycle.open,
             version,
             request.locations,
@@ -151,7 +199,6 @@ class Calls:
             codec.initial(request),
             session_id=request.session_id,
         )
-        return await self._placed(version, opening)
 
     async def _chosen(
         self, request: ntm_pb2.CreateSessionRequest, start: Checkpoint | None, principal: Principal

@@ -16,6 +16,7 @@ from service.engine.durability import SessionView
 from service.engine.sessions import Session
 from service.errors import InvalidRequest, NoMemory
 from service.models.version import Version
+from service.rpc.bidirectional import OpenStreams
 from service.rpc.calls import Calls, session_ref
 from service.rpc.gate import needs
 from service.rpc.stream import Stream
@@ -41,12 +42,7 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
         self._lifecycle = calls.lifecycle
         self._catalogue = calls.catalogue
         self._settings = settings
-        self._streams: set[Stream] = set()
-
-    def end_streams(self) -> None:
-        """End every stream with UNAVAILABLE once its outcomes are written."""
-        for stream in self._streams:
-            stream.end()
+        self.streams = OpenStreams(calls.metrics)
 
     @needs(READ)
     async def ListModels(
@@ -170,13 +166,7 @@ class NtmServicer(ntm_pb2_grpc.NtmServiceServicer):
     @needs(STEP)
     async def StreamSteps(self, request_iterator: object, context: Any) -> None:
         stream = Stream(self._calls, context, PRINCIPAL.get(), self._settings)
-        self._streams.add(stream)
-        self._calls.metrics.streams.inc()
-        try:
-            await stream.run()
-        finally:
-            self._streams.discard(stream)
-            self._calls.metrics.streams.dec()
+        await self.streams.serve(stream)
 
     def _model(self, version: Version) -> ntm_pb2.Model:
         catalogue = self._catalogue

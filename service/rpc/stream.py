@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any
 
 from ntm.v1 import ntm_pb2
-from service import codec, decoding
+from service import codec
 from service.auth.principal import Principal
 from service.engine.sessions import Operation
 from service.engine.work import Chunk, Work
-from service.errors import Cancelled, Draining, InvalidRequest, SessionDeleted
-from service.rpc import status
+from service.errors import Cancelled, InvalidRequest, SessionDeleted
+from service.rpc import bidirectional, status
+from service.rpc.bidirectional import BidirectionalStream
 from service.rpc.calls import Calls
 from service.rpc.transport import Call
 from service.session_ref import SessionRef
 from service.settings import Settings
-from service.telemetry.logs import call_fields, session_tag
-
-MAX_UNANSWERED_OPERATIONS = 1024
-"""The largest number of unanswered operations. At this number the stream is not read."""
 
 _MAX_OUTCOMES = 1024
 """The largest number of outcomes in one message."""
@@ -36,9 +31,6 @@ The number of operations that begin before other calls get their turn. A message
 thousands.
 """
 
-_MAX_UNSENT_MESSAGES = 2
-"""Reading stops while unsent replies would fill this many messages of the largest size."""
-
 _ENVELOPE_BYTES = 128
 """
 An upper bound for the bytes of an outcome besides its outputs and traces, or its error; and for
@@ -46,45 +38,26 @@ those of a trace besides its values and its name.
 """
 
 
-class Stream:
+class Stream(BidirectionalStream[ntm_pb2.StreamStepsRequest, "Work | ntm_pb2.Outcome"]):
     """
     Reads operations and writes outcomes; no session's outcomes wait for another's.
 
-    Outcomes that are ready together leave in one message. Reading stops while too many operations
-    are unanswered, or their replies are too large together, so a client that reads slowly is slowed
-    down and costs a bounded memory.
+    Outcomes that are ready together leave in one message.
     """
 
     def __init__(
-        self,
-        calls: Calls,
-        context: Call,
-        principal: Principal,
-        settings: Settings,
+        self, calls: Calls, context: Call, principal: Principal, settings: Settings
     ) -> None:
         """Prepare to serve the call of `context`."""
-        self._calls = calls
-        self._context = context
+        what = "StreamSteps, an operation"
+        super().__init__(calls, context, ntm_pb2.StreamStepsRequest, settings, what)
         self._principal = principal
         self._caller = principal.caller
         self._settings = settings
-        self._metrics = calls.metrics
         self._steps_received = self._metrics.operations.labels("step")
-        self._max_unsent_bytes = _MAX_UNSENT_MESSAGES * settings.max_message_bytes
-        self._parent = calls.spans.parent()
-        self._fields = call_fields.get()
-        self._pending: set[Work] = set()
-        self._opening: set[asyncio.Task[ntm_pb2.Session]] = set()
-        self._deleting: set[asyncio.Task[None]] = set()
         self._behind: dict[str, list[Work | ntm_pb2.Outcome]] = {}
         """
         For each session that the store has yet to delete, the outcomes behind that of its close.
-        """
-        self._ready: deque[Work | ntm_pb2.Outcome] = deque()
-        self._unanswered = 0
-        self._unsent_bytes = 0
-        """
-        The bytes of large replies that are not sent yet, whether they are made already or not.
         """
         self._left: Sequence[ntm_pb2.Operation] = ()
         """The operations of the last message; none once all are begun."""
@@ -93,70 +66,21 @@ class Stream:
         self._replica = calls.replica
         """What the next message says of the replica: the first one names it."""
         self._is_begin_due = False
-        self._is_writing = False
-        self._is_write_due = False
-        self._has_ended = False
-        """Whether nothing more is read."""
-        self._end_error: Exception | None = None
-        """What the call fails with once every outcome is written."""
-        self._loop = asyncio.get_running_loop()
-        self._ended: asyncio.Future[None] = self._loop.create_future()
 
-    def end(self) -> None:
-        """Stop reading; `run` then writes what is ready and fails the call as draining."""
-        self._stop_reading(Draining("this server is stopping; open a stream to another replica"))
+    @property
+    def _is_answered(self) -> bool:
+        return not (self._unanswered or self._left)
 
-    async def run(self) -> None:
-        """
-        Serve until the client ends the stream or `end` is called; then answer what is left.
-
-        This only waits: what comes is begun and what is ready is written by callbacks, because a
-        task that wakes up for each message costs as much as gRPC itself.
-        """
-        self._read()
-        try:
-            await self._ended
-        finally:
-            self._ended.cancel()
-            for task in (*self._opening, *self._deleting):
-                task.cancel()
-            for work in self._pending:
-                work.cancelled = True
-
-    def _do(self, action: Callable[..., None], *arguments: Any) -> None:
-        """Call a method, unless the call is over. Its error is the call's."""
-        if self._ended.done():
-            return
-        try:
-            action(*arguments)
-        except Exception as error:  # as if `run` had raised it
-            self._ended.set_exception(error)
-
-    def _read(self) -> None:
-        if not self._has_ended:
-            self._context.receive(partial(self._do, self._take))
-
-    def _take(self, content: bytes | None) -> None:
-        """Begin the operations of a message; None is the end of the stream."""
-        if self._has_ended:
-            return
-        if content is None:
-            self._stop_reading(None)
-            return
-        try:
-            request = decoding.request(ntm_pb2.StreamStepsRequest, content)
-        except InvalidRequest as error:
-            self._stop_reading(error)
-            return
+    def _begin(self, request: ntm_pb2.StreamStepsRequest) -> None:
         self._left, self._next = request.operations, 0
-        self._begin()
+        self._begin_left()
 
-    def _begin(self) -> None:
+    def _begin_left(self) -> None:
         """Begin operations while there is room, then read on, and write what is ready by now."""
         left, first = self._left, self._next
         taken = 0
         while first < len(left) and not self._is_full and taken < _MAX_BEGUN:
-            room = min(MAX_UNANSWERED_OPERATIONS - self._unanswered, _MAX_BEGUN)
+            room = min(bidirectional.MAX_UNANSWERED - self._unanswered, _MAX_BEGUN)
             taken = self._start(left[first : first + room])
             first += taken
             self._unanswered += taken
@@ -165,8 +89,7 @@ class Stream:
             self._read()
         elif not self._is_full:
             self._begin_in_turn()
-        if self._ready and not self._is_writing:
-            self._write()
+        self._write_ready()
 
     def _begin_in_turn(self) -> None:
         """Begin more of a message's operations after other calls had their turn."""
@@ -177,28 +100,7 @@ class Stream:
     def _begin_due(self) -> None:
         self._is_begin_due = False
         if self._left and not self._is_full:
-            self._begin()
-
-    @property
-    def _is_full(self) -> bool:
-        """Whether so much is unanswered that no more operations are begun."""
-        return (
-            self._unanswered >= MAX_UNANSWERED_OPERATIONS
-            or self._unsent_bytes >= self._max_unsent_bytes
-        )
-
-    def _stop_reading(self, error: Exception | None) -> None:
-        """Read no more. The call fails with the error, if there is one and no earlier end."""
-        if not self._has_ended:
-            self._has_ended, self._end_error = True, error
-            self._end_if_answered()
-
-    def _end_if_answered(self) -> None:
-        if self._has_ended and not (self._unanswered or self._left or self._ended.done()):
-            if self._end_error:
-                self._ended.set_exception(self._end_error)
-            else:
-                self._ended.set_result(None)
+            self._begin_left()
 
     def _start(self, operations: Sequence[ntm_pb2.Operation]) -> int:
         """
@@ -250,7 +152,7 @@ class Stream:
             self._put(ntm_pb2.Outcome(tag=operation.tag, cancelled=operation.cancel))
         elif kind == "open":
             opening = asyncio.ensure_future(self._calls.open(operation.open, self._principal))
-            self._opening.add(opening)
+            self._tasks.add(opening)
             opening.add_done_callback(partial(self._opened, operation.tag))
         else:
             error = InvalidRequest(
@@ -259,7 +161,7 @@ class Stream:
             self._put(self._failure(operation.tag, error, ""))
 
     def _opened(self, tag: int, opening: asyncio.Task[ntm_pb2.Session]) -> None:
-        self._opening.discard(opening)
+        self._tasks.discard(opening)
         if opening.cancelled():
             return  # the stream is gone
         error = opening.exception()
@@ -282,14 +184,14 @@ class Stream:
         ):
             self._behind[session_id] = []
             deleting = asyncio.ensure_future(self._calls.deleted(session_id))
-            self._deleting.add(deleting)
+            self._tasks.add(deleting)
             deleting.add_done_callback(partial(self._deleted, work))
         else:
             self._put(self._outcome(work))
 
     def _deleted(self, closing: Work, deleting: asyncio.Task[None]) -> None:
         """Give the outcome of a close, now that the store has answered or does not."""
-        self._deleting.discard(deleting)
+        self._tasks.discard(deleting)
         if deleting.cancelled():
             return  # the stream is gone
         closing.error = deleting.exception()
@@ -310,48 +212,25 @@ class Stream:
     def _failure(self, tag: int, error: BaseException, session_id: str) -> ntm_pb2.Outcome:
         """The outcome of an operation that failed, which is logged as a failed call is."""
         known = status.known(error)
-        self._metrics.errors.labels(known.reason).inc()
-        self._calls.access_log.note(
-            status.code(known).name,
-            lambda: {
-                **self._fields.by_name(),
-                "method": "StreamSteps, an operation",
-                "session": session_tag(session_id) if session_id else "",
-                "reason": known.reason,
-                "peer": self._context.peer(),
-            },
-        )
+        self._note(known, session_id)
         return ntm_pb2.Outcome(tag=tag, error=status.message(known))
 
-    def _put(self, outcome: Work | ntm_pb2.Outcome) -> None:
-        """Have an outcome written, together with those that become ready with it."""
-        self._ready.append(outcome)
-        if not (self._is_writing or self._is_write_due):
-            self._is_write_due = True
-            self._calls.worker.once_answered(partial(self._do, self._write_due))
-
-    def _write_due(self) -> None:
-        self._is_write_due = False
-        if self._ready and not self._is_writing:
-            self._write()
-
     def _write(self) -> None:
-        """Write outcomes that are ready; those that become ready meanwhile follow."""
         response = ntm_pb2.StreamStepsResponse(replica=self._replica)
         self._replica = ""
         chunks, sent = self._fill(response)
-        self._is_writing = True
         written = partial(self._do, self._written, chunks, sent, len(response.outcomes))
-        self._context.send(response, written)
+        self._context.send(response.SerializeToString(), written)
 
     def _written(self, chunks: Sequence[Chunk], sent: int, outcomes: int) -> None:
         self._is_writing = False
         self._calls.replied(chunks, sent)
         self._unanswered -= outcomes
-        if self._left and not self._is_full:
+        if not self._left:
+            self._read()
+        elif not self._is_full:
             self._begin_in_turn()
-        if self._ready and not self._is_writing:
-            self._write()
+        self._write_ready()
         self._end_if_answered()
 
     def _fill(self, response: ntm_pb2.StreamStepsResponse) -> tuple[list[Chunk], int]:

@@ -80,12 +80,12 @@ class Call:
             lambda event: got(event.batch_operations[0].message()),
         )
 
-    def send(self, message: Any, sent: Callable[[], None], *, has_more: bool = False) -> None:
+    def send(self, content: bytes, sent: Callable[[], None], *, has_more: bool = False) -> None:
         """
-        Send a response of a stream. `sent` is called when gRPC has taken it, and not if the call
-        ends early. With `has_more` another response follows at once, and both leave together.
+        Send the bytes of a response of a stream. `sent` is called when gRPC has taken it, and not
+        if the call ends early. With `has_more` another response follows at once, and both leave
+        together.
         """
-        content = self._handler.response_serializer(message)
         flags = cygrpc.WriteFlag.buffer_hint if has_more else _NO_FLAGS
         operation = cygrpc.SendMessageOperation(content, flags)
         self._begin_batch((*self._beginning(), operation), lambda event: sent())

@@ -18,6 +18,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from ntm.v1 import ntm_pb2 as pb
 from ntm_client import AsyncClient, StepIndexMismatch
 from service.auth.principal import READ, STEP
+from service.inference.v2 import inference_pb2
 from service.rpc.calls import Calls
 from service.rpc.spans import Spans
 from service.settings import Settings
@@ -225,6 +226,39 @@ async def test_a_chunk_has_spans_under_its_clients(
         spans["chunk"].end_time_unix_nano,
     ]
     assert bounds == sorted(bounds)
+
+
+async def test_each_request_of_an_inference_stream_has_its_spans(
+    serve: Serve, collector: tuple[Collector, str]
+) -> None:
+    """Also the one that starts its sequence, and the one that ends it."""
+    received, endpoint = collector
+    async with serve(otlp_endpoint=endpoint) as running:
+        call = running.channel.stream_stream(
+            "/inference.GRPCInferenceService/ModelStreamInfer",
+            inference_pb2.ModelInferRequest.SerializeToString,
+            inference_pb2.ModelStreamInferResponse.FromString,
+        )(metadata=(TRACEPARENT,))
+        for number in range(3):
+            request = inference_pb2.ModelInferRequest(model_name="ledger")
+            request.parameters["sequence_id"].int64_param = 1
+            request.parameters["sequence_start"].bool_param = number == 0
+            request.parameters["sequence_end"].bool_param = number == 2
+            request.inputs.add(name="x", datatype="FP32", shape=[1, 2])
+            request.raw_input_contents.append(bytes(8))
+            await call.write(request)
+            answer = await call.read()
+            assert isinstance(answer, inference_pb2.ModelStreamInferResponse)
+            assert not answer.error_message
+        await call.done_writing()
+        assert await call.read() is grpc.aio.EOF
+        await asyncio.wait_for(running.stop(), 30)
+
+    (stream,) = [span for span in received.spans if span.parent_span_id.hex() == PARENT_ID]
+    chunks = [span for span in received.spans if span.name == "chunk"]
+    assert [span.parent_span_id for span in chunks] == [stream.span_id] * 3
+    runs = {span.parent_span_id for span in received.spans if span.name == "run"}
+    assert runs == {span.span_id for span in chunks}
 
 
 async def test_calls_without_a_decision_of_their_client_are_sampled_as_opentelemetry_says(

@@ -109,7 +109,7 @@ async def test_more_operations_than_may_wait_are_all_answered(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server stops reading at its limit and goes on as it answers."""
-    monkeypatch.setattr("service.rpc.stream.MAX_UNANSWERED_OPERATIONS", 4)
+    monkeypatch.setattr("service.rpc.bidirectional.MAX_UNANSWERED", 4)
     async with serve() as running:
         stream = Stream(running)
         session = await stream.opened()
@@ -122,7 +122,7 @@ async def test_a_client_that_does_not_read_stops_being_read(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its unread replies are bounded, others are served meanwhile, and it still gets every one."""
-    monkeypatch.setattr("service.rpc.stream.MAX_UNANSWERED_OPERATIONS", 2)
+    monkeypatch.setattr("service.rpc.bidirectional.MAX_UNANSWERED", 2)
     async with serve(max_message_bytes=1 << 20) as running:
         stream = Stream(running)
         session = await stream.opened(locations=4000)

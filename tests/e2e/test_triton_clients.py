@@ -22,6 +22,7 @@ from service.spec import Float32
 from tests.conftest import Running, Serve
 from tests.e2e.calls import until
 from tests.e2e.versions import put, settled
+from tests.service.rpc.test_stream import Turns
 from tests.support.rich_models import rich, simple_sequence
 from tests.support.tiny_models import doubling
 from tests.support.tokens import bearer, token_line
@@ -166,6 +167,99 @@ async def test_an_error_on_a_stream_names_its_request_and_ends_nothing(running: 
     assert none is None
     assert answer.get_response().id == "b"
     assert running.metric("ntm_errors_total", reason="INVALID_REQUEST") == 1
+
+
+async def test_an_end_whose_step_fails_ends_nothing(running: Running) -> None:
+    """The sequence goes on where it was, and a later END ends it; on a stream and in calls."""
+
+    def asked(value: float, *, end: bool = False, first_step: int | None = None) -> dict[str, Any]:
+        parameters = {} if first_step is None else {"first_step": first_step}
+        request = {"inputs": given([[value, value]]), "sequence_end": end, "sequence_id": 3}
+        return {"model_name": MODEL, "parameters": parameters, **request}
+
+    async def requests() -> AsyncIterator[dict[str, Any]]:
+        yield asked(2, end=True, first_step=7)
+        yield asked(3)
+        yield asked(4, end=True, first_step=2)
+        yield asked(5)
+
+    async with client(running) as triton_client:
+        await step(triton_client, [[1, 1]], 3, sequence_start=True)
+        answers = [each async for each in triton_client.stream_infer(requests())]
+        (_, wrong), (on, none), (last, nothing), (_, gone) = answers
+        assert "starts at step 7" in str(wrong)
+        assert (none, nothing) == (None, None)
+        assert on.as_numpy("y").tolist() == [[4, 4]]
+        assert last.as_numpy("y").tolist() == [[8, 8]]
+        assert "the sequence has ended" in str(gone)
+        assert running.metric("ntm_sessions", model=MODEL) == 0
+        await step(triton_client, [[1, 1]], 3, sequence_start=True)
+        code, _ = await refused(triton_client.infer(**asked(2, end=True, first_step=7)))
+        assert code == "ABORTED"
+        assert (await step(triton_client, [[1, 1]], 3)).tolist() == [[2, 2]]
+
+
+async def test_a_stream_that_breaks_off_at_an_end_lets_the_sequence_start_again(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits for the end of the sequence is told of it, though nobody hears the answer."""
+    stream = running.channel.stream_stream(
+        "/inference.GRPCInferenceService/ModelStreamInfer",
+        theirs.ModelInferRequest.SerializeToString,
+        theirs.ModelStreamInferResponse.FromString,
+    )
+    request = theirs.ModelInferRequest(model_name=MODEL)
+    request.parameters["sequence_id"].int64_param = 1
+    request.parameters["sequence_end"].bool_param = True
+    request.inputs.add(name="x", datatype="FP32", shape=[1, 2])
+    request.raw_input_contents.append(bytes(8))
+    async with client(running) as triton_client:
+        await step(triton_client, [[1, 1]], sequence_start=True)
+        (session,) = [each.id for each in running.server.worker.engine.lifecycle.sessions]
+        turns = Turns(running, monkeypatch)
+        call = stream()
+        await call.write(request)
+        await until(lambda: running.server.worker.engine.lifecycle.has_work(session))
+        starting = asyncio.create_task(step(triton_client, [[2, 2]], sequence_start=True))
+        call.cancel()
+        await until(lambda: running.metric("ntm_streams") == 0)
+        turns.left = 99
+        assert (await starting).tolist() == [[2, 2]]
+
+
+async def test_requests_of_one_form_have_ids_values_and_steps_of_their_own(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether a request's form is known from one before or not."""
+    monkeypatch.setattr("service.rpc.inference.requests.MAX_FORMS", 2)
+    infer = running.channel.unary_unary(
+        "/inference.GRPCInferenceService/ModelInfer",
+        theirs.ModelInferRequest.SerializeToString,
+        theirs.ModelInferResponse.FromString,
+    )
+
+    def request(sequence: int, number: int, steps: int) -> theirs.ModelInferRequest:
+        made = theirs.ModelInferRequest(model_name=MODEL, id=f"{sequence}/{number}")
+        made.parameters["sequence_id"].int64_param = sequence
+        made.parameters["sequence_start"].bool_param = number == 0
+        made.parameters["first_step"].int64_param = number * steps
+        made.inputs.add(name="x", datatype="FP32", shape=[1, steps, 2])
+        made.raw_input_contents.append(np.full((steps, 2), sequence, "<f4").tobytes())
+        return made
+
+    for number in range(3):
+        for steps in (1, 2, 3):
+            answer = await infer(request(steps, number, steps))
+            assert answer.id == f"{steps}/{number}"
+            assert answer.parameters["next_step"].int64_param == (number + 1) * steps
+            assert list(answer.outputs[0].shape) == [1, steps, 2]
+            values = np.frombuffer(answer.raw_output_contents[0], "<f4").reshape(-1, 2)
+            assert values[-1].tolist() == [(number + 1) * steps * steps] * 2
+            wrong = request(steps, number + 1, steps)
+            wrong.raw_input_contents[0] += bytes(8)
+            expected = f"Expected {8 * steps}, got {8 * steps + 8}"
+            with pytest.raises(grpc.aio.AioRpcError, match=expected):
+                await infer(wrong)
 
 
 async def test_chunks_and_traces_are_asked_for_by_shape_and_name(running: Running) -> None:

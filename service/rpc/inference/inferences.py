@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 
@@ -14,7 +13,8 @@ from service.models.catalogue import Catalogue
 from service.models.version import Version
 from service.rpc import status
 from service.rpc.calls import Calls
-from service.rpc.inference import models, replies, requests
+from service.rpc.inference import models, replies
+from service.rpc.inference.requests import Asked, Forms, sequence_of
 from service.rpc.inference.sequences import Sequences, refusal, session_id
 from service.rpc.inference.statistics import Statistics
 from service.session_ref import SessionRef
@@ -24,14 +24,12 @@ from service.spec import MAX_NAME, ModelSpec
 class Inference:
     """A request that is under way."""
 
-    def __init__(
-        self, asked: requests.Asked, session: str, version: Version, spec: ModelSpec
-    ) -> None:
+    __slots__ = ("asked", "began_seconds", "session")
+
+    def __init__(self, asked: Asked, session: str) -> None:
+        """Begin now; `session` is the id of the sequence's session."""
         self.asked = asked
         self.session = session
-        """The id of its sequence's session."""
-        self.version = version
-        self.spec = spec
         self.began_seconds = time.monotonic()
 
 
@@ -43,6 +41,7 @@ class Inferences:
         self.statistics = Statistics()
         self._calls = calls
         self._catalogue: Catalogue = calls.catalogue
+        self._forms = Forms(self.spec)
 
     def version(self, model: str, version: str) -> Version:
         """
@@ -77,54 +76,51 @@ class Inferences:
 
     def take(self, request: pb.ModelInferRequest, principal: Principal) -> Inference:
         """
-        Decode a request.
+        Decode a request, which takes the ids and the values out of it.
 
         Raises:
             InvalidRequest, ModelUnknown, ModelVersionUnknown: it is wrong; the message says why.
         """
         version = self.version(request.model_name, request.model_version)
         try:
-            session = session_id(request.model_name, requests.sequence_of(request), principal)
-            if not requests.starts(request):
-                ref = SessionRef(session, principal.caller, 0)
-                version = self._calls.lifecycle.sessions.version(ref) or version
-            spec = self.spec(version)
-            return Inference(requests.decode(request, spec), session, version, spec)
+            sequence = sequence_of(request)
+            session = session_id(request.model_name, sequence, principal)
+            ref = SessionRef(session, principal.caller, 0)
+            there = self._calls.lifecycle.sessions.version(ref) or version
+            return Inference(self._forms.decode(request, sequence, version, there), session)
         except NtmError:
             self.statistics.failed(version, 0.0)
             raise
 
     async def made(self, inference: Inference, principal: Principal) -> pb.ModelInferResponse:
         """The answer, once the steps are made. Raises the error of the steps."""
-        chunk = self.sequences.at_once(inference.session, inference.asked, principal)
+        session, asked, sequences = inference.session, inference.asked, self.sequences
         try:
+            chunk = None
+            if not asked.form.is_end:
+                chunk = sequences.at_once(session, asked, principal)
             try:
                 if chunk is not None:
                     await self._calls.made(chunk)
             except SessionMoved:
                 chunk = None
-            chunk = chunk or await self.in_turn(inference, principal)
+            chunk = chunk or await sequences.in_turn(session, asked, principal)
         except Exception as error:
             raise self.failed(inference, error) from error
-        return self.answer(inference, chunk)
+        response = pb.ModelInferResponse()
+        self.answer(inference, chunk, response)
+        return response
 
-    def in_turn(self, inference: Inference, principal: Principal) -> asyncio.Task[Chunk]:
-        """The chunk of a request that others have to wait for, once its steps are made."""
-        return self.sequences.in_turn(
-            inference.session, inference.asked, inference.version, principal
-        )
-
-    def answer(self, inference: Inference, chunk: Chunk) -> pb.ModelInferResponse:
-        """The answer for a chunk that is made."""
-        version = models.number(inference.version)
-        response = replies.encode(inference.asked, chunk, inference.spec, version)
+    def answer(self, inference: Inference, chunk: Chunk, response: pb.ModelInferResponse) -> None:
+        """Write the answer for a chunk that is made."""
+        asked = inference.asked
+        replies.write(asked, chunk, response)
         self._calls.replied([chunk], chunk.outcome.nbytes)
         seconds = time.monotonic() - inference.began_seconds
-        self.statistics.answered(inference.version, chunk, seconds)
-        return response
+        self.statistics.answered(asked.form.version, chunk, seconds)
 
     def failed(self, inference: Inference, error: BaseException) -> NtmError:
         """The error that the client is told, for steps that failed."""
         seconds = time.monotonic() - inference.began_seconds
-        self.statistics.failed(inference.version, seconds)
+        self.statistics.failed(inference.asked.form.version, seconds)
         return status.known(refusal(error, inference.asked))

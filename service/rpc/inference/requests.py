@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from service.engine.work import NO_TRACES, Selection
 from service.errors import InvalidRequest
 from service.inference.v2 import inference_pb2 as pb
+from service.models.version import Version
 from service.spec import ModelSpec, StateTensor, StepTensor, record
 
 DATATYPES = {
@@ -33,76 +35,163 @@ _CONTENTS = {
 _MAX_ID = 128
 """The most characters of a sequence's id."""
 
+MAX_FORMS = 1024
+"""The number of forms that are kept."""
+
+_MAX_FORM_BYTES = 4096
+"""The size of the largest request, without its values, whose form is kept."""
+
 _IGNORED = {"triton_enable_empty_final_response"}
 """Parameters of Triton's own clients that change nothing here."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a request asks for."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Form:
+    """What the requests of a sequence have in common: all but ids, values and the first step."""
 
     model: str
-    request_id: str
-    sequence: int | str
+    version: Version
+    spec: ModelSpec
     is_start: bool
     is_end: bool
-    first_step: int | None
     epoch: int
     locations: int
     """Of the session that the sequence starts; 0 for the model's default."""
+    given: tuple[str, ...]
+    """Names of the tensors in the request, in its order."""
+    initial: tuple[str, ...]
+    """Those of them that are tensors of the state, for a sequence that starts."""
     wanted: tuple[str, ...]
     """Names of outputs and traces in the order of the answer."""
-    traces: tuple[str, ...]
+    selection: Selection
     """Those of them that are traces."""
     is_chunk: bool
     """Whether tensors have an axis of steps."""
+    steps: int
+
+
+@dataclass(slots=True)
+class Asked:
+    """What a request asks for."""
+
+    form: Form
+    request_id: str
+    sequence: int | str
+    first_step: int | None
     inputs: bytes
     """A record for each step, as `Chunk.inputs` of our own API."""
     initial: Mapping[str, bytes]
     """Values of tensors of the state, for a sequence that starts."""
 
 
-def decode(request: pb.ModelInferRequest, spec: ModelSpec) -> Asked:
+class Forms:
     """
-    Decode a request to a model with this spec.
+    Decodes requests, and keeps the forms of the latest ones: most have the form of one before, and
+    to find that takes a fifth of the time of checking and decoding it again.
+    """
+
+    def __init__(self, spec: Callable[[Version], ModelSpec]) -> None:
+        """`spec` gives that of a version."""
+        self._spec = spec
+        self._forms: dict[tuple[bytes, Version, Version], Form] = {}
+
+    def decode(
+        self, request: pb.ModelInferRequest, sequence: int | str, current: Version, there: Version
+    ) -> Asked:
+        """
+        Decode a request of a sequence, which takes the ids and the values out of it.
+
+        Args:
+            request: what the client sent.
+            sequence: the id of its sequence.
+            current: the version of the sequence if it starts.
+            there: the version of the sequence if it does not.
+
+        Raises:
+            InvalidRequest: it is wrong; the message says why.
+        """
+        request_id, raw = request.id, list(request.raw_input_contents)
+        parameters = request.parameters
+        first_step = _whole(parameters, "first_step")
+        if first_step is not None:
+            del parameters["first_step"]
+        del parameters["sequence_id"]
+        request.ClearField("id")
+        request.ClearField("raw_input_contents")
+        key = (request.SerializeToString(deterministic=True), current, there) if raw else None
+        form = self._forms.get(key) if key else None
+        if form is None:
+            form = self._form(request, current, there)
+            if key is not None:
+                _check_raw(request)
+                self._keep(key, form)
+        inputs, initial = _values(request, form, raw)
+        return Asked(form, request_id, sequence, first_step, inputs, initial)
+
+    def _keep(self, key: tuple[bytes, Version, Version], form: Form) -> None:
+        if len(key[0]) <= _MAX_FORM_BYTES:
+            if len(self._forms) >= MAX_FORMS:
+                self._forms.clear()
+            self._forms[key] = form
+
+    def _form(self, request: pb.ModelInferRequest, current: Version, there: Version) -> Form:
+        name, parameters = request.model_name, request.parameters
+        is_start = _flag(parameters, "sequence_start")
+        version = current if is_start else there
+        spec = self._spec(version)
+        _check_known(parameters)
+        given, initial, steps = _given(request, spec)
+        if initial and not is_start:
+            raise InvalidRequest(
+                f"{', '.join(initial)} of model {name!r} can be given only with the START flag"
+            )
+        outputs = [tensor.name for tensor in spec.outputs]
+        wanted = tuple(each.name for each in request.outputs) or tuple(outputs)
+        for output in wanted:
+            if output not in outputs and spec.trace(output) is None:
+                raise InvalidRequest(
+                    f"unexpected inference output {output!r} for model {name!r}; it has the "
+                    f"outputs {', '.join(outputs)}, and the traces "
+                    f"{', '.join(trace.name for trace in spec.traces) or 'none'}"
+                )
+        if len(set(wanted)) < len(wanted):
+            raise InvalidRequest(f"an inference output is requested twice for model {name!r}")
+        traces = tuple(output for output in wanted if output not in outputs)
+        return Form(
+            model=name,
+            version=version,
+            spec=spec,
+            is_start=is_start,
+            is_end=_flag(parameters, "sequence_end"),
+            epoch=_whole(parameters, "epoch") or 0,
+            locations=_whole(parameters, "locations", 2**32 - 1) or 0,
+            given=given,
+            initial=initial,
+            wanted=wanted,
+            selection=Selection(traces) if traces else NO_TRACES,
+            is_chunk=steps is not None,
+            steps=steps or 1,
+        )
+
+
+def _values(
+    request: pb.ModelInferRequest, form: Form, raw: Sequence[bytes]
+) -> tuple[bytes, Mapping[str, bytes]]:
+    """
+    The inputs of a request of this form as records, and the values of the state.
 
     Raises:
-        InvalidRequest: it is wrong; the message says why.
+        InvalidRequest: a tensor has not the bytes that its shape needs.
     """
-    name, parameters = request.model_name, request.parameters
-    _check_known(parameters)
-    inputs, initial, is_chunk = _inputs(request, spec)
-    if initial and not starts(request):
+    given = form.given
+    if raw and len(raw) != len(given):
         raise InvalidRequest(
-            f"{', '.join(initial)} of model {name!r} can be given only with the START flag"
+            f"expected raw_input_contents for {len(given)} inputs of model {form.model!r}, "
+            f"got {len(raw)}"
         )
-    outputs = [tensor.name for tensor in spec.outputs]
-    wanted = tuple(each.name for each in request.outputs) or tuple(outputs)
-    for output in wanted:
-        if output not in outputs and spec.trace(output) is None:
-            raise InvalidRequest(
-                f"unexpected inference output {output!r} for model {name!r}; it has the outputs "
-                f"{', '.join(outputs)}, and the traces "
-                f"{', '.join(trace.name for trace in spec.traces) or 'none'}"
-            )
-    if len(set(wanted)) < len(wanted):
-        raise InvalidRequest(f"an inference output is requested twice for model {name!r}")
-    first_step = _whole(parameters, "first_step")
-    return Asked(
-        model=name,
-        request_id=request.id,
-        sequence=sequence_of(request),
-        is_start=starts(request),
-        is_end=_flag(parameters, "sequence_end"),
-        first_step=first_step,
-        epoch=_whole(parameters, "epoch") or 0,
-        locations=_whole(parameters, "locations", 2**32 - 1) or 0,
-        wanted=wanted,
-        traces=tuple(output for output in wanted if output not in outputs),
-        is_chunk=is_chunk,
-        inputs=inputs,
-        initial=initial,
-    )
+    contents = dict(zip(given, raw or _typed_contents(request, form.spec), strict=True))
+    records = _records(contents, form.spec.inputs, form.steps, form.model)
+    return records, {name: contents[name] for name in form.initial} if form.initial else {}
 
 
 def _check_known(parameters: Mapping[str, pb.InferParameter]) -> None:
@@ -143,11 +232,6 @@ def sequence_of(request: pb.ModelInferRequest) -> int | str:
     return sequence
 
 
-def starts(request: pb.ModelInferRequest) -> bool:
-    """Whether a request is the first of its sequence. Raises InvalidRequest if that is no flag."""
-    return _flag(request.parameters, "sequence_start")
-
-
 def _flag(parameters: Mapping[str, pb.InferParameter], name: str) -> bool:
     if name not in parameters:
         return False
@@ -172,48 +256,53 @@ def _whole(
     return value
 
 
-def _inputs(request: pb.ModelInferRequest, spec: ModelSpec) -> tuple[bytes, dict[str, bytes], bool]:
-    """The inputs as records, values of the state, and whether inputs have an axis of steps."""
-    model, raw = request.model_name, request.raw_input_contents
-    expected = {tensor.name: tensor for tensor in spec.inputs}
-    states = {tensor.name: tensor for tensor in spec.state if tensor.name not in expected}
-    count = sum(given.name not in states for given in request.inputs)
+def _tensors(spec: ModelSpec) -> tuple[dict[str, StepTensor], dict[str, StateTensor]]:
+    """The inputs, and the tensors of the state that have no input's name, by name."""
+    inputs = {tensor.name: tensor for tensor in spec.inputs}
+    return inputs, {tensor.name: tensor for tensor in spec.state if tensor.name not in inputs}
+
+
+def _given(
+    request: pb.ModelInferRequest, spec: ModelSpec
+) -> tuple[tuple[str, ...], tuple[str, ...], int | None]:
+    """
+    The names of the tensors in a request, those that are of the state, and the number of steps;
+    None if inputs have no axis of steps.
+    """
+    model = request.model_name
+    expected, states = _tensors(spec)
+    names = tuple(given.name for given in request.inputs)
+    count = sum(name not in states for name in names)
     if count != len(expected):
         raise InvalidRequest(
             f"expected {len(expected)} inputs but got {count} inputs for model {model!r}; it has "
             f"{', '.join(expected)}"
         )
-    if raw and len(raw) != len(request.inputs):
-        raise InvalidRequest(
-            f"expected raw_input_contents for {len(request.inputs)} inputs of model {model!r}, "
-            f"got {len(raw)}"
-        )
-    contents: dict[str, bytes] = {}
-    steps: dict[str, int | None] = {}
+    steps: set[int | None] = set()
     for number, given in enumerate(request.inputs):
         tensor = expected.get(given.name) or states.get(given.name)
-        if tensor is None or given.name in contents:
+        if tensor is None or given.name in names[:number]:
             raise InvalidRequest(
                 f"unexpected inference input {given.name!r} for model {model!r}; it has "
                 f"{', '.join(expected)}"
             )
         _check_type(given, tensor, model)
         if isinstance(tensor, StepTensor):
-            steps[given.name] = _steps(given, tensor, model)
-        if not raw:
-            contents[given.name] = _typed(given, tensor, model)
-            continue
+            steps.add(_steps(given, tensor, model))
+    if len(steps) > 1:
+        raise InvalidRequest(f"the inputs for model {model!r} have different numbers of steps")
+    (made,) = steps
+    return names, tuple(name for name in names if name in states), made
+
+
+def _check_raw(request: pb.ModelInferRequest) -> None:
+    """Raise InvalidRequest if an input of a request with raw contents has typed ones too."""
+    for given in request.inputs:
         if given.HasField("contents"):
             raise InvalidRequest(
                 "contents field must not be specified when using raw_input_contents for "
-                f"{given.name!r} for model {model!r}"
+                f"{given.name!r} for model {request.model_name!r}"
             )
-        contents[given.name] = raw[number]
-    if len(set(steps.values())) > 1:
-        raise InvalidRequest(f"the inputs for model {model!r} have different numbers of steps")
-    (made,) = set(steps.values())
-    records = _records(contents, spec.inputs, made or 1, model)
-    return records, {name: contents[name] for name in contents if name in states}, made is not None
 
 
 def _records(
@@ -265,6 +354,13 @@ def _steps(
         f"[{','.join(('1', 'S', *(str(size) for size in tensor.shape)))}] for a chunk of S steps, "
         f"got [{','.join(str(size) for size in shape)}]"
     )
+
+
+def _typed_contents(request: pb.ModelInferRequest, spec: ModelSpec) -> list[bytes]:
+    """The bytes of each tensor of a request with typed contents."""
+    inputs, states = _tensors(spec)
+    tensors: dict[str, StepTensor | StateTensor] = {**states, **inputs}
+    return [_typed(given, tensors[given.name], request.model_name) for given in request.inputs]
 
 
 def _typed(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections.abc import Callable
 from functools import lru_cache, partial
+from typing import Any
 
 from ntm.v1 import ntm_pb2
 from service.auth.principal import Principal
-from service.engine.work import Chunk, Selection
+from service.engine.sessions import Operation, Session
+from service.engine.work import Chunk, Work
 from service.errors import (
     InvalidRequest,
     NtmError,
@@ -18,7 +21,6 @@ from service.errors import (
     SessionMoved,
     SessionUnknown,
 )
-from service.models.version import Version
 from service.rpc.calls import Calls
 from service.rpc.inference.requests import Asked
 from service.session_ref import SessionRef
@@ -56,62 +58,81 @@ class Sequences:
     """
     Makes the steps of sequences in the order in which their requests came.
 
-    The engine keeps the order of a session's chunks. The start of a sequence and its end are
-    several operations, so that what comes after one of them waits until it is done.
+    The engine keeps the order of a session's chunks. Where the start of a sequence or its end has
+    to wait for something, such as the store, what comes after it waits until it is done.
     """
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
-        self._last: dict[str, asyncio.Task[Chunk]] = {}
+        self._last: dict[str, asyncio.Future[Any]] = {}
         """By session, the last request that others have to wait for."""
 
     def at_once(self, session: str, asked: Asked, principal: Principal) -> Chunk | None:
         """
         The chunk of a request that can be submitted now; None for one that has to go `in_turn`.
-        """
-        if asked.is_start or asked.is_end or session in self._last:
-            return None
-        return _chunk(asked, SessionRef(session, principal.caller, asked.epoch))
+        If the sequence ends, submit what `closing` gives behind the chunk.
 
-    def in_turn(
-        self, session: str, asked: Asked, version: Version, principal: Principal
-    ) -> asyncio.Task[Chunk]:
+        A sequence that starts is opened by this. Raises the errors of opening it.
+        """
+        form = asked.form
+        if session in self._last or (form.is_end and self._calls.has_store):
+            return None
+        ref = SessionRef(session, principal.caller, form.epoch)
+        if form.is_start:
+            if not self._calls.open_again_at_once(_opening(session, asked), principal):
+                return None
+            ref = ref._replace(epoch=0)  # that of the sequence before
+        return _chunk(asked, ref)
+
+    def closing(self, chunk: Chunk, answered: Callable[[Chunk], object]) -> Work:
+        """
+        The work that closes a session behind its last chunk, if that is made. `answered` is called
+        with the chunk when both are done.
+        """
+        session = chunk.ref.id
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._last[session] = done
+
+        def close(there: Session) -> None:
+            if chunk.outcome is not None:
+                self._calls.lifecycle.close(there)
+
+        def closed(work: Work) -> None:
+            self._ended(session, done)
+            done.set_result(None)
+            chunk.error = chunk.error or work.error
+            answered(chunk)
+
+        closing = Operation(chunk.ref, close)
+        closing.answered = closed
+        return closing
+
+    def in_turn(self, session: str, asked: Asked, principal: Principal) -> asyncio.Task[Chunk]:
         """
         Make the steps of a request after those of the sequence's earlier requests; the result is
-        the chunk with its outcome. A sequence that starts is on that version.
+        the chunk with its outcome.
         """
-        made = self._made(self._last.get(session), session, asked, version, principal)
+        made = self._made(self._last.get(session), session, asked, principal)
         task = self._last[session] = asyncio.create_task(made)
         task.add_done_callback(partial(self._ended, session))
         return task
 
-    def _ended(self, session: str, task: asyncio.Task[Chunk]) -> None:
-        if self._last.get(session) is task:
+    def _ended(self, session: str, request: asyncio.Future[Any]) -> None:
+        if self._last.get(session) is request:
             del self._last[session]
 
     async def _made(
         self,
-        before: asyncio.Task[Chunk] | None,
+        before: asyncio.Future[Any] | None,
         session: str,
         asked: Asked,
-        version: Version,
         principal: Principal,
     ) -> Chunk:
         if before is not None:
             await asyncio.wait([before])
-        ref = SessionRef(session, principal.caller, asked.epoch)
-        if asked.is_start:
-            request = ntm_pb2.CreateSessionRequest(
-                model=asked.model,
-                content_hash=version.content_hash,
-                session_id=session,
-                locations=asked.locations,
-                initial=[
-                    ntm_pb2.TensorValue(name=name, data=data)
-                    for name, data in asked.initial.items()
-                ],
-            )
-            await self._calls.open_again(request, principal)
+        ref = SessionRef(session, principal.caller, asked.form.epoch)
+        if asked.form.is_start:
+            await self._calls.open_again(_opening(session, asked), principal)
             ref = ref._replace(epoch=0)  # that of the sequence before
         chunk = _chunk(asked, ref)
         try:
@@ -119,7 +140,7 @@ class Sequences:
         except SessionMoved:  # this replica's copy was old; now it claims the session
             chunk = _chunk(asked, ref)
             await self._calls.made(chunk)
-        if asked.is_end:
+        if asked.form.is_end:
             await self._calls.delete(ref)
         return chunk
 
@@ -131,10 +152,22 @@ def refusal(error: BaseException, asked: Asked) -> BaseException:
         return error
     sequence = repr(asked.sequence) if isinstance(asked.sequence, str) else asked.sequence
     return InvalidRequest(
-        f"inference request for sequence {sequence} to model {asked.model!r} must specify the "
+        f"inference request for sequence {sequence} to model {asked.form.model!r} must specify the "
         f"START flag on the first request of the sequence: {why}"
     )
 
 
+def _opening(session: str, asked: Asked) -> ntm_pb2.CreateSessionRequest:
+    """What opens the session of a sequence that starts."""
+    initial = [ntm_pb2.TensorValue(name=name, data=data) for name, data in asked.initial.items()]
+    return ntm_pb2.CreateSessionRequest(
+        model=asked.form.model,
+        content_hash=asked.form.version.content_hash,
+        session_id=session,
+        locations=asked.form.locations,
+        initial=initial,
+    )
+
+
 def _chunk(asked: Asked, ref: SessionRef) -> Chunk:
-    return Chunk(ref, asked.inputs, asked.first_step, Selection(asked.traces))
+    return Chunk(ref, asked.inputs, asked.first_step, asked.form.selection)

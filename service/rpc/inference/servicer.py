@@ -13,6 +13,7 @@ from service.auth.authentication import Context
 from service.auth.principal import PRINCIPAL, READ, STEP
 from service.errors import InvalidRequest, NtmError
 from service.inference.v2 import inference_pb2 as pb
+from service.rpc.bidirectional import OpenStreams
 from service.rpc.calls import Calls
 from service.rpc.gate import STREAMS, needs, scopes
 from service.rpc.inference import models
@@ -46,12 +47,7 @@ class InferenceServicer:
         self._models = calls.catalogue
         self._settings = settings
         self._is_ready = is_ready
-        self._streams: set[Stream] = set()
-
-    def end_streams(self) -> None:
-        """End every stream with UNAVAILABLE once its answers are written."""
-        for stream in self._streams:
-            stream.end()
+        self.streams = OpenStreams(calls.metrics)
 
     def described(self, model: str) -> dict[str, object] | None:
         """The metadata of a model, or of the server for no name, as HTTP tells it."""
@@ -154,13 +150,7 @@ class InferenceServicer:
     @needs(STEP)
     async def ModelStreamInfer(self, request_iterator: object, context: Any) -> None:
         stream = Stream(self._calls, self._inferences, context, PRINCIPAL.get(), self._settings)
-        self._streams.add(stream)
-        self._calls.metrics.streams.inc()
-        try:
-            await stream.run()
-        finally:
-            self._streams.discard(stream)
-            self._calls.metrics.streams.dec()
+        await self.streams.serve(stream)
 
 
 def _tensor(told: pb.ModelMetadataResponse.TensorMetadata) -> dict[str, object]:

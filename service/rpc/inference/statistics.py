@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 
 from service.engine.work import Chunk
@@ -27,11 +28,11 @@ class Statistics:
     """Counts the requests of each version of each model."""
 
     def __init__(self) -> None:
-        self._by_version: dict[Version, _Counts] = {}
+        self._by_version: defaultdict[Version, _Counts] = defaultdict(_Counts)
 
     def answered(self, version: Version, chunk: Chunk, seconds: float) -> None:
         """Count a request that was answered after so many seconds."""
-        counts = self._by_version.setdefault(version, _Counts())
+        counts = self._by_version[version]
         counts.answered += 1
         counts.answered_seconds += seconds
         counts.steps += len(chunk.outcome.outputs)
@@ -42,7 +43,7 @@ class Statistics:
 
     def failed(self, version: Version, seconds: float) -> None:
         """Count a request that failed after so many seconds."""
-        counts = self._by_version.setdefault(version, _Counts())
+        counts = self._by_version[version]
         counts.failed += 1
         counts.failed_seconds += seconds
 

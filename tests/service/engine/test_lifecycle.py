@@ -53,6 +53,27 @@ def test_a_checkpoint_and_a_restore_wait_for_their_turn(ledgers: Engine) -> None
     assert ledgers.lifecycle.describe(session).next_step == 18
 
 
+def test_a_session_opens_during_a_turn_where_a_slot_is_free(ledgers: Engine) -> None:
+    """Neither session changes the other; a full slab has to grow first, between two turns."""
+    lifecycle = ledgers.lifecycle
+    assert not lifecycle.may_open_during_turns(LEDGER, 0), "there is no slab yet"
+    session = opened(ledgers)
+    first = chunk(session, [[1, 1]])
+    ledgers.submit(first)
+    turn = ledgers.schedule()
+    assert turn is not None
+    others = []
+    while lifecycle.may_open_during_turns(LEDGER, 0):
+        others.append(opened(ledgers))
+    turn.run()
+    ledgers.commit(turn)
+
+    assert len(others) == 7
+    assert outputs(first) == [[1, 1]]
+    works = [chunk(each, [[2, 2]]) for each in (session, *others)]
+    assert stepped(ledgers, *works) == [[[3, 3]], *[[[2, 2]]] * 7]
+
+
 def test_a_fork_takes_the_state_of_its_turn(ledgers: Engine) -> None:
     """After the chunks that were there before it, not those that came behind it."""
     session, fork = opened(ledgers), opened(ledgers)

@@ -63,8 +63,9 @@ def test_a_graph_of_one_row_is_stepped_one_row_a_run() -> None:
 
 
 def test_a_graph_of_one_row_is_refused_if_its_spec_says_that_it_takes_batches() -> None:
-    """The sentence says which axis has which size."""
-    with pytest.raises(ModelInvalid, match=r"'x' has shape \[1, 2\] in the graph.* is the batch"):
+    """The sentence says which axis has which size, and what to do."""
+    words = r"'x' has shape \[1, 2\] in the graph.*; export it with a batch of any size as the fir"
+    with pytest.raises(ModelInvalid, match=words):
         try_out(of_one_row(PLAIN))
     assert replace(PLAIN, batched=False) == ONE_ROW
 
