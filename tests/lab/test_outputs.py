@@ -299,6 +299,32 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, fake: FakeServer) -> None:
     assert file.read_bytes() == b"of yesterday"
 
 
+def test_steps_that_were_not_answered_are_told(fake: FakeServer) -> None:
+    """After a second signal nobody knows yet whether the server makes them."""
+    with streaming("sums", "--keep") as process:
+        typed(process, STEPS[0])
+        assert process.stdout is not None
+        assert process.stdout.readline() == OUTPUTS[0]
+        fake.asked.get(timeout=60)
+        fake.released.clear()
+        typed(process, STEPS[1])
+        fake.asked.get(timeout=60)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        error = told(process).decode()
+    fake.released.set()
+
+    assert process.returncode == 130
+    (session,) = fake.sessions
+    assert error == (
+        "next step 1 or later: the server may have made steps that it has not answered, whose "
+        f"outputs are lost; `ntm sessions` shows the next step. Continue with --session {session} "
+        "--skip 1, where --skip is larger by each step after 1\n"
+    )
+
+
 def test_a_stream_keeps_what_was_made_before_an_error_of_the_server(
     tmp_path: Path, fake: FakeServer, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, BinaryIO
 
 from ntm_client.blocking import Session
-from ntm_client.errors import InvalidRequest, SessionGone
+from ntm_client.errors import InvalidRequest, SessionGone, TimedOut
 from ntm_client.values import Durability, Float32, Policy
 from ntm_lab import vectors
 from ntm_lab.commands.interrupts import held_back
@@ -47,6 +48,9 @@ STEPS_AT_ONCE = 256
 
 CALLS_AT_ONCE = 2
 """Of these one is made while the outputs of the one before are written."""
+
+_AT_ONCE_SECONDS = 1.0
+"""How long steps on their way are waited for where the command ends at once."""
 
 
 def stream(
@@ -273,13 +277,15 @@ def _ended(
     kept: list[int] = []
     first = session.next_step
     skipped = lost = 0
+    is_known = True
     with ExitStack() as stack:
         stack.enter_context(session)
         try:
             yield kept
         except BaseException as error:
-            if isinstance(error, Exception):  # not after a second signal, which ends at once
-                stepper.shutdown(cancel_futures=True)
+            # A second signal ends at once: it waits only for a server that answers.
+            has_ended = _end(stepper, None if isinstance(error, Exception) else _AT_ONCE_SECONDS)
+            is_known = has_ended and not isinstance(error, TimedOut)
             stepped = session.next_step - first
             skipped = skip + stepped
             lost = stepped - sum(kept)
@@ -293,7 +299,15 @@ def _ended(
         finally:
             if keep:
                 stack.pop_all()
-                _say_how_to_continue(session, skipped, lost, output)
+                _say_how_to_continue(session, skipped, lost, output, is_known=is_known)
+
+
+def _end(stepper: ThreadPoolExecutor, seconds: float | None) -> bool:
+    """Begin no more steps; return whether those on their way were answered within this time."""
+    ending = threading.Thread(target=stepper.shutdown, kwargs={"cancel_futures": True}, daemon=True)
+    ending.start()
+    ending.join(seconds)
+    return not ending.is_alive()
 
 
 def _say_what_is_lost(kept: int, lost: int) -> None:
@@ -309,14 +323,25 @@ def _say_what_is_lost(kept: int, lost: int) -> None:
     )
 
 
-def _say_how_to_continue(session: Session, skip: int, lost: int, output: Path) -> None:
-    """`skip` is the number of steps of an input that was interrupted; else it is 0."""
+def _say_how_to_continue(
+    session: Session, skip: int, lost: int, output: Path, *, is_known: bool
+) -> None:
+    """
+    `skip` is the number of steps of an input that was interrupted; else it is 0. `is_known` says
+    whether each step was answered.
+    """
     without = " without the lost outputs" if lost else ""
     options = f"--session {session.id}{f' --skip {skip}' if skip else ''}"
     other = "" if output == STANDARD else f", and another --output than {output}"
-    print(
-        f"next step {session.next_step}; continue{without} with {options}{other}", file=sys.stderr
-    )
+    if is_known:
+        found = f"next step {session.next_step}; continue{without} with {options}{other}"
+    else:
+        found = (
+            f"next step {session.next_step} or later: the server may have made steps that it has "
+            "not answered, whose outputs are lost; `ntm sessions` shows the next step. Continue "
+            f"with {options}{other}, where --skip is larger by each step after {session.next_step}"
+        )
+    print(found, file=sys.stderr)
 
 
 @contextmanager
