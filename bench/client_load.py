@@ -51,7 +51,7 @@ class Count:
         """Count the steps of a result. Raises RuntimeError if one of its outputs is no number."""
         _use(result)
         if time.perf_counter() > self._start:
-            self._made.append(result.array.size // BITS)
+            self._made.append(np.asarray(result.outputs).size // BITS)
 
     def measured(self) -> dict[str, float]:
         """What was counted, for each second until now."""
@@ -169,7 +169,7 @@ def _random_bits(steps: int) -> npt.NDArray[np.float64]:
 
 def _use(result: StepResult) -> None:
     """Use a result, as its user does. Raises RuntimeError if an output is no number."""
-    if not np.isfinite(result.array).all():
+    if not np.isfinite(np.asarray(result.outputs)).all():
         raise RuntimeError(f"outputs are no numbers from step {result.first_step}")
 
 

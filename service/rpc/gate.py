@@ -162,7 +162,7 @@ class Gate(grpc.GenericRpcHandler):
             started = time.perf_counter()
             code = "OK"
             try:
-                with self._spans.call(name, call_fields.get().metadata):
+                with self._spans.call(method, call_fields.get().metadata):
                     answer = behaviour(request, context)
                     request = None  # gRPC keeps this frame in a cycle until it is collected
                     return await answer

@@ -20,8 +20,6 @@ from service.errors import NtmError
 from service.settings import Settings
 from service.telemetry.logs import session_tag
 
-SERVICE = "ntm.v1.NtmService"
-
 _NO_SPAN = nullcontext()
 
 
@@ -48,15 +46,16 @@ class Spans:
     ) -> AbstractContextManager[object]:
         """
         The span of a call, current within the context; an error that leaves the context is
-        recorded.
+        recorded. `method` is gRPC's path of it, /SERVICE/METHOD.
         """
         if not self._provider:
             return _NO_SPAN
         carrier = {key: value for key, value in metadata if isinstance(value, str)}
         # https://opentelemetry.io/docs/specs/semconv/rpc/grpc/
-        attributes = {"rpc.system": "grpc", "rpc.service": SERVICE, "rpc.method": method}
+        service, _, name = method.removeprefix("/").partition("/")
+        attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
         return self._tracer.start_as_current_span(  # type: ignore[no-any-return]
-            f"{SERVICE}/{method}",
+            f"{service}/{name}",
             context=extract(carrier),
             kind=SpanKind.SERVER,
             attributes=attributes,

@@ -213,9 +213,11 @@ class Metrics:
         "Unary calls that ended, by method and gRPC code.",
         *("method", "code"),
     )
-    streams = _gauge("ntm_streams", "Open StreamSteps calls.")
+    streams = _gauge("ntm_streams", "Open StreamSteps and ModelStreamInfer calls.")
     streams_ended = _counter(
-        "ntm_streams_ended_total", "StreamSteps calls that ended, by gRPC code.", "code"
+        "ntm_streams_ended_total",
+        "StreamSteps and ModelStreamInfer calls that ended, by gRPC code.",
+        "code",
     )
     operations = _counter(
         "ntm_stream_operations_total",

@@ -255,6 +255,7 @@ async def test_each_request_of_an_inference_stream_has_its_spans(
         await asyncio.wait_for(running.stop(), 30)
 
     (stream,) = [span for span in received.spans if span.parent_span_id.hex() == PARENT_ID]
+    assert stream.name == "inference.GRPCInferenceService/ModelStreamInfer"
     chunks = [span for span in received.spans if span.name == "chunk"]
     assert [span.parent_span_id for span in chunks] == [stream.span_id] * 3
     runs = {span.parent_span_id for span in received.spans if span.name == "run"}
@@ -282,7 +283,7 @@ async def test_spans_reach_a_collector_of_this_machine_whatever_proxy_is_named(
     monkeypatch.delenv("no_proxy")
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
     spans = Spans(Settings(otlp_endpoint=endpoint))
-    with spans.call("Step", []):
+    with spans.call("/ntm.v1.NtmService/Step", []):
         pass
     await asyncio.to_thread(spans.close)
 

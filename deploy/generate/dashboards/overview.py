@@ -119,7 +119,7 @@ def traffic() -> Iterator[Panel]:
     )
     yield lines(
         "Streams",
-        "StreamSteps calls in progress, by replica.",
+        "StreamSteps and ModelStreamInfer calls in progress, by replica.",
         "none",
         Query(total(f"ntm_streams{{{INSTANCE}}}", "instance"), "{{instance}}"),
     )
@@ -242,7 +242,7 @@ def errors() -> Iterator[Panel]:
     )
     yield lines(
         "Streams ended by code",
-        "StreamSteps calls a second that ended, by gRPC code.",
+        "StreamSteps and ModelStreamInfer calls a second that ended, by gRPC code.",
         "count:streams/s",
         Query(total(rate("ntm_streams_ended_total", INSTANCE), "code"), "{{code}}"),
         stacked=True,

@@ -71,7 +71,12 @@ def now() -> Iterator[Panel]:
         "none",
         total(f"ntm_sessions{{{INSTANCE}}}"),
     )
-    yield number("Streams", "StreamSteps calls in progress.", "none", f"ntm_streams{{{INSTANCE}}}")
+    yield number(
+        "Streams",
+        "StreamSteps and ModelStreamInfer calls in progress.",
+        "none",
+        f"ntm_streams{{{INSTANCE}}}",
+    )
     yield number(
         "Certificate expires in",
         "Time until the certificate of the server expires. Green above two weeks. No data without "

@@ -59,7 +59,7 @@ def test_a_call_is_a_child_of_its_clients_span(
     traced: Spans, exporter: InMemorySpanExporter
 ) -> None:
     """By the traceparent in its metadata; metadata that is bytes is no parent."""
-    with traced.call("Step", [TRACEPARENT, ("other-bin", b"\x00")]):
+    with traced.call("/ntm.v1.NtmService/Step", [TRACEPARENT, ("other-bin", b"\x00")]):
         assert traced.parent() is not None
     (span,) = exporter.get_finished_spans()
 
@@ -81,7 +81,7 @@ def test_a_chunk_has_spans_of_its_wait_and_its_runs(
     work = chunk(session, [[1, 1]] * 3)
     work.runs = []
     stepped(ledgers, work)
-    with traced.call("Step", []):
+    with traced.call("/ntm.v1.NtmService/Step", []):
         parent = traced.parent()
         assert parent is not None
         traced.record(work, parent)
@@ -109,7 +109,7 @@ def test_a_chunk_that_is_refused_has_the_reason_and_no_run(
     work = chunk(opened(ledgers), [[1, 1]], first_step=4)
     work.runs = []
     submitted(ledgers, work)
-    with traced.call("Step", []):
+    with traced.call("/ntm.v1.NtmService/Step", []):
         parent = traced.parent()
         assert parent is not None
         traced.record(work, parent)
@@ -123,7 +123,7 @@ def test_a_chunk_that_is_refused_has_the_reason_and_no_run(
 def test_without_an_endpoint_no_chunk_is_recorded() -> None:
     """A call then has no span under which a chunk's would belong."""
     quiet = Spans(Settings())
-    with quiet.call("Step", [TRACEPARENT]):
+    with quiet.call("/ntm.v1.NtmService/Step", [TRACEPARENT]):
         assert quiet.parent() is None
     quiet.close()
 
