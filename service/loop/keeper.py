@@ -254,6 +254,8 @@ class Keeper:
                 f"session {session.id!r} could not be stored: {error}; send the same request again"
             ) from error
         if found is None:
+            if not session.is_open:  # the deletion is of its own end, such as that it expired
+                self._sessions.get(SessionRef(session.id, SERVER, 0))
             raise closed_error(SessionDeleted, session.id)
         if found[1] != saved.record:
             return False

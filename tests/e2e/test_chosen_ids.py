@@ -537,3 +537,21 @@ async def test_a_client_whose_answer_is_lost_gets_the_fork_that_was_made(
                 assert seen == [other.id] * 2
                 assert (await other.step([1, 2])).array.tolist() == [2, 4]
         assert opened(running) == 2
+
+
+async def test_a_session_that_expires_while_it_is_entered_is_not_called_deleted(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of a session of a very short timeout can reach the store before its beginning."""
+    enter = DirectoryStore.open
+
+    async def late(store: DirectoryStore, session: Saved) -> Any:
+        while not await store.epoch(session.session_id):
+            pass
+        return await enter(store, session)
+
+    monkeypatch.setattr(DirectoryStore, "open", late)
+    short = {"max_idle_timeout_seconds": 0.001, "default_idle_timeout_seconds": 0.001}
+    async with serve(store=f"directory:{tmp_path}", store_sync="no", **short) as running:
+        code, why, message = await refusal(running, asking(token_hex(16)))
+    assert (code, why) == (grpc.StatusCode.NOT_FOUND, "SESSION_EXPIRED"), message
