@@ -6,7 +6,8 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass
+from dataclasses import fields as dataclass_fields
 from functools import cached_property
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -56,6 +57,12 @@ _MAX_RECORD_BYTES = 2**31 - 1
 
 _MAX_STATE_NAME_BYTES = 255
 """The most that a checkpoint can hold of a state tensor's name."""
+
+_MAX_TEXT = 1024
+"""The most characters in any other text of a spec. Descriptions of models have all of them."""
+
+_MAX_HEADS = 2**31 - 1
+"""The most heads that a description can tell."""
 
 
 def is_name(text: str) -> bool:
@@ -265,19 +272,22 @@ class ModelSpec:
         """
         try:
             fields = json.loads(text)
-            found = fields.pop("format")
+            if not isinstance(fields, dict):
+                raise ModelInvalid(f"the spec is {_shown(fields)}; it must be a JSON object")
+            found = fields.pop("format", None)
             if found not in FORMATS:
                 known = " and ".join(map(str, FORMATS))
                 raise ModelInvalid(f"spec format is {found!r}; this server reads formats {known}")
             if found == 1:
                 fields = _of_format_1(fields)
+            _check_fields("the spec", fields, cls)
             spec = cls(
                 **{
                     **fields,
                     "inputs": tuple(_step_tensor(tensor) for tensor in fields["inputs"]),
                     "outputs": tuple(_step_tensor(tensor) for tensor in fields["outputs"]),
                     "state": tuple(_state_tensor(tensor) for tensor in fields["state"]),
-                    "traces": tuple(TraceTensor(**trace) for trace in fields["traces"]),
+                    "traces": tuple(_trace_tensor(trace) for trace in fields["traces"]),
                 }
             )
             for part in (spec, *spec.inputs, *spec.outputs, *spec.state, *spec.traces):
@@ -308,11 +318,27 @@ class ModelSpec:
             _check_dimensions(f"trace {trace.name!r}", (trace.heads, trace.width))
         if self.has_memory and {"memory", "weighting"} - {tensor.name for tensor in self.state}:
             raise ModelInvalid("a model with memory needs the state tensors memory and weighting")
+        self._check_heads()
         for tensor in self.state:
             shown = self.has_memory and tensor.name in ("memory", "weighting")
             if shown and tensor.type != "float32":
                 raise ModelInvalid(
                     f"state {tensor.name!r} is {tensor.type}; clients read it as float32"
+                )
+
+    def _check_heads(self) -> None:
+        for name in ("read_heads", "write_heads"):
+            if not 0 <= getattr(self, name) <= _MAX_HEADS:
+                raise ModelInvalid(
+                    f"{name} in the spec is {getattr(self, name)}; it must be from 0 to "
+                    f"{_MAX_HEADS}"
+                )
+        heads = self.read_heads + self.write_heads
+        for tensor in self.state:
+            if self.has_memory and tensor.name == "weighting" and tensor.shape[:1] != (heads,):
+                raise ModelInvalid(
+                    f"state 'weighting' has shape {tensor.shape}; with {self.read_heads} read and "
+                    f"{self.write_heads} write heads it must be [{heads}, {LOCATIONS!r}]"
                 )
 
     def _check_state(self, tensor: StateTensor) -> None:
@@ -383,11 +409,35 @@ def _check_types(part: object) -> None:
         value = getattr(part, name)
         if kind in (str, int, bool) and type(value) is not kind:
             raise ModelInvalid(
-                f"{name} in the spec is {value!r}; it must be of type {kind.__name__}"
+                f"{name} in the spec is {_shown(value)}; it must be of type {kind.__name__}"
             )
         # Lists, metrics and logs show it.
         if kind is str and not value.isprintable():
-            raise ModelInvalid(f"{name} in the spec is {value!r}; it must be printable")
+            raise ModelInvalid(f"{name} in the spec is {_shown(value)}; it must be printable")
+        if kind is str and len(value) > _MAX_TEXT:
+            raise ModelInvalid(
+                f"{name} in the spec has {len(value)} characters; the most is {_MAX_TEXT}"
+            )
+
+
+def _check_fields(what: str, fields: Any, kind: type) -> None:
+    """Raise ModelInvalid unless these are all fields of a kind, and no others."""
+    if not isinstance(fields, dict):
+        raise ModelInvalid(f"{what} is {_shown(fields)}; it must be a JSON object")
+    known = {field.name: field.default is MISSING for field in dataclass_fields(kind)}
+    if missing := [name for name, is_needed in known.items() if is_needed and name not in fields]:
+        raise ModelInvalid(f"{what} lacks {', '.join(missing)}")
+    if unknown := sorted(fields.keys() - known.keys()):
+        raise ModelInvalid(
+            f"{what} has {_shown(', '.join(unknown))}, which it cannot have; it can have "
+            f"{', '.join(known)}"
+        )
+
+
+def _shown(value: object) -> str:
+    """A value of somebody's file, cut to what a sentence can have."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}…"
 
 
 def _check_dimensions(what: str, shape: tuple[object, ...]) -> None:
@@ -438,19 +488,29 @@ def _of_format_1(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of format 2 for those of format 1."""
     made = dict(fields)
     for place in ("input", "output"):
+        if missing := [name for name in (place, f"{place}_width") if name not in made]:
+            raise ModelInvalid(f"the spec lacks {', '.join(missing)}")
         name, width = made.pop(place), made.pop(f"{place}_width")
         made[f"{place}s"] = [{"name": name, "type": "float32", "shape": [width]}]
-    if "batched" in made or any("type" in tensor for tensor in made["state"]):
+    if "batched" in made or any("type" in tensor for tensor in made.get("state", ())):
         raise ModelInvalid("the spec has fields of format 2, and its format is 1")
     return made
 
 
 def _step_tensor(fields: Mapping[str, Any]) -> StepTensor:
+    _check_fields("a tensor of the step in the spec", fields, StepTensor)
     return StepTensor(**{**fields, "shape": tuple(fields["shape"])})
 
 
+def _trace_tensor(fields: Mapping[str, Any]) -> TraceTensor:
+    _check_fields("a trace in the spec", fields, TraceTensor)
+    return TraceTensor(**fields)
+
+
 def _state_tensor(fields: Mapping[str, Any]) -> StateTensor:
+    _check_fields("a state tensor in the spec", fields, StateTensor)
     initial = fields["initial"]
+    _check_fields("the initial of a state tensor in the spec", initial, Initial)
     return StateTensor(
         **{
             **fields,
