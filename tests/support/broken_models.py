@@ -58,7 +58,7 @@ def contents() -> dict[str, tuple[bytes, str]]:
         "weights elsewhere": (_of(_elsewhere), "weights in other files"),
         "no spec": (_of(lambda proto: proto.ClearField("metadata_props")), "no spec"),
         "empty spec": (ledger(metadata=""), "spec in the metadata cannot be read"),
-        "spec without fields": (ledger(metadata="{}"), "spec in the metadata cannot be read"),
+        "spec without fields": (ledger(metadata="{}"), "spec format is None; this server reads"),
         "other input width": (_spec(inputs=(vector("x", 5),)), r"'x' has shape \['any', 2\]"),
         "other output width": (_spec(outputs=(vector("y", 5),)), "spec says 5"),
         "other state": (
