@@ -22,7 +22,7 @@ SHIPPED = sorted(path.parent.name for path in MODELS.glob("*/model.onnx"))
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-async def test_a_client_measures_what_onnxruntime_does(serve: Serve, name: str) -> None:
+def test_a_client_measures_what_onnxruntime_does(shipped: Client, name: str) -> None:
     """The same sequences, streamed to the server's sessions, cost the same bits."""
     row = CONFIGURATIONS[name]
     task = TASKS[row.task]
@@ -30,12 +30,8 @@ async def test_a_client_measures_what_onnxruntime_does(serve: Serve, name: str) 
     alone = evaluation.answers_of(OnnxRunner((MODELS / name / card.MODEL_NAME).read_bytes()))
     expected = evaluation.evaluate(alone, task, trial, Purpose.EVALUATION, seed=5)
 
-    async with serve(models_dir=MODELS) as running:
-        with Client(running.address) as client:
-            found = await asyncio.to_thread(
-                evaluation.evaluate,
-                *(ServedModel(client, name), task, trial, Purpose.EVALUATION, 5),
-            )
+    served = ServedModel(shipped, name)
+    found = evaluation.evaluate(served, task, trial, Purpose.EVALUATION, seed=5)
 
     assert found.bits_per_sequence == pytest.approx(expected.bits_per_sequence, rel=1e-3, abs=1e-3)
     assert (found.wrong_bits, found.exact_match_rate) == (

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
@@ -14,36 +12,25 @@ from ntm_lab.cli import main
 from ntm_lab.recordings.files import load
 from ntm_lab.recordings.recording import ADD_VECTOR, ERASE_VECTOR, WRITE_WEIGHTING
 from ntm_tasks.registry import PAPER
-from service.settings import Settings
-from tests.conftest import Running, serving
-from tests.support.served import MODELS
 
 pytestmark = pytest.mark.slow
 
 DRAWN = Path(__file__).parents[2] / "docs" / "trace.png"
 
 
-@pytest.fixture
-async def running() -> AsyncIterator[Running]:
-    """A server of the models that ship."""
-    settings = Settings(models_dir=MODELS, device="cpu", port=0, metrics_port=0)
-    async with serving(settings) as running:
-        yield running
-
-
-async def trace(running: Running, *arguments: str) -> int:
+def trace(server: str, *arguments: str) -> int:
     """The status of the command."""
-    return await asyncio.to_thread(main, ["trace", "--server", running.address, *arguments])
+    return main(["trace", "--server", server, *arguments])
 
 
 @pytest.mark.parametrize("controller", ["ntm-ff", "ntm-lstm"])
 @pytest.mark.parametrize("task", PAPER)
-async def test_what_is_recorded_explains_the_memory(
-    running: Running, tmp_path: Path, task: str, controller: str
+def test_what_is_recorded_explains_the_memory(
+    shipping: str, tmp_path: Path, task: str, controller: str
 ) -> None:
     """Erasing and adding as the heads say (equations 3 and 4) leads to the memory after."""
     file = tmp_path / "made.npz"
-    assert await trace(running, f"{task}-{controller}", "--seed", "1", "--save", str(file)) == 0
+    assert trace(shipping, f"{task}-{controller}", "--seed", "1", "--save", str(file)) == 0
 
     made = load(file)
     assert made.before is not None
@@ -59,22 +46,22 @@ async def test_what_is_recorded_explains_the_memory(
 
 
 @pytest.mark.parametrize("task", PAPER)
-async def test_every_task_is_drawn(running: Running, tmp_path: Path, task: str) -> None:
+def test_every_task_is_drawn(shipping: str, tmp_path: Path, task: str) -> None:
     """Of a network with heads and of one without, as PNG, as SVG and as a page."""
     begins = {"png": b"\x89PNG", "svg": b"<?xml", "html": b"<!doctype html>"}
     options = [f"--{name}={tmp_path / name}" for name in begins]
 
     for architecture in ("ntm-ff", "lstm"):
-        assert await trace(running, f"{task}-{architecture}", *options) == 0
+        assert trace(shipping, f"{task}-{architecture}", *options) == 0
         for name, start in begins.items():
             assert (tmp_path / name).read_bytes().startswith(start)
             (tmp_path / name).unlink()
 
 
-async def test_the_picture_of_the_readme_is_true(running: Running, tmp_path: Path) -> None:
+def test_the_picture_of_the_readme_is_true(shipping: str, tmp_path: Path) -> None:
     """Drawn anew it is the same, but for what another machine may round otherwise."""
     file = tmp_path / "trace.png"
-    assert await trace(running, "copy-ntm-lstm", "--seed", "1", "--png", str(file)) == 0
+    assert trace(shipping, "copy-ntm-lstm", "--seed", "1", "--png", str(file)) == 0
 
     drawn, kept = imread(file), imread(DRAWN)
     assert drawn.shape == kept.shape
