@@ -31,6 +31,7 @@ from export.comparison import (
     largest,
 )
 from export.network import Network
+from export.plain_session import plain_session
 from export.to_onnx import ServedStep, output_names, spec_in
 from ntm_tasks import TASKS, Float32, Purpose, Size, generator_for
 from service.errors import ModelInvalid
@@ -62,13 +63,8 @@ class OnnxRunner:
         Raises:
             ModelInvalid: the bytes are not a model that onnxruntime can load, or have no spec.
         """
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 4  # its errors are raised too
         try:
-            self._session = onnxruntime.InferenceSession(
-                model, options, providers=["CPUExecutionProvider"]
-            )
+            self._session = plain_session(model, threads)
         except Exception as error:  # onnxruntime's errors share no other base class
             raise ModelInvalid(f"onnxruntime cannot load the model: {error}") from error
         self.spec = spec_in(onnx.load_from_string(model))

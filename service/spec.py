@@ -140,6 +140,10 @@ class StateTensor:
         """Return the shape for a session with this number of memory locations."""
         return tuple(locations if size == LOCATIONS else int(size) for size in self.shape)
 
+    def bytes_at(self, locations: int) -> int:
+        """Return the bytes of the tensor of a session with this number of memory locations."""
+        return self.dtype.itemsize * math.prod(self.shape_at(locations))
+
     def initial_value(self, locations: int) -> Array:
         """Return the tensor of a session without a step, of shape `shape_at(locations)`."""
         return self.initial.value(self.shape_at(locations), self.dtype)
@@ -242,9 +246,7 @@ class ModelSpec:
 
     def state_bytes(self, locations: int) -> int:
         """Return the bytes of one session's state with this number of locations."""
-        return sum(
-            tensor.dtype.itemsize * math.prod(tensor.shape_at(locations)) for tensor in self.state
-        )
+        return sum(tensor.bytes_at(locations) for tensor in self.state)
 
     def to_json(self) -> str:
         """Return the text for `METADATA_KEY`; `from_json` reads the same spec from it."""

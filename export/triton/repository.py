@@ -9,10 +9,10 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
-import onnxruntime
 from google.protobuf.message import DecodeError
 
 from export.comparison import VerificationFailed
+from export.plain_session import plain_session
 from export.triton.configuration import INITIAL_STATE, configuration
 from export.triton.graph import Carried, TritonModel, TritonRefuses, triton_model
 from export.triton.page import page
@@ -201,13 +201,8 @@ class _Stepped:
     """A graph on onnxruntime."""
 
     def __init__(self, content: bytes) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 4  # its errors are raised too
         try:
-            self._session = onnxruntime.InferenceSession(
-                content, options, providers=["CPUExecutionProvider"]
-            )
+            self._session = plain_session(content)
         except Exception as error:  # onnxruntime's errors share no other base class
             raise ModelInvalid(f"onnxruntime cannot load the model: {error}") from error
         self._reads = {each.name for each in self._session.get_inputs()}

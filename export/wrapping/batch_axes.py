@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from export.plain_session import plain_session
 from export.wrapping.description import NO_BATCH, Description, Input, Shape, State
 from export.wrapping.file import OnnxFile
 from export.wrapping.original import Arrays, Original
@@ -87,12 +88,7 @@ def _any_batch(file: OnnxFile) -> onnxruntime.InferenceSession:
                 axis.Clear()
     for value in proto.graph.output:
         value.type.tensor_type.ClearField("shape")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4  # its errors are raised too
-    return onnxruntime.InferenceSession(
-        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    return plain_session(proto.SerializeToString())
 
 
 class _Trial:

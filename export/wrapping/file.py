@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 from onnx import helper, version_converter
 
+from export.plain_session import plain_session
 from export.wrapping.refusal import FileRefused, tried
 from service.spec import TYPES, Type
 
@@ -70,10 +71,7 @@ class OnnxFile:
     @cached_property
     def session(self) -> onnxruntime.InferenceSession:
         """The file as it is, in plain onnxruntime."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 4  # its errors are raised too
-        return onnxruntime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
+        return plain_session(self.path)
 
 
 def read(path: Path) -> OnnxFile:

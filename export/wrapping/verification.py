@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import onnxruntime
 
 from export.comparison import VerificationFailed
+from export.plain_session import plain_session
 from export.wrapping.description import Description
 from export.wrapping.original import Arrays, Original
 from export.wrapping.refusal import FileRefused
@@ -78,13 +78,8 @@ class Graph:
         self, content: bytes, description: Description, states: Sequence[StateTensor]
     ) -> None:
         """Load a serialised model."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 4  # its errors are raised too
         try:
-            self._session = onnxruntime.InferenceSession(
-                content, options, providers=["CPUExecutionProvider"]
-            )
+            self._session = plain_session(content)
         except Exception as error:  # onnxruntime's errors share no other base class
             raise VerificationFailed(
                 f"onnxruntime cannot load the rewritten graph: {one_line(error)}"

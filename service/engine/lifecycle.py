@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -480,7 +479,7 @@ def _kept_bytes(spec: ModelSpec, locations: int, given: Mapping[str, Array]) -> 
     or with its state.
     """
     needed = sum(
-        tensor.dtype.itemsize * math.prod(tensor.shape_at(locations))
+        tensor.bytes_at(locations)
         for tensor in spec.state
         if tensor.is_given and tensor.name not in given
     )

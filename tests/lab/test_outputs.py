@@ -184,6 +184,13 @@ def told(process: subprocess.Popen[bytes]) -> bytes:
     return error
 
 
+def interrupted(process: subprocess.Popen[bytes]) -> None:
+    """Interrupt it while steps are on their way, which it says that it waits for."""
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith(b"ending once the steps on their way are")
+
+
 @pytest.mark.parametrize("keep", [[], ["--keep"]])
 @pytest.mark.parametrize(
     ("number", "status"),
@@ -244,9 +251,7 @@ def test_steps_on_their_way_are_waited_for(tmp_path: Path, fake: FakeServer) -> 
     with streaming("sums", "--output", str(file)) as process:
         typed(process, STEPS[0])
         fake.asked.get(timeout=60)
-        process.send_signal(signal.SIGINT)
-        assert process.stderr is not None
-        assert process.stderr.readline().startswith(b"ending once the steps on their way are")
+        interrupted(process)
         fake.released.set()
         error = told(process).decode()
 
@@ -288,9 +293,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, fake: FakeServer) -> None:
     with streaming("sums", "--output", str(file)) as process:
         typed(process, STEPS[0])
         fake.asked.get(timeout=60)
-        process.send_signal(signal.SIGINT)
-        assert process.stderr is not None
-        process.stderr.readline()
+        interrupted(process)
         process.send_signal(signal.SIGINT)
         told(process)
     fake.released.set()
@@ -309,9 +312,7 @@ def test_steps_that_were_not_answered_are_told(fake: FakeServer) -> None:
         fake.released.clear()
         typed(process, STEPS[1])
         fake.asked.get(timeout=60)
-        process.send_signal(signal.SIGINT)
-        assert process.stderr is not None
-        process.stderr.readline()
+        interrupted(process)
         process.send_signal(signal.SIGINT)
         error = told(process).decode()
     fake.released.set()
