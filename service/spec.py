@@ -61,8 +61,8 @@ _MAX_STATE_NAME_BYTES = 255
 _MAX_TEXT = 1024
 """The most characters in any other text of a spec. Descriptions of models have all of them."""
 
-_MAX_HEADS = 2**31 - 1
-"""The most heads that a description can tell."""
+_MAX_COUNT = 2**31 - 1
+"""The most of anything, such as heads, that a description can tell."""
 
 
 def is_name(text: str) -> bool:
@@ -330,10 +330,10 @@ class ModelSpec:
 
     def _check_heads(self) -> None:
         for name in ("read_heads", "write_heads"):
-            if not 0 <= getattr(self, name) <= _MAX_HEADS:
+            if getattr(self, name) < 0:
                 raise ModelInvalid(
                     f"{name} in the spec is {getattr(self, name)}; it must be from 0 to "
-                    f"{_MAX_HEADS}"
+                    f"{_MAX_COUNT}"
                 )
         heads = self.read_heads + self.write_heads
         for tensor in self.state:
@@ -413,6 +413,8 @@ def _check_types(part: object) -> None:
             raise ModelInvalid(
                 f"{name} in the spec is {_shown(value)}; it must be of type {kind.__name__}"
             )
+        if kind is int and value > _MAX_COUNT:
+            raise ModelInvalid(f"{name} in the spec is {value}; it must be from 0 to {_MAX_COUNT}")
         # Lists, metrics and logs show it.
         if kind is str and not value.isprintable():
             raise ModelInvalid(f"{name} in the spec is {_shown(value)}; it must be printable")
