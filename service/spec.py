@@ -317,6 +317,8 @@ class ModelSpec:
         for tensor in self.state:
             self._check_state(tensor)
         for trace in self.traces:
+            _check_count("first_head", trace.first_head)
+            _check_count("heads", trace.heads)
             _check_dimensions(f"trace {trace.name!r}", (trace.heads, trace.width))
         if self.has_memory and {"memory", "weighting"} - {tensor.name for tensor in self.state}:
             raise ModelInvalid("a model with memory needs the state tensors memory and weighting")
@@ -329,12 +331,8 @@ class ModelSpec:
                 )
 
     def _check_heads(self) -> None:
-        for name in ("read_heads", "write_heads"):
-            if getattr(self, name) < 0:
-                raise ModelInvalid(
-                    f"{name} in the spec is {getattr(self, name)}; it must be from 0 to "
-                    f"{_MAX_COUNT}"
-                )
+        _check_count("read_heads", self.read_heads)
+        _check_count("write_heads", self.write_heads)
         heads = self.read_heads + self.write_heads
         for tensor in self.state:
             if self.has_memory and tensor.name == "weighting" and tensor.shape[:1] != (heads,):
@@ -413,8 +411,6 @@ def _check_types(part: object) -> None:
             raise ModelInvalid(
                 f"{name} in the spec is {_shown(value)}; it must be of type {kind.__name__}"
             )
-        if kind is int and value > _MAX_COUNT:
-            raise ModelInvalid(f"{name} in the spec is {value}; it must be from 0 to {_MAX_COUNT}")
         # Lists, metrics and logs show it.
         if kind is str and not value.isprintable():
             raise ModelInvalid(f"{name} in the spec is {_shown(value)}; it must be printable")
@@ -422,6 +418,11 @@ def _check_types(part: object) -> None:
             raise ModelInvalid(
                 f"{name} in the spec has {len(value)} characters; the most is {_MAX_TEXT}"
             )
+
+
+def _check_count(name: str, value: int) -> None:
+    if not 0 <= value <= _MAX_COUNT:
+        raise ModelInvalid(f"{name} in the spec is {value}; it must be from 0 to {_MAX_COUNT}")
 
 
 def _check_fields(what: str, fields: Any, kind: type) -> None:

@@ -227,7 +227,7 @@ def state(**fields: Any) -> str:
         (rich("state", 0, initial=1), "the initial of a state tensor in the spec is 1; it must be"),
         (changed(traces=[{"name": "r"}]), "a trace in the spec lacks output, first_head, heads, w"),
         (changed(traces=[TRACE | {"heads": 2**40}]), "heads in the spec is 1099511627776; it must"),
-        (changed(default_locations=2**40), "default_locations in the spec is 1099511627776; it m"),
+        (changed(traces=[TRACE | {"first_head": -1}]), "first_head in the spec is -1; it must be"),
         (changed(read_heads=-1), "read_heads in the spec is -1; it must be from 0 to 2147483647"),
         (changed(write_heads=2**40), "write_heads in the spec is 1099511627776; it must be from 0"),
         (changed(read_heads=3), r"with 3 read and 1 write heads it must be \[4, 'N'\]"),
