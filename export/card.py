@@ -22,7 +22,7 @@ from export.configuration import SETTINGS, Configuration, Trial, differences
 from export.configurations import CONFIGURATIONS, PAPER, of_task
 from export.evaluation import Result
 from export.network import Network
-from export.training import TRIALS, Quality, Run
+from export.training import TRIALS, Quality, Run, quality_of
 from export.verification import OnnxRunner
 from ntm_tasks import TASKS, Purpose
 
@@ -39,6 +39,9 @@ VERIFIED_LOCATIONS = (512, 600)
 
 EVALUATION_SEED = 0
 
+CHOICE_SEED = 0
+"""Of the sequences by which one of several seeds is chosen. They are of validation."""
+
 NOTHING = Quality(-1, 0.0)
 """The quality of a run before its first validation."""
 
@@ -51,10 +54,12 @@ class CardInvalid(ValueError):
 
 def write_model(runs: Sequence[Run], models: Path, name: str, *, replace: bool = False) -> Path:
     """
-    Verify and write the network of the run that is best in validation. Return its folder.
+    Choose a run, and verify and write its network. Return the folder.
 
-    The best network of every run is evaluated on onnxruntime; the card has the results of all. The
-    folder is prepared beside its place, and there loaded and stepped as a server does it.
+    Of several runs it is the one that is best in the trials of `choice`, or in validation if the
+    configuration has none. The best network of every run is evaluated on onnxruntime; the card has
+    the results of all. The folder is prepared beside its place, and there loaded and stepped as a
+    server does it.
 
     Args:
         runs: All of one configuration.
@@ -68,14 +73,13 @@ def write_model(runs: Sequence[Run], models: Path, name: str, *, replace: bool =
         VerificationFailed: the graph differs from the network.
         ModelInvalid: a server could not serve the file. In all four cases nothing is written.
     """
-    best = max(runs, key=lambda run: run.best_quality or NOTHING)
-    configuration = best.configuration
+    configuration = runs[0].configuration
     for run in runs:
         differ = differences(configuration, run.configuration)
         if differ:
             raise ValueError(
-                f"the runs of {configuration.name} are not of one configuration: "
-                f"of seeds {run.seed} (there) and {best.seed} (here), {'; '.join(differ.values())};"
+                f"the runs of {configuration.name} are not of one configuration: of seeds "
+                f"{run.seed} (there) and {runs[0].seed} (here), {'; '.join(differ.values())};"
                 " export one seed alone"
             )
     networks = [run.best_network() for run in runs]
@@ -84,7 +88,9 @@ def write_model(runs: Sequence[Run], models: Path, name: str, *, replace: bool =
         to_onnx.convert(each, to_onnx.spec_of(each, configuration)) for each in networks
     ]
     contents = [model.SerializeToString() for model in models_of_runs]
-    chosen = runs.index(best)
+    choices = _choices(contents, runs)
+    chosen = choices.index(max(choices))
+    best = runs[chosen]
     folder = models / name
     if not replace:
         check_free(folder, contents[chosen])
@@ -93,7 +99,7 @@ def write_model(runs: Sequence[Run], models: Path, name: str, *, replace: bool =
     )
     results = []
     for run, content in zip(runs, contents, strict=True):
-        shipped = " (shipped: best in validation)" if run is best else ""
+        shipped = " (chosen)" if run is best else ""
         print(f"evaluating seed {run.seed}{shipped}", flush=True)
         results.append(_evaluate(content, configuration))
         print(evaluation.table(results[-1]), flush=True)
@@ -109,7 +115,7 @@ def write_model(runs: Sequence[Run], models: Path, name: str, *, replace: bool =
         "graph_nodes": len(models_of_runs[chosen].graph.node),
         "configuration": _configuration(configuration),
         "shipped_seed": best.seed,
-        "seeds": [_seed(run, found) for run, found in zip(runs, results, strict=True)],
+        "seeds": [_seed(*each) for each in zip(runs, choices, results, strict=True)],
         "evaluation": {"runtime": "onnxruntime", "seed": EVALUATION_SEED},
         "verification": {
             "against": "PyTorch",
@@ -249,12 +255,30 @@ def _configuration(configuration: Configuration) -> dict[str, Any]:
     return {
         "table": sources[0] if sources else "changed by --set",
         **{name: value for name, value in values.items() if name not in ("task", "architecture")},
-        "validation": [trial._asdict() for trial in configuration.validation],
-        "evaluation": [trial._asdict() for trial in configuration.evaluation],
+        **{name: [trial._asdict() for trial in getattr(configuration, name)] for name in TRIALS},
     }
 
 
-def _seed(run: Run, results: Sequence[Result]) -> dict[str, Any]:
+def _choices(contents: Sequence[bytes], runs: Sequence[Run]) -> list[Quality]:
+    """Return the quality by which one of several runs is chosen."""
+    configuration = runs[0].configuration
+    if len(runs) == 1 or not configuration.choice:
+        return [run.best_quality or NOTHING for run in runs]
+    choices = []
+    for run, content in zip(runs, contents, strict=True):
+        answers = evaluation.answers_of(OnnxRunner(content))
+        # All runs by the same sequences; those of validation differ by seed.
+        choices.append(quality_of(answers, configuration, configuration.choice, CHOICE_SEED))
+        passed, bits = choices[-1].passed, -choices[-1].negative_bits
+        print(
+            f"seed {run.seed}: {passed} of {len(configuration.choice)} trials of choice, "
+            f"{bits:.4f} bits",
+            flush=True,
+        )
+    return choices
+
+
+def _seed(run: Run, choice: Quality, results: Sequence[Result]) -> dict[str, Any]:
     """Return the cost of training one seed and the results of its best network."""
     solved = (point.sequences for point in run.curve if point.wrong_bits == 0)
     quality = run.best_quality or NOTHING
@@ -269,6 +293,7 @@ def _seed(run: Run, results: Sequence[Result]) -> dict[str, Any]:
         "seconds": round(run.seconds, 1),
         "sequences_per_second": round(run.sequences / run.seconds, 1) if run.seconds else None,
         "validation": {"trials_passed": quality.passed, "bits": -quality.negative_bits},
+        "choice": {"trials_passed": choice.passed, "bits": -choice.negative_bits},
         "results": [entry_of(result) for result in results],
     }
 
@@ -348,7 +373,7 @@ def configuration_on(described: dict[str, Any]) -> Configuration:
     for name in TRIALS:
         values[name] = tuple(
             Trial(tuple(each["size"]), each["locations"], each["sequences"])
-            for each in values[name]
+            for each in values.get(name, ())  # an older card lacks the settings that came later
         )
     values["locations"] = tuple(values["locations"])
     return Configuration(described["task"], described["architecture"], **values)

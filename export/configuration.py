@@ -171,9 +171,24 @@ class Configuration:
     """Updates between two points of the curve. Each point has a validation and a checkpoint."""
     validation: tuple[Trial, ...] = _setting()
     """
-    In rising order of difficulty. A trial runs only if all before it had no wrong bit.
+    In rising order of difficulty. A trial runs only if all before it passed.
 
-    The best network is chosen by them, so that there has to be one.
+    The best network of a run is chosen by them, so that there has to be one: the one with the most
+    trials passed, and of these the one with the fewest bits in the next.
+    """
+    pass_bits: float = _setting(0.0, minimum=0, maximum=1e9)
+    """
+    The most bits of a sequence with which a trial of `validation` or `choice` passes.
+
+    0 asks for no wrong bit instead. With it, networks that are good enough in range are chosen by
+    how they do beyond it.
+    """
+    choice: tuple[Trial, ...] = _setting(())
+    """
+    As `validation`, for the choice of one of several seeds when they are exported.
+
+    A mistake of one sequence in a hundred is not seen by a trial that is short enough to run at
+    each point of the curve. Without these trials the seed that is best in validation is chosen.
     """
     evaluation: tuple[Trial, ...] = _setting(())
     """The trials on the card."""
@@ -303,7 +318,11 @@ class Configuration:
         if not self.validation:
             raise self._error("validation", "it must have a trial, to choose the best network by")
         task = TASKS[self.task]
-        purposes = {"validation": Purpose.VALIDATION, "evaluation": Purpose.EVALUATION}
+        purposes = {
+            "validation": Purpose.VALIDATION,
+            "choice": Purpose.VALIDATION,
+            "evaluation": Purpose.EVALUATION,
+        }
         for name, purpose in purposes.items():
             for trial in getattr(self, name):
                 problem = size_problem(task, trial.size)

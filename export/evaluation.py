@@ -53,6 +53,14 @@ class TorchRunner:
             return torch.sigmoid(logits).numpy(), state
 
 
+class Ends(NamedTuple):
+    """How the end of answers was marked, over some sequences: see `Result`."""
+
+    false: int
+    missed: int
+    wrong_before: int
+
+
 class Scores(NamedTuple):
     """The scores of B sequences."""
 
@@ -77,6 +85,12 @@ class Result(NamedTuple):
     """Bits per sequence above the cost of the optimal predictor, where it is known."""
     excess_error: float | None = None
     """The standard error of `excess_bits`."""
+    false_ends: int | None = None
+    """Steps marked as the end of an answer that are not, where the task has such a mark."""
+    missed_ends: int | None = None
+    """Ends that are not marked, where the task has such a mark."""
+    wrong_before_ends: int | None = None
+    """Wrong bits of the other outputs, without those of the steps with a false end."""
 
 
 def score(probabilities: Float32, targets: Float32, mask: Float32) -> Scores:
@@ -85,6 +99,16 @@ def score(probabilities: Float32, targets: Float32, mask: Float32) -> Scores:
     cost = -np.log2(np.clip(certain, PROBABILITY_MARGIN, 1)) * mask[..., None]
     wrong = ((probabilities > 0.5) != (targets > 0.5)) * mask[..., None]
     return Scores(cost.sum((0, 2)), wrong.sum((0, 2)))
+
+
+def ends(probabilities: Float32, targets: Float32, mask: Float32, end_bit: int) -> Ends:
+    """`probabilities` and `targets` [T, B, Y], `mask` [T, B] -> how the ends were marked."""
+    counts = mask > 0
+    marked, due = (values[..., end_bit] > 0.5 for values in (probabilities, targets))
+    false = marked & ~due & counts
+    wrong = (probabilities > 0.5) != (targets > 0.5)
+    others = np.delete(wrong, end_bit, axis=2)[counts & ~false]
+    return Ends(int(false.sum()), int((due & ~marked & counts).sum()), int(others.sum()))
 
 
 def outputs(runner: Runner[S], batch: Batch, locations: int) -> Float32:
@@ -106,10 +130,14 @@ def evaluate(answers: Answers, task: Task, trial: Trial, purpose: Purpose, seed:
     """Run a trial. Its sequences depend only on the trial, the purpose and the seed."""
     scores = []
     best = []
+    marked = []
     for batch in task.batches(purpose, seed, trial.size, trial.sequences, SEQUENCES_AT_ONCE):
         if batch.optimum is not None:
             best.append(score(batch.optimum, batch.targets, batch.mask).bits)
-        scores.append(score(answers(batch, trial.locations), batch.targets, batch.mask))
+        probabilities = answers(batch, trial.locations)
+        scores.append(score(probabilities, batch.targets, batch.mask))
+        if task.end_bit is not None:
+            marked.append(ends(probabilities, batch.targets, batch.mask, task.end_bit))
     wrong = np.concatenate([each.wrong for each in scores])
     bits = np.concatenate([each.bits for each in scores])
     excess = bits - np.concatenate(best) if best else None
@@ -120,6 +148,7 @@ def evaluate(answers: Answers, task: Task, trial: Trial, purpose: Purpose, seed:
         float(np.mean(wrong == 0)),
         None if excess is None else float(excess.mean()),
         None if excess is None else float(excess.std() / np.sqrt(len(excess))),
+        *(map(sum, zip(*marked, strict=True)) if marked else (None,) * len(Ends._fields)),
     )
 
 
@@ -128,7 +157,11 @@ def table(results: Sequence[Result]) -> str:
     heads = (
         f"{'size':>6} {'N':>5} {'sequences':>9} {'bits/seq':>12} {'wrong bits':>10} {'exact':>7}"
     )
-    lines = [heads + "  above the optimum" * any(r.excess_bits is not None for r in results)]
+    if any(r.excess_bits is not None for r in results):
+        heads += "  above the optimum"
+    if any(r.wrong_before_ends is not None for r in results):
+        heads += "  false ends  missed ends  other wrong bits"
+    lines = [heads]
     for r in results:
         line = (
             f"{size_text(r.size):>6} {r.locations:>5} {r.sequences:>9} "
@@ -136,5 +169,7 @@ def table(results: Sequence[Result]) -> str:
         )
         if r.excess_bits is not None:
             line += f"  {r.excess_bits:.3f} +- {r.excess_error:.3f} bits"
+        if r.wrong_before_ends is not None:
+            line += f"  {r.false_ends:>10} {r.missed_ends:>11} {r.wrong_before_ends:>16}"
         lines.append(line)
     return "\n".join(lines)

@@ -23,13 +23,15 @@ from service.spec import Dimension, Initial, TraceTensor
 INITIAL_MEMORIES = {
     "constant": Initial("constant", (1e-6,)),
     "positional": Initial("positional", (4.0, 16.0, 64.0, 256.0, 1024.0)),
+    "periodic": Initial("positional", (4.0, 8.0)),
 }
 """
 What the memory may hold before the first step, besides learned values.
 
 In a constant memory all locations are alike. A positional memory marks each location: the first two
 wavelengths by four signs each, for a lookup of one of many; the long wavelengths by values that
-change slowly, for a place that is chosen by a number, such as a priority.
+change slowly, for a place that is chosen by a number, such as a priority. A periodic memory has the
+same eight marks again and again, so that a longer sequence meets no mark that training never had.
 """
 
 LEARNED = "learned"

@@ -16,7 +16,7 @@ import io
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,7 +29,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from export.architectures import ARCHITECTURES, build
 from export.arena import Arena
 from export.configuration import METRICS, Configuration, Trial, differences
-from export.evaluation import TorchRunner, answers_of, evaluate, score
+from export.evaluation import Answers, TorchRunner, answers_of, evaluate, score
 from export.network import Network
 from export.rmsprop import RmsProp
 from ntm_tasks import TASKS, Float32, Purpose, generator_for
@@ -47,10 +47,10 @@ NORM_WEIGHT = 0.02
 
 CHECKPOINT_NAME = "checkpoint.pt"
 
-PROLONGING = {"updates", "stop_metric", "stop_patience"}
+PROLONGING = {"updates", "stop_metric", "stop_patience", "choice"}
 """The settings that a run may go on with although they differ from those it was begun with."""
 
-TRIALS = ("validation", "evaluation")
+TRIALS = ("validation", "choice", "evaluation")
 """The fields of a configuration with trials."""
 
 
@@ -70,7 +70,7 @@ class Quality(NamedTuple):
     """The quality of a network in validation. Greater is better."""
 
     passed: int
-    """The number of trials without a wrong bit, in rising order of difficulty."""
+    """The number of trials passed, in rising order of difficulty."""
     negative_bits: float
     """Minus the bits per sequence of the first trial that failed, or of the last trial."""
 
@@ -85,7 +85,7 @@ class Point(NamedTuple):
     wrong_bits: float
     """The mean per sequence since the previous point."""
     trials_passed: int
-    """The number of validation trials without a wrong bit."""
+    """The number of validation trials passed."""
     validation_bits: float
     """Bits per sequence of the first trial that failed, or of the last trial."""
     seconds: float
@@ -432,14 +432,21 @@ def mean_cross_entropy(logits: Tensor, targets: Float32, mask: Float32) -> Tenso
 
 
 def validate(network: Network, configuration: Configuration, seed: int) -> Quality:
-    """Run the trials of validation up to the first that fails."""
-    task = TASKS[configuration.task]
+    """Run the trials of validation in PyTorch."""
     answers = answers_of(TorchRunner(network))
+    return quality_of(answers, configuration, configuration.validation, seed)
+
+
+def quality_of(
+    answers: Answers, configuration: Configuration, trials: Sequence[Trial], seed: int
+) -> Quality:
+    """Run trials on sequences of validation, up to the first that does not pass."""
+    task, limit = TASKS[configuration.task], configuration.pass_bits
     passed, bits = 0, 0.0
-    for trial in configuration.validation:
+    for trial in trials:
         result = evaluate(answers, task, trial, Purpose.VALIDATION, seed)
         bits = result.bits_per_sequence
-        if result.wrong_bits:
+        if bits > limit if limit else result.wrong_bits:
             break
         passed += 1
     return Quality(passed, -bits)
@@ -486,5 +493,6 @@ def _plain(configuration: Configuration) -> dict[str, Any]:
 
 def _configuration(values: dict[str, Any]) -> Configuration:
     """Return the configuration of a checkpoint."""
-    trials = {name: tuple(Trial(*trial) for trial in values[name]) for name in TRIALS}
+    # An older checkpoint lacks the settings that came later.
+    trials = {name: tuple(Trial(*trial) for trial in values.get(name, ())) for name in TRIALS}
     return Configuration(**{**values, **trials, "locations": tuple(values["locations"])})

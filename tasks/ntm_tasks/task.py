@@ -104,6 +104,12 @@ class Task:
     """Says whether a sequence may show these vectors [vectors, vector_bits], in this order."""
     most: Size | None = None
     """No number of a size can be more; None if sequences of any size can be drawn."""
+    end_bit: int | None = None
+    """
+    The output that marks the end of an answer, if there is one.
+
+    A step in which it is set too early is counted as a false end, apart from its other outputs.
+    """
     source: str = ""
     """How `load` names it: a place in a Python module, or a file; empty if its name is enough."""
 
@@ -121,6 +127,8 @@ class Task:
             raise self._error("size_names", 'it must be a tuple of names, such as ("length",)')
         for name in ("smallest", "largest", "easiest", "least", "most"):
             self._check_size(name)
+        if self.end_bit is not None and self.end_bit not in range(self.output_width):
+            raise self._error("end_bit", "it must be the number of an output, or None")
         if not callable(self.generate):
             raise self._error("generate", "it must be a function that draws a batch")
 

@@ -19,8 +19,9 @@ NUMBERS = [
     setting for setting in fields(Configuration) if setting.metadata.get("minimum") is not None
 ]
 CHOICES = [setting for setting in fields(Configuration) if setting.metadata.get("choices")]
-ELSEWHERE = {"task", "architecture", "expected_targets", "validation", "evaluation"}
-"""Settings without a declared limit: two are names, one is a bool, two are trials."""
+TRIALS = ("validation", "choice", "evaluation")
+ELSEWHERE = {"task", "architecture", "expected_targets", *TRIALS}
+"""Settings without a declared limit: two are names, one is a bool, three are trials."""
 
 
 def test_every_setting_has_its_limits() -> None:
@@ -46,7 +47,7 @@ def wrong_values() -> Iterator[tuple[str, Any]]:
     for name in ("task", "architecture"):
         yield from ((name, value) for value in ("another", "", None, 1))
     yield from (("expected_targets", value) for value in (1, 0, "True", None))
-    for name in ("validation", "evaluation"):
+    for name in TRIALS:
         good: Any = Trial((3,), 16, 2)
         wrong = [good._replace(size=size) for size in ((), (0,), (-1,), (3, 3), (10**9,), (1.5,))]
         wrong += [good._replace(locations=count) for count in (0, -1, 10**9, 1.5)]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from export.configuration import Trial
-from export.evaluation import answers_of, evaluate, score, table
-from ntm_tasks import TASKS, Float32, Purpose
+from export.evaluation import answers_of, ends, evaluate, score, table
+from ntm_tasks import TASKS, Batch, Float32, Purpose
 
 
 class Scripted:
@@ -45,6 +45,34 @@ def test_a_certain_error_costs_a_finite_price() -> None:
     one = np.ones((1, 1, 1), np.float32)
 
     assert score(1 - one, one, one[0]).bits[0] == pytest.approx(23.25, abs=0.01)
+
+
+def test_false_ends_are_counted_apart_from_other_bits() -> None:
+    """A step marked as the end by mistake counts as that; its other outputs do not count."""
+    targets = np.zeros((4, 1, 3), np.float32)
+    targets[3, 0, 2] = 1
+    found = np.array([[[1, 1, 1]], [[1, 0, 0]], [[1, 1, 1]], [[0, 1, 0]]], np.float32)
+    mask = np.array([[0], [1], [1], [1]], np.float32)
+
+    assert ends(found, targets, mask, end_bit=2) == (1, 1, 2)
+
+
+@pytest.mark.parametrize(("certain", "expected"), [(0.0, (0, 50)), (1.0, (300, 0))])
+def test_a_trial_of_repeats_tells_how_the_ends_were_marked(
+    certain: float, expected: tuple[int, int]
+) -> None:
+    """A network that never ends misses every end; one that always ends has only false ends."""
+
+    def answers(batch: Batch, _locations: int) -> Float32:
+        return np.full_like(batch.targets, certain)
+
+    task, trial = TASKS["repeat-copy"], Trial((2, 3), 9, 50)
+    result = evaluate(answers, task, trial, Purpose.EVALUATION, 1)
+
+    assert (result.false_ends, result.missed_ends) == expected
+    # Where all is one, the eight other outputs are wrong in the 50 steps that are true ends.
+    assert result.wrong_before_ends == (50 * 8 if certain else result.wrong_bits - 50)
+    assert "false ends  missed ends  other wrong bits" in table([result])
 
 
 def test_a_trial_sums_up_all_its_sequences() -> None:

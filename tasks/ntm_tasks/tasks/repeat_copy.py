@@ -60,4 +60,5 @@ TASK = Task(
     marks=_marks,
     longer=((20, 10), (10, 12), (10, 15), (10, 20), (20, 20)),
     vector_bits=COPY_BITS,
+    end_bit=COPY_BITS,
 )
