@@ -289,6 +289,7 @@ def _seed(run: Run, choice: Quality, results: Sequence[Result]) -> dict[str, Any
         "best_at_sequences": run.best_update * run.configuration.batch,
         "first_point_without_wrong_bits_at_sequences": next(solved, None),
         "restarts_after_values_not_finite": run.restarts,
+        "updates_skipped": run.skipped,
         "relapses": run.relapses,
         "seconds": round(run.seconds, 1),
         "sequences_per_second": round(run.sequences / run.seconds, 1) if run.seconds else None,

@@ -5,9 +5,10 @@ Every update draws its sequences from a random stream of its own, seeded by the 
 number of the update. So a checkpoint needs no generator state, and an interrupted run makes the
 same updates, bit for bit, as an uninterrupted one.
 
-If a loss or gradient is not finite, the run goes back to its last checkpoint and continues with
-half the learning rate, at most `MAX_RESTARTS` times. With `relapse_bits`, it does the same when
-the network has lost its task (a relapse). The card counts both.
+An update whose gradient is not finite is skipped. If the loss is not finite, or no update between
+two points of the curve has a finite gradient, the run goes back to its last checkpoint and
+continues with half the learning rate, at most `MAX_RESTARTS` times. With `relapse_bits`, it does
+the same when the network has lost its task (a relapse). The card counts all three.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class _Unknown(LookupError):
 
 
 class NotFinite(ArithmeticError):
-    """The loss or a gradient is not finite. No parameter was changed."""
+    """The loss is not finite, or no gradient is. No parameter was changed by it."""
 
 
 class Quality(NamedTuple):
@@ -103,6 +104,8 @@ class Run:
     update: int = 0
     restarts: int = 0
     """The number of restarts after values that were not finite."""
+    skipped: int = 0
+    """The number of updates that were skipped since their gradient was not finite."""
     relapses: int = 0
     seconds: float = 0.0
     curve: list[Point] = field(default_factory=list)
@@ -185,6 +188,7 @@ class Run:
                 "update": self.update,
                 "restarts": self.restarts,
                 "relapses": self.relapses,
+                "skipped": self.skipped,
                 "seconds": self.seconds,
                 "curve": [tuple(point) for point in self.curve],
                 "best": self.best,
@@ -239,6 +243,7 @@ class Run:
         run = cls.new(_configuration(saved["configuration"]), saved["seed"])
         run.network.load_state_dict(saved["network"])
         run.optimiser.load_state_dict(saved["optimiser"])
+        run.skipped = saved.get("skipped", 0)  # an older checkpoint lacks it
         for name in (
             *("update", "restarts", "relapses", "seconds", "best", "best_update"),
             *("typical_norm", "progress"),
@@ -283,7 +288,7 @@ def train(run: Run, folder: Path, report: Callable[[Run], None] = lambda run: No
     Return the run. It is another object if the run went back to a checkpoint.
 
     Raises:
-        NotFinite: the loss or a gradient was not finite more than `MAX_RESTARTS` times.
+        NotFinite: the run went back to a checkpoint `MAX_RESTARTS` times, and had to again.
     """
     if run.update == 0:
         run.save(folder)
@@ -345,15 +350,24 @@ def denormals_as_zeros() -> Iterator[None]:
 
 @denormals_as_zeros()
 def train_to_next_point(run: Run) -> None:
-    """Make `report_every` updates, validate, and add a point to the curve."""
+    """
+    Make `report_every` updates, validate, and add a point to the curve.
+
+    Raises:
+        NotFinite: a loss was not finite, or none of the gradients was.
+    """
     started = time.monotonic()
     bits = wrong = 0.0
-    first = run.update
+    first, skipped = run.update, run.skipped
     last = min(first + run.configuration.report_every, run.configuration.updates)
     while run.update < last:
         update_bits, update_wrong = update(run)
         bits += update_bits / (last - first)
         wrong += update_wrong / (last - first)
+    if run.skipped - skipped == last - first:
+        raise NotFinite(
+            f"no gradient was finite in updates {first} to {last - 1} of seed {run.seed}"
+        )
     quality = validate(run.network, run.configuration, run.seed)
     if run.best_quality is None or quality > run.best_quality:
         run.best = {name: value.clone() for name, value in run.network.state_dict().items()}
@@ -368,8 +382,12 @@ def update(run: Run) -> tuple[float, float]:
     """
     Make one update of the parameters; return bits and wrong bits per sequence.
 
+    If the gradient is not finite, the parameters stay as they are. A head that stands in an
+    unstable balance between two places multiplies the gradient at every step that it stays there:
+    over a hundred steps by 1e27, with parameters that are as good as ever.
+
     Raises:
-        NotFinite: the loss or a gradient is not finite.
+        NotFinite: the loss is not finite.
     """
     configuration = run.configuration
     generator = generator_for(Purpose.TRAINING, run.seed, run.update)
@@ -389,22 +407,27 @@ def update(run: Run) -> tuple[float, float]:
     norm = torch.nn.utils.get_total_norm(
         each.grad for each in run.network.parameters() if each.grad is not None
     )
-    if not (loss.isfinite() and norm.isfinite()):
-        raise NotFinite(
-            f"loss {loss.item()}, gradient norm {norm.item()} in update {run.update} "
-            f"of seed {run.seed}"
-        )
-    if configuration.clip_value:
-        torch.nn.utils.clip_grad_value_(run.network.parameters(), configuration.clip_value)
-    shorten(run)
-    for group in run.optimiser.param_groups:
-        group["lr"] = run.learning_rate()
-    run.optimiser.step()
+    if not loss.isfinite():
+        raise NotFinite(f"loss {loss.item()} in update {run.update} of seed {run.seed}")
+    if norm.isfinite():
+        _step(run)
+    else:
+        run.skipped += 1
     run.update += 1
     if run.progress < 1 and loss.item() <= configuration.curriculum_cost * math.log(2):
         run.progress = min(1.0, run.progress + 1 / configuration.curriculum)
     scores = score(torch.sigmoid(logits.detach()).numpy(), batch.targets, batch.mask)
     return float(scores.bits.mean()), float(scores.wrong.mean())
+
+
+def _step(run: Run) -> None:
+    """Change the parameters by their gradients."""
+    if run.configuration.clip_value:
+        torch.nn.utils.clip_grad_value_(run.network.parameters(), run.configuration.clip_value)
+    shorten(run)
+    for group in run.optimiser.param_groups:
+        group["lr"] = run.learning_rate()
+    run.optimiser.step()
 
 
 def shorten(run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,49 @@ def test_a_restart_goes_back_with_half_the_learning_rate(
     assert Run.load(tmp_path).restarts == 1
     run.update = 0
     assert run.learning_rate() == run.configuration.learning_rate / 2
+
+
+def exploding(updates: Iterable[int]) -> Callable[..., Tensor]:
+    """The norm of gradients, except that it is infinite in the updates of these numbers."""
+    number, true = iter(range(1_000_000)), torch.nn.utils.get_total_norm
+
+    def norm(gradients: Iterator[Tensor]) -> Tensor:
+        found = true(gradients)
+        return found * float("inf") if next(number) in updates else found
+
+    return norm
+
+
+def test_an_update_whose_gradient_is_not_finite_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It changes nothing and is counted, also by a checkpoint; the others are made."""
+    run = Run.new(tiny("ntm-ff"), 1)
+    monkeypatch.setattr(torch.nn.utils, "get_total_norm", exploding({0, 3}))
+    before = {name: value.clone() for name, value in run.network.state_dict().items()}
+    training.update(run)
+    for name, value in run.network.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    training.update(run)
+    assert any(
+        not torch.equal(value, before[name]) for name, value in run.network.state_dict().items()
+    )
+
+    run = training.train(run, tmp_path)
+
+    assert (run.update, run.skipped, run.restarts) == (4, 2, 0)
+    assert Run.load(tmp_path).skipped == 2
+
+
+def test_a_run_without_a_finite_gradient_goes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If all updates up to a point of the curve were skipped, the learning rate is halved."""
+    monkeypatch.setattr(torch.nn.utils, "get_total_norm", exploding({2, 3}))
+
+    run = training.train(Run.new(tiny("ntm-ff"), 1), tmp_path)
+
+    assert (run.update, run.skipped, run.restarts) == (4, 0, 1)
 
 
 def test_restarts_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
