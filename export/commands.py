@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from cyclopts import Parameter
 
-from export import card, evaluation, own_architecture, training
+from export import by_step, card, evaluation, own_architecture, training
 from export import report as report_file
 from export import sweep as sweeping
 from export.configuration import Configuration, Trial, read_size, size_problem
@@ -24,6 +24,7 @@ from export.options import (
     Folder,
     Locations,
     ModelName,
+    Picture,
     Seed,
     Seeds,
     Sequences,
@@ -166,6 +167,7 @@ def evaluate(
     threads: Threads = 1,
     server: Address = None,
     task: TaskSource = None,
+    picture: Picture = None,
 ) -> None:
     """
     Run an exported model on fresh sequences, through onnxruntime or through a server.
@@ -178,6 +180,8 @@ def evaluate(
         seed: Seed of the sequences.
         threads: Threads of onnxruntime.
         server: Address of a server of the same model, to stream the sequences through instead.
+        picture: PNG file to draw in where in a sequence the network errs, and how sharp its heads
+            are there. Not with --server.
     """
     if not (model / card.MODEL_NAME).exists():
         raise ValueError(
@@ -215,15 +219,24 @@ def evaluate(
         )
         if problem:
             raise ValueError(problem)
+    watching = None
+    if picture is not None:
+        if server is not None:
+            raise ValueError("--picture is drawn from runs here; leave out --server or --picture")
+        check_output("--picture", picture.parent)
+        answers = watching = by_step.Watching(runner)
+    results, seen = [], {}
     with ExitStack() as stack:
         if server is not None:
             client = stack.enter_context(Client(server))
             answers = _served(client, model.resolve().name, described["content_hash"])
-        results = [
-            evaluation.evaluate(answers, measured, trial, Purpose.EVALUATION, seed)
-            for trial in trials
-        ]
+        for trial in trials:
+            results.append(evaluation.evaluate(answers, measured, trial, Purpose.EVALUATION, seed))
+            if watching:
+                seen[f"{size_text(trial.size)}, N = {trial.locations}"] = watching.seen()
     print(evaluation.table(results))
+    if picture is not None:
+        by_step.draw(picture, seen, model.resolve().name)
     if not sizes and seed == card.EVALUATION_SEED:
         differ = [
             size_text(result.size)

@@ -68,6 +68,10 @@ Folder = Annotated[
     Path, Parameter(converter=_folder, n_tokens=1, validator=limits.Path(file_okay=False))
 ]
 """A folder to write in, which is there or can be made; the command calls `check_output`."""
+Picture = Annotated[
+    Path | None,
+    Parameter(converter=_folder, n_tokens=1, validator=limits.Path(dir_okay=False, ext=("png",))),
+]
 ExistingFolder = Annotated[
     Path,
     Parameter(converter=_folder, n_tokens=1, validator=limits.Path(file_okay=False, exists=True)),
