@@ -35,7 +35,7 @@ def test_errors_are_seen_in_the_steps_in_which_they_are_made() -> None:
 
 
 def test_the_focus_is_that_of_each_head() -> None:
-    """The write head is at one location while vectors are shown, the read head while they are due."""
+    """The write head is at one place while vectors are shown, the read head while they are due."""
     seen, result = watched(12, 128)
 
     assert result.wrong_bits == 0
