@@ -10,6 +10,7 @@ from export.configuration import Configuration, Trial
 from ntm_tasks import Purpose, Task
 
 COPY_VALIDATION = (Trial((20,), 128, 64), Trial((120,), 128, 32), Trial((1000,), 1024, 4))
+COPY_CHOICE = (Trial((1000,), 1024, 300),)
 COPY_EVALUATION = (
     *(Trial((length,), 128, 1000) for length in (10, 20, 30, 50, 120)),
     Trial((1000,), 1024, 100),
@@ -21,14 +22,18 @@ REPEAT_VALIDATION = (
     Trial((10, 15), 128, 32),
     Trial((10, 20), 128, 32),
 )
+REPEAT_CHOICE = (Trial((10, 10), 128, 1000), Trial((20, 10), 128, 300))
 REPEAT_EVALUATION = tuple(
     Trial(size, 128, 1000) for size in ((10, 10), (20, 10), (10, 12), (10, 15), (10, 20))
 )
 RECALL_VALIDATION = tuple(Trial((items,), 128, 128) for items in (6, 12, 15, 20))
+RECALL_FF_VALIDATION = (Trial((6,), 128, 128), Trial((12,), 128, 128), Trial((20,), 128, 500))
+RECALL_CHOICE = (Trial((6,), 128, 1000), Trial((20,), 128, 2000))
 RECALL_EVALUATION = tuple(
     Trial((items,), 128, 1000) for items in (2, 3, 4, 5, 6, 8, 10, 12, 15, 20)
 )
 NGRAMS_VALIDATION = (Trial((200, 5), 64, 200),)
+NGRAMS_CHOICE = (Trial((200, 5), 64, 1000),)
 NGRAMS_EVALUATION = (Trial((200, 5), 64, 2000),)
 SORT_VALIDATION = (Trial((20,), 64, 200),)
 SORT_EVALUATION = tuple(Trial((items,), 64, 1000) for items in (10, 20, 25))
@@ -52,6 +57,7 @@ CONFIGURATIONS = {
             report_every=400,
             updates=4000,
             validation=COPY_VALIDATION,
+            choice=COPY_CHOICE,
             evaluation=COPY_EVALUATION,
         ),
         Configuration(
@@ -98,7 +104,7 @@ CONFIGURATIONS = {
             "repeat-copy",
             "ntm-lstm",
             controller_size=100,
-            initial_memory="positional",
+            initial_memory="periodic",
             gate_bias=0.0,
             learning_rate=0.003,
             batch=16,
@@ -106,14 +112,16 @@ CONFIGURATIONS = {
             blank_rate=0.1,
             updates=20000,
             report_every=400,
-            validation=REPEAT_VALIDATION[:1],  # the best in range, not the least bad beyond it
+            validation=REPEAT_VALIDATION[:2],
+            choice=REPEAT_CHOICE,
+            pass_bits=0.1,
             evaluation=REPEAT_EVALUATION,
         ),
         Configuration(
             "repeat-copy",
             "ntm-ff",
             controller_size=100,
-            initial_memory="positional",
+            initial_memory="periodic",
             gate_bias=0.0,
             learning_rate=0.003,
             decay=0.6,
@@ -122,7 +130,9 @@ CONFIGURATIONS = {
             blank_rate=0.1,
             updates=24000,
             report_every=400,
-            validation=REPEAT_VALIDATION,
+            validation=REPEAT_VALIDATION[:2],
+            choice=REPEAT_CHOICE,
+            pass_bits=0.1,
             evaluation=REPEAT_EVALUATION,
         ),
         Configuration(
@@ -171,12 +181,15 @@ CONFIGURATIONS = {
             controller_size=256,
             read_heads=4,
             write_heads=4,
+            gate_bias=0.0,
             learning_rate=0.002,
             decay=0.6,
             locations=(32, 128),
             updates=9000,
             report_every=200,
-            validation=RECALL_VALIDATION,
+            validation=RECALL_FF_VALIDATION,
+            choice=RECALL_CHOICE,
+            pass_bits=0.05,
             evaluation=RECALL_EVALUATION,
         ),
         Configuration(
@@ -231,21 +244,23 @@ CONFIGURATIONS = {
             "ngrams",
             "ntm-ff",
             controller_size=100,
-            initial_memory="positional",
-            gate_bias=0.0,
+            initial_memory="learned",
+            gate_bias=3.0,
             locations=(64,),
             default_locations=64,
             learning_rate=0.002,
-            adam_epsilon=1e-6,
-            clip_norm=0.02,
+            adam_epsilon=1e-8,
+            clip_norm=0.2,
+            clip_ratio=1.5,
             batch=16,
             decay=0.4,
             expected_targets=True,
-            curriculum=3000,
+            curriculum=2000,
             curriculum_cost=0.68,
             report_every=200,
             updates=12000,
             validation=NGRAMS_VALIDATION,
+            choice=NGRAMS_CHOICE,
             evaluation=NGRAMS_EVALUATION,
         ),
         Configuration(
