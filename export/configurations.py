@@ -28,7 +28,7 @@ REPEAT_EVALUATION = tuple(
 )
 RECALL_VALIDATION = tuple(Trial((items,), 128, 128) for items in (6, 12, 15, 20))
 RECALL_FF_VALIDATION = (Trial((6,), 128, 128), Trial((12,), 128, 128), Trial((20,), 128, 500))
-RECALL_CHOICE = (Trial((6,), 128, 1000), Trial((20,), 128, 2000))
+RECALL_CHOICE = (Trial((20,), 128, 2000),)
 RECALL_EVALUATION = tuple(
     Trial((items,), 128, 1000) for items in (2, 3, 4, 5, 6, 8, 10, 12, 15, 20)
 )
@@ -36,6 +36,10 @@ NGRAMS_VALIDATION = (Trial((200, 5), 64, 200),)
 NGRAMS_CHOICE = (Trial((200, 5), 64, 1000),)
 NGRAMS_EVALUATION = (Trial((200, 5), 64, 2000),)
 SORT_VALIDATION = (Trial((20,), 64, 200),)
+SORT_FF_EVALUATION = tuple(
+    Trial((items,), locations, 1000)
+    for items, locations in ((10, 24), (20, 24), (25, 32), (20, 32), (20, 64))
+)
 SORT_EVALUATION = tuple(Trial((items,), 64, 1000) for items in (10, 20, 25))
 
 
@@ -308,19 +312,16 @@ CONFIGURATIONS = {
             controller_size=256,
             read_heads=4,
             write_heads=4,
-            initial_memory="positional",
-            gate_bias=0.0,
-            locations=(64,),
-            default_locations=64,
-            learning_rate=0.002,
+            locations=(24,),  # with room to spare, heads place vectors by priority and stay there
+            default_locations=24,
+            learning_rate=0.001,
             adam_epsilon=1e-6,
-            decay=0.6,
+            relapse_bits=64.0,
             curriculum=3000,
-            batch=16,
-            updates=40000,
-            report_every=300,
-            validation=SORT_VALIDATION,
-            evaluation=SORT_EVALUATION,
+            updates=20000,
+            report_every=200,
+            validation=(Trial((20,), 24, 100), Trial((20,), 64, 100)),
+            evaluation=SORT_FF_EVALUATION,
         ),
         Configuration(
             "priority-sort",

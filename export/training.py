@@ -48,8 +48,12 @@ NORM_WEIGHT = 0.02
 
 CHECKPOINT_NAME = "checkpoint.pt"
 
-PROLONGING = {"updates", "stop_metric", "stop_patience", "choice"}
-"""The settings that a run may go on with although they differ from those it was begun with."""
+PROLONGING = {"updates", "stop_metric", "stop_patience"}
+AFTERWARDS = {"choice", "evaluation", "default_locations"}
+"""
+The settings that a run may go on with although they differ from those it was begun with: how long
+it goes on, and what is done with its network then.
+"""
 
 TRIALS = ("validation", "choice", "evaluation")
 """The fields of a configuration with trials."""
@@ -259,7 +263,9 @@ class Run:
         Read the checkpoint in a folder, to make the updates of a configuration.
 
         If the configuration has more updates than the checkpoint, the training is prolonged; the
-        learning rate then falls over the last of all updates. When it ends early may differ too.
+        learning rate then falls over the last of all updates. When it ends early may differ too,
+        and so may the default number of locations and the trials of choice and evaluation, which
+        no update depends on.
 
         Raises:
             CheckpointInvalid: anything else differs, or the checkpoint is damaged.
@@ -270,7 +276,7 @@ class Run:
         if run.seed != seed:
             differ["seed"] = f"seed is {run.seed} there, and {seed} here"
         fewer = configuration.updates < run.configuration.updates
-        if differ and set(differ) <= PROLONGING and not fewer:
+        if differ and set(differ) <= PROLONGING | AFTERWARDS and not fewer:
             run.configuration = configuration
             run.save(folder)
         elif differ:

@@ -17,7 +17,7 @@ from export.arena import Arena
 from export.configuration import Configuration, Trial
 from export.evaluation import score
 from export.network import Network, State
-from export.training import MAX_RESTARTS, NotFinite, Point, Quality, Run
+from export.training import MAX_RESTARTS, CheckpointInvalid, NotFinite, Point, Quality, Run
 from export.unrolled import logits_of
 from ntm_tasks import TASKS, Purpose, generator_for
 from tests.export.conftest import tiny
@@ -120,6 +120,23 @@ def test_a_restart_goes_back_with_half_the_learning_rate(
     assert Run.load(tmp_path).restarts == 1
     run.update = 0
     assert run.learning_rate() == run.configuration.learning_rate / 2
+
+
+def test_a_run_goes_on_with_another_way_to_be_measured(tmp_path: Path) -> None:
+    """Settings that no update depends on may change, and are kept; any other is refused."""
+    begun = tiny("ntm-ff")
+    training.train(Run.new(begun, 1), tmp_path)
+    measured = replace(
+        begun,
+        choice=(Trial((5,), 32, 2),),
+        evaluation=(Trial((9,), 32, 2),),
+        default_locations=32,
+    )
+
+    assert Run.load_to_go_on(tmp_path, measured, 1).configuration == measured
+    assert Run.load(tmp_path).configuration == measured
+    with pytest.raises(CheckpointInvalid, match=r"pass_bits is 0\.0 there, and 1\.0 here"):
+        Run.load_to_go_on(tmp_path, replace(measured, pass_bits=1.0), 1)
 
 
 def exploding(updates: Iterable[int]) -> Callable[..., Tensor]:
