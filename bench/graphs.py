@@ -26,8 +26,9 @@ from ntm_tasks import TASKS
 from service.engine.engine import Engine
 from service.engine.lifecycle import Lifecycle
 from service.engine.work import Chunk
+from service.models.bound_run import BoundRun
 from service.models.folder import MODEL_FILE
-from service.models.runtime import BoundRun, Network
+from service.models.runtime import Network
 from service.models.slab import Slab
 from service.models.version import Version
 from service.session_ref import SessionRef
@@ -178,7 +179,7 @@ class ContinuedSteps:
 
     def _bound(self, ticks: int) -> BoundRun:
         bound = self._slab.bind(BATCH, frozenset(), ticks)
-        bound.slots[:] = self._slots
+        bound.seat(self._slots)
         return bound
 
 
@@ -263,7 +264,7 @@ def check(step: Step, network: Network) -> None:
     slab = Slab(network, LOCATIONS)
     slots = [slab.acquire() for _ in range(BATCH)]
     bound = slab.bind(BATCH, frozenset())
-    bound.slots[:] = slots
+    bound.seat(slots)
     for number, x in enumerate(_copy_inputs(41, length=20)):
         bound.inputs[:] = x
         bound.run()

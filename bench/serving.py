@@ -285,7 +285,7 @@ def bare_steps_a_second(network: Network, rows: int, seconds: float = 1.0) -> fl
     slab = Slab(network, network.spec.default_locations)
     slots = [slab.acquire() for _ in range(rows)]
     bound = slab.bind(rows, frozenset(), ticks)
-    bound.slots[:] = (slots * len(bound.slots))[: len(bound.slots)]
+    bound.seat(slots)
     bound.inputs[..., :8] = np.random.default_rng(0).integers(0, 2, bound.inputs[..., :8].shape)
     for _ in range(20):
         bound.run()

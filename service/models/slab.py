@@ -7,7 +7,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from service.models.runtime import BoundRun, Network
+from service.models.bound_run import BoundRun
+from service.models.runtime import Network
 from service.spec import Array
 
 _FIRST_CAPACITY = 8
