@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +77,16 @@ def _watched(
             text=True,
             start_new_session=True,  # to end what it has started, too
         ) as process:
-            timer = threading.Timer(limit, os.killpg, (process.pid, signal.SIGKILL))
+            timer = threading.Timer(limit, _kill, (process,))
             timer.start()
-            assert process.stdout is not None
-            for line in process.stdout:
-                yield "under way", json.loads(line)
-            status = process.wait()
-            timer.cancel()
+            try:
+                assert process.stdout is not None
+                for line in process.stdout:
+                    yield "under way", json.loads(line)
+                status = process.wait()
+            finally:
+                timer.cancel()
+                _kill(process)
         errors.seek(0)
         words = errors.read()[-LAST_WORDS:]
     if status == 0:
@@ -91,6 +95,12 @@ def _watched(
         yield f"stopped after {limit:.0f} s", None
     else:
         yield f"failed with status {status}: {words}", None
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """End a process and what it has started, as far as they are not at their end."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _one(name: str, device: str, seconds: float) -> None:

@@ -23,7 +23,7 @@ def report(path: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
 def test_pieces_run_on_the_cpu_and_say_what_they_saw(tmp_path: Path) -> None:
     """A slab is stepped in place, and the packed results of a run come as those come apart."""
     status, pieces = report(
-        tmp_path / "gpu.json", "--device=cpu", "--minutes=5", "--pieces", "provider", "copies"
+        tmp_path / "gpu.json", "--device=cpu", "--minutes=1.5", "--pieces", "provider", "copies"
     )
 
     assert status == 0
