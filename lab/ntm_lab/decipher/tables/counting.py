@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ntm_client.values import Float32
 from ntm_lab.decipher.tables.table import Float64
 from ntm_lab.recordings.recording import Recording
+from ntm_tasks import TaskSequence
 
 Integers = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -32,13 +34,25 @@ class Bits:
     @classmethod
     def of(cls, recordings: Sequence[Recording]) -> Bits:
         """Take the bits from recordings of a network with one input and one output."""
-        shape = (len(recordings), max(len(each.inputs) for each in recordings))
+        return cls._of([(each.inputs, each.outputs, each.mask) for each in recordings])
+
+    @classmethod
+    def answered(cls, sequences: Sequence[TaskSequence], outputs: Sequence[Float32]) -> Bits:
+        """Take the bits from sequences, and from a network's outputs [T, 1] for each."""
+        return cls._of(
+            [(each.inputs, said, each.mask) for each, said in zip(sequences, outputs, strict=True)]
+        )
+
+    @classmethod
+    def _of(cls, runs: Sequence[tuple[Float32, Float32, Float32 | None]]) -> Bits:
+        """From inputs [T, 1], outputs [T, 1], and a mask [T] if there is one."""
+        shape = (len(runs), max(len(inputs) for inputs, _, _ in runs))
         found = cls(np.zeros(shape, np.int64), np.full(shape, 0.5), np.zeros(shape, np.bool_))
-        for row, each in enumerate(recordings):
-            steps = len(each.inputs)
-            found.inputs[row, :steps] = each.inputs[:, 0] > 0.5
-            found.outputs[row, :steps] = each.outputs[:, 0]
-            found.asked[row, :steps] = True if each.mask is None else each.mask > 0
+        for row, (inputs, outputs, mask) in enumerate(runs):
+            steps = len(inputs)
+            found.inputs[row, :steps] = inputs[:, 0] > 0.5
+            found.outputs[row, :steps] = outputs[:, 0]
+            found.asked[row, :steps] = True if mask is None else mask > 0
         return found
 
     def some(self, rows: npt.NDArray[np.intp]) -> Bits:
@@ -47,7 +61,7 @@ class Bits:
 
 
 def contexts(bits: Bits, window: int) -> Integers:
-    """[S, T]: the number of the context that the last `window` bits make; -1 before there is one."""
+    """[S, T]: the number of the context that the last `window` bits make; -1 before the first."""
     found = np.zeros_like(bits.inputs)
     for ago in range(window):
         found[:, ago:] += bits.inputs[:, : bits.inputs.shape[1] - ago] << ago

@@ -4,8 +4,8 @@ Finds where in memory a network keeps the counts of each context, and what is ad
 A network is said to read the counts of a context if its prediction is a linear function of what a
 head read: the log-odds are v r + b, with v and b learned for each context. What the head read is a
 sum over locations, r = sum_i w(i) M(i), and so are the log-odds, but for b. The share of a location
-is that of its summand v w(i) M(i) in their variance. The shares of a context add up to the part
-of the variance that the linear function explains.
+is how much its summand v w(i) M(i) varies together with them: the size of the covariance, as a part
+of the sum over all locations.
 """
 
 from __future__ import annotations
@@ -32,10 +32,13 @@ LOCATED = 0.9
 """The counts of a context are found if at least this part of the variance is explained."""
 
 COVERED = 0.95
-"""The locations of a context are the fewest whose shares are this part of all of its shares."""
+"""The locations of a context are the fewest whose shares add up to this."""
 
 LOGIT_LIMIT = 1e-6
 """Probabilities are kept at this distance from 0 and 1 before their log-odds."""
+
+FOCUSED = 0.9
+"""What is added is measured where a head had at least this much weight on one location."""
 
 AFTER = 3
 """Steps after a read within which the counts that were read are written."""
@@ -80,7 +83,7 @@ class Places:
     places: tuple[Place, ...]
     """One for each context, by its number."""
     shares: Float64
-    """[contexts, N]: the share of each location; zeros if the counts of a context were not found."""
+    """[contexts, N]: the share of each location; zeros if a context's counts were not found."""
     written: tuple[float, ...]
     """
     How much the log-odds in memory change at the step of the read and at each of the next `AFTER`,
@@ -165,8 +168,7 @@ class _Reads:
         named = []
         for context, explained in enumerate(self.explained):
             order = np.argsort(-shares[context])
-            sums = np.cumsum(shares[context][order])
-            number = int(np.searchsorted(sums, COVERED * sums[-1])) + 1
+            number = int(np.searchsorted(np.cumsum(shares[context][order]), COVERED)) + 1
             found = [(int(each), float(shares[context, each])) for each in order[:number]]
             locations = tuple(found) if explained >= LOCATED else ()
             named.append(Place(self._table.contexts[context], explained, locations))
@@ -181,7 +183,8 @@ class _Reads:
         before = steps - self._delay
         parts = self._weighting[rows, before] * (memories[rows, before] @ self._readouts[context])
         logits = self._logits[rows, steps] - self._logits[rows, steps].mean()
-        found: Float64 = np.maximum((parts - parts.mean(0)).T @ logits, 0) / (logits**2).sum()
+        together = np.abs((parts - parts.mean(0)).T @ logits)
+        found: Float64 = together / together.sum()
         return found
 
     def _writes(self, memories: Float64) -> tuple[tuple[float, ...], tuple[Added, ...]]:
@@ -193,6 +196,7 @@ class _Reads:
             rows, steps = self._steps(context)
             # The counts are not read again before they are written, and the sequence goes on.
             alone = steps + AFTER < self._inputs.shape[1]
+            alone &= self._weighting[rows, steps - self._delay].max(1) >= FOCUSED
             for later in range(1, AFTER + 1):
                 following = np.minimum(steps + later, self._inputs.shape[1] - 1)
                 alone &= self._contexts[rows, following] != context

@@ -31,7 +31,8 @@ class CountTable:
     @property
     def contexts(self) -> tuple[str, ...]:
         """The bits of every context, the oldest bit first; a context's place here is its number."""
-        return tuple(f"{number:0{self.window}b}" for number in range(2**self.window))
+        numbers = range(2**self.window)
+        return tuple(f"{number:0{self.window}b}" for number in numbers) if self.window else ("",)
 
     def probabilities(self, counts: npt.NDArray[np.generic]) -> Float64:
         """The probability [...] of a 1, from counts [..., 2] of zeros and ones."""
@@ -109,7 +110,7 @@ def run(inputs):
     for bit in inputs:
         if len(last) == WINDOW:
             counts.setdefault(tuple(last), [0, 0])[bit] += 1
-        last = [*last, bit][len(last) + 1 - min(len(last) + 1, WINDOW):]
+        last = [*last, bit][-WINDOW:] if WINDOW else []
         known = counts.get(tuple(last), [0, 0])
         yield (known[1] + ONES) / (sum(known) + ZEROS + ONES)
 '''
