@@ -109,8 +109,8 @@ def _sections(found: Sequence[Judgement], real: Sequence[Judgement], command: st
     yield "# Networks that run no program"
     yield (
         f"`ntm decipher` was run on {len(found)} networks in which it must find nothing. It found "
-        f"a program in {false}. With a confidence of {CONFIDENCE:.0%}, the share of such networks in "
-        f"which it finds one is at most {bound:.1%} (Clopper and Pearson, one-sided)."
+        f"a program in {false}. With a confidence of {CONFIDENCE:.0%}, the share of such networks "
+        f"in which it finds one is at most {bound:.1%} (Clopper and Pearson, one-sided)."
     )
     yield (
         f"`{command}` writes this page; it took {seconds / 60:.0f} minutes of a machine that did "

@@ -79,7 +79,8 @@ def tallies(bits: Bits, window: int) -> Integers:
     table = np.zeros((len(known), 2**window, 2), np.int64)
     found = np.zeros((*known.shape, 2), np.int64)
     for step in range(max(window - 1, 0), known.shape[1]):
-        if step >= max(window, 1):
+        if step >= window:
+            # Of no bits, there is one context from the beginning.
             table[every, known[:, step - 1], bits.inputs[:, step]] += 1
         found[:, step] = table[every, known[:, step]]
     return found

@@ -52,7 +52,7 @@ class TableMachine:
     def __init__(self, table: CountTable) -> None:
         self.table = table
         self.counts = np.zeros((2**table.window, 2))
-        self.context: int | None = None
+        self.context: int | None = None if table.window else 0
         """The number of the context that the last steps showed; None before there is one."""
         self._bits = 0
         self._steps = 0
