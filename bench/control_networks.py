@@ -204,16 +204,26 @@ def _model(control: Control) -> Model:
     )
 
 
-def controls(models: Path, each: int, trained: int) -> Iterator[Control]:
+def controls(models: Path, each: int, trained: int, counting: int = 0) -> Iterator[Control]:
     """
     Make the controls one by one: `each` seeds of the first three kinds for each model that has the
     heads of an NTM, `trained` of random targets, and every LSTM.
+
+    Of a model of single bits, in which tables can be looked for, there are `counting` seeds if that
+    is more.
     """
     for model in shipped(models, ("ntm-lstm", "ntm-ff")):
+        seeds = max(each, counting) if is_of_bits(models, model) else each
         for kind in ("untrained", "shuffled", "noised"):
-            for seed in range(1, each + 1):
+            for seed in range(1, seeds + 1):
                 yield control(models, model, kind, seed)
         for seed in range(1, trained + 1):
             yield control(models, model, "random targets", seed)
     for model in shipped(models, ("lstm",)):
         yield control(models, model, "LSTM", 1)
+
+
+def is_of_bits(models: Path, model: str) -> bool:
+    """Whether a model has a single input and a single output."""
+    sizes = card.configuration_on(card.read(models / model)).sizes
+    return (sizes.input_width, sizes.output_width) == (1, 1)

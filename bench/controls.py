@@ -28,10 +28,22 @@ from ntm_lab.decipher.induction import Candidate, induce
 from ntm_lab.decipher.layout import table
 from ntm_lab.decipher.report import RECORDINGS
 from ntm_lab.decipher.samples import Stage, in_range
+from ntm_lab.decipher.tables.induction import induce_table
 from ntm_lab.decipher.tables.report import find_table
+from ntm_lab.recordings.recording import Recording
 
 EACH = 7
 """Seeds of each kind for each model, by default: 210 networks of ten models."""
+
+COUNTING = 35
+"""The same for each model of single bits, in which alone tables are looked for. In those beyond
+`EACH`, nothing else is looked for, because a search for a program on a tape takes longest there."""
+
+FEW = 32
+"""Recordings from which a table is looked for first."""
+
+HOPELESS = 0.5
+"""If the best table in few recordings leaves more than this part unexplained, the search ends."""
 
 CONFIDENCE = 0.95
 
@@ -43,10 +55,10 @@ class Judgement:
     kind: Kind
     model: str
     seed: int
-    tape: bool
-    """Whether a program of heads on a tape was found."""
-    table: bool
-    """Whether a table of counts was found."""
+    tape: bool | None
+    """Whether a program of heads on a tape was found; None if it was not looked for."""
+    table: bool | None
+    """Whether a table of counts was found; None if it was not looked for."""
     explained: float
     """The part of the bits that the best program on a tape explains, in recordings held back."""
     reason: str
@@ -56,26 +68,42 @@ class Judgement:
     @property
     def found(self) -> bool:
         """Whether any program was found."""
-        return self.tape or self.table
+        return bool(self.tape or self.table)
 
 
-def judge(network: Control, count: int = RECORDINGS) -> Judgement:
-    """Look for both kinds of programs in `count` recordings of a network."""
+def judge(network: Control, count: int = RECORDINGS, *, tape: bool = True) -> Judgement:
+    """
+    Look for both kinds of programs in `count` recordings of a network, or for tables alone.
+
+    A table is looked for only if the network has one input and one output, and no program was
+    found.
+    """
     begun = time.perf_counter()
     sequences = in_range(network.configuration.task, count, 0, Stage.INDUCTION)
     recordings = recorded(network, sequences)
-    found: Candidate = induce(recordings)
-    has_table = found.program is None and find_table(recordings).found
+    found = induce(recordings) if tape else Candidate(None, 0.0, 0.0, "only a table is looked for")
+    model = recordings[0].model
+    table: bool | None = None
+    if found.program is None and (model.input_width, model.output_width) == (1, 1):
+        table = has_table(recordings)
     return Judgement(
         network.kind,
         network.model,
         network.seed,
-        found.program is not None,
-        has_table,
+        found.program is not None if tape else None,
+        table,
         found.explained,
         found.reason,
         time.perf_counter() - begun,
     )
+
+
+def has_table(recordings: Sequence[Recording]) -> bool:
+    """Whether a table is found; the search ends early where none can come of it."""
+    first = induce_table(recordings[:FEW])
+    if first.divergence is None or first.divergence.share > HOPELESS:
+        return False
+    return find_table(recordings).found
 
 
 def largest_share(false: int, total: int, confidence: float = CONFIDENCE) -> float:
@@ -103,19 +131,19 @@ def report(found: Sequence[Judgement], real: Sequence[Judgement], command: str) 
 
 
 def _sections(found: Sequence[Judgement], real: Sequence[Judgement], command: str) -> Iterator[str]:
-    false = sum(each.found for each in found)
-    bound = largest_share(false, len(found))
     seconds = sum(each.seconds for each in (*found, *real))
     yield "# Networks that run no program"
     yield (
-        f"`ntm decipher` was run on {len(found)} networks in which it must find nothing. It found "
-        f"a program in {false}. With a confidence of {CONFIDENCE:.0%}, the share of such networks "
-        f"in which it finds one is at most {bound:.1%} (Clopper and Pearson, one-sided)."
+        f"Decipher's searches were run on {len(found)} networks in which they must find nothing: "
+        f"{_bounded('a program of heads on a tape', [each.tape for each in found])}, and "
+        f"{_bounded('a table of counts', [each.table for each in found])}. The bounds have a "
+        f"confidence of {CONFIDENCE:.0%} (Clopper and Pearson, one-sided)."
     )
     yield (
         f"`{command}` writes this page; it took {seconds / 60:.0f} minutes of a machine that did "
         f"other things too. Each search has {RECORDINGS} recordings. A network counts as false as "
-        "soon as a search has a candidate, before decipher tests it on fresh sequences."
+        "soon as a search has a candidate, before decipher tests it on fresh sequences. Tables are "
+        "looked for only in networks of one input and one output."
     )
     rows = []
     for kind in KINDS:
@@ -126,8 +154,8 @@ def _sections(found: Sequence[Judgement], real: Sequence[Judgement], command: st
                 (
                     kind,
                     f"{len(those)}",
-                    f"{sum(each.tape for each in those)}",
-                    f"{sum(each.table for each in those)}",
+                    _counted([each.tape for each in those]),
+                    _counted([each.table for each in those]),
                     f"{max(best.explained, 0):.1%} ({best.model}, seed {best.seed})",
                 )
             )
@@ -164,6 +192,18 @@ def _sections(found: Sequence[Judgement], real: Sequence[Judgement], command: st
         )
 
 
+def _bounded(what: str, found: Sequence[bool | None]) -> str:
+    """How often something was found, and the bound on the share."""
+    looked = [each for each in found if each is not None]
+    bound = largest_share(sum(looked), len(looked))
+    return f"{what} was found in {sum(looked)} of {len(looked)}, a share of at most {bound:.1%}"
+
+
+def _counted(found: Sequence[bool | None]) -> str:
+    looked = [each for each in found if each is not None]
+    return f"{sum(looked)} of {len(looked)}" if looked else "-"
+
+
 def _short(reason: str) -> str:
     """A reason without its numbers."""
     for start in ("the best program explains", "the outputs hardly vary"):
@@ -180,14 +220,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--models", type=Path, default=Path("models"), help="default: %(default)s")
     add = parser.add_argument
     add("--each", type=whole(0, 1000), default=EACH, help="seeds of a kind for a model")
+    help_ = "the same for a model of single bits; beyond --each, tables alone are looked for"
+    add("--counting", type=whole(0, 1000), default=COUNTING, help=help_)
     add("--trained", type=whole(0, 100), default=1, help="trainings on random targets for a model")
     add("--markdown", type=Path, help="write the report to this file")
     chosen = parser.parse_args(argv)
     if chosen.markdown:
         outputs.check(chosen.markdown)
     found = []
-    for each in controls(chosen.models, chosen.each, chosen.trained):
-        found.append(judge(each))
+    for each in controls(chosen.models, chosen.each, chosen.trained, chosen.counting):
+        found.append(judge(each, tape=each.seed <= max(chosen.each, 1)))
         _say(found[-1])
     real = []
     for model in shipped(chosen.models, ("ntm-lstm", "ntm-ff")):
@@ -197,6 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f" --{name} {value}"
         for name, value, default in (
             ("each", chosen.each, EACH),
+            ("counting", chosen.counting, COUNTING),
             ("trained", chosen.trained, 1),
         )
         if value != default

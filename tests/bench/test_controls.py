@@ -36,7 +36,7 @@ def test_a_control_runs_no_program(kind: Kind) -> None:
     """A false program would be worse than none."""
     found = judge(control(MODELS, "copy-ntm-ff", kind, seed=3), count=32)
 
-    assert not found.found
+    assert (found.tape, found.table, found.found) == (False, None, False)
     assert found.explained < 0.5
 
 
@@ -60,7 +60,7 @@ def test_the_same_search_finds_a_table_where_there_is_one() -> None:
         for kind in ("as it ships", "shuffled")
     )
     assert (real.table, real.tape) == (True, False)
-    assert not broken.found
+    assert (broken.table, broken.tape) == (False, False)
 
 
 def test_controls_are_other_networks_each_time() -> None:
@@ -102,11 +102,11 @@ def test_the_report_has_the_bound_and_what_came_closest(tmp_path: Path) -> None:
     found = [
         Judgement("shuffled", "copy-ntm-ff", 1, False, False, 0.12, "the best program explains", 1),
         Judgement("shuffled", "copy-ntm-ff", 2, False, False, -3.0, "the best program explains", 1),
-        Judgement("untrained", "copy-ntm-ff", 1, True, False, 0.97, "a program explains 97%", 1),
+        Judgement("untrained", "copy-ntm-ff", 1, True, None, 0.97, "a program explains 97%", 1),
     ]
     text = report(found, [], "python -m bench.controls --markdown FILE")
 
-    assert "on 3 networks in which it must find nothing. It found a program in 1." in text
-    assert "at most 86.5%" in text
-    assert "| shuffled  | 2      | 0                  | 0" in text
+    assert "a tape was found in 1 of 3, a share of at most 86.5%" in text
+    assert "a table of counts was found in 0 of 2, a share of at most 77.6%" in text
+    assert "| shuffled  | 2      | 0 of 2             | 0 of 2" in text
     assert "12.0% (copy-ntm-ff, seed 1)" in text
