@@ -80,12 +80,15 @@ def judge(network: Control, count: int = RECORDINGS, *, tape: bool = True) -> Ju
     """
     begun = time.perf_counter()
     sequences = in_range(network.configuration.task, count, 0, Stage.INDUCTION)
-    recordings = recorded(network, sequences)
+    few = recorded(network, sequences[:FEW])
+    sizes = network.configuration.sizes
+    looks_for_table = (sizes.input_width, sizes.output_width) == (1, 1)
+    hopeful = looks_for_table and _is_hopeful(few)
+    recordings = recorded(network, sequences) if tape or hopeful else few
     found = induce(recordings) if tape else Candidate(None, 0.0, 0.0, "only a table is looked for")
-    model = recordings[0].model
     table: bool | None = None
-    if found.program is None and (model.input_width, model.output_width) == (1, 1):
-        table = has_table(recordings)
+    if looks_for_table and found.program is None:
+        table = hopeful and find_table(recordings).found
     return Judgement(
         network.kind,
         network.model,
@@ -98,12 +101,10 @@ def judge(network: Control, count: int = RECORDINGS, *, tape: bool = True) -> Ju
     )
 
 
-def has_table(recordings: Sequence[Recording]) -> bool:
-    """Whether a table is found; the search ends early where none can come of it."""
-    first = induce_table(recordings[:FEW])
-    if first.divergence is None or first.divergence.share > HOPELESS:
-        return False
-    return find_table(recordings).found
+def _is_hopeful(few: Sequence[Recording]) -> bool:
+    """Whether a table may come of more recordings than these."""
+    found = induce_table(few)
+    return found.divergence is not None and found.divergence.share <= HOPELESS
 
 
 def largest_share(false: int, total: int, confidence: float = CONFIDENCE) -> float:
