@@ -8,11 +8,12 @@ their outputs change in the same way. Bits that change in neither are not counte
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from ntm_client import checkpoint
 from ntm_client.blocking import Session
@@ -21,6 +22,8 @@ from ntm_lab.decipher.machine import Machine
 from ntm_lab.decipher.program import Program
 from ntm_lab.decipher.samples import ServedNetwork
 from ntm_tasks import TaskSequence
+
+Bits = npt.NDArray[np.bool_]
 
 InterventionKind = Literal["overwrite", "swap", "move the read head", "move the write head"]
 
@@ -107,6 +110,24 @@ class Effect:
         return self.agreeing / self.either_changed if self.either_changed else 0.0
 
 
+@dataclass(frozen=True, eq=False)
+class Changed:
+    """A sequence that was changed in a running session, and what came of it."""
+
+    sequence: TaskSequence
+    change: Intervention
+    before: Bits
+    """[T, output width]: the network's bits without the change."""
+    after: Bits
+    """The same with the change. They are equal up to the step of the change."""
+
+
+Respond = Callable[[Sequence[Float32], Sequence[Intervention | None]], Sequence[Bits]]
+"""
+Gives the bits [T, output width] for inputs [T, input width], each with a change on the way or None.
+"""
+
+
 def intervene(
     program: Program, network: ServedNetwork, sequences: Sequence[TaskSequence], seed: int = 0
 ) -> list[Effect]:
@@ -116,22 +137,61 @@ def intervene(
     A sequence is left out if the program stores fewer than two different vectors, because there is
     nothing to exchange.
     """
+    made = change_sequences(program, network, sequences, seed)
+    return effects(made, responding(program, network.memory_locations))
+
+
+def change_sequences(
+    program: Program, network: ServedNetwork, sequences: Sequence[TaskSequence], seed: int = 0
+) -> dict[InterventionKind, list[Changed]]:
+    """Make the changes of `intervene` in the network alone."""
     plain = network.outputs([sequence.inputs for sequence in sequences])
-    effects = []
+    made = {}
     for kind in INTERVENTION_KINDS:
         luck = np.random.default_rng([seed, INTERVENTION_KINDS.index(kind)])
         changes = [
-            (sequence, before, change)
+            (sequence, before > 0.5, change)
             for sequence, before in zip(sequences, plain, strict=True)
-            if (change := _drawn(kind, program, network, sequence, luck))
+            if (change := drawn(kind, program, network, sequence, luck))
         ]
-        counts = network.each(lambda each: _effect(program, network, *each), changes)
+        made[kind] = network.each(lambda each: _changed(program, network, *each), changes)
+    return made
+
+
+def effects(made: Mapping[InterventionKind, Sequence[Changed]], respond: Respond) -> list[Effect]:
+    """Compare what the changes did in the network with what they do in something that responds."""
+    found = []
+    for kind, each in made.items():
+        inputs = [one.sequence.inputs for one in each]
+        before = respond(inputs, [None] * len(each)) if each else []
+        after = respond(inputs, [one.change for one in each]) if each else []
+        counts = [_counts(*one) for one in zip(each, before, after, strict=True)]
         total = np.sum(counts, axis=0, dtype=int) if counts else np.zeros(5, int)
-        effects.append(Effect(kind, len(changes), *(int(count) for count in total)))
-    return effects
+        found.append(Effect(kind, len(each), *(int(count) for count in total)))
+    return found
 
 
-def _drawn(
+def responding(program: Program, locations: int) -> Respond:
+    """What the program does on a ring of so many locations."""
+
+    def respond(
+        inputs: Sequence[Float32], changes: Sequence[Intervention | None]
+    ) -> Sequence[Bits]:
+        found = []
+        for one, change in zip(inputs, changes, strict=True):
+            machine = Machine(program, locations)
+            outputs = []
+            for step, x in enumerate(one):
+                if change is not None and step == change.step:
+                    change.to_machine(machine)
+                outputs.append(machine.step(x) > 0.5)
+            found.append(np.array(outputs))
+        return found
+
+    return respond
+
+
+def drawn(
     kind: InterventionKind,
     program: Program,
     network: ServedNetwork,
@@ -160,33 +220,29 @@ def _drawn(
     return Intervention(kind, step, int(one), int(other))
 
 
-def _effect(
+def _changed(
     program: Program,
     network: ServedNetwork,
     sequence: TaskSequence,
-    before: Float32,
+    before: Bits,
     change: Intervention,
-) -> tuple[int, int, int, int, int]:
-    """
-    The five numbers of bits of `Effect` for one sequence. `before` has its outputs without the
-    change.
-    """
+) -> Changed:
     start, inputs = change.step, sequence.inputs
     with network.session() as session:
         session.step(inputs[:start])
         change.to_session(session, program)
-        network_after = session.step(inputs[start:]).array > 0.5
-    machine = Machine(program, network.memory_locations)
-    program_before = machine.run(inputs)[start:] > 0.5
-    machine = Machine(program, network.memory_locations)
-    machine.run(inputs[:start])
-    change.to_machine(machine)
-    program_after = machine.run(inputs[start:]) > 0.5
-    counts = np.broadcast_to(sequence.mask[start:, None] > 0, network_after.shape)
-    by_network = (network_after != (before[start:] > 0.5)) & counts
-    by_program = (program_after != program_before) & counts
+        after = session.step(inputs[start:]).array > 0.5
+    return Changed(sequence, change, before, np.concatenate([before[:start], after]))
+
+
+def _counts(made: Changed, before: Bits, after: Bits) -> tuple[int, int, int, int, int]:
+    """The five numbers of bits of `Effect` for one sequence, and bits before and after."""
+    start = made.change.step
+    counts = np.broadcast_to(made.sequence.mask[start:, None] > 0, after[start:].shape)
+    by_network = (made.after != made.before)[start:] & counts
+    by_program = (after != before)[start:] & counts
     either = by_network | by_program
-    agreeing = either & (network_after == program_after)
+    agreeing = either & (made.after == after)[start:]
     numbers = counts.sum(), by_network.sum(), by_program.sum(), either.sum(), agreeing.sum()
     bits, network_changed, program_changed, changed, same = (int(number) for number in numbers)
     return bits, network_changed, program_changed, changed, same

@@ -1,0 +1,1 @@
+"""Programs that hold the real memory and find their place in it by content."""
