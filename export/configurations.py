@@ -118,7 +118,7 @@ CONFIGURATIONS = {
             report_every=400,
             validation=REPEAT_VALIDATION[:2],
             choice=REPEAT_CHOICE,
-            pass_bits=0.1,
+            pass_bits=0.05,
             evaluation=REPEAT_EVALUATION,
         ),
         Configuration(
