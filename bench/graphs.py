@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import torch
-from prometheus_client import CollectorRegistry
 
+from bench.engine import EngineLoad
 from bench.fused import FusedStep
 from bench.literal import CELLS, WIDTH, LiteralStep
 from bench.processes import MODEL
@@ -23,16 +23,10 @@ from bench.serving import bare_steps_a_second, load_network
 from export.card import load as load_from_card
 from export.to_onnx import ServedStep
 from ntm_tasks import TASKS
-from service.engine.engine import Engine
-from service.engine.lifecycle import Lifecycle
-from service.engine.work import Chunk
+from service.models.bound_run import BoundRun
 from service.models.folder import MODEL_FILE
-from service.models.runtime import BoundRun, Network
+from service.models.runtime import Network
 from service.models.slab import Slab
-from service.models.version import Version
-from service.session_ref import SessionRef
-from service.settings import Settings
-from service.telemetry.metrics import Metrics
 
 BATCH, LOCATIONS, CHUNK, INPUT_WIDTH = 64, 128, 32, 9
 SECONDS = 1.0
@@ -97,7 +91,7 @@ def peer_torch(options: Options) -> Row:
     samples = alternated(
         options.rounds,
         {
-            "engine, steps/s": lambda: engine_steps_a_second(network),
+            "engine, steps/s": lambda: EngineLoad(network, BATCH, CHUNK).steps_a_second(SECONDS),
             "PyTorch, steps/s": lambda: steps_a_second(eager),
         },
     )
@@ -178,7 +172,7 @@ class ContinuedSteps:
 
     def _bound(self, ticks: int) -> BoundRun:
         bound = self._slab.bind(BATCH, frozenset(), ticks)
-        bound.slots[:] = self._slots
+        bound.seat(self._slots)
         return bound
 
 
@@ -229,24 +223,6 @@ def eager_step() -> Step:
     return step
 
 
-def engine_steps_a_second(network: Network, seconds: float = SECONDS) -> float:
-    """Return the throughput of the server's engine without transport."""
-    version = Version(MODEL, network.content_hash)
-    settings = Settings()
-    lifecycle = Lifecycle({version: network}, settings, Metrics(CollectorRegistry()))
-    engine = Engine(lifecycle, settings)
-    views = [lifecycle.open(version, LOCATIONS, None, "bench") for _ in range(BATCH)]
-    sessions = [SessionRef(view.id, "bench", 0) for view in views]
-    inputs = _copy_inputs(CHUNK)[:, 0].reshape(-1)
-    started, steps = time.perf_counter(), 0
-    while time.perf_counter() - started < seconds:
-        for session in sessions:
-            engine.submit(Chunk(session, inputs, None))
-        while engine.busy:
-            steps += CHUNK * sum(work.error is None for work in engine.turn())
-    return steps / (time.perf_counter() - started)
-
-
 def steps_a_second(step: Step) -> float:
     """Return the steps a second, over all sessions of the batch."""
     inputs = _copy_inputs(CHUNK)
@@ -263,7 +239,7 @@ def check(step: Step, network: Network) -> None:
     slab = Slab(network, LOCATIONS)
     slots = [slab.acquire() for _ in range(BATCH)]
     bound = slab.bind(BATCH, frozenset())
-    bound.slots[:] = slots
+    bound.seat(slots)
     for number, x in enumerate(_copy_inputs(41, length=20)):
         bound.inputs[:] = x
         bound.run()

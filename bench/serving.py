@@ -38,7 +38,7 @@ WEIGHTINGS = ["read_weighting", "write_weighting"]
 def step_latency(options: Options) -> Row:
     """Compare a lone step with the transport plus a run of the network."""
     network = load_network(options)
-    with _server_and_load(options) as (served, load), processes.echo() as echo:
+    with server_and_load(options) as (served, load), processes.echo() as echo:
         samples = alternated(
             options.rounds,
             {
@@ -56,7 +56,7 @@ def step_latency(options: Options) -> Row:
 
 def step_throughput(options: Options) -> Row:
     """Compare many sessions with a stream each with the transport."""
-    with _server_and_load(options) as (served, load), processes.echo() as echo:
+    with server_and_load(options) as (served, load), processes.echo() as echo:
         samples = alternated(
             options.rounds,
             {
@@ -70,7 +70,7 @@ def step_throughput(options: Options) -> Row:
 
 def multiplexed(options: Options) -> Row:
     """Compare many sessions on one stream with a stream each, of an earlier server if asked."""
-    with _server_and_load(options) as (served, load), ExitStack() as stack:
+    with server_and_load(options) as (served, load), ExitStack() as stack:
         measures = {
             "one stream, ": stepped_together(served, load),
             "a stream each, ": streams(served, load),
@@ -93,7 +93,7 @@ def chunked(options: Options) -> Row:
     """
     network = load_network(options)
     with (
-        _server_and_load(options, "--parallel-runs=1") as (served, load),
+        server_and_load(options, "--parallel-runs=1") as (served, load),
         processes.server(options, f"--parallel-runs={processes.cores()}") as parallel,
     ):
         samples = alternated(
@@ -110,7 +110,7 @@ def chunked(options: Options) -> Row:
 
 def traces(options: Options) -> Row:
     """Compare steps with all weightings traced with steps without traces."""
-    with _server_and_load(options) as (served, load):
+    with server_and_load(options) as (served, load):
         samples = alternated(
             options.rounds,
             {
@@ -125,7 +125,7 @@ def traces(options: Options) -> Row:
 def metrics(options: Options) -> Row:
     """Compare a server with metrics, logs and scrapes with one that records nothing."""
     with (
-        _server_and_load(options) as (observed, load),
+        server_and_load(options) as (observed, load),
         processes.server(options, module="bench.unobserved") as blind,
     ):
 
@@ -145,7 +145,7 @@ def sessions(options: Options) -> Row:
     live = 10_000
     flags = ("--max-sessions=20000",)
     with (
-        _server_and_load(options, *flags) as (crowded, load),
+        server_and_load(options, *flags) as (crowded, load),
         processes.server(options, *flags) as empty,
     ):
         load("open_idle", address=crowded.address, sessions=live - SESSIONS)
@@ -165,7 +165,7 @@ def memory(options: Options) -> Row:
     """Compare the server's memory for one more session with the bytes of its state."""
     samples: dict[str, list[float]] = {"bytes a session": [], "state, bytes": []}
     for _ in range(options.rounds):
-        with _server_and_load(options, "--max-sessions=20000") as (served, load):
+        with server_and_load(options, "--max-sessions=20000") as (served, load):
             counts: list[int] = []
             resident: list[int] = []
             for _ in range(5):
@@ -181,7 +181,7 @@ def memory(options: Options) -> Row:
 
 def long_memory(options: Options) -> Row:
     """Compare a memory of many locations with one of few."""
-    with _server_and_load(options) as (served, load):
+    with server_and_load(options) as (served, load):
         samples = alternated(
             options.rounds,
             {
@@ -208,7 +208,7 @@ def fairness(options: Options) -> Row:
             chunk=chunk,
         )
 
-    with _server_and_load(options) as running:
+    with server_and_load(options) as running:
         ratio, samples = _among_others(options, running, measured, others)
     workload = f"p99 of {slow} sessions, a step a second, {others} streaming chunks of {chunk} / 0"
     return Row("fairness", workload, ratio, 4, False, samples)
@@ -233,7 +233,7 @@ def tenants(options: Options) -> Row:
     with TemporaryDirectory() as folder:
         file = Path(folder, "tokens.jsonl")
         file.write_text("".join(_token_line(*each) for each in tokens.items()), encoding="utf-8")
-        with _server_and_load(options, f"--tokens-file={file}") as running:
+        with server_and_load(options, f"--tokens-file={file}") as running:
             ratio, samples = _among_others(options, running, measured, others)
     workload = f"p99 of one session, another principal's {others} streaming chunks of {chunk} / 0"
     return Row("tenants", workload, ratio, 4, False, samples)
@@ -285,7 +285,7 @@ def bare_steps_a_second(network: Network, rows: int, seconds: float = 1.0) -> fl
     slab = Slab(network, network.spec.default_locations)
     slots = [slab.acquire() for _ in range(rows)]
     bound = slab.bind(rows, frozenset(), ticks)
-    bound.slots[:] = (slots * len(bound.slots))[: len(bound.slots)]
+    bound.seat(slots)
     bound.inputs[..., :8] = np.random.default_rng(0).integers(0, 2, bound.inputs[..., :8].shape)
     for _ in range(20):
         bound.run()
@@ -303,7 +303,8 @@ def _token_line(principal: str, token: str) -> str:
 
 
 @contextmanager
-def _server_and_load(options: Options, *flags: str) -> Iterator[tuple[Served, LoadGenerator]]:
+def server_and_load(options: Options, *flags: str) -> Iterator[tuple[Served, LoadGenerator]]:
+    """Start a server and a load generator."""
     with processes.server(options, *flags) as served, processes.load() as load:
         yield served, load
 

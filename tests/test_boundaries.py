@@ -123,6 +123,7 @@ OWNERS = {
     "matplotlib": set[str](),
     "onnx": {"service/models/graph.py"},
     "onnxruntime": {
+        "service/models/bound_run.py",
         "service/models/runtime.py",
         "service/server.py",
     },  # the server tells its version

@@ -8,7 +8,7 @@ import time
 import numpy as np
 
 from service.engine.sessions import Session
-from service.models.runtime import BoundRun
+from service.models.bound_run import BoundRun
 from service.spec import Array, Float32
 
 log = logging.getLogger(__name__)
@@ -43,20 +43,18 @@ class Turn:
         self.traces: dict[str, Float32]
         """By graph output, [ticks, batch, heads, width]."""
         self._bound = bound
-        # Rows that pad the batch repeat the last session: they read its slot and write the same
-        # values.
+        # Rows that pad the batch take the inputs of the last session too.
         rows = len(sessions)
-        if rows == 1:  # fills all rows by two assignments; a lone step waits for nothing else
+        if rows == 1:  # fills all rows by one assignment; a lone step waits for nothing else
             chunk = sessions[0].chunk
             bound.inputs[:] = chunk.inputs[chunk.done : chunk.done + ticks, None]
-            bound.slots[:] = sessions[0].slot
+            bound.seat([sessions[0].slot])
             return
         chunks = [session.chunk for session in sessions]
         columns = [chunk.inputs[chunk.done : chunk.done + ticks, None] for chunk in chunks]
         np.concatenate(columns, axis=1, out=bound.inputs[:, :rows])
         bound.inputs[:, rows:] = bound.inputs[:, rows - 1 : rows]
-        bound.slots[:rows] = [session.slot for session in sessions]
-        bound.slots[rows:] = bound.slots[rows - 1]
+        bound.seat([session.slot for session in sessions])
 
     @property
     def padding(self) -> int:

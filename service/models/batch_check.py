@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from service.models.runtime import BoundRun, Network
+from service.errors import ModelInvalid
+from service.models.runtime import Network
 from service.models.slab import Slab
 from service.spec import Array, StateTensor, StepTensor, parts
 
@@ -113,7 +114,7 @@ def _alone(slab: Slab, one: _Session) -> tuple[Array, dict[str, Array]]:
     for ticks in slab.network.bursts:
         slab.reset(one.slot, one.state)
         bound = slab.bind(1, frozenset(), ticks)
-        bound.slots[:] = one.slot
+        bound.seat([one.slot])
         bound.inputs[:] = one.inputs[:ticks, None]
         bound.run()
     return bound.output[:, 0].copy(), slab.read([one.slot])
@@ -122,16 +123,23 @@ def _alone(slab: Slab, one: _Session) -> tuple[Array, dict[str, Array]]:
 def _among(
     slab: Slab, one: _Session, other: _Session, shape: tuple[int, int, int]
 ) -> tuple[Array, dict[str, Array]]:
-    """The same for its first ticks at one place of a batch, whose other rows are another's."""
+    """
+    The same for its first ticks at one place of a batch, whose other rows read another's state.
+
+    Raises ModelInvalid if that state is changed.
+    """
     batch, ticks, place = shape
     for each in (one, other):
         slab.reset(each.slot, each.state)
-    bound: BoundRun = slab.bind(batch, frozenset(), ticks)
-    bound.slots[:] = other.slot
+    before = slab.read([other.slot])
+    bound = slab.bind(batch, frozenset(), ticks)
+    bound.seat_one(one.slot, place, others=other.slot)
     bound.inputs[:] = other.inputs[:ticks, None]
-    bound.slots[place] = one.slot
     bound.inputs[:, place] = one.inputs[:ticks]
     bound.run()
+    after = slab.read([other.slot])
+    if any(after[name].tobytes() != before[name].tobytes() for name in before):
+        raise ModelInvalid("a run changes the state of sessions that it does not step")
     return bound.output[:, place].copy(), slab.read([one.slot])
 
 

@@ -20,11 +20,11 @@ from service.spec import (
     StateTensor,
 )
 
-SLOTS = "slots"
-"""Graph input: the slot of each row of the batch, int64 [B]."""
-
 SOURCES = "sources"
-"""Graph input of `copy_graph`: the slot that each row is copied from, int64 [B]."""
+"""Graph input: the slot that each row of the batch is read from, int64 [B]."""
+
+SLOTS = "slots"
+"""Graph input: the slot that each row of the batch is written to, int64 [B]."""
 
 PACKET = 4
 """The number of elements that onnxruntime's CPU kernels, except those of MLAS, compute at once."""
@@ -156,15 +156,16 @@ def slab_graph(proto: onnx.ModelProto, spec: ModelSpec, ticks: int, *, traced: b
     """
     A step graph over slabs: rows are gathered, stepped `ticks` times, and scattered back.
 
-    Inputs: for each tick the model's inputs [B, ...]; `SLOTS` [B]; each state tensor's slab
-    [capacity, ...]. Outputs: for each tick the model's outputs and, if `traced`, its traces
-    [B, ...]; each `StateTensor.output`'s slab. When a slab output is bound to its input's buffer,
-    onnxruntime updates the rows in place. If the state `is_written_apart`, the last outputs are
-    instead its rows [B, ...], by `StateTensor.output`.
+    Inputs: for each tick the model's inputs [B, ...]; `SOURCES` and `SLOTS` [B]; each state
+    tensor's slab [capacity, ...]. Outputs: for each tick the model's outputs and, if `traced`, its
+    traces [B, ...]; each `StateTensor.output`'s slab. When a slab output is bound to its input's
+    buffer, onnxruntime updates the rows in place. If the state `is_written_apart`, the last outputs
+    are instead its rows [B, ...], by `StateTensor.output`, and `SLOTS` is not an input.
     """
     step = proto.graph
+    apart = is_written_apart(proto, spec)
     graph = onnx.GraphProto(name="steps over slabs", initializer=step.initializer)
-    graph.input.extend([_slots(), *_slabs(spec.state)])
+    graph.input.extend([_slots(SOURCES), *([] if apart else [_slots()]), *_slabs(spec.state)])
     graph.node.extend(_gather_nodes(spec))
     inputs = [tensor.name for tensor in spec.inputs]
     outputs = {tensor.name for tensor in spec.outputs}
@@ -185,7 +186,7 @@ def slab_graph(proto: onnx.ModelProto, spec: ModelSpec, ticks: int, *, traced: b
         kept = {tick_name(name, tick) for name in outputs}
         graph.output.extend(each for each in made.output if each.name in kept)
         state |= {tensor.input: tick_name(tensor.output, tick) for tensor in changing(spec)}
-    if is_written_apart(proto, spec):
+    if apart:
         graph.node.extend(
             helper.make_node("Identity", [state[tensor.input]], [tensor.output])
             for tensor in changing(spec)
@@ -297,7 +298,7 @@ def copy_graph(spec: ModelSpec, like: onnx.ModelProto) -> bytes:
     """
     graph = onnx.GraphProto(name="copy rows", initializer=[_axis()])
     graph.input.extend([_slots(SOURCES), _slots(), *_slabs(spec.state)])
-    graph.node.extend(_gather_nodes(spec, SOURCES))
+    graph.node.extend(_gather_nodes(spec))
     graph.node.extend(_scatter_nodes(spec.state, {t.input: t.input for t in spec.state}))
     graph.output.extend(_slabs(spec.state, output=True))
     return _model(graph, like)
@@ -305,11 +306,11 @@ def copy_graph(spec: ModelSpec, like: onnx.ModelProto) -> bytes:
 
 def read_graph(spec: ModelSpec, like: onnx.ModelProto) -> bytes:
     """
-    A graph that reads rows: from `SLOTS` [B] and the slabs to one [B, ...] for each
+    A graph that reads rows: from `SOURCES` [B] and the slabs to one [B, ...] for each
     `StateTensor.input`.
     """
     graph = onnx.GraphProto(name="read rows")
-    graph.input.extend([_slots(), *_slabs(spec.state)])
+    graph.input.extend([_slots(SOURCES), *_slabs(spec.state)])
     graph.node.extend(_gather_nodes(spec))
     graph.output.extend(_rows(tensor, tensor.input) for tensor in spec.state)
     return _model(graph, like)
@@ -344,9 +345,9 @@ def _model(graph: onnx.GraphProto, like: onnx.ModelProto) -> bytes:
     return serialized
 
 
-def _gather_nodes(spec: ModelSpec, slots: str = SLOTS) -> list[onnx.NodeProto]:
+def _gather_nodes(spec: ModelSpec) -> list[onnx.NodeProto]:
     return [
-        helper.make_node("Gather", [slab_name(tensor.input), slots], [tensor.input], axis=0)
+        helper.make_node("Gather", [slab_name(tensor.input), SOURCES], [tensor.input], axis=0)
         for tensor in spec.state
     ]
 

@@ -79,7 +79,7 @@ def _run(network: Network, locations: int, max_batch: int, traced: frozenset[str
     for rows in sorted({network.batch(rows, locations) for rows in range(1, max_batch + 1)}):
         for ticks in network.bursts:
             bound = slab.bind(rows, traced, ticks)
-            bound.slots[:] = slot
+            bound.seat([slot])
             try:
                 bound.run()
             except Exception as error:  # see `refusals`
@@ -96,7 +96,7 @@ def _steps_one(slab: Slab, slot: int) -> bool:
     """Whether a network that is given up can step one row, which tells what is wrong with it."""
     slab.network.why_alone = "it cannot step more"
     bound = slab.bind(1, frozenset(), 1)
-    bound.slots[:] = slot
+    bound.seat([slot])
     try:
         bound.run()
     except Exception:  # see `refusals`

@@ -76,7 +76,7 @@ def _outputs(network: Network, inputs: Array, given: Mapping[str, Array], locati
         ticks = 1 if is_traced else max(n for n in network.bursts if n <= len(inputs) - at)
         names = frozenset(trace.output for trace in traces.values()) if is_traced else frozenset()
         bound = slab.bind(1, names, ticks)
-        bound.slots[:] = slot
+        bound.seat([slot])
         bound.inputs[:] = inputs[at : at + ticks, None]
         bound.run()
         outputs.append(bound.output[:, 0].copy())

@@ -1,4 +1,4 @@
-"""The only user of onnxruntime: networks on a device, and the buffers that they run on."""
+"""Networks on a device, as onnxruntime runs them."""
 
 from __future__ import annotations
 
@@ -9,25 +9,23 @@ import logging
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime
 
 from service.errors import ModelInvalid, one_line
 from service.models import cuda, graph
+from service.models.bound_run import BoundRun, Sessions, Tensors
 from service.models.cores import cores
-from service.spec import LOCATIONS, Array, Float32, ModelSpec, parts
+from service.spec import LOCATIONS, Array, ModelSpec
 
 log = logging.getLogger(__name__)
 
-CUDA_BATCH_MULTIPLE = 8
-"""Batch sizes on a GPU are multiples of this, because each new size costs memory and time."""
-
-Int64 = npt.NDArray[np.int64]
-Tensors = Mapping[str, onnxruntime.OrtValue]
-"""The slab tensors by `StateTensor.name`, each [capacity, ...], on the network's device."""
+CUDA_BATCHES = (8, 32, 128, 512, 1024, 2048, 4096)
+"""
+The sizes of batches on a GPU, and multiples of the last. Each costs memory and time, and CUDA's
+libraries may compute a row of one size in another way than a row of another.
+"""
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -77,7 +75,7 @@ class Network:
         self.provider: str = step.get_providers()[0]
         self._device = "cuda" if self.provider == _PROVIDERS["cuda"] else "cpu"
         self.on_cpu = self._device == "cpu"
-        self._multiple = graph.batch_multiple(proto) if self.on_cpu else CUDA_BATCH_MULTIPLE
+        self._multiple = graph.batch_multiple(proto) if self.on_cpu else CUDA_BATCHES[-1]
         self._alone = graph.alone(proto, self.spec) if self.on_cpu else frozenset()
         chooses = self.spec.has_memory and not self.spec.fixed_locations
         self.may_try_lone_rows = self.on_cpu and not chooses and not self._alone
@@ -109,20 +107,26 @@ class Network:
             return 1
         if rows == 1 and (self.lone_rows or locations % graph.PACKET in self._alone):
             return 1
+        if not self.on_cpu and rows <= CUDA_BATCHES[-1]:
+            return next(size for size in CUDA_BATCHES if size >= rows)
         return -(-rows // self._multiple) * self._multiple
 
     def allocate(self, capacity: int, locations: int) -> Tensors:
-        """Allocate slab tensors with room for `capacity` slots. Their contents are undefined."""
+        """
+        Allocate slab tensors with room for `capacity` slots, and the spare row behind them.
+
+        Their contents are undefined.
+        """
         return {
             tensor.name: onnxruntime.OrtValue.ortvalue_from_shape_and_type(
-                (capacity, *tensor.shape_at(locations)), tensor.dtype, self._device
+                (capacity + 1, *tensor.shape_at(locations)), tensor.dtype, self._device
             )
             for tensor in self.spec.state
         }
 
     def read_rows(self, tensors: Tensors, slots: Sequence[int]) -> dict[str, Array]:
         """Copy the slots' rows, by state name, each [slots, ...]."""
-        binding = self._bind_slabs(self._read, tensors, slots)
+        binding = self._bind_slabs(self._read, tensors, {graph.SOURCES: slots})
         for tensor in self.spec.state:
             binding.bind_output(tensor.input, "cpu")
         self._read.run_with_iobinding(binding)
@@ -131,7 +135,7 @@ class Network:
 
     def write_rows(self, tensors: Tensors, slots: Sequence[int], rows: Mapping[str, Array]) -> None:
         """Overwrite the slots' rows, by state name, each [slots, ...]; others stay as they are."""
-        binding = self._bind_slabs(self._write, tensors, slots)
+        binding = self._bind_slabs(self._write, tensors, {graph.SLOTS: slots})
         for tensor in self.spec.state:
             row = np.ascontiguousarray(rows[tensor.name])
             binding.bind_cpu_input(graph.next_name(tensor), row)
@@ -141,8 +145,8 @@ class Network:
 
     def copy_row(self, tensors: Tensors, source: int, target: int) -> None:
         """Overwrite the row of one slot with that of another, on the device."""
-        binding = self._bind_slabs(self._copy, tensors, [target])
-        binding.bind_cpu_input(graph.SOURCES, np.array([source], np.int64))
+        rows = {graph.SOURCES: [source], graph.SLOTS: [target]}
+        binding = self._bind_slabs(self._copy, tensors, rows)
         for tensor in self.spec.state:
             slab = graph.slab_name(graph.next_name(tensor))
             binding.bind_ortvalue_output(slab, tensors[tensor.name])
@@ -157,7 +161,7 @@ class Network:
         They give the graph outputs `traced` besides the model's output. The result keeps the
         tensors alive.
         """
-        sessions = self._steps[ticks, bool(traced)], self._write_next
+        sessions = Sessions(self._steps[ticks, bool(traced)], self._write_next)
         shapes = self._shapes(locations, traced)
         return BoundRun(sessions, self.spec, tensors, (ticks, batch), shapes, self._device)
 
@@ -170,112 +174,17 @@ class Network:
         return shapes
 
     def _bind_slabs(
-        self, session: onnxruntime.InferenceSession, tensors: Tensors, slots: Sequence[int]
+        self,
+        session: onnxruntime.InferenceSession,
+        tensors: Tensors,
+        rows: Mapping[str, Sequence[int]],
     ) -> onnxruntime.IOBinding:
         binding = session.io_binding()
-        binding.bind_cpu_input(graph.SLOTS, np.array(slots, np.int64))
+        for name, slots in rows.items():
+            binding.bind_cpu_input(name, np.array(slots, np.int64))
         for tensor in self.spec.state:
             binding.bind_ortvalue_input(graph.slab_name(tensor.input), tensors[tensor.name])
         return binding
-
-
-class BoundRun:
-    """
-    Buffers for some ticks of a batch of one size, which are bound to a slab once and run many
-    times.
-
-    Fill `inputs` and `slots`, call `run`, read `output` and `traces`; rows that pad the batch must
-    repeat one of its rows, which is stepped only once.
-    """
-
-    def __init__(
-        self,
-        sessions: tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession | None],
-        spec: ModelSpec,
-        tensors: Tensors,
-        shape: tuple[int, int],
-        traced: Mapping[str, tuple[int, int]],
-        device: str,
-    ) -> None:
-        """
-        Allocate for `shape` [ticks, batch]; `traced` has [heads, width] of each output. The second
-        session writes the next states where the first, which steps, does not.
-        """
-        self._session, self._write = sessions
-        self._binding = self._session.io_binding()
-        ticks, batch = shape
-        self.inputs: Array = np.zeros(shape, spec.input_record)
-        """[ticks, batch] of records; [ticks, batch, X] for a model that takes one vector."""
-        self.slots: Int64 = np.zeros(batch, np.int64)
-        """[batch]."""
-        self.output: Array = np.zeros(shape, spec.output_record)
-        """[ticks, batch] of records, or [ticks, batch, Y]; overwritten by each run."""
-        self.traces: dict[str, Float32] = {
-            name: np.zeros((*shape, *widths), np.float32) for name, widths in traced.items()
-        }
-        """By graph output, [ticks, batch, heads, width]; overwritten by each run."""
-        self._copies: list[tuple[onnxruntime.OrtValue, npt.NDArray[Any]]] = []
-        self._split, taken = _apart(parts(self.inputs, spec.inputs))
-        self._joined, given = _apart(parts(self.output, spec.outputs))
-        outputs = dict(zip((each.name for each in spec.outputs), given, strict=True))
-        slots = self._bind_input(graph.SLOTS, self.slots, device)
-        for tick in range(ticks):
-            for tensor, array in zip(spec.inputs, taken, strict=True):
-                self._bind_input(graph.tick_name(tensor.name, tick), array[tick], device)
-            for name, array in (*outputs.items(), *self.traces.items()):
-                value = _wrap(array[tick])
-                self._binding.bind_ortvalue_output(graph.tick_name(name, tick), value)
-        for state in spec.state:
-            slab = tensors[state.name]
-            self._binding.bind_ortvalue_input(graph.slab_name(state.input), slab)
-        self._write_binding = self._write.io_binding() if self._write else None
-        if self._write_binding:
-            self._write_binding.bind_ortvalue_input(graph.SLOTS, slots)
-        for state in graph.changing(spec):
-            slab, name = tensors[state.name], graph.slab_name(state.output)
-            if self._write_binding:
-                row = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
-                    (batch, *slab.shape()[1:]), state.dtype, device
-                )
-                self._binding.bind_ortvalue_output(state.output, row)
-                self._write_binding.bind_ortvalue_input(state.output, row)
-                self._write_binding.bind_ortvalue_input(graph.slab_name(state.input), slab)
-                self._write_binding.bind_ortvalue_output(name, slab)
-            else:
-                self._binding.bind_ortvalue_output(name, slab)
-
-    def run(self) -> None:
-        """Make the ticks: updates the slab's rows, `output` and `traces` in place."""
-        for rows, array in self._split:
-            array[...] = rows
-        for value, array in self._copies:
-            value.update_inplace(array)
-        self._session.run_with_iobinding(self._binding)
-        if self._write is not None:
-            self._write.run_with_iobinding(self._write_binding)
-        for rows, array in self._joined:
-            rows[...] = array
-
-    def _bind_input(self, name: str, array: npt.NDArray[Any], device: str) -> onnxruntime.OrtValue:
-        value = onnxruntime.OrtValue.ortvalue_from_numpy(array, device)
-        self._binding.bind_ortvalue_input(name, value)
-        if device != "cpu":
-            # Binding the array itself would copy it to the device once, for all runs.
-            self._copies.append((value, array))
-        return value
-
-
-def _apart(rows: list[Array]) -> tuple[list[tuple[Array, Array]], list[Array]]:
-    """
-    The buffers of a step's tensors, and pairs of what to copy between records and buffers.
-
-    The network needs the rows of each tensor one after another. One tensor's are; those of several
-    lie in records, so that each gets a buffer of its own.
-    """
-    if len(rows) == 1:
-        return [], rows
-    buffers = [np.zeros(each.shape, each.dtype) for each in rows]
-    return list(zip(rows, buffers, strict=True)), buffers
 
 
 def content_hash(model: bytes) -> str:
@@ -305,11 +214,6 @@ def parallel_runs(provider: str) -> int:
     return 1 if provider == _PROVIDERS["cuda"] else max(1, cores() - 1)
 
 
-def _wrap(array: npt.NDArray[Any]) -> onnxruntime.OrtValue:
-    """An OrtValue over the array's own memory."""
-    return onnxruntime.OrtValue.ortvalue_from_numpy(array)
-
-
 def _load(model: bytes, device: str, threads: int) -> onnxruntime.InferenceSession:
     fault = _cuda_fault() if device != "cpu" else None
     if device == "cuda" and fault:
@@ -320,6 +224,7 @@ def _load(model: bytes, device: str, threads: int) -> onnxruntime.InferenceSessi
     options.inter_op_num_threads = 1
     # What fails is raised, and said in the log. On its own onnxruntime writes coloured lines too.
     options.log_severity_level = 4
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
         session = onnxruntime.InferenceSession(
             model, options, providers=[(_PROVIDERS[name], _OPTIONS[name]) for name in names]
@@ -328,7 +233,24 @@ def _load(model: bytes, device: str, threads: int) -> onnxruntime.InferenceSessi
         raise ModelInvalid(f"onnxruntime cannot load the model: {one_line(error)}") from error
     if device == "cuda" and session.get_providers()[0] != _PROVIDERS["cuda"]:
         raise RuntimeError("--device is 'cuda', but onnxruntime found no GPU that it can use")
+    elsewhere = _nodes_not_on(session.get_providers()[0], session)
+    if elsewhere:
+        raise ModelInvalid(
+            f"onnxruntime leaves {len(elsewhere)} nodes of the model to the CPU, and each would "
+            f"cost copies in every step: {', '.join(elsewhere[:5])}; export the model without "
+            "them, or serve it with --device cpu"
+        )
     return session
+
+
+def _nodes_not_on(provider: str, session: onnxruntime.InferenceSession) -> list[str]:
+    """The nodes that run on another provider, as "name (operator)"."""
+    return [
+        f"{node.name or 'one without a name'} ({node.op_type})"
+        for assigned in session.get_provider_graph_assignment_info()
+        if assigned.ep_name != provider
+        for node in assigned.get_nodes()
+    ]
 
 
 @cache

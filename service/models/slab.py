@@ -7,7 +7,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from service.models.runtime import BoundRun, Network
+from service.models.bound_run import BoundRun
+from service.models.runtime import Network
 from service.spec import Array
 
 _FIRST_CAPACITY = 8
@@ -31,7 +32,8 @@ class Slab:
         self.locations = locations
         self.capacity = _FIRST_CAPACITY
         self.slot_bytes = network.spec.state_bytes(locations)
-        self._tensors = network.allocate(self.capacity, locations)
+        self.tensors = network.allocate(self.capacity, locations)
+        """What the rows lie in; others when the slab has grown."""
         self._free = list(reversed(range(self.capacity)))
         self._used: set[int] = set()
         self._bindings: dict[tuple[int, frozenset[str], int, int], BoundRun] = {}
@@ -69,11 +71,11 @@ class Slab:
             )[None]
             for tensor in self.network.spec.state
         }
-        self.network.write_rows(self._tensors, [slot], initial)
+        self.network.write_rows(self.tensors, [slot], initial)
 
     def read(self, slots: Sequence[int]) -> dict[str, Array]:
         """Copy the slots' states, by name, each [slots, ...]."""
-        return self.network.read_rows(self._tensors, slots)
+        return self.network.read_rows(self.tensors, slots)
 
     def unsound(self, slots: Sequence[int]) -> set[int]:
         """The places in `slots` where a state that outputs do not show is infinite or NaN."""
@@ -81,7 +83,7 @@ class Slab:
         states = {} if network.on_cpu else self.read(slots)
         for tensor in network.spec.unseen:
             if network.on_cpu:  # a run that reads the rows would take several times as long
-                rows = self._tensors[tensor.name].numpy().take(slots, 0)
+                rows = self.tensors[tensor.name].numpy().take(slots, 0)
             else:
                 rows = states[tensor.name]
             sound = np.isfinite(rows)
@@ -91,11 +93,11 @@ class Slab:
 
     def write(self, slot: int, state: Mapping[str, Array]) -> None:
         """Overwrite a slot's state, by name, each [1, ...]."""
-        self.network.write_rows(self._tensors, [slot], state)
+        self.network.write_rows(self.tensors, [slot], state)
 
     def copy(self, source: int, target: int) -> None:
         """Overwrite a slot's state with another's."""
-        self.network.copy_row(self._tensors, source, target)
+        self.network.copy_row(self.tensors, source, target)
 
     def bind(self, rows: int, traced: frozenset[str], ticks: int = 1, buffers: int = 0) -> BoundRun:
         """
@@ -111,7 +113,7 @@ class Slab:
         if bound is None:
             if len(self._bindings) >= MAX_BINDINGS:
                 self._bindings.clear()
-            bound = self.network.bind(self._tensors, batch, self.locations, traced, ticks)
+            bound = self.network.bind(self.tensors, batch, self.locations, traced, ticks)
             self._bindings[key] = bound
         return bound
 
@@ -133,8 +135,8 @@ class Slab:
         grown = self.network.allocate(2 * self.capacity, self.locations)
         for start in range(0, self.capacity, _ROWS_MOVED):
             slots = range(start, min(start + _ROWS_MOVED, self.capacity))
-            self.network.write_rows(grown, slots, self.network.read_rows(self._tensors, slots))
-        self._tensors = grown
+            self.network.write_rows(grown, slots, self.network.read_rows(self.tensors, slots))
+        self.tensors = grown
         self._bindings.clear()
         self._free.extend(reversed(range(self.capacity, 2 * self.capacity)))
         self.capacity *= 2

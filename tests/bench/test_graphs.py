@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from bench import graphs
+from bench.engine import EngineLoad
 from bench.fused import FusedStep
 from bench.graphs import BATCH, LOCATIONS, Step
 from bench.row import Options
@@ -44,7 +45,7 @@ def test_a_peer_that_computes_something_else_is_refused(network: Network) -> Non
 
 def test_the_engine_is_measured_by_steps_that_succeeded(network: Network) -> None:
     """The throughput of the engine counts the steps of all its sessions."""
-    assert graphs.engine_steps_a_second(network, seconds=0.01) > 0
+    assert EngineLoad(network, 64, 32).steps_a_second(0.01) > 0
 
 
 def test_late_steps_are_measured_from_a_late_state(

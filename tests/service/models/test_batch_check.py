@@ -54,7 +54,7 @@ def test_a_graph_of_one_row_is_stepped_one_row_a_run() -> None:
     slab = Slab(network, 0)
     slot = slab.acquire()
     bound = slab.bind(1, frozenset(), 2)
-    bound.slots[:] = slot
+    bound.seat([slot])
     bound.inputs[:] = [[[1, 2]], [[3, 4]]]
     bound.run()
 
@@ -76,7 +76,7 @@ def test_branches_are_stepped_many_ticks_a_run() -> None:
     slab = Slab(load(with_branches(), "cpu"), 0)
     slot = slab.acquire()
     bound = slab.bind(1, frozenset(), 4)
-    bound.slots[:] = slot
+    bound.seat([slot])
     bound.inputs["x"] = [1, 2]
     bound.inputs["adds"][:, 0] = [True, True, False, True]
     bound.run()

@@ -45,7 +45,7 @@ def test_each_tick_has_its_input_and_output_and_the_state_is_written_once() -> N
     """Traces are outputs if they are wanted; rows of state leave the graph only as slabs."""
     slabs = ["b_total.slab", "c_memory.slab", "a_weighting.slab"]
     plain, traced = slab_graph(ticks=2), slab_graph(ticks=2, traced=True)
-    inputs = ["slots", "z_total.slab", "memory.slab", "weighting.slab", "0/x", "1/x"]
+    inputs = ["sources", "slots", "z_total.slab", "memory.slab", "weighting.slab", "0/x", "1/x"]
     assert [value.name for value in plain.graph.input] == inputs
     assert [value.name for value in plain.graph.output] == ["0/y", "1/y", *slabs]
     ticks = [f"{tick}/{name}" for tick in (0, 1) for name in ("y", "add", "a_weighting")]

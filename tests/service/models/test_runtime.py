@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 
 from service.errors import ModelInvalid
-from service.models import cuda, graph, runtime
+from service.models import bound_run, cuda, graph, runtime
 from service.models.runtime import Network
 from service.models.slab import Slab
 from service.spec import Float32, vector
@@ -62,7 +62,7 @@ def test_steps_over_a_slab_equal_plain_runs_of_the_step_graph(name: str) -> None
     for ticks in (*network.bursts, 1, 2):
         traced = frozenset(t.output for t in spec.traces if ticks != 2)
         bound = network.bind(tensors, batch, locations, traced, ticks)
-        bound.slots[:] = slots
+        bound.seat(slots)
         bound.inputs[:] = rng.integers(0, 2, bound.inputs.shape)
         bound.run()
         for tick in range(ticks):
@@ -106,7 +106,7 @@ def stepped(network: Network, inputs: Float32, locations: int, rows: int) -> lis
     slab = Slab(network, locations)
     slots = [slab.acquire() for _ in range(rows)]
     bound = slab.bind(rows, frozenset())
-    bound.slots[:] = np.resize(slots, len(bound.slots))
+    bound.seat(slots)
     outputs = []
     for x in inputs:
         bound.inputs[0] = np.resize(x[:rows], bound.inputs[0].shape)
@@ -155,7 +155,7 @@ def test_sharp_heads_leave_no_denormal_numbers() -> None:
     slab = Slab(network, spec.default_locations)
     slots = [slab.acquire() for _ in range(8)]
     bound = slab.bind(8, frozenset())
-    bound.slots[:] = slots
+    bound.seat(slots)
     rng = np.random.default_rng(7)
     (weighting,) = (tensor for tensor in spec.state if tensor.name == "weighting")
     of_file = 0
@@ -185,7 +185,7 @@ def test_a_broken_state_still_shows_in_the_outputs() -> None:
     state["memory"][..., 3] = np.inf
     slab.write(slots[0], state)
     bound = slab.bind(2, frozenset())
-    bound.slots[:] = slots
+    bound.seat(slots)
     bound.run()
     assert np.isnan(bound.output[0, 0]).all()
     assert np.isfinite(bound.output[0, 1]).all()
@@ -193,12 +193,10 @@ def test_a_broken_state_still_shows_in_the_outputs() -> None:
 
 def test_a_run_updates_the_slab_in_place(network: Network) -> None:
     """Only the batch's rows change, and the buffers stay where they are."""
-    tensors = network.allocate(16, 8)
-    zeros = {t.name: np.zeros((16, *t.shape_at(8)), np.float32) for t in LEDGER.state}
-    network.write_rows(tensors, range(16), zeros)
+    tensors = zeroed(network)
     before = {name: value.data_ptr() for name, value in tensors.items()}
     bound = network.bind(tensors, 8, 8, frozenset(), 1)
-    bound.slots[:] = range(8)
+    bound.seat(range(8))
     bound.inputs[:] = 3
     bound.run()
     total = network.read_rows(tensors, range(16))["total"]
@@ -206,30 +204,72 @@ def test_a_run_updates_the_slab_in_place(network: Network) -> None:
     assert before == {name: value.data_ptr() for name, value in tensors.items()}
 
 
-def test_every_run_on_a_device_gets_the_inputs_and_slots_of_that_run(
+def zeroed(network: Network) -> Mapping[str, onnxruntime.OrtValue]:
+    """The tensors of 16 slots and the spare row, for 8 locations, all zero."""
+    tensors = network.allocate(16, 8)
+    zeros = {t.name: np.zeros((17, *t.shape_at(8)), np.float32) for t in LEDGER.state}
+    network.write_rows(tensors, range(17), zeros)
+    return tensors
+
+
+def test_every_run_on_a_device_gets_and_gives_what_is_of_that_run(
     network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A device has memory of its own, here a copy: what is written to an array must be brought."""
-    tensors = network.allocate(16, 8)
-    network.write_rows(
-        tensors,
-        range(16),
-        {t.name: np.zeros((16, *t.shape_at(8)), np.float32) for t in LEDGER.state},
-    )
-    on_the_cpu = onnxruntime.OrtValue.ortvalue_from_numpy
-    monkeypatch.setattr(
-        onnxruntime.OrtValue,
-        "ortvalue_from_numpy",
-        lambda array, device="cpu": on_the_cpu(array if device == "cpu" else array.copy()),
-    )
-    monkeypatch.setattr(network, "_device", "cuda")
+    """A device has memory of its own, here other memory of the CPU, to which all is copied."""
+
+    def apart(size: int, device: str) -> tuple[onnxruntime.OrtValue, ...]:
+        assert device == "cpu"
+        return tuple(
+            onnxruntime.OrtValue.ortvalue_from_shape_and_type((size,), np.uint8) for _ in range(2)
+        )
+
+    expected, tensors = zeroed(network), zeroed(network)
+    traced = frozenset(trace.output for trace in LEDGER.traces)
+    plain = network.bind(expected, 8, 8, traced, 2)
+    monkeypatch.setattr(bound_run, "memory", apart)
+    bound = network.bind(tensors, 8, 8, traced, 2)
+    for first, value in ((0, 3), (8, 5), (4, 7)):
+        for each in (plain, bound):
+            each.seat(range(first, first + 6))
+            each.inputs[0], each.inputs[1] = value, value + 0.5
+            each.run()
+        np.testing.assert_array_equal(bound.output, plain.output)
+        assert bound.output.any()
+        for name, trace in plain.traces.items():
+            np.testing.assert_array_equal(bound.traces[name], trace)
+    rows = network.read_rows(tensors, range(16))
+    for name, values in network.read_rows(expected, range(16)).items():
+        np.testing.assert_array_equal(rows[name], values)
+
+
+def test_rows_that_pad_a_batch_write_the_spare_row_alone(network: Network) -> None:
+    """So no two rows of a batch write the state of one session, which CUDA leaves undefined."""
+    tensors = zeroed(network)
     bound = network.bind(tensors, 8, 8, frozenset(), 1)
-    for start, value in ((0, 3), (8, 5)):
-        bound.slots[:] = range(start, start + 8)
-        bound.inputs[:] = value
-        bound.run()
-    total = network.read_rows(tensors, range(16))["total"]
-    assert total.tolist() == [[3, 3]] * 8 + [[5, 5]] * 8
+    bound.seat([11, 2])
+    assert bound.slots.tolist() == [11, 2, *[16] * 6]
+    assert bound.sources.tolist() == [11, *[2] * 7]
+    bound.inputs[:] = np.arange(8)[:, None]
+    bound.run()
+    total = network.read_rows(tensors, range(16))["total"][:, 0]
+    assert np.flatnonzero(total).tolist() == [2]
+    assert total[2] == 1
+
+
+def test_batches_on_a_gpu_have_few_sizes(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each costs memory and time there; beyond the largest, sizes are its multiples."""
+    monkeypatch.setattr(network, "on_cpu", False)
+    monkeypatch.setattr(network, "_multiple", runtime.CUDA_BATCHES[-1])
+    sizes = [network.batch(rows, 8) for rows in (1, 8, 9, 33, 4095, 4097)]
+    assert sizes == [8, 8, 32, 128, 4096, 8192]
+
+
+def test_nodes_that_a_provider_leaves_to_another_are_named() -> None:
+    """A graph that is not whole on the GPU would cross the bus in every step."""
+    network = Network(ledger(), "cpu")
+    session = network._steps[1, False]
+    assert runtime._nodes_not_on("CPUExecutionProvider", session) == []
+    assert "one without a name (ScatterND)" in runtime._nodes_not_on("CUDA", session)
 
 
 def works_on_cuda() -> bool:

@@ -13,7 +13,7 @@ def step(slab: Slab, slot: int, value: float) -> None:
     """Step one slot of a ledger's slab."""
     bound = slab.bind(1, frozenset())
     bound.inputs[:] = value
-    bound.slots[:] = slot
+    bound.seat([slot])
     bound.run()
 
 

@@ -1,0 +1,85 @@
+"""The first session on a GPU, run on the CPU: every piece, and pieces that fail or hang."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.gpu import __main__ as program
+from bench.gpu.pieces import PIECES, Finding
+
+
+def report(path: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
+    """The exit status, and what the report has of each piece."""
+    status = program.main([f"--report={path}", *arguments])
+    pieces: dict[str, Any] = json.loads(path.read_text())["pieces"]
+    return status, pieces
+
+
+@pytest.mark.slow
+def test_pieces_run_on_the_cpu_and_say_what_they_saw(tmp_path: Path) -> None:
+    """A slab is stepped in place, and the packed results of a run come as those come apart."""
+    status, pieces = report(
+        tmp_path / "gpu.json", "--device=cpu", "--minutes=1.5", "--pieces", "provider", "copies"
+    )
+
+    assert status == 0
+    (versions, *models), copies = pieces["provider"]["seen"], pieces["copies"]["seen"]
+    assert versions["card"] == "none: this ran on the CPU"
+    assert len(models) >= 15
+    for model in models:
+        checks = ("in place by address", "others unchanged", "stepped")
+        assert [model[name] for name in checks] == [True] * 3, model["model"]
+    assert [copy["batch"] for copy in copies] == [1, 32, 512]
+
+
+def test_a_piece_that_fails_is_told_and_the_next_one_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device that is not there fails both; the report has the error's words."""
+    path = tmp_path / "gpu.json"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    status, pieces = report(path, "--device=cuda", "--minutes=2", "--pieces", "copies", "error")
+
+    assert status == 1
+    assert [piece["seen"] for piece in pieces.values()] == [[], []]
+    for piece in pieces.values():
+        assert "--device is 'cuda', but" in str(piece["status"])
+
+
+def test_a_piece_that_hangs_is_ended_and_what_it_saw_is_kept() -> None:
+    """Its limit ends it with all that it has started."""
+    seen = list(program._watched("memory", "cpu", seconds=600, limit=25))
+
+    assert seen[-1] == ("stopped after 25 s", None)
+
+
+def test_every_piece_has_a_share_of_the_time() -> None:
+    """The order is that of a first session: what others rest on comes first."""
+    assert list(PIECES)[:3] == ["provider", "error", "invariance"]
+    assert all(share > 0 for _, share in PIECES.values())
+
+
+def findings(name: str) -> list[Finding]:
+    """What a piece sees on the CPU in a second."""
+    return list(PIECES[name][0]("cpu", 1.0))
+
+
+@pytest.mark.slow
+def test_a_session_has_the_same_bits_in_every_batch() -> None:
+    """On the CPU, whatever the batch, the place and the mates."""
+    seen = findings("invariance")
+
+    assert {finding["batch"] for finding in seen} >= {1, 8, 32, 34, 128, 512}
+    assert all(finding["same bits"] for finding in seen)
+
+
+def test_runs_without_captured_graphs_repeat_each_other() -> None:
+    """Two shapes in turn, and another thread: no comparison of the state differs."""
+    *_, last = findings("cuda-graphs")
+
+    assert last["replays"] > 10
+    assert last["comparisons that differ"] == 0
