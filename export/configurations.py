@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from export.architectures import ARCHITECTURES
@@ -118,7 +118,7 @@ CONFIGURATIONS = {
             report_every=400,
             validation=REPEAT_VALIDATION[:2],
             choice=REPEAT_CHOICE,
-            pass_bits=0.1,
+            pass_bits=0.05,
             evaluation=REPEAT_EVALUATION,
         ),
         Configuration(
@@ -338,6 +338,51 @@ CONFIGURATIONS = {
             validation=_baseline(SORT_VALIDATION),
             evaluation=_baseline(SORT_EVALUATION),
         ),
+    )
+}
+
+
+def _gru(task: str, controller_size: int) -> Configuration:
+    """Return the LSTM's settings for a GRU with about as many parameters, a million sequences."""
+    lstm = CONFIGURATIONS[f"{task}-lstm"]
+    updates = 1_000_000 // lstm.batch
+    return replace(lstm, architecture="gru", controller_size=controller_size, updates=updates)
+
+
+def _transformer(task: str, controller_size: int, updates: int) -> Configuration:
+    """
+    Return the settings of a Transformer with about as many parameters as the NTM with an LSTM.
+
+    Both keep a sequence outside their parameters, in a memory or a cache. An LSTM and a GRU keep it
+    in their units, and need more of these.
+    """
+    return replace(
+        CONFIGURATIONS[f"{task}-lstm"],
+        architecture="transformer",
+        layers=4,
+        controller_size=controller_size,
+        learning_rate=0.003,
+        adam_epsilon=1e-6,
+        clip_norm=0.2,
+        batch=32,
+        updates=updates,
+        report_every=400,
+    )
+
+
+CONFIGURATIONS |= {
+    configuration.name: configuration
+    for configuration in (
+        _gru("copy", 296),
+        _gru("repeat-copy", 296),
+        _gru("associative-recall", 296),
+        _gru("ngrams", 147),
+        _gru("priority-sort", 147),
+        _transformer("copy", 30, 8000),
+        _transformer("repeat-copy", 30, 8000),
+        _transformer("associative-recall", 30, 8000),
+        _transformer("ngrams", 29, 8000),
+        _transformer("priority-sort", 44, 8000),
     )
 }
 

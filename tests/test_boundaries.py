@@ -40,8 +40,12 @@ MAY_IMPORT = {
         *("export", "ntm.versions", "ntm_client", "ntm_tasks"),
         *("service.spec", "service.errors", "service.models.rehearsal"),
     ),
-    # Its peers take the parameters of models, and train as the trainer does.
-    "bench": ("bench", "service", "export", "ntm_client", "ntm", "ntm_tasks", "ntm_lab.outputs"),
+    # Its peers take the parameters of models, and train as the trainer does. Its controls make
+    # networks that decipher must find nothing in, which takes the trainer and the lab.
+    "bench": (
+        *("bench", "service", "export", "ntm_client", "ntm", "ntm_tasks", "ntm_lab.outputs"),
+        *("ntm_lab.decipher", "ntm_lab.recordings"),
+    ),
     # Bounds of buckets are the server's, to the digit; the load of the pictures is a client's.
     "deploy": (
         *("deploy", "service.telemetry.metrics", "ntm_client"),

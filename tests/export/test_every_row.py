@@ -25,6 +25,8 @@ FEW = (
     "associative-recall-dnc",
     "ngrams-lstm",
     "priority-sort-ntm-ff",
+    "priority-sort-gru",
+    "copy-transformer",
 )
 """Rows that have every task and every architecture between them. The others take minutes."""
 

@@ -14,7 +14,7 @@ from export import card, curve, figures, report, to_onnx
 from export.architectures import build
 from export.configurations import CONFIGURATIONS
 from export.training import Point
-from ntm_tasks import Size
+from ntm_tasks import TASKS, Size
 from tests.export.conftest import tiny
 
 Bits = Mapping[Size, float]
@@ -22,7 +22,9 @@ Bits = Mapping[Size, float]
 
 def add_model(models: Path, name: str, seeds: Sequence[Bits], shipped: int, **field: float) -> None:
     """A model's card and curves, as if its seeds 1, 2, ... had cost so many bits."""
-    task, _, architecture = name.partition("-ntm")
+    task, architecture = next(
+        (task, name.removeprefix(f"{task}-")) for task in TASKS if name.startswith(f"{task}-")
+    )
     results = [
         [
             {"size": size, "locations": 64, "sequences": 100, "bits_per_sequence": bits, **field}
@@ -31,9 +33,10 @@ def add_model(models: Path, name: str, seeds: Sequence[Bits], shipped: int, **fi
         for each in seeds
     ]
     described: dict[str, Any] = {
-        "task": task.removesuffix("-lstm"),
-        "architecture": f"ntm{architecture}" if architecture else "lstm",
+        "task": task,
+        "architecture": architecture,
         "configuration": {"table": "ours"},
+        "parameters": 12_345,
         "shipped_seed": shipped,
         "seeds": [
             {
@@ -95,11 +98,34 @@ def test_models_that_are_missing_are_named(recall: str) -> None:
     assert line.count(",") == len(CONFIGURATIONS) - 2 - 1
 
 
-def test_ntms_stand_against_lstms(recall: str) -> None:
-    """The row names the better network, in range and beyond, if there are models."""
-    assert row(recall, "associative-recall", "in range")[2:] == ["0.050", "2.000", "NTM"]
-    assert row(recall, "associative-recall", "beyond")[2:] == ["3.000", "40.2", "NTM"]
-    assert row(recall, "copy", "in range")[2:] == ["-", "-", "-"]
+def test_ntms_stand_against_networks_without_memory(tmp_path: Path) -> None:
+    """The row names the best network, in range and beyond, if an NTM and another have models."""
+    add_model(tmp_path, "priority-sort-ntm-ff", [{(20,): 0.5, (25,): 0.75}], shipped=1)
+    add_model(tmp_path, "priority-sort-lstm", [{(20,): 2.0, (25,): 40.25}], shipped=1)
+    add_model(tmp_path, "priority-sort-transformer", [{(20,): 0.25, (25,): 90.5}], shipped=1)
+    add_model(tmp_path, "associative-recall-lstm", [{(6,): 0.125}], shipped=1)
+    text = report.write(tmp_path).read_text()
+
+    assert row(text, "priority-sort", "in range")[2:] == [
+        "0.500",
+        "2.000",
+        "-",
+        "0.250",
+        "Transformer",
+    ]
+    assert row(text, "priority-sort", "beyond")[2:] == ["0.750", "40.2", "-", "90.5", "NTM"]
+    assert row(text, "associative-recall", "in range")[2:] == ["-", "0.125", "-", "-", "-"]
+    assert "every opponent that was trained in 1 of 2 comparisons." in text
+
+
+def test_opponents_stand_with_what_they_cost(recall: str) -> None:
+    """The row has parameters, sequences, speed, hours and bits; or that there is no model."""
+    cost = ["12,345", "32,000", "18", "0.50"]
+
+    assert row(recall, "associative-recall", "LSTM", "12")[2:] == [*cost, "2.000", "40.2"]
+    assert row(recall, "associative-recall", "NTM, LSTM", "12")[2:] == [*cost, "0.050", "3.000"]
+    assert row(recall, "associative-recall", "GRU")[2] == "not trained"
+    assert row(recall, "copy", "NTM, LSTM")[2:] == ["not trained", "", "", "", "", ""]
 
 
 def test_seeds_are_told_by_median_and_worst(recall: str) -> None:
@@ -118,7 +144,7 @@ def test_ngrams_are_compared_by_their_excess(tmp_path: Path) -> None:
     text = report.write(tmp_path).read_text()
 
     assert row(text, "ngrams", "bits above the optimum")[2] == "0.500"
-    assert row(text, "ngrams", "in range")[2:] == ["0.500", "-", "-"]
+    assert row(text, "ngrams", "in range")[2:] == ["0.500", "-", "-", "-", "-"]
     assert row(text, "ngrams-ntm-ff")[2] == "0.500 / 0.500"
 
 

@@ -6,11 +6,14 @@ from collections.abc import Iterator, Sequence
 
 from ntm_lab.decipher.agreement import Agreement
 from ntm_lab.decipher.counterexamples import CounterExample
+from ntm_lab.decipher.layout import block, sentence
+from ntm_lab.decipher.layout import table as table
 from ntm_lab.decipher.listing import listing
 from ntm_lab.decipher.measures import Measure
 from ntm_lab.decipher.program import Program
 from ntm_lab.decipher.report import SEQUENCES, Report
 from ntm_lab.decipher.source import source
+from ntm_lab.decipher.tables.markdown import table_sections
 from ntm_tasks import TASKS, Size
 from ntm_tasks.registry import PAPER
 
@@ -47,14 +50,16 @@ def _sections(report: Report) -> Iterator[str]:
         if report.seed:
             options += f" --seed {report.seed}"
     yield f"# {model.name}: {report.verdict.partition(':')[0]}"
-    yield f"{_sentence(report.verdict)}"
+    yield f"{sentence(report.verdict)}"
     yield (
         f"Model {model.content_hash}, {report.locations} memory locations, seed {report.seed}. "
         f"`ntm decipher {model.name}{options}` makes this again."
     )
+    if report.table:
+        yield from table_sections(report.table)
     if report.program:
         yield from _program(report.program, model.task)
-    if report.in_range:
+    if report.in_range and not (report.table and report.table.found):
         yield from _agreements([report.in_range, *report.longer])
     if report.search:
         yield "## Counter-examples"
@@ -72,12 +77,12 @@ def _sections(report: Report) -> Iterator[str]:
 
 def _program(program: Program, task: str) -> Iterator[str]:
     yield "## The program"
-    yield _block("\n".join(line.text for line in listing(program)))
+    yield block("\n".join(line.text for line in listing(program)))
     if task == "copy":
         yield "The paper's, which its authors wrote down by looking at pictures:"
-        yield _block(PAPERS_COPY)
+        yield block(PAPERS_COPY)
     yield "The same, to be run:"
-    yield _block(source(program), "python")
+    yield block(source(program), "python")
 
 
 def _agreements(agreements: Sequence[Agreement]) -> Iterator[str]:
@@ -230,28 +235,9 @@ def _habits(report: Report) -> Iterator[str]:
     yield table(("head", "instruction", "of all steps", "focus", "confidence"), rows)
 
 
-def table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table. Cells are padded, so that the plain text has aligned columns too."""
-    widths = [max(len(cell) for cell in column) for column in zip(names, *rows, strict=True)]
-    lines = [
-        [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        for row in (names, *rows)
-    ]
-    lines.insert(1, ["-" * width for width in widths])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def _named(size: Size, names: Sequence[str]) -> str:
     return " and ".join(f"{name} {number}" for name, number in zip(names, size, strict=True))
 
 
 def _value(value: float, unit: str) -> str:
     return f"{value:.1%}" if unit == "share" else f"{value:.2f} {unit}"
-
-
-def _block(text: str, language: str = "") -> str:
-    return f"```{language}\n{text.rstrip()}\n```"
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."

@@ -29,6 +29,7 @@ from ntm_lab.decipher.interventions import Effect, intervene
 from ntm_lab.decipher.measures import Measure
 from ntm_lab.decipher.program import Program
 from ntm_lab.decipher.samples import ServedNetwork, Stage, in_range, of_size
+from ntm_lab.decipher.tables.report import TableReport, decipher_table, find_table
 from ntm_lab.recordings.recording import Recording
 from ntm_tasks import TASKS, size_text
 
@@ -84,6 +85,8 @@ class Report:
     """The search for counter-examples; None without a program, and without a server."""
     effects: tuple[Effect, ...]
     """The effects of changes; empty without a program, and without a server."""
+    table: TableReport | None = None
+    """The search for a table of counts; None if heads and tape are a program."""
 
     @property
     def explained(self) -> float:
@@ -102,17 +105,23 @@ class Report:
 
     @property
     def found(self) -> bool:
-        """Whether there is a program that explains enough of the fresh sequences."""
+        """Whether there is a program or a table that explains enough of the fresh sequences."""
+        return self._tape_found or (self.table is not None and self.table.found)
+
+    @property
+    def _tape_found(self) -> bool:
         return self.candidate.program is not None and self.explained >= EXPLAINED_SEQUENCES
 
     @property
     def program(self) -> Program | None:
-        """The program, if one was found."""
-        return self.candidate.program if self.found else None
+        """The program of heads on a tape, if one was found."""
+        return self.candidate.program if self._tape_found else None
 
     @property
     def verdict(self) -> str:
         """The result in a sentence."""
+        if self.table is not None and self.table.found:
+            return f"program found: {self.table.verdict}"
         if self.candidate.program is None:
             return f"no program found: {self.candidate.reason}"
         if self.in_range is None:
@@ -162,6 +171,9 @@ def decipher(
     steps = np.cumsum([len(sequence.inputs) for sequence in some])
     hard = some[: max(1, int((steps <= HARD_STEPS).sum()))]
     beyond = max(1, sequences // LONGER_PART)
+    table = None
+    if program is None:
+        table = decipher_table(network, recordings, some, sequences, beyond, seed)
     return Report(
         network.model,
         network.memory_locations,
@@ -177,6 +189,7 @@ def decipher(
         tuple(harden(network, hard, by) for by in WAYS) if network.memory_locations else (),
         search(program, network, seed) if program else None,
         tuple(intervene(program, network, some, seed)) if program else (),
+        table,
     )
 
 
@@ -197,11 +210,12 @@ def decipher_recordings(recordings: Sequence[Recording]) -> Report:
     if len(recordings) < HELD_OUT:
         raise InvalidRequest(f"{len(recordings)} recordings are too few; give at least {HELD_OUT}")
     first = recordings[0]
+    candidate = induce(recordings)
     return Report(
         first.model,
         first.locations,
         seed=0,
-        candidate=induce(recordings),
+        candidate=candidate,
         in_range=None,
         longer=(),
         habits=tuple(habits(recordings)),
@@ -209,4 +223,5 @@ def decipher_recordings(recordings: Sequence[Recording]) -> Report:
         hardenings=(),
         search=None,
         effects=(),
+        table=None if candidate.program else find_table(recordings),
     )

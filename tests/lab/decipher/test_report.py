@@ -156,15 +156,6 @@ def test_a_broken_network_runs_no_program(tmp_path: Path, shuffled: bool) -> Non
     assert report.verdict.startswith("no program found: ")
 
 
-@pytest.mark.slow
-def test_a_network_that_counts_runs_no_program(shipped: Client) -> None:
-    """N-grams are predicted from soft counts; that its places know the context is told."""
-    report = decipher(shipped, "ngrams-ntm-lstm", sequences=3)
-
-    assert not report.found
-    assert report.measures[0].best[1] > 3
-
-
 def test_recordings_alone_tell_of_a_program(copied: list[Recording]) -> None:
     """
     From recordings alone the parts that need the network are missing, and the verdict says so.
