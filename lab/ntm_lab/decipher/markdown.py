@@ -10,6 +10,7 @@ from ntm_lab.decipher.layout import block, sentence
 from ntm_lab.decipher.layout import table as table
 from ntm_lab.decipher.listing import listing
 from ntm_lab.decipher.measures import Measure
+from ntm_lab.decipher.mechanism.words import mechanism_sections
 from ntm_lab.decipher.program import Program
 from ntm_lab.decipher.report import SEQUENCES, Report
 from ntm_lab.decipher.source import source
@@ -65,6 +66,8 @@ def _sections(report: Report) -> Iterator[str]:
         yield "## Counter-examples"
         yield _search(report)
     yield from _effects(report)
+    if report.mechanism and report.program:
+        yield from mechanism_sections(report.mechanism)
     yield from _hardenings(report)
     yield from _measures(report.measures)
     if model.task not in PAPER:
