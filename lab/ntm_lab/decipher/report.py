@@ -28,6 +28,7 @@ from ntm_lab.decipher.induction import HELD_OUT, Candidate, induce
 from ntm_lab.decipher.interventions import Effect, change_sequences, effects, responding
 from ntm_lab.decipher.measures import Measure
 from ntm_lab.decipher.mechanism.study import Study, study
+from ntm_lab.decipher.mistakes import Mistakes, find_mistakes
 from ntm_lab.decipher.program import Program
 from ntm_lab.decipher.samples import ServedNetwork, Stage, in_range, of_size
 from ntm_lab.decipher.tables.report import TableReport, decipher_table, find_table
@@ -100,6 +101,8 @@ class Report:
     """The effects of changes; empty without a program, and without a server."""
     table: TableReport | None = None
     """The search for a table of counts; None if heads and tape are a program."""
+    mistakes: Mistakes | None = None
+    """Why a network that sorts makes mistakes; None if it does not sort, or makes none."""
     mechanism: Study | None = None
     """What the heads do on the real memory; None if heads and tape are no program."""
 
@@ -234,6 +237,7 @@ def decipher(
         search(program, network, seed) if program else None,
         tuple(found[0]),
         table,
+        find_mistakes(program, network, fresh) if program else None,
         found[1],
     )
 
