@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ntm_lab.decipher.agreement import Agreement
+from ntm_lab.decipher.assumptions import Assumption
 from ntm_lab.decipher.counterexamples import CounterExample
 from ntm_lab.decipher.layout import block, sentence
 from ntm_lab.decipher.layout import table as table
@@ -57,7 +58,9 @@ def _sections(report: Report) -> Iterator[str]:
         f"Model {model.content_hash}, {report.locations} memory locations, seed {report.seed}. "
         f"`ntm decipher {model.name}{options}` makes this again."
     )
-    if report.table:
+    if not report.found:
+        yield from _assumptions(report.assumptions)
+    if report.table and report.table.candidate.divergence:
         yield from table_sections(report.table)
     if report.program:
         yield from _program(report.program, model.task)
@@ -89,6 +92,14 @@ def _program(program: Program, task: str) -> Iterator[str]:
         yield block(PAPERS_COPY)
     yield "The same, to be run:"
     yield block(source(program), "python")
+
+
+def _assumptions(assumptions: Sequence[Assumption]) -> Iterator[str]:
+    if not assumptions:
+        return
+    yield "## What a program would take for granted"
+    rows = [(each.text, "yes" if each.holds else "no", each.found) for each in assumptions]
+    yield table(("assumption", "holds", "found"), rows)
 
 
 def _agreements(agreements: Sequence[Agreement]) -> Iterator[str]:

@@ -20,6 +20,7 @@ from ntm_client.blocking import Client
 from ntm_client.errors import InvalidRequest
 from ntm_client.values import Model
 from ntm_lab.decipher.agreement import Agreement, agree
+from ntm_lab.decipher.assumptions import Assumption, assumptions, missing_traces
 from ntm_lab.decipher.claims import measures
 from ntm_lab.decipher.counterexamples import Search, search
 from ntm_lab.decipher.habits import Habit, habits
@@ -105,6 +106,8 @@ class Report:
     """Why a network that sorts makes mistakes; None if it does not sort, or makes none."""
     mechanism: Study | None = None
     """What the heads do on the real memory; None if heads and tape are no program."""
+    assumptions: tuple[Assumption, ...] = ()
+    """What a program on a tape takes for granted, and whether it holds; empty if there is one."""
 
     @property
     def explained(self) -> float:
@@ -205,7 +208,8 @@ def decipher(
     if sequences < 1:
         raise InvalidRequest(f"a program is judged by at least 1 sequence, not {sequences}")
     recordings = network.recordings(in_range(task, RECORDINGS, seed, Stage.INDUCTION))
-    candidate = induce(recordings)
+    missing = missing_traces(network.model)
+    candidate = _induced(recordings)
     program = candidate.program
     fresh = in_range(task, sequences, seed, Stage.AGREEMENT)
     some = in_range(task, min(sequences, CHANGED_SEQUENCES), seed, Stage.CHANGES)
@@ -213,7 +217,7 @@ def decipher(
     hard = some[: max(1, int((steps <= HARD_STEPS).sum()))]
     beyond = max(1, sequences // LONGER_PART)
     table = None
-    if program is None:
+    if program is None and not missing:
         table = decipher_table(network, recordings, some, sequences, beyond, seed)
     longer = [(size_text(size), of_size(task, size, beyond, seed)) for size in TASKS[task].longer]
     found: tuple[list[Effect], Study | None] = [], None
@@ -231,15 +235,27 @@ def decipher(
         candidate,
         agree(program, network, fresh, "in range"),
         tuple(agree(program, network, each, sizes) for sizes, each in longer),
-        tuple(habits(recordings)),
-        tuple(measures(recordings)),
-        tuple(harden(network, hard, by) for by in WAYS) if network.memory_locations else (),
+        () if missing else tuple(habits(recordings)),
+        () if missing else tuple(measures(recordings)),
+        tuple(harden(network, hard, by) for by in WAYS)
+        if network.memory_locations and not missing
+        else (),
         search(program, network, seed) if program else None,
         tuple(found[0]),
         table,
         find_mistakes(program, network, fresh) if program else None,
         found[1],
+        () if program else tuple(assumptions(recordings)),
     )
+
+
+def _induced(recordings: Sequence[Recording]) -> Candidate:
+    """Find a program on a tape; none if the network does not trace what that needs."""
+    missing = missing_traces(recordings[0].model)
+    if missing:
+        names = ", ".join(missing)
+        return Candidate(None, 0.0, 0.0, f"the network's heads are not an NTM's: no {names}")
+    return induce(recordings)
 
 
 def decipher_recordings(recordings: Sequence[Recording]) -> Report:
@@ -273,4 +289,5 @@ def decipher_recordings(recordings: Sequence[Recording]) -> Report:
         search=None,
         effects=(),
         table=None if candidate.program else find_table(recordings),
+        assumptions=() if candidate.program else tuple(assumptions(recordings)),
     )
