@@ -72,7 +72,7 @@ def _sections(report: Report) -> Iterator[str]:
         yield "## Counter-examples"
         yield _search(report)
     yield from _effects(report)
-    if report.mechanism and report.program:
+    if report.mechanism:
         yield from mechanism_sections(report.mechanism)
     yield from _hardenings(report)
     yield from _measures(report.measures)

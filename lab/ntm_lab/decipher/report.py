@@ -28,8 +28,10 @@ from ntm_lab.decipher.hardening import WAYS, Hardening, harden
 from ntm_lab.decipher.induction import HELD_OUT, Candidate, induce
 from ntm_lab.decipher.interventions import Effect, change_sequences, effects, responding
 from ntm_lab.decipher.measures import Measure
+from ntm_lab.decipher.mechanism.busiest import busiest
 from ntm_lab.decipher.mechanism.study import Study, study
 from ntm_lab.decipher.mistakes import Mistakes, find_mistakes
+from ntm_lab.decipher.phases import find_phases
 from ntm_lab.decipher.program import Program
 from ntm_lab.decipher.samples import ServedNetwork, Stage, in_range, of_size
 from ntm_lab.decipher.tables.report import TableReport, decipher_table, find_table
@@ -220,20 +222,28 @@ def decipher(
     if program is None and not missing:
         table = decipher_table(network, recordings, some, sequences, beyond, seed)
     longer = [(size_text(size), of_size(task, size, beyond, seed)) for size in TASKS[task].longer]
+    alike = agree(program, network, fresh, "in range")
     found: tuple[list[Effect], Study | None] = [], None
     if program is not None:
         made = change_sequences(program, network, some, seed)
         judged = [("in range", fresh[:JUDGED]), *longer]
         found = (
             effects(made, responding(program, network.memory_locations)),
-            study(program, network, judged, made, seed),
+            study(program, program.phases, network, judged, made, seed),
         )
+    elif not missing and alike.network_exact >= EXACT_SEQUENCES * len(fresh):
+        phases = find_phases([recording.inputs for recording in recordings])
+        heads = busiest(recordings)
+        if phases is not None and heads is not None:
+            made = change_sequences(heads, network, some, seed)
+            judged = [("in range", fresh[:JUDGED]), *longer]
+            found = [], study(heads, phases, network, judged, made, seed)
     return Report(
         network.model,
         network.memory_locations,
         seed,
         candidate,
-        agree(program, network, fresh, "in range"),
+        alike,
         tuple(agree(program, network, each, sizes) for sizes, each in longer),
         () if missing else tuple(habits(recordings)),
         () if missing else tuple(measures(recordings)),

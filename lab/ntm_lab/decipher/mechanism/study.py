@@ -14,6 +14,7 @@ from ntm_lab.decipher.interventions import (
     Effect,
     Intervention,
     InterventionKind,
+    MovedHeads,
     Respond,
     effects,
 )
@@ -23,6 +24,7 @@ from ntm_lab.decipher.mechanism.running import answers
 from ntm_lab.decipher.mechanism.silence import Silence, silence, without_idle_heads
 from ntm_lab.decipher.mechanism.trials import TRACES, changed_trials, plain_trials
 from ntm_lab.decipher.mechanism.wording import pseudo_code
+from ntm_lab.decipher.phases import Phases
 from ntm_lab.decipher.program import Program
 from ntm_lab.decipher.samples import ServedNetwork, Stage, in_range
 from ntm_tasks import TaskSequence
@@ -65,7 +67,8 @@ class Study:
 
 
 def study(
-    program: Program,
+    program: Program | MovedHeads,
+    phases: Phases,
     network: ServedNetwork,
     fresh: Sequence[tuple[str, Sequence[TaskSequence]]],
     made: Mapping[InterventionKind, Sequence[Changed]],
@@ -74,19 +77,19 @@ def study(
     """
     Find the mechanism from sequences of its own, and judge it on `fresh` ones and changes `made`.
 
-    None if the network lacks a trace that this needs.
+    `program` names the heads that moves move. None if the network lacks a trace that this needs.
     """
     if not set(TRACES) <= {trace.name for trace in network.model.traces}:
         return None
     sequences = in_range(network.model.task, PLAIN, seed, Stage.INDUCTION)
     trials = [
-        *plain_trials(network, sequences, program.phases),
-        *changed_trials(network, sequences[:CHANGED], program, seed),
+        *plain_trials(network, sequences, phases),
+        *changed_trials(network, sequences[:CHANGED], phases, program, seed),
     ]
     with network.session() as session:
         start = session.read_memory()
     remembers = any(tensor.name not in MEMORY_STATE for tensor in network.model.state)
-    whole = fitted(trials, start, program.phases, remembers=remembers)
+    whole = fitted(trials, start, phases, remembers=remembers)
     mechanism = without_idle_heads(whole, sequences[:SILENCED])
     return Study(
         pseudo_code(mechanism, trials),
@@ -110,7 +113,7 @@ def _alike(
     return Alike(sizes, len(sequences), agreeing)
 
 
-def _responding(mechanism: Mechanism, program: Program) -> Respond:
+def _responding(mechanism: Mechanism, program: Program | MovedHeads) -> Respond:
     def respond(
         inputs: Sequence[Float32], changes: Sequence[Intervention | None]
     ) -> Sequence[Bits]:

@@ -12,9 +12,8 @@ def mechanism_sections(study: Study) -> Iterator[str]:
     """The mechanism, its agreement with the network, and the causes that it foretells."""
     yield "## The mechanism"
     yield (
-        "The program above names locations. This one has the network's own memory and soft heads, "
-        "and finds its place by content where the network does. K is a key that is the same in "
-        "every sequence."
+        "This has the network's own memory and soft heads, and finds its place by content where "
+        "the network does. K is a key that is the same in every sequence."
     )
     code = "\n".join(study.lines)
     yield f"```\n{code}\n```"
@@ -33,7 +32,7 @@ def mechanism_sections(study: Study) -> Iterator[str]:
             f"these heads wrote was left out and what they read was forgotten after every step of "
             f"{silent.sequences} sequences: {silent.changed:,} of {silent.bits:,} bits changed."
         )
-    yield "The same changes of state as above, with the mechanism instead of the program:"
+    yield "The state of running sessions was changed, and the mechanism's likewise:"
     yield table(
         ("change", "changed in the network", "in the mechanism", "alike"),
         [

@@ -21,7 +21,7 @@ def copying(shipped: Client) -> Study:
     program = replace(copy_program(), read_from=1, write_from=1)
     sequences = in_range("copy", 16, 0, Stage.CHANGES)
     made = change_sequences(program, network, sequences)
-    found = study(program, network, [("in range", sequences)], made, seed=0)
+    found = study(program, program.phases, network, [("in range", sequences)], made, seed=0)
     assert found is not None
     return found
 
@@ -51,5 +51,6 @@ def test_no_head_of_a_copying_network_is_idle(copying: Study) -> None:
 
 def test_a_network_without_heads_has_no_mechanism(shipped: Client) -> None:
     """Nor has one whose heads are not an NTM's."""
+    program = copy_program()
     for name in ("copy-lstm", "copy-dnc"):
-        assert study(copy_program(), ServedNetwork(shipped, name), [], {}, seed=0) is None
+        assert study(program, program.phases, ServedNetwork(shipped, name), [], {}, seed=0) is None
