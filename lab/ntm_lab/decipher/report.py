@@ -142,13 +142,14 @@ class Report:
         """
         Whether the program does what the network does wherever the network does its task.
 
-        The network has to do it in most of the sequences, so that none that has learned nothing
-        gets a program by this.
+        The network has to do it in most of the sequences, and a constant must not, so that none
+        that has learned nothing gets a program by this.
         """
         one = self.in_range
         return (
             one is not None
-            and one.network_exact >= EXACT_SEQUENCES * one.sequences
+            and EXACT_SEQUENCES * one.sequences <= one.network_exact < one.sequences
+            and one.constant_agreeing < EXACT_SEQUENCES * one.network_exact
             and (one.agreeing_exact or 0) >= EXPLAINED_EXACT * one.network_exact
         )
 

@@ -51,6 +51,10 @@ class Alike:
     agreeing: int
 
 
+FOUND = 0.9
+"""A mechanism counts as found if it is alike on at least this share of the fresh sequences."""
+
+
 @dataclass(frozen=True)
 class Study:
     """What is known of a network's mechanism."""
@@ -64,6 +68,11 @@ class Study:
     """The proof that dropped heads do nothing; None if none was dropped."""
     effects: tuple[Effect, ...]
     """Of the same changes as the program's, with the same outcomes of the network."""
+
+    @property
+    def found(self) -> bool:
+        """Whether it is a mechanism, or only the best that was tried."""
+        return self.alike[0].agreeing >= FOUND * self.alike[0].sequences
 
 
 def study(

@@ -11,6 +11,16 @@ from ntm_lab.decipher.mechanism.study import Study
 def mechanism_sections(study: Study) -> Iterator[str]:
     """The mechanism, its agreement with the network, and the causes that it foretells."""
     yield "## The mechanism"
+    if not study.found:
+        one = study.alike[0]
+        yield (
+            f"None was found: the best has every bit alike in {one.agreeing:,} of "
+            f"{one.sequences:,} fresh sequences. When the state of running sessions was changed, "
+            "it foretold these parts of the bits that changed: "
+            + ", ".join(f"{each.kind} {each.share:.1%}" for each in study.effects)
+            + "."
+        )
+        return
     yield (
         "This has the network's own memory and soft heads, and finds its place by content where "
         "the network does. K is a key that is the same in every sequence."
