@@ -21,7 +21,7 @@ from ntm_lab.decipher.interventions import (
 from ntm_lab.decipher.mechanism.fitting import fitted
 from ntm_lab.decipher.mechanism.model import Mechanism
 from ntm_lab.decipher.mechanism.running import answers
-from ntm_lab.decipher.mechanism.silence import Silence, silence, without_idle_heads
+from ntm_lab.decipher.mechanism.silence import TOLERATED, Silence, silence, without_idle_heads
 from ntm_lab.decipher.mechanism.trials import TRACES, changed_trials, plain_trials
 from ntm_lab.decipher.mechanism.wording import pseudo_code
 from ntm_lab.decipher.phases import Phases
@@ -100,11 +100,15 @@ def study(
     remembers = any(tensor.name not in MEMORY_STATE for tensor in network.model.state)
     whole = fitted(trials, start, phases, remembers=remembers)
     mechanism = without_idle_heads(whole, sequences[:SILENCED])
+    proof = silence(mechanism, network, sequences[:SILENCED]) if mechanism.dropped else None
+    if proof is not None and proof.changed > TOLERATED * proof.bits:
+        # The network needs them, though the mechanism does not.
+        mechanism, proof = whole, None
     return Study(
         pseudo_code(mechanism, trials),
         sum(found.size for maps in mechanism.maps.values() for found in maps.values()),
         tuple(_alike(mechanism, network, each, sizes) for sizes, each in fresh),
-        silence(mechanism, network, sequences[:SILENCED]) if mechanism.dropped else None,
+        proof,
         tuple(effects(made, _responding(mechanism, program))),
     )
 
