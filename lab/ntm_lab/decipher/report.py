@@ -28,7 +28,10 @@ from ntm_lab.decipher.hardening import WAYS, Hardening, harden
 from ntm_lab.decipher.induction import HELD_OUT, Candidate, induce
 from ntm_lab.decipher.interventions import Effect, change_sequences, effects, responding
 from ntm_lab.decipher.measures import Measure
+from ntm_lab.decipher.mechanism.busiest import busiest
 from ntm_lab.decipher.mechanism.study import Study, study
+from ntm_lab.decipher.mistakes import Mistakes, find_mistakes
+from ntm_lab.decipher.phases import find_phases
 from ntm_lab.decipher.program import Program
 from ntm_lab.decipher.samples import ServedNetwork, Stage, in_range, of_size
 from ntm_lab.decipher.tables.report import TableReport, decipher_table, find_table
@@ -101,6 +104,8 @@ class Report:
     """The effects of changes; empty without a program, and without a server."""
     table: TableReport | None = None
     """The search for a table of counts; None if heads and tape are a program."""
+    mistakes: Mistakes | None = None
+    """Why a network that sorts makes mistakes; None if it does not sort, or makes none."""
     mechanism: Study | None = None
     """What the heads do on the real memory; None if heads and tape are no program."""
     assumptions: tuple[Assumption, ...] = ()
@@ -137,13 +142,14 @@ class Report:
         """
         Whether the program does what the network does wherever the network does its task.
 
-        The network has to do it in most of the sequences, so that none that has learned nothing
-        gets a program by this.
+        The network has to do it in most of the sequences, and a constant must not, so that none
+        that has learned nothing gets a program by this.
         """
         one = self.in_range
         return (
             one is not None
-            and one.network_exact >= EXACT_SEQUENCES * one.sequences
+            and EXACT_SEQUENCES * one.sequences <= one.network_exact < one.sequences
+            and one.constant_agreeing < EXACT_SEQUENCES * one.network_exact
             and (one.agreeing_exact or 0) >= EXPLAINED_EXACT * one.network_exact
         )
 
@@ -217,20 +223,28 @@ def decipher(
     if program is None and not missing:
         table = decipher_table(network, recordings, some, sequences, beyond, seed)
     longer = [(size_text(size), of_size(task, size, beyond, seed)) for size in TASKS[task].longer]
+    alike = agree(program, network, fresh, "in range")
     found: tuple[list[Effect], Study | None] = [], None
     if program is not None:
         made = change_sequences(program, network, some, seed)
         judged = [("in range", fresh[:JUDGED]), *longer]
         found = (
             effects(made, responding(program, network.memory_locations)),
-            study(program, network, judged, made, seed),
+            study(program, program.phases, network, judged, made, seed),
         )
+    elif not missing and alike.network_exact >= EXACT_SEQUENCES * len(fresh):
+        phases = find_phases([recording.inputs for recording in recordings])
+        heads = busiest(recordings)
+        if phases is not None and heads is not None:
+            made = change_sequences(heads, network, some, seed)
+            judged = [("in range", fresh[:JUDGED]), *longer]
+            found = [], study(heads, phases, network, judged, made, seed)
     return Report(
         network.model,
         network.memory_locations,
         seed,
         candidate,
-        agree(program, network, fresh, "in range"),
+        alike,
         tuple(agree(program, network, each, sizes) for sizes, each in longer),
         () if missing else tuple(habits(recordings)),
         () if missing else tuple(measures(recordings)),
@@ -240,6 +254,7 @@ def decipher(
         search(program, network, seed) if program else None,
         tuple(found[0]),
         table,
+        find_mistakes(program, network, fresh) if program else None,
         found[1],
         () if program else tuple(assumptions(recordings)),
     )

@@ -14,15 +14,17 @@ from ntm_lab.decipher.interventions import (
     Effect,
     Intervention,
     InterventionKind,
+    MovedHeads,
     Respond,
     effects,
 )
 from ntm_lab.decipher.mechanism.fitting import fitted
 from ntm_lab.decipher.mechanism.model import Mechanism
 from ntm_lab.decipher.mechanism.running import answers
-from ntm_lab.decipher.mechanism.silence import Silence, silence, without_idle_heads
+from ntm_lab.decipher.mechanism.silence import TOLERATED, Silence, silence, without_idle_heads
 from ntm_lab.decipher.mechanism.trials import TRACES, changed_trials, plain_trials
 from ntm_lab.decipher.mechanism.wording import pseudo_code
+from ntm_lab.decipher.phases import Phases
 from ntm_lab.decipher.program import Program
 from ntm_lab.decipher.samples import ServedNetwork, Stage, in_range
 from ntm_tasks import TaskSequence
@@ -49,6 +51,10 @@ class Alike:
     agreeing: int
 
 
+FOUND = 0.9
+"""A mechanism counts as found if it is alike on at least this share of the fresh sequences."""
+
+
 @dataclass(frozen=True)
 class Study:
     """What is known of a network's mechanism."""
@@ -63,9 +69,15 @@ class Study:
     effects: tuple[Effect, ...]
     """Of the same changes as the program's, with the same outcomes of the network."""
 
+    @property
+    def found(self) -> bool:
+        """Whether it is a mechanism, or only the best that was tried."""
+        return self.alike[0].agreeing >= FOUND * self.alike[0].sequences
+
 
 def study(
-    program: Program,
+    program: Program | MovedHeads,
+    phases: Phases,
     network: ServedNetwork,
     fresh: Sequence[tuple[str, Sequence[TaskSequence]]],
     made: Mapping[InterventionKind, Sequence[Changed]],
@@ -74,25 +86,29 @@ def study(
     """
     Find the mechanism from sequences of its own, and judge it on `fresh` ones and changes `made`.
 
-    None if the network lacks a trace that this needs.
+    `program` names the heads that moves move. None if the network lacks a trace that this needs.
     """
     if not set(TRACES) <= {trace.name for trace in network.model.traces}:
         return None
     sequences = in_range(network.model.task, PLAIN, seed, Stage.INDUCTION)
     trials = [
-        *plain_trials(network, sequences, program.phases),
-        *changed_trials(network, sequences[:CHANGED], program, seed),
+        *plain_trials(network, sequences, phases),
+        *changed_trials(network, sequences[:CHANGED], phases, program, seed),
     ]
     with network.session() as session:
         start = session.read_memory()
     remembers = any(tensor.name not in MEMORY_STATE for tensor in network.model.state)
-    whole = fitted(trials, start, program.phases, remembers=remembers)
+    whole = fitted(trials, start, phases, remembers=remembers)
     mechanism = without_idle_heads(whole, sequences[:SILENCED])
+    proof = silence(mechanism, network, sequences[:SILENCED]) if mechanism.dropped else None
+    if proof is not None and proof.changed > TOLERATED * proof.bits:
+        # The network needs them, though the mechanism does not.
+        mechanism, proof = whole, None
     return Study(
         pseudo_code(mechanism, trials),
         sum(found.size for maps in mechanism.maps.values() for found in maps.values()),
         tuple(_alike(mechanism, network, each, sizes) for sizes, each in fresh),
-        silence(mechanism, network, sequences[:SILENCED]) if mechanism.dropped else None,
+        proof,
         tuple(effects(made, _responding(mechanism, program))),
     )
 
@@ -110,7 +126,7 @@ def _alike(
     return Alike(sizes, len(sequences), agreeing)
 
 
-def _responding(mechanism: Mechanism, program: Program) -> Respond:
+def _responding(mechanism: Mechanism, program: Program | MovedHeads) -> Respond:
     def respond(
         inputs: Sequence[Float32], changes: Sequence[Intervention | None]
     ) -> Sequence[Bits]:

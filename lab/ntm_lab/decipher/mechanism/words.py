@@ -11,10 +11,19 @@ from ntm_lab.decipher.mechanism.study import Study
 def mechanism_sections(study: Study) -> Iterator[str]:
     """The mechanism, its agreement with the network, and the causes that it foretells."""
     yield "## The mechanism"
+    if not study.found:
+        one = study.alike[0]
+        yield (
+            f"None was found: the best has every bit alike in {one.agreeing:,} of "
+            f"{one.sequences:,} fresh sequences. When the state of running sessions was changed, "
+            "it foretold these parts of the bits that changed: "
+            + ", ".join(f"{each.kind} {each.share:.1%}" for each in study.effects)
+            + "."
+        )
+        return
     yield (
-        "The program above names locations. This one has the network's own memory and soft heads, "
-        "and finds its place by content where the network does. K is a key that is the same in "
-        "every sequence."
+        "This has the network's own memory and soft heads, and finds its place by content where "
+        "the network does. K is a key that is the same in every sequence."
     )
     code = "\n".join(study.lines)
     yield f"```\n{code}\n```"
@@ -33,7 +42,7 @@ def mechanism_sections(study: Study) -> Iterator[str]:
             f"these heads wrote was left out and what they read was forgotten after every step of "
             f"{silent.sequences} sequences: {silent.changed:,} of {silent.bits:,} bits changed."
         )
-    yield "The same changes of state as above, with the mechanism instead of the program:"
+    yield "The state of running sessions was changed, and the mechanism's likewise:"
     yield table(
         ("change", "changed in the network", "in the mechanism", "alike"),
         [
