@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ntm_lab.decipher.agreement import Agreement
+from ntm_lab.decipher.assumptions import Assumption
 from ntm_lab.decipher.counterexamples import CounterExample
 from ntm_lab.decipher.layout import block, sentence
 from ntm_lab.decipher.layout import table as table
 from ntm_lab.decipher.listing import listing
 from ntm_lab.decipher.measures import Measure
+from ntm_lab.decipher.mechanism.words import mechanism_sections
 from ntm_lab.decipher.program import Program
 from ntm_lab.decipher.report import SEQUENCES, Report
 from ntm_lab.decipher.source import source
@@ -55,7 +57,9 @@ def _sections(report: Report) -> Iterator[str]:
         f"Model {model.content_hash}, {report.locations} memory locations, seed {report.seed}. "
         f"`ntm decipher {model.name}{options}` makes this again."
     )
-    if report.table:
+    if not report.found:
+        yield from _assumptions(report.assumptions)
+    if report.table and report.table.candidate.divergence:
         yield from table_sections(report.table)
     if report.program:
         yield from _program(report.program, model.task)
@@ -65,6 +69,8 @@ def _sections(report: Report) -> Iterator[str]:
         yield "## Counter-examples"
         yield _search(report)
     yield from _effects(report)
+    if report.mechanism and report.program:
+        yield from mechanism_sections(report.mechanism)
     yield from _hardenings(report)
     yield from _measures(report.measures)
     if model.task not in PAPER:
@@ -83,6 +89,14 @@ def _program(program: Program, task: str) -> Iterator[str]:
         yield block(PAPERS_COPY)
     yield "The same, to be run:"
     yield block(source(program), "python")
+
+
+def _assumptions(assumptions: Sequence[Assumption]) -> Iterator[str]:
+    if not assumptions:
+        return
+    yield "## What a program would take for granted"
+    rows = [(each.text, "yes" if each.holds else "no", each.found) for each in assumptions]
+    yield table(("assumption", "holds", "found"), rows)
 
 
 def _agreements(agreements: Sequence[Agreement]) -> Iterator[str]:

@@ -20,13 +20,15 @@ from ntm_client.blocking import Client
 from ntm_client.errors import InvalidRequest
 from ntm_client.values import Model
 from ntm_lab.decipher.agreement import Agreement, agree
+from ntm_lab.decipher.assumptions import Assumption, assumptions, missing_traces
 from ntm_lab.decipher.claims import measures
 from ntm_lab.decipher.counterexamples import Search, search
 from ntm_lab.decipher.habits import Habit, habits
 from ntm_lab.decipher.hardening import WAYS, Hardening, harden
 from ntm_lab.decipher.induction import HELD_OUT, Candidate, induce
-from ntm_lab.decipher.interventions import Effect, intervene
+from ntm_lab.decipher.interventions import Effect, change_sequences, effects, responding
 from ntm_lab.decipher.measures import Measure
+from ntm_lab.decipher.mechanism.study import Study, study
 from ntm_lab.decipher.program import Program
 from ntm_lab.decipher.samples import ServedNetwork, Stage, in_range, of_size
 from ntm_lab.decipher.tables.report import TableReport, decipher_table, find_table
@@ -52,8 +54,20 @@ hardly depend on the inputs, as in networks that have learned nothing, a constan
 as any program, so that no program counts as found.
 """
 
+EXACT_SEQUENCES = 0.5
+"""
+A network that makes mistakes must do its task without one in at least this share of the fresh
+sequences, if a program is to count that differs only where the network is wrong.
+"""
+
+EXPLAINED_EXACT = 0.99
+"""Such a program must explain at least this share of the sequences without a mistake."""
+
 CHANGED_SEQUENCES = 100
 """The largest number of sequences that are run with hard heads, and with each kind of change."""
+
+JUDGED = 200
+"""The largest number of fresh sequences in range by which a mechanism is judged."""
 
 HARD_STEPS = 4000
 """
@@ -87,6 +101,10 @@ class Report:
     """The effects of changes; empty without a program, and without a server."""
     table: TableReport | None = None
     """The search for a table of counts; None if heads and tape are a program."""
+    mechanism: Study | None = None
+    """What the heads do on the real memory; None if heads and tape are no program."""
+    assumptions: tuple[Assumption, ...] = ()
+    """What a program on a tape takes for granted, and whether it holds; empty if there is one."""
 
     @property
     def explained(self) -> float:
@@ -110,7 +128,24 @@ class Report:
 
     @property
     def _tape_found(self) -> bool:
-        return self.candidate.program is not None and self.explained >= EXPLAINED_SEQUENCES
+        if self.candidate.program is None:
+            return False
+        return self.explained >= EXPLAINED_SEQUENCES or self._explains_all_but_errors
+
+    @property
+    def _explains_all_but_errors(self) -> bool:
+        """
+        Whether the program does what the network does wherever the network does its task.
+
+        The network has to do it in most of the sequences, so that none that has learned nothing
+        gets a program by this.
+        """
+        one = self.in_range
+        return (
+            one is not None
+            and one.network_exact >= EXACT_SEQUENCES * one.sequences
+            and (one.agreeing_exact or 0) >= EXPLAINED_EXACT * one.network_exact
+        )
 
     @property
     def program(self) -> Program | None:
@@ -129,6 +164,12 @@ class Report:
         else:
             words = f"it explains {self.explained:.1%} of {self.in_range.sequences} fresh sequences"
         if self.found:
+            one = self.in_range
+            if one is not None and self.explained < EXPLAINED_SEQUENCES:
+                words += (
+                    f", {one.agreeing_exact} of the {one.network_exact} that the network answers "
+                    "without a mistake"
+                )
             return f"program found: {words}"
         return f"no program found: of the best, {words}, and {EXPLAINED_SEQUENCES:.0%} are asked"
 
@@ -164,7 +205,8 @@ def decipher(
     if sequences < 1:
         raise InvalidRequest(f"a program is judged by at least 1 sequence, not {sequences}")
     recordings = network.recordings(in_range(task, RECORDINGS, seed, Stage.INDUCTION))
-    candidate = induce(recordings)
+    missing = missing_traces(network.model)
+    candidate = _induced(recordings)
     program = candidate.program
     fresh = in_range(task, sequences, seed, Stage.AGREEMENT)
     some = in_range(task, min(sequences, CHANGED_SEQUENCES), seed, Stage.CHANGES)
@@ -172,25 +214,44 @@ def decipher(
     hard = some[: max(1, int((steps <= HARD_STEPS).sum()))]
     beyond = max(1, sequences // LONGER_PART)
     table = None
-    if program is None:
+    if program is None and not missing:
         table = decipher_table(network, recordings, some, sequences, beyond, seed)
+    longer = [(size_text(size), of_size(task, size, beyond, seed)) for size in TASKS[task].longer]
+    found: tuple[list[Effect], Study | None] = [], None
+    if program is not None:
+        made = change_sequences(program, network, some, seed)
+        judged = [("in range", fresh[:JUDGED]), *longer]
+        found = (
+            effects(made, responding(program, network.memory_locations)),
+            study(program, network, judged, made, seed),
+        )
     return Report(
         network.model,
         network.memory_locations,
         seed,
         candidate,
         agree(program, network, fresh, "in range"),
-        tuple(
-            agree(program, network, of_size(task, size, beyond, seed), size_text(size))
-            for size in TASKS[task].longer
-        ),
-        tuple(habits(recordings)),
-        tuple(measures(recordings)),
-        tuple(harden(network, hard, by) for by in WAYS) if network.memory_locations else (),
+        tuple(agree(program, network, each, sizes) for sizes, each in longer),
+        () if missing else tuple(habits(recordings)),
+        () if missing else tuple(measures(recordings)),
+        tuple(harden(network, hard, by) for by in WAYS)
+        if network.memory_locations and not missing
+        else (),
         search(program, network, seed) if program else None,
-        tuple(intervene(program, network, some, seed)) if program else (),
+        tuple(found[0]),
         table,
+        found[1],
+        () if program else tuple(assumptions(recordings)),
     )
+
+
+def _induced(recordings: Sequence[Recording]) -> Candidate:
+    """Find a program on a tape; none if the network does not trace what that needs."""
+    missing = missing_traces(recordings[0].model)
+    if missing:
+        names = ", ".join(missing)
+        return Candidate(None, 0.0, 0.0, f"the network's heads are not an NTM's: no {names}")
+    return induce(recordings)
 
 
 def decipher_recordings(recordings: Sequence[Recording]) -> Report:
@@ -224,4 +285,5 @@ def decipher_recordings(recordings: Sequence[Recording]) -> Report:
         search=None,
         effects=(),
         table=None if candidate.program else find_table(recordings),
+        assumptions=() if candidate.program else tuple(assumptions(recordings)),
     )
