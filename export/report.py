@@ -31,43 +31,73 @@ class PaperRow(NamedTuple):
     """A field of a result: bits_per_sequence, wrong_bits, exact_match_rate or excess_bits."""
     paper: str
     """The value in the paper and its place. ~ marks a value read off a figure."""
-    goal: float | None = None
-    """The greatest value that is good enough; for a rate, the least."""
-    locations: int | None = None
-    """The memory size, where the card has the size at several."""
+    goals: tuple[float, float] | None = None
+    """
+    The greatest value that is good enough, of the feedforward and of the LSTM controller; for a
+    rate, the least.
+    """
 
 
-BITS, WRONG, EXACT, EXCESS = (
-    "bits_per_sequence", "wrong_bits", "exact_match_rate", "excess_bits",
+BITS, WRONG, EXACT, EXCESS, BEFORE_ENDS = (
+    "bits_per_sequence", "wrong_bits", "exact_match_rate", "excess_bits", "wrong_before_ends",
 )  # fmt: skip
 
 MEASURES = (
-    PaperRow("copy", "wrong bits in 1,000 sequences, length 20", (20,), WRONG, "~0 (fig. 4)", 0),
+    PaperRow(
+        "copy", "wrong bits in 1,000 sequences, length 20", (20,), WRONG, "~0 (fig. 4)", (0, 0)
+    ),
     PaperRow(
         "copy",
         "wrong bits in 1,000 sequences, length 120",
         (120,),
         WRONG,
         "a few, and one vector twice (fig. 4); LSTM fails beyond 20 (fig. 5)",
-        0,
+        (0, 0),
     ),
-    PaperRow("copy", "exact, length 1,000, N = 1,024", (1000,), EXACT, "not tried", 0.99),
+    PaperRow("copy", "exact, length 1,000, N = 1,024", (1000,), EXACT, "not tried", (1, 1)),
     PaperRow("copy", "bits, length 20", (20,), BITS, "~0; LSTM ~2 (fig. 3)"),
     PaperRow("copy", "bits, length 120", (120,), BITS, "not given"),
     PaperRow(
-        "repeat-copy", "bits, 10 vectors 10 times", (10, 10), BITS, "~0, all three (fig. 7)", 0.1
+        "repeat-copy",
+        "bits, 10 vectors 10 times",
+        (10, 10),
+        BITS,
+        "~0, all three (fig. 7)",
+        (0.1, 0.05),
     ),
-    PaperRow("repeat-copy", "bits, 20 vectors 10 times", (20, 10), BITS, "almost perfect (fig. 8)"),
+    PaperRow(
+        "repeat-copy",
+        "bits, 20 vectors 10 times",
+        (20, 10),
+        BITS,
+        "almost perfect (fig. 8)",
+        (50, 5),
+    ),
     PaperRow(
         "repeat-copy", "bits, 10 vectors 20 times", (10, 20), BITS, "cannot count past 11 (fig. 8)"
     ),
-    PaperRow("associative-recall", "bits, 2 items", (2,), BITS, "~0; LSTM 1-2 (fig. 10)", 0.1),
-    PaperRow("associative-recall", "bits, 4 items", (4,), BITS, "~0; LSTM 1-2 (fig. 10)", 0.1),
-    PaperRow("associative-recall", "bits, 6 items", (6,), BITS, "~0; LSTM 1-2 (fig. 10)", 0.1),
-    PaperRow("associative-recall", "bits, 12 items", (12,), BITS, "~0; LSTM ~35 (fig. 11)"),
-    PaperRow("associative-recall", "bits, 15 items", (15,), BITS, "FF below 1 (fig. 11)", 0.2),
     PaperRow(
-        "associative-recall", "bits, 20 items", (20,), BITS, "FF ~7, NTM with LSTM ~8 (fig. 11)", 1
+        "repeat-copy",
+        "wrong bits in 1,000 sequences before ends, 10 vectors 20 times",
+        (10, 20),
+        BEFORE_ENDS,
+        "goes on repeating (fig. 8)",
+        (20_000, 20_000),
+    ),
+    PaperRow("associative-recall", "bits, 2 items", (2,), BITS, "~0; LSTM 1-2 (fig. 10)"),
+    PaperRow("associative-recall", "bits, 4 items", (4,), BITS, "~0; LSTM 1-2 (fig. 10)"),
+    PaperRow(
+        "associative-recall", "bits, 6 items", (6,), BITS, "~0; LSTM 1-2 (fig. 10)", (0.1, 0.1)
+    ),
+    PaperRow("associative-recall", "bits, 12 items", (12,), BITS, "~0; LSTM ~35 (fig. 11)"),
+    PaperRow("associative-recall", "bits, 15 items", (15,), BITS, "FF below 1 (fig. 11)"),
+    PaperRow(
+        "associative-recall",
+        "bits, 20 items",
+        (20,),
+        BITS,
+        "FF ~7, NTM with LSTM ~8 (fig. 11)",
+        (0.05, 0.05),
     ),
     PaperRow(
         "ngrams",
@@ -75,9 +105,9 @@ MEASURES = (
         (200, 5),
         EXCESS,
         "~1-2; LSTM ~5-6 (fig. 13)",
-        1.0,
+        (0.4, 0.25),
     ),
-    PaperRow("priority-sort", "bits, 20 items", (20,), BITS, "~10-20; LSTM ~50 (fig. 18)", 10),
+    PaperRow("priority-sort", "bits, 20 items", (20,), BITS, "~10-20; LSTM ~50 (fig. 18)", (10, 2)),
     PaperRow("priority-sort", "bits, 10 items", (10,), BITS, "not tried"),
     PaperRow("priority-sort", "bits, 25 items", (25,), BITS, "not tried"),
 )
@@ -180,7 +210,6 @@ def _against_the_paper(cards: Mapping[str, Card]) -> str:
             arch: _value(cards, f"{each.task}-{arch}", each.size, each.field)
             for arch in _architectures()
         }
-        ours = [value for arch in NTMS if (value := values[arch]) is not None]
         rows.append(
             [
                 each.task,
@@ -188,31 +217,36 @@ def _against_the_paper(cards: Mapping[str, Card]) -> str:
                 *(_number(value, each.field) for value in values.values()),
                 each.paper,
                 _goal(each),
-                _met(each, ours),
+                _met(each, [values[arch] for arch in NTMS]),
             ]
         )
     titles = [ARCHITECTURES[arch].title for arch in _architectures()]
-    heads = ["task", "measure", *titles, "the paper's", "goal", "met by an NTM"]
+    heads = ["task", "measure", *titles, "the paper's", "goals of the NTMs", "met"]
     missing = [name for name in _names() if name not in cards]
     note = f"\n\nMissing models: {', '.join(missing)}." if missing else ""
     return _table(heads, rows) + note
 
 
 def _goal(measure: PaperRow) -> str:
-    if measure.goal is None:
+    if measure.goals is None:
         return ""
     if measure.field == EXACT:
-        return f">= {measure.goal:.0%}"
-    return f"<= {measure.goal:g}" if measure.goal else "0"
+        return "; ".join(f">= {goal:.0%}" for goal in dict.fromkeys(measure.goals))
+    return "; ".join(f"<= {goal:,g}" if goal else "0" for goal in dict.fromkeys(measure.goals))
 
 
-def _met(measure: PaperRow, values: Sequence[float]) -> str:
-    if measure.goal is None:
+def _met(measure: PaperRow, values: Sequence[float | None]) -> str:
+    """Say of the NTMs, the feedforward one first, whether they meet their goals."""
+    if measure.goals is None:
         return ""
-    if not values:
-        return "-"
-    met = max(values) >= measure.goal if measure.field == EXACT else min(values) <= measure.goal
-    return "yes" if met else "**no**"
+    said = []
+    for value, goal in zip(values, measure.goals, strict=True):
+        if value is None:
+            said.append("-")
+        else:
+            met = value >= goal if measure.field == EXACT else value <= goal
+            said.append("yes" if met else "**no**")
+    return "; ".join(said)
 
 
 def _number(value: float | None, field: str) -> str:
@@ -220,7 +254,7 @@ def _number(value: float | None, field: str) -> str:
         return "-"
     if field == EXACT:
         return f"{value:.1%}"
-    if field == WRONG:
+    if field in (WRONG, BEFORE_ENDS):
         return f"{value:,}"
     return f"{value:.3f}" if value < 10 else f"{value:.1f}"
 

@@ -40,6 +40,8 @@ class Agreement:
     """Bits in which the program differs from the network."""
     agreeing: int | None
     """Sequences in which program and network differ in no bit."""
+    agreeing_exact: int | None
+    """Of the sequences in which the network has no wrong bit, those in which the program agrees."""
     constant_agreeing: int
     """
     Sequences in which the best constant answer and the network differ in no bit. The constant
@@ -89,8 +91,14 @@ def agree(
         program_wrong=None if own is None else sum(_differing(own, due)),
         differing=None if own is None else sum(_differing(own, found)),
         agreeing=None if own is None else _differing(own, found).count(0),
+        agreeing_exact=None if own is None else _agreeing_exact(own, found, due),
         constant_agreeing=[bool((bits == constant).all()) for bits in found].count(True),
     )
+
+
+def _agreeing_exact(own: Sequence[Bits], found: Sequence[Bits], due: Sequence[Bits]) -> int:
+    pairs = zip(_differing(found, due), _differing(own, found), strict=True)
+    return sum(wrong == 0 and differing == 0 for wrong, differing in pairs)
 
 
 def _differing(one: Sequence[Bits], other: Sequence[Bits]) -> list[int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,13 @@ DISTANCES = (-2, -1, 1, 2)
 """The numbers of locations that a head may be moved by."""
 
 
+class MovedHeads(NamedTuple):
+    """The heads that moves move, where no program names them."""
+
+    read_head: int
+    write_head: int
+
+
 @dataclass(frozen=True)
 class Intervention:
     """
@@ -53,7 +60,7 @@ class Intervention:
     one: int
     other: int = 0
 
-    def to_session(self, session: Session, program: Program) -> None:
+    def to_session(self, session: Session, program: Program | MovedHeads) -> None:
         """
         Change the state of a session through its checkpoint. A move moves the head that the program
         describes.
@@ -142,7 +149,10 @@ def intervene(
 
 
 def change_sequences(
-    program: Program, network: ServedNetwork, sequences: Sequence[TaskSequence], seed: int = 0
+    program: Program | MovedHeads,
+    network: ServedNetwork,
+    sequences: Sequence[TaskSequence],
+    seed: int = 0,
 ) -> dict[InterventionKind, list[Changed]]:
     """Make the changes of `intervene` in the network alone."""
     plain = network.outputs([sequence.inputs for sequence in sequences])
@@ -193,7 +203,7 @@ def responding(program: Program, locations: int) -> Respond:
 
 def drawn(
     kind: InterventionKind,
-    program: Program,
+    program: Program | MovedHeads,
     network: ServedNetwork,
     sequence: TaskSequence,
     luck: np.random.Generator,
@@ -210,18 +220,29 @@ def drawn(
     step = int(luck.integers(answer[0], answer[0] + len(answer) // 2 + 1))
     if kind == "move the read head":
         return Intervention(kind, step, int(luck.choice(DISTANCES)))
-    machine = Machine(program, network.memory_locations)
-    machine.run(sequence.inputs[:step])
-    payload = list(program.phases.payload)
-    held = {tuple(stored[payload]): place for place, stored in machine.memory.items()}
-    if len(held) < 2:
+    if isinstance(program, Program):
+        machine = Machine(program, network.memory_locations)
+        machine.run(sequence.inputs[:step])
+        payload = list(program.phases.payload)
+        held = {tuple(stored[payload]): place for place, stored in machine.memory.items()}
+        places = sorted(held.values())
+    else:
+        places = _written(program.write_head, network, sequence.inputs[: answer[0]])
+    if len(places) < 2:
         return None
-    one, other = luck.permutation(sorted(held.values()))[:2]
+    one, other = luck.permutation(places)[:2]
     return Intervention(kind, step, int(one), int(other))
 
 
+def _written(head: int, network: ServedNetwork, inputs: Float32) -> list[int]:
+    """The locations of a write head's largest weights in these steps."""
+    with network.session() as session:
+        weightings = session.step(inputs, traces=["write_weighting"]).traces["write_weighting"]
+    return sorted({int(place) for place in weightings[:, head].argmax(1)})
+
+
 def _changed(
-    program: Program,
+    program: Program | MovedHeads,
     network: ServedNetwork,
     sequence: TaskSequence,
     before: Bits,

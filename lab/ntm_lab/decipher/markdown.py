@@ -11,6 +11,8 @@ from ntm_lab.decipher.layout import block, sentence
 from ntm_lab.decipher.layout import table as table
 from ntm_lab.decipher.listing import listing
 from ntm_lab.decipher.measures import Measure
+from ntm_lab.decipher.mechanism.words import mechanism_sections
+from ntm_lab.decipher.mistakes import mistakes_text
 from ntm_lab.decipher.program import Program
 from ntm_lab.decipher.report import SEQUENCES, Report
 from ntm_lab.decipher.source import source
@@ -64,10 +66,14 @@ def _sections(report: Report) -> Iterator[str]:
         yield from _program(report.program, model.task)
     if report.in_range and not (report.table and report.table.found):
         yield from _agreements([report.in_range, *report.longer])
+    if report.mistakes and report.program:
+        yield mistakes_text(report.mistakes)
     if report.search:
         yield "## Counter-examples"
         yield _search(report)
     yield from _effects(report)
+    if report.mechanism:
+        yield from mechanism_sections(report.mechanism)
     yield from _hardenings(report)
     yield from _measures(report.measures)
     if model.task not in PAPER:

@@ -26,8 +26,12 @@ from ntm_lab.decipher.counterexamples import Search, search
 from ntm_lab.decipher.habits import Habit, habits
 from ntm_lab.decipher.hardening import WAYS, Hardening, harden
 from ntm_lab.decipher.induction import HELD_OUT, Candidate, induce
-from ntm_lab.decipher.interventions import Effect, intervene
+from ntm_lab.decipher.interventions import Effect, change_sequences, effects, responding
 from ntm_lab.decipher.measures import Measure
+from ntm_lab.decipher.mechanism.busiest import busiest
+from ntm_lab.decipher.mechanism.study import Study, study
+from ntm_lab.decipher.mistakes import Mistakes, find_mistakes
+from ntm_lab.decipher.phases import find_phases
 from ntm_lab.decipher.program import Program
 from ntm_lab.decipher.samples import ServedNetwork, Stage, in_range, of_size
 from ntm_lab.decipher.tables.report import TableReport, decipher_table, find_table
@@ -53,8 +57,20 @@ hardly depend on the inputs, as in networks that have learned nothing, a constan
 as any program, so that no program counts as found.
 """
 
+EXACT_SEQUENCES = 0.5
+"""
+A network that makes mistakes must do its task without one in at least this share of the fresh
+sequences, if a program is to count that differs only where the network is wrong.
+"""
+
+EXPLAINED_EXACT = 0.99
+"""Such a program must explain at least this share of the sequences without a mistake."""
+
 CHANGED_SEQUENCES = 100
 """The largest number of sequences that are run with hard heads, and with each kind of change."""
+
+JUDGED = 200
+"""The largest number of fresh sequences in range by which a mechanism is judged."""
 
 HARD_STEPS = 4000
 """
@@ -88,6 +104,10 @@ class Report:
     """The effects of changes; empty without a program, and without a server."""
     table: TableReport | None = None
     """The search for a table of counts; None if heads and tape are a program."""
+    mistakes: Mistakes | None = None
+    """Why a network that sorts makes mistakes; None if it does not sort, or makes none."""
+    mechanism: Study | None = None
+    """What the heads do on the real memory; None if heads and tape are no program."""
     assumptions: tuple[Assumption, ...] = ()
     """What a program on a tape takes for granted, and whether it holds; empty if there is one."""
 
@@ -113,7 +133,25 @@ class Report:
 
     @property
     def _tape_found(self) -> bool:
-        return self.candidate.program is not None and self.explained >= EXPLAINED_SEQUENCES
+        if self.candidate.program is None:
+            return False
+        return self.explained >= EXPLAINED_SEQUENCES or self._explains_all_but_errors
+
+    @property
+    def _explains_all_but_errors(self) -> bool:
+        """
+        Whether the program does what the network does wherever the network does its task.
+
+        The network has to do it in most of the sequences, and a constant must not, so that none
+        that has learned nothing gets a program by this.
+        """
+        one = self.in_range
+        return (
+            one is not None
+            and EXACT_SEQUENCES * one.sequences <= one.network_exact < one.sequences
+            and one.constant_agreeing < EXACT_SEQUENCES * one.network_exact
+            and (one.agreeing_exact or 0) >= EXPLAINED_EXACT * one.network_exact
+        )
 
     @property
     def program(self) -> Program | None:
@@ -132,6 +170,12 @@ class Report:
         else:
             words = f"it explains {self.explained:.1%} of {self.in_range.sequences} fresh sequences"
         if self.found:
+            one = self.in_range
+            if one is not None and self.explained < EXPLAINED_SEQUENCES:
+                words += (
+                    f", {one.agreeing_exact} of the {one.network_exact} that the network answers "
+                    "without a mistake"
+                )
             return f"program found: {words}"
         return f"no program found: of the best, {words}, and {EXPLAINED_SEQUENCES:.0%} are asked"
 
@@ -178,24 +222,40 @@ def decipher(
     table = None
     if program is None and not missing:
         table = decipher_table(network, recordings, some, sequences, beyond, seed)
+    longer = [(size_text(size), of_size(task, size, beyond, seed)) for size in TASKS[task].longer]
+    alike = agree(program, network, fresh, "in range")
+    found: tuple[list[Effect], Study | None] = [], None
+    if program is not None:
+        made = change_sequences(program, network, some, seed)
+        judged = [("in range", fresh[:JUDGED]), *longer]
+        found = (
+            effects(made, responding(program, network.memory_locations)),
+            study(program, program.phases, network, judged, made, seed),
+        )
+    elif not missing and alike.network_exact >= EXACT_SEQUENCES * len(fresh):
+        phases = find_phases([recording.inputs for recording in recordings])
+        heads = busiest(recordings)
+        if phases is not None and heads is not None:
+            made = change_sequences(heads, network, some, seed)
+            judged = [("in range", fresh[:JUDGED]), *longer]
+            found = [], study(heads, phases, network, judged, made, seed)
     return Report(
         network.model,
         network.memory_locations,
         seed,
         candidate,
-        agree(program, network, fresh, "in range"),
-        tuple(
-            agree(program, network, of_size(task, size, beyond, seed), size_text(size))
-            for size in TASKS[task].longer
-        ),
+        alike,
+        tuple(agree(program, network, each, sizes) for sizes, each in longer),
         () if missing else tuple(habits(recordings)),
         () if missing else tuple(measures(recordings)),
         tuple(harden(network, hard, by) for by in WAYS)
         if network.memory_locations and not missing
         else (),
         search(program, network, seed) if program else None,
-        tuple(intervene(program, network, some, seed)) if program else (),
+        tuple(found[0]),
         table,
+        find_mistakes(program, network, fresh) if program else None,
+        found[1],
         () if program else tuple(assumptions(recordings)),
     )
 

@@ -10,19 +10,24 @@ from ntm_client import Client, checkpoint
 from ntm_lab.decipher.agreement import agree
 from ntm_lab.decipher.interventions import INTERVENTION_KINDS, Effect, Intervention, intervene
 from ntm_lab.decipher.machine import Machine
-from ntm_lab.decipher.program import Move, Rule
+from ntm_lab.decipher.program import Move, Program, Rule
 from ntm_lab.decipher.samples import ServedNetwork, Stage, in_range, of_size
 from tests.lab.decipher.copy_program import FIRST, copy_program
+
+
+def served_program() -> Program:
+    """The program that copies where the heads of copy-ntm-ff do: from location 1 on."""
+    return replace(copy_program(), read_from=1, write_from=1)
 
 
 def test_the_program_tells_what_a_change_will_do(shipped: Client) -> None:
     """Of the bits that a change of the memory or the read head changes, it is right about most."""
     sequences = in_range("copy", 24, 0, Stage.CHANGES)
-    effects = intervene(copy_program(), ServedNetwork(shipped, "copy-ntm-lstm"), sequences)
+    effects = intervene(served_program(), ServedNetwork(shipped, "copy-ntm-ff"), sequences)
 
     assert [effect.kind for effect in effects] == list(INTERVENTION_KINDS)
     for effect in effects[:3]:
-        assert effect.share > 0.9
+        assert effect.share > 0.8
         assert min(effect.network_changed, effect.program_changed) > 30
         assert effect.either_changed >= effect.network_changed
     assert effects[2].sequences == 24
@@ -34,13 +39,13 @@ def test_a_program_that_only_looks_right_is_found_out(shipped: Client) -> None:
 
     What is done to a location then does something else to each.
     """
-    program = copy_program()
+    program = served_program()
     downwards = (Rule((FIRST,), Move("hold")), Rule((), Move("shift", -1)))
     storing, reading = program.body
     mirrored = replace(
         program, body=(replace(storing, write=downwards), replace(reading, read=downwards))
     )
-    network = ServedNetwork(shipped, "copy-ntm-lstm")
+    network = ServedNetwork(shipped, "copy-ntm-ff")
     sequences = of_size("copy", (12,), 10, seed=0)
     swapping = next(
         effect for effect in intervene(mirrored, network, sequences) if effect.kind == "swap"

@@ -73,6 +73,7 @@ def test_the_report_tells_all_of_it(report: Report) -> None:
         "Does it do what the network does?",
         "Counter-examples",
         "Causes",
+        "The mechanism",
         "With hard heads",
         "What the paper saw in pictures",
         "What the heads do",
@@ -110,6 +111,26 @@ def test_the_verdict_is_by_what_a_constant_does_not_explain(
     assert (other.found, other.program is not None) == (found, found)
     assert other.verdict.startswith("program found" if found else "no program found: of the best")
     assert ("```python" in markdown(other)) == found
+
+
+@pytest.mark.parametrize(
+    ("exact", "agreeing_exact", "constant", "found"),
+    [(16, 16, 0, True), (16, 15, 0, False), (9, 9, 0, False), (16, 16, 8, False)],
+)
+def test_a_program_may_differ_where_the_network_errs(
+    report: Report, exact: int, agreeing_exact: int, constant: int, found: bool
+) -> None:
+    """It has to agree in 99 % of the sequences without a mistake, and these have to be many."""
+    assert report.in_range is not None
+    judged = replace(
+        report.in_range,
+        agreeing=agreeing_exact,
+        agreeing_exact=agreeing_exact,
+        network_exact=exact,
+        constant_agreeing=constant,
+    )
+
+    assert replace(report, in_range=judged).found == found
 
 
 def test_a_network_without_heads_runs_no_program(shipped: Client) -> None:

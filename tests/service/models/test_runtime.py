@@ -129,7 +129,9 @@ def test_a_row_alone_gets_the_bits_of_a_row_among_others(name: str) -> None:
             assert stepped(network, inputs.astype(np.float32), locations, rows) == alone
 
 
-@pytest.mark.parametrize("name", [name for name in SHIPPED if not name.endswith("-dnc")])
+@pytest.mark.parametrize(
+    "name", [name for name in SHIPPED if not name.endswith(("-dnc", "-transformer"))]
+)
 def test_one_row_is_a_batch_where_it_fills_whole_packets(name: str) -> None:
     """With an even number of locations; two heads have an odd number of pairs with an odd one."""
     network = Network((MODELS / name / "model.onnx").read_bytes(), "cpu", max_burst=1)
@@ -140,10 +142,13 @@ def test_one_row_is_a_batch_where_it_fills_whole_packets(name: str) -> None:
         assert network.batch(1, 17) == (2 if spec.read_heads == 1 else 1)
 
 
-def test_rows_of_a_dnc_come_in_packets() -> None:
-    """Its operators are not all known to compute a lone row as a row among others."""
-    network = Network((MODELS / "copy-dnc" / "model.onnx").read_bytes(), "cpu", max_burst=1)
-    assert [network.batch(rows, 128) for rows in (1, 2, 5, 64)] == [4, 4, 8, 64]
+@pytest.mark.parametrize(
+    ("name", "sizes"), [("copy-dnc", [4, 4, 8, 64]), ("copy-transformer", [2, 2, 6, 64])]
+)
+def test_rows_of_other_networks_come_in_packets(name: str, sizes: list[int]) -> None:
+    """Their operators are not all known to compute a lone row as a row among others."""
+    network = Network((MODELS / name / "model.onnx").read_bytes(), "cpu", max_burst=1)
+    assert [network.batch(rows, 128) for rows in (1, 2, 5, 64)] == sizes
 
 
 def test_sharp_heads_leave_no_denormal_numbers() -> None:

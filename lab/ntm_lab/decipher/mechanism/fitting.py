@@ -127,7 +127,7 @@ def _wanted(trial: Trial) -> dict[Part, Floats]:
         for name in PARAMETERS
     }
     shares = np.maximum(traces["shift"].astype(np.float64), LEAST_SHARE)
-    found = {
+    found: dict[Part, np.ndarray] = {
         "key": traces["key"],
         "strength": inverse_softplus(traces["strength"].astype(np.float64)),
         "gate": traces["gate"],

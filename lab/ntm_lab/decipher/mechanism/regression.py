@@ -19,11 +19,9 @@ LIMIT = 20.0
 
 def affine(features: Floats, values: Floats) -> Floats:
     """[F, K]: the ridge regression of values [E, K] on features [E, F]; the first is constant."""
-    fitted: Floats = np.linalg.solve(
-        features.T @ features + _ridge(features.shape[1]),
-        features.T @ np.clip(values, -LIMIT, LIMIT),
-    )
-    return fitted
+    square = features.T @ features + _ridge(features.shape[1])
+    fitted = np.linalg.solve(square, features.T @ np.clip(values, -LIMIT, LIMIT))
+    return fitted.astype(np.float64)
 
 
 def logistic(features: Floats, shares: Floats) -> Floats:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ntm_client.values import Float32
-from ntm_lab.decipher.interventions import Intervention
+from ntm_lab.decipher.interventions import Intervention, MovedHeads
 from ntm_lab.decipher.mechanism.model import PARTS, Mechanism, Part, Situation
 from ntm_lab.decipher.mechanism.regression import Floats, sigmoid, softplus
 from ntm_lab.decipher.mechanism.soft_memory import Actions, SoftMemory
@@ -19,7 +19,7 @@ def answers(
     mechanism: Mechanism,
     inputs: Sequence[Float32],
     changes: Sequence[Intervention | None] = (),
-    program: Program | None = None,
+    program: Program | MovedHeads | None = None,
 ) -> list[Float32]:
     """
     The outputs [T, output width] for each sequence of inputs [T, input width], from -1 to 1.
@@ -103,7 +103,9 @@ def _actions(mechanism: Mechanism, rows: dict[Situation, np.ndarray], features: 
     )
 
 
-def _change(state: SoftMemory, row: int, change: Intervention, program: Program) -> None:
+def _change(
+    state: SoftMemory, row: int, change: Intervention, program: Program | MovedHeads
+) -> None:
     memory = state.memory[row]
     if change.kind == "overwrite":
         memory[change.one] = memory[change.other]

@@ -45,9 +45,9 @@ class SoftMemory:
     def __init__(self, start: Memory, sessions: int) -> None:
         """Let every session start from the same memory and weightings, with empty read vectors."""
         heads = np.concatenate([start.read_weightings, start.write_weightings])
-        self.memory: Float32 = np.repeat(np.float32(start.memory)[None], sessions, 0)
+        self.memory: Float32 = np.repeat(start.memory[None].astype(np.float32), sessions, 0)
         """[B, N, M]"""
-        self.weightings: Float32 = np.repeat(np.float32(heads)[None], sessions, 0)
+        self.weightings: Float32 = np.repeat(heads[None].astype(np.float32), sessions, 0)
         """[B, H, N]"""
         self.read_heads = len(start.read_weightings)
         width = start.memory.shape[1]
@@ -56,10 +56,8 @@ class SoftMemory:
 
     def step(self, actions: Actions) -> None:
         """Let the heads move and read, then erase and add."""
-        lengths = np.sqrt((self.memory**2).sum(2) + NORM_EPSILON)
-        key_lengths = np.sqrt((actions.key**2).sum(2, keepdims=True) + NORM_EPSILON)
-        keys = actions.key * (actions.strength / key_lengths)
-        content = _softmax(keys @ self.memory.transpose(0, 2, 1) / lengths[:, None])
+        keys = actions.key * (actions.strength / _lengths(actions.key))
+        content = _softmax(keys @ (self.memory / _lengths(self.memory)).transpose(0, 2, 1))
         started = self.weightings + actions.gate * (content - self.weightings)
         backward, stay, forward = np.split(actions.shift, 3, 2)
         moved = backward * np.roll(started, -1, 2) + stay * started
@@ -71,6 +69,12 @@ class SoftMemory:
             erased = writing[:, head, :, None] * actions.erase[:, head, None, :]
             self.memory = self.memory * (1 - erased)
         self.memory = self.memory + writing.transpose(0, 2, 1) @ actions.add
+
+
+def _lengths(vectors: Float32) -> Float32:
+    """[B, K, 1]: the length of each vector of [B, K, M]."""
+    lengths: Float32 = np.sqrt((vectors**2).sum(axis=2, keepdims=True) + np.float32(NORM_EPSILON))
+    return lengths
 
 
 def _softmax(logits: Float32) -> Float32:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ntm_client.values import Float32
-from ntm_lab.decipher.interventions import INTERVENTION_KINDS, Intervention, drawn
+from ntm_lab.decipher.interventions import INTERVENTION_KINDS, Intervention, MovedHeads, drawn
 from ntm_lab.decipher.phases import Moment, Phases, moments
 from ntm_lab.decipher.program import Program
 from ntm_lab.decipher.samples import ServedNetwork
@@ -58,11 +58,15 @@ def plain_trials(
 
 
 def changed_trials(
-    network: ServedNetwork, sequences: Sequence[TaskSequence], program: Program, seed: int
+    network: ServedNetwork,
+    sequences: Sequence[TaskSequence],
+    phases: Phases,
+    program: Program | MovedHeads,
+    seed: int,
 ) -> list[Trial]:
     """
     The sequences with changes of every kind, with traces. The program tells where something is
-    stored that can be changed.
+    stored that can be changed; without one it is where the write head was.
     """
     luck = np.random.default_rng(seed)
     changes = [
@@ -73,7 +77,7 @@ def changed_trials(
         if (change := drawn(kind, program, network, sequence, luck))
     ]
     return network.each(
-        lambda one: _trial(network, one[0], program.phases, program, one[1], traced=True), changes
+        lambda one: _trial(network, one[0], phases, program, one[1], traced=True), changes
     )
 
 
@@ -81,7 +85,7 @@ def _trial(
     network: ServedNetwork,
     sequence: TaskSequence,
     phases: Phases,
-    program: Program | None,
+    program: Program | MovedHeads | None,
     change: Intervention | None,
     *,
     traced: bool,
