@@ -170,7 +170,7 @@ def _sections(found: Sequence[Judgement], real: Sequence[Judgement], command: st
         "count which the best program on a tape explains beyond a constant; 95 % are asked."
     )
     yield "## Why there is none"
-    reasons = Counter(_short(each.reason) for each in found if not each.found)
+    reasons = Counter(_short(each.reason) for each in found if each.tape is False)
     yield table(
         ("reason", "networks"), [(reason, f"{number}") for reason, number in reasons.most_common()]
     )
