@@ -544,7 +544,7 @@ def test_a_seed_without_a_checkpoint_is_named(
         (["--set", "task=copy"], "'task' is not a setting"),
         (["--set", "colour=red"], "'colour' is not a setting"),
         (["--set", "batch=many"], "batch is 'many'; it must be a whole number"),
-        (["--set", "initial_memory=random"], "must be constant or positional or periodic or learned"),
+        (["--set", "initial_memory=random"], "constant or positional or periodic or learned"),
         (["--set", "optimiser=sgd"], "optimiser is 'sgd'; it must be adam or rmsprop"),
         (["--set", "batch=2", "--set", "batch=3"], "batch is set to 2 and to 3; set it once"),
     ],
