@@ -54,7 +54,7 @@ COMMANDS = {
         "Find the program that a network runs, and measure how true it is.",
         """\
   ntm decipher copy-ntm-lstm --sequences 100 --json program.json
-  ntm decipher repeat-copy-ntm-lstm --html program.html
+  ntm decipher associative-recall-ntm-lstm --html program.html
   ntm decipher --recordings *.npz
   ntm decipher --all models""",
     ),
