@@ -10,6 +10,7 @@ import pytest
 from onnx import numpy_helper
 
 from service.errors import ModelInvalid
+from service.models.bound_run import BoundRun
 from service.models.loading import load, try_out
 from service.models.runtime import Network
 from service.models.slab import Slab
@@ -82,6 +83,18 @@ def test_branches_are_stepped_many_ticks_a_run() -> None:
     bound.run()
 
     assert bound.output[:, 0].tolist() == [[10, 20], [20, 40], [10, 20], [20, 40]]
+
+
+def test_a_run_that_writes_what_it_only_reads_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here the rows that pad a batch write a session's slot, and not the spare row."""
+
+    def careless(bound: BoundRun, slot: int, row: int, others: int) -> None:
+        bound.sources[:] = bound.slots[:] = others
+        bound.sources[row] = bound.slots[row] = slot
+
+    monkeypatch.setattr(BoundRun, "seat_one", careless)
+    with pytest.raises(ModelInvalid, match="changes the state of sessions that it does not step"):
+        load(ledger(), "cpu")
 
 
 def test_a_network_that_takes_no_one_is_checked_with_zeros() -> None:
