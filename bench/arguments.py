@@ -55,6 +55,11 @@ def output(text: str, *suffixes: str) -> Path:
     return path
 
 
+def markdown(text: str) -> Path:
+    """Read the path of a Markdown file to write."""
+    return output(text, ".md")
+
+
 def json(text: str) -> Path:
     """Read the path of a JSON file to write."""
     return output(text, ".json")

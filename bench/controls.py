@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from math import comb
 from pathlib import Path
 
+from bench import arguments
 from bench.arguments import whole
 from bench.control_networks import KINDS, Control, Kind, control, controls, recorded, shipped
 from ntm_lab import outputs
@@ -218,23 +219,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench.controls", description=(__doc__ or "").partition("\n\n")[0].strip()
     )
-    parser.add_argument("--models", type=Path, default=Path("models"), help="default: %(default)s")
+    parser.add_argument("--models", default="models", help="default: %(default)s")
     add = parser.add_argument
     add("--each", type=whole(0, 1000), default=EACH, help="seeds of a kind for a model")
     help_ = "the same for a model of single bits; beyond --each, tables alone are looked for"
     add("--counting", type=whole(0, 1000), default=COUNTING, help=help_)
     add("--trained", type=whole(0, 100), default=1, help="trainings on random targets for a model")
-    add("--markdown", type=Path, help="write the report to this file")
+    add("--markdown", type=arguments.markdown, help="write the report to this file")
     chosen = parser.parse_args(argv)
-    if chosen.markdown:
-        outputs.check(chosen.markdown)
+    models = Path(chosen.models)
     found = []
-    for each in controls(chosen.models, chosen.each, chosen.trained, chosen.counting):
+    for each in controls(models, chosen.each, chosen.trained, chosen.counting):
         found.append(judge(each, tape=each.seed <= max(chosen.each, 1)))
         _say(found[-1])
     real = []
-    for model in shipped(chosen.models, ("ntm-lstm", "ntm-ff")):
-        real.append(judge(control(chosen.models, model, "as it ships", 0)))
+    for model in shipped(models, ("ntm-lstm", "ntm-ff")):
+        real.append(judge(control(models, model, "as it ships", 0)))
         _say(real[-1])
     options = "".join(
         f" --{name} {value}"

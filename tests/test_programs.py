@@ -100,7 +100,7 @@ def test_every_argument_has_limits(
         if action.type is None:
             continue  # any text
         wrong = ["nan", "inf", "1_0", "\uff11", "1e99", "-1", "x", "9" * 5000]
-        if name in ("--json", "--plot", "--page", "path"):
+        if name in ("--json", "--plot", "--page", "--report", "--markdown", "path"):
             wrong = [str(tmp_path / "no" / "x.json"), str(tmp_path), "/dev/null/x"]
         for text in wrong:
             sentence = refused(parser, action, text, capsys)

@@ -68,13 +68,13 @@ def _watched(
     """The status of a piece, each time with what it saw since; killed at its limit."""
     command = [sys.executable, "-m", "bench.gpu", f"--piece={name}", f"--device={device}"]
     command.append(f"--seconds={seconds:.0f}")
-    with tempfile.TemporaryFile("w+") as errors:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
         with subprocess.Popen(
             command,
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=errors,
-            text=True,
+            encoding="utf-8",
             start_new_session=True,  # to end what it has started, too
         ) as process:
             timer = threading.Timer(limit, _kill, (process,))
@@ -116,7 +116,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
     parser.add_argument("--pieces", nargs="+", choices=list(PIECES), help="only these")
     parser.add_argument("--piece", choices=list(PIECES), help=argparse.SUPPRESS)
-    parser.add_argument("--seconds", type=float, default=30.0, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--seconds", type=arguments.number(0, 36_000), default=30.0, help=argparse.SUPPRESS
+    )
     return parser
 
 

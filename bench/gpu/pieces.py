@@ -287,7 +287,7 @@ def card(device: str) -> str:
     if device == "cpu":
         return "none: this ran on the CPU"
     query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(query, capture_output=True, encoding="utf-8", check=True).stdout.strip()
 
 
 def used_bytes(device: str) -> int:
@@ -296,7 +296,7 @@ def used_bytes(device: str) -> int:
         pages = Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]
         return int(pages) * 4096
     query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
-    found = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+    found = subprocess.run(query, capture_output=True, encoding="utf-8", check=True).stdout
     return int(found.split()[0]) << 20
 
 

@@ -11,7 +11,14 @@ from bench.control_networks import KINDS, Kind, control, controls, recorded, shi
 from bench.controls import Judgement, judge, largest_share, report
 from ntm_client import Client
 from ntm_lab.decipher.samples import ServedNetwork, Stage, in_range
+from ntm_tasks import TASKS
 from tests.support.served import MODELS
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks with random targets are forgotten after each test, since other tests list all tasks."""
+    monkeypatch.setattr(TASKS, "_tasks", dict(TASKS))
 
 
 def test_what_is_recorded_is_what_a_server_gives(shipped: Client) -> None:

@@ -41,7 +41,7 @@ async def test_watch_follows_a_session_to_its_end(running: Running) -> None:
         status = await watch.wait()
 
     assert seen[0] == "copy-ntm-lstm, step 0, 128 locations\n"
-    assert "write head 1: location 1, focus" in rest
+    assert "write head 1: location 127, focus" in rest
     assert rest.endswith("was deleted; create a new one\n")
     assert status == 0
 

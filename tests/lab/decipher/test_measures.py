@@ -165,7 +165,7 @@ def test_a_line_on_a_ring() -> None:
     ("model", "expected"),
     [
         ("copy-ntm-ff", [(1, 1)]),
-        ("repeat-copy-ntm-lstm", [(0.7, 0.99), (1, 1), (0, 0)]),
+        ("repeat-copy-ntm-ff", [(0.7, 0.99), (1, 1), (0, 0)]),
         ("associative-recall-ntm-lstm", [(1, 1), (1, 1), (1, 1)]),
         ("associative-recall-ntm-ff", [(0.9, 1), (0.9, 1), (1, 1)]),
         ("ngrams-ntm-lstm", [(3, 4), (0, 0.1)]),
