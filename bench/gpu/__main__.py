@@ -116,9 +116,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
     parser.add_argument("--pieces", nargs="+", choices=list(PIECES), help="only these")
     parser.add_argument("--piece", choices=list(PIECES), help=argparse.SUPPRESS)
-    parser.add_argument(
-        "--seconds", type=arguments.number(0, 36_000), default=30.0, help=argparse.SUPPRESS
-    )
+    seconds = arguments.number(0, 36_000)
+    parser.add_argument("--seconds", type=seconds, default=30.0, help=argparse.SUPPRESS)
     return parser
 
 
