@@ -188,10 +188,10 @@ def _architectures() -> list[str]:
     return [name for name in ARCHITECTURES if name in trained]
 
 
-def result_of(entry: Card, size: Size, locations: int | None = None) -> Card | None:
+def result_of(entry: Card, size: Size) -> Card | None:
     """Return the result of a seed at a size, or None."""
     for result in entry["results"]:
-        if tuple(result["size"]) == size and locations in (None, result["locations"]):
+        if tuple(result["size"]) == size:
             found: Card = result
             return found
     return None

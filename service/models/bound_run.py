@@ -94,7 +94,8 @@ class BoundRun:
         that the network can step, and write the spare row.
         """
         rows = len(slots)
-        self.sources[:rows] = self.slots[:rows] = slots
+        self.slots[:rows] = slots
+        self.sources[:rows] = self.slots[:rows]
         self.sources[rows:] = slots[-1]
         self.slots[rows:] = self._spare
 

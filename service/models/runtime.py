@@ -224,16 +224,18 @@ def _load(model: bytes, device: str, threads: int) -> onnxruntime.InferenceSessi
     options.inter_op_num_threads = 1
     # What fails is raised, and said in the log. On its own onnxruntime writes coloured lines too.
     options.log_severity_level = 4
-    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if names[0] == "cuda":
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
         session = onnxruntime.InferenceSession(
             model, options, providers=[(_PROVIDERS[name], _OPTIONS[name]) for name in names]
         )
     except Exception as error:  # onnxruntime's errors share no other base class
         raise ModelInvalid(f"onnxruntime cannot load the model: {one_line(error)}") from error
-    if device == "cuda" and session.get_providers()[0] != _PROVIDERS["cuda"]:
+    runs_on_cuda = session.get_providers()[0] == _PROVIDERS["cuda"]
+    if device == "cuda" and not runs_on_cuda:
         raise RuntimeError("--device is 'cuda', but onnxruntime found no GPU that it can use")
-    elsewhere = _nodes_not_on(session.get_providers()[0], session)
+    elsewhere = _nodes_not_on(_PROVIDERS["cuda"], session) if runs_on_cuda else []
     if elsewhere:
         raise ModelInvalid(
             f"onnxruntime leaves {len(elsewhere)} nodes of the model to the CPU, and each would "

@@ -68,16 +68,30 @@ class Intervention:
         state = checkpoint.decode(session.checkpoint())
         memory = state.tensor("memory", session.model)
         weighting = state.tensor("weighting", session.model)
-        row = program.read_head
-        if self.kind == "overwrite":
-            memory[:, self.one] = memory[:, self.other]
-        elif self.kind == "swap":
-            memory[:, [self.one, self.other]] = memory[:, [self.other, self.one]]
-        else:
-            if self.kind == "move the write head":
-                row = session.model.read_heads + program.write_head
-            weighting[row] = np.roll(weighting[row], self.one)
+        self.to_state(memory.T, weighting, session.model.read_heads, program)
         session.restore(checkpoint.encode(state.changed(memory=memory, weighting=weighting)))
+
+    def to_state(
+        self,
+        memory: Float32,
+        weightings: Float32,
+        read_heads: int,
+        program: Program | MovedHeads,
+    ) -> None:
+        """
+        Change `memory` [N, M] and `weightings` [heads, N], the read heads first, in place.
+
+        A move moves the head that the program describes.
+        """
+        if self.kind == "overwrite":
+            memory[self.one] = memory[self.other]
+        elif self.kind == "swap":
+            memory[[self.one, self.other]] = memory[[self.other, self.one]]
+        else:
+            head = program.read_head
+            if self.kind == "move the write head":
+                head = read_heads + program.write_head
+            weightings[head] = np.roll(weightings[head], self.one)
 
     def to_machine(self, machine: Machine) -> None:
         """Change the state of a machine, which must run the program on a ring."""

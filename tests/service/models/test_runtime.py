@@ -271,8 +271,12 @@ def test_batches_on_a_gpu_have_few_sizes(network: Network, monkeypatch: pytest.M
 
 def test_nodes_that_a_provider_leaves_to_another_are_named() -> None:
     """A graph that is not whole on the GPU would cross the bus in every step."""
-    network = Network(ledger(), "cpu")
-    session = network._steps[1, False]
+    proto, spec = graph.parse(ledger())
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    session = onnxruntime.InferenceSession(
+        graph.slab_graph(proto, spec, 1, traced=False), options, ["CPUExecutionProvider"]
+    )
     assert runtime._nodes_not_on("CPUExecutionProvider", session) == []
     assert "one without a name (ScatterND)" in runtime._nodes_not_on("CUDA", session)
 

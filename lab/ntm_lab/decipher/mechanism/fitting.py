@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -40,9 +41,7 @@ def fitted(trials: Sequence[Trial], start: Memory, phases: Phases, *, remembers:
         mechanism = _with_counter(mechanism, trials)
     examples = _examples(mechanism, trials)
     maps = {situation: _maps(rows) for situation, rows in examples.items()}
-    return Mechanism(
-        phases, start, mechanism.input_steps, mechanism.read_steps, mechanism.counter, maps
-    )
+    return replace(mechanism, maps=maps)
 
 
 def _with_counter(mechanism: Mechanism, trials: Sequence[Trial]) -> Mechanism:
@@ -69,15 +68,7 @@ def _with_counter(mechanism: Mechanism, trials: Sequence[Trial]) -> Mechanism:
         usual = np.array([tally.most_common(1)[0][0] for tally in jumps.values()])
         slope, intercept = np.polyfit(values, usual, 1)
         if slope and (np.rint(slope * values + intercept) == usual).mean() > 0.8:
-            counter = Counter(head, float(slope), float(intercept))
-            return Mechanism(
-                mechanism.phases,
-                mechanism.start,
-                mechanism.input_steps,
-                mechanism.read_steps,
-                counter,
-                {},
-            )
+            return replace(mechanism, counter=Counter(head, float(slope), float(intercept)))
     return mechanism
 
 

@@ -10,7 +10,7 @@ from ntm_client.values import Float32
 from ntm_lab.decipher.interventions import Intervention, MovedHeads
 from ntm_lab.decipher.mechanism.model import PARTS, Mechanism, Part, Situation
 from ntm_lab.decipher.mechanism.regression import Floats, sigmoid, softplus
-from ntm_lab.decipher.mechanism.soft_memory import Actions, SoftMemory
+from ntm_lab.decipher.mechanism.soft_memory import Actions, SoftMemory, softmax
 from ntm_lab.decipher.phases import Moment, moments
 from ntm_lab.decipher.program import Program
 
@@ -39,7 +39,7 @@ def answers(
     for step in range(steps):
         for row, change in enumerate(changes):
             if change is not None and change.step == step and program is not None:
-                _change(state, row, change, program)
+                change.to_state(state.memory[row], state.weightings[row], state.read_heads, program)
         now = [clock[step] for clock in clocks]
         counts = np.where([begins(clock, step) for clock in clocks], 0, counts)
         values = np.array([moment.values[moment.phase] for moment in now])
@@ -85,7 +85,6 @@ def _actions(mechanism: Mechanism, rows: dict[Situation, np.ndarray], features: 
         return found.reshape(sessions, count, -1).astype(np.float32)
 
     shifts = values["shift"].reshape(sessions, heads, -1)
-    powers = np.exp(shifts - shifts.max(2, keepdims=True))
     erase = shaped(sigmoid(values["erase"]), mechanism.write_heads)
     add = shaped(np.tanh(values["add"]), mechanism.write_heads)
     for head in mechanism.dropped:
@@ -96,23 +95,8 @@ def _actions(mechanism: Mechanism, rows: dict[Situation, np.ndarray], features: 
         key=shaped(np.tanh(values["key"]), heads),
         strength=shaped(softplus(values["strength"]), heads),
         gate=shaped(sigmoid(values["gate"]), heads),
-        shift=(powers / powers.sum(2, keepdims=True)).astype(np.float32),
+        shift=softmax(shifts).astype(np.float32),
         sharpening=1 + shaped(softplus(values["sharpening"]), heads),
         erase=erase,
         add=add,
     )
-
-
-def _change(
-    state: SoftMemory, row: int, change: Intervention, program: Program | MovedHeads
-) -> None:
-    memory = state.memory[row]
-    if change.kind == "overwrite":
-        memory[change.one] = memory[change.other]
-    elif change.kind == "swap":
-        memory[[change.one, change.other]] = memory[[change.other, change.one]]
-    else:
-        head = program.read_head
-        if change.kind == "move the write head":
-            head = state.read_heads + program.write_head
-        state.weightings[row, head] = np.roll(state.weightings[row, head], change.one)

@@ -7,10 +7,14 @@ Shapes: B sessions, R read and W write heads (H = R + W, read heads first), N lo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from ntm_client.values import Float32, Memory
+
+F = TypeVar("F", np.float32, np.float64)
 
 NORM_EPSILON = 1e-6
 """Added under the root of a norm, as the networks do."""
@@ -57,12 +61,12 @@ class SoftMemory:
     def step(self, actions: Actions) -> None:
         """Let the heads move and read, then erase and add."""
         keys = actions.key * (actions.strength / _lengths(actions.key))
-        content = _softmax(keys @ (self.memory / _lengths(self.memory)).transpose(0, 2, 1))
+        content = softmax(keys @ (self.memory / _lengths(self.memory)).transpose(0, 2, 1))
         started = self.weightings + actions.gate * (content - self.weightings)
         backward, stay, forward = np.split(actions.shift, 3, 2)
         moved = backward * np.roll(started, -1, 2) + stay * started
         moved = moved + forward * np.roll(started, 1, 2)
-        self.weightings = _softmax(actions.sharpening * np.log(moved + WEIGHTING_EPSILON))
+        self.weightings = softmax(actions.sharpening * np.log(moved + WEIGHTING_EPSILON))
         self.reads = self.weightings[:, : self.read_heads] @ self.memory
         writing = self.weightings[:, self.read_heads :]
         for head in range(writing.shape[1]):
@@ -77,7 +81,8 @@ def _lengths(vectors: Float32) -> Float32:
     return lengths
 
 
-def _softmax(logits: Float32) -> Float32:
+def softmax(logits: npt.NDArray[F]) -> npt.NDArray[F]:
+    """[B, K, N]: shares of `logits` [B, K, N] that add up to 1 along the last axis."""
     powers = np.exp(logits - logits.max(2, keepdims=True))
-    shares: Float32 = powers / powers.sum(2, keepdims=True)
+    shares: npt.NDArray[F] = powers / powers.sum(2, keepdims=True)
     return shares

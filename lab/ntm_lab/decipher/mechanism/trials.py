@@ -45,16 +45,14 @@ class Trial:
     outputs: Float32
     """[T, output width]"""
     traces: Mapping[str, Float32]
-    """`TRACES` [T, heads, width], or nothing."""
+    """`TRACES` [T, heads, width]."""
 
 
 def plain_trials(
     network: ServedNetwork, sequences: Sequence[TaskSequence], phases: Phases
 ) -> list[Trial]:
     """The sequences without a change, and with traces."""
-    return network.each(
-        lambda one: _trial(network, one, phases, None, None, traced=True), sequences
-    )
+    return network.each(lambda one: _trial(network, one, phases, None, None), sequences)
 
 
 def changed_trials(
@@ -76,9 +74,7 @@ def changed_trials(
         for sequence in sequences
         if (change := drawn(kind, program, network, sequence, luck))
     ]
-    return network.each(
-        lambda one: _trial(network, one[0], phases, program, one[1], traced=True), changes
-    )
+    return network.each(lambda one: _trial(network, one[0], phases, program, one[1]), changes)
 
 
 def _trial(
@@ -87,23 +83,20 @@ def _trial(
     phases: Phases,
     program: Program | MovedHeads | None,
     change: Intervention | None,
-    *,
-    traced: bool,
 ) -> Trial:
-    names = TRACES if traced else ()
     inputs = sequence.inputs
     with network.session() as session:
         if change is None or program is None:
-            parts = [session.step(inputs, traces=names)]
+            parts = [session.step(inputs, traces=TRACES)]
         else:
-            parts = [session.step(inputs[: change.step], traces=names)]
+            parts = [session.step(inputs[: change.step], traces=TRACES)]
             change.to_session(session, program)
-            parts.append(session.step(inputs[change.step :], traces=names))
+            parts.append(session.step(inputs[change.step :], traces=TRACES))
     return Trial(
         inputs,
         sequence.mask,
         moments(phases, inputs),
         change,
         np.concatenate([part.array for part in parts]),
-        {name: np.concatenate([part.traces[name] for part in parts]) for name in names},
+        {name: np.concatenate([part.traces[name] for part in parts]) for name in TRACES},
     )
