@@ -122,6 +122,27 @@ def repeat_landings(heads: Sequence[HeadLocations]) -> Measure:
     )
 
 
+def repeat_queue(heads: Sequence[HeadLocations]) -> Measure:
+    """Not the paper's: what was read is written again, and read there in the next repeat."""
+
+    def hits(one: HeadLocations, read: int, write: int, delay: int) -> Hits:
+        reads = one.answer[:-1] - delay
+        written = reads[: -one.shown] + 1  # a controller knows what was read one step later
+        found: Hits = one.reads[reads[one.shown :], read] == one.writes[written, write]
+        return found
+
+    return of_pairs(
+        _long(heads),
+        "written again, read there",
+        "Nothing of the kind: vectors are written once, and read in every repeat (figure 9). A "
+        "network that writes each vector again after it has read it uses its memory as a queue.",
+        "Share of the vectors due after the first repeat, of sequences of "
+        f"{LONG_ENOUGH} vectors and more, that a read head read at the location where a write head "
+        "was one step after the vector was read in the repeat before.",
+        hits,
+    )
+
+
 def recall_places(heads: Sequence[HeadLocations]) -> Measure:
     """Figure 12: the answer is read where it was written."""
     return _read_back(
@@ -258,7 +279,7 @@ def _read_back(
 
 _CLAIMS: Mapping[str, tuple[Callable[[Sequence[HeadLocations]], Measure], ...]] = {
     "copy": (copy_places,),
-    "repeat-copy": (repeat_places, repeat_jumps, repeat_landings),
+    "repeat-copy": (repeat_places, repeat_jumps, repeat_landings, repeat_queue),
     "associative-recall": (recall_lookup, recall_shift, recall_places),
     "ngrams": (context_information, read_then_written),
     "priority-sort": (sorted_places, sorted_reads),

@@ -78,7 +78,7 @@ def test_repeat_copy_jumps_once_per_repeat_to_its_start() -> None:
     """As in the paper; the first repeat is not counted, for nothing has to jump back."""
     found = measures([repeated([2, 2, 2], [2, 3, 4, 5])])
 
-    assert [measure.best[1] for measure in found] == [1.0, 1.0, 1.0]
+    assert [measure.best[1] for measure in found] == [1.0, 1.0, 1.0, 0.0]
     assert named(found, "the jump is to the start").note == (
         "Of 2 by read head 1, 2 led to where write head 1 was for vector 1."
     )
@@ -95,6 +95,20 @@ def test_repeat_copy_that_jumps_elsewhere_or_not() -> None:
     # A step earlier it had been at three of the four, in two repeats of three.
     assert named(elsewhere, "read where it was written, every time").best[1] == 0.5
     assert named(onwards, "one jump per repeat").best[1] == 0.0
+
+
+def test_repeat_copy_that_writes_each_vector_again() -> None:
+    """A queue is told from a loop, and from a head that writes on but not what is read there."""
+
+    def writing_on(from_place: int) -> Recording:
+        reads = weighting([*[0] * 5, *range(2, 14), 0])
+        writes = weighting([2, 3, 4, 5, 0, 0, *range(from_place, from_place + 12)])
+        return posed("repeat-copy", (4, 3), reads, writes)
+
+    queue, beside = (measures([writing_on(place)]) for place in (6, 7))
+    assert named(queue, "written again, read there").best[1] == 1.0
+    assert named(queue, "one jump per repeat").best[1] == 0.0
+    assert named(beside, "written again, read there").best[1] == 0.0
 
 
 def test_sorted_by_priority_or_by_time() -> None:
@@ -165,7 +179,8 @@ def test_a_line_on_a_ring() -> None:
     ("model", "expected"),
     [
         ("copy-ntm-ff", [(1, 1)]),
-        ("repeat-copy-ntm-ff", [(0.7, 0.99), (1, 1), (0, 0)]),
+        ("repeat-copy-ntm-ff", [(0.7, 0.99), (1, 1), (0, 0), (0, 0.3)]),
+        ("repeat-copy-ntm-lstm", [(0, 0.3), (0, 0), (0, 0), (1, 1)]),
         ("associative-recall-ntm-lstm", [(1, 1), (1, 1), (1, 1)]),
         ("associative-recall-ntm-ff", [(0.9, 1), (0.9, 1), (1, 1)]),
         ("ngrams-ntm-lstm", [(3, 4), (0, 0.1)]),
