@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -35,6 +36,7 @@ from ntm_lab.commands.options import (
 )
 from ntm_lab.commands.tasks import check_task
 from ntm_lab.decipher.markdown import markdown as as_markdown
+from ntm_lab.decipher.overview import Timed, overview
 from ntm_lab.decipher.report import SEQUENCES, Report, decipher_recordings
 from ntm_lab.decipher.report import decipher as report_on
 from ntm_lab.pictures import page
@@ -44,6 +46,7 @@ from ntm_tasks import TaskSequence
 from ntm_tasks import load as load_task
 
 PROGRAM_NAME = "PROGRAM.md"
+OVERVIEW_NAME = "PROGRAMS.md"
 
 
 class Files(NamedTuple):
@@ -75,8 +78,9 @@ def decipher(
     Args:
         model: Name of the model.
         recordings: Recordings of one model to find the program in instead, without a server.
-        all: Write FOLDER/MODEL/PROGRAM.md for each model of the server that has a folder there. One
-            whose model.onnx is not the server's is left out, and the exit status is 1.
+        all: Write FOLDER/MODEL/PROGRAM.md for each model of the server that has a folder there, and
+            FOLDER/PROGRAMS.md, a table of them. One whose model.onnx is not the server's is left
+            out, and the exit status is 1.
         sequences: Fresh sequences to judge the program by.
         seed: Seed of all sequences.
         json: Also write all of it as JSON to this file.
@@ -121,12 +125,18 @@ def decipher(
                 )
         for name in names:
             outputs.check(all / name / PROGRAM_NAME)
+        outputs.check(all / OVERVIEW_NAME)
         for name, fault in others.items():
             print(f"{name} is left out: {fault}", file=sys.stderr)
+        timed = []
         for name in names:
+            began = time.monotonic()
             report = ask(name)
+            timed.append(Timed(report, time.monotonic() - began))
             outputs.write_text(all / name / PROGRAM_NAME, as_markdown(report))
             print(f"{name}: {report.verdict}", flush=True)
+        if timed:
+            outputs.write_text(all / OVERVIEW_NAME, overview(timed))
         return 1 if others else 0
 
 

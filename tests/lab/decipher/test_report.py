@@ -16,8 +16,9 @@ from onnx import numpy_helper
 
 from ntm_client import Client, InvalidRequest
 from ntm_lab.cli import main
-from ntm_lab.commands.decipher import PROGRAM_NAME
+from ntm_lab.commands.decipher import OVERVIEW_NAME, PROGRAM_NAME
 from ntm_lab.decipher.markdown import markdown, table
+from ntm_lab.decipher.overview import Timed, overview
 from ntm_lab.decipher.report import Report, decipher, decipher_recordings
 from ntm_lab.decipher.samples import ServedNetwork, Stage, in_range
 from ntm_lab.recordings.files import save
@@ -54,6 +55,22 @@ def test_copy_is_deciphered(report: Report) -> None:
     assert [measure.best[1] for measure in report.measures] == [1.0]
     assert {habit.head for habit in report.habits} == {"read head 1", "write head 1"}
     assert sum(habit.share for habit in report.habits) == pytest.approx(2, abs=0.2)
+
+
+def test_the_overview_has_a_row_for_each_reading(report: Report) -> None:
+    """The program's row has the network's name and the time, and the mechanism's is below it."""
+    rows = [row for row in overview([Timed(report, 61.4)]).splitlines() if row.startswith("| ")]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+    assert len(cells) == 4
+    program, mechanism = cells[2:]
+    assert program[:2] == ["copy-ntm-ff", "a program on a tape"]
+    assert (program[3], program[-1]) == ("20 of 20", "61")
+    assert mechanism[:2] == ["", "a mechanism"]
+    assert report.mechanism is not None
+    both = ((program[5], report.effects), (mechanism[5], report.mechanism.effects))
+    for cell, effects in both:
+        assert f"{effects[0].kind} {effects[0].share:.1%}" in cell
 
 
 def printed_python(text: str) -> str:
@@ -243,7 +260,10 @@ def test_the_command_writes_into_the_folders_of_models(
     assert capsys.readouterr().out == (
         "copy-lstm: no program found: the network has no heads and no memory\n"
     )
-    assert [path.name for path in tmp_path.rglob("*.md")] == [PROGRAM_NAME]
+    written = sorted(path.name for path in tmp_path.rglob("*.md"))
+    assert written == [PROGRAM_NAME, OVERVIEW_NAME]
+    text = (tmp_path / OVERVIEW_NAME).read_text()
+    assert text.endswith("Without heads, and so without a program: copy-lstm.\n")
     assert main(["decipher", "--all", str(tmp_path), "--json", "x.json", *options]) == 2
     assert "are for one model" in capsys.readouterr().err
 

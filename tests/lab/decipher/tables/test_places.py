@@ -9,6 +9,7 @@ import pytest
 
 from ntm_client import Client
 from ntm_lab.decipher.markdown import markdown
+from ntm_lab.decipher.overview import Timed, overview
 from ntm_lab.decipher.report import decipher
 from ntm_lab.decipher.samples import ServedNetwork, Stage, in_range
 from ntm_lab.decipher.tables.causes import KINDS, table_effects
@@ -120,3 +121,8 @@ def test_the_report_has_the_table(shipped: Client) -> None:
     assert "### What does a 0 add, and a 1?" in text
     assert "(equation 10)" in text
     assert "## Does it do what the network does?" not in text
+    assert report.table is not None
+    assert report.table.fresh is not None
+    apart = report.table.fresh
+    row = f" a table of counts | 5     | {apart.table:.2f} bits apart ({apart.share:.1%}) | "
+    assert row in overview([Timed(report, 1.0)])
