@@ -20,7 +20,7 @@ EXTRAS ?= otel redis
 export BUILDAH_FORMAT := docker
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint format proto released reference site bench dashboards pictures programs constraints
+.PHONY: help demo serve test lint format proto released reference site bench dashboards pictures programs gallery constraints
 .PHONY: image image-test compose-test kubernetes-test containers-test containers-image
 .PHONY: balancers-test sbom
 
@@ -96,6 +96,11 @@ pictures: $(VENV)/develop.stamp ## draw dashboards of a server under load
 
 programs: $(VENV)/serve.stamp ## decipher the models that ship, write models/*/PROGRAM.md
 	$(call with_server,programs,$(VENV)/bin/ntm decipher --all models --server "$$address")
+
+gallery: $(VENV)/serve.stamp ## draw the NTMs that ship, write docs/gallery/*.png
+	$(call with_server,gallery,for model in $(notdir $(wildcard models/*-ntm-ff models/*-ntm-lstm)); do \
+	    $(VENV)/bin/ntm trace "$$model" --seed 1 --png "docs/gallery/$$model.png" \
+	        --server "$$address" >build/gallery.txt || exit; done)
 
 constraints: ## on Linux on x86-64: pin the newest releases that pyproject.toml admits
 	$(PYTHON) -m venv --clear build/newest

@@ -15,7 +15,7 @@ from ntm_tasks.registry import PAPER
 
 pytestmark = pytest.mark.slow
 
-DRAWN = Path(__file__).parents[2] / "docs" / "trace.png"
+DRAWN = Path(__file__).parents[2] / "docs" / "gallery" / "copy-ntm-lstm.png"
 
 
 def trace(server: str, *arguments: str) -> int:

@@ -257,6 +257,26 @@ def sorted_reads(heads: Sequence[HeadLocations]) -> Measure:
     )
 
 
+def sorted_erased(heads: Sequence[HeadLocations]) -> Measure:
+    """Not the paper's: what was read is written over, so that the next one is the highest left."""
+
+    def hits(one: HeadLocations, read: int, write: int, _: int) -> Hits:
+        steps = one.answer[1:]
+        found: Hits = one.reads[steps - 1, read] == one.writes[steps, write]
+        return found
+
+    return of_pairs(
+        heads,
+        "read, then written over",
+        "Nothing of the kind: the locations are in the order of the priorities, so that reading "
+        "goes on from one to the next (figure 17).",
+        "Share of the steps after the first vector that is due in which a write head was where a "
+        "read head was in the step before.",
+        hits,
+        delays=(0,),
+    )
+
+
 def _read_back(
     heads: Sequence[HeadLocations],
     name: str,
@@ -282,7 +302,7 @@ _CLAIMS: Mapping[str, tuple[Callable[[Sequence[HeadLocations]], Measure], ...]] 
     "repeat-copy": (repeat_places, repeat_jumps, repeat_landings, repeat_queue),
     "associative-recall": (recall_lookup, recall_shift, recall_places),
     "ngrams": (context_information, read_then_written),
-    "priority-sort": (sorted_places, sorted_reads),
+    "priority-sort": (sorted_places, sorted_reads, sorted_erased),
 }
 
 

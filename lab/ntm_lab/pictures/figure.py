@@ -59,7 +59,7 @@ class Placed:
 
 def save(recording: Recording, path: Path, layout: str) -> None:
     """
-    Draw a recording into a file; equal recordings give equal files.
+    Draw a recording into a file; equal recordings give equal files. The file names its network.
 
     Args:
         recording: What to draw.
@@ -71,8 +71,12 @@ def save(recording: Recording, path: Path, layout: str) -> None:
     """
     from matplotlib import rc_context
 
-    metadata = {"svg": {"Title": recording.title, "Date": None}, "png": {"Software": None}}
     salt = recording.model.content_hash
+    source = f"{recording.model.name}, content hash {salt}"
+    metadata = {
+        "svg": {"Title": recording.title, "Source": source, "Date": None},
+        "png": {"Title": recording.title, "Source": source, "Software": None},
+    }
     with (
         rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}),
         replacing(path) as file,

@@ -116,7 +116,8 @@ def test_sorted_by_priority_or_by_time() -> None:
     sequence = TaskSequence.draw("priority-sort", (20,), seed=3)
     by_priority = np.rint(5 - 9 * sequence.inputs[:20, 8]).astype(int)
     order = np.argsort(-sequence.inputs[:20, 8])[:16]
-    writes = weighting([*by_priority, *[0] * 17], range(37))
+    after = [0, *by_priority[order]][:16]
+    writes = weighting([*by_priority, *[0] * 17], range(37), [*[1] * 21, *after])
     reads = weighting([*[0] * 21, *by_priority[order]])
     found = measures([posed("priority-sort", (20,), reads, writes)])
 
@@ -125,6 +126,7 @@ def test_sorted_by_priority_or_by_time() -> None:
     assert 0.99 < written.values["write head 1"] < 1
     assert written.values["write head 2"] < 0.5
     assert named(found, "read in order").best == ("read head 1, write head 1", 1.0)
+    assert named(found, "read, then written over").best == ("read head 1, write head 3", 1.0)
 
 
 def test_ngrams_by_context() -> None:
@@ -184,7 +186,7 @@ def test_a_line_on_a_ring() -> None:
         ("associative-recall-ntm-lstm", [(1, 1), (1, 1), (1, 1)]),
         ("associative-recall-ntm-ff", [(0.9, 1), (0.9, 1), (1, 1)]),
         ("ngrams-ntm-lstm", [(3, 4), (0, 0.1)]),
-        ("priority-sort-ntm-lstm", [(0, 0.3), (0.95, 1)]),
+        ("priority-sort-ntm-lstm", [(0, 0.3), (0.95, 1), (0.95, 1)]),
     ],
 )
 def test_models_that_ship(shipped: Client, model: str, expected: list[tuple[float, float]]) -> None:
