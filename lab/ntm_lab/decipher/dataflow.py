@@ -111,20 +111,44 @@ def relevant_steps(episode: Episode, flow: Dataflow, kind: str) -> Bits:
     """
     [T]: the steps in which the location of the read head, or the write head, has a consequence.
     """
-    steps = len(episode.moments)
-    found = np.zeros(steps, np.bool_)
+    reads, writes = _needed(episode, flow)
+    if kind == "read":
+        return reads
+    found = np.zeros(len(episode.moments), np.bool_)
     for step, moment in enumerate(episode.moments):
         store = flow.stores[moment.phase]
-        if kind == "write":
+        if store is not None and (store.end is None or moment.offset < store.end):
             # Also before the first write: rules may name where the head was at the phase's first
-            # step.
-            found[step] = store is not None and (store.end is None or moment.offset < store.end)
-            continue
-        if step + flow.delay < steps:
-            found[step] = episode.counts[step + flow.delay]
-        if store is not None and store.source == "read" and store.active(moment.offset) and step:
-            found[step - 1] = True
+            # step. An input that this sequence does not need, another of its kind would.
+            begins = moment.offset == 0 or moment.offset < store.first
+            found[step] = store.source == "input" or begins or writes[step]
     return found
+
+
+def _needed(episode: Episode, flow: Dataflow) -> tuple[Bits, Bits]:
+    """
+    [T] each: the steps whose reads are put out or copied on, and those whose writes are read then.
+    """
+    steps = len(episode.moments)
+    places = episode.positions("read", flow.read_head), episode.positions("write", flow.write_head)
+    memory: dict[int, int] = {}
+    written = np.full(steps, NOTHING)  # the step in which what is read was written
+    for step, moment in enumerate(episode.moments):
+        written[step] = memory.get(int(places[0][step + 1]), NOTHING)
+        store = flow.stores[moment.phase]
+        if store is not None and store.active(moment.offset):
+            memory[int(places[1][step + 1])] = step
+    reads, writes = np.zeros(steps, np.bool_), np.zeros(steps, np.bool_)
+    reads[: steps - flow.delay] = episode.counts[flow.delay :]
+    for step in reversed(range(steps)):
+        source = int(written[step])
+        if not reads[step] or source == NOTHING:
+            continue
+        writes[source] = True
+        store = flow.stores[episode.moments[source].phase]
+        if store is not None and store.source == "read" and source:
+            reads[source - 1] = True
+    return reads, writes
 
 
 def _steps_of(episode: Episode, phase: int) -> list[int]:

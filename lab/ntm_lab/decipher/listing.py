@@ -34,13 +34,16 @@ def _lines(program: Program) -> Iterator[Line]:
     heads = f"read head {program.read_head + 1} at location {program.read_from}"
     heads += f", write head {program.write_head + 1} at location {program.write_from}"
     yield Line(f"start with {heads}", frozenset())
-    named = _named(program)
+    named, ending = _named(program, "begin"), _named(program, "end")
     for index, phase in enumerate(program.body):
         yield Line(_opening(program, index), frozenset({f"{index}"}))
         yield from _moves(index, "write", phase.write)
         if index in named:
             text = f"at its first step, call the write head's location start {index}"
             yield _line(text, f"{index}.begin")
+        if index in ending:
+            text = f"at its last step, call the write head's location end {index}"
+            yield _line(text, f"{index}.end")
         yield from _moves(index, "read", phase.read)
         if phase.store is not None:
             yield _line(_stored(phase.store), f"{index}.store")
@@ -54,13 +57,13 @@ def _line(text: str, *keys: str) -> Line:
     return Line(f"    {text}", frozenset(keys))
 
 
-def _named(program: Program) -> set[int]:
-    """The phases whose first location some rule names."""
+def _named(program: Program, kind: str) -> set[int]:
+    """The phases whose place of this kind some rule names."""
     places: list[Place | None] = []
     for phase in program.body:
         for rule in (*phase.read, *phase.write):
             places += [rule.move.place, *(condition.place for condition in rule.conditions)]
-    return {place.phase for place in places if place is not None and place.kind == "begin"}
+    return {place.phase for place in places if place is not None and place.kind == kind}
 
 
 def _opening(program: Program, index: int) -> str:
@@ -116,7 +119,7 @@ def _steps(number: int) -> str:
 
 def _moved(move: Move) -> str:
     if move.place is not None:
-        how = "" if move.place.kind == "begin" else "by content "
+        how = "" if move.place.kind in ("begin", "end") else "by content "
         return f"goes {how}to {place_text(move.place)}"
     return f"shifts {move.amount:+d}" if move.amount else "holds"
 
@@ -131,7 +134,7 @@ def place_text(place: Place) -> str:
     offset = f" {'+' if place.offset > 0 else '-'} {abs(place.offset)}" if place.offset else ""
     if place.kind == "match":
         return f"where the like of what ended phase {place.phase} was stored before it{offset}"
-    return f"start {place.phase}{offset}"
+    return f"{'start' if place.kind == 'begin' else 'end'} {place.phase}{offset}"
 
 
 def _stored(store: StoreRule) -> str:

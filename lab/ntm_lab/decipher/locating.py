@@ -20,29 +20,40 @@ def graded_channels(sequences: Sequence[Float32]) -> list[int]:
     return [int(channel) for channel in np.flatnonzero(np.any(graded, 0))]
 
 
-def locate(episode: Episode, flow: Dataflow, places: Sequence[Place]) -> list[list[int]]:
+def locate(
+    episode: Episode, flow: Dataflow, places: Sequence[Place], kind: str
+) -> list[list[int]]:
     """
     [T][places]: the location of each place at each step, or `UNKNOWN`, from the recorded heads.
+
+    `kind` is that of the head that is to go there. The write head moves first, so that it knows
+    where a phase began only after the phase's first step.
     """
-    tape, begins, writes = Tape(), list[int](), list[int]()
+    tape, begins, ends, writes = Tape(), list[int](), list[int](), list[int]()
     heard: list[list[Float32]] = []
     positions = episode.positions("write", flow.write_head)[1:]
     read = origins(episode, flow, delay=1)
     located = []
     for step, moment in enumerate(episode.moments):
         x = episode.recording.inputs[step]
-        if len(begins) == moment.phase:
+        begun = len(begins)
+        if begun == moment.phase:
+            begun += kind == "read"
             begins.append(int(positions[step]))
+            ends.append(UNKNOWN)
             writes.append(len(tape.written))
             heard.append([])
+        ends[moment.phase] = int(positions[step])
         heard[moment.phase].append(x)
         row = []
         for place in places:
             found: int | None = None
             if place.kind == "rank":
                 found = tape.ranked(place.channel, moment.offset + place.offset)
-            elif place.phase <= moment.phase and place.kind == "begin":
-                found = begins[place.phase]
+            elif place.kind == "begin":
+                found = begins[place.phase] if place.phase < begun else None
+            elif place.kind == "end":
+                found = ends[place.phase] if place.phase < moment.phase else None
             elif place.phase < moment.phase:
                 found = tape.matching(heard[place.phase], writes[place.phase])
             row.append(UNKNOWN if found is None else found)

@@ -43,6 +43,7 @@ class Machine:
         self._listing = listing(program)
         self._clock = Clock(program.phases)
         self._begins: list[int] = []
+        self._ends: list[int] = []
         self._writes: list[int] = []
         """For each phase so far, the number of writes before it."""
         self._inputs: list[list[Float32]] = []
@@ -63,7 +64,10 @@ class Machine:
         )
         if len(self._begins) <= moment.phase:
             self._begins.append(self.pointers.write)
+            self._ends.append(self.pointers.write)
             executed.append(f"{moment.phase}.begin")
+        self._ends[moment.phase] = self.pointers.write
+        executed.append(f"{moment.phase}.end")
         self.pointers.read = self._moved("read", phase.read, self.pointers.read, moment, executed)
         self._reads.append(self.memory.get(self.pointers.read))
         self._store(phase, moment, executed)
@@ -112,7 +116,11 @@ class Machine:
 
     def _location(self, place: Place, moment: Moment) -> int | None:
         if place.kind == "begin":
+            if place.phase == len(self._begins):
+                return None  # for the write head, which moves first, in the phase's first step
             return self._wrapped(self._begins[place.phase] + place.offset)
+        if place.kind == "end":
+            return self._wrapped(self._ends[place.phase] + place.offset)
         if place.kind == "rank":
             return self._tape.ranked(place.channel, moment.offset + place.offset)
         found = self._tape.matching(self._inputs[place.phase], self._writes[place.phase])

@@ -13,14 +13,16 @@ class Place:
     """
     A location that a rule can name.
 
-    - `begin`: the write head's location at the first step of `phase`.
+    - `begin`: the write head's location at the first step of `phase`. In that step itself the write
+      head, which moves first, knows no such place: a condition does not hold, and a goto stays.
+    - `end`: the write head's location at the last step of `phase`, an earlier one.
     - `match`: the location that held a copy of the last input of `phase` before that phase began;
       see `Tape.matching`.
     - `rank`: the stored inputs are sorted by their value of `channel`, the largest first. Step 0
       names the location of the first, step 1 that of the second, and so on.
     """
 
-    kind: Literal["begin", "match", "rank"]
+    kind: Literal["begin", "end", "match", "rank"]
     phase: int = 0
     channel: int = 0
     offset: int = 0

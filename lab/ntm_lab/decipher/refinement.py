@@ -142,10 +142,10 @@ def _failures(
 def _longer(program: Program, failing: Sequence[Episode]) -> Iterator[Program]:
     """Each program with one rule more, for a short phase that a failing episode has."""
     for index, phase in enumerate(program.body):
+        places = [Place("begin", earlier) for earlier in range(index + 1)]
         for head, rules in (("read", phase.read), ("write", phase.write)):
             if not rules:
                 continue
-            places = [Place("begin", earlier) for earlier in range(index + (head == "read"))]
             for choice in conditions(range(index), places):
                 if not any(_occurs(condition, failing) for condition in choice):
                     continue

@@ -29,7 +29,7 @@ REACH = 4
 NEAR = 2
 """The largest distance from a place to a location that a condition names."""
 
-TOLERANCE = 0.005
+TOLERANCE = 0.015
 """
 A rule may be wrong in this part of the steps that it covers, because networks make mistakes too.
 """

@@ -90,6 +90,8 @@ def _source(program: Program) -> Iterator[str]:
     yield f"    read_head, write_head = {program.read_from}, {program.write_from}"
     yield f"    phase, step, lengths, values = 0, -1, [0] * {count}, [0.0] * {count}"
     yield f"    start = [None] * {count}"
+    if "end" in kinds:
+        yield f"    end = [None] * {count}"
     if "match" in kinds:
         yield f"    written, before, heard = [], [0] * {count}, [[] for _ in range({count})]"
     yield "    last = content = None"
@@ -103,6 +105,8 @@ def _source(program: Program) -> Iterator[str]:
     yield "        write_head = write_head if locations is None else write_head % locations"
     yield "        if start[phase] is None:"
     yield "            start[phase] = write_head"
+    if "end" in kinds:
+        yield "        end[phase] = write_head"
     yield from _bodies(program, "read")
     yield "        read_head = read_head if locations is None else read_head % locations"
     yield "        last, content = content, memory.get(read_head)"
@@ -117,16 +121,19 @@ def _bodies(program: Program, head: str) -> Iterator[str]:
         rules = phase.write if head == "write" else phase.read
         if rules:
             yield f"        {word} phase == {index}:"
-            yield from (f"            {line}" for line in _rules(rules, f"{head}_head"))
+            # In a phase's first step the write head moves before the phase has a start.
+            unknown = index if head == "write" else None
+            yield from (f"            {line}" for line in _rules(rules, f"{head}_head", unknown))
             word = "elif"
 
 
-def _rules(rules: Sequence[Rule], head: str) -> Iterator[str]:
+def _rules(rules: Sequence[Rule], head: str, unknown: int | None) -> Iterator[str]:
     word = "if"
     for rule in rules:
-        moves = list(_moved(rule.move, head))
+        moves = list(_moved(rule.move, head, unknown))
         if rule.conditions:
-            yield f"{word} {' and '.join(_held(condition, head) for condition in rule.conditions)}:"
+            held = (_held(condition, head, unknown) for condition in rule.conditions)
+            yield f"{word} {' and '.join(held)}:"
             yield from (f"    {line}" for line in moves)
             word = "elif"
         elif word == "if":
@@ -136,21 +143,26 @@ def _rules(rules: Sequence[Rule], head: str) -> Iterator[str]:
             yield from (f"    {line}" for line in moves)
 
 
-def _held(condition: Condition, head: str) -> str:
+def _held(condition: Condition, head: str, unknown: int | None) -> str:
     if condition.kind == "step":
         return f"step == {condition.number}"
     if condition.kind == "length":
         return f"lengths[{condition.phase}] == {condition.number}"
     assert condition.place is not None
     place = _location(condition.place)
-    return f"(({head} - ({place})) % locations if locations else {head} - ({place})) == 0"
+    held = f"(({head} - ({place})) % locations if locations else {head} - ({place})) == 0"
+    started = f"start[{condition.place.phase}] is not None and "
+    return (started if condition.place.phase == unknown else "") + held
 
 
-def _moved(move: Move, head: str) -> Iterator[str]:
+def _moved(move: Move, head: str, unknown: int | None) -> Iterator[str]:
     place = move.place
     if place is None:
         yield f"{head} += {move.amount}" if move.amount else "pass"
     elif place.kind == "begin":
+        stays = f"{head} if start[{place.phase}] is None else "
+        yield f"{head} = {stays if place.phase == unknown else ''}{_location(place)}"
+    elif place.kind == "end":
         yield f"{head} = {_location(place)}"
     else:
         if place.kind == "rank":
@@ -163,7 +175,8 @@ def _moved(move: Move, head: str) -> Iterator[str]:
 
 
 def _location(place: Place) -> str:
-    return f"start[{place.phase}]{_plus(place.offset)}"
+    name = "start" if place.kind == "begin" else "end"
+    return f"{name}[{place.phase}]{_plus(place.offset)}"
 
 
 def _plus(offset: int) -> str:

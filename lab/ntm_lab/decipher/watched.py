@@ -75,7 +75,7 @@ class WatchedHead:
         rows = []
         places = _places(self._episodes, phase, self.kind)
         for index, episode in enumerate(self._episodes):
-            located = locate(episode, self._flow, places)
+            located = locate(episode, self._flow, places, self.kind)
             seen, focused = self.seen[index], self._focused[index]
             for step in np.flatnonzero(relevant[index]):
                 moment = episode.moments[step]
@@ -106,8 +106,8 @@ class WatchedHead:
 
 def _places(episodes: Sequence[Episode], phase: int, kind: str) -> list[Place]:
     """The places that a head's rules may name in a phase."""
-    # The write head moves first, so this phase's first location exists for the read head only.
-    places = [Place("begin", earlier) for earlier in range(phase + (kind == "read"))]
+    places = [Place("begin", earlier) for earlier in range(phase + 1)]
+    places += [Place("end", earlier) for earlier in range(phase)]
     if kind == "read":
         places += [Place("match", earlier) for earlier in range(1, phase)]
         for channel in graded_channels([episode.recording.inputs for episode in episodes]):

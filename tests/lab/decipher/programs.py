@@ -69,6 +69,27 @@ REPEAT = replace(
 )
 """Repeats what it heard until the mark, after 2 x + 1 rounds."""
 
+QUEUE = replace(
+    REPEAT,
+    body=(
+        COPY.body[0],
+        Phase(
+            (Rule((FIRST,), Move("goto", place=Place("begin", 0))), ON),
+            (
+                Rule((Condition("step", 1),), Move("goto", place=Place("end", 0, offset=1))),
+                Rule(
+                    (Condition("at", place=Place("begin", 1, offset=-2)),),
+                    Move("goto", place=Place("begin", 1, offset=-1)),
+                ),
+                ON,
+            ),
+            StoreRule("read"),
+            emits=True,
+        ),
+    ),
+)
+"""Repeats what it heard by writing each vector again, behind the last. It needs two vectors."""
+
 RECALL = replace(
     COPY,
     input_width=5,
@@ -106,7 +127,7 @@ SORT = replace(
 )
 """Emits from step 1 on, the vector whose input 3 is largest first."""
 
-PROGRAMS = {"copy": COPY, "repeat": REPEAT, "recall": RECALL, "sort": SORT}
+PROGRAMS = {"copy": COPY, "repeat": REPEAT, "queue": QUEUE, "recall": RECALL, "sort": SORT}
 
 
 def sequence(program: Program, random: np.random.Generator) -> Float32:
@@ -121,14 +142,14 @@ def sequence(program: Program, random: np.random.Generator) -> Float32:
         asked = int(random.integers(items - 1))
         query = [[0, 0, 0, 0, 1], [*_three(int(bits[asked])), 0, 0], [0, 0, 0, 0, 1]]
         return np.array([*heard, *query], np.float32)
-    length = int(random.integers(1, 6))
+    length = int(random.integers(2 if program is QUEUE else 1, 6))
     width = program.input_width
     steps = np.zeros((2 * length + 1, width), np.float32)
     steps[:length, :3] = random.integers(0, 2, (length, 3))
     steps[length, -1] = 1
     if program is SORT:
         steps[:length, 3] = random.permutation(length) / 8 + 0.1
-    if program is REPEAT:
+    if program in (REPEAT, QUEUE):
         times = int(random.integers(1, 4))
         steps[length, -1] = times
         rounds = 2 * times + 1
