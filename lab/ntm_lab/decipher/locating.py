@@ -20,9 +20,7 @@ def graded_channels(sequences: Sequence[Float32]) -> list[int]:
     return [int(channel) for channel in np.flatnonzero(np.any(graded, 0))]
 
 
-def locate(
-    episode: Episode, flow: Dataflow, places: Sequence[Place], kind: str
-) -> list[list[int]]:
+def locate(episode: Episode, flow: Dataflow, places: Sequence[Place], kind: str) -> list[list[int]]:
     """
     [T][places]: the location of each place at each step, or `UNKNOWN`, from the recorded heads.
 
