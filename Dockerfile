@@ -48,8 +48,8 @@ COPY --from=build /app /app
 WORKDIR /app
 # Variables instead of flags, because the health check reads NTM_HOST and NTM_PORT too. With
 # PYTHONPATH, the probe also runs from other working directories. With a GPU, NVIDIA's runtime adds the
-# driver's libraries for CUDA and for NVML, which measures it. Which GPUs a container gets is for its
-# starter to say, so NVIDIA_VISIBLE_DEVICES is not set here.
+# driver's libraries for CUDA and for NVML, which measures it. The command or the device plugin that
+# starts a container says which GPUs it gets, so NVIDIA_VISIBLE_DEVICES is not set here.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/app \
     PYTHONDONTWRITEBYTECODE=1 \

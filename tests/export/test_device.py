@@ -93,6 +93,24 @@ def test_a_checkpoint_of_a_gpu_goes_on_without_one(
     assert Run.load(tmp_path / "run").trained_on == ["NVIDIA H100", "cpu"]
 
 
+@pytest.mark.parametrize("optimiser", ["adam", "rmsprop"])
+def test_what_an_optimiser_has_learned_goes_to_the_device(optimiser: str) -> None:
+    """The running means of a checkpoint are on the device of their parameters."""
+    configuration = replace(tiny("ntm-ff"), optimiser=optimiser)
+    run, other = Run.new(configuration, 1), Run.new(configuration, 1, META)
+    training.update(run)
+    other.optimiser.load_state_dict(run.optimiser.state_dict())
+
+    means = [
+        value
+        for state in other.optimiser.state.values()
+        for name, value in state.items()
+        if name != "step"  # Adam's count of updates stays on the CPU
+    ]
+    assert len(means) >= 2 * len(list(other.network.parameters()))
+    assert {value.device for value in means} == {META}
+
+
 def test_an_older_checkpoint_is_of_the_cpu(tmp_path: Path) -> None:
     """One that does not say what it was trained on was written when there was only the CPU."""
     Run.new(tiny("ntm-ff"), 3).save(tmp_path)
