@@ -47,7 +47,9 @@ COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 WORKDIR /app
 # Variables instead of flags, because the health check reads NTM_HOST and NTM_PORT too. With
-# PYTHONPATH, the probe also runs from other working directories.
+# PYTHONPATH, the probe also runs from other working directories. With a GPU, NVIDIA's runtime adds the
+# driver's libraries for CUDA and for NVML, which measures it. The command or the device plugin that
+# starts a container says which GPUs it gets, so NVIDIA_VISIBLE_DEVICES is not set here.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/app \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -55,7 +57,8 @@ ENV PATH=/opt/venv/bin:$PATH \
     NTM_HOST=0.0.0.0 \
     NTM_PORT=50051 \
     NTM_METRICS_HOST=0.0.0.0 \
-    NTM_METRICS_PORT=9464
+    NTM_METRICS_PORT=9464 \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
 LABEL org.opencontainers.image.title="NTM service" \
     org.opencontainers.image.description="Serves Neural Turing Machines over gRPC, with a memory for each session" \
     org.opencontainers.image.licenses="Apache-2.0" \

@@ -149,7 +149,10 @@ def _expected(error: Exception) -> str | None:
     from ntm_client.errors import NtmClientError
     from service.errors import NtmError
 
-    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):  # numpy's, PyTorch's
+    # numpy's, PyTorch's on the CPU and on a GPU
+    if isinstance(error, MemoryError) or any(
+        words in str(error) for words in ("DefaultCPUAllocator", "CUDA out of memory")
+    ):
         return "there is not enough memory; take a smaller batch, memory, network or size"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"

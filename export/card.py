@@ -291,6 +291,7 @@ def _seed(run: Run, choice: Quality, results: Sequence[Result]) -> dict[str, Any
         "restarts_after_values_not_finite": run.restarts,
         "updates_skipped": run.skipped,
         "relapses": run.relapses,
+        "trained_on": run.trained_on,
         "seconds": round(run.seconds, 1),
         "sequences_per_second": round(run.sequences / run.seconds, 1) if run.seconds else None,
         "validation": {"trials_passed": quality.passed, "bits": -quality.negative_bits},

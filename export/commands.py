@@ -16,10 +16,12 @@ from export import report as report_file
 from export import sweep as sweeping
 from export.configuration import Configuration, Trial, read_size, size_problem
 from export.configurations import CONFIGURATIONS, PAPER, of_task
+from export.device import CPU, opened, title_of
 from export.evaluation import Result
 from export.options import (
     Address,
     ArchitectureSource,
+    Device,
     ExistingFolder,
     Folder,
     Locations,
@@ -52,6 +54,7 @@ def train(
     set: tuple[str, ...] = (),  # noqa: A002 - the option's name
     runs: Folder = Path("runs"),
     threads: Threads = 1,
+    device: Device = "cpu",
 ) -> None:
     """
     Train a network on a task, from the last checkpoint if there is one.
@@ -66,8 +69,10 @@ def train(
         set: Replace a setting of the configuration, as NAME=VALUE; may be repeated.
         runs: Folder of the checkpoints.
         threads: Threads of PyTorch.
+        device: Device to train on. --set batch=NUMBER gives a GPU more sequences at a time.
     """
     torch.set_num_threads(threads)
+    chosen = opened(device)
     drawn = load(task)
     network = own_architecture.load(architecture)
     configuration = _row(drawn, network.name, paper=paper).with_settings(_settings(set))
@@ -75,16 +80,19 @@ def train(
     folder = training.folder_of(runs, configuration.name, seed, paper=paper)
     check_output("--runs", folder)
     if (folder / training.CHECKPOINT_NAME).exists():
-        run = Run.load_to_go_on(folder, configuration, seed)
+        run = Run.load_to_go_on(folder, configuration, seed, chosen)
         print(f"going on from {run.sequences:,} sequences")
     else:
         if network.source:
             own_architecture.try_out(configuration)
-        run = Run.new(configuration, seed)
+        run = Run.new(configuration, seed, chosen)
+    if network.source and chosen != CPU:
+        own_architecture.try_on(configuration, chosen)
     parameters = sum(parameter.numel() for parameter in run.network.parameters())
     print(
         f"{configuration.name}: seed {seed}, {parameters:,} parameters, "
         f"{configuration.updates * configuration.batch:,} sequences"
+        + (f", on {title_of(chosen)}" if chosen != CPU else "")
     )
     print(f"{'sequences':>10} {'bits/seq':>10} {'wrong bits':>10} {'seq/s':>7}  validation")
     run = training.train(run, folder, _show_last_point)

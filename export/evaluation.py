@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from export.configuration import Trial
-from export.network import Network, State
+from export.device import device_of
+from export.network import Network, State, begin
 from ntm_tasks import Batch, Float32, Purpose, Size, Task, size_text
 
 PROBABILITY_MARGIN = 1e-7
@@ -35,22 +36,23 @@ class Runner(Protocol[S]):
 
 
 class TorchRunner:
-    """Runs a network in PyTorch."""
+    """Runs a network in PyTorch, on the device that it is on."""
 
     def __init__(self, network: Network) -> None:
         """The network is not changed."""
         self._network = network
+        self._device = device_of(network)
 
     def start(self, batch: int, locations: int) -> State:
         """Return the initial state of the network."""
         with torch.no_grad():
-            return self._network.initial_state(batch, locations)
+            return begin(self._network, batch, locations)
 
     def step(self, x: Float32, state: State) -> tuple[Float32, State]:
         """Make one step without gradients."""
         with torch.no_grad():
-            logits, state, _ = self._network(torch.from_numpy(x), state)
-            return torch.sigmoid(logits).numpy(), state
+            logits, state, _ = self._network(torch.from_numpy(x).to(self._device), state)
+            return torch.sigmoid(logits).cpu().numpy(), state
 
 
 class Ends(NamedTuple):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from export.arena import Arena
+from export.device import device_of
 from service.spec import Initial, TraceTensor
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -74,6 +75,12 @@ class Network(nn.Module, ABC):
         written into the file and cannot span the locations.
         """
         return {}
+
+
+def begin(network: Network, batch: int, locations: int) -> State:
+    """Return the state before the first step, on the device of the network's parameters."""
+    state = network.initial_state(batch, locations)
+    return type(state)._make(value.to(device_of(network)) for value in state)
 
 
 def next_name(tensor: str) -> str:

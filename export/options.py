@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, Token
 from cyclopts import validators as limits
@@ -60,6 +60,7 @@ SEVERAL = Parameter(consume_multiple=(1, 10_000))
 Seed = Annotated[int, _number(0, MAX_SEED)]
 Seeds = Annotated[tuple[Seed, ...], SEVERAL]
 Threads = Annotated[int, _number(1, 256)]
+Device = Literal["cpu", "cuda"]
 Sequences = Annotated[int, _number(1, MAX_SEQUENCES)]
 MemorySize = Annotated[int, _number(1, MAX_LOCATIONS)]
 Locations = Annotated[tuple[MemorySize, ...], SEVERAL]

@@ -14,7 +14,7 @@ from export.architectures import ARCHITECTURES, register
 from export.comparison import LARGEST_DIFFERENCE
 from export.configuration import SETTINGS, Configuration
 from export.modules.refusal import place_of_error, what_failed
-from export.network import Architecture, ArchitectureError, Network, State, next_name
+from export.network import Architecture, ArchitectureError, Network, State, begin, next_name
 from ntm_tasks.places import PlaceError, find
 from service.spec import LOCATIONS, Initial
 
@@ -74,6 +74,20 @@ def try_out(configuration: Configuration) -> None:
     trial.check_step(network, state)
     trial.check_conversion(network)
     trial.check_rows(network, state)
+
+
+def try_on(configuration: Configuration, device: torch.device) -> None:
+    """
+    Make a step with the network of a configuration on a device.
+
+    Raises:
+        ArchitectureError: it fails there, such as by tensors that it makes on the CPU.
+    """
+    architecture = ARCHITECTURES[configuration.architecture]
+    network = architecture.build(configuration.sizes, 1).to(device)
+    x = torch.ones(BATCH, configuration.sizes.input_width, device=device)
+    with _Trial(architecture, configuration).blaming(f"a step on {device}"), torch.no_grad():
+        network(x, begin(network, BATCH, configuration.default_locations))
 
 
 class _Trial:

@@ -9,6 +9,9 @@ An update whose gradient is not finite is skipped. If the loss is not finite, or
 two points of the curve has a finite gradient, the run goes back to its last checkpoint and
 continues with half the learning rate, at most `MAX_RESTARTS` times. With `relapse_bits`, it does
 the same when the network has lost its task (a relapse). The card counts all three.
+
+Sequences and first parameters are drawn on the CPU, so that a seed has the same ones on every
+device, and a checkpoint can be continued on another device than the one that it was written on.
 """
 
 from __future__ import annotations
@@ -30,8 +33,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from export.architectures import ARCHITECTURES, build
 from export.arena import Arena
 from export.configuration import METRICS, Configuration, Trial, differences
+from export.device import CPU, device_of, title_of
 from export.evaluation import Answers, TorchRunner, answers_of, evaluate, score
-from export.network import Network
+from export.network import Network, begin
 from export.rmsprop import RmsProp
 from ntm_tasks import TASKS, Float32, Purpose, generator_for
 from service.spec import printable
@@ -121,16 +125,23 @@ class Run:
     progress: float = 0.0
     """The progress through the curriculum, from 0 to 1."""
     best_update: int = 0
+    trained_on: list[str] = field(default_factory=list)
+    """The titles of the devices that it was trained on so far, in their order."""
     arena: Arena = field(default_factory=Arena)
     """Memory for what the steps of an update compute."""
 
     @classmethod
-    def new(cls, configuration: Configuration, seed: int) -> Run:
-        """Return a run before its first update."""
-        network = build(configuration.architecture, configuration.sizes, seed)
+    def new(cls, configuration: Configuration, seed: int, device: torch.device = CPU) -> Run:
+        """Return a run before its first update, whose network is on a device."""
+        network = build(configuration.architecture, configuration.sizes, seed).to(device)
         run = cls(configuration, seed, network, _optimiser(configuration, network))
         run.progress = 0.0 if configuration.curriculum else 1.0
         return run
+
+    @property
+    def device(self) -> torch.device:
+        """The device that updates are computed on."""
+        return device_of(self.network)
 
     @property
     def sequences(self) -> int:
@@ -200,6 +211,7 @@ class Run:
                 "best_update": self.best_update,
                 "typical_norm": self.typical_norm,
                 "progress": self.progress,
+                "trained_on": self.trained_on,
             },
             content,
         )
@@ -207,9 +219,9 @@ class Run:
         os.replace(part, folder / CHECKPOINT_NAME)
 
     @classmethod
-    def load(cls, folder: Path) -> Run:
+    def load(cls, folder: Path, device: torch.device = CPU) -> Run:
         """
-        Read the checkpoint in a folder.
+        Read the checkpoint in a folder, to go on with on a device.
 
         Raises:
             CheckpointInvalid: the file is not a checkpoint of this trainer, or is damaged.
@@ -223,15 +235,15 @@ class Run:
                 f"{folder} has no {CHECKPOINT_NAME} yet; train it, or remove the folder"
             ) from error
         try:
-            saved = torch.load(content, weights_only=True)
+            saved = torch.load(content, map_location="cpu", weights_only=True)
             task, architecture = (saved["configuration"][x] for x in ("task", "architecture"))
             if task not in TASKS:
                 raise _Unknown(task_unknown(task, saved.get("task_source")))
             if architecture not in ARCHITECTURES:
                 named = saved.get("architecture_source")
                 raise _Unknown(architecture_unknown(architecture, named))
-            return cls._loaded(saved)
-        except MemoryError:
+            return cls._loaded(saved, device)
+        except (MemoryError, torch.OutOfMemoryError):
             raise
         except _Unknown as error:
             raise CheckpointInvalid(f"{folder} holds a training of the {error}") from None
@@ -243,11 +255,13 @@ class Run:
             ) from error
 
     @classmethod
-    def _loaded(cls, saved: dict[str, Any]) -> Run:
-        run = cls.new(_configuration(saved["configuration"]), saved["seed"])
+    def _loaded(cls, saved: dict[str, Any], device: torch.device) -> Run:
+        run = cls.new(_configuration(saved["configuration"]), saved["seed"], device)
         run.network.load_state_dict(saved["network"])
         run.optimiser.load_state_dict(saved["optimiser"])
-        run.skipped = saved.get("skipped", 0)  # an older checkpoint lacks it
+        # An older checkpoint lacks these, and was trained on the CPU.
+        run.skipped = saved.get("skipped", 0)
+        run.trained_on = saved.get("trained_on", [title_of(CPU)])
         for name in (
             *("update", "restarts", "relapses", "seconds", "best", "best_update"),
             *("typical_norm", "progress"),
@@ -258,9 +272,11 @@ class Run:
         return run
 
     @classmethod
-    def load_to_go_on(cls, folder: Path, configuration: Configuration, seed: int) -> Run:
+    def load_to_go_on(
+        cls, folder: Path, configuration: Configuration, seed: int, device: torch.device = CPU
+    ) -> Run:
         """
-        Read the checkpoint in a folder, to make the updates of a configuration.
+        Read the checkpoint in a folder, to make the updates of a configuration on a device.
 
         If the configuration has more updates than the checkpoint, the training is prolonged; the
         learning rate then falls over the last of all updates. When it ends early may differ too,
@@ -271,7 +287,7 @@ class Run:
             CheckpointInvalid: anything else differs, or the checkpoint is damaged.
             OSError: it must not be read or written.
         """
-        run = cls.load(folder)
+        run = cls.load(folder, device)
         differ = differences(configuration, run.configuration)
         if run.seed != seed:
             differ["seed"] = f"seed is {run.seed} there, and {seed} here"
@@ -306,14 +322,14 @@ def train(run: Run, folder: Path, report: Callable[[Run], None] = lambda run: No
                 message = f"seed {run.seed} fails after {run.restarts} restarts"
                 raise NotFinite(message) from error
             print(f"{error}; {WENT_BACK}", flush=True)
-            run = _last_checkpoint(folder, run.restarts + 1, run.relapses)
+            run = _last_checkpoint(folder, run.device, run.restarts + 1, run.relapses)
             continue
         if has_relapsed(run) and run.relapses < MAX_RESTARTS:
             bits = run.curve[-1].validation_bits
             print(
                 f"the task is lost in update {run.update}: {bits:.1f} bits; {WENT_BACK}", flush=True
             )
-            run = _last_checkpoint(folder, run.restarts, run.relapses + 1)
+            run = _last_checkpoint(folder, run.device, run.restarts, run.relapses + 1)
             continue
         run.save(folder)
         report(run)
@@ -331,9 +347,9 @@ def has_relapsed(run: Run) -> bool:
     return point.validation_bits > max(limit, MUCH_WORSE * best_bits)
 
 
-def _last_checkpoint(folder: Path, restarts: int, relapses: int) -> Run:
+def _last_checkpoint(folder: Path, device: torch.device, restarts: int, relapses: int) -> Run:
     """Load the last checkpoint with new counts, which set the learning rate, and save it."""
-    run = Run.load(folder)
+    run = Run.load(folder, device)
     run.restarts, run.relapses = restarts, relapses
     run.save(folder)
     return run
@@ -365,6 +381,9 @@ def train_to_next_point(run: Run) -> None:
     started = time.monotonic()
     bits = wrong = 0.0
     first, skipped = run.update, run.skipped
+    title = title_of(run.device)
+    if title not in run.trained_on:
+        run.trained_on.append(title)
     last = min(first + run.configuration.report_every, run.configuration.updates)
     while run.update < last:
         update_bits, update_wrong = update(run)
@@ -400,9 +419,10 @@ def update(run: Run) -> tuple[float, float]:
     task = TASKS[configuration.task]
     batch = task.draw(generator, configuration.batch, configuration.blank_rate, run.progress)
     locations = int(generator.choice(configuration.locations))
-    state = run.network.initial_state(configuration.batch, locations)
+    state = begin(run.network, configuration.batch, locations)
     unroll = ARCHITECTURES[configuration.architecture].logits
-    logits = unroll(run.network, torch.from_numpy(batch.inputs), state, run.arena)
+    inputs = torch.from_numpy(batch.inputs).to(run.device)
+    logits = unroll(run.network, inputs, state, run.arena)
     targets = batch.targets
     if configuration.expected_targets and batch.optimum is not None:
         targets = batch.optimum
@@ -422,7 +442,8 @@ def update(run: Run) -> tuple[float, float]:
     run.update += 1
     if run.progress < 1 and loss.item() <= configuration.curriculum_cost * math.log(2):
         run.progress = min(1.0, run.progress + 1 / configuration.curriculum)
-    scores = score(torch.sigmoid(logits.detach()).numpy(), batch.targets, batch.mask)
+    answers = torch.sigmoid(logits.detach()).cpu().numpy()
+    scores = score(answers, batch.targets, batch.mask)
     return float(scores.bits.mean()), float(scores.wrong.mean())
 
 
@@ -455,8 +476,8 @@ def mean_cross_entropy(logits: Tensor, targets: Float32, mask: Float32) -> Tenso
     `logits` and `targets` [T, B, Y], `mask` [T, B]. If targets are probabilities, the cost is the
     expected one.
     """
-    counts = torch.from_numpy(mask)[:, :, None].expand_as(logits)
-    wanted = torch.from_numpy(targets)
+    counts = torch.from_numpy(mask).to(logits.device)[:, :, None].expand_as(logits)
+    wanted = torch.from_numpy(targets).to(logits.device)
     return binary_cross_entropy_with_logits(logits, wanted, counts, reduction="sum") / counts.sum()
 
 

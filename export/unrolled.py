@@ -3,7 +3,8 @@ The fast path of training: NTMs and the LSTM over whole sequences, with a backwa
 
 It computes the same function as the network's steps one after another. PyTorch computes the matrix
 products; `kernels.py` and `access.py` compute everything between them. The gradient of a product's
-parameters is summed over all steps in one product.
+parameters is summed over all steps in one product. The kernels are compiled for CPUs; on any other
+device the steps run one after another, and autograd goes back through them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from export.arena import Arena
 from export.baseline import LstmBaseline
 from export.kernels import Array
 from export.layers import LstmController
-from export.network import Network, State
+from export.network import Network, State, stepped
 from export.ntm import Ntm
 
 
@@ -36,6 +37,8 @@ def logits_of(network: Network, inputs: Tensor, state: State, arena: Arena) -> T
     """
     if not isinstance(network, Ntm | LstmBaseline):
         raise TypeError(f"there is no fast path for {type(network).__name__}")
+    if inputs.device.type != "cpu":
+        return stepped(network, inputs, state, arena)
     arena.clear()
     controller = network.controller if isinstance(network, Ntm) else network.lstm
     is_lstm = isinstance(controller, LstmController)

@@ -254,6 +254,18 @@ def server(device: str, seconds: float) -> Iterator[Finding]:
         yield {"one stream, chunks of 32": stepped_together(served, load, 32)()}
 
 
+def training(device: str, seconds: float) -> Iterator[Finding]:
+    """Sequences a second and costs in training: on the device, and on a CPU core."""
+    if device == "cpu":
+        yield {"note": "no GPU: autograd runs on the CPU too"}
+    try:
+        from bench.gpu import autograd
+    except ImportError as missing:
+        yield {"note": f"no training: {missing}"}
+        return
+    yield from autograd.findings(device, seconds)
+
+
 PIECES: dict[str, tuple[Piece, float]] = {
     "provider": (provider, 1),
     "error": (error, 1),
@@ -265,6 +277,7 @@ PIECES: dict[str, tuple[Piece, float]] = {
     "memory": (memory, 1),
     "server": (server, 1),
     "engine": (engine, 3),
+    "training": (training, 2),
 }
 """Each piece by its name, with its share of the time."""
 

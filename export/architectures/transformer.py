@@ -102,7 +102,7 @@ class Transformer(Network):
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State, None]:
         """Make one step: `x` [B, X] -> output logits [B, Y], the next state, and no trace."""
         keys_before, values_before, position = state
-        ages = torch.arange(WINDOW - 1, -1, -1, dtype=x.dtype)
+        ages = torch.arange(WINDOW - 1, -1, -1, dtype=x.dtype, device=x.device)
         # 0 for a step that has been; written without a comparison, which graphs would have to cast.
         bias = FAR_BELOW * relu(ages - position)[:, None, None]
         keys: list[Tensor] = []
@@ -125,7 +125,7 @@ class Transformer(Network):
     def whole(self, inputs: Tensor) -> Tensor:
         """Make all steps of `inputs` [T, B, X] from the initial state at once: logits [T, B, Y]."""
         steps, batch, _ = inputs.shape
-        position = torch.arange(steps)
+        position = torch.arange(steps, device=inputs.device)
         age = position[:, None] - position
         bias = torch.where((age >= 0) & (age < WINDOW), 0.0, FAR_BELOW).to(inputs.dtype)
 

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from bench.gpu import __main__ as program
+from bench.gpu import autograd
 from bench.gpu.pieces import PIECES, Finding
+from export.architectures import ARCHITECTURES
 
 
 def report(path: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
@@ -83,3 +85,24 @@ def test_runs_without_captured_graphs_repeat_each_other() -> None:
 
     assert last["replays"] > 10
     assert last["comparisons that differ"] == 0
+
+
+def test_training_by_autograd_has_the_costs_of_training_by_kernels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From one seed, the first points of both curves agree; both ways have a speed."""
+    monkeypatch.setattr(autograd, "BATCHES", {"cpu": (32,)})
+    monkeypatch.setattr(autograd, "POINT", 5)
+    try:
+        said, *speeds, point = findings("training")
+    finally:
+        del ARCHITECTURES["by-autograd"]
+
+    assert said == {"note": "no GPU: autograd runs on the CPU too"}
+    assert [(each["trained by"], each["batch"]) for each in speeds] == [
+        ("kernels on a CPU core", 32),
+        ("autograd on cpu", 32),
+    ]
+    assert all(each["sequences/s"] > 0 for each in speeds)
+    assert point["updates"] == 5
+    assert point["autograd, bits"] == pytest.approx(point["kernels, bits"], rel=1e-4)

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from tests.deploy.alert_cases import A, Case
+from tests.deploy.gpu_cases import GPUS
 from tests.deploy.store_cases import STORE
 from tests.deploy.tools import PROMETHEUS, passes
 from tests.deploy.watched import RULES, rules
@@ -45,6 +46,7 @@ def replica(**gauges: str) -> dict[str, str]:
 DAY = 86400
 CASES = [
     *STORE,
+    *GPUS,
     Case("NtmReplicaDown", "it does not answer", "3m", 1, replica(up="1 0x10")),
     Case("NtmReplicaDown", "it missed one scrape", "3m", 0, replica(up="1 0 1x10")),
     Case("NtmNoReplica", "there is no target", "6m", 1, {'up{job="prometheus"}': "1x20"}),

@@ -16,6 +16,7 @@ import pytest
 
 from deploy.generate import stack
 from ntm_client import CapacityExceeded, Client, ModelVersionUnknown, SessionFailed
+from tests.deploy.gpu_exporters import replayed
 from tests.deploy.tools import ALERTMANAGER, PROMETHEUS
 from tests.deploy.watched import rules, shown
 from tests.support.served import MODELS
@@ -27,12 +28,11 @@ VARIABLES = {"$instance": ".*", "$model": ".*", "$__rate_interval": "15s"}
 
 ABSENT = {
     "ntm_certificate_expiry_timestamp_seconds": "the server has no certificate",
-    "ntm_gpu_": "there need not be a GPU",
     'reason=~"UNAUTHENTICATED|PERMISSION_DENIED"': "nobody has to authenticate here",
 }
 """Parts of expressions without data, and the reason."""
 
-SELECTOR = re.compile(r"(?<![\w:])(?:ntm[:_]|process_|up\b)[\w:]*(?:\{[^}]*\})?")
+SELECTOR = re.compile(r"(?<![\w:])(?:ntm[:_]|process_|DCGM_|up\b)[\w:]*(?:\{[^}]*\})?")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Watch:
 
 @pytest.fixture(scope="module")
 def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
-    """Watch two servers of one store under load, with a failed run."""
+    """Watch two servers of one store under load, with a failed run, and replayed GPUs."""
     folder = tmp_path_factory.mktemp("watched")
     models = folder / "models"
     shutil.copytree(MODELS / "copy-ntm-lstm", models / "copy-ntm-lstm")
@@ -60,8 +60,9 @@ def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
     with (
         stack.replicas(folder, *flags) as servers,
         stack.alertmanager(folder) as alertmanager,
+        replayed() as gpus,
         stack.prometheus(
-            folder, [server.monitoring for server in servers], [alertmanager]
+            folder, [*(server.monitoring for server in servers), gpus], [alertmanager]
         ) as prometheus,
         stack.process(
             [
@@ -161,6 +162,15 @@ def test_prometheus_evaluates_every_rule(watch: Watch) -> None:
 
     assert len(evaluated) == len(rules("record")) + len(rules("alert"))
     assert [rule for rule in evaluated if rule["health"] != "ok"] == []
+
+
+def test_an_error_of_a_gpu_becomes_an_alert(watch: Watch) -> None:
+    """The alert names the GPU and the number that the DCGM exporter gives; other GPUs have none."""
+    firing = 'ALERTS{alertname="NtmGpuErrors", alertstate="firing"}'
+    stack.wait_until(lambda: bool(watch.prometheus.query(firing)), 20, "NtmGpuErrors fires")
+
+    (alert,) = watch.prometheus.query(firing)
+    assert (alert["metric"]["Hostname"], alert["metric"]["gpu"]) == ("gpu-node-3", "0")
 
 
 def test_the_alert_that_should_fire_reaches_its_receiver(watch: Watch) -> None:

@@ -50,6 +50,7 @@ TEXTS = {
     ("train", "architecture"): ["gnu", "", "../lstm", "nowhere:NET", "a/b:NET"],
     ("export", "architecture"): ["gnu", "", "nowhere:NET"],
     ("train", "set"): ["batch", "colour=red", "task=ngrams", "batch=1=1", ""],
+    ("train", "device"): ["gpu", "cuda:1", "auto", ""],
     ("sweep", "names"): ["tetris-lstm", "copy", ""],
     ("export", "name"): ["", "a/b", "..", ".hidden", "report", "-x", "ä", "a b", "a" * 101],
     ("module", "source"): ["", "my_nets", ":make"],

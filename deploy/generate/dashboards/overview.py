@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from deploy.generate.dashboards.dcgm import gpus
 from deploy.generate.dashboards.durability import not_durable, store_errors, store_time
 from deploy.generate.dashboards.layout import PanelRow, dashboard
 from deploy.generate.dashboards.panels import Panel, lines, number
@@ -40,6 +41,7 @@ def overview() -> Dashboard:
             PanelRow("Errors", list(errors())),
             PanelRow("Saturation", list(saturation())),
             PanelRow("Store, where there is one", [store_errors(), store_time(), not_durable()]),
+            PanelRow("GPUs, where the DCGM exporter watches them", list(gpus())),
         ],
     )
 
