@@ -96,6 +96,12 @@ class Settings:
         "the CPU",
         choices=("auto", "cpu", "cuda"),
     )
+    cuda_graphs: str = _setting(
+        "no",
+        "whether runs on a GPU are captured once for each size of batch and then replayed by one "
+        "launch; refused on a CPU, and not tried on a GPU yet",
+        choices=("yes", "no"),
+    )
     host: str = _setting(
         "127.0.0.1",
         "address or name of the gRPC port; 0.0.0.0 or :: for every interface, or unix:PATH for a "

@@ -12,6 +12,7 @@ import pytest
 
 from service.errors import ModelInvalid
 from service.models import bound_run, cuda, graph, runtime
+from service.models.device import Device
 from service.models.runtime import Network
 from service.models.slab import Slab
 from service.spec import Float32, vector
@@ -350,10 +351,14 @@ def test_cuda_is_asked_for_whole_single_precision(monkeypatch: pytest.MonkeyPatc
         raise ValueError("not in this test")
 
     monkeypatch.setattr(runtime, "_cuda_fault", lambda: None)
+    monkeypatch.setattr(runtime, "device_of", Device)
     monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
     with pytest.raises(ModelInvalid, match="not in this test"):
         runtime.provider("cuda")
-    assert asked == [("CUDAExecutionProvider", {"use_tf32": "0"}), ("CPUExecutionProvider", {})]
+    (cuda_options, *rest) = asked
+    assert rest == [("CPUExecutionProvider", {})]
+    assert cuda_options[0] == "CUDAExecutionProvider"
+    assert cuda_options[1]["use_tf32"] == "0"
 
 
 @pytest.mark.skipif(works_on_cuda(), reason="CUDA works on this machine")
