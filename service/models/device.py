@@ -65,8 +65,8 @@ class DeviceThread:
     """A thread that calls functions one after another, in the order in which they come."""
 
     def __init__(self) -> None:
-        """Start the thread, which lasts as long as the process."""
-        self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        """Start the thread. It lasts as long as the process, unless it is told to `end`."""
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
         self._thread.start()
 
@@ -85,9 +85,14 @@ class DeviceThread:
         self._calls.put(resolve)
         return future.result()
 
+    def end(self) -> None:
+        """End the thread after what was asked of it, and wait for that."""
+        self._calls.put(None)
+        self._thread.join()
+
     def _run(self) -> None:
-        while True:
-            self._calls.get()()
+        while (call := self._calls.get()) is not None:
+            call()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
