@@ -29,9 +29,10 @@ The sizes of batches on a GPU, and multiples of the last. Each costs memory and 
 libraries may compute a row of one size in another way than a row of another.
 """
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+"""The names of onnxruntime's execution providers."""
 
-_OPTIONS: dict[str, dict[str, str]] = {
+OPTIONS: dict[str, dict[str, str]] = {
     "cpu": {},
     "cuda": {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"},
 }
@@ -87,7 +88,7 @@ class Network:
         }
         step = self._steps[1, True]
         self.provider: str = step.get_providers()[0]
-        self._device = device_of("cuda" if self.provider == _PROVIDERS["cuda"] else "cpu")
+        self._device = device_of("cuda" if self.provider == PROVIDERS["cuda"] else "cpu")
         self.on_cpu = self._device.is_cpu
         self._graph_ids = count(1) if cuda_graphs and not self.on_cpu else None
         self._multiple = graph.batch_multiple(proto) if self.on_cpu else CUDA_BATCHES[-1]
@@ -240,7 +241,7 @@ def provider(device: str, *, cuda_graphs: bool = False) -> str:
     """
     session = _load(graph.identity(), device, threads=1)
     name: str = session.get_providers()[0]
-    if cuda_graphs and name != _PROVIDERS["cuda"]:
+    if cuda_graphs and name != PROVIDERS["cuda"]:
         raise RuntimeError(
             "--cuda-graphs is 'yes', but networks run on the CPU here, which has no CUDA graphs; "
             "leave it out, or set --device to cuda to learn what CUDA lacks"
@@ -255,7 +256,7 @@ def parallel_runs(provider: str) -> int:
     On a GPU, runs are made one after another. On a CPU, one core is left to the event loop. Runs on
     all cores would make more steps in total, but a single step would wait longer.
     """
-    return 1 if provider == _PROVIDERS["cuda"] else max(1, cores() - 1)
+    return 1 if provider == PROVIDERS["cuda"] else max(1, cores() - 1)
 
 
 def _load(
@@ -272,23 +273,23 @@ def _load(
     options.log_severity_level = 4
     if names[0] == "cuda":
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    chosen = dict(_OPTIONS)
+    chosen = dict(OPTIONS)
     if cuda_graphs:
         chosen["cuda"] = {**chosen["cuda"], "enable_cuda_graph": "1"}
     load = partial(
         onnxruntime.InferenceSession,
         model,
         options,
-        providers=[(_PROVIDERS[name], chosen[name]) for name in names],
+        providers=[(PROVIDERS[name], chosen[name]) for name in names],
     )
     try:
         session = device_of(names[0]).do(load)
     except Exception as error:  # onnxruntime's errors share no other base class
         raise ModelInvalid(f"onnxruntime cannot load the model: {one_line(error)}") from error
-    runs_on_cuda = session.get_providers()[0] == _PROVIDERS["cuda"]
+    runs_on_cuda = session.get_providers()[0] == PROVIDERS["cuda"]
     if device == "cuda" and not runs_on_cuda:
         raise RuntimeError("--device is 'cuda', but onnxruntime found no GPU that it can use")
-    elsewhere = _nodes_not_on(_PROVIDERS["cuda"], session) if runs_on_cuda else []
+    elsewhere = _nodes_not_on(PROVIDERS["cuda"], session) if runs_on_cuda else []
     if elsewhere:
         raise ModelInvalid(
             f"onnxruntime leaves {len(elsewhere)} nodes of the model to the CPU, and each would "
@@ -316,7 +317,7 @@ def _cuda_fault() -> str | None:
     onnxruntime lists the provider wherever it was built in. If the provider cannot load,
     onnxruntime uses the CPU and only prints a line on standard error.
     """
-    if _PROVIDERS["cuda"] in onnxruntime.get_available_providers():
+    if PROVIDERS["cuda"] in onnxruntime.get_available_providers():
         # Load CUDA and cuDNN from where pip installs them, which the dynamic linker does not
         # search.
         with contextlib.redirect_stdout(io.StringIO()):
