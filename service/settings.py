@@ -152,8 +152,9 @@ class Settings:
     )
     parallel_runs: int = _setting(
         0,
-        "runs of networks at the same time, each on its own thread; 0 for one on a GPU, and on a "
-        "CPU for one less than the cores that the process may use, by its affinity and CPU quota",
+        "runs of networks at the same time, each on its own thread; 0 for one on a GPU, where one "
+        "thread makes all, and on a CPU for one less than the cores that the process may use, by "
+        "its affinity and CPU quota",
         minimum=0,
         maximum=256,
     )
@@ -193,7 +194,8 @@ class Settings:
     )
     max_state_bytes: int = _setting(
         2 << 30,
-        "maximum bytes of state, and of values given at opening, of all sessions",
+        "maximum bytes of state, and of values given at opening, of all sessions; on a GPU also of "
+        "the slabs, with the slots that are free",
         minimum=1,
         maximum=2**60,
     )
