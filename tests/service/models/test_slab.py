@@ -211,3 +211,16 @@ def test_graphs_are_dropped_with_their_buffers(captured: tuple[Network, list[int
     slab.bind(1, frozenset())
     del slab
     assert dropped == [1, 2, 3]
+
+
+def test_what_nobody_reads_is_not_written() -> None:
+    """The initial states of a slot that was given back, and of one that a fork's state replaces."""
+    network, device = scarce_network()
+    slab = Slab(network, 5)
+    source = slab.acquire()
+    step(slab, source, 3)
+    slab.release(slab.acquire())
+    fork = slab.acquire()
+    slab.copy(source, fork)
+    assert slab.read([fork])["total"].tolist() == [[3, 3]]
+    assert device.done[WRITE] == 1
