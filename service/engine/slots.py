@@ -9,7 +9,7 @@ from service.engine.checkpoint import Checkpoint
 from service.engine.sessions import Session
 from service.errors import CapacityExceeded, CheckpointForeign
 from service.models.runtime import Network
-from service.models.slab import FIRST_CAPACITY, Slab
+from service.models.slab import Slab, first_capacity
 from service.models.version import Version
 from service.spec import Array
 
@@ -48,7 +48,7 @@ class Slots:
         network = self._networks[version]
         slab = self._slabs.get((version, locations))
         if not network.on_cpu and (slab is None or not slab.has_free):
-            capacity = FIRST_CAPACITY if slab is None else 2 * slab.capacity
+            capacity = 2 * slab.capacity if slab else first_capacity(network, locations)
             self._check_room((capacity + 1) * network.spec.state_bytes(locations))
         if slab is None:
             slab = self._slabs[version, locations] = Slab(network, locations)

@@ -13,8 +13,7 @@ from service.models.bound_run import BoundRun
 from service.models.runtime import Network
 from service.spec import Array
 
-FIRST_CAPACITY = 8
-"""The slots of a new slab."""
+_FIRST_CAPACITY = 8
 
 MAX_BINDINGS = 512
 """The largest number of buffers: one for each batch size, ticks, traces and turn."""
@@ -22,6 +21,16 @@ MAX_BINDINGS = 512
 _ROWS_MOVED = 256
 _BYTES_MOVED = 16 << 20
 """The most rows, and the most bytes of several rows, that one run reads or writes."""
+
+
+def first_capacity(network: Network, locations: int) -> int:
+    """
+    The slots of a new slab. On a GPU free ones take memory too, so large states begin with fewer.
+    """
+    if network.on_cpu:
+        return _FIRST_CAPACITY
+    state_bytes = max(1, network.spec.state_bytes(locations))
+    return max(1, min(_FIRST_CAPACITY, _BYTES_MOVED // state_bytes))
 
 
 class Slab:
@@ -43,7 +52,7 @@ class Slab:
         """
         self.network = network
         self.locations = locations
-        self.capacity = FIRST_CAPACITY
+        self.capacity = first_capacity(network, locations)
         self.slot_bytes = network.spec.state_bytes(locations)
         self._moved = max(1, min(_ROWS_MOVED, _BYTES_MOVED // max(1, self.slot_bytes)))
         self.tensors = network.allocate(self.capacity, locations)

@@ -118,7 +118,7 @@ def test_connections_may_take_all_the_files_that_the_system_allows(models_dir: P
     ("arguments", "message"),
     [
         (
-            ["--cuda-graphs=yes"],
+            ["--device=cpu", "--cuda-graphs=yes"],
             "cannot serve: --cuda-graphs is 'yes', but networks run on the CPU",
         ),
         (["--models-dir=nowhere"], "cannot serve: nowhere does not exist; set --models-dir"),

@@ -10,7 +10,7 @@ import pytest
 
 from service.errors import CapacityExceeded
 from service.models.runtime import Network
-from service.models.slab import MAX_BINDINGS, Slab
+from service.models.slab import MAX_BINDINGS, Slab, first_capacity
 from tests.support.devices import ALLOCATE, BIND, COPY, READ, WRITE, scarce_network
 from tests.support.tiny_models import ledger
 
@@ -211,6 +211,13 @@ def test_graphs_are_dropped_with_their_buffers(captured: tuple[Network, list[int
     slab.bind(1, frozenset())
     del slab
     assert dropped == [1, 2, 3]
+
+
+def test_a_slab_of_large_states_begins_small_on_a_gpu() -> None:
+    """There is no memory to waste on free slots; on a CPU they cost nothing until they are used."""
+    for on_cpu, capacities in ((True, [8, 8]), (False, [8, 1])):
+        network, _ = scarce_network(on_cpu=on_cpu)
+        assert [first_capacity(network, locations) for locations in (128, 1 << 22)] == capacities
 
 
 def test_what_nobody_reads_is_not_written() -> None:
