@@ -161,7 +161,10 @@ class SessionFailed(NtmError):
 
 
 class CapacityExceeded(NtmError):
-    """A limit of the server is reached. Nothing has changed."""
+    """
+    A limit of the server is reached, or its memory. Nothing has changed, unless the metadata have
+    `next_step`: the steps before it were made.
+    """
 
     reason = "CAPACITY_EXCEEDED"
 

@@ -96,6 +96,12 @@ class Settings:
         "the CPU",
         choices=("auto", "cpu", "cuda"),
     )
+    cuda_graphs: str = _setting(
+        "no",
+        "whether runs on a GPU are captured once for each size of batch and then replayed by one "
+        "launch; refused on a CPU, and not tried on a GPU yet",
+        choices=("yes", "no"),
+    )
     host: str = _setting(
         "127.0.0.1",
         "address or name of the gRPC port; 0.0.0.0 or :: for every interface, or unix:PATH for a "
@@ -146,8 +152,9 @@ class Settings:
     )
     parallel_runs: int = _setting(
         0,
-        "runs of networks at the same time, each on its own thread; 0 for one on a GPU, and on a "
-        "CPU for one less than the cores that the process may use, by its affinity and CPU quota",
+        "runs of networks at the same time, each on its own thread; 0 for one on a GPU, where one "
+        "thread makes all, and on a CPU for one less than the cores that the process may use, by "
+        "its affinity and CPU quota",
         minimum=0,
         maximum=256,
     )
@@ -187,7 +194,8 @@ class Settings:
     )
     max_state_bytes: int = _setting(
         2 << 30,
-        "maximum bytes of state, and of values given at opening, of all sessions",
+        "maximum bytes of state, and of values given at opening, of all sessions; on a GPU also of "
+        "the slabs, with the slots that are free",
         minimum=1,
         maximum=2**60,
     )

@@ -11,9 +11,8 @@ import numpy.typing as npt
 import onnxruntime
 
 from service.models import graph
+from service.models.runtime import OPTIONS, PROVIDERS
 from service.spec import Float32, ModelSpec
-
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 Int64 = npt.NDArray[np.int64]
 
@@ -40,7 +39,6 @@ class Loop:
         shape: Shape,
         *,
         traced: bool = False,
-        provider_options: Mapping[str, str] | None = None,
         run_entries: Mapping[str, str] | None = None,
         profile: str = "",
     ) -> None:
@@ -49,7 +47,6 @@ class Loop:
 
         Args:
             traced: The runs give traces too.
-            provider_options: Beside those of the server.
             run_entries: Of each run's configuration.
             profile: What the name of onnxruntime's profile begins with; empty for none.
         """
@@ -60,10 +57,9 @@ class Loop:
         if profile:
             options.enable_profiling = True
             options.profile_file_prefix = profile
-        chosen = {"use_tf32": "0"} if device == "cuda" else {}
         proto = graph.slab_graph(graph.served(read, spec), spec, shape.ticks, traced=traced)
         self.session = onnxruntime.InferenceSession(
-            proto, options, providers=[(PROVIDERS[device], {**chosen, **(provider_options or {})})]
+            proto, options, providers=[(PROVIDERS[device], OPTIONS[device])]
         )
         self.spec: ModelSpec = spec
         self.shape = shape
@@ -99,7 +95,9 @@ class Loop:
             name, slab = graph.slab_name(each.input), self.slab[each.name]
             self._binding.bind_ortvalue_input(name, slab)
             self._binding.bind_ortvalue_output(graph.slab_name(graph.next_name(each)), slab)
-        self.reset()
+        for each in spec.state:
+            rows = [each.initial_value(shape.locations)] * (shape.batch + 1)
+            self.slab[each.name].update_inplace(np.stack(rows))
 
     def _value(self, shape: Sequence[int], device: str) -> onnxruntime.OrtValue:
         zeros = np.zeros(shape, np.float32)
@@ -108,17 +106,6 @@ class Loop:
             value.update_inplace(zeros)
             return value
         return onnxruntime.OrtValue.ortvalue_from_numpy(zeros, device)
-
-    def reset(self) -> None:
-        """Set every slot to the initial state."""
-        for each in self.spec.state:
-            rows = [each.initial_value(self.shape.locations)] * (self.shape.batch + 1)
-            self.slab[each.name].update_inplace(np.stack(rows))
-
-    def give(self, inputs: Float32) -> None:
-        """Bring inputs [ticks, batch, X] to the device."""
-        for value, rows in zip(self.inputs, inputs, strict=True):
-            value.update_inplace(np.ascontiguousarray(rows))
 
     def run(self) -> None:
         """Make the ticks."""
@@ -130,10 +117,6 @@ class Loop:
         """Make the ticks, and copy each output and trace from the device, one by one."""
         self.run()
         return {name: value.numpy() for name, value in self.outputs.items()}
-
-    def state(self) -> dict[str, Float32]:
-        """Copy the slab from the device."""
-        return {name: value.numpy().copy() for name, value in self.slab.items()}
 
 
 def median_us(work: Callable[[], object], seconds: float) -> float:

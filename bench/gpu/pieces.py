@@ -158,55 +158,86 @@ def synchronisation(device: str, seconds: float) -> Iterator[Finding]:
 
 def cuda_graphs(device: str, seconds: float) -> Iterator[Finding]:
     """
-    Captured graphs against plain runs, bit for bit, with another shape in between and from another
-    thread.
-
-    The capture steps the state several times, so that the slab is reset after it.
+    The server's captured graphs against its plain runs, bit for bit, with another shape and another
+    thread in between, and slabs that move.
     """
     content = dict(models())[MODEL]
-    options = {"enable_cuda_graph": "1"} if device == "cuda" else {}
-    if not options:
+    if device == "cpu":
         yield {"note": "no CUDA graphs on this device: plain runs are compared with plain runs"}
-    pairs = [
-        tuple(
-            Loop(
-                content,
-                device,
-                Shape(1, batch, LOCATIONS),
-                provider_options=chosen,
-                run_entries={"gpu_graph_id": str(batch)} if chosen else {},
-            )
-            for chosen in ({}, options)
-        )
-        for batch in (8, 32)
-    ]
-    for plain, captured in pairs:
+    plain, captured = (
+        Network(content, device, max_burst=1, cuda_graphs=wanted)
+        for wanted in (False, device != "cpu")
+    )
+    pairs = [(_Stepped(plain, batch), _Stepped(captured, batch)) for batch in (8, 32)]
+    for one, other in pairs:
         yield {
-            "batch": plain.shape.batch,
-            "plain, us": median_us(plain.run, seconds / 20),
-            "captured, us": median_us(captured.run, seconds / 20),
+            "batch": one.batch,
+            "plain, us": median_us(one.run, seconds / 20),
+            "captured, us": median_us(other.run, seconds / 20),
         }
-        for each in (plain, captured):
+        for each in (one, other):
             each.reset()
     generator = np.random.default_rng(1)
-    ends, made, unequal = time.monotonic() + 0.7 * seconds, 0, 0
+    ends, made, compared, unequal = time.monotonic() + 0.7 * seconds, 0, 0, 0
     while made < REPLAYS and time.monotonic() < ends:
-        for plain, captured in pairs:
-            x = generator.integers(0, 2, (1, plain.shape.batch, plain.spec.input_width))
-            for each in (plain, captured):
-                each.give(x.astype(np.float32))
-            plain.run()
+        for one, other in pairs:
+            x = generator.integers(0, 2, (one.batch, plain.spec.input_width)).astype(np.float32)
+            one.run(x)
             if made % 1000 < 2:
-                elsewhere = threading.Thread(target=captured.run)
+                elsewhere = threading.Thread(target=other.run, args=(x,))
                 elsewhere.start()
                 elsewhere.join()
             else:
-                captured.run()
+                other.run(x)
             made += 1
             if made % 100 < 2:
-                one, other = plain.state(), captured.state()
-                unequal += any(one[name].tobytes() != other[name].tobytes() for name in one)
-    yield {"replays": made, "wanted": REPLAYS, "comparisons that differ": unequal}
+                compared += 1
+                unequal += one.state() != other.state()
+            if made % 10_000 < 2:
+                one.move()
+                other.move()
+    yield {
+        "replays": made,
+        "wanted": REPLAYS,
+        "comparisons": compared,
+        "comparisons that differ": unequal,
+    }
+
+
+class _Stepped:
+    """The sessions of a slab, stepped together."""
+
+    def __init__(self, network: Network, batch: int) -> None:
+        """Open the sessions, as many as a batch has."""
+        self.batch = batch
+        self._network = network
+        self._slab = Slab(network, LOCATIONS)
+        self._slots = [self._slab.acquire() for _ in range(batch)]
+
+    def run(self, x: Float32 | None = None) -> None:
+        """Make a step of all, with inputs [batch, X] or the last ones."""
+        bound = self._slab.bind(self.batch, frozenset())
+        bound.seat(self._slots)
+        if x is not None:
+            bound.inputs[0] = x
+        bound.run()
+
+    def reset(self) -> None:
+        """Set all to the initial state."""
+        for slot in self._slots:
+            self._slab.reset(slot)
+
+    def move(self) -> None:
+        """Bring the states to another slab, whose runs need graphs of their own."""
+        state = self._slab.read(self._slots)
+        self._slab = Slab(self._network, LOCATIONS)
+        self._slots = [self._slab.acquire() for _ in self._slots]
+        for row, slot in enumerate(self._slots):
+            self._slab.write(slot, {name: rows[row : row + 1] for name, rows in state.items()})
+
+    def state(self) -> list[bytes]:
+        """The states of all, to the bit."""
+        return [rows.tobytes() for _, rows in sorted(self._slab.read(self._slots).items())]
 
 
 def engine(device: str, seconds: float) -> Iterator[Finding]:

@@ -44,7 +44,8 @@ TO_DO = {
     "NO_MEMORY": "Ask only where the model's `default_locations` is not 0.",
     "SESSION_FAILED": "Open a new session, from a checkpoint if there is one.",
     "CAPACITY_EXCEEDED": "Wait for the delay in the details, then send it again. If a setting is "
-    "the limit, the metadata `limit` names it.",
+    "the limit, the metadata `limit` names it; `memory` means that the server or its GPU has no "
+    "more.",
     "CANCELLED": "Nothing: the client wanted it so.",
     "DRAINING": "Send it again to another replica.",
     "UNAUTHENTICATED": "Send a valid token in `authorization: Bearer TOKEN`, or a valid "

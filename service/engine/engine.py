@@ -16,7 +16,14 @@ from service.engine.scheduler import Batch
 from service.engine.sessions import Operation, Session, closed_error
 from service.engine.turn import Turn
 from service.engine.work import Chunk, NetworkRun, Work
-from service.errors import InvalidRequest, NtmError, SessionFailed, SessionMoved, StepIndexMismatch
+from service.errors import (
+    CapacityExceeded,
+    InvalidRequest,
+    NtmError,
+    SessionFailed,
+    SessionMoved,
+    StepIndexMismatch,
+)
 from service.settings import Settings
 from service.spec import Array, StepTensor, parts
 
@@ -117,6 +124,15 @@ class Engine:
             return None
         rows, ticks = len(batch.sessions), batch.ticks
         chunks = [session.chunk for session in batch.sessions]
+        traced = [tensor.output for chunk in chunks if chunk.traces for tensor, _ in chunk.traces]
+        buffers = self._buffers[-1]
+        try:
+            bound = batch.slab.bind(rows, frozenset(traced), ticks, buffers)
+        except CapacityExceeded as error:
+            for session in batch.sessions:
+                self._refuse_for_memory(session, error)
+            return None
+        self._buffers.pop()
         now = self._now()
         waited = []
         for chunk in chunks:
@@ -124,9 +140,6 @@ class Engine:
                 chunk.begun_seconds = now
                 waited.append(now - chunk.submitted_seconds)
         self._counts.begun(batch.sessions[0], waited)
-        traced = [tensor.output for chunk in chunks if chunk.traces for tensor, _ in chunk.traces]
-        buffers = self._buffers.pop()
-        bound = batch.slab.bind(rows, frozenset(traced), ticks, buffers)
         stepped_bytes = rows * ticks * batch.slab.slot_bytes
         short = stepped_bytes <= SHORT_TURN_BYTES and batch.slab.network.on_cpu
         return Turn(batch.sessions, bound, ticks, buffers, short=short)
@@ -134,15 +147,20 @@ class Engine:
     def commit(self, turn: Turn) -> None:
         """Give each session its results, finish chunks, and queue the sessions that have more."""
         self._buffers.append(turn.buffers)
-        if turn.failed:
-            self._fail(turn)
+        if turn.error is not None:
+            self._fail(turn, turn.error)
             return
         now, ticks = self._now(), turn.ticks
         slab = turn.sessions[0].slab
         spec = slab.network.spec
         unsound = _unsound(turn.outputs, spec.outputs)
         if spec.unseen:
-            unsound |= slab.unsound([session.slot for session in turn.sessions])
+            try:
+                unsound |= slab.unsound([session.slot for session in turn.sessions])
+            except CapacityExceeded as error:
+                log.exception("states not read", extra={"sessions": len(turn.sessions)})
+                self._fail(turn, error)
+                return
         finished: list[Chunk] = []
         traced = 0
         for row, session in enumerate(turn.sessions):
@@ -183,21 +201,22 @@ class Engine:
                 return Batch(session.slab, [session], ticks=1)
         return None
 
-    def _fail(self, turn: Turn) -> None:
+    def _fail(self, turn: Turn, error: Exception) -> None:
         """
         End what a run that failed was for.
 
-        Where the run has left every state as it was, only the session whose step cannot be made
-        gets an error, and goes on. To find the step, each session makes one alone. Elsewhere all
-        sessions are closed, since some of their rows may have been written.
+        All sessions are closed if some of their rows may have been written. If not, every state is
+        as it was. Then only the session whose step cannot be made gets an error, and goes on; to
+        find the step, each session makes one alone. If memory was missing, all get that error.
         """
         self._counts.failed(turn.sessions[0].model)
-        keeps_state = turn.sessions[0].slab.network.keeps_state_on_failure
         for session in turn.sessions:
             if session.is_moved:
                 self.lifecycle.close(session, SessionMoved)
-            elif not keeps_state:
+            elif turn.may_be_written:
                 self.lifecycle.close(session, SessionFailed)
+            elif isinstance(error, CapacityExceeded):
+                self._refuse_for_memory(session, error)
             elif len(turn.sessions) > 1 or turn.ticks > 1:
                 self._apart.append(session)
             else:
@@ -206,12 +225,23 @@ class Engine:
     def _refuse_step(self, session: Session) -> None:
         """Answer the chunk whose next step cannot be made with an error; the session goes on."""
         chunk = session.chunk
-        chunk.error = InvalidRequest(
+        error = InvalidRequest(
             f"the network cannot be run on step {chunk.done} of the chunk; is a whole number out "
             f"of its range? The session goes on at step {session.next_step}",
             step=chunk.done,
             next_step=session.next_step,
         )
+        self._refuse(session, error)
+
+    def _refuse_for_memory(self, session: Session, error: CapacityExceeded) -> None:
+        """The same for a chunk whose next step there is no memory for."""
+        next_step = session.next_step
+        sentence = f"{error.message}. The session goes on at step {next_step}"
+        self._refuse(session, CapacityExceeded(sentence, limit="memory", next_step=next_step))
+
+    def _refuse(self, session: Session, error: NtmError) -> None:
+        chunk = session.chunk
+        chunk.error = error
         session.waiting_steps -= chunk.remaining
         self._saving.finish(session, session.waiting.popleft())
         self._settle(session)
@@ -246,7 +276,10 @@ class Engine:
                 if session.durable.is_due(session.next_step, session.chunk.remaining, now):
                     due.append(session)
         if due:
-            self._outbox.snapshots += self._saving.take(due)
+            try:
+                self._outbox.snapshots += self._saving.take(due)
+            except CapacityExceeded as error:  # they are due again after their next chunk
+                log.warning("no snapshots", extra={"sessions": len(due), "why": error.message})
 
     def _begin_chunk(self, session: Session, chunk: Chunk) -> bool:
         """Begin a chunk; False if its steps were made before, or if it starts at another step."""

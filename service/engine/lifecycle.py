@@ -80,7 +80,7 @@ class Lifecycle:
         """
         self.sessions = SessionTable()
         self.scheduler = Scheduler(settings.max_batch, settings.max_burst)
-        self.slots = Slots(networks)
+        self.slots = Slots(networks, settings.max_state_bytes)
         self.counts = Counts(metrics, self.slots)
         self.outbox = Outbox()
         self.saving = Saving(self.view, self.outbox)
@@ -182,10 +182,12 @@ class Lifecycle:
     def may_open_during_turns(self, version: Version, locations: int) -> bool:
         """
         Whether a session of a loaded version can be opened while turns are under way: it gets a
-        slot that is free, and the state of others stays where it is.
+        slot that is free, and the state of others stays where it is. On a GPU it never can: its one
+        thread is busy with the turns, and the event loop would wait for them.
         """
-        spec = self._networks[version].spec
-        return self.slots.has_free(version, self._admission.locations(spec, locations))
+        network = self._networks[version]
+        locations = self._admission.locations(network.spec, locations)
+        return network.on_cpu and self.slots.has_free(version, locations)
 
     def adopt(self, session_id: str, epoch: int, stored: Stored) -> SessionView:
         """
@@ -384,20 +386,25 @@ class Lifecycle:
         """
         Set a new session, which was opened for this, to the state and the step of a session.
 
-        Raises the errors of `SessionTable.get` if the new session is closed already.
+        Raises:
+            SessionUnknown, ...: as `SessionTable.get`, if the new session is closed already.
+            CapacityExceeded: there is no memory for the copying; drop the new session.
         """
         new = self.sessions.get(fork)
+        self.slots.copy(session, new)
         new.is_begun = True
         self.sessions.give(new, session.given)
-        self.slots.copy(session, new)
         return self._set_back(new, session.next_step)
 
     def checkpoint(self, session: Session) -> tuple[SessionView, Checkpoint]:
-        """The view of a session, and a checkpoint of it."""
+        """
+        The view of a session, and a checkpoint of it. Raises CapacityExceeded if there is no memory
+        for the reading.
+        """
         return self.view(session), self.slots.checkpoints([session])[0]
 
     def read(self, session: Session) -> tuple[SessionView, dict[str, Array]]:
-        """The view of a session, and a copy of its state by name."""
+        """The view of a session, and a copy of its state by name. Raises as `checkpoint`."""
         return self.view(session), self.slots.state(session)
 
     def expire(self) -> None:

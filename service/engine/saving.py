@@ -9,7 +9,7 @@ from service.engine.effects import Outbox
 from service.engine.sessions import Session, closed_error
 from service.engine.slots import Slots
 from service.engine.work import Chunk, Work
-from service.errors import NotStored, NtmError, StepIndexMismatch
+from service.errors import CapacityExceeded, NotStored, NtmError, StepIndexMismatch
 
 
 class Saving:
@@ -32,6 +32,8 @@ class Saving:
         Returns the snapshots to be stored now. A session that has one under way already keeps the
         new one back, in the place of any that it kept back before, and puts it in the outbox when
         the first has arrived.
+
+        Raises CapacityExceeded if there is no memory to read their states; nothing was changed.
         """
         now = []
         for session, checkpoint in zip(sessions, Slots.checkpoints(sessions), strict=True):
@@ -77,7 +79,11 @@ class Saving:
         # For a mismatch the session is saved even if the store has it as it is, because only a save
         # asks the store for the owner.
         if is_mismatch or (waits and not durable.is_covered):
-            self._outbox.snapshots += self.take([session])
+            try:
+                self._outbox.snapshots += self.take([session])
+            except CapacityExceeded as error:
+                work.error = _not_stored(session.id, error.message)
+                waits = False
         # Work behind withheld work is withheld too, because answers of a session keep their order.
         if waits or durable.withheld:
             durable.withheld.append(Withheld(work, durable.version if waits else -1))
@@ -97,10 +103,7 @@ class Saving:
         for withheld in durable.withheld:
             waited = durable.stored_version < withheld.version <= snapshot.version
             if waited or isinstance(withheld.work.error, StepIndexMismatch):
-                withheld.work.error = NotStored(
-                    f"session {snapshot.view.id!r} could not be stored: {why}; steps may have "
-                    "been made: send the same chunk again"
-                )
+                withheld.work.error = _not_stored(snapshot.view.id, why)
         self._arrived(durable)
 
     def close(self, session: Session, why: type[NtmError]) -> None:
@@ -133,6 +136,13 @@ class Saving:
             work.durable_step = durable.step
             work.epoch = durable.epoch
         self._outbox.finished.append(work)
+
+
+def _not_stored(session_id: str, why: str) -> NotStored:
+    return NotStored(
+        f"session {session_id!r} could not be stored: {why}; steps may have been made: send the "
+        "same chunk again"
+    )
 
 
 def _begin(durable: Durable, snapshot: Snapshot) -> None:

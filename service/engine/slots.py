@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from service.engine import checkpoint
 from service.engine.checkpoint import Checkpoint
 from service.engine.sessions import Session
-from service.errors import CheckpointForeign
+from service.errors import CapacityExceeded, CheckpointForeign
 from service.models.runtime import Network
-from service.models.slab import Slab
+from service.models.slab import Slab, first_capacity
 from service.models.version import Version
 from service.spec import Array
 
@@ -17,9 +17,15 @@ from service.spec import Array
 class Slots:
     """Gives sessions their slots and takes them back; makes and drops slabs as needed."""
 
-    def __init__(self, networks: Mapping[Version, Network]) -> None:
-        """Networks may be added to the mapping, and removed while they have no slab."""
+    def __init__(self, networks: Mapping[Version, Network], max_state_bytes: int) -> None:
+        """
+        Networks may be added to the mapping, and removed while they have no slab.
+
+        The slabs on a GPU may take `max_state_bytes` together, with a slab that grows and the one
+        that replaces it. On a CPU memory that nothing was written to costs nothing.
+        """
         self._networks = networks
+        self._max_state_bytes = max_state_bytes
         self._slabs: dict[tuple[Version, int], Slab] = {}
 
     def __iter__(self) -> Iterator[Slab]:
@@ -36,10 +42,16 @@ class Slots:
         slab `has_free`.
 
         The slab is made for the first slot of its memory size, and grows when it is full.
+
+        Raises CapacityExceeded if there is no memory for that; nothing was changed.
         """
+        network = self._networks[version]
         slab = self._slabs.get((version, locations))
+        if not network.on_cpu and (slab is None or not slab.has_free):
+            capacity = 2 * slab.capacity if slab else first_capacity(network, locations)
+            self._check_room((capacity + 1) * network.spec.state_bytes(locations))
         if slab is None:
-            slab = self._slabs[version, locations] = Slab(self._networks[version], locations)
+            slab = self._slabs[version, locations] = Slab(network, locations)
         return slab, slab.acquire()
 
     def has_free(self, version: Version, locations: int) -> bool:
@@ -99,6 +111,16 @@ class Slots:
         device.
         """
         source.slab.copy(source.slot, target.slot)
+
+    def _check_room(self, new_bytes: int) -> None:
+        taken = sum(slab.allocated_bytes for slab in self if not slab.network.on_cpu)
+        if taken + new_bytes > self._max_state_bytes:
+            raise CapacityExceeded(
+                f"room for more sessions needs {new_bytes} bytes on the GPU, and {taken} of "
+                f"{self._max_state_bytes}, which is --max-state-bytes, are taken; use fewer "
+                "locations or try again later",
+                limit="max_state_bytes",
+            )
 
     def check_integrity(self) -> None:
         """Raise RuntimeError, with the counts, unless every slot is either free or taken, once."""

@@ -36,8 +36,8 @@ class Turn:
         """When the run began, by the monotonic clock."""
         self.seconds = 0.0
         """How long the run took."""
-        self.failed = False
-        """Whether the run raised an error; some of the rows may have been written."""
+        self.error: Exception | None = None
+        """What the run raised."""
         self.outputs: Array
         """[ticks, batch, ...]."""
         self.traces: dict[str, Float32]
@@ -61,14 +61,19 @@ class Turn:
         """The number of rows that pad the batch."""
         return len(self._bound.slots) - len(self.sessions)
 
+    @property
+    def may_be_written(self) -> bool:
+        """Whether a run that failed may have written some of the rows."""
+        return self._bound.may_be_written
+
     def run(self) -> None:
         """Run the network and take the results out of the buffers. Raises nothing."""
         self.started_seconds = time.monotonic()
         try:
             self._bound.run()
-        except Exception:
+        except Exception as error:
             log.exception("run failed", extra={"sessions": len(self.sessions)})
-            self.failed = True
+            self.error = error
             return
         self.seconds = time.monotonic() - self.started_seconds
         self.outputs = self._bound.output.copy()

@@ -297,6 +297,8 @@ class Keeper:
                 await self._deletions.retry()
         except TimeoutError:
             log.warning("the store was too slow to take every session")
+        except CapacityExceeded as error:
+            log.warning("not every session could be read", extra={"why": error.message})
         if left_over := len(self._deletions):
             log.warning("deletions did not reach the store", extra={"count": left_over})
         return len(self._lifecycle.unsaved())

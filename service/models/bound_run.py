@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
 from math import prod
 from typing import NamedTuple
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from service.models import graph
+from service.models.device import Device
 from service.spec import Array, Float32, ModelSpec, parts
 
 Int64 = npt.NDArray[np.int64]
@@ -48,10 +50,20 @@ class BoundRun:
         tensors: Tensors,
         shape: tuple[int, int],
         traced: Mapping[str, tuple[int, int]],
-        device: str,
+        device: Device,
+        graph_id: int = 0,
     ) -> None:
-        """Allocate for `shape` [ticks, batch]; `traced` has [heads, width] of each output."""
+        """
+        Allocate for `shape` [ticks, batch]; `traced` has [heads, width] of each output.
+
+        Runs are captured as CUDA graphs with the number `graph_id`, which no other runs have; 0 for
+        none.
+        """
         self._step, self._write = sessions
+        self._device = device
+        self._options = _run_options(graph_id)
+        self.may_be_written = False
+        """Whether the last run may have written rows of the slab, also if it failed."""
         ticks, batch = shape
         self._spare = spare(tensors)
         places = {
@@ -59,13 +71,13 @@ class BoundRun:
         }
         for each in spec.inputs:
             places[each.name] = _Place(ticks, (batch, *each.shape), each.dtype)
-        self._given = _Pack(places, device)
+        self._given = _Pack(places, device.name)
         places = {
             each.name: _Place(ticks, (batch, *each.shape), each.dtype) for each in spec.outputs
         }
         for name, widths in traced.items():
             places[name] = _Place(ticks, (batch, *widths), np.dtype(np.float32))
-        self._taken = _Pack(places, device)
+        self._taken = _Pack(places, device.name)
         self.sources: Int64 = self._given.arrays[graph.SOURCES][0]
         """[batch]: the slot that each row is read from."""
         self.slots: Int64 = self._given.arrays[graph.SLOTS][0]
@@ -85,6 +97,8 @@ class BoundRun:
         self._binding = self._step.io_binding()
         self._write_binding = self._write.io_binding() if self._write else None
         self._bind(spec, tensors, ticks, batch)
+        if graph_id:
+            self._capture(graph_id)
 
     def seat(self, slots: Sequence[int]) -> None:
         """
@@ -105,16 +119,39 @@ class BoundRun:
         self.sources[row] = self.slots[row] = slot
 
     def run(self) -> None:
-        """Make the ticks: updates the slab's rows, `output` and `traces` in place."""
+        """
+        Make the ticks: updates the slab's rows, `output` and `traces` in place.
+
+        Raises CapacityExceeded if the device has no memory for the run, and what onnxruntime does.
+        """
+        self.may_be_written = False
+        self._device.do(self._run)
+
+    def _run(self) -> None:
         for rows, array in self._split:
             array[...] = rows
         self._given.send()
-        self._step.run_with_iobinding(self._binding)
+        self.may_be_written = self._write is None
+        self._step.run_with_iobinding(self._binding, self._options)
         if self._write is not None:
-            self._write.run_with_iobinding(self._write_binding)
+            self.may_be_written = True
+            self._write.run_with_iobinding(self._write_binding, self._options)
         self._taken.fetch()
         for rows, array in self._joined:
             rows[...] = array
+
+    def _capture(self, graph_id: int) -> None:
+        """
+        Capture the runs, which makes several of them: all rows read and write the spare row.
+
+        The graphs are dropped with these buffers, since nothing else is at their addresses. So they
+        are never captured again in a run that steps sessions.
+        """
+        self.sources[:] = self.slots[:] = self._spare
+        for _ in range(2):  # the second one replays, however many onnxruntime makes to capture
+            self._run()
+        sessions = [each for each in (self._step, self._write) if each is not None]
+        weakref.finalize(self, _release, self._device, sessions, graph_id).atexit = False
 
     def _bind(self, spec: ModelSpec, tensors: Tensors, ticks: int, batch: int) -> None:
         binding, write = self._binding, self._write_binding
@@ -140,6 +177,22 @@ class BoundRun:
             write.bind_ortvalue_input(state.output, row)
             write.bind_ortvalue_input(graph.slab_name(state.input), slab)
             write.bind_ortvalue_output(name, slab)
+
+
+def _run_options(graph_id: int) -> onnxruntime.RunOptions | None:
+    if not graph_id:
+        return None
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("gpu_graph_id", str(graph_id))
+    return options
+
+
+def _release(
+    device: Device, sessions: Sequence[onnxruntime.InferenceSession], graph_id: int
+) -> None:
+    """Drop captured graphs."""
+    for session in sessions:
+        device.do(session.release_captured_graph, graph_id)
 
 
 def spare(tensors: Tensors) -> int:

@@ -52,7 +52,7 @@ class Catalogue:
         Raises:
             ModelInvalid: a model that the settings name is missing or cannot be served, or there is
                 no model that can; the message names the file.
-            RuntimeError: the device does not work.
+            RuntimeError: the device does not work, or has no CUDA graphs.
         """
         self._settings = settings
         self._metrics = metrics
@@ -65,7 +65,7 @@ class Catalogue:
         self._failed: dict[Version, tuple[ModelInvalid, float]] = {}
         """Networks that could not be loaded, and until when they are not tried again."""
         self._clock = clock
-        self.provider = runtime.provider(settings.device)
+        self.provider = runtime.provider(settings.device, cuda_graphs=settings.cuda_graphs == "yes")
         """The onnxruntime execution provider that networks run on."""
         self.named = _named(settings.models)
         """Models that the settings name."""
@@ -282,6 +282,7 @@ class Catalogue:
                 settings.threads,
                 settings.max_burst,
                 settings.max_batch,
+                cuda_graphs=settings.cuda_graphs == "yes",
             )
         except ModelInvalid as error:
             self._metrics.model_reloads.labels(version.model, "failed").inc()

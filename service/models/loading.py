@@ -52,7 +52,13 @@ def try_out(content: bytes, max_state_bytes: int = MAX_STATE_BYTES) -> ModelSpec
 
 
 def load(
-    content: bytes, device: str = "auto", threads: int = 1, max_burst: int = 8, max_batch: int = 32
+    content: bytes,
+    device: str = "auto",
+    threads: int = 1,
+    max_burst: int = 8,
+    max_batch: int = 32,
+    *,
+    cuda_graphs: bool = False,
 ) -> Network:
     """
     Load a network, and run it once at every batch size and number of ticks: the batch check.
@@ -65,7 +71,7 @@ def load(
             device fails.
     """
     with refusals():
-        network = Network(content, device, threads, max_burst)
+        network = Network(content, device, threads, max_burst, cuda_graphs=cuda_graphs)
         locations = network.spec.default_locations
         exact = network.on_cpu and threads == 1
         fit_batches(network, locations, max_batch, exact=exact)

@@ -7,7 +7,8 @@ import hashlib
 import io
 import logging
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from service.errors import ModelInvalid, one_line
 from service.models import cuda, graph
 from service.models.bound_run import BoundRun, Sessions, Tensors
 from service.models.cores import cores
+from service.models.device import device_of
 from service.spec import LOCATIONS, Array, ModelSpec
 
 log = logging.getLogger(__name__)
@@ -27,13 +29,18 @@ The sizes of batches on a GPU, and multiples of the last. Each costs memory and 
 libraries may compute a row of one size in another way than a row of another.
 """
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+"""The names of onnxruntime's execution providers."""
 
-_OPTIONS: dict[str, dict[str, str]] = {"cpu": {}, "cuda": {"use_tf32": "0"}}
+OPTIONS: dict[str, dict[str, str]] = {
+    "cpu": {},
+    "cuda": {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"},
+}
 """
 The options of each provider. CUDA would by default round the factors of matrix products to 10 bits
 (TF32), and a network's answers then differ from its card's by more than `export` lets a file
-differ.
+differ. And each session's arena would double with each kind of run, rather than grow by what is
+asked of it.
 """
 
 
@@ -41,7 +48,13 @@ class Network:
     """One model, loaded: runs steps over slabs that it allocates."""
 
     def __init__(
-        self, model: bytes, device: str = "auto", threads: int = 1, max_burst: int = 8
+        self,
+        model: bytes,
+        device: str = "auto",
+        threads: int = 1,
+        max_burst: int = 8,
+        *,
+        cuda_graphs: bool = False,
     ) -> None:
         """
         Load a step graph from the bytes of its ONNX file.
@@ -50,6 +63,7 @@ class Network:
             device: `cpu`, `cuda`, or `auto` for CUDA where it works.
             threads: onnxruntime threads inside one run.
             max_burst: the largest number of ticks in one run.
+            cuda_graphs: on CUDA, capture each kind of run once and replay it.
 
         Raises:
             ModelInvalid: the bytes break the contract of `service.spec`.
@@ -60,21 +74,23 @@ class Network:
         self.content_hash = content_hash(model)
         self.why_alone = "" if self.spec.batched else "its spec says so"
         """Why a run steps one session; empty if it may step several. The batch check sets it."""
-        self.keeps_state_on_failure = graph.is_written_apart(proto, self.spec)
-        """Whether a run that fails leaves every state as it was."""
         self.bursts = [2**power for power in range(max_burst.bit_length())]
         """The numbers of ticks that a run can make."""
         self._steps = {
             (ticks, traced): _load(
-                graph.slab_graph(proto, self.spec, ticks, traced=traced), device, threads
+                graph.slab_graph(proto, self.spec, ticks, traced=traced),
+                device,
+                threads,
+                cuda_graphs=cuda_graphs,
             )
             for ticks in self.bursts
             for traced in (False, True)
         }
         step = self._steps[1, True]
         self.provider: str = step.get_providers()[0]
-        self._device = "cuda" if self.provider == _PROVIDERS["cuda"] else "cpu"
-        self.on_cpu = self._device == "cpu"
+        self._device = device_of("cuda" if self.provider == PROVIDERS["cuda"] else "cpu")
+        self.on_cpu = self._device.is_cpu
+        self._graph_ids = count(1) if cuda_graphs and not self.on_cpu else None
         self._multiple = graph.batch_multiple(proto) if self.on_cpu else CUDA_BATCHES[-1]
         self._alone = graph.alone(proto, self.spec) if self.on_cpu else frozenset()
         chooses = self.spec.has_memory and not self.spec.fixed_locations
@@ -82,14 +98,20 @@ class Network:
         """Whether only a trial can tell that a lone row may be a batch of its own."""
         self.lone_rows = False
         """Whether the trial showed it."""
-        self._read = _load(graph.read_graph(self.spec, proto), self._device, threads)
-        self._write = _load(graph.write_graph(self.spec.state, proto), self._device, threads)
+        name = self._device.name
+        self._read = _load(graph.read_graph(self.spec, proto), name, threads)
+        self._write = _load(graph.write_graph(self.spec.state, proto), name, threads)
         self._write_next = (
-            _load(graph.write_graph(graph.changing(self.spec), proto), self._device, threads)
-            if self.keeps_state_on_failure
+            _load(
+                graph.write_graph(graph.changing(self.spec), proto),
+                name,
+                threads,
+                cuda_graphs=cuda_graphs,
+            )
+            if graph.is_written_apart(proto, self.spec)
             else None
         )
-        self._copy = _load(graph.copy_graph(self.spec, proto), self._device, threads)
+        self._copy = _load(graph.copy_graph(self.spec, proto), name, threads)
         self._output_shapes = {
             value.name.removeprefix(graph.tick_name("", 0)): value.shape
             for value in step.get_outputs()
@@ -115,42 +137,22 @@ class Network:
         """
         Allocate slab tensors with room for `capacity` slots, and the spare row behind them.
 
-        Their contents are undefined.
+        Their contents are undefined. This and the methods below raise CapacityExceeded if the
+        device has no memory for what they do.
         """
-        return {
-            tensor.name: onnxruntime.OrtValue.ortvalue_from_shape_and_type(
-                (capacity + 1, *tensor.shape_at(locations)), tensor.dtype, self._device
-            )
-            for tensor in self.spec.state
-        }
+        return self._device.do(self._allocate, capacity, locations)
 
     def read_rows(self, tensors: Tensors, slots: Sequence[int]) -> dict[str, Array]:
         """Copy the slots' rows, by state name, each [slots, ...]."""
-        binding = self._bind_slabs(self._read, tensors, {graph.SOURCES: slots})
-        for tensor in self.spec.state:
-            binding.bind_output(tensor.input, "cpu")
-        self._read.run_with_iobinding(binding)
-        rows = binding.copy_outputs_to_cpu()
-        return {tensor.name: row for tensor, row in zip(self.spec.state, rows, strict=True)}
+        return self._device.do(self._read_rows, tensors, slots)
 
     def write_rows(self, tensors: Tensors, slots: Sequence[int], rows: Mapping[str, Array]) -> None:
         """Overwrite the slots' rows, by state name, each [slots, ...]; others stay as they are."""
-        binding = self._bind_slabs(self._write, tensors, {graph.SLOTS: slots})
-        for tensor in self.spec.state:
-            row = np.ascontiguousarray(rows[tensor.name])
-            binding.bind_cpu_input(graph.next_name(tensor), row)
-            slab = graph.slab_name(graph.next_name(tensor))
-            binding.bind_ortvalue_output(slab, tensors[tensor.name])
-        self._write.run_with_iobinding(binding)
+        self._device.do(self._write_rows, tensors, slots, rows)
 
     def copy_row(self, tensors: Tensors, source: int, target: int) -> None:
         """Overwrite the row of one slot with that of another, on the device."""
-        rows = {graph.SOURCES: [source], graph.SLOTS: [target]}
-        binding = self._bind_slabs(self._copy, tensors, rows)
-        for tensor in self.spec.state:
-            slab = graph.slab_name(graph.next_name(tensor))
-            binding.bind_ortvalue_output(slab, tensors[tensor.name])
-        self._copy.run_with_iobinding(binding)
+        self._device.do(self._copy_row, tensors, source, target)
 
     def bind(
         self, tensors: Tensors, batch: int, locations: int, traced: frozenset[str], ticks: int
@@ -163,7 +165,45 @@ class Network:
         """
         sessions = Sessions(self._steps[ticks, bool(traced)], self._write_next)
         shapes = self._shapes(locations, traced)
-        return BoundRun(sessions, self.spec, tensors, (ticks, batch), shapes, self._device)
+        shape, graph_id = (ticks, batch), next(self._graph_ids) if self._graph_ids else 0
+        return self._device.do(
+            BoundRun, sessions, self.spec, tensors, shape, shapes, self._device, graph_id
+        )
+
+    def _allocate(self, capacity: int, locations: int) -> Tensors:
+        return {
+            tensor.name: onnxruntime.OrtValue.ortvalue_from_shape_and_type(
+                (capacity + 1, *tensor.shape_at(locations)), tensor.dtype, self._device.name
+            )
+            for tensor in self.spec.state
+        }
+
+    def _read_rows(self, tensors: Tensors, slots: Sequence[int]) -> dict[str, Array]:
+        binding = self._bind_slabs(self._read, tensors, {graph.SOURCES: slots})
+        for tensor in self.spec.state:
+            binding.bind_output(tensor.input, "cpu")
+        self._read.run_with_iobinding(binding)
+        rows = binding.copy_outputs_to_cpu()
+        return {tensor.name: row for tensor, row in zip(self.spec.state, rows, strict=True)}
+
+    def _write_rows(
+        self, tensors: Tensors, slots: Sequence[int], rows: Mapping[str, Array]
+    ) -> None:
+        binding = self._bind_slabs(self._write, tensors, {graph.SLOTS: slots})
+        for tensor in self.spec.state:
+            row = np.ascontiguousarray(rows[tensor.name])
+            binding.bind_cpu_input(graph.next_name(tensor), row)
+            slab = graph.slab_name(graph.next_name(tensor))
+            binding.bind_ortvalue_output(slab, tensors[tensor.name])
+        self._write.run_with_iobinding(binding)
+
+    def _copy_row(self, tensors: Tensors, source: int, target: int) -> None:
+        rows = {graph.SOURCES: [source], graph.SLOTS: [target]}
+        binding = self._bind_slabs(self._copy, tensors, rows)
+        for tensor in self.spec.state:
+            slab = graph.slab_name(graph.next_name(tensor))
+            binding.bind_ortvalue_output(slab, tensors[tensor.name])
+        self._copy.run_with_iobinding(binding)
 
     def _shapes(self, locations: int, traced: frozenset[str]) -> dict[str, tuple[int, int]]:
         """Shapes [heads, width] of the traced graph outputs."""
@@ -192,15 +232,20 @@ def content_hash(model: bytes) -> str:
     return hashlib.sha256(model).hexdigest()
 
 
-def provider(device: str) -> str:
+def provider(device: str, *, cuda_graphs: bool = False) -> str:
     """
     The execution provider that networks on that device will run on.
 
     Raises:
-        RuntimeError: `cuda` was asked for and CUDA does not work here.
+        RuntimeError: `cuda` or CUDA graphs were asked for and CUDA does not work here.
     """
     session = _load(graph.identity(), device, threads=1)
     name: str = session.get_providers()[0]
+    if cuda_graphs and name != PROVIDERS["cuda"]:
+        raise RuntimeError(
+            "--cuda-graphs is 'yes', but networks run on the CPU here, which has no CUDA graphs; "
+            "leave it out, or set --device to cuda to learn what CUDA lacks"
+        )
     return name
 
 
@@ -211,10 +256,12 @@ def parallel_runs(provider: str) -> int:
     On a GPU, runs are made one after another. On a CPU, one core is left to the event loop. Runs on
     all cores would make more steps in total, but a single step would wait longer.
     """
-    return 1 if provider == _PROVIDERS["cuda"] else max(1, cores() - 1)
+    return 1 if provider == PROVIDERS["cuda"] else max(1, cores() - 1)
 
 
-def _load(model: bytes, device: str, threads: int) -> onnxruntime.InferenceSession:
+def _load(
+    model: bytes, device: str, threads: int, *, cuda_graphs: bool = False
+) -> onnxruntime.InferenceSession:
     fault = _cuda_fault() if device != "cpu" else None
     if device == "cuda" and fault:
         raise RuntimeError(f"--device is 'cuda', but {fault}; set it to auto or cpu otherwise")
@@ -226,16 +273,23 @@ def _load(model: bytes, device: str, threads: int) -> onnxruntime.InferenceSessi
     options.log_severity_level = 4
     if names[0] == "cuda":
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    chosen = dict(OPTIONS)
+    if cuda_graphs:
+        chosen["cuda"] = {**chosen["cuda"], "enable_cuda_graph": "1"}
+    load = partial(
+        onnxruntime.InferenceSession,
+        model,
+        options,
+        providers=[(PROVIDERS[name], chosen[name]) for name in names],
+    )
     try:
-        session = onnxruntime.InferenceSession(
-            model, options, providers=[(_PROVIDERS[name], _OPTIONS[name]) for name in names]
-        )
+        session = device_of(names[0]).do(load)
     except Exception as error:  # onnxruntime's errors share no other base class
         raise ModelInvalid(f"onnxruntime cannot load the model: {one_line(error)}") from error
-    runs_on_cuda = session.get_providers()[0] == _PROVIDERS["cuda"]
+    runs_on_cuda = session.get_providers()[0] == PROVIDERS["cuda"]
     if device == "cuda" and not runs_on_cuda:
         raise RuntimeError("--device is 'cuda', but onnxruntime found no GPU that it can use")
-    elsewhere = _nodes_not_on(_PROVIDERS["cuda"], session) if runs_on_cuda else []
+    elsewhere = _nodes_not_on(PROVIDERS["cuda"], session) if runs_on_cuda else []
     if elsewhere:
         raise ModelInvalid(
             f"onnxruntime leaves {len(elsewhere)} nodes of the model to the CPU, and each would "
@@ -263,7 +317,7 @@ def _cuda_fault() -> str | None:
     onnxruntime lists the provider wherever it was built in. If the provider cannot load,
     onnxruntime uses the CPU and only prints a line on standard error.
     """
-    if _PROVIDERS["cuda"] in onnxruntime.get_available_providers():
+    if PROVIDERS["cuda"] in onnxruntime.get_available_providers():
         # Load CUDA and cuDNN from where pip installs them, which the dynamic linker does not
         # search.
         with contextlib.redirect_stdout(io.StringIO()):

@@ -117,6 +117,10 @@ def test_connections_may_take_all_the_files_that_the_system_allows(models_dir: P
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            ["--device=cpu", "--cuda-graphs=yes"],
+            "cannot serve: --cuda-graphs is 'yes', but networks run on the CPU",
+        ),
         (["--models-dir=nowhere"], "cannot serve: nowhere does not exist; set --models-dir"),
         (["--max-batch=1"], "--max-batch is 1; it must be at least 8"),
         (["--unknown"], "unrecognized arguments: --unknown"),

@@ -154,8 +154,8 @@ class NtmServiceServicer:
         tensor that the model does not have, has another size, or has an element that is not finite.
         INVALID_ARGUMENT with a reason of RestoreSession: the checkpoint does not fit this session.
         RESOURCE_EXHAUSTED, CAPACITY_EXCEEDED: the server, or this principal's share of it, has no room for
-        another session or its state. The metadata name the setting as `limit`. The error comes at once, with
-        a retry delay, and does not affect other sessions.
+        another session or its state. The metadata name the setting as `limit`, or `memory` if the machine or
+        its GPU has no more. The error comes at once, with a retry delay, and does not affect other sessions.
         ALREADY_EXISTS, SESSION_EXISTS: a session with that session_id exists, and it does not match the
         request, has made steps, or belongs to another principal. The error does not say which.
         NOT_FOUND with SESSION_DELETED or SESSION_EXPIRED, DATA_LOSS, SESSION_FAILED: the session with that
@@ -305,7 +305,8 @@ class NtmServiceServicer:
         stay made.
         ABORTED, STEP_INDEX_MISMATCH: first_step is not the next step of the session. The metadata have the next
         step as `expected`. No step was made.
-        RESOURCE_EXHAUSTED, CAPACITY_EXCEEDED: too many steps of this session are waiting.
+        RESOURCE_EXHAUSTED, CAPACITY_EXCEEDED: too many steps of this session are waiting. Or, with `memory` as
+        `limit`, the server has no memory to make them: the session continues at the step in `next_step`.
         DATA_LOSS, SESSION_FAILED: the run failed, or a result is not finite. The server closed the session.
         UNAVAILABLE, NOT_STORED: the session has POLICY_SYNCHRONOUS, and the steps were made but not stored. Send
         the same chunk again.

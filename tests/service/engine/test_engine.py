@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from service.engine.engine import Engine
@@ -23,6 +25,15 @@ from service.errors import (
 from service.models.runtime import Network
 from service.session_ref import SessionRef
 from tests.conftest import Clock
+from tests.support.devices import (
+    ALLOCATE,
+    BIND,
+    COPY,
+    READ,
+    ScarceDevice,
+    no_memory,
+    scarce_network,
+)
 from tests.support.driving import (
     LEDGER,
     OWNER,
@@ -408,3 +419,110 @@ def test_integrity_is_checked_for_real(ledgers: Engine) -> None:
     with pytest.raises(RuntimeError, match="sessions 1, their places 1, slots used 2"):
         ledgers.lifecycle.check_integrity()
     assert isinstance(chunk(session, [[1, 1]]), Chunk)
+
+
+@pytest.fixture
+def scarce(clock: Clock) -> tuple[Engine, ScarceDevice]:
+    """An engine whose device may lack memory."""
+    network, device = scarce_network()
+    return engine(network, clock), device
+
+
+def test_opening_without_memory_is_refused_and_disturbs_nobody(
+    scarce: tuple[Engine, ScarceDevice],
+) -> None:
+    """Neither the first session of a memory size, nor one for which a slab would grow."""
+    ledgers, device = scarce
+    sessions = [opened(ledgers) for _ in range(8)]
+    stepped(ledgers, *(chunk(session, [[1, 1]]) for session in sessions))
+    device.full_for = {ALLOCATE}
+    for locations in (8, 5):
+        with pytest.raises(CapacityExceeded, match="the memory of the server has no room"):
+            opened(ledgers, locations)
+    ledgers.lifecycle.check_integrity()
+    again = stepped(ledgers, *(chunk(session, [[1, 1]]) for session in sessions))
+    assert again == [[[2, 2]]] * 8
+    device.full_for = set()
+    assert stepped(ledgers, chunk(opened(ledgers), [[1, 1]])) == [[[1, 1]]]
+
+
+def test_steps_without_memory_for_their_buffers_are_refused_and_the_session_goes_on(
+    scarce: tuple[Engine, ScarceDevice],
+) -> None:
+    """The engine turns on; the same chunk is made when there is memory again."""
+    ledgers, device = scarce
+    session = opened(ledgers)
+    device.full_for = {BIND}
+    works = [chunk(session, [[1, 1]], first_step=0), chunk(opened(ledgers), [[1, 1]])]
+    submitted(ledgers, *works)
+    assert len(run(ledgers)) == 2
+    for work in works:
+        assert isinstance(work.error, CapacityExceeded)
+        assert work.error.metadata == {"limit": "memory", "next_step": "0"}
+    device.full_for = set()
+    assert stepped(ledgers, chunk(session, [[1, 1]], first_step=0)) == [[[1, 1]]]
+
+
+def test_a_run_without_memory_closes_the_sessions_of_its_batch(
+    ledgers: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Some of their rows may have been written; others go on."""
+    session, other = opened(ledgers), opened(ledgers)
+    stepped(ledgers, chunk(other, [[1, 1]]))
+    work = chunk(session, [[1, 1]])
+    submitted(ledgers, work)
+    with monkeypatch.context() as patched, caplog.at_level(logging.ERROR):
+        patched.setattr(onnxruntime.InferenceSession, "run_with_iobinding", no_memory)
+        run(ledgers)
+    assert isinstance(work.error, SessionFailed)
+    assert "run failed" in caplog.text
+    assert stepped(ledgers, chunk(other, [[1, 1]])) == [[[2, 2]]]
+
+
+def test_a_fork_without_memory_leaves_its_source_as_it_is(
+    scarce: tuple[Engine, ScarceDevice],
+) -> None:
+    """It fails with that reason, and the fork is dropped; so do reading and a checkpoint."""
+    ledgers, device = scarce
+    lifecycle = ledgers.lifecycle
+    source = opened(ledgers)
+    stepped(ledgers, chunk(source, [[3, 3]]))
+    fork = lifecycle.open(LEDGER, 8, None, OWNER, session_id="f" * 32, is_begun=False)
+    works = [
+        Operation(source, action)
+        for action in (
+            partial(lifecycle.fork, fork=SessionRef(fork.id, OWNER, 0)),
+            lifecycle.checkpoint,
+            lifecycle.read,
+        )
+    ]
+    device.full_for = {COPY, READ}
+    submitted(ledgers, *works)
+    run(ledgers)
+    assert [type(work.error) for work in works] == [CapacityExceeded] * 3
+    lifecycle.drop(fork.id)
+    device.full_for = set()
+    assert stepped(ledgers, chunk(source, [[1, 1]])) == [[[4, 4]]]
+
+
+def test_opening_on_a_gpu_waits_for_the_turns_under_way(clock: Clock) -> None:
+    """Its one thread makes them, and the event loop would wait for it."""
+    for on_cpu in (True, False):
+        network, _ = scarce_network(on_cpu=on_cpu)
+        ledgers = engine(network, clock)
+        opened(ledgers)
+        assert ledgers.lifecycle.may_open_during_turns(LEDGER, 8) is on_cpu
+
+
+def test_the_slabs_of_a_gpu_stay_within_the_limit_of_state(clock: Clock) -> None:
+    """Free and spare rows count there, and a slab that grows beside the one that replaces it."""
+    network, _ = scarce_network(on_cpu=False)
+    state = network.spec.state_bytes(8)
+    ledgers = engine(network, clock, max_state_bytes=(17 + 33) * state - 1)
+    for _ in range(16):
+        opened(ledgers)
+    with pytest.raises(CapacityExceeded) as raised:
+        opened(ledgers)
+    assert raised.value.metadata == {"limit": "max_state_bytes"}
+    assert f"needs {33 * state} bytes on the GPU, and {17 * state} of" in raised.value.message
+    ledgers.lifecycle.check_integrity()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -29,6 +31,7 @@ from service.settings import Settings
 from service.spec import Array
 from service.telemetry.metrics import Metrics
 from tests.conftest import Clock
+from tests.support.devices import no_memory
 from tests.support.driving import OWNER, run, submitted
 from tests.support.rich_models import RICH, of_the_sign, rich
 
@@ -385,3 +388,30 @@ def test_a_record_with_a_wrong_initial_value_is_damaged(
     with pytest.raises(CheckpointDamaged, match="'speaker' has 8 bytes"):
         replica.adopt(ref.id, 5, stored)
     assert len(replica.sessions) == 0
+
+
+def test_a_run_without_memory_is_refused_where_states_are_written_after_it(
+    engine: Engine, sessions: Lifecycle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The session goes on at the same step; it is closed if the writing failed."""
+    ref = opened(sessions)
+    made(engine, chunk(ref, [1]))
+    run_with_iobinding = onnxruntime.InferenceSession.run_with_iobinding
+
+    def refused_at(number: int) -> Chunk:
+        """A chunk, of whose runs the one with this number has no memory."""
+        runs = count()
+
+        def few(session: Any, *arguments: Any) -> Any:
+            return (no_memory if next(runs) == number else run_with_iobinding)(session, *arguments)
+
+        work = chunk(ref, [1, 2], first_step=1)
+        with monkeypatch.context() as patched:
+            patched.setattr(onnxruntime.InferenceSession, "run_with_iobinding", few)
+            made(engine, work)
+        return work
+
+    work = refused_at(0)
+    assert isinstance(work.error, CapacityExceeded)
+    assert work.error.message.endswith("The session goes on at step 1")
+    assert isinstance(refused_at(1).error, SessionFailed)

@@ -17,6 +17,7 @@ from service.session_ref import SessionRef
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from tests.conftest import Clock
+from tests.support.devices import READ, scarce_network
 from tests.support.driving import LEDGER, OWNER, chunk, outputs
 
 ONES = [[1, 1]]
@@ -284,3 +285,23 @@ def test_an_indexed_chunk_that_is_cancelled_while_it_runs_is_made_to_its_end(
     assert outputs(again)[-1] == [6, 6]
     assert storing.lifecycle.describe(session).next_step == 6
     assert storing.lifecycle.describe(other).next_step < 6
+
+
+def test_a_session_that_there_is_no_memory_to_read_is_stored_later(clock: Clock) -> None:
+    """A synchronous chunk is answered with NOT_STORED; asked for again, it is stored."""
+    network, device = scarce_network()
+    storing = Storing(network, clock)
+    asynchronous = storing.opened(Policy.ASYNCHRONOUS, every_steps=1)
+    session = storing.opened(Policy.SYNCHRONOUS)
+    device.full_for = {READ}
+    free, work = chunk(asynchronous, ONES), chunk(session, ONES, first_step=0)
+    assert storing.run(free, work) == [free, work]
+    assert free.error is None
+    assert isinstance(work.error, NotStored)
+    assert "the memory of the server has no room" in work.error.message
+    assert storing.snapshots == []
+    device.full_for = set()
+    again = chunk(session, ONES, first_step=0)
+    assert storing.run(chunk(asynchronous, ONES), again) != []
+    assert again in storing.store()
+    assert again.durable_step == 1

@@ -355,7 +355,8 @@ class Replicas(RuleBasedStateMachine):
         """End the first of a replica's turns."""
         turn = replica.turns.pop(0)
         turn.run()
-        turn.failed = turn.failed or fails
+        if fails:
+            turn.error = RuntimeError("made to fail")
         replica.engine.commit(turn)
         self.hear(replica)
 

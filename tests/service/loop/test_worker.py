@@ -6,8 +6,11 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Any
 
+import onnxruntime
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -17,12 +20,16 @@ from service.engine.turn import Turn
 from service.engine.work import Work
 from service.errors import Draining, SessionDeleted, SessionExpired, SessionUnknown
 from service.loop.worker import Worker
+from service.models import bound_run
+from service.models.device import Device, DeviceThread
 from service.models.runtime import Network
 from service.session_ref import SessionRef
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from tests.conftest import Clock
+from tests.support.devices import memory_apart
 from tests.support.driving import LEDGER, OWNER, chunk, engine
+from tests.support.tiny_models import ledger
 
 
 class Fixture:
@@ -368,3 +375,44 @@ async def test_a_session_expires_without_anybody_calling(network: Network) -> No
     with pytest.raises(SessionExpired):
         await worker.call(watched.describe, SessionRef(view.id, OWNER, 0))
     await worker.stop()
+
+
+async def test_one_thread_makes_all_that_is_done_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every run, allocation and copy, also while two threads of the worker ask for runs."""
+    threads = set[str]()
+
+    def noting(function: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*arguments: Any, **named: Any) -> Any:
+            threads.add(threading.current_thread().name)
+            return function(*arguments, **named)
+
+        return noted
+
+    for owner, name, kind in (
+        (onnxruntime.InferenceSession, "run_with_iobinding", noting),
+        (onnxruntime.InferenceSession, "io_binding", noting),
+        (onnxruntime.OrtValue, "update_inplace", noting),
+        (onnxruntime.OrtValue, "ortvalue_from_shape_and_type", lambda f: staticmethod(noting(f))),
+    ):
+        monkeypatch.setattr(owner, name, kind(getattr(owner, name)))
+    monkeypatch.setattr(bound_run, "memory", memory_apart)
+    thread = DeviceThread()
+    network = Network(ledger(), "cpu")
+    network._device, network.on_cpu = Device("cpu", thread), False
+    fixture = Fixture(network, parallel_runs=2)
+    call, lifecycle = fixture.worker.call, fixture.engine.lifecycle
+    sessions = [await fixture.opened(locations) for locations in (8, 5) for _ in range(9)]
+    works = [chunk(session, [[1, 1]] * 4) for session in sessions]
+    await asyncio.gather(*(fixture.worker.ask(work) for work in works))
+    awake = lifecycle.awake(sessions[0])
+    saved = await call(lifecycle.checkpoint, awake)
+    await call(lifecycle.reset, awake)
+    await call(lifecycle.restore, awake, saved[1])
+    view = await call(partial(lifecycle.open, LEDGER, 8, None, OWNER, is_begun=False))
+    await call(lifecycle.fork, awake, SessionRef(view.id, OWNER, 0))
+    total = (await call(lifecycle.read, awake))[1]["total"].tolist()
+    await fixture.worker.stop()
+    thread.end()
+
+    assert total == [4, 4]
+    assert threads == {"device"}

@@ -94,11 +94,11 @@ async def test_a_network_that_cannot_be_loaded_is_tried_again_later(
     """
     loads = []
 
-    def fail(content: bytes, *arguments: Any) -> Network:
+    def fail(content: bytes, *arguments: Any, **named: Any) -> Network:
         loads.append(content)
         if len(loads) == 1:
             raise ModelInvalid("the device is out of memory")
-        return load(content, *arguments)
+        return load(content, *arguments, **named)
 
     monkeypatch.setattr(service.models.catalogue, "load", fail)
     registry = CollectorRegistry()

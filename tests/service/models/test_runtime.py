@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -12,9 +13,11 @@ import pytest
 
 from service.errors import ModelInvalid
 from service.models import bound_run, cuda, graph, runtime
+from service.models.device import Device
 from service.models.runtime import Network
 from service.models.slab import Slab
 from service.spec import Float32, vector
+from tests.support.devices import memory_apart
 from tests.support.served import MODELS
 from tests.support.tiny_models import LEDGER, ledger
 
@@ -222,16 +225,10 @@ def test_every_run_on_a_device_gets_and_gives_what_is_of_that_run(
 ) -> None:
     """A device has memory of its own, here other memory of the CPU, to which all is copied."""
 
-    def apart(size: int, device: str) -> tuple[onnxruntime.OrtValue, ...]:
-        assert device == "cpu"
-        return tuple(
-            onnxruntime.OrtValue.ortvalue_from_shape_and_type((size,), np.uint8) for _ in range(2)
-        )
-
     expected, tensors = zeroed(network), zeroed(network)
     traced = frozenset(trace.output for trace in LEDGER.traces)
     plain = network.bind(expected, 8, 8, traced, 2)
-    monkeypatch.setattr(bound_run, "memory", apart)
+    monkeypatch.setattr(bound_run, "memory", memory_apart)
     bound = network.bind(tensors, 8, 8, traced, 2)
     for first, value in ((0, 3), (8, 5), (4, 7)):
         for each in (plain, bound):
@@ -350,10 +347,38 @@ def test_cuda_is_asked_for_whole_single_precision(monkeypatch: pytest.MonkeyPatc
         raise ValueError("not in this test")
 
     monkeypatch.setattr(runtime, "_cuda_fault", lambda: None)
+    monkeypatch.setattr(runtime, "device_of", Device)
     monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
     with pytest.raises(ModelInvalid, match="not in this test"):
         runtime.provider("cuda")
-    assert asked == [("CUDAExecutionProvider", {"use_tf32": "0"}), ("CPUExecutionProvider", {})]
+    (cuda_options, *rest) = asked
+    assert rest == [("CPUExecutionProvider", {})]
+    assert cuda_options[0] == "CUDAExecutionProvider"
+    assert cuda_options[1]["use_tf32"] == "0"
+
+
+def test_cuda_graphs_are_refused_on_the_cpu() -> None:
+    """A setting that changes nothing is a mistake."""
+    assert runtime.provider("cpu") == "CPUExecutionProvider"
+    with pytest.raises(RuntimeError, match="--cuda-graphs is 'yes', but networks run on the CPU"):
+        runtime.provider("cpu", cuda_graphs=True)
+
+
+def test_cuda_graphs_are_asked_for_in_the_graphs_that_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that read, write and copy rows get other addresses in each run."""
+    session, asked = onnxruntime.InferenceSession, list[bool]()
+
+    def on_cpu(
+        model: bytes, options: onnxruntime.SessionOptions, providers: list[Any]
+    ) -> onnxruntime.InferenceSession:
+        asked.append("enable_cuda_graph" in providers[0][1])
+        return session(model, options, ["CPUExecutionProvider"])
+
+    monkeypatch.setattr(runtime, "_cuda_fault", lambda: None)
+    monkeypatch.setattr(runtime, "device_of", lambda _: Device("cpu"))
+    monkeypatch.setattr(onnxruntime, "InferenceSession", on_cpu)
+    Network(ledger(), "auto", max_burst=2, cuda_graphs=True)
+    assert asked == [True] * 4 + [False] * 3
 
 
 @pytest.mark.skipif(works_on_cuda(), reason="CUDA works on this machine")
