@@ -8,7 +8,8 @@ from itertools import groupby
 import numpy as np
 
 from ntm_client.values import Float32
-from ntm_lab.decipher.mechanism.model import FIRST_STEPS, Mechanism
+from ntm_lab.decipher.mechanism.knowledge import FIRST_STEPS
+from ntm_lab.decipher.mechanism.model import Mechanism
 from ntm_lab.decipher.mechanism.trials import Trial
 
 OPEN = 0.5

@@ -21,7 +21,8 @@ def copying(shipped: Client) -> Study:
     program = replace(copy_program(), read_from=1, write_from=1)
     sequences = in_range("copy", 16, 0, Stage.CHANGES)
     made = change_sequences(program, network, sequences)
-    found = study(program, program.phases, network, [("in range", sequences)], made, seed=0)
+    judged = [("in range", sequences)]
+    found = study(program, program.phases, network, judged, made, seed=0, count=48)
     assert found is not None
     return found
 
@@ -53,4 +54,5 @@ def test_a_network_without_heads_has_no_mechanism(shipped: Client) -> None:
     """Nor has one whose heads are not an NTM's."""
     program = copy_program()
     for name in ("copy-lstm", "copy-dnc"):
-        assert study(program, program.phases, ServedNetwork(shipped, name), [], {}, seed=0) is None
+        network = ServedNetwork(shipped, name)
+        assert study(program, program.phases, network, [], {}, seed=0, count=1) is None
