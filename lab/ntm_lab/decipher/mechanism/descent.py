@@ -9,10 +9,10 @@ import numpy as np
 from ntm_client.values import Float32
 from ntm_lab.decipher.mechanism.model import Layer, with_one
 
-UNITS = 128
+UNITS = 256
 """The units of the layer."""
 
-PASSES = 90
+PASSES = 80
 """How often a step is drawn on average."""
 
 BATCH = 512
@@ -20,9 +20,6 @@ BATCH = 512
 
 RATE = 0.006
 """The largest change of a coefficient in an update; it rises to this, and falls to 0."""
-
-DECAY = 0.03
-"""The part of a coefficient, times the rate, that is taken from it in an update."""
 
 WARMING = 100
 """The updates in which the rate rises."""
@@ -51,13 +48,22 @@ class Examples(NamedTuple):
     """[E]: how often a step is drawn."""
 
 
-def fitted_layer(examples: Examples, weights: Float32, ends: Float32, seed: int) -> Layer:
-    """
-    The layer that is nearest to the examples.
+class Aim(NamedTuple):
+    """What a fit aims at in each of the K columns of the heads."""
 
-    `weights` [K] says how much each column of the heads matters. Above `ends` [K], no difference is
-    told; below -`SATURATED`, none in any column.
+    weights: Float32
+    """[K]: how much a difference counts."""
+    ends: Float32
+    """[K]: above this, no difference is told. Below -`SATURATED`, none is in any column."""
+    decay: float
     """
+    The part of a coefficient that is taken from it in an update, times the rate. Examples in which
+    chance has a part ask for more.
+    """
+
+
+def fitted_layer(examples: Examples, aim: Aim, seed: int) -> Layer:
+    """The layer that is nearest to the examples."""
     luck = np.random.default_rng(seed)
     mean, whitening = _whitening(examples.known)
     known = with_one(np.matmul(examples.known - mean, whitening, dtype=np.float32))
@@ -76,14 +82,14 @@ def fitted_layer(examples: Examples, weights: Float32, ends: Float32, seed: int)
         units = np.tanh(one @ layer.units)
         inner = with_one(units)
         outer = np.concatenate([units, with_one(examples.reads[drawn])], 1)
-        heads = _error(inner @ layer.heads, examples.heads[drawn], ends) * weights
+        heads = _error(inner @ layer.heads, examples.heads[drawn], aim.ends) * aim.weights
         output = _error(outer @ layer.output, examples.outputs[drawn], SATURATED)
         output *= examples.counted[drawn]
         back = heads @ layer.heads[:-1].T + output @ layer.output[:UNITS].T
         rate = RATE * min((update + 1) / WARMING, (1 + np.cos(np.pi * update / updates)) / 2)
         slopes = one.T @ (back * (1 - units**2)), inner.T @ heads, outer.T @ output
         for descent, slope in zip(descents, slopes, strict=True):
-            descent.update(slope / BATCH, rate)
+            descent.update(slope / BATCH, rate, aim.decay)
     plain = whitening @ layer.units[:-1]
     return layer._replace(units=np.concatenate([plain, layer.units[-1:] - mean @ plain]))
 
@@ -133,7 +139,7 @@ class _Descent:
         self._directions = self._sides
         self._updates = 0
 
-    def update(self, slope: Float32, rate: float) -> None:
+    def update(self, slope: Float32, rate: float, decay: float) -> None:
         """Go down a slope [A, B]."""
         for side, product in zip(self._sides, (slope @ slope.T, slope.T @ slope), strict=True):
             side += (1 - self.SQUARED) * (product - side)
@@ -147,6 +153,5 @@ class _Descent:
         mean = rows.T @ self._mean @ columns / (1 - self.AVERAGED**self._updates)
         square = self._square / (1 - self.SQUARED**self._updates)
         step = mean / (np.sqrt(square) + 1e-8)
-        self._matrix -= np.float32(rate) * (
-            rows @ step @ columns.T + np.float32(DECAY) * self._matrix
-        )
+        self._matrix *= np.float32(1 - rate * decay)
+        self._matrix -= np.float32(rate) * (rows @ step @ columns.T)

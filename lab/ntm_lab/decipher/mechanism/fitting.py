@@ -14,7 +14,7 @@ from ntm_lab.decipher.mechanism.activations import (
     inverse_softplus,
     logit,
 )
-from ntm_lab.decipher.mechanism.descent import SATURATED, Examples, fitted_layer
+from ntm_lab.decipher.mechanism.descent import SATURATED, Aim, Examples, fitted_layer
 from ntm_lab.decipher.mechanism.knowledge import FIRST_STEPS, Knowledge, Known
 from ntm_lab.decipher.mechanism.model import Mechanism, Part, columns
 from ntm_lab.decipher.mechanism.trials import PARAMETERS, Trial
@@ -22,6 +22,12 @@ from ntm_lab.decipher.phases import Phases
 
 REMEMBERED = 4
 """The last steps that are known where the controller has a state of its own."""
+
+DECAY = 0.01
+"""How fast coefficients decay where what is known decides all that the heads do."""
+
+DECAY_IF_REMEMBERED = 0.1
+"""The same where the controller remembers more than what is known."""
 
 LEAST_SHARE = 1e-30
 """The smallest weight of a shift whose logarithm is taken."""
@@ -45,7 +51,8 @@ def fitted(
         weights[place] = (place.stop - place.start) ** -0.5
         if part in ("strength", "sharpening"):
             ends[place] = np.inf
-    layer = fitted_layer(_examples(trials, known, phases), weights, ends, seed)
+    aim = Aim(weights, ends, DECAY_IF_REMEMBERED if remembers else DECAY)
+    layer = fitted_layer(_examples(trials, known, phases), aim, seed)
     return Mechanism(phases, start, known, layer)
 
 

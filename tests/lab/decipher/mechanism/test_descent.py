@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ntm_client.values import Float32
-from ntm_lab.decipher.mechanism.descent import Examples, fitted_layer
+from ntm_lab.decipher.mechanism.descent import Aim, Examples, fitted_layer
 from ntm_lab.decipher.mechanism.model import Layer, with_one
 
 
@@ -27,7 +27,8 @@ def test_a_layer_finds_a_function_that_no_affine_map_is() -> None:
     every = np.ones((6000, 1), np.float32)
     examples = Examples(known, reads, wanted, 2 * reads - 1, every, every[:, 0])
 
-    layer = fitted_layer(examples, np.ones(2, np.float32), np.full(2, 8, np.float32), seed=0)
+    aim = Aim(np.ones(2, np.float32), np.full(2, 8, np.float32), decay=0.01)
+    layer = fitted_layer(examples, aim, seed=0)
 
     heads, output = values(layer, known[:100], reads[:100])
     assert np.abs(heads[:, 0] - parity[:100, 0]).max() < 0.1
