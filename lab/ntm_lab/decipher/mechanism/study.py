@@ -32,6 +32,9 @@ from ntm_tasks import TaskSequence
 SILENCED = 20
 """Sequences on which the dropped heads are silenced in the network."""
 
+AFTER_CHANGES = 100
+"""About so many sequences with a change on which the mechanism does not need a dropped head."""
+
 MEMORY_STATE = frozenset({"memory", "weighting", "read_vector"})
 """The state of a network whose controller has none of its own."""
 
@@ -87,15 +90,15 @@ def study(
     if not set(TRACES) <= {trace.name for trace in network.model.traces}:
         return None
     sequences = in_range(network.model.task, count, seed, Stage.INDUCTION)
-    trials = [
-        *plain_trials(network, sequences, phases),
-        *changed_trials(network, sequences, phases, program, seed),
-    ]
+    plain = plain_trials(network, sequences, phases)
+    changed = changed_trials(network, sequences, phases, program, seed)
+    trials = [*plain, *changed]
     with network.session() as session:
         start = session.read_memory()
     remembers = any(tensor.name not in MEMORY_STATE for tensor in network.model.state)
     whole = fitted(trials, start, phases, remembers=remembers, seed=seed)
-    mechanism = without_idle_heads(whole, sequences[:SILENCED])
+    some = [*plain[:SILENCED], *changed[:: max(1, len(changed) // AFTER_CHANGES)]]
+    mechanism = without_idle_heads(whole, some, program)
     proof = silence(mechanism, network, sequences[:SILENCED]) if mechanism.dropped else None
     if proof is not None and proof.changed > TOLERATED * proof.bits:
         # The network needs them, though the mechanism does not.
