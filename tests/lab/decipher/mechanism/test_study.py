@@ -22,7 +22,7 @@ def copying(shipped: Client) -> Study:
     sequences = in_range("copy", 16, 0, Stage.CHANGES)
     made = change_sequences(program, network, sequences)
     judged = [("in range", sequences)]
-    found = study(program, program.phases, network, judged, made, seed=0, count=32)
+    found = study(program, program.phases, network, judged, made, seed=0, count=16)
     assert found is not None
     return found
 
