@@ -67,7 +67,7 @@ def fitted_layer(examples: Examples, aim: Aim, seed: int) -> Layer:
     luck = np.random.default_rng(seed)
     mean, whitening = _whitening(examples.known)
     known = with_one(np.matmul(examples.known - mean, whitening, dtype=np.float32))
-    ends_drawn = np.cumsum(examples.shares / examples.shares.sum())
+    running = np.cumsum(examples.shares / examples.shares.sum())
     reads = examples.reads.shape[1]
     layer = Layer(
         _drawn(luck, known.shape[1], UNITS),
@@ -77,7 +77,7 @@ def fitted_layer(examples: Examples, aim: Aim, seed: int) -> Layer:
     descents = [_Descent(matrix) for matrix in layer]
     updates = PASSES * len(known) // BATCH
     for update in range(updates):
-        drawn = np.searchsorted(ends_drawn, luck.random(BATCH)).clip(max=len(known) - 1)
+        drawn = np.searchsorted(running, luck.random(BATCH)).clip(max=len(known) - 1)
         one = known[drawn]
         units = np.tanh(one @ layer.units)
         inner = with_one(units)
@@ -119,8 +119,8 @@ class _Descent:
     """
     Adam in the directions in which slopes vary most: SOAP (Vyas et al., arXiv:2409.11321).
 
-    It needs a sixth of the updates of Adam here, because what heads do depends on small differences
-    of much that was read.
+    From as many examples it comes nearer than Adam alone. What heads do depends on small
+    differences of much that was read, along which plain slopes are gentle.
     """
 
     AVERAGED = 0.95
