@@ -72,6 +72,9 @@ CHANGED_SEQUENCES = 100
 JUDGED = 200
 """The largest number of fresh sequences in range by which a mechanism is judged."""
 
+FITTED = 256
+"""The largest number of sequences from which a mechanism is fitted."""
+
 HARD_STEPS = 4000
 """
 The largest number of steps with hard heads, each of which takes several calls. Long sequences are
@@ -194,7 +197,8 @@ def decipher(
     Args:
         client: A client of the server that has the model.
         model: Name of the model. Its task must be one of `ntm_tasks.TASKS`.
-        sequences: Number of fresh sequences in range that the program is judged on.
+        sequences: Number of fresh sequences in range that the program is judged on. A mechanism is
+            fitted to as many others, up to 256.
         locations: Memory locations of all sessions; None for the model's default.
         seed: Seed of all sequences. The same seed gives the same report.
 
@@ -224,13 +228,14 @@ def decipher(
         table = decipher_table(network, recordings, some, sequences, beyond, seed)
     longer = [(size_text(size), of_size(task, size, beyond, seed)) for size in TASKS[task].longer]
     alike = agree(program, network, fresh, "in range")
+    fitted = min(sequences, FITTED)
     found: tuple[list[Effect], Study | None] = [], None
     if program is not None:
         made = change_sequences(program, network, some, seed)
         judged = [("in range", fresh[:JUDGED]), *longer]
         found = (
             effects(made, responding(program, network.memory_locations)),
-            study(program, program.phases, network, judged, made, seed),
+            study(program, program.phases, network, judged, made, seed, fitted),
         )
     elif not missing and alike.network_exact >= EXACT_SEQUENCES * len(fresh):
         phases = find_phases([recording.inputs for recording in recordings])
@@ -238,7 +243,7 @@ def decipher(
         if phases is not None and heads is not None:
             made = change_sequences(heads, network, some, seed)
             judged = [("in range", fresh[:JUDGED]), *longer]
-            found = [], study(heads, phases, network, judged, made, seed)
+            found = [], study(heads, phases, network, judged, made, seed, fitted)
     return Report(
         network.model,
         network.memory_locations,

@@ -183,7 +183,10 @@ def broken(model: str, shuffled: bool) -> bytes:
 @pytest.mark.slow
 @pytest.mark.parametrize("shuffled", [True, False])
 def test_a_broken_network_runs_no_program(tmp_path: Path, shuffled: bool) -> None:
-    """Where its weights were destroyed, a false program would be worse than none."""
+    """
+    Where its weights were destroyed, a false program would be worse than none; so would a
+    mechanism, which could be fitted to any network.
+    """
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy" / "model.onnx").write_bytes(broken("copy-ntm-lstm", shuffled))
     with served(tmp_path) as client:
@@ -192,6 +195,7 @@ def test_a_broken_network_runs_no_program(tmp_path: Path, shuffled: bool) -> Non
     assert not report.found
     assert report.explained < 0.5
     assert report.verdict.startswith("no program found: ")
+    assert report.mechanism is None
 
 
 def test_recordings_alone_tell_of_a_program(copied: list[Recording]) -> None:

@@ -9,8 +9,11 @@ import numpy as np
 
 from ntm_client import checkpoint
 from ntm_client.values import Float32
+from ntm_lab.decipher.interventions import MovedHeads
 from ntm_lab.decipher.mechanism.model import Mechanism
 from ntm_lab.decipher.mechanism.running import answers
+from ntm_lab.decipher.mechanism.trials import Trial
+from ntm_lab.decipher.program import Program
 from ntm_lab.decipher.samples import ServedNetwork
 from ntm_lab.recordings.contents import write
 from ntm_tasks import TaskSequence
@@ -30,15 +33,21 @@ class Silence:
     """Bits that differ from those of the network with all its heads."""
 
 
-def without_idle_heads(mechanism: Mechanism, sequences: Sequence[TaskSequence]) -> Mechanism:
-    """The mechanism without the heads that its outputs on these sequences do not need."""
-    inputs = [one.inputs for one in sequences]
-    counted = [one.mask > 0 for one in sequences]
-    whole = answers(mechanism, inputs)
+def without_idle_heads(
+    mechanism: Mechanism, trials: Sequence[Trial], program: Program | MovedHeads
+) -> Mechanism:
+    """
+    The mechanism without the heads that its outputs in these trials do not need, neither in
+    sequences without a change nor after changes of the heads that `program` names, or of memory.
+    """
+    inputs = [one.inputs for one in trials]
+    changes = [one.change for one in trials]
+    counted = [one.counts > 0 for one in trials]
+    whole = answers(mechanism, inputs, changes, program)
     bits = sum(int(mask.sum()) for mask in counted) * whole[0].shape[1]
     for head in range(mechanism.read_heads + mechanism.write_heads):
         fewer = mechanism.without(head)
-        without = answers(fewer, inputs)
+        without = answers(fewer, inputs, changes, program)
         differing = sum(
             int(((one > 0) != (other > 0))[mask].sum())
             for one, other, mask in zip(without, whole, counted, strict=True)

@@ -29,14 +29,11 @@ from ntm_lab.decipher.program import Program
 from ntm_lab.decipher.samples import ServedNetwork, Stage, in_range
 from ntm_tasks import TaskSequence
 
-PLAIN = 128
-"""Sequences without a change from which a mechanism is fitted."""
-
-CHANGED = 64
-"""Sequences that are changed in each way, from which a mechanism is fitted."""
-
 SILENCED = 20
 """Sequences on which the dropped heads are silenced in the network."""
+
+AFTER_CHANGES = 100
+"""About so many sequences with a change on which the mechanism does not need a dropped head."""
 
 MEMORY_STATE = frozenset({"memory", "weighting", "read_vector"})
 """The state of a network whose controller has none of its own."""
@@ -62,7 +59,7 @@ class Study:
     lines: tuple[str, ...]
     """The pseudo-code."""
     coefficients: int
-    """The numbers in the mechanism's maps."""
+    """The numbers in the mechanism's layer."""
     alike: tuple[Alike, ...]
     silence: Silence | None
     """The proof that dropped heads do nothing; None if none was dropped."""
@@ -82,31 +79,33 @@ def study(
     fresh: Sequence[tuple[str, Sequence[TaskSequence]]],
     made: Mapping[InterventionKind, Sequence[Changed]],
     seed: int,
+    count: int,
 ) -> Study | None:
     """
-    Find the mechanism from sequences of its own, and judge it on `fresh` ones and changes `made`.
+    Find the mechanism from `count` sequences of its own, each without a change and changed in every
+    way, and judge it on `fresh` ones and changes `made`.
 
     `program` names the heads that moves move. None if the network lacks a trace that this needs.
     """
     if not set(TRACES) <= {trace.name for trace in network.model.traces}:
         return None
-    sequences = in_range(network.model.task, PLAIN, seed, Stage.INDUCTION)
-    trials = [
-        *plain_trials(network, sequences, phases),
-        *changed_trials(network, sequences[:CHANGED], phases, program, seed),
-    ]
+    sequences = in_range(network.model.task, count, seed, Stage.INDUCTION)
+    plain = plain_trials(network, sequences, phases)
+    changed = changed_trials(network, sequences, phases, program, seed)
+    trials = [*plain, *changed]
     with network.session() as session:
         start = session.read_memory()
     remembers = any(tensor.name not in MEMORY_STATE for tensor in network.model.state)
-    whole = fitted(trials, start, phases, remembers=remembers)
-    mechanism = without_idle_heads(whole, sequences[:SILENCED])
+    whole = fitted(trials, start, phases, remembers=remembers, seed=seed)
+    some = [*plain[:SILENCED], *changed[:: max(1, len(changed) // AFTER_CHANGES)]]
+    mechanism = without_idle_heads(whole, some, program)
     proof = silence(mechanism, network, sequences[:SILENCED]) if mechanism.dropped else None
     if proof is not None and proof.changed > TOLERATED * proof.bits:
         # The network needs them, though the mechanism does not.
         mechanism, proof = whole, None
     return Study(
         pseudo_code(mechanism, trials),
-        sum(found.size for maps in mechanism.maps.values() for found in maps.values()),
+        mechanism.coefficients,
         tuple(_alike(mechanism, network, each, sizes) for sizes, each in fresh),
         proof,
         tuple(effects(made, _responding(mechanism, program))),

@@ -8,7 +8,8 @@ from itertools import groupby
 import numpy as np
 
 from ntm_client.values import Float32
-from ntm_lab.decipher.mechanism.model import FIRST_STEPS, Mechanism
+from ntm_lab.decipher.mechanism.knowledge import FIRST_STEPS
+from ntm_lab.decipher.mechanism.model import Mechanism
 from ntm_lab.decipher.mechanism.trials import Trial
 
 OPEN = 0.5
@@ -24,13 +25,23 @@ CONSTANT = 0.9
 def pseudo_code(mechanism: Mechanism, trials: Sequence[Trial]) -> tuple[str, ...]:
     """The lines of the pseudo-code, from plain trials with traces."""
     plain = [trial for trial in trials if trial.change is None]
-    lines = []
     keys: list[str] = []
-    for phase in range(len(mechanism.phases.openers)):
+    phases = range(len(mechanism.phases.openers))
+    heads = range(mechanism.read_heads + mechanism.write_heads)
+    doing = [
+        [
+            line
+            for head in heads
+            if head not in mechanism.dropped
+            for line in _head(mechanism, plain, phase, head, keys)
+        ]
+        for phase in phases
+    ]
+    always = [line for line in doing[0] if len(phases) > 1 and all(line in one for one in doing)]
+    lines = ["in every phase, at each step:", *always] if always else []
+    for phase, own in zip(phases, doing, strict=True):
         lines.append(_opening(mechanism, phase))
-        for head in range(mechanism.read_heads + mechanism.write_heads):
-            if head not in mechanism.dropped:
-                lines += _head(mechanism, plain, phase, head, keys)
+        lines += [line for line in own if line not in always]
         if any(
             trial.counts[step] > 0
             for trial in plain

@@ -29,8 +29,8 @@ def mechanism_sections(study: Study) -> Iterator[str]:
     yield f"```\n{code}\n```"
     yield (
         f"The lines are a summary. What is run has {study.coefficients:,} coefficients besides: "
-        "in each situation, affine maps of the inputs and of what was read give keys, gates, "
-        "shifts, what is erased and added, and the outputs. They were fitted to the traces of "
+        "one layer of hyperbolic tangents, of the inputs and of what was read, gives keys, gates, "
+        "shifts, what is erased and added, and the outputs. It was fitted to the traces of "
         "sequences that are not among those below."
     )
     rows = [(one.sizes, f"{one.sequences:,}", f"{one.agreeing:,}") for one in study.alike]
