@@ -14,6 +14,8 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from ntm_client import Client
+from ntm_lab.decipher.mechanism.study import Alike, Study
+from ntm_lab.decipher.mechanism.wording import Line
 from ntm_lab.decipher.program import Program
 from ntm_lab.pictures.page import page, save
 from ntm_lab.recordings.instructions import instructions
@@ -71,10 +73,14 @@ def show(browser: Browser, tmp_path: Path) -> Iterator[Open]:
     contexts = []
 
     def show(
-        recording: Recording, program: Program | None = None, step: int = 0, scheme: Any = "light"
+        recording: Recording,
+        program: Program | None = None,
+        mechanism: Study | None = None,
+        step: int = 0,
+        scheme: Any = "light",
     ) -> Page:
         path = tmp_path / "page.html"
-        save(recording, path, program)
+        save(recording, path, program, mechanism)
         context = browser.new_context(offline=True, color_scheme=scheme)
         contexts.append(context)
         shown = context.new_page()
@@ -208,7 +214,7 @@ def test_current_line_of_the_program_is_marked(recorded: Recording, show: Open) 
     marked = []
     for step in (0, 1, LENGTH + 1):
         shown.evaluate(f"go({step})")
-        marked.append(shown.locator("#program li[aria-current]").all_inner_texts())
+        marked.append(shown.locator("li[aria-current]").all_inner_texts())
 
     assert marked == [
         [
@@ -227,6 +233,27 @@ def test_current_line_of_the_program_is_marked(recorded: Recording, show: Open) 
             "emit what the read head reads",
         ],
     ]
+
+
+def test_current_line_of_the_mechanism_is_marked(recorded: Recording, show: Open) -> None:
+    """Below the program stands the mechanism; a line that explains a key is never current."""
+    lines = (
+        Line("in every phase, at each step:", None),
+        Line("    at step 0: it stays", 0, 0, 0),
+        Line("    from step 1 on: it moves", 0, 1),
+        Line("phase 1", 1),
+        Line("K1: a key", None, executed=False),
+    )
+    study = Study(two_phases(8), lines, 1, (Alike("in range", 1, 1),), None, ())
+    shown = show(recorded, replace(COPY, phases=two_phases(8)), study)
+    marked = []
+    for step in (0, 1, LENGTH):
+        shown.evaluate(f"go({step})")
+        texts = shown.locator(".code").nth(1).locator("li[aria-current]").all_inner_texts()
+        marked.append(texts[1:])
+
+    assert shown.locator(".code h2").all_inner_texts() == ["Program", "Mechanism"]
+    assert marked == [["at step 0: it stays"], ["from step 1 on: it moves"], ["phase 1"]]
 
 
 def test_wrong_bits_are_marked(recorded: Recording, show: Open) -> None:

@@ -84,7 +84,8 @@ def decipher(
         sequences: Fresh sequences to judge the program by.
         seed: Seed of all sequences.
         json: Also write all of it as JSON to this file.
-        html: Also write a page of one sequence beside the program, the current line marked.
+        html: Also write a page of one sequence beside program and mechanism, the current lines
+            marked.
         markdown: Also write what is printed to this file.
     """
     if sum((model is not None, bool(recordings), all is not None)) != 1:
@@ -183,7 +184,8 @@ def _show(report: Report, recording: Callable[[], Recording], files: Files) -> N
         outputs.write_text(files.json, dumps(everything, default=_plain, indent=1))
     # The last, because the recording needs the server once more.
     if files.html:
-        page.save(recording(), files.html, report.program)
+        mechanism = report.mechanism if report.mechanism and report.mechanism.found else None
+        page.save(recording(), files.html, report.program, mechanism)
 
 
 def _plain(value: object) -> object:

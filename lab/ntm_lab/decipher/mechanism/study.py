@@ -23,7 +23,7 @@ from ntm_lab.decipher.mechanism.model import Mechanism
 from ntm_lab.decipher.mechanism.running import answers
 from ntm_lab.decipher.mechanism.silence import TOLERATED, Silence, silence, without_idle_heads
 from ntm_lab.decipher.mechanism.trials import TRACES, changed_trials, plain_trials
-from ntm_lab.decipher.mechanism.wording import pseudo_code
+from ntm_lab.decipher.mechanism.wording import Line, pseudo_code
 from ntm_lab.decipher.phases import Phases
 from ntm_lab.decipher.program import Program
 from ntm_lab.decipher.samples import ServedNetwork, Stage, in_range
@@ -56,7 +56,8 @@ FOUND = 0.9
 class Study:
     """What is known of a network's mechanism."""
 
-    lines: tuple[str, ...]
+    phases: Phases
+    lines: tuple[Line, ...]
     """The pseudo-code."""
     coefficients: int
     """The numbers in the mechanism's layer."""
@@ -104,6 +105,7 @@ def study(
         # The network needs them, though the mechanism does not.
         mechanism, proof = whole, None
     return Study(
+        phases,
         pseudo_code(mechanism, trials),
         mechanism.coefficients,
         tuple(_alike(mechanism, network, each, sizes) for sizes, each in fresh),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from ntm_client.values import Float32
 from ntm_lab.decipher.mechanism.knowledge import FIRST_STEPS
 from ntm_lab.decipher.mechanism.model import Mechanism
 from ntm_lab.decipher.mechanism.trials import Trial
+from ntm_lab.decipher.phases import Moment
 
 OPEN = 0.5
 """A head goes by content if its gate is above this, and else by its last weighting."""
@@ -22,7 +24,26 @@ CONSTANT = 0.9
 """A key is called constant if its mean cosine with the mean key is above this."""
 
 
-def pseudo_code(mechanism: Mechanism, trials: Sequence[Trial]) -> tuple[str, ...]:
+class Line(NamedTuple):
+    """A line of the pseudo-code, and the steps that it speaks of."""
+
+    text: str
+    phase: int | None
+    """The phase; None for a line about every phase."""
+    first: int = 0
+    """The first step in the phase."""
+    last: int | None = None
+    """The last step in the phase; None if the line holds to the phase's end."""
+    executed: bool = True
+    """Whether heads or outputs do it; otherwise it explains a key."""
+
+    def holds(self, moment: Moment) -> bool:
+        """Whether the line is about this step."""
+        inside = self.first <= moment.offset and (self.last is None or moment.offset <= self.last)
+        return self.executed and self.phase in (None, moment.phase) and inside
+
+
+def pseudo_code(mechanism: Mechanism, trials: Sequence[Trial]) -> tuple[Line, ...]:
     """The lines of the pseudo-code, from plain trials with traces."""
     plain = [trial for trial in trials if trial.change is None]
     keys: list[str] = []
@@ -37,19 +58,26 @@ def pseudo_code(mechanism: Mechanism, trials: Sequence[Trial]) -> tuple[str, ...
         ]
         for phase in phases
     ]
-    always = [line for line in doing[0] if len(phases) > 1 and all(line in one for one in doing)]
-    lines = ["in every phase, at each step:", *always] if always else []
+    always = [
+        line._replace(phase=None)
+        for line in doing[0]
+        if len(phases) > 1
+        and all(line._replace(phase=phase) in one for phase, one in enumerate(doing))
+    ]
+    lines = [Line("in every phase, at each step:", None), *always] if always else []
     for phase, own in zip(phases, doing, strict=True):
-        lines.append(_opening(mechanism, phase))
-        lines += [line for line in own if line not in always]
+        lines.append(Line(_opening(mechanism, phase), phase))
+        lines += [line for line in own if line._replace(phase=None) not in always]
         if any(
             trial.counts[step] > 0
             for trial in plain
             for step, moment in enumerate(trial.moments)
             if moment.phase == phase
         ):
-            lines.append("    emit what the vectors read now and one step ago stand for")
-    return (*lines, *(f"K{index + 1}: {text}" for index, text in enumerate(keys)))
+            emits = "    emit what the vectors read now and one step ago stand for"
+            lines.append(Line(emits, phase))
+    explained = (f"K{index + 1}: {text}" for index, text in enumerate(keys))
+    return (*lines, *(Line(text, None, executed=False) for text in explained))
 
 
 def _opening(mechanism: Mechanism, phase: int) -> str:
@@ -64,7 +92,7 @@ def _opening(mechanism: Mechanism, phase: int) -> str:
 
 def _head(
     mechanism: Mechanism, trials: Sequence[Trial], phase: int, head: int, keys: list[str]
-) -> list[str]:
+) -> list[Line]:
     """The lines of one head in one phase. Neighbouring steps with the same words share a line."""
     reads = head < mechanism.read_heads
     row = head if reads else head - mechanism.read_heads
@@ -82,14 +110,15 @@ def _head(
     lines = []
     for text, group in groupby(words, key=lambda one: one[1]):
         steps = [step for step, _ in group]
-        when = ""
+        when, first, end = "", 0, None
         if len(steps) < len(words):
             last = steps[-1]
+            first, end = steps[0], None if last == words[-1][0] else last
             until = "on" if last == words[-1][0] else f"to {last}"
             when = f"at step {last}: " if len(steps) == 1 and until != "on" else ""
             when = when or f"from step {steps[0]} {until}: "
         does = "reads" if reads else "writes a code of the input and of what was read"
-        lines.append(f"    {when}{kind} head {row + 1} {text} and {does}")
+        lines.append(Line(f"    {when}{kind} head {row + 1} {text} and {does}", phase, first, end))
     return lines
 
 

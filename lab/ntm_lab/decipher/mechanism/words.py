@@ -25,7 +25,7 @@ def mechanism_sections(study: Study) -> Iterator[str]:
         "This has the network's own memory and soft heads, and finds its place by content where "
         "the network does. K is a key that is the same in every sequence."
     )
-    code = "\n".join(study.lines)
+    code = "\n".join(line.text for line in study.lines)
     yield f"```\n{code}\n```"
     yield (
         f"The lines are a summary. What is run has {study.coefficients:,} coefficients besides: "

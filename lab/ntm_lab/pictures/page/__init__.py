@@ -20,6 +20,8 @@ from ntm_client.errors import InvalidRequest
 from ntm_client.values import Float32
 from ntm_lab.decipher.listing import listing
 from ntm_lab.decipher.machine import Machine
+from ntm_lab.decipher.mechanism.study import Study
+from ntm_lab.decipher.phases import moments
 from ntm_lab.decipher.program import Program
 from ntm_lab.outputs import write_text
 from ntm_lab.recordings.contents import trace
@@ -30,18 +32,26 @@ MAX_BYTES = 64 << 20
 """The largest size of a recording's arrays. Browsers fail on much larger pages."""
 
 
-def save(recording: Recording, path: Path, program: Program | None = None) -> None:
+def save(
+    recording: Recording,
+    path: Path,
+    program: Program | None = None,
+    mechanism: Study | None = None,
+) -> None:
     """
-    Write a recording as an HTML page. With a program, the page shows it, and the lines that run.
+    Write a recording as an HTML page. The page shows the program and the mechanism, if they are
+    given, and which of their lines each step executes.
 
     Raises:
         InvalidRequest: the recording is too long for a page, or lacks a trace that the page shows.
         OSError: the file cannot be written.
     """
-    write_text(path, page(recording, program))
+    write_text(path, page(recording, program, mechanism))
 
 
-def page(recording: Recording, program: Program | None = None) -> str:
+def page(
+    recording: Recording, program: Program | None = None, mechanism: Study | None = None
+) -> str:
     """The text of the page. Raises InvalidRequest as `save` does."""
     size = sum(values.nbytes for values in recording.traces.values())
     if size > MAX_BYTES:
@@ -51,7 +61,8 @@ def page(recording: Recording, program: Program | None = None) -> str:
         )
     parts = resources.files(__name__)
     # Inside a script element only "<" could end it; JSON may write it in another way.
-    shown = json.dumps(_shown(recording, program), separators=(",", ":")).replace("<", "\\u003c")
+    data = _shown(recording, program, mechanism)
+    shown = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     return Template((parts / "page.html").read_text("utf-8")).substitute(
         title=html.escape(recording.title),
         style=(parts / "page.css").read_text("utf-8"),
@@ -60,9 +71,13 @@ def page(recording: Recording, program: Program | None = None) -> str:
     )
 
 
-def _shown(recording: Recording, program: Program | None) -> dict[str, object]:
+def _shown(
+    recording: Recording, program: Program | None, mechanism: Study | None
+) -> dict[str, object]:
     """The data that the page's script reads."""
     model = recording.model
+    codes = [_program(recording, program)] if program else []
+    codes += [_mechanism(recording, mechanism)] if mechanism else []
     has_heads = recording.before is not None
     return {
         "about": f"{model.task}, {model.architecture}, content hash {model.content_hash[:12]}",
@@ -79,7 +94,7 @@ def _shown(recording: Recording, program: Program | None) -> dict[str, object]:
         "words": [[instruction.words() for instruction in step] for step in instructions(recording)]
         if has_heads
         else [],
-        "program": None if program is None else _program(recording, program),
+        "codes": codes,
     }
 
 
@@ -90,7 +105,21 @@ def _program(recording: Recording, program: Program) -> dict[str, object]:
     for x in recording.inputs:
         machine.step(x)
         current.append(machine.lines)
-    return {"lines": [line.text for line in listing(program)], "current": current}
+    lines = [line.text for line in listing(program)]
+    return {"title": "Program", "lines": lines, "current": current}
+
+
+def _mechanism(recording: Recording, mechanism: Study) -> dict[str, object]:
+    """The same of a mechanism."""
+    steps = moments(mechanism.phases, recording.inputs)
+    lines = mechanism.lines
+    return {
+        "title": "Mechanism",
+        "lines": [line.text for line in lines],
+        "current": [
+            [index for index, line in enumerate(lines) if line.holds(moment)] for moment in steps
+        ],
+    }
 
 
 def _heads(recording: Recording, kind: str) -> list[dict[str, object]]:

@@ -192,14 +192,18 @@ if (memoryBefore) {
     }
   });
 }
-if (recording.program) {
-  byId("program").hidden = false;
-  for (const line of recording.program.lines) {
+const codes = recording.codes.map(({ title, lines, current: executed }) => {
+  const code = element(byId("codes"), "div", { className: "code" });
+  element(code, "h2", { textContent: title });
+  const list = element(code, "ol");
+  const items = lines.map((line) => {
     const text = line.trimStart();
-    const item = element(byId("program").querySelector("ol"), "li", { textContent: text });
+    const item = element(list, "li", { textContent: text });
     item.style.paddingLeft = `${line.length - text.length + 3}ch`;
-  }
-}
+    return item;
+  });
+  return { items, executed };
+});
 const headRows = heads.map((head) => {
   const row = element(byId("heads").tBodies[0], "tr");
   element(row, "th", { scope: "row", className: head.kind, textContent: head.name });
@@ -254,9 +258,9 @@ function show() {
       spots[index].style.opacity = Math.max(0.15, weighting[most]);
     });
   }
-  if (recording.program) {
-    const active = recording.program.current[now] || [];
-    byId("program").querySelectorAll("li").forEach((line, index) => {
+  for (const { items, executed } of codes) {
+    const active = executed[now] || [];
+    items.forEach((line, index) => {
       if (active.includes(index)) line.setAttribute("aria-current", "step");
       else line.removeAttribute("aria-current");
     });

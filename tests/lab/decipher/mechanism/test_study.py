@@ -10,7 +10,9 @@ from ntm_client import Client
 from ntm_lab.decipher.interventions import INTERVENTION_KINDS, change_sequences
 from ntm_lab.decipher.mechanism.study import Study, study
 from ntm_lab.decipher.mechanism.words import mechanism_sections
+from ntm_lab.decipher.phases import moments
 from ntm_lab.decipher.samples import ServedNetwork, Stage, in_range
+from ntm_tasks import TaskSequence
 from tests.lab.decipher.copy_program import copy_program
 
 
@@ -38,12 +40,27 @@ def test_a_mechanism_does_what_the_network_does(copying: Study) -> None:
 
 def test_its_pseudo_code_says_where_the_heads_go(copying: Study) -> None:
     """The write head always goes on, the read head while vectors are due."""
-    assert len(copying.lines) <= 12
-    assert copying.lines[0] == "in every phase, at each step:"
-    assert "write head 1 shifts +1" in copying.lines[1]
-    assert copying.lines[2] == "phase 0, at each step:"
-    assert not any("shifts" in line for line in copying.lines[3:4])
-    assert any("read head 1 shifts +1" in line for line in copying.lines[4:])
+    lines = [line.text for line in copying.lines]
+    assert len(lines) <= 12
+    assert lines[0] == "in every phase, at each step:"
+    assert "write head 1 shifts +1" in lines[1]
+    assert lines[2] == "phase 0, at each step:"
+    assert not any("shifts" in line for line in lines[3:4])
+    assert any("read head 1 shifts +1" in line for line in lines[4:])
+
+
+def test_a_line_holds_in_the_steps_that_it_speaks_of(copying: Study) -> None:
+    """In every step, one line says what each head does, and the lines of other phases do not."""
+    inputs = TaskSequence.draw("copy", (5,), seed=1).inputs
+    for moment in moments(copying.phases, inputs):
+        now = [line.text for line in copying.lines if line.holds(moment)]
+        for head in ("read head 1", "write head 1"):
+            assert sum(head in line for line in now) == 1
+        assert [line for line in now if line.startswith("phase")] == [
+            next(
+                line.text for line in copying.lines if line.text.startswith(f"phase {moment.phase}")
+            )
+        ]
 
 
 def test_no_head_of_a_copying_network_is_idle(copying: Study) -> None:
