@@ -56,3 +56,4 @@ def test_an_untrained_network_runs_no_program(untrained: Path, name: str) -> Non
     assert report.verdict.startswith("no program found: the ")
     assert report.in_range is not None
     assert report.in_range.network_exact == 0
+    assert report.mechanism is None
