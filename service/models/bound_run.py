@@ -190,9 +190,9 @@ def _run_options(graph_id: int) -> onnxruntime.RunOptions | None:
 def _release(
     device: Device, sessions: Sequence[onnxruntime.InferenceSession], graph_id: int
 ) -> None:
-    """Drop captured graphs."""
+    """Drop captured graphs, without waiting for the runs under way."""
     for session in sessions:
-        device.do(session.release_captured_graph, graph_id)
+        device.do_later(session.release_captured_graph, graph_id)
 
 
 def spare(tensors: Tensors) -> int:

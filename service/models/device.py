@@ -60,6 +60,13 @@ class Device:
                 limit="memory",
             ) from error
 
+    def do_later(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Call a function where the device is used. A GPU's thread calls it later."""
+        if self._thread is None:
+            function(*arguments)
+        else:
+            self._thread.begin(function, *arguments)
+
 
 class DeviceThread:
     """A thread that calls functions one after another, in the order in which they come."""
@@ -74,6 +81,10 @@ class DeviceThread:
         """Call a function on the thread, and wait for it. Raises what the function raises."""
         if threading.current_thread() is self._thread:
             return function(*arguments)
+        return self.begin(function, *arguments).result()
+
+    def begin(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
+        """Let the thread call a function after all else that it has to call."""
         future: Future[T] = Future()
 
         def resolve() -> None:
@@ -83,7 +94,7 @@ class DeviceThread:
                 future.set_exception(error)
 
         self._calls.put(resolve)
-        return future.result()
+        return future
 
     def end(self) -> None:
         """End the thread after what was asked of it, and wait for that."""

@@ -36,6 +36,23 @@ def test_all_is_done_on_the_devices_thread(thread: DeviceThread) -> None:
     assert Device("cpu").do(name) == threading.current_thread().name
 
 
+def test_what_is_done_later_keeps_nobody_waiting(thread: DeviceThread) -> None:
+    """It is done in its turn, on the device's thread; where there is none, at once."""
+    entered, names = threading.Event(), list[str]()
+
+    def note() -> None:
+        entered.wait()
+        names.append(threading.current_thread().name)
+
+    device = Device("cuda", thread)
+    device.do_later(note)
+    assert names == []
+    entered.set()
+    device.do(len, names)
+    Device("cpu").do_later(note)
+    assert names == ["device", threading.current_thread().name]
+
+
 def test_an_error_of_the_thread_reaches_the_caller_and_the_thread_goes_on(
     thread: DeviceThread,
 ) -> None:
