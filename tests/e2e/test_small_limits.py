@@ -12,7 +12,8 @@ from ntm_client import Client
 from ntm_lab.cli import COMMANDS, main
 from tests.support.served import MODELS, served
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+"""To decipher a network takes half a minute of a core, and longer beside other work."""
 
 ARGUMENTS = {
     "demo": "--length 120 --locations 256",
