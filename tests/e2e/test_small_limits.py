@@ -12,14 +12,13 @@ from ntm_client import Client
 from ntm_lab.cli import COMMANDS, main
 from tests.support.served import MODELS, served
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-"""To decipher a network takes half a minute of a core, and longer beside other work."""
+pytestmark = pytest.mark.slow
 
 ARGUMENTS = {
     "demo": "--length 120 --locations 256",
     "trace": "copy-ntm-lstm --seed 1 --size 120 --locations 256",
     "stream": "copy-ntm-lstm --input {folder}/in.npy --output {folder}/out.npy",
-    "decipher": "copy-ntm-lstm --sequences 5",
+    "decipher": "ngrams-ntm-ff --sequences 5",
     "watch": "{session} --once",
     "models": "",
     "sessions": "",
