@@ -42,7 +42,7 @@ def _lines(program: Program) -> Iterator[Line]:
             text = f"at its first step, call the write head's location start {index}"
             yield _line(text, f"{index}.begin")
         if index in ending:
-            text = f"at its last step, call the write head's location end {index}"
+            text = f"call the write head's location end {index}"
             yield _line(text, f"{index}.end")
         yield from _moves(index, "read", phase.read)
         if phase.store is not None:
