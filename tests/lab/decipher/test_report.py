@@ -317,7 +317,16 @@ def test_every_model_that_ships_has_its_program(folder: Path) -> None:
     assert f"Model {card['content_hash']}, " in text
 
 
-@pytest.mark.parametrize("name", ["copy-ntm-lstm", "copy-ntm-ff", "associative-recall-ntm-lstm"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "copy-ntm-lstm",
+        "copy-ntm-ff",
+        "repeat-copy-ntm-lstm",
+        "repeat-copy-ntm-ff",
+        "associative-recall-ntm-lstm",
+    ],
+)
 def test_what_is_printed_does_what_the_network_does(shipped: Client, name: str) -> None:
     """The Python of PROGRAM.md, run by itself, gives every bit of fresh sequences."""
     program: dict[str, Any] = {}
