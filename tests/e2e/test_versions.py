@@ -339,12 +339,12 @@ async def test_nobody_waits_while_a_version_is_loaded(
     """Sessions step and open on the old one meanwhile; a server that stops does not wait either."""
     started, may_go_on = threading.Event(), threading.Event()
 
-    def slow(content: bytes, *arguments: Any) -> Network:
+    def slow(content: bytes, *arguments: Any, **options: Any) -> Network:
         """Load a network in as much time as the test wants."""
         if content == doubling():
             started.set()
             may_go_on.wait(60)
-        return loading.load(content, *arguments)
+        return loading.load(content, *arguments, **options)
 
     monkeypatch.setattr(catalogue, "load", slow)
     try:
