@@ -44,15 +44,15 @@ BENCHMARKS: dict[str, Callable[[Options], Row]] = {"train": train}
 
 
 @denormals_as_zeros()
-def ours_a_second(run: Run) -> float:
+def ours_a_second(run: Run, seconds: float = SECONDS) -> float:
     """Return the sequences a second of our updates."""
-    return run.configuration.batch * sequences_a_second(lambda: update(run))
+    return run.configuration.batch * sequences_a_second(lambda: update(run), seconds)
 
 
-def sequences_a_second(one: Callable[[], object]) -> float:
+def sequences_a_second(one: Callable[[], object], seconds: float = SECONDS) -> float:
     """Return the calls a second of a function."""
     started, done = time.perf_counter(), 0
-    while time.perf_counter() - started < SECONDS:
+    while time.perf_counter() - started < seconds:
         one()
         done += 1
     return done / (time.perf_counter() - started)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from bench.training import ours_a_second
 from export.architectures import ARCHITECTURES, register
 from export.configuration import Configuration
 from export.configurations import CONFIGURATIONS
@@ -51,14 +52,10 @@ def findings(device: str, seconds: float) -> Iterator[dict[str, Any]]:
     yield from _curves(replace(ROW, architecture=by_autograd.name), chosen, ends)
 
 
-@denormals_as_zeros()
 def _sequences_a_second(run: Run, seconds: float) -> float:
     """Return the speed of updates, after one to warm up."""
     update(run)
-    first, began = run.update, time.perf_counter()
-    while run.update == first or time.perf_counter() < began + seconds:
-        update(run)
-    return run.configuration.batch * (run.update - first) / (time.perf_counter() - began)
+    return ours_a_second(run, seconds)
 
 
 @denormals_as_zeros()

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from ntm_client import Client
 from ntm_lab.decipher.mechanism.study import Alike, Study
-from ntm_lab.decipher.mechanism.wording import Line
+from ntm_lab.decipher.mechanism.wording import MechanismLine
 from ntm_lab.decipher.program import Program
 from ntm_lab.pictures.page import page, save
 from ntm_lab.recordings.instructions import instructions
@@ -238,11 +238,11 @@ def test_current_line_of_the_program_is_marked(recorded: Recording, show: Open) 
 def test_current_line_of_the_mechanism_is_marked(recorded: Recording, show: Open) -> None:
     """Below the program stands the mechanism; a line that explains a key is never current."""
     lines = (
-        Line("in every phase, at each step:", None),
-        Line("    at step 0: it stays", 0, 0, 0),
-        Line("    from step 1 on: it moves", 0, 1),
-        Line("phase 1", 1),
-        Line("K1: a key", None, executed=False),
+        MechanismLine("in every phase, at each step:", None),
+        MechanismLine("    at step 0: it stays", 0, 0, 0),
+        MechanismLine("    from step 1 on: it moves", 0, 1),
+        MechanismLine("phase 1", 1),
+        MechanismLine("K1: a key", None, executed=False),
     )
     study = Study(two_phases(8), lines, 1, (Alike("in range", 1, 1),), None, ())
     shown = show(recorded, replace(COPY, phases=two_phases(8)), study)

@@ -91,19 +91,11 @@ def origins(episode: Episode, flow: Dataflow, delay: int) -> Integers:
 
     A head is taken to be at the location of its largest weight, even where it is spread.
     """
-    reads, writes = (
-        episode.positions("read", flow.read_head),
-        episode.positions("write", flow.write_head),
-    )
-    memory: dict[int, int] = {}
     steps = len(episode.moments)
     read = np.full(steps + 1, NOTHING)
-    for step, moment in enumerate(episode.moments):
-        read[step + 1] = memory.get(int(reads[step + 1]), NOTHING)
-        store = flow.stores[moment.phase]
-        if store is not None and store.active(moment.offset):
-            source = step if store.source == "input" else int(read[step])
-            memory[int(writes[step + 1])] = source
+    for step, write in enumerate(_writes_read(episode, flow)):
+        if write != NOTHING:
+            read[step + 1] = read[write] if _copies(episode, flow, write) else write
     return read[1 - delay : steps + 1 - delay]
 
 
@@ -130,25 +122,36 @@ def _needed(episode: Episode, flow: Dataflow) -> tuple[Bits, Bits]:
     [T] each: the steps whose reads are put out or copied on, and those whose writes are read then.
     """
     steps = len(episode.moments)
-    places = episode.positions("read", flow.read_head), episode.positions("write", flow.write_head)
-    memory: dict[int, int] = {}
-    written = np.full(steps, NOTHING)  # the step in which what is read was written
-    for step, moment in enumerate(episode.moments):
-        written[step] = memory.get(int(places[0][step + 1]), NOTHING)
-        store = flow.stores[moment.phase]
-        if store is not None and store.active(moment.offset):
-            memory[int(places[1][step + 1])] = step
     reads, writes = np.zeros(steps, np.bool_), np.zeros(steps, np.bool_)
     reads[: steps - flow.delay] = episode.counts[flow.delay :]
-    for step in reversed(range(steps)):
-        source = int(written[step])
-        if not reads[step] or source == NOTHING:
-            continue
-        writes[source] = True
-        store = flow.stores[episode.moments[source].phase]
-        if store is not None and store.source == "read" and source:
-            reads[source - 1] = True
+    for step, write in reversed(list(enumerate(_writes_read(episode, flow)))):
+        if reads[step] and write != NOTHING:
+            writes[write] = True
+            if write and _copies(episode, flow, write):
+                reads[write - 1] = True
     return reads, writes
+
+
+def _writes_read(episode: Episode, flow: Dataflow) -> list[int]:
+    """[T]: the step in which what is read was written, or `NOTHING`."""
+    reads, writes = (
+        episode.positions("read", flow.read_head),
+        episode.positions("write", flow.write_head),
+    )
+    memory: dict[int, int] = {}
+    found = []
+    for step, moment in enumerate(episode.moments):
+        found.append(memory.get(int(reads[step + 1]), NOTHING))
+        store = flow.stores[moment.phase]
+        if store is not None and store.active(moment.offset):
+            memory[int(writes[step + 1])] = step
+    return found
+
+
+def _copies(episode: Episode, flow: Dataflow, write: int) -> bool:
+    """Whether what was written in a step had been read one step before."""
+    store = flow.stores[episode.moments[write].phase]
+    return store is not None and store.source == "read"
 
 
 def _steps_of(episode: Episode, phase: int) -> list[int]:

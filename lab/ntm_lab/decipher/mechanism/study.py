@@ -23,7 +23,7 @@ from ntm_lab.decipher.mechanism.model import Mechanism
 from ntm_lab.decipher.mechanism.running import answers
 from ntm_lab.decipher.mechanism.silence import TOLERATED, Silence, silence, without_idle_heads
 from ntm_lab.decipher.mechanism.trials import TRACES, changed_trials, plain_trials
-from ntm_lab.decipher.mechanism.wording import Line, pseudo_code
+from ntm_lab.decipher.mechanism.wording import MechanismLine, pseudo_code
 from ntm_lab.decipher.phases import Phases
 from ntm_lab.decipher.program import Program
 from ntm_lab.decipher.samples import ServedNetwork, Stage, in_range
@@ -57,7 +57,7 @@ class Study:
     """What is known of a network's mechanism."""
 
     phases: Phases
-    lines: tuple[Line, ...]
+    lines: tuple[MechanismLine, ...]
     """The pseudo-code."""
     coefficients: int
     """The numbers in the mechanism's layer."""

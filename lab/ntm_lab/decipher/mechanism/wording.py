@@ -24,7 +24,7 @@ CONSTANT = 0.9
 """A key is called constant if its mean cosine with the mean key is above this."""
 
 
-class Line(NamedTuple):
+class MechanismLine(NamedTuple):
     """A line of the pseudo-code, and the steps that it speaks of."""
 
     text: str
@@ -43,7 +43,7 @@ class Line(NamedTuple):
         return self.executed and self.phase in (None, moment.phase) and inside
 
 
-def pseudo_code(mechanism: Mechanism, trials: Sequence[Trial]) -> tuple[Line, ...]:
+def pseudo_code(mechanism: Mechanism, trials: Sequence[Trial]) -> tuple[MechanismLine, ...]:
     """The lines of the pseudo-code, from plain trials with traces."""
     plain = [trial for trial in trials if trial.change is None]
     keys: list[str] = []
@@ -64,9 +64,9 @@ def pseudo_code(mechanism: Mechanism, trials: Sequence[Trial]) -> tuple[Line, ..
         if len(phases) > 1
         and all(line._replace(phase=phase) in one for phase, one in enumerate(doing))
     ]
-    lines = [Line("in every phase, at each step:", None), *always] if always else []
+    lines = [MechanismLine("in every phase, at each step:", None), *always] if always else []
     for phase, own in zip(phases, doing, strict=True):
-        lines.append(Line(_opening(mechanism, phase), phase))
+        lines.append(MechanismLine(_opening(mechanism, phase), phase))
         lines += [line for line in own if line._replace(phase=None) not in always]
         if any(
             trial.counts[step] > 0
@@ -75,9 +75,9 @@ def pseudo_code(mechanism: Mechanism, trials: Sequence[Trial]) -> tuple[Line, ..
             if moment.phase == phase
         ):
             emits = "    emit what the vectors read now and one step ago stand for"
-            lines.append(Line(emits, phase))
+            lines.append(MechanismLine(emits, phase))
     explained = (f"K{index + 1}: {text}" for index, text in enumerate(keys))
-    return (*lines, *(Line(text, None, executed=False) for text in explained))
+    return (*lines, *(MechanismLine(text, None, executed=False) for text in explained))
 
 
 def _opening(mechanism: Mechanism, phase: int) -> str:
@@ -92,7 +92,7 @@ def _opening(mechanism: Mechanism, phase: int) -> str:
 
 def _head(
     mechanism: Mechanism, trials: Sequence[Trial], phase: int, head: int, keys: list[str]
-) -> list[Line]:
+) -> list[MechanismLine]:
     """The lines of one head in one phase. Neighbouring steps with the same words share a line."""
     reads = head < mechanism.read_heads
     row = head if reads else head - mechanism.read_heads
@@ -110,15 +110,17 @@ def _head(
     lines = []
     for text, group in groupby(words, key=lambda one: one[1]):
         steps = [step for step, _ in group]
-        when, first, end = "", 0, None
-        if len(steps) < len(words):
-            last = steps[-1]
-            first, end = steps[0], None if last == words[-1][0] else last
-            until = "on" if last == words[-1][0] else f"to {last}"
-            when = f"at step {last}: " if len(steps) == 1 and until != "on" else ""
-            when = when or f"from step {steps[0]} {until}: "
+        first, last = steps[0], None if steps[-1] == words[-1][0] else steps[-1]
+        if len(steps) == len(words):
+            when = ""
+        elif last is None:
+            when = f"from step {first} on: "
+        else:
+            when = f"at step {first}: " if first == last else f"from step {first} to {last}: "
         does = "reads" if reads else "writes a code of the input and of what was read"
-        lines.append(Line(f"    {when}{kind} head {row + 1} {text} and {does}", phase, first, end))
+        lines.append(
+            MechanismLine(f"    {when}{kind} head {row + 1} {text} and {does}", phase, first, last)
+        )
     return lines
 
 
