@@ -7,9 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ntm_client import Client
 from ntm_lab.decipher.induction import Candidate, induce
 from ntm_lab.decipher.machine import Machine
-from ntm_lab.decipher.program import Program
+from ntm_lab.decipher.program import Place, Program, StoreRule
+from ntm_lab.decipher.samples import ServedNetwork, Stage, in_range
 from ntm_lab.recordings.recording import Recording
 from tests.lab.decipher.programs import COPY, PROGRAMS, recorded, sequence
 
@@ -47,6 +49,19 @@ def test_a_program_for_one_size_holds_for_longer_sequences() -> None:
     inputs[12, 3] = 1
 
     np.testing.assert_array_equal(Machine(found, 16).run(inputs)[12:24], inputs[:12, :3])
+
+
+@pytest.mark.parametrize("name", ["repeat-copy-ntm-lstm", "repeat-copy-ntm-ff"])
+def test_repeat_copy_is_found_as_a_queue_and_as_a_loop(shipped: Client, name: str) -> None:
+    """The one writes again all that it reads, behind the last vector; the other only the first."""
+    network = ServedNetwork(shipped, name)
+    found = induce(network.recordings(in_range("repeat-copy", 64, 0, Stage.INDUCTION))).program
+
+    assert found is not None
+    answering = found.body[1]
+    end = 2 if name == "repeat-copy-ntm-ff" else None
+    assert answering.store == StoreRule("read", first=1 if end else 0, end=end)
+    assert Place("end", 0, offset=1) in [rule.move.place for rule in answering.write]
 
 
 def test_names_of_tasks_and_targets_do_not_matter() -> None:
