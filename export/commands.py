@@ -108,6 +108,7 @@ def sweep(
     *names: Annotated[str, Parameter(name="TASK-ARCHITECTURE")],
     seeds: Seeds = (1,),
     runs: Folder = Path("runs"),
+    device: Device = "cpu",
 ) -> None:
     """
     Run trainings one after another, each in a process of its own.
@@ -116,10 +117,11 @@ def sweep(
         names: Such as copy-ntm-lstm; all of the table by default.
         seeds: Seeds of each.
         runs: Folder of the checkpoints.
+        device: Device to train on.
     """
     chosen = [_known(name, CONFIGURATIONS) for name in names or CONFIGURATIONS]
     check_output("--runs", runs)
-    outcomes = sweeping.sweep(chosen, seeds, runs)
+    outcomes = sweeping.sweep(chosen, seeds, runs, opened(device))
     print(sweeping.table(outcomes))
     failed = [outcome for outcome in outcomes if not outcome.finished]
     if failed:

@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from export.configurations import CONFIGURATIONS
+from export.device import CPU
 from export.training import CHECKPOINT_NAME, CheckpointInvalid, Run, folder_of
 
 
@@ -29,7 +32,9 @@ class Outcome(NamedTuple):
         return self.run is not None and self.run.finished
 
 
-def sweep(names: Sequence[str], seeds: Sequence[int], runs: Path) -> list[Outcome]:
+def sweep(
+    names: Sequence[str], seeds: Sequence[int], runs: Path, device: torch.device = CPU
+) -> list[Outcome]:
     """Train every configuration with every seed, except trainings that are already finished."""
     started = time.monotonic()
     outcomes = []
@@ -40,18 +45,19 @@ def sweep(names: Sequence[str], seeds: Sequence[int], runs: Path) -> list[Outcom
         status = None
         run = _checkpoint(runs, name, seed)
         if run is None or not run.finished:
-            status = _train(name, seed, runs)
+            status = _train(name, seed, runs, device)
             run = _checkpoint(runs, name, seed)
         outcomes.append(Outcome(name, seed, status, run))
         print(_state(outcomes[-1]), flush=True)
     return outcomes
 
 
-def _train(name: str, seed: int, runs: Path) -> int:
+def _train(name: str, seed: int, runs: Path, device: torch.device) -> int:
     """Train in a separate process, so that its crash does not end the sweep."""
     row = CONFIGURATIONS[name]
     command = [sys.executable, "-m", "export", "train", row.task]
     command += ["--architecture", row.architecture, "--seed", str(seed), "--runs", str(runs)]
+    command += ["--device", device.type]
     return subprocess.run(command, check=False).returncode  # noqa: S603  # our own command
 
 

@@ -442,7 +442,7 @@ def test_a_damaged_checkpoint_is_named_by_every_command(
     good = (shared / "copy-ntm-ff" / "seed-2" / "checkpoint.pt").read_bytes()
     path = tmp_path / "copy-ntm-ff" / "seed-2" / "checkpoint.pt"
     path.parent.mkdir(parents=True)
-    monkeypatch.setattr(sweep, "_train", lambda name, seed, runs: 1)
+    monkeypatch.setattr(sweep, "_train", lambda *training: 1)
     for why, content in damaged(good).items():
         path.write_bytes(content)
         for arguments in (
@@ -506,7 +506,7 @@ def test_a_sweep_does_not_take_a_run_of_other_settings_for_finished(
     """The training is started, which says what differs, and fails."""
     command_line.main([*TRAIN, str(tmp_path), "--set", "batch=5"])
 
-    def train(name: str, seed: int, runs: Path) -> int:
+    def train(name: str, seed: int, runs: Path, device: torch.device) -> int:
         return command_line.main([*TRAIN, str(runs)])
 
     monkeypatch.setattr(sweep, "_train", train)
@@ -585,7 +585,7 @@ def test_a_sweep_skips_what_is_finished_and_survives_what_fails(
     """Of three trainings one was finished before, one fails and one is made all the same."""
     command_line.main([*TRAIN, str(tmp_path)])
 
-    def train(name: str, seed: int, runs: Path) -> int:
+    def train(name: str, seed: int, runs: Path, device: torch.device) -> int:
         if seed == 7:
             return -9
         arguments = [*TRAIN, str(runs)]

@@ -7,6 +7,7 @@ PyTorch's device `meta` computes shapes and refuses tensors of other devices, as
 from __future__ import annotations
 
 import io
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from export import __main__ as command_line
-from export import own_architecture, training
+from export import own_architecture, sweep, training
 from export.architectures import ARCHITECTURES, build
 from export.architectures.gru import Gru, GruState
 from export.architectures.transformer import Transformer
@@ -125,14 +126,31 @@ def test_an_older_checkpoint_is_of_the_cpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_the_command_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", [["train", "copy"], ["sweep", "copy-ntm-ff"]])
+def test_without_a_gpu_the_command_says_why(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     """It gives PyTorch's reason and what to do, before it writes anything."""
-    status = command_line.main(["train", "copy", "--device", "cuda", "--runs", "/nowhere"])
+    status = command_line.main([*command, "--device", "cuda", "--runs", "/nowhere"])
 
     assert status == command_line.FAILED
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith(f"ntm-export: --device is cuda, but PyTorch {torch.__version__} cannot")
     assert said.endswith("leave out --device to train on the CPU")
+
+
+def test_a_sweep_trains_on_its_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command of each training names the sweep's device."""
+    commands: list[list[str]] = []
+
+    def run(command: list[str], check: bool) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 1)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    sweep.sweep(["copy-ntm-ff"], [1, 2], tmp_path, torch.device("cuda"))
+
+    assert [command[command.index("--device") + 1] for command in commands] == ["cuda"] * 2
 
 
 def test_a_full_gpu_is_told_like_a_full_memory() -> None:
