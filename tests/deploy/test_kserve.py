@@ -57,6 +57,21 @@ def predictor(objects: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
+def with_a_gpu(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """Return every object of the service with the component for GPUs, as an operator would."""
+    folder = tmp_path_factory.mktemp("kserve").resolve()
+    here = os.path.relpath(KSERVE, folder)
+    kustomization = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [f"{here}/service"],
+        "components": [f"{here}/gpu"],
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    return kustomize(folder)
+
+
+@pytest.fixture(scope="module")
 def settings(objects: list[dict[str, Any]], predictor: dict[str, Any]) -> dict[str, str]:
     """Return the variables of the service."""
     (source,) = predictor["model"]["envFrom"]
@@ -196,6 +211,27 @@ def test_the_image_is_this_version(container: dict[str, Any]) -> None:
     assert container["image"] == f"ntm-service:{__version__}"
 
 
+def test_each_replica_can_have_a_gpu(
+    with_a_gpu: list[dict[str, Any]], container: dict[str, Any], predictor: dict[str, Any]
+) -> None:
+    """It gets one, NVIDIA's runtime and the image for CUDA; what else differs is listed here."""
+    other = named(with_a_gpu, "InferenceService")["spec"]["predictor"]
+    model = other["model"]
+    (source,) = model["envFrom"]
+    data = named(with_a_gpu, "ConfigMap", source["configMapRef"]["name"])["data"]
+    read = Settings.from_command_line([], data)
+    memory = int(model["resources"]["limits"]["memory"].removesuffix("Gi")) << 30
+    changed = {each for each in other if other[each] != predictor.get(each)}
+
+    assert model["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert other["runtimeClassName"] == "nvidia"
+    assert f"{container['image']}-cuda" == f"ntm-service:{model['runtimeVersion']}"
+    assert read.device == "cuda"
+    assert read.max_state_bytes <= memory / 2
+    assert changed == {"deploymentStrategy", "model", "runtimeClassName", "tolerations"}
+    assert other["deploymentStrategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+
+
 def test_everything_else_is_valid(objects: list[dict[str, Any]], tmp_path: Path) -> None:
     """Kubernetes' own objects are valid by its schemas, and all are in the namespace."""
     known = [each for each in objects if each["apiVersion"] not in PLATFORMS]
@@ -236,14 +272,14 @@ def closed(part: Any) -> Any:
 
 @pytest.mark.skipif(SCHEMAS is None, reason="KSERVE_SCHEMAS names no folder; see docs/kserve.md")
 def test_the_objects_are_valid_by_the_published_schemas(
-    runtime: dict[str, Any], objects: list[dict[str, Any]]
+    runtime: dict[str, Any], objects: list[dict[str, Any]], with_a_gpu: list[dict[str, Any]]
 ) -> None:
     """Each is valid and has no unknown field; with a wrong field it is not."""
     jsonschema = pytest.importorskip("jsonschema")  # comes with kubernetes-validate
     platforms = [each for each in objects if each["apiVersion"] in PLATFORMS]
 
     assert len(platforms) == 2
-    for each in (runtime, *platforms):
+    for each in (runtime, *platforms, named(with_a_gpu, "InferenceService")):
         validator = jsonschema.Draft202012Validator(schema(each["kind"]))
         assert [error.message for error in validator.iter_errors(each)] == []
         wrong = copy.deepcopy(each)
