@@ -79,23 +79,25 @@ def train(
     drawn.draw(np.random.default_rng(0), 1, configuration.blank_rate)  # before it is needed
     folder = training.folder_of(runs, configuration.name, seed, paper=paper)
     check_output("--runs", folder)
-    if (folder / training.CHECKPOINT_NAME).exists():
-        run = Run.load_to_go_on(folder, configuration, seed, chosen)
-        print(f"going on from {run.sequences:,} sequences")
-    else:
-        if network.source:
-            own_architecture.try_out(configuration)
-        run = Run.new(configuration, seed, chosen)
-    if network.source and chosen != CPU:
-        own_architecture.try_on(configuration, chosen)
-    parameters = sum(parameter.numel() for parameter in run.network.parameters())
-    print(
-        f"{configuration.name}: seed {seed}, {parameters:,} parameters, "
-        f"{configuration.updates * configuration.batch:,} sequences"
-        + (f", on {title_of(chosen)}" if chosen != CPU else "")
-    )
-    print(f"{'sequences':>10} {'bits/seq':>10} {'wrong bits':>10} {'seq/s':>7}  validation")
-    run = training.train(run, folder, _show_last_point)
+    begun = (folder / training.CHECKPOINT_NAME).exists()
+    if network.source and not begun:
+        own_architecture.try_out(configuration)
+    with training.alone_in(folder):
+        if begun:
+            run = Run.load_to_go_on(folder, configuration, seed, chosen)
+            print(f"going on from {run.sequences:,} sequences")
+        else:
+            run = Run.new(configuration, seed, chosen)
+        if network.source and chosen != CPU:
+            own_architecture.try_on(configuration, chosen)
+        parameters = sum(parameter.numel() for parameter in run.network.parameters())
+        print(
+            f"{configuration.name}: seed {seed}, {parameters:,} parameters, "
+            f"{configuration.updates * configuration.batch:,} sequences"
+            + (f", on {title_of(chosen)}" if chosen != CPU else "")
+        )
+        print(f"{'sequences':>10} {'bits/seq':>10} {'wrong bits':>10} {'seq/s':>7}  validation")
+        run = training.train(run, folder, _show_last_point)
     if run.stopped:
         print(
             f"ended early: {configuration.stop_metric} was not better for "

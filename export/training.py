@@ -16,6 +16,8 @@ device, and a checkpoint can be continued on another device than the one that it
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import io
 import math
 import os
@@ -51,6 +53,7 @@ NORM_WEIGHT = 0.02
 """The weight of the last gradient in the running mean of norms."""
 
 CHECKPOINT_NAME = "checkpoint.pt"
+LOCK_NAME = "training.lock"
 
 PROLONGING = {"updates", "stop_metric", "stop_patience"}
 AFTERWARDS = {"choice", "evaluation", "default_locations"}
@@ -65,6 +68,10 @@ TRIALS = ("validation", "choice", "evaluation")
 
 class CheckpointInvalid(ValueError):
     """A checkpoint cannot be read, or is not of the training that it was read for."""
+
+
+class InTraining(ValueError):
+    """Another process makes the same training."""
 
 
 class _Unknown(LookupError):
@@ -301,6 +308,33 @@ class Run:
                 "these too (updates may also be more), or another folder with --runs, or remove it"
             )
         return run
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """
+    Make the folder of a run, and keep other processes out of the block with the same folder.
+
+    The lock (flock) is of a file in the folder, and ends with the process that has it. A file
+    system that has no locks keeps nobody out.
+
+    Raises:
+        InTraining: another process is in such a block.
+        OSError: the folder or its file cannot be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK_NAME).open("w") as file:  # NFS locks only files that are open for writing
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InTraining(
+                f"another process is training in {folder}; wait for it or stop it, or give "
+                "another folder with --runs"
+            ) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
+        yield
 
 
 def train(run: Run, folder: Path, report: Callable[[Run], None] = lambda run: None) -> Run:

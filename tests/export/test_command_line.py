@@ -19,7 +19,17 @@ import pytest
 import torch
 
 from export import __main__ as command_line
-from export import card, comparison, configurations, curve, report, sweep, to_onnx, verification
+from export import (
+    card,
+    comparison,
+    configurations,
+    curve,
+    report,
+    sweep,
+    to_onnx,
+    training,
+    verification,
+)
 from export.configuration import Configuration
 from export.network import Network
 from export.training import Run
@@ -605,6 +615,22 @@ def test_a_sweep_skips_what_is_finished_and_survives_what_fails(
         "finished",
     ]
     assert "1 of 3 trainings failed" in out.err
+
+
+def test_a_second_training_of_a_run_is_refused_while_the_first_one_lasts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says which folder is taken and writes no checkpoint; afterwards the run can be trained."""
+    folder = tmp_path / "copy-ntm-ff" / "seed-2"
+    with training.alone_in(folder):
+        assert command_line.main([*TRAIN, str(tmp_path)]) == command_line.FAILED
+        assert capsys.readouterr().err == (
+            f"ntm-export: another process is training in {folder}; wait for it or stop it, or "
+            "give another folder with --runs\n"
+        )
+        assert [each.name for each in folder.iterdir()] == [training.LOCK_NAME]
+
+    assert command_line.main([*TRAIN, str(tmp_path)]) == 0
 
 
 def test_a_sweep_trains_in_a_process_of_its_own(tmp_path: Path) -> None:
