@@ -72,7 +72,7 @@ class Admission:
             )
         if not _FEWEST_LOCATIONS <= asked <= maximum:
             raise InvalidRequest(
-                f"locations is {asked}; the limits are {_FEWEST_LOCATIONS} and {maximum}",
+                f"locations is {asked}; this server takes {_FEWEST_LOCATIONS} to {maximum}",
                 limit="max_locations",
             )
         return asked

@@ -40,7 +40,7 @@ def test_no_locations_means_the_models_default() -> None:
 @pytest.mark.parametrize("asked", [1, 2, 101])
 def test_locations_out_of_the_limits_are_refused(asked: int) -> None:
     """Fewer than three locations, or more than the setting, are refused."""
-    with pytest.raises(InvalidRequest, match=f"locations is {asked}; the limits are 3 and 100"):
+    with pytest.raises(InvalidRequest, match=f"locations is {asked}; this server takes 3 to 100"):
         ADMISSION.locations(LEDGER, asked)
 
 
