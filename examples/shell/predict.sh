@@ -12,6 +12,11 @@ case $bits in *[!01]*)
     ;;
 esac
 
+if ! command -v buf >/dev/null && ! command -v grpcurl >/dev/null; then
+    echo "this takes buf (pip install buf-bin) or grpcurl, and neither is in PATH" >&2
+    exit 1
+fi
+
 call() { # METHOD JSON: prints the answer, JSON too
     if command -v buf >/dev/null; then
         buf curl --protocol grpc --http2-prior-knowledge --header "x-session-id: $session" \

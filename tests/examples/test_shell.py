@@ -69,3 +69,16 @@ def test_what_is_no_bit_is_refused(tmp_path: Path) -> None:
 
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == "10210 is no sequence of 0 and 1\n"
+
+
+def test_without_a_client_of_grpc_the_script_says_what_to_install(tmp_path: Path) -> None:
+    """It needs nothing else, and calls no server before it knows."""
+    sh = shutil.which("sh")
+    assert sh is not None
+    ended = subprocess.run(
+        [sh, SCRIPT], env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
+
+    assert ended.returncode == 1
+    (said,) = ended.stderr.splitlines()
+    assert said == "this takes buf (pip install buf-bin) or grpcurl, and neither is in PATH"
