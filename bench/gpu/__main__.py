@@ -30,14 +30,20 @@ LAST_WORDS = 2_000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the pieces one after another, and keep what each saw; 1 if one failed or hung."""
+    """
+    Run the pieces one after another, and keep what each saw.
+
+    Return 1 if one failed, was ended or was not begun, and 2 if the device cannot be used.
+    """
     chosen = _parser().parse_args(argv)
     if chosen.piece:
         _one(chosen.piece, chosen.device, chosen.seconds)
         return 0
-    device = chosen.device
-    if device == "auto":
-        device = "cuda" if "CUDA" in runtime.provider("auto") else "cpu"
+    try:
+        device = "cuda" if "CUDA" in runtime.provider(chosen.device) else "cpu"
+    except RuntimeError as reason:
+        print(reason, file=sys.stderr)
+        return 2
     if device == "cpu":
         print("There is no GPU here, or --device is cpu: the pieces run on the CPU.", flush=True)
     report: dict[str, Any] = {"device": device, "minutes": chosen.minutes, "pieces": {}}
@@ -47,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         left = ends - time.monotonic()
         shares = sum(PIECES[each][1] for each in names[number:])
         seconds = max(1.0, left * PIECES[name][1] / shares)
-        print(f"{name}: {seconds:.0f} s", flush=True)
+        print(f"{name}: begins, for about {seconds:.0f} s", flush=True)
         piece: dict[str, Any] = {"status": "not begun: no time left", "seen": []}
         report["pieces"][name] = piece
         if left > 0:
@@ -111,9 +117,14 @@ def _one(name: str, device: str, seconds: float) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__)
-    parser.add_argument("--minutes", type=arguments.number(0.1, 600), default=8.0)
-    parser.add_argument("--report", type=arguments.json, default=Path("build/gpu.json"))
-    parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
+    minutes = arguments.number(0.1, 600)
+    told = "time for all pieces, each of which gets a share"
+    parser.add_argument("--minutes", type=minutes, default=8.0, help=f"{told} (default: 8)")
+    report = Path("build/gpu.json")
+    told = f"file for what the pieces saw (default: {report})"
+    parser.add_argument("--report", type=arguments.json, default=report, help=told)
+    told = "auto takes the GPU if CUDA works"
+    parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help=told)
     parser.add_argument("--pieces", nargs="+", choices=list(PIECES), help="only these")
     parser.add_argument("--piece", choices=list(PIECES), help=argparse.SUPPRESS)
     seconds = arguments.number(0, 36_000)

@@ -12,6 +12,7 @@ from bench.gpu import __main__ as program
 from bench.gpu import autograd
 from bench.gpu.pieces import PIECES, Finding
 from export.architectures import ARCHITECTURES
+from service.models import runtime
 
 
 def report(path: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
@@ -41,15 +42,30 @@ def test_pieces_run_on_the_cpu_and_say_what_they_saw(tmp_path: Path) -> None:
 def test_a_piece_that_fails_is_told_and_the_next_one_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A device that is not there fails both; the report has the error's words."""
+    """A GPU that is gone when they begin fails both; the report has the error's words."""
     path = tmp_path / "gpu.json"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(runtime, "provider", lambda device: "CUDAExecutionProvider")
     status, pieces = report(path, "--device=cuda", "--minutes=2", "--pieces", "copies", "error")
 
     assert status == 1
     assert [piece["seen"] for piece in pieces.values()] == [[], []]
     for piece in pieces.values():
         assert "--device is 'cuda', but" in str(piece["status"])
+
+
+def test_a_device_that_is_not_there_is_told_before_any_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One sentence has the reason, and no report is written."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    path = tmp_path / "gpu.json"
+
+    assert program.main([f"--report={path}", "--device=cuda"]) == 2
+    said = capsys.readouterr()
+    assert (said.out, path.exists()) == ("", False)
+    assert said.err.startswith("--device is 'cuda', but ")
+    assert len(said.err.splitlines()) == 1
 
 
 def test_a_piece_that_hangs_is_ended_and_what_it_saw_is_kept() -> None:

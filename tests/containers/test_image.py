@@ -29,7 +29,8 @@ from tests.containers.engine import (
 from tests.support.served import MODELS
 
 ROOT = Path(__file__).parents[2]
-FOR_CUDA = os.environ.get("ONNXRUNTIME", "").startswith("onnxruntime-gpu")
+ONNXRUNTIME = os.environ.get("ONNXRUNTIME", "")
+FOR_CUDA = ONNXRUNTIME.startswith("onnxruntime-gpu")
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +202,8 @@ def test_it_is_small(image: str) -> None:
     size, base_size = description["Size"], int(engine("image", "inspect", "-f", "{{.Size}}", base))
     print(f"image: {size / 1e6:.0f} MB, of which base: {base_size / 1e6:.0f} MB", end=" ")
 
-    assert size - base_size < (500e6 if FOR_CUDA else 200e6)
+    libraries = 2.2e9 if "[cuda" in ONNXRUNTIME else 0.0  # CUDA's and cuDNN's
+    assert size - base_size < libraries + (500e6 if FOR_CUDA else 200e6)
 
 
 def test_the_list_of_its_parts_is_complete(container: Container, tmp_path: Path) -> None:

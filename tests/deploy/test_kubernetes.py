@@ -26,7 +26,7 @@ OPERATOR = "monitoring.coreos.com/v1"
 @pytest.fixture(scope="module")
 def objects() -> list[dict[str, Any]]:
     """Return every object of the base and all components."""
-    return kustomize(KUBERNETES / "everything")
+    return kustomize(KUBERNETES / "example")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def settings(objects: list[dict[str, Any]], container: dict[str, Any]) -> dict[s
     return data
 
 
-@pytest.mark.parametrize("folder", ["base", "everything", "replicas"])
+@pytest.mark.parametrize("folder", ["base", "example", "replicas"])
 def test_every_object_is_valid(folder: str, tmp_path: Path) -> None:
     """Each object is valid by the schemas of Kubernetes and has no unknown field."""
     built = [o for o in kustomize(KUBERNETES / folder) if o["apiVersion"] != OPERATOR]
@@ -64,7 +64,7 @@ def test_every_object_is_valid(folder: str, tmp_path: Path) -> None:
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-@pytest.mark.parametrize("folder", ["base", "everything", "replicas"])
+@pytest.mark.parametrize("folder", ["base", "example", "replicas"])
 def test_every_object_is_in_the_namespace(folder: str) -> None:
     """Each object has the namespace of the kustomization."""
     built = [o for o in kustomize(KUBERNETES / folder) if o["kind"] != "Namespace"]
