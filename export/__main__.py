@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         given = sys.argv[1:] if arguments is None else arguments
         goes_on = [*given[:1]] in (["train"], ["sweep"])
-        then = "; the same command goes on from the last checkpoint" * goes_on
+        then = "; the same command goes on from the last checkpoint, if there is one" * goes_on
         print(f"stopped{then}", file=sys.stderr)
         return 128 + (error.args[0] if error.args else signal.SIGINT)
     except ImportError as error:

@@ -25,6 +25,8 @@ from ntm_client.encryption import Tls, tls
 from ntm_client.errors import (
     CapacityExceeded,
     CheckpointDamaged,
+    CheckpointForeign,
+    CheckpointTooNew,
     ClientClosed,
     Diverged,
     Draining,
@@ -73,6 +75,8 @@ __all__ = [
     "AsyncSession",
     "CapacityExceeded",
     "CheckpointDamaged",
+    "CheckpointForeign",
+    "CheckpointTooNew",
     "Client",
     "ClientClosed",
     "Diverged",

@@ -10,7 +10,9 @@ Every error that a client raises.
     │   ├── SessionExists       the id of a new session is taken
     │   ├── StepIndexMismatch   another client, or a lost call, made steps of this session
     │   ├── NoMemory
-    │   └── CheckpointDamaged   its bytes were cut short or changed
+    │   ├── CheckpointDamaged   its bytes were cut short or changed
+    │   ├── CheckpointForeign   it is of another model, version or memory size
+    │   └── CheckpointTooNew    only a later server reads it
     ├── SessionGone             the session is closed; open another
     │   ├── SessionUnknown      never opened there, or closed too long ago to remember
     │   ├── SessionExpired
@@ -123,6 +125,17 @@ class CheckpointDamaged(InvalidRequest):
     """The bytes of a checkpoint were cut short or changed, or are not a checkpoint."""
 
     reason = "CHECKPOINT_DAMAGED"
+
+
+class CheckpointForeign(InvalidRequest):
+    """
+    A checkpoint does not fit the session: it is of another model, another version or another number
+    of locations.
+    """
+
+
+class CheckpointTooNew(InvalidRequest):
+    """A checkpoint has a format that only a later server can read."""
 
 
 class SessionGone(NtmClientError):
@@ -262,6 +275,8 @@ BY_REASON: Mapping[str, type[NtmClientError]] = {
     "STEP_INDEX_MISMATCH": StepIndexMismatch,
     "NO_MEMORY": NoMemory,
     "CHECKPOINT_DAMAGED": CheckpointDamaged,
+    "CHECKPOINT_FOREIGN": CheckpointForeign,
+    "CHECKPOINT_TOO_NEW": CheckpointTooNew,
     "SESSION_UNKNOWN": SessionUnknown,
     "SESSION_EXPIRED": SessionExpired,
     "SESSION_DELETED": SessionDeleted,

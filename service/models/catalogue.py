@@ -133,6 +133,10 @@ class Catalogue:
         known = [version for version in self._files if version.model == model]
         return sorted(known, key=lambda version: (not self.is_current(version), version))
 
+    def of_content(self, content_hash: str) -> list[Version]:
+        """The versions of any model that are this file."""
+        return sorted(each for each in self._files if each.content_hash == content_hash)
+
     def is_current(self, version: Version) -> bool:
         """Whether new sessions are opened on it."""
         return self._current.get(version.model) == version

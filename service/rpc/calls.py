@@ -449,11 +449,16 @@ class Calls:
         try:
             self.catalogue.file(version)
         except ModelVersionUnknown as error:
+            others = [each.model for each in self.catalogue.of_content(start.content_hash)]
+            why = (
+                f"the checkpoint is of model {' or '.join(map(repr, others))}, and the session is "
+                f"to be of {request.model!r}"
+                if others
+                else "the checkpoint is of another model, or of a version that is not here: "
+                f"{error.message}"
+            )
             raise CheckpointForeign(
-                f"the checkpoint is of another model, or of a version that is not here: "
-                f"{error.message}",
-                expected=current.content_hash,
-                actual=start.content_hash,
+                why, expected=current.content_hash, actual=start.content_hash
             ) from error
         return version
 

@@ -8,7 +8,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from ntm_client import CheckpointDamaged, Client, InvalidRequest
+from ntm_client import (
+    CheckpointDamaged,
+    CheckpointForeign,
+    CheckpointTooNew,
+    Client,
+    InvalidRequest,
+)
 from ntm_client.checkpoint import decode, encode
 from ntm_client.values import Float32
 
@@ -125,3 +131,14 @@ def test_the_servers_refusal_is_the_same_error(shipped: Client) -> None:
         data = session.checkpoint()
         with pytest.raises(CheckpointDamaged, match="checksum"):
             session.restore(data[:-9])
+
+
+def test_what_does_not_fit_has_errors_of_its_own(shipped: Client) -> None:
+    """Another model's checkpoint, and one of a later format, are told apart from damaged ones."""
+    with shipped.create_session("copy-ntm-ff", 10) as session:
+        data = session.checkpoint()
+        later = with_checksum(data[:4] + b"\xff\xff" + data[6:-4])
+        with pytest.raises(CheckpointTooNew):
+            session.restore(later)
+    with pytest.raises(CheckpointForeign, match="is of model 'copy-ntm-ff'"):
+        shipped.create_session("copy-ntm-lstm", checkpoint=data)

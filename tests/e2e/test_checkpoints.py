@@ -125,7 +125,11 @@ async def test_another_models_checkpoint_is_refused(serve: Serve) -> None:
             error = await refused(running.stub.RestoreSession(request))
             assert reason(error) == "CHECKPOINT_FOREIGN"
         create = pb.CreateSessionRequest(model="copy-ntm-ff", checkpoint=foreign)
-        assert reason(await refused(running.stub.CreateSession(create))) == "CHECKPOINT_FOREIGN"
+        error = await refused(running.stub.CreateSession(create))
+        assert reason(error) == "CHECKPOINT_FOREIGN"
+        assert error.details() == (
+            "the checkpoint is of model 'copy-ntm-lstm', and the session is to be of 'copy-ntm-ff'"
+        )
         assert running.metric("ntm_sessions", model="copy-ntm-ff") == 2
 
 

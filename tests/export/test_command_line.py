@@ -169,7 +169,10 @@ def test_a_mistyped_command_is_said_in_one_line(
 
 @pytest.mark.parametrize(
     ("command", "then"),
-    [("train", "; the same command goes on from the last checkpoint"), ("module", "")],
+    [
+        ("train", "; the same command goes on from the last checkpoint, if there is one"),
+        ("module", ""),
+    ],
 )
 def test_a_command_that_is_interrupted_says_how_to_go_on(
     command: str,
