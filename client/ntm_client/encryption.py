@@ -106,8 +106,10 @@ def _context(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl
             # Without a password here, OpenSSL would ask for one at the terminal.
             context.load_cert_chain(certificate, key, password="")
         except ssl.SSLError as error:
+            mixed_up = error.reason == "KEY_VALUES_MISMATCH"
+            why = "it is another's" if mixed_up else error.reason or "one of them is not readable"
             raise InvalidRequest(
-                f"{certificate} and {key} must be PEM files of a certificate and of its private "
-                f"key without a password: {error.reason or 'not readable'}"
+                f"{key} must be a PEM file of the private key of {certificate}, a PEM file too, "
+                f"without a password: {why}"
             ) from error
     return context

@@ -108,15 +108,25 @@ def _peer_certificate(certificate: Path, key: Path) -> dict[str, Any]:
     client.check_hostname = False
     client.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
     try:
+        client.load_verify_locations(certificate)
+    except ssl.SSLError as error:
+        why = error.reason or "not readable"
+        raise ValueError(f"{certificate} must be a PEM file of a certificate: {why}") from error
+    try:
         # Without a password here, OpenSSL would ask for one at the terminal.
         server.load_cert_chain(certificate, key, password="")
-        client.load_verify_locations(certificate)
+    except ssl.SSLError as error:
+        why = error.reason or "not readable"
+        raise ValueError(
+            f"{key} must be a PEM file of the private key of {certificate}, without a password: "
+            + ("it is another's" if why == "KEY_VALUES_MISMATCH" else why)
+        ) from error
+    try:
         return _handshake(server, client)
     except ssl.SSLError as error:
         why = getattr(error, "verify_message", None) or error.reason or "not readable"
         raise ValueError(
-            f"{certificate} and {key} must be PEM files of a server's certificate that is valid "
-            f"now, and of its private key without a password: {why}"
+            f"{certificate} must be the certificate of a server, and be valid now: {why}"
         ) from error
 
 
