@@ -133,4 +133,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("stopped; the report has what was seen until then", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 from bench.gpu import __main__ as program
 from bench.gpu import autograd
 from bench.gpu.pieces import PIECES, Finding
+from bench.row import ROOT
 from export.architectures import ARCHITECTURES
 from service.models import runtime
 
@@ -66,6 +70,31 @@ def test_a_device_that_is_not_there_is_told_before_any_piece(
     assert (said.out, path.exists()) == ("", False)
     assert said.err.startswith("--device is 'cuda', but ")
     assert len(said.err.splitlines()) == 1
+
+
+def test_ctrl_c_ends_it_and_its_piece_in_one_line(tmp_path: Path) -> None:
+    """The report has the piece that was under way, and what it had seen."""
+    path = tmp_path / "gpu.json"
+    command = [sys.executable, "-m", "bench.gpu", "--device=cpu", f"--report={path}"]
+    with subprocess.Popen(
+        [*command, "--pieces", "memory"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stdout:
+            if line.startswith("    {"):  # the first finding
+                break
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+
+    assert process.returncode == 130
+    assert said == "stopped; the report has what was seen until then\n"
+    (piece,) = json.loads(path.read_text())["pieces"].values()
+    assert (piece["status"], len(piece["seen"])) == ("under way", 1)
 
 
 def test_a_piece_that_hangs_is_ended_and_what_it_saw_is_kept() -> None:
