@@ -88,7 +88,7 @@ CONFIGURATIONS = {
             adam_epsilon=1e-6,
             clip_norm=0.2,
             batch=64,
-            updates=2000,
+            updates=15625,
             validation=_baseline(COPY_VALIDATION),
             evaluation=_baseline(COPY_EVALUATION),
         ),
