@@ -12,7 +12,7 @@ from ntm_lab.decipher.mechanism.model import Layer, with_one
 UNITS = 256
 """The units of the layer."""
 
-PASSES = 80
+PASSES = 50
 """How often a step is drawn on average."""
 
 BATCH = 512
