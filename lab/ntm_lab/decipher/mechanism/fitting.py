@@ -34,8 +34,8 @@ DISTURBED_MORE = 1.5
 
 ADDED = 2.0
 """
-The weight of what is added. It has no second try: what a head finds goes by the nearest content,
-and what is written is read as it is.
+The weight of what is added. A head still finds its place if its key is a bit off, but what is
+written a bit off is read so later, and written again.
 """
 
 LEAST_SHARE = 1e-30
