@@ -12,7 +12,7 @@ from ntm_lab.decipher.mechanism.model import Layer, with_one
 UNITS = 256
 """The units of the layer."""
 
-PASSES = 50
+PASSES = 80
 """How often a step is drawn on average."""
 
 LEAST_UPDATES = 1000
