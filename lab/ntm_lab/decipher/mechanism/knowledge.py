@@ -30,8 +30,8 @@ class Known(NamedTuple):
     counts: bool = False
     """
     Whether the flag's value is known, the steps since the phase began, and the sum of what was read
-    in them; the lengths of the phases before, and two means of what was read that fade. A network that counts
-    marked vectors finds their number in the sum, and how often they come round in the rest.
+    in them; the lengths of the phases before, and two fading means of what was read. A network that
+    counts marked vectors finds their number in the sum.
     """
 
 
