@@ -124,11 +124,17 @@ def _judged(control: Control, network: ServedNetwork, begun: float) -> Mechanism
     )
 
 
-def mechanism_section(found: Sequence[MechanismJudgement]) -> Iterator[str]:
-    """The section of the report about mechanisms."""
+def mechanism_section(found: Sequence[MechanismJudgement], exact: Sequence[float]) -> Iterator[str]:
+    """
+    The section of the report about mechanisms.
+
+    `exact` has, of each control that other programs were looked for in, the part of the sequences
+    in which it does its task without a mistake.
+    """
     broken = [each for each in found if each.kind != "as it ships"]
     told = sum(each.told for each in broken)
     bound = largest_share(told, len(broken))
+    skilled = sum(share >= EXACT_SEQUENCES for share in exact)
     alike = sum(each.alike_enough for each in broken)
     yield "## Mechanisms"
     yield (
@@ -138,7 +144,8 @@ def mechanism_section(found: Sequence[MechanismJudgement]) -> Iterator[str]:
         "mechanism that decipher would tell of a network without a skill. Decipher looks for one "
         "only if there is a program, or if the network does its task without a mistake in half of "
         f"the sequences. By this, a mechanism was told of {told} of {len(broken)} controls, a "
-        f"share of at most {bound:.1%} with a confidence of {CONFIDENCE:.0%}."
+        f"share of at most {bound:.1%} with a confidence of {CONFIDENCE:.0%}. The condition itself "
+        f"was met by {skilled} of the {len(exact)} controls above."
     )
     yield (
         f"Without that condition, the fit itself was tried on all {len(broken)}, from {FITTED} "

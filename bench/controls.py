@@ -75,6 +75,8 @@ class Judgement:
     reason: str
     """Why there is no program on a tape, or what it explains."""
     seconds: float
+    exact: float = 0.0
+    """The part of a few sequences in which the network does its task without a mistake."""
 
     @property
     def found(self) -> bool:
@@ -109,7 +111,19 @@ def judge(network: Control, count: int = RECORDINGS, *, tape: bool = True) -> Ju
         found.explained,
         found.reason,
         time.perf_counter() - begun,
+        exact_share(few),
     )
+
+
+def exact_share(recordings: Sequence[Recording]) -> float:
+    """The part of the recordings of a task in which every bit that counts is the target's."""
+    exact = 0
+    for each in recordings:
+        assert each.mask is not None
+        assert each.target is not None
+        wrong = (each.outputs > 0.5) != (each.target > 0.5)
+        exact += not wrong[each.mask > 0].any()
+    return exact / len(recordings)
 
 
 def _is_hopeful(few: Sequence[Recording]) -> bool:
@@ -194,7 +208,7 @@ def _sections(
             ],
         )
     if mechanisms:
-        yield from mechanism_section(mechanisms)
+        yield from mechanism_section(mechanisms, [each.exact for each in found])
 
 
 def _bounded(what: str, found: Sequence[bool | None]) -> str:

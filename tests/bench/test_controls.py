@@ -46,6 +46,7 @@ def test_a_control_runs_no_program(kind: Kind) -> None:
 
     assert (found.tape, found.table, found.found) == (False, None, False)
     assert found.explained < 0.5
+    assert found.exact < 0.2
 
 
 def test_an_lstm_runs_no_program() -> None:
@@ -57,7 +58,9 @@ def test_an_lstm_runs_no_program() -> None:
 
 def test_the_same_search_finds_a_program_where_there_is_one() -> None:
     """The controls would show nothing if it never found any."""
-    assert judge(control(MODELS, "copy-ntm-ff", "as it ships", seed=0), count=32).tape
+    found = judge(control(MODELS, "copy-ntm-ff", "as it ships", seed=0), count=32)
+    assert found.tape
+    assert found.exact == 1
 
 
 @pytest.mark.slow
