@@ -227,3 +227,23 @@ def is_of_bits(models: Path, model: str) -> bool:
     """Whether a model has a single input and a single output."""
     sizes = card.configuration_on(card.read(models / model)).sizes
     return (sizes.input_width, sizes.output_width) == (1, 1)
+
+
+WITH_MECHANISMS = ("copy", "repeat-copy")
+"""
+The tasks in whose controls a mechanism is looked for. That of sorting is none that counts as found,
+and with recall's eight heads a fit takes three times as long.
+"""
+
+
+def mechanism_controls(models: Path, seeds: int) -> Iterator[Control]:
+    """
+    Make the controls that mechanisms are fitted to: for each model of these tasks with the heads of
+    an NTM, `seeds` of each kind with heads, and the model as it ships. None if `seeds` is 0.
+    """
+    for model in shipped(models, ("ntm-lstm", "ntm-ff")):
+        if seeds and card.read(models / model)["task"] in WITH_MECHANISMS:
+            for kind in ("untrained", "shuffled", "noised", "random targets"):
+                for seed in range(1, seeds + 1):
+                    yield control(models, model, kind, seed)
+            yield control(models, model, "as it ships", 0)

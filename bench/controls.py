@@ -6,6 +6,8 @@ parameters, one trained on random targets, an LSTM without memory. Decipher's se
 of heads on a tape and its search for a table of counts are run on each. A control counts as false
 as soon as a search finds a candidate, before the tests on fresh sequences that decipher makes.
 
+On some of the controls, the search for a mechanism is run too.
+
 To show that the same procedure finds programs where there are some, it is run on the models as they
 ship too.
 """
@@ -18,12 +20,22 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import comb
 from pathlib import Path
 
 from bench import arguments
 from bench.arguments import whole
-from bench.control_networks import KINDS, Control, Kind, control, controls, recorded, shipped
+from bench.confidence import CONFIDENCE, largest_share
+from bench.control_mechanisms import MechanismJudgement, judge_mechanism, mechanism_section
+from bench.control_networks import (
+    KINDS,
+    Control,
+    Kind,
+    control,
+    controls,
+    mechanism_controls,
+    recorded,
+    shipped,
+)
 from ntm_lab import outputs
 from ntm_lab.decipher.induction import Candidate, induce
 from ntm_lab.decipher.layout import table
@@ -46,8 +58,6 @@ FEW = 32
 HOPELESS = 0.5
 """If the best table in few recordings leaves more than this part unexplained, the search ends."""
 
-CONFIDENCE = 0.95
-
 
 @dataclass(frozen=True)
 class Judgement:
@@ -65,6 +75,8 @@ class Judgement:
     reason: str
     """Why there is no program on a tape, or what it explains."""
     seconds: float
+    exact: float = 0.0
+    """The part of a few sequences in which the network does its task without a mistake."""
 
     @property
     def found(self) -> bool:
@@ -99,7 +111,19 @@ def judge(network: Control, count: int = RECORDINGS, *, tape: bool = True) -> Ju
         found.explained,
         found.reason,
         time.perf_counter() - begun,
+        exact_share(few),
     )
+
+
+def exact_share(recordings: Sequence[Recording]) -> float:
+    """The part of the recordings of a task in which every bit that counts is the target's."""
+    exact = 0
+    for each in recordings:
+        assert each.mask is not None
+        assert each.target is not None
+        wrong = (each.outputs > 0.5) != (each.target > 0.5)
+        exact += not wrong[each.mask > 0].any()
+    return exact / len(recordings)
 
 
 def _is_hopeful(few: Sequence[Recording]) -> bool:
@@ -108,32 +132,23 @@ def _is_hopeful(few: Sequence[Recording]) -> bool:
     return found.divergence is not None and found.divergence.share <= HOPELESS
 
 
-def largest_share(false: int, total: int, confidence: float = CONFIDENCE) -> float:
-    """
-    The upper bound of Clopper and Pearson for a share, one-sided: the share at which so few cases
-    or fewer would be seen with the probability 1 - confidence. With no case, it is close to 3 /
-    total, the rule of three.
-    """
-    if false >= total:
-        return 1.0
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        share = (low + high) / 2
-        seen = sum(
-            comb(total, each) * share**each * (1 - share) ** (total - each)
-            for each in range(false + 1)
-        )
-        low, high = (share, high) if seen > 1 - confidence else (low, share)
-    return high
-
-
-def report(found: Sequence[Judgement], real: Sequence[Judgement], command: str) -> str:
+def report(
+    found: Sequence[Judgement],
+    real: Sequence[Judgement],
+    mechanisms: Sequence[MechanismJudgement],
+    command: str,
+) -> str:
     """The report as Markdown."""
-    return "\n\n".join(_sections(found, real, command)) + "\n"
+    return "\n\n".join(_sections(found, real, mechanisms, command)) + "\n"
 
 
-def _sections(found: Sequence[Judgement], real: Sequence[Judgement], command: str) -> Iterator[str]:
-    seconds = sum(each.seconds for each in (*found, *real))
+def _sections(
+    found: Sequence[Judgement],
+    real: Sequence[Judgement],
+    mechanisms: Sequence[MechanismJudgement],
+    command: str,
+) -> Iterator[str]:
+    spent = [each.seconds for each in (*found, *real)] + [each.seconds for each in mechanisms]
     yield "# Networks that run no program"
     yield (
         f"Decipher's searches were run on {len(found)} networks in which they must find nothing: "
@@ -142,10 +157,10 @@ def _sections(found: Sequence[Judgement], real: Sequence[Judgement], command: st
         f"confidence of {CONFIDENCE:.0%} (Clopper and Pearson, one-sided)."
     )
     yield (
-        f"`{command}` writes this page; it took {seconds / 60:.0f} minutes of a machine that did "
-        f"other things too. Each search has {RECORDINGS} recordings. A network counts as false as "
-        "soon as a search has a candidate, before decipher tests it on fresh sequences. Tables are "
-        "looked for only in networks of one input and one output."
+        f"`{command}` writes this page; it took {sum(spent) / 60:.0f} minutes of a machine that "
+        f"did other things too. Each search has {RECORDINGS} recordings. A network counts as false "
+        "as soon as a search has a candidate, before decipher tests it on fresh sequences. Tables "
+        "are looked for only in networks of one input and one output."
     )
     rows = []
     for kind in KINDS:
@@ -192,6 +207,8 @@ def _sections(found: Sequence[Judgement], real: Sequence[Judgement], command: st
                 for each in real
             ],
         )
+    if mechanisms:
+        yield from mechanism_section(mechanisms, [each.exact for each in found])
 
 
 def _bounded(what: str, found: Sequence[bool | None]) -> str:
@@ -225,6 +242,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     help_ = "the same for a model of single bits; beyond --each, tables alone are looked for"
     add("--counting", type=whole(0, 1000), default=COUNTING, help=help_)
     add("--trained", type=whole(0, 100), default=1, help="trainings on random targets for a model")
+    help_ = "fits of a mechanism to each kind of control for a model"
+    add("--mechanisms", type=whole(0, 100), default=1, help=help_)
     add("--markdown", type=arguments.markdown, help="write the report to this file")
     chosen = parser.parse_args(argv)
     models = Path(chosen.models)
@@ -236,17 +255,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     for model in shipped(models, ("ntm-lstm", "ntm-ff")):
         real.append(judge(control(models, model, "as it ships", 0)))
         _say(real[-1])
+    mechanisms = []
+    for each in mechanism_controls(models, chosen.mechanisms):
+        one = judge_mechanism(each)
+        if one is not None:
+            mechanisms.append(one)
+            print(one, file=sys.stderr, flush=True)
     options = "".join(
         f" --{name} {value}"
         for name, value, default in (
             ("each", chosen.each, EACH),
             ("counting", chosen.counting, COUNTING),
             ("trained", chosen.trained, 1),
+            ("mechanisms", chosen.mechanisms, 1),
         )
         if value != default
     )
     command = f"python -m bench.controls{options} --markdown {chosen.markdown or 'FILE'}"
-    text = report(found, real, command)
+    text = report(found, real, mechanisms, command)
     if chosen.markdown:
         outputs.write_text(chosen.markdown, text)
     else:

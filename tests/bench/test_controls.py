@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.confidence import largest_share
 from bench.control_networks import KINDS, Kind, control, controls, recorded, shipped
-from bench.controls import Judgement, judge, largest_share, report
+from bench.controls import Judgement, judge, report
 from ntm_client import Client
 from ntm_lab.decipher.samples import ServedNetwork, Stage, in_range
 from ntm_tasks import TASKS
@@ -45,6 +46,7 @@ def test_a_control_runs_no_program(kind: Kind) -> None:
 
     assert (found.tape, found.table, found.found) == (False, None, False)
     assert found.explained < 0.5
+    assert found.exact < 0.2
 
 
 def test_an_lstm_runs_no_program() -> None:
@@ -56,7 +58,9 @@ def test_an_lstm_runs_no_program() -> None:
 
 def test_the_same_search_finds_a_program_where_there_is_one() -> None:
     """The controls would show nothing if it never found any."""
-    assert judge(control(MODELS, "copy-ntm-ff", "as it ships", seed=0), count=32).tape
+    found = judge(control(MODELS, "copy-ntm-ff", "as it ships", seed=0), count=32)
+    assert found.tape
+    assert found.exact == 1
 
 
 @pytest.mark.slow
@@ -111,7 +115,7 @@ def test_the_report_has_the_bound_and_what_came_closest(tmp_path: Path) -> None:
         Judgement("shuffled", "copy-ntm-ff", 2, False, False, -3.0, "the best program explains", 1),
         Judgement("untrained", "copy-ntm-ff", 1, True, None, 0.97, "a program explains 97%", 1),
     ]
-    text = report(found, [], "python -m bench.controls --markdown FILE")
+    text = report(found, [], [], "python -m bench.controls --markdown FILE")
 
     assert "a tape was found in 1 of 3, a share of at most 86.5%" in text
     assert "a table of counts was found in 0 of 2, a share of at most 77.6%" in text

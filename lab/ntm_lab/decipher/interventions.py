@@ -143,6 +143,14 @@ class Changed:
     """The same with the change. They are equal up to the step of the change."""
 
 
+def foretold(effects: Sequence[Effect]) -> str:
+    """The share of each kind of change, as a list in words."""
+    return ", ".join(
+        f"{each.kind} {each.share:.1%}" if each.either_changed else f"{each.kind} changes nothing"
+        for each in effects
+    )
+
+
 Respond = Callable[[Sequence[Float32], Sequence[Intervention | None]], Sequence[Bits]]
 """
 Gives the bits [T, output width] for inputs [T, input width], each with a change on the way or None.

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ntm_lab.decipher.agreement import Agreement
-from ntm_lab.decipher.interventions import Effect
+from ntm_lab.decipher.interventions import foretold
 from ntm_lab.decipher.layout import table
 from ntm_lab.decipher.listing import listing
 from ntm_lab.decipher.mechanism.study import Study
@@ -65,8 +65,8 @@ def _rows(report: Report, seconds: str) -> Iterator[tuple[str, ...]]:
     elif report.program is not None:
         lines = str(len(listing(report.program)))
         alike = _agreeing([report.in_range]), _agreeing(report.longer)
-        foretold = _foretold(report.effects)
-        yield next(names), "a program on a tape", lines, *alike, foretold, next(times)
+        causes = foretold(report.effects)
+        yield next(names), "a program on a tape", lines, *alike, causes, next(times)
     else:
         yield next(names), "no program", "-", "-", "-", "-", next(times)
     if report.mechanism is not None:
@@ -92,7 +92,7 @@ def _mechanism(study: Study) -> tuple[str, ...]:
         str(len(study.lines)) if study.found else "-",
         f"{first.agreeing:,} of {first.sequences:,}",
         _of(sum(one.agreeing for one in longer), sum(one.sequences for one in longer)),
-        _foretold(study.effects),
+        foretold(study.effects),
     )
 
 
@@ -103,10 +103,3 @@ def _agreeing(every: Sequence[Agreement | None]) -> str:
 
 def _of(part: int, whole: int) -> str:
     return f"{part:,} of {whole:,}" if whole else "-"
-
-
-def _foretold(effects: Sequence[Effect]) -> str:
-    return ", ".join(
-        f"{each.kind} {each.share:.1%}" if each.either_changed else f"{each.kind} changes nothing"
-        for each in effects
-    )

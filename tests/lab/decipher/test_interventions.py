@@ -8,7 +8,13 @@ import numpy as np
 
 from ntm_client import Client, checkpoint
 from ntm_lab.decipher.agreement import agree
-from ntm_lab.decipher.interventions import INTERVENTION_KINDS, Effect, Intervention, intervene
+from ntm_lab.decipher.interventions import (
+    INTERVENTION_KINDS,
+    Effect,
+    Intervention,
+    foretold,
+    intervene,
+)
 from ntm_lab.decipher.machine import Machine
 from ntm_lab.decipher.program import Move, Program, Rule
 from ntm_lab.decipher.samples import ServedNetwork, Stage, in_range, of_size
@@ -69,6 +75,13 @@ def test_bits_that_nothing_changes_are_not_counted(shipped: Client) -> None:
     assert [effect.sequences for effect in effects] == [0, 0, 4, 4]
     assert (effects[0].bits, effects[0].share) == (0, 0)
     assert Effect("swap", 1, 80, 10, 12, 16, 4).share == 0.25
+
+
+def test_a_change_without_an_effect_is_no_miss_in_words() -> None:
+    """It is not listed as foretold in 0 % of the bits."""
+    effects = [Effect("overwrite", 9, 90, 8, 6, 8, 6), Effect("swap", 9, 90, 0, 0, 0, 0)]
+
+    assert foretold(effects) == "overwrite 75.0%, swap changes nothing"
 
 
 def test_a_session_is_changed_where_it_is_said(shipped: Client) -> None:

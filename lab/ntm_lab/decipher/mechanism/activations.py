@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
+
+F = TypeVar("F", np.float32, np.float64)
 
 Floats = npt.NDArray[np.float64]
 
@@ -26,9 +30,9 @@ def logit(shares: Floats) -> Floats:
     return found
 
 
-def hyperbolic(values: Floats) -> Floats:
+def hyperbolic(values: npt.NDArray[F]) -> npt.NDArray[F]:
     """The hyperbolic tangent of half of the values."""
-    found: Floats = np.tanh(values / 2)
+    found: npt.NDArray[F] = np.tanh(values / 2)
     return found
 
 

@@ -15,6 +15,9 @@ UNITS = 256
 PASSES = 80
 """How often a step is drawn on average."""
 
+LEAST_UPDATES = 1000
+"""A fit to few examples has this many updates, though it draws each of them more often."""
+
 BATCH = 512
 """Steps of sequences in an update."""
 
@@ -75,7 +78,7 @@ def fitted_layer(examples: Examples, aim: Aim, seed: int) -> Layer:
         _drawn(luck, UNITS + reads + 1, examples.outputs.shape[1]),
     )
     descents = [_Descent(matrix) for matrix in layer]
-    updates = PASSES * len(known) // BATCH
+    updates = max(LEAST_UPDATES, PASSES * len(known) // BATCH)
     for update in range(updates):
         drawn = np.searchsorted(running, luck.random(BATCH)).clip(max=len(known) - 1)
         one = known[drawn]

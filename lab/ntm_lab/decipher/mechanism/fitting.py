@@ -23,11 +23,20 @@ from ntm_lab.decipher.phases import Phases
 REMEMBERED = 4
 """The last steps that are known where the controller has a state of its own."""
 
-DECAY = 0.01
+DECAY = 0.003
 """How fast coefficients decay where what is known decides all that the heads do."""
 
 DECAY_IF_REMEMBERED = 0.1
 """The same where the controller remembers more than what is known."""
+
+DISTURBED_MORE = 1.5
+"""All disturbed trials are drawn so many times as often as all others."""
+
+ADDED = 2.0
+"""
+The weight of what is added. A head still finds its place if its key is a bit off, but what is
+written a bit off is read so later, and written again.
+"""
 
 LEAST_SHARE = 1e-30
 """The smallest weight of a shift whose logarithm is taken."""
@@ -51,6 +60,7 @@ def fitted(
         weights[place] = (place.stop - place.start) ** -0.5
         if part in ("strength", "sharpening"):
             ends[place] = np.inf
+    weights[parts["add"]] *= ADDED
     aim = Aim(weights, ends, DECAY_IF_REMEMBERED if remembers else DECAY)
     layer = fitted_layer(_examples(trials, known, phases), aim, seed)
     return Mechanism(phases, start, known, layer)
@@ -62,11 +72,17 @@ def _asks(trials: Sequence[Trial]) -> bool:
 
 
 def _examples(trials: Sequence[Trial], known: Known, phases: Phases) -> Examples:
-    """All steps of all trials. Steps of rare situations are drawn more often than others."""
+    """
+    All steps of all trials. Steps of rare situations are drawn more often than others.
+    """
     places = [
         (one.phase, min(one.offset, FIRST_STEPS)) for trial in trials for one in trial.moments
     ]
     often = Counter(places)
+    shares = np.array([often[place] ** -0.5 for place in places], np.float32)
+    disturbed = np.concatenate([[trial.noise is not None] * len(trial.inputs) for trial in trials])
+    if disturbed.any():
+        shares[disturbed] *= DISTURBED_MORE * shares[~disturbed].sum() / shares[disturbed].sum()
     counted = np.concatenate([trial.counts > 0 for trial in trials])
     outputs = np.concatenate([logit(trial.outputs.astype(np.float64)) for trial in trials])
     return Examples(
@@ -77,16 +93,14 @@ def _examples(trials: Sequence[Trial], known: Known, phases: Phases) -> Examples
         np.concatenate([_wanted(trial) for trial in trials]),
         outputs.astype(np.float32),
         counted[:, None].astype(np.float32),
-        np.array([often[place] ** -0.5 for place in places], np.float32),
+        shares,
     )
 
 
 def _known(trial: Trial, known: Known, phases: Phases) -> Float32:
     """[T, F]: what was known in each step."""
-    reads = trial.traces["read_vector"]
-    knowledge = Knowledge(known, phases, trial.inputs[None], reads[0].size)
-    before = np.concatenate([np.zeros_like(reads[:1]), reads[:-1]])
-    rows = [knowledge.at(step, read[None]) for step, read in enumerate(before)]
+    knowledge = Knowledge(known, phases, trial.inputs[None], trial.seen[0].size)
+    rows = [knowledge.at(step, read[None]) for step, read in enumerate(trial.seen)]
     return np.concatenate(rows)
 
 

@@ -16,6 +16,9 @@ FIRST_STEPS = 3
 UNIT = 10.0
 """Steps and sums of vectors are given in this unit, so that they are about 1."""
 
+FADING = (0.75, 0.92)
+"""Of each mean of what was read, the part that a step leaves of the steps before."""
+
 
 class Known(NamedTuple):
     """How much a mechanism knows. Least is what a controller without a state sees."""
@@ -27,7 +30,8 @@ class Known(NamedTuple):
     counts: bool = False
     """
     Whether the flag's value is known, the steps since the phase began, and the sum of what was read
-    in them. A network that counts marked vectors finds their number in that sum.
+    in them; the lengths of the phases before, and two fading means of what was read. A network that
+    counts marked vectors finds their number in the sum.
     """
 
 
@@ -42,6 +46,7 @@ class Knowledge:
         self._clocks = [moments(phases, one) for one in inputs] if known.clock else []
         self._reads = [np.zeros((len(inputs), read_width), np.float32)] * known.steps
         self._sum = np.zeros((len(inputs), read_width), np.float32)
+        self._faded = [self._sum] * len(FADING)
 
     def at(self, step: int, reads: Float32) -> Float32:
         """[B, F] for the next step, which is `step`, after one that read `reads` [B, R, M]."""
@@ -61,7 +66,19 @@ class Knowledge:
             values = np.array([[one.values[-1]] for one in now], np.float32)
             self._sum = np.where(offsets == 0, 0, self._sum + read)
             columns += [values, offsets / UNIT, self._sum / UNIT]
+            self._faded = [
+                left * faded + (1 - left) * read
+                for left, faded in zip(FADING, self._faded, strict=True)
+            ]
+            columns += [*self._faded, self._lengths(now) / UNIT]
         return np.concatenate(columns, 1, dtype=np.float32)
+
+    def _lengths(self, now: Sequence[Moment]) -> Float32:
+        """[B, phases - 1]: the steps of each phase that is over."""
+        found = np.zeros((len(now), self._phases - 1), np.float32)
+        for row, moment in enumerate(now):
+            found[row, : moment.phase] = moment.lengths[: moment.phase]
+        return found
 
     def _when(self, now: Sequence[Moment]) -> Float32:
         """[B, phases + first steps]: a 1 for the phase, and one for the step if it is a first."""

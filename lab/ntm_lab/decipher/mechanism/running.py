@@ -43,7 +43,7 @@ def answers(
         state.step(_actions(mechanism, with_one(units) @ mechanism.layer.heads))
         read = mechanism.kept(state.reads).reshape(len(inputs), -1)
         seen = np.concatenate([units, with_one(read)], 1) @ mechanism.layer.output
-        outputs.append(np.tanh(seen / 2))
+        outputs.append(hyperbolic(seen))
     together = np.stack(outputs, 1)
     return [together[row, : len(one)] for row, one in enumerate(inputs)]
 

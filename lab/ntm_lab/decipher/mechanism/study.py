@@ -18,6 +18,7 @@ from ntm_lab.decipher.interventions import (
     Respond,
     effects,
 )
+from ntm_lab.decipher.mechanism.disturbed import disturbed_trials
 from ntm_lab.decipher.mechanism.fitting import fitted
 from ntm_lab.decipher.mechanism.model import Mechanism
 from ntm_lab.decipher.mechanism.running import answers
@@ -34,6 +35,9 @@ SILENCED = 20
 
 AFTER_CHANGES = 100
 """About so many sequences with a change on which the mechanism does not need a dropped head."""
+
+DISTURBED = 3
+"""How often each sequence is disturbed all the time."""
 
 MEMORY_STATE = frozenset({"memory", "weighting", "read_vector"})
 """The state of a network whose controller has none of its own."""
@@ -83,8 +87,8 @@ def study(
     count: int,
 ) -> Study | None:
     """
-    Find the mechanism from `count` sequences of its own, each without a change and changed in every
-    way, and judge it on `fresh` ones and changes `made`.
+    Find the mechanism from `count` sequences of its own, each without a change, with a change of
+    every kind, and disturbed all the time; and judge it on `fresh` ones and changes `made`.
 
     `program` names the heads that moves move. None if the network lacks a trace that this needs.
     """
@@ -93,11 +97,12 @@ def study(
     sequences = in_range(network.model.task, count, seed, Stage.INDUCTION)
     plain = plain_trials(network, sequences, phases)
     changed = changed_trials(network, sequences, phases, program, seed)
+    disturbed = disturbed_trials(network, [*sequences] * DISTURBED, phases, seed)
     trials = [*plain, *changed]
     with network.session() as session:
         start = session.read_memory()
     remembers = any(tensor.name not in MEMORY_STATE for tensor in network.model.state)
-    whole = fitted(trials, start, phases, remembers=remembers, seed=seed)
+    whole = fitted([*trials, *disturbed], start, phases, remembers=remembers, seed=seed)
     some = [*plain[:SILENCED], *changed[:: max(1, len(changed) // AFTER_CHANGES)]]
     mechanism = without_idle_heads(whole, some, program)
     proof = silence(mechanism, network, sequences[:SILENCED]) if mechanism.dropped else None

@@ -46,6 +46,15 @@ class Trial:
     """[T, output width]"""
     traces: Mapping[str, Float32]
     """`TRACES` [T, heads, width]."""
+    noise: Float32 | None = None
+    """[T, read heads, width]: what was added before each step to what was read; None for none."""
+
+    @property
+    def seen(self) -> Float32:
+        """[T, read heads, width]: in each step, what the controller was given as read before it."""
+        reads = self.traces["read_vector"]
+        before = np.concatenate([np.zeros_like(reads[:1]), reads[:-1]])
+        return before if self.noise is None else before + self.noise
 
 
 def plain_trials(

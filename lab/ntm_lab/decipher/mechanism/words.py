@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ntm_lab.decipher.interventions import foretold
 from ntm_lab.decipher.layout import table
 from ntm_lab.decipher.mechanism.study import Study
 
@@ -17,8 +18,7 @@ def mechanism_sections(study: Study) -> Iterator[str]:
             f"None was found: the best has every bit alike in {one.agreeing:,} of "
             f"{one.sequences:,} fresh sequences. When the state of running sessions was changed, "
             "it foretold these parts of the bits that changed: "
-            + ", ".join(f"{each.kind} {each.share:.1%}" for each in study.effects)
-            + "."
+            f"{foretold(study.effects)}."
         )
         return
     yield (

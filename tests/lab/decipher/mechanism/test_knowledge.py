@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from ntm_lab.decipher.mechanism.knowledge import Knowledge, Known
 from ntm_lab.decipher.phases import Opener, Phases
@@ -43,6 +44,16 @@ def test_a_clock_tells_the_phase_and_its_first_steps() -> None:
 
 def test_what_counts_knows_the_value_the_steps_and_the_sum_of_reads() -> None:
     """Steps and sums are tenths. They begin anew in the second phase, after its first step."""
-    found = [row[8:] for row in knowledge(Known(1, clock=True, counts=True))]
+    found = [row[8:11] for row in knowledge(Known(1, clock=True, counts=True))]
     expected = np.array([[0, 0, 0], [0, 0.1, 2], [3, 0, 0], [3, 0.1, 4], [3, 0.2, 9]])
     assert np.abs(np.array(found) - expected).max() < 1e-6
+
+
+def test_what_counts_knows_what_was_read_as_it_fades_and_the_phases_before() -> None:
+    """Two means go on through both phases. The first phase had two steps, told when it is over."""
+    found = np.array([row[11:] for row in knowledge(Known(1, clock=True, counts=True))])
+    reads, slow, fast = [10, 20, 30, 40, 50], 0.0, 0.0
+    for row, read in zip(found, reads, strict=True):
+        fast, slow = 0.75 * fast + 0.25 * read, 0.92 * slow + 0.08 * read
+        assert np.abs(row[:2] - [fast, slow]).max() < 1e-4
+    assert found[:, 2].tolist() == pytest.approx([0, 0, 0.2, 0.2, 0.2])
