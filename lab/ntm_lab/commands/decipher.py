@@ -66,6 +66,7 @@ def decipher(
     sequences: Sequences = SEQUENCES,
     locations: Locations = None,
     seed: Seed = 0,
+    mechanism: bool = True,
     task: TaskSource = None,
     json: Annotated[Path | None, output(".json")] = None,
     html: Annotated[Path | None, output(".html", ".htm")] = None,
@@ -83,6 +84,7 @@ def decipher(
             out, and the exit status is 1.
         sequences: Fresh sequences to judge the program by.
         seed: Seed of all sequences.
+        mechanism: Look for the mechanism too, which takes most of the time.
         json: Also write all of it as JSON to this file.
         html: Also write a page of one sequence beside program and mechanism, the current lines
             marked.
@@ -101,7 +103,14 @@ def decipher(
         _show(decipher_recordings(loaded), lambda: loaded[0], files)
         return 0
     with server.connect() as client:
-        ask = partial(_report, client, sequences=sequences, locations=locations, seed=seed)
+        ask = partial(
+            _report,
+            client,
+            sequences=sequences,
+            locations=locations,
+            seed=seed,
+            mechanism=mechanism,
+        )
         if model is not None:
             check_task(client.model(model), named)
             report = ask(model)
@@ -159,12 +168,33 @@ def _other_network(folder: Path, model: Model) -> str | None:
 
 
 def _report(
-    client: Client, model: str, *, sequences: int, locations: int | None, seed: int
+    client: Client,
+    model: str,
+    *,
+    sequences: int,
+    locations: int | None,
+    seed: int,
+    mechanism: bool,
 ) -> Report:
-    # Nothing is printed here: rich would redirect it to standard error, where the progress is
-    # shown.
-    with Console(stderr=True).status(f"deciphering {model}"):
-        return report_on(client, model, sequences=sequences, locations=locations, seed=seed)
+    """Decipher a model; standard error has what is done now, a log's a line for each stage."""
+    console = Console(stderr=True)
+    # Nothing is printed meanwhile: rich would redirect it to standard error.
+    with console.status(f"deciphering {model}") as status:
+
+        def show(stage: str) -> None:
+            status.update(f"deciphering {model}: {stage}")
+            if not console.is_terminal:
+                sys.stderr.write(f"{model}: {stage}\n")
+
+        return report_on(
+            client,
+            model,
+            sequences=sequences,
+            locations=locations,
+            seed=seed,
+            mechanism=mechanism,
+            progress=show,
+        )
 
 
 def _recording(client: Client, report: Report) -> Recording:

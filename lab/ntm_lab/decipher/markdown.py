@@ -52,6 +52,8 @@ def _sections(report: Report) -> Iterator[str]:
             options += f" --locations {report.locations}"
         if report.seed:
             options += f" --seed {report.seed}"
+        if not report.seeks_mechanism:
+            options += " --no-mechanism"
     yield f"# {model.name}: {report.verdict.partition(':')[0]}"
     yield f"{sentence(report.verdict)}"
     yield (

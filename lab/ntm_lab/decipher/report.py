@@ -11,7 +11,7 @@ worse than none. So a program counts as found only if it explains the fresh sequ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,6 +113,8 @@ class Report:
     """What the heads do on the real memory; None if heads and tape are no program."""
     assumptions: tuple[Assumption, ...] = ()
     """What a program on a tape takes for granted, and whether it holds; empty if there is one."""
+    seeks_mechanism: bool = True
+    """Whether a mechanism was asked for."""
 
     @property
     def explained(self) -> float:
@@ -190,6 +192,8 @@ def decipher(
     sequences: int = SEQUENCES,
     locations: int | None = None,
     seed: int = 0,
+    mechanism: bool = True,
+    progress: Callable[[str], None] = lambda stage: None,
 ) -> Report:
     """
     Find the program of a served model, and measure how much of the network it explains.
@@ -201,6 +205,8 @@ def decipher(
             fitted to as many others, up to 256.
         locations: Memory locations of all sessions; None for the model's default.
         seed: Seed of all sequences. The same seed gives the same report.
+        mechanism: Whether to look for a mechanism too, which takes most of the time.
+        progress: Gets what is done next, in a few words, each time that this changes.
 
     Raises:
         InvalidRequest: the model's task is unknown, or `sequences` is less than 1.
@@ -214,8 +220,10 @@ def decipher(
         )
     if sequences < 1:
         raise InvalidRequest(f"a program is judged by at least 1 sequence, not {sequences}")
+    progress("recording sequences")
     recordings = network.recordings(in_range(task, RECORDINGS, seed, Stage.INDUCTION))
     missing = missing_traces(network.model)
+    progress("looking for a program")
     candidate = _induced(recordings)
     program = candidate.program
     fresh = in_range(task, sequences, seed, Stage.AGREEMENT)
@@ -225,43 +233,50 @@ def decipher(
     beyond = max(1, sequences // LONGER_PART)
     table = None
     if program is None and not missing:
+        progress("looking for a table of counts")
         table = decipher_table(network, recordings, some, sequences, beyond, seed)
     longer = [(size_text(size), of_size(task, size, beyond, seed)) for size in TASKS[task].longer]
+    progress("comparing fresh sequences")
     alike = agree(program, network, fresh, "in range")
+    alike_beyond = tuple(agree(program, network, each, sizes) for sizes, each in longer)
+    judged = [("in range", fresh[:JUDGED]), *longer]
     fitted = min(sequences, FITTED)
-    found: tuple[list[Effect], Study | None] = [], None
+    changes: list[Effect] = []
+    studied: Study | None = None
     if program is not None:
+        progress("changing states")
         made = change_sequences(program, network, some, seed)
-        judged = [("in range", fresh[:JUDGED]), *longer]
-        found = (
-            effects(made, responding(program, network.memory_locations)),
-            study(program, program.phases, network, judged, made, seed, fitted),
-        )
-    elif not missing and alike.network_exact >= EXACT_SEQUENCES * len(fresh):
+        changes = effects(made, responding(program, network.memory_locations))
+        if mechanism:
+            progress("fitting a mechanism")
+            studied = study(program, program.phases, network, judged, made, seed, fitted)
+    elif mechanism and not missing and alike.network_exact >= EXACT_SEQUENCES * len(fresh):
         phases = find_phases([recording.inputs for recording in recordings])
         heads = busiest(recordings)
         if phases is not None and heads is not None:
+            progress("fitting a mechanism")
             made = change_sequences(heads, network, some, seed)
-            judged = [("in range", fresh[:JUDGED]), *longer]
-            found = [], study(heads, phases, network, judged, made, seed, fitted)
+            studied = study(heads, phases, network, judged, made, seed, fitted)
+    progress("hardening heads and looking for counter-examples")
     return Report(
         network.model,
         network.memory_locations,
         seed,
         candidate,
         alike,
-        tuple(agree(program, network, each, sizes) for sizes, each in longer),
+        alike_beyond,
         () if missing else tuple(habits(recordings)),
         () if missing else tuple(measures(recordings)),
         tuple(harden(network, hard, by) for by in WAYS)
         if network.memory_locations and not missing
         else (),
         search(program, network, seed) if program else None,
-        tuple(found[0]),
+        tuple(changes),
         table,
         find_mistakes(program, network, fresh) if program else None,
-        found[1],
+        studied,
         () if program else tuple(assumptions(recordings)),
+        mechanism,
     )
 
 
