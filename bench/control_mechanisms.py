@@ -145,7 +145,8 @@ def mechanism_section(found: Sequence[MechanismJudgement], exact: Sequence[float
         "only if there is a program, or if the network does its task without a mistake in half of "
         f"the sequences. By this, a mechanism was told of {told} of {len(broken)} controls, a "
         f"share of at most {bound:.1%} with a confidence of {CONFIDENCE:.0%}. The condition itself "
-        f"was met by {skilled} of the {len(exact)} controls above."
+        f"was met by {skilled} of {len(exact)} controls. Noise may leave a network much of its "
+        "skill, and an LSTM has one without heads, and so without a mechanism."
     )
     yield (
         f"Without that condition, the fit itself was tried on all {len(broken)}, from {FITTED} "

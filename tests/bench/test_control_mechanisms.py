@@ -35,7 +35,7 @@ def test_the_section_tells_false_mechanisms_from_true_ones() -> None:
     text = "\n\n".join(mechanism_section([CONSTANT, shuffled, shipped], [0.0, 0.6, 0.5, 0.49]))
 
     assert "told of 1 of 2 controls, a share of at most 97.5%" in text
-    assert "The condition itself was met by 2 of the 4 controls above." in text
+    assert "The condition itself was met by 2 of 4 controls." in text
     assert "In 2 of them it had every bit" in text
     rows = [[cell.strip() for cell in line.split("|")] for line in text.splitlines() if "|" in line]
     assert rows[2][1:4] == ["untrained", "1", "0"]
