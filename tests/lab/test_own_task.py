@@ -85,7 +85,7 @@ def test_an_own_task_is_deciphered(capsys: pytest.CaptureFixture[str], tmp_path:
     (tmp_path / "echo-ntm-ff" / "model.onnx").write_bytes(network.SerializeToString())
     with served(tmp_path) as client:
         command = ["decipher", "echo-ntm-ff", "--server", client.target, "--sequences", "10"]
-        assert main([*command, "--no-mechanism"]) == 0
+        assert main([*command, "--without-mechanism"]) == 0
     out, said = capsys.readouterr()
 
     assert said.splitlines() == [
@@ -184,13 +184,10 @@ def test_a_task_from_a_file_is_deciphered(capsys: pytest.CaptureFixture[str], he
     (here / "m" / "pieces" / "model.onnx").write_bytes(network.SerializeToString())
     with served(here / "m") as client:
         command = ["decipher", "pieces", "--server", client.target, "--sequences", "10"]
-        assert main([*command, "--task", "pieces.npz", "--no-mechanism"]) == 0
+        assert main([*command, "--task", "pieces.npz", "--without-mechanism"]) == 0
     out = capsys.readouterr().out
 
     assert out.startswith("# pieces: program found\n")
-    assert (
-        "`ntm decipher pieces --task pieces.npz --sequences 10 --no-mechanism` makes this again"
-        in out
-    )
+    assert "pieces --task pieces.npz --sequences 10 --without-mechanism` makes this again" in out
     assert "## Counter-examples\n\nNone: " in out
     assert "The paper has no task pieces, so that it claims nothing" in out

@@ -66,7 +66,7 @@ def decipher(
     sequences: Sequences = SEQUENCES,
     locations: Locations = None,
     seed: Seed = 0,
-    mechanism: bool = True,
+    without_mechanism: bool = False,
     task: TaskSource = None,
     json: Annotated[Path | None, output(".json")] = None,
     html: Annotated[Path | None, output(".html", ".htm")] = None,
@@ -84,7 +84,7 @@ def decipher(
             out, and the exit status is 1.
         sequences: Fresh sequences to judge the program by.
         seed: Seed of all sequences.
-        mechanism: Look for the mechanism too, which takes most of the time.
+        without_mechanism: Leave the search for a mechanism out, which takes most of the time.
         json: Also write all of it as JSON to this file.
         html: Also write a page of one sequence beside program and mechanism, the current lines
             marked.
@@ -109,7 +109,7 @@ def decipher(
             sequences=sequences,
             locations=locations,
             seed=seed,
-            mechanism=mechanism,
+            mechanism=not without_mechanism,
         )
         if model is not None:
             check_task(client.model(model), named)

@@ -53,7 +53,7 @@ def _sections(report: Report) -> Iterator[str]:
         if report.seed:
             options += f" --seed {report.seed}"
         if not report.seeks_mechanism:
-            options += " --no-mechanism"
+            options += " --without-mechanism"
     yield f"# {model.name}: {report.verdict.partition(':')[0]}"
     yield f"{sentence(report.verdict)}"
     yield (
