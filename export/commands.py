@@ -41,6 +41,7 @@ from export.training import Run
 from export.verification import OnnxRunner
 from ntm_client import Client
 from ntm_tasks import TASKS, Purpose, Task, load, size_text
+from service.errors import ModelInvalid
 from service.spec import ModelSpec
 
 
@@ -209,7 +210,11 @@ def evaluate(
                 f"{model / card.CARD_NAME} is of {called} that was not trained by ntm-export, and "
                 "has no results"
             )
-    runner = OnnxRunner((model / card.MODEL_NAME).read_bytes(), threads)
+    file = model / card.MODEL_NAME
+    try:
+        runner = OnnxRunner(file.read_bytes(), threads)
+    except ModelInvalid as error:
+        raise ModelInvalid(f"{file}: {error}") from error
     answers = evaluation.answers_of(runner)
     measured = _task_of(runner.spec, described.get("task_source"))
     on_card = card.results_on(described)

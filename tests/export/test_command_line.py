@@ -502,14 +502,15 @@ def test_a_damaged_card_is_named(
 def test_a_damaged_model_is_not_evaluated(
     shared: Path, tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What onnxruntime says of a file is said in one line."""
+    """What onnxruntime says of a file is said in one line, with the file's name."""
     folder = tmp_path / "copy-ntm-ff"
     shutil.copytree(shared / "m" / "copy-ntm-ff", folder)
     (folder / "model.onnx").write_bytes(content)
 
     assert command_line.main(["evaluate", str(folder)]) == command_line.FAILED
     error = capsys.readouterr().err
-    assert error.startswith("ntm-export: onnxruntime cannot load the model")
+    named = folder / "model.onnx"
+    assert error.startswith(f"ntm-export: {named}: onnxruntime cannot load the model")
     assert len(error.splitlines()) == 1
 
 
