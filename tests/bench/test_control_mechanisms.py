@@ -63,6 +63,7 @@ def test_mechanisms_are_looked_for_in_each_kind(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_mechanism_is_fitted_to_a_network_as_it_ships() -> None:
     """And told, because the network copies, and the mechanism foretells what changes do."""
     found = judge_mechanism(control(MODELS, "copy-ntm-ff", "as it ships", 0))

@@ -25,6 +25,8 @@ from ntm_lab.recordings.files import save
 from ntm_lab.recordings.recording import Recording
 from tests.support.served import MODELS, served
 
+pytestmark = pytest.mark.timeout(300)  # the first of all waits until a mechanism is fitted
+
 SEQUENCES = 20
 
 
