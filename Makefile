@@ -94,6 +94,8 @@ pictures: $(VENV)/develop.stamp ## draw dashboards of a server under load
 	cd deploy/grafana/pictures && $(NPM_CI)
 	$(RUN) -m deploy.generate.pictures
 
+# Threads of the linear algebra would wait for each other on a machine that does other things.
+programs: export OMP_NUM_THREADS = 1
 programs: $(VENV)/serve.stamp ## decipher the models that ship, write models/*/PROGRAM.md
 	$(call with_server,programs,$(VENV)/bin/ntm decipher --all models --server "$$address")
 
