@@ -323,7 +323,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         OSError: the folder or its file cannot be made.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK_NAME).open("w") as file:  # NFS locks only files that are open for writing
+    with (folder / LOCK_NAME).open("wb") as file:  # NFS locks only files that are open for writing
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
