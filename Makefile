@@ -48,6 +48,8 @@ demo: $(VENV)/serve.stamp ## start a server, show what a model remembers, stop t
 serve: $(VENV)/serve.stamp ## serve the models in models/ until interrupted
 	$(RUN) -m service
 
+# Threads of the linear algebra would wait for each other where several processes compute at once.
+test programs: export OMP_NUM_THREADS = 1
 test: $(VENV)/develop.stamp ## run the tests; ARGS="-m 'not slow'" leaves the slow ones out, ARGS="-m long" runs those of minutes
 	$(RUN) -m pytest $(WORKERS) $(ARGS)
 
@@ -94,8 +96,6 @@ pictures: $(VENV)/develop.stamp ## draw dashboards of a server under load
 	cd deploy/grafana/pictures && $(NPM_CI)
 	$(RUN) -m deploy.generate.pictures
 
-# Threads of the linear algebra would wait for each other on a machine that does other things.
-programs: export OMP_NUM_THREADS = 1
 programs: $(VENV)/serve.stamp ## decipher the models that ship, write models/*/PROGRAM.md
 	$(call with_server,programs,$(VENV)/bin/ntm decipher --all models --server "$$address")
 

@@ -11,6 +11,7 @@ FOLDERS = ("lab/", "client/", "tasks/", "bench/", "deploy/", "docs/")
 """The server has stores, which write records of their own, and the trainer checkpoints."""
 
 OF_A_RUN = {
+    "bench/control_mechanisms.py": 1,
     "bench/envoy.py": 1,
     "bench/serving.py": 1,
     "bench/triton.py": 2,
