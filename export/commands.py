@@ -80,11 +80,11 @@ def train(
     drawn.draw(np.random.default_rng(0), 1, configuration.blank_rate)  # before it is needed
     folder = training.folder_of(runs, configuration.name, seed, paper=paper)
     check_output("--runs", folder)
-    begun = (folder / training.CHECKPOINT_NAME).exists()
-    if network.source and not begun:
+    checkpoint = folder / training.CHECKPOINT_NAME
+    if network.source and not checkpoint.exists():
         own_architecture.try_out(configuration)
     with training.alone_in(folder):
-        if begun:
+        if checkpoint.exists():  # another process may have trained until now
             run = Run.load_to_go_on(folder, configuration, seed, chosen)
             print(f"going on from {run.sequences:,} sequences")
         else:
