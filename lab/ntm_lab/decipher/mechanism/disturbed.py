@@ -21,7 +21,7 @@ from ntm_lab.decipher.interventions import (
     MovedHeads,
 )
 from ntm_lab.decipher.mechanism.trials import TRACES, Trial
-from ntm_lab.decipher.phases import Phases, moments
+from ntm_lab.decipher.phases import Phases
 from ntm_lab.decipher.samples import ServedNetwork
 from ntm_tasks import TaskSequence
 
@@ -75,15 +75,7 @@ def _trial(
             written.update(int(place) for place in part.traces["write_weighting"][0].argmax(1))
             parts.append(part)
             added.append(noise)
-    return Trial(
-        inputs,
-        sequence.mask,
-        moments(phases, inputs),
-        None,
-        np.concatenate([part.array for part in parts]),
-        {name: np.concatenate([part.traces[name] for part in parts]) for name in TRACES},
-        np.array(added),
-    )
+    return Trial.of(sequence, phases, parts, noise=np.array(added))
 
 
 def _changed(

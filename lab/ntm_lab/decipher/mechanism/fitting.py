@@ -72,9 +72,7 @@ def _asks(trials: Sequence[Trial]) -> bool:
 
 
 def _examples(trials: Sequence[Trial], known: Known, phases: Phases) -> Examples:
-    """
-    All steps of all trials. Steps of rare situations are drawn more often than others.
-    """
+    """All steps of all trials. Steps of rare situations are drawn more often than others."""
     places = [
         (one.phase, min(one.offset, FIRST_STEPS)) for trial in trials for one in trial.moments
     ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ntm_client.values import Float32
+from ntm_client.values import Float32, StepResult
 from ntm_lab.decipher.interventions import INTERVENTION_KINDS, Intervention, MovedHeads, drawn
 from ntm_lab.decipher.phases import Moment, Phases, moments
 from ntm_lab.decipher.program import Program
@@ -48,6 +48,26 @@ class Trial:
     """`TRACES` [T, heads, width]."""
     noise: Float32 | None = None
     """[T, read heads, width]: what was added before each step to what was read; None for none."""
+
+    @classmethod
+    def of(
+        cls,
+        sequence: TaskSequence,
+        phases: Phases,
+        parts: Sequence[StepResult],
+        change: Intervention | None = None,
+        noise: Float32 | None = None,
+    ) -> Trial:
+        """The trial in which a session made the steps of a sequence in these parts, in order."""
+        return cls(
+            sequence.inputs,
+            sequence.mask,
+            moments(phases, sequence.inputs),
+            change,
+            np.concatenate([part.array for part in parts]),
+            {name: np.concatenate([part.traces[name] for part in parts]) for name in TRACES},
+            noise,
+        )
 
     @property
     def seen(self) -> Float32:
@@ -101,11 +121,4 @@ def _trial(
             parts = [session.step(inputs[: change.step], traces=TRACES)]
             change.to_session(session, program)
             parts.append(session.step(inputs[change.step :], traces=TRACES))
-    return Trial(
-        inputs,
-        sequence.mask,
-        moments(phases, inputs),
-        change,
-        np.concatenate([part.array for part in parts]),
-        {name: np.concatenate([part.traces[name] for part in parts]) for name in TRACES},
-    )
+    return Trial.of(sequence, phases, parts, change)
