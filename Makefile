@@ -10,8 +10,9 @@ ENVOY := build/envoy/bin/envoy
 NPM_CI := npm ci --ignore-scripts --no-audit --no-fund
 # Or onnxruntime-gpu, or 'onnxruntime-gpu[cuda,cudnn]': see the Dockerfile.
 ONNXRUNTIME ?= onnxruntime
-# Of tests: a file at a time, on all cores up to four. `make test WORKERS=` takes one process.
-WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Of tests: a file at a time, in one process more than there are cores, since some wait, and in four at
+# most. `make test WORKERS=` takes one process.
+WORKERS ?= --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # Seconds after which a server that does not answer is given up.
 WAIT ?= 120
 # Of the server, in the image. The image without jwt refuses to start with NTM_JWT_KEYS.

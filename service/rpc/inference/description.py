@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 
 from google.protobuf import descriptor_pb2, descriptor_pool, text_format
 from google.protobuf.descriptor import FileDescriptor
@@ -38,6 +39,7 @@ def _add(described: descriptor_pool.DescriptorPool, file: FileDescriptor, seen: 
     described.Add(copy)
 
 
+@cache
 def _service() -> descriptor_pb2.FileDescriptorProto:
     package, _, name = SERVICE.partition(".")
     ours = descriptor_pb2.FileDescriptorProto()
