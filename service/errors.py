@@ -58,7 +58,7 @@ def missing_package(error: ImportError) -> str:
         raise error
     return (
         f"{error.name} cannot be loaded ({one_line(error)}), and the server needs it; install the "
-        "server with `pip install ntm-service`, or `pip install ./client .` in a checkout"
+        "server with `pip install ./client .` in a checkout of the project"
     )
 
 

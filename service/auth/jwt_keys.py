@@ -121,8 +121,9 @@ def watched(path: Path, issuer: str, audience: str) -> WatchedFiles[JwtKeys]:
         import jwt  # noqa: F401 - fails at start, not at the first call
     except ModuleNotFoundError as error:
         raise FileInvalid(
-            "--jwt-keys needs PyJWT: pip install 'ntm-service[jwt]', or build the image with "
-            "make image EXTRAS='otel redis jwt'"
+            "--jwt-keys needs PyJWT; in a checkout of the project, run "
+            "`pip install ./client '.[jwt]'`, or build the image with "
+            "`make image EXTRAS='otel redis jwt'`"
         ) from error
     return WatchedFiles(
         "--jwt-keys",

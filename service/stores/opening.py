@@ -60,7 +60,8 @@ def _redis(url: str, settings: Settings, *, is_cluster: bool) -> Store:
         from service.stores.redis_store import RedisStore
     except ModuleNotFoundError as error:
         raise FileInvalid(
-            "--store needs redis, an extra of this server: pip install 'ntm-service[redis]'"
+            "--store needs redis, an extra of this server; in a checkout of the project, run "
+            "`pip install ./client '.[redis]'`"
         ) from error
     return RedisStore(
         url,

@@ -170,7 +170,7 @@ def test_a_missing_package_is_named_with_the_way_to_install_it(module: str) -> N
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith(f"cannot serve: {module}")
-    assert "pip install ntm-service" in done.stderr
+    assert "pip install ./client .` in a checkout" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

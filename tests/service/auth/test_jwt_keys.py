@@ -201,5 +201,5 @@ def test_a_server_without_pyjwt_says_what_to_install(
 ) -> None:
     """The error comes at start, and only if --jwt-keys is set."""
     monkeypatch.setitem(sys.modules, "jwt", None)
-    with pytest.raises(FileInvalid, match=r"pip install 'ntm-service\[jwt\]'"):
+    with pytest.raises(FileInvalid, match=r"pip install \./client '\.\[jwt\]'"):
         jwt_keys.watched(tmp_path / "keys", "issuer", "audience")
