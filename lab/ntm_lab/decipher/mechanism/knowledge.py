@@ -30,8 +30,9 @@ class Known(NamedTuple):
     counts: bool = False
     """
     Whether the flag's value is known, the steps since the phase began, and the sum of what was read
-    in them; the lengths of the phases before, and two fading means of what was read. A network that
-    counts marked vectors finds their number in the sum.
+    in them; the lengths of the phases before, the place in laps of these lengths, and two fading
+    means of what was read. A network that counts marked vectors finds their number in the sum, and
+    one that repeats what it was shown goes through it in laps.
     """
 
 
@@ -70,7 +71,7 @@ class Knowledge:
                 left * faded + (1 - left) * read
                 for left, faded in zip(FADING, self._faded, strict=True)
             ]
-            columns += [*self._faded, self._lengths(now) / UNIT]
+            columns += [*self._faded, self._lengths(now) / UNIT, self._laps(now)]
         return np.concatenate(columns, 1, dtype=np.float32)
 
     def _lengths(self, now: Sequence[Moment]) -> Float32:
@@ -79,6 +80,26 @@ class Knowledge:
         for row, moment in enumerate(now):
             found[row, : moment.phase] = moment.lengths[: moment.phase]
         return found
+
+    def _laps(self, now: Sequence[Moment]) -> Float32:
+        """
+        [B, (phases - 1) * (4 + 2 * first steps)]: the place in laps as long as each phase before.
+
+        For each of them the laps so far, whole and in part; sine and cosine of a hand that goes
+        around once a lap; then a 1 for the step if it is among the first of a lap, and one if it is
+        among the last.
+        """
+        found = np.zeros((len(now), self._phases - 1, 4 + 2 * FIRST_STEPS), np.float32)
+        for row, moment in enumerate(now):
+            for phase, length in enumerate(moment.lengths[: moment.phase]):
+                lap, place = divmod(moment.offset, length)
+                angle = 2 * np.pi * place / length
+                laps = lap / UNIT, moment.offset / length / UNIT
+                found[row, phase, :4] = *laps, np.sin(angle), np.cos(angle)
+                for column, steps in ((4, place), (4 + FIRST_STEPS, length - 1 - place)):
+                    if steps < FIRST_STEPS:
+                        found[row, phase, column + steps] = 1
+        return found.reshape(len(now), -1)
 
     def _when(self, now: Sequence[Moment]) -> Float32:
         """[B, phases + first steps]: a 1 for the phase, and one for the step if it is a first."""

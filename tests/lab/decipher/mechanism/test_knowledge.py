@@ -57,3 +57,14 @@ def test_what_counts_knows_what_was_read_as_it_fades_and_the_phases_before() -> 
         fast, slow = 0.75 * fast + 0.25 * read, 0.92 * slow + 0.08 * read
         assert np.abs(row[:2] - [fast, slow]).max() < 1e-4
     assert found[:, 2].tolist() == pytest.approx([0, 0, 0.2, 0.2, 0.2])
+
+
+def test_what_counts_knows_its_place_in_laps_of_the_phase_before() -> None:
+    """The first phase has two steps; so the third step of the second begins its second lap."""
+    found = np.array([row[14:] for row in knowledge(Known(1, clock=True, counts=True))])
+    assert not found[:2].any()
+    laps, hand, first, last = np.split(found[2:], [2, 4, 7], 1)
+    assert laps == pytest.approx(np.array([[0, 0], [0, 0.05], [0.1, 0.1]]))
+    assert hand == pytest.approx(np.array([[0, 1], [0, -1], [0, 1]]), abs=1e-6)
+    assert first.tolist() == [[1, 0, 0], [0, 1, 0], [1, 0, 0]]
+    assert last.tolist() == [[0, 1, 0], [1, 0, 0], [0, 1, 0]]
