@@ -207,7 +207,7 @@ CONFIGURATIONS = {
             adam_epsilon=1e-6,
             clip_norm=0.2,
             batch=64,
-            updates=1500,
+            updates=15625,
             validation=_baseline(RECALL_VALIDATION),
             evaluation=_baseline(RECALL_EVALUATION),
         ),
