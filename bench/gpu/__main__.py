@@ -71,13 +71,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _watched(
     name: str, device: str, seconds: float, limit: float
 ) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    """The status of a piece, each time with what it saw since; killed at its limit."""
+    """
+    The status of a piece, each time with what it saw since; killed at its limit.
+
+    What torch.compile writes is for this piece alone: a library that is cut short, because a piece
+    was killed while it was written, would fail every later one.
+    """
     command = [sys.executable, "-m", "bench.gpu", f"--piece={name}", f"--device={device}"]
     command.append(f"--seconds={seconds:.0f}")
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as compiled,
+    ):
         with subprocess.Popen(
             command,
             cwd=ROOT,
+            env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": compiled},
             stdout=subprocess.PIPE,
             stderr=errors,
             encoding="utf-8",

@@ -104,6 +104,25 @@ def test_a_piece_that_hangs_is_ended_and_what_it_saw_is_kept() -> None:
     assert seen[-1] == ("stopped after 25 s", None)
 
 
+def test_what_a_killed_piece_left_half_compiled_is_not_found_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has a folder of its own for what torch.compile writes, which goes with it."""
+    piece = tmp_path / "piece"
+    piece.write_text('#!/bin/sh\necho "{\\"folder\\": \\"$TORCHINDUCTOR_CACHE_DIR\\"}"\n', "utf-8")
+    piece.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(piece))
+    folders = []
+    for _ in range(2):
+        (_, seen), (status, _) = program._watched("engine", "cpu", seconds=1, limit=60)
+        assert status == "done"
+        assert seen is not None
+        folders.append(Path(seen["folder"]))
+
+    assert folders[0] != folders[1]
+    assert not any(folder.exists() for folder in folders)
+
+
 def test_every_piece_has_a_share_of_the_time() -> None:
     """The order is that of a first session: what others rest on comes first."""
     assert list(PIECES)[:3] == ["provider", "error", "invariance"]
