@@ -18,7 +18,7 @@ ARGUMENTS = {
     "demo": "--length 120 --locations 256",
     "trace": "copy-ntm-lstm --seed 1 --size 120 --locations 256",
     "stream": "copy-ntm-lstm --input {folder}/in.npy --output {folder}/out.npy",
-    "decipher": "copy-ntm-ff --sequences 5 --without-mechanism",
+    "decipher": "ngrams-ntm-ff --sequences 5",
     "watch": "{session} --once",
     "models": "",
     "sessions": "",
