@@ -39,7 +39,7 @@ def _add(described: descriptor_pool.DescriptorPool, file: FileDescriptor, seen: 
     described.Add(copy)
 
 
-@cache
+@cache  # reading the text takes longer than all else of this pool
 def _service() -> descriptor_pb2.FileDescriptorProto:
     package, _, name = SERVICE.partition(".")
     ours = descriptor_pb2.FileDescriptorProto()
