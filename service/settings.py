@@ -15,6 +15,12 @@ from ntm.addresses import Address, AddressInvalid, listening, parse
 PREFIX = "NTM_"
 """What the names of the environment variables start with."""
 
+MIN_CONNECTION_AGE_SECONDS = 1
+"""
+A client whose connections end in milliseconds only connects: a call of 5 ms took 28 s with an age
+of 5 ms, and up to 5 s with one of 100 ms.
+"""
+
 _CLIENTS = (f"{PREFIX}SERVER", f"{PREFIX}TOKEN")
 """Variables of the command `ntm`."""
 
@@ -214,7 +220,7 @@ class Settings:
     max_connection_age_seconds: float = _setting(
         0.0,
         "age at which a client is asked to close its connection; its streams are ended "
-        "--drain-seconds later; 0 for never",
+        "--drain-seconds later; 0 for never, else at least 1",
         minimum=0.0,
         maximum=2e6,  # some weeks; gRPC counts milliseconds in 32 bits
     )
@@ -334,6 +340,13 @@ class Settings:
         self._check_listen(monitoring)
         if self.otlp_endpoint:
             _check_endpoint(self.otlp_endpoint)
+        if 0 < self.max_connection_age_seconds < MIN_CONNECTION_AGE_SECONDS:
+            raise SettingInvalid(
+                "max_connection_age_seconds",
+                f"is {self.max_connection_age_seconds}; it must be 0 for never, or at least "
+                f"{MIN_CONNECTION_AGE_SECONDS}, because a connection could else end before a call "
+                "is made on it",
+            )
         if self.default_idle_timeout_seconds > self.max_idle_timeout_seconds:
             raise SettingInvalid(
                 "default_idle_timeout_seconds",

@@ -154,7 +154,7 @@ async def test_a_client_that_pings_too_often_is_sent_away(running: Running) -> N
 
 async def test_an_old_connection_is_ended(serve: Serve) -> None:
     """Its streams get some time more; the sessions live on, for the next connection."""
-    async with serve(max_connection_age_seconds=0.5, drain_seconds=0.5) as running:
+    async with serve(max_connection_age_seconds=1, drain_seconds=0.5) as running:
         stream = Stream(running)
         session = await stream.opened()
         error = await asyncio.wait_for(refused(stream.next()), 20)

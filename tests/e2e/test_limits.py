@@ -28,7 +28,7 @@ from ntm_client import (
     Stream,
 )
 from service.loop import keeper
-from service.settings import Settings
+from service.settings import MIN_CONNECTION_AGE_SECONDS, Settings
 from tests.conftest import Serve
 from tests.support.ports import free_port
 from tests.support.tiny_models import LEDGER
@@ -50,6 +50,8 @@ def smallest(setting: Field[Any]) -> Any:
         return LEDGER.state_bytes(LEDGER.default_locations)
     if "; 0 for n" not in setting.metadata["help"]:  # no limit, or never
         return setting.metadata["minimum"]
+    if setting.name == "max_connection_age_seconds":
+        return float(MIN_CONNECTION_AGE_SECONDS)
     return 1 if isinstance(setting.default, int) else 0.001
 
 

@@ -158,6 +158,12 @@ def test_a_local_address_is_recognised(host: str, is_local: bool) -> None:
         (["--port=-1"], {"NTM_PORT": "1"}, "--port is -1; it must be at least 0"),
         ([], {"NTM_DRAIN_SECONDS": "1s"}, "NTM_DRAIN_SECONDS is '1s'; it must be a finite number"),
         ([], {"NTM_TLS_KEY": "a.key"}, "NTM_TLS_KEY is 'a.key'; set NTM_TLS_CERTIFICATE too"),
+        (
+            ["--max-connection-age-seconds", "0.5"],
+            {},
+            "--max-connection-age-seconds is 0.5; it must be 0 for never, or at least 1, because a "
+            "connection could else end before a call is made on it",
+        ),
         (["--prot=1"], {}, "unrecognized arguments: --prot=1"),
     ],
 )
