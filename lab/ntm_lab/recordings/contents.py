@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ntm_client.errors import InvalidRequest
 from ntm_client.values import Float32, Memory
 from ntm_lab.recordings.recording import ADD_VECTOR, ERASE_VECTOR, WRITE_WEIGHTING, Recording
@@ -47,9 +49,9 @@ def write(memory: Float32, weightings: Float32, erases: Float32, adds: Float32) 
     return written
 
 
-def contents(recording: Recording) -> list[Float32]:
+def contents(recording: Recording) -> Float32:
     """
-    T + 1 memories [N, M]: before the first step, and after each.
+    The memories [T + 1, N, M] before the first step, and after each.
 
     Raises:
         InvalidRequest: the network has no memory, or does not trace its writes.
@@ -57,7 +59,9 @@ def contents(recording: Recording) -> list[Float32]:
     weightings = trace(recording, WRITE_WEIGHTING)
     erases = trace(recording, ERASE_VECTOR)
     adds = trace(recording, ADD_VECTOR)
-    memories = [memory_before(recording).memory]
+    first = memory_before(recording).memory
+    memories = np.empty((len(recording.inputs) + 1, *first.shape), np.float32)
+    memories[0] = first
     for step in range(len(recording.inputs)):
-        memories.append(write(memories[-1], weightings[step], erases[step], adds[step]))
+        memories[step + 1] = write(memories[step], weightings[step], erases[step], adds[step])
     return memories

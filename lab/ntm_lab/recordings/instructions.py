@@ -4,15 +4,17 @@ Finds the instruction of each head at each step: where it moved and how, and wha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from ntm_client.values import Float32
 from ntm_lab.recordings.contents import contents, memory_before, trace
 from ntm_lab.recordings.recording import ADD_VECTOR, ERASE_VECTOR, Recording
+
+T = TypeVar("T", bound=np.generic)
 
 HeadKind = Literal["read", "write"]
 Move = Literal["hold", "shift", "jump"]
@@ -98,98 +100,129 @@ def instructions(recording: Recording) -> list[list[Instruction]]:
     """
     memories = contents(recording)
     before = memory_before(recording)
-    nothing = BLANK * max(float(_lengths(memory - memories[0]).max()) for memory in memories)
-    read_heads = _heads(recording, "read", memories, before.read_weightings, nothing)
-    write_heads = _heads(recording, "write", memories, before.write_weightings, nothing)
+    changes = memories - memories[0]
+    nothing = BLANK * float(_lengths(changes).max())
+    read_heads = _heads(recording, "read", memories, changes, before.read_weightings, nothing)
+    write_heads = _heads(recording, "write", memories, changes, before.write_weightings, nothing)
     return [[*reads, *writes] for reads, writes in zip(read_heads, write_heads, strict=True)]
 
 
 def _heads(
     recording: Recording,
     kind: HeadKind,
-    memories: Sequence[Float32],
+    memories: Float32,
+    changes: Float32,
     first: Float32,
     nothing: float,
 ) -> list[list[Instruction]]:
-    """The instructions of the heads of one kind, [step][head]."""
+    """
+    The instructions of the heads of one kind, [step][head].
+
+    `memories` [T + 1, N, M] are before the first step and after each, `changes` how far they are
+    from the first one, and `first` [heads, N] the weightings before the first step.
+    """
     weightings = trace(recording, f"{kind}_weighting")
-    keys, strengths = trace(recording, f"{kind}_key"), trace(recording, f"{kind}_strength")
-    gates, shifts = trace(recording, f"{kind}_gate"), trace(recording, f"{kind}_shift")
-    previous = np.concatenate([first[None], weightings[:-1]])
-    found = []
-    for step, memory in enumerate(memories[:-1]):
-        row = []
-        for head in range(weightings.shape[1]):
-            path = _Path.most_weight(
-                memory,
-                keys[step, head],
-                float(strengths[step, head, 0]),
-                float(gates[step, head, 0]),
-                previous[step, head],
-                shifts[step, head],
-                int(weightings[step, head].argmax()),
-            )
-            weighting = weightings[step, head]
-            if kind == "read":
-                access = _reading(weighting, memories[0], memory, nothing)
-            else:
-                access = _writing(path.location, memories[0], memory, memories[step + 1], nothing)
-            erase, add = _sizes(recording, step, head) if kind == "write" else (0.0, 0.0)
-            row.append(
-                _instruction(kind, head, path, access, previous[step, head], weighting, erase, add)
-            )
-        found.append(row)
-    return found
+    before = np.concatenate([first[None], weightings[:-1]])
+    similarity = _cosines(memories[:-1], trace(recording, f"{kind}_key"))
+    paths = _Paths.of_most_weight(
+        similarity,
+        trace(recording, f"{kind}_strength"),
+        trace(recording, f"{kind}_gate"),
+        before,
+        trace(recording, f"{kind}_shift"),
+        weightings.argmax(2),
+    )
+    focus = _at(weightings, paths.location)
+    if kind == "read":
+        accesses = _readings(weightings, changes[:-1], nothing)
+        erase = add = np.zeros_like(focus)
+    else:
+        accesses = _writings(paths.location, memories, changes[:-1], nothing)
+        erase = trace(recording, ERASE_VECTOR).mean(2)
+        add = np.abs(trace(recording, ADD_VECTOR)).mean(2)
+    columns = (
+        paths.moves(),
+        accesses,
+        before.argmax(2),
+        paths.location,
+        paths.target,
+        paths.shift,
+        _at(similarity, paths.target),
+        focus,
+        erase,
+        add,
+        paths.share * focus,
+    )
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return [
+        [Instruction(kind, head, *facts) for head, facts in enumerate(zip(*row, strict=True))]
+        for row in rows
+    ]
 
 
 @dataclass(frozen=True)
-class _Path:
-    """The way that carried most of the weight that arrived at a location."""
+class _Paths:
+    """
+    The ways that carried most of the weight that arrived where heads are, each [T, heads].
+    """
 
-    location: int
-    by_content: bool
-    target: int
-    shift: int
-    share: float
+    location: npt.NDArray[np.intp]
+    by_content: npt.NDArray[np.bool_]
+    target: npt.NDArray[np.intp]
+    shift: npt.NDArray[np.intp]
+    share: Float32
     """The part of all weight at the location that came in this way."""
-    similarity: float
 
     @classmethod
-    def most_weight(
+    def of_most_weight(
         cls,
-        memory: Float32,
-        key: Float32,
-        strength: float,
-        gate: float,
-        previous: Float32,
-        shift: Float32,
-        location: int,
-    ) -> _Path:
+        similarity: Float32,
+        strengths: Float32,
+        gates: Float32,
+        before: Float32,
+        shifts: Float32,
+        location: npt.NDArray[np.intp],
+    ) -> _Paths:
         """
-        Find the way of one head: `memory` [N, M], `key` [M], `previous` [N], and `shift` [S], whose
-        middle element is the shift 0.
+        Find the ways of all heads: `similarity` and `before` [T, heads, N], `strengths` and `gates`
+        [T, heads, 1], `shifts` [T, heads, S], whose middle element is the shift 0, and `location`
+        [T, heads].
         """
-        similarity = _cosines(memory, key)
-        content = np.exp(strength * (similarity - similarity.max()))
-        content /= content.sum()
-        offsets = np.arange(len(shift)) - len(shift) // 2
-        sources = (location - offsets) % len(memory)
-        # [2, S]: the weight that each way brings, by content and from the last weighting.
-        ways = np.stack([gate * content[sources], (1 - gate) * previous[sources]]) * shift
-        kind, index = np.unravel_index(ways.argmax(), ways.shape)
+        content = np.exp(strengths * (similarity - similarity.max(2, keepdims=True)))
+        content /= content.sum(2, keepdims=True)
+        width = shifts.shape[2]
+        offsets = np.arange(width) - width // 2
+        sources = (location[:, :, None] - offsets) % similarity.shape[2]
+        # [T, heads, 2 S]: the weight that each way brings, by content and from the last weighting.
+        found = gates * np.take_along_axis(content, sources, 2)
+        kept = (1 - gates) * np.take_along_axis(before, sources, 2)
+        ways = np.concatenate([found * shifts, kept * shifts], 2)
+        best = ways.argmax(2)
+        index = best % width
         return cls(
             location,
-            by_content=bool(kind == 0),
-            target=int(sources[index]),
-            shift=int(offsets[index]),
-            share=float(ways[kind, index] / max(ways.sum(), np.finfo(np.float32).tiny)),
-            similarity=float(similarity[sources[index]]),
+            by_content=best < width,
+            target=_at(sources, index),
+            shift=offsets[index],
+            share=_at(ways, best) / np.maximum(ways.sum(2), np.finfo(np.float32).tiny),
         )
 
+    def moves(self) -> npt.NDArray[np.str_]:
+        """How each head came to its location, a `Move`."""
+        return np.where(self.by_content, "jump", np.where(self.shift != 0, "shift", "hold"))
 
-def _cosines(memory: Float32, key: Float32) -> Float32:
-    norms = np.sqrt((memory**2).sum(1) + NORM_EPSILON)
-    cosines: Float32 = memory @ key / (norms * np.sqrt((key**2).sum() + NORM_EPSILON))
+
+def _at(values: npt.NDArray[T], index: npt.NDArray[np.intp]) -> npt.NDArray[T]:
+    """Of `values` [T, heads, n], those with this index [T, heads]."""
+    return np.take_along_axis(values, index[:, :, None], 2)[:, :, 0]
+
+
+def _cosines(memories: Float32, keys: Float32) -> Float32:
+    """How alike keys [T, heads, M] are to the locations of memories [T, N, M]: [T, heads, N]."""
+    norms = np.sqrt(np.einsum("tnm,tnm->tn", memories, memories) + NORM_EPSILON)
+    key_norms = np.sqrt((keys**2).sum(2) + NORM_EPSILON)
+    scales = key_norms[:, :, None] * norms[:, None, :]
+    cosines: Float32 = keys @ memories.transpose(0, 2, 1) / scales
     return cosines
 
 
@@ -198,54 +231,22 @@ def _lengths(vectors: Float32) -> Float32:
     return lengths
 
 
-def _reading(weighting: Float32, first: Float32, memory: Float32, nothing: float) -> Access:
-    """What a read head with this weighting [N] does. `first` is the memory [N, M] at the start."""
-    return "read" if _lengths(weighting @ (memory - first)) > nothing else "idle"
-
-
-def _writing(
-    location: int, first: Float32, before: Float32, after: Float32, nothing: float
-) -> Access:
+def _readings(weightings: Float32, changes: Float32, nothing: float) -> npt.NDArray[np.str_]:
     """
-    What a write head did to a location, given the memory [N, M] at the start, before and after.
+    What read heads do, an `Access` [T, heads]: `weightings` [T, heads, N], and the `changes`
+    [T, N, M] of memory since the first step.
     """
-    if _lengths(after[location] - before[location]) <= nothing:
-        return "idle"
-    held = _lengths(before[location] - first[location]) > nothing
-    return "overwrite" if held else "write"
+    return np.where(_lengths(weightings @ changes) > nothing, "read", "idle")
 
 
-def _sizes(recording: Recording, step: int, head: int) -> tuple[float, float]:
-    """Mean of a write head's erase vector, and mean size of its add vector's values."""
-    erase = trace(recording, ERASE_VECTOR)[step, head]
-    add = trace(recording, ADD_VECTOR)[step, head]
-    return float(erase.mean()), float(np.abs(add).mean())
-
-
-def _instruction(
-    kind: HeadKind,
-    head: int,
-    path: _Path,
-    access: Access,
-    previous: Float32,
-    weighting: Float32,
-    erase: float,
-    add: float,
-) -> Instruction:
-    focus = float(weighting[path.location])
-    move: Move = "jump" if path.by_content else "shift" if path.shift else "hold"
-    return Instruction(
-        kind=kind,
-        head=head,
-        move=move,
-        access=access,
-        previous=int(previous.argmax()),
-        location=path.location,
-        target=path.target,
-        shift=path.shift,
-        similarity=path.similarity,
-        focus=focus,
-        erase=erase,
-        add=add,
-        confidence=path.share * focus,
-    )
+def _writings(
+    location: npt.NDArray[np.intp], memories: Float32, changes: Float32, nothing: float
+) -> npt.NDArray[np.str_]:
+    """
+    What write heads do to their `location`, an `Access` [T, heads]: `memories` [T + 1, N, M], and
+    the `changes` [T, N, M] of memory since the first step.
+    """
+    step = np.arange(len(location))[:, None]
+    written = _lengths(memories[step + 1, location] - memories[step, location]) > nothing
+    held = _lengths(changes[step, location]) > nothing
+    return np.where(written, np.where(held, "overwrite", "write"), "idle")

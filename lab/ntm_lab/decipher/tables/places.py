@@ -163,7 +163,7 @@ class _Reads:
 
     def places(self) -> Places:
         """The places of all contexts."""
-        memories = _padded([np.array(contents(each)) for each in self._recordings])
+        memories = _padded([contents(each) for each in self._recordings])
         shares = np.array([self._shares(each, memories) for each in range(len(self.explained))])
         named = []
         for context, explained in enumerate(self.explained):
