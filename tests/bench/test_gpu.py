@@ -27,20 +27,19 @@ def report(path: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_pieces_run_on_the_cpu_and_say_what_they_saw(tmp_path: Path) -> None:
-    """A slab is stepped in place, and the packed results of a run come as those come apart."""
+def test_a_piece_runs_on_the_cpu_and_says_what_it_saw(tmp_path: Path) -> None:
+    """The report has the versions, and of each model that its slab is stepped in place."""
     status, pieces = report(
-        tmp_path / "gpu.json", "--device=cpu", "--minutes=1.5", "--pieces", "provider", "copies"
+        tmp_path / "gpu.json", "--device=cpu", "--minutes=1.5", "--pieces", "provider"
     )
 
     assert status == 0
-    (versions, *models), copies = pieces["provider"]["seen"], pieces["copies"]["seen"]
+    versions, *models = pieces["provider"]["seen"]
     assert versions["card"] == "none: this ran on the CPU"
     assert len(models) >= 15
     for model in models:
         checks = ("in place by address", "others unchanged", "stepped")
         assert [model[name] for name in checks] == [True] * 3, model["model"]
-    assert [copy["batch"] for copy in copies] == [1, 32, 512]
 
 
 def test_a_piece_that_fails_is_told_and_the_next_one_runs(
@@ -97,21 +96,32 @@ def test_ctrl_c_ends_it_and_its_piece_in_one_line(tmp_path: Path) -> None:
     assert (piece["status"], len(piece["seen"])) == ("under way", 1)
 
 
-def test_a_piece_that_hangs_is_ended_and_what_it_saw_is_kept() -> None:
-    """Its limit ends it with all that it has started."""
-    seen = list(program._watched("memory", "cpu", seconds=600, limit=25))
+def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str) -> None:
+    """Let every piece be this shell script."""
+    piece = tmp_path / "piece"
+    piece.write_text(f"#!/bin/sh\n{script}\n", "utf-8")
+    piece.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(piece))
 
-    assert seen[-1] == ("stopped after 25 s", None)
+
+def test_a_piece_that_hangs_is_ended_and_what_it_saw_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its limit ends it with all that it has started, which holds its output open."""
+    stand_in(monkeypatch, tmp_path, "sleep 600 & echo '{\"child\":' $! '}'; wait")
+    (status, finding), last = program._watched("memory", "cpu", seconds=600, limit=3)
+
+    assert status == "under way"
+    assert finding is not None
+    assert last == ("stopped after 3 s", None)
+    assert not Path(f"/proc/{finding['child']}/exe").exists()
 
 
 def test_what_a_killed_piece_left_half_compiled_is_not_found_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each has a folder of its own for what torch.compile writes, which goes with it."""
-    piece = tmp_path / "piece"
-    piece.write_text('#!/bin/sh\necho "{\\"folder\\": \\"$TORCHINDUCTOR_CACHE_DIR\\"}"\n', "utf-8")
-    piece.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(piece))
+    stand_in(monkeypatch, tmp_path, 'echo "{\\"folder\\": \\"$TORCHINDUCTOR_CACHE_DIR\\"}"')
     folders = []
     for _ in range(2):
         (_, seen), (status, _) = program._watched("engine", "cpu", seconds=1, limit=60)
@@ -141,6 +151,14 @@ def test_a_session_has_the_same_bits_in_every_batch() -> None:
 
     assert {finding["batch"] for finding in seen} >= {1, 8, 32, 34, 128, 512}
     assert all(finding["same bits"] for finding in seen)
+
+
+def test_packed_results_are_timed_beside_separate_ones() -> None:
+    """Each batch has both times."""
+    seen = findings("copies")
+
+    assert [copy["batch"] for copy in seen] == [1, 32, 512]
+    assert all(copy["packed, us"] > 0 and copy["apart, us"] > 0 for copy in seen)
 
 
 def test_runs_without_captured_graphs_repeat_each_other() -> None:
