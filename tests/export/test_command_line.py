@@ -48,6 +48,30 @@ def small() -> Iterator[None]:
         yield
 
 
+Converted = dict[tuple[str, bytes], bytes]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def conversions() -> Iterator[Converted]:
+    """
+    The graph of each network that was converted, by its spec and its parameters. The same network
+    is not converted again, since that takes seconds.
+    """
+    made: Converted = {}
+    convert = to_onnx.convert
+
+    def once(network: Network, spec: ModelSpec) -> onnx.ModelProto:
+        values = [value.numpy().tobytes() for value in network.state_dict().values()]
+        key = (spec.to_json(), b"".join(values))
+        if key not in made:
+            made[key] = convert(network, spec).SerializeToString()
+        return onnx.load_from_string(made[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(to_onnx, "convert", once)
+        yield made
+
+
 @pytest.fixture(autouse=True)
 def own_threads() -> Iterator[None]:
     """Commands choose how many threads PyTorch has."""
@@ -325,7 +349,7 @@ def test_a_server_that_steps_otherwise_is_noticed(
 
 @pytest.mark.timeout(600)  # four exports
 def test_another_network_is_not_written_over(
-    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], conversions: Converted
 ) -> None:
     """The same network may be written again; another needs another name, or --replace."""
     other = [*TRAIN, str(tmp_path)]
@@ -338,6 +362,7 @@ def test_another_network_is_not_written_over(
     again = ["export", str(shared / "copy-ntm-ff" / "seed-2"), "--models", str(models)]
     export = ["export", str(tmp_path / "copy-ntm-ff"), "--models", str(models)]
 
+    conversions.clear()  # a second conversion has to give the same file
     assert command_line.main(again) == 0
     assert contents(models) == before
     capsys.readouterr()
@@ -365,11 +390,8 @@ def test_files_of_another_model_are_not_written_over(
     tmp_path: Path,
     file: str,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each file that an export writes is refused in a folder that has no model of this content."""
-    converted = onnx.load(shared / "m" / "copy-ntm-ff" / "model.onnx")
-    monkeypatch.setattr(to_onnx, "convert", lambda *_: converted)  # it takes seconds
     folder = tmp_path / "copy-ntm-ff"
     folder.mkdir()
     (folder / file).write_text("somebody else's")
