@@ -227,7 +227,7 @@ def _cosines(memories: Float32, keys: Float32) -> Float32:
 
 
 def _lengths(vectors: Float32) -> Float32:
-    lengths: Float32 = np.linalg.norm(vectors, axis=-1)
+    lengths: Float32 = np.sqrt(np.einsum("...m,...m->...", vectors, vectors))
     return lengths
 
 
