@@ -221,10 +221,13 @@ def _array(content: np.lib.npyio.NpzFile, name: str) -> npt.NDArray[np.generic]:
 def _sequences(arrays: Mapping[str, npt.NDArray[np.generic]]) -> Sequences:
     """Check the arrays against each other."""
     for name, array in arrays.items():
-        axes = 2 if name == "mask" else 3
-        if array.ndim != axes or 0 in array.shape:
-            names = "sequences, steps" + ", channels" * (axes == 3)
+        axes = ("sequences", "steps", "channels")[: 2 if name == "mask" else 3]
+        if array.ndim != len(axes):
+            names = ", ".join(axes)
             raise TaskError(f"{name} has the shape {array.shape}; its axes must be [{names}]")
+        if 0 in array.shape:
+            missing = axes[array.shape.index(0)]
+            raise TaskError(f"{name} has the shape {array.shape}, and so no {missing}; give some")
         for axis, what in enumerate(("sequences", "steps")):
             if array.shape[axis] != arrays["inputs"].shape[axis]:
                 raise TaskError(
