@@ -107,7 +107,7 @@ OBJECTS = np.array([Bomb()] * 40, object)
         ({"mask": MASK[:, :7]}, "inputs has 8 steps and mask has 7; give them as many"),
         ({"inputs": INPUTS[:, :, 0]}, r"inputs has the shape \(40, 8\); its axes must be"),
         ({"mask": MASK[:, :, None]}, r"mask has the shape \(40, 8, 1\); its axes must be"),
-        ({"inputs": INPUTS[:, :, :0]}, r"shape \(40, 8, 0\), and so no channels; give some"),
+        ({"inputs": INPUTS[:, :, :0]}, r"inputs has the shape \(40, 8, 0\), and so no channels"),
         ({"mask": MASK[:0]}, r"mask has the shape \(0, 8\), and so no sequences; give some"),
         ({"targets": TARGETS + 1}, "targets has the value [12]; its values must be 0 or 1"),
         ({"inputs": INPUTS + np.inf}, "inputs has values that are not finite"),
