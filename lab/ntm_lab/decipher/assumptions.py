@@ -45,7 +45,7 @@ class Assumption:
 def missing_traces(model: Model) -> tuple[str, ...]:
     """The traces that deciphering needs and a network with heads does not have."""
     names = {trace.name for trace in model.traces}
-    if not (model.read_heads and model.write_heads):
+    if not (model.read_heads or model.write_heads or names & set(NEEDED)):
         return ()
     return tuple(name for name in NEEDED if name not in names)
 

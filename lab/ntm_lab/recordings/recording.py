@@ -108,6 +108,11 @@ class Recording:
         weightings = [
             self.traces[name] for name in (READ_WEIGHTING, WRITE_WEIGHTING) if name in self.traces
         ]
+        if not weightings and self.before is not None and self.after is not None:
+            # A network that traces no weighting may still have heads in its state.
+            ends = (self.before, self.after)
+            weightings = [each.read_weightings[None] for each in ends]
+            weightings += [each.write_weightings[None] for each in ends]
         return locations_in_use(weightings) if weightings else np.arange(0)
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from ntm_client import Client
-from ntm_lab.decipher.assumptions import assumptions
+from ntm_lab.decipher.assumptions import assumptions, missing_traces
 from ntm_lab.decipher.markdown import markdown
 from ntm_lab.decipher.report import decipher
 from ntm_lab.decipher.samples import ServedNetwork, Stage, in_range
@@ -27,6 +31,19 @@ def test_a_network_that_counts_repeats_no_input(shipped: Client) -> None:
 
     assert "each output repeats an input in 90% of the steps" in failed
     assert "write head 1 is at one location in 90% of the steps" in failed
+
+
+@pytest.mark.parametrize(("reads", "writes"), [(1, 1), (1, 0), (0, 0)])
+def test_a_network_that_traces_only_weightings_lacks_the_rest(
+    shipped: Client, reads: int, writes: int
+) -> None:
+    """However many heads it says that it has."""
+    model = shipped.model("copy-ntm-ff")
+    traced = [each for each in model.traces if each.name.endswith("weighting")]
+    model = replace(model, traces=tuple(traced), read_heads=reads, write_heads=writes)
+
+    assert "erase_vector" in missing_traces(model)
+    assert missing_traces(shipped.model("copy-lstm")) == ()
 
 
 def test_heads_that_are_not_an_ntms_are_reported_on(shipped: Client) -> None:

@@ -43,6 +43,15 @@ def test_a_network_without_memory_is_recorded(client: Client) -> None:
     assert made.window().tolist() == []
 
 
+def test_a_memory_whose_weightings_are_not_traced_is_drawn(client: Client) -> None:
+    """Its heads are those of its state, before and after."""
+    sequence = TaskSequence.draw("copy", (5,), seed=1)
+    with client.create_session("copy") as session:
+        made = replace(record_task(session, sequence), traces={})
+
+    assert len(made.window()) > 0
+
+
 def test_a_task_is_recorded_with_what_it_asks(client: Client) -> None:
     """Target, mask, size and marks are the sequence's."""
     sequence = TaskSequence.draw("copy", (5,), seed=1)
