@@ -56,10 +56,12 @@ def _sections(report: Report) -> Iterator[str]:
             options += " --without-mechanism"
     yield f"# {model.name}: {report.verdict.partition(':')[0]}"
     yield f"{sentence(report.verdict)}"
-    yield (
-        f"Model {model.content_hash}, {report.locations} memory locations, seed {report.seed}. "
-        f"`ntm decipher {model.name}{options}` makes this again."
-    )
+    made_of = f"Model {model.content_hash}, {report.locations} memory locations"
+    if report.in_range:
+        again = f"seed {report.seed}. `ntm decipher {model.name}{options}` makes this again."
+    else:
+        again = "from recordings. `ntm decipher --recordings` with the same files makes this again."
+    yield f"{made_of}, {again}"
     if not report.found:
         yield from _assumptions(report.assumptions)
     if report.table and report.table.candidate.divergence:

@@ -208,7 +208,9 @@ def test_recordings_alone_tell_of_a_program(copied: list[Recording]) -> None:
 
     assert report.verdict == "program found: it explains 100.0% of the recordings' bits"
     assert (report.in_range, report.longer, report.search, report.effects) == (None, (), None, ())
-    assert "## Does it do what the network does?" not in markdown(report)
+    text = markdown(report)
+    assert "## Does it do what the network does?" not in text
+    assert "`ntm decipher --recordings` with the same files makes this again." in text
     assert report.measures[0].best[1] == 1.0
 
 
