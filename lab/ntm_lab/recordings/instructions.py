@@ -140,31 +140,32 @@ def _heads(
         accesses = _writings(paths.location, memories, changes[:-1], nothing)
         erase = trace(recording, ERASE_VECTOR).mean(2)
         add = np.abs(trace(recording, ADD_VECTOR)).mean(2)
-    columns = (
-        paths.moves(),
-        accesses,
-        before.argmax(2),
-        paths.location,
-        paths.target,
-        paths.shift,
-        _at(similarity, paths.target),
-        focus,
-        erase,
-        add,
-        paths.share * focus,
-    )
-    rows = zip(*(column.tolist() for column in columns), strict=True)
+    columns = {
+        "move": paths.moves(),
+        "access": accesses,
+        "previous": before.argmax(2),
+        "location": paths.location,
+        "target": paths.target,
+        "shift": paths.shift,
+        "similarity": _at(similarity, paths.target),
+        "focus": focus,
+        "erase": erase,
+        "add": add,
+        "confidence": paths.share * focus,
+    }
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
     return [
-        [Instruction(kind, head, *facts) for head, facts in enumerate(zip(*row, strict=True))]
+        [
+            Instruction(kind, head, **dict(zip(columns, facts, strict=True)))
+            for head, facts in enumerate(zip(*row, strict=True))
+        ]
         for row in rows
     ]
 
 
 @dataclass(frozen=True)
 class _Paths:
-    """
-    The ways that carried most of the weight that arrived where heads are, each [T, heads].
-    """
+    """The ways that carried most of the weight that arrived where heads are, each [T, heads]."""
 
     location: npt.NDArray[np.intp]
     by_content: npt.NDArray[np.bool_]
