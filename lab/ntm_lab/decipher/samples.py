@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+from threading import Event
 from typing import TypeVar
 
 import numpy as np
@@ -67,9 +68,24 @@ class ServedNetwork:
         return self.each(self._record, sequences)
 
     def each(self, work: Callable[[T], U], items: Sequence[T]) -> list[U]:
-        """Apply `work` to each item, several at once; the results are in the order of the items."""
+        """
+        Apply `work` to each item, several at once; the results are in the order of the items.
+
+        Once an item fails, no other is begun: each would wait as long for a server that is gone.
+        """
+        has_failed = Event()
+
+        def begun(item: T) -> U:
+            if has_failed.is_set():
+                raise CancelledError  # not seen: the item that failed comes before this one
+            try:
+                return work(item)
+            except BaseException:
+                has_failed.set()
+                raise
+
         with ThreadPoolExecutor(SESSIONS_AT_ONCE) as pool:
-            return list(pool.map(work, items))
+            return list(pool.map(begun, items))
 
     def _answer(self, inputs: Float32) -> Float32:
         with self.session() as session:
