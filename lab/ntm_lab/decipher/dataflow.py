@@ -160,14 +160,14 @@ def _steps_of(episode: Episode, phase: int) -> list[int]:
 
 def _stores(emits: Sequence[bool]) -> Iterator[tuple[StoreRule | None, ...]]:
     """
-    Every choice of what is written in each phase: inputs in phases without outputs that count, and
-    nothing, inputs or copies of what was read in the others.
+    Every choice of what is written in each phase: inputs in phases without outputs that count, with
+    the flag or after it; and nothing, inputs or copies of what was read in the others.
     """
-    stores_input = StoreRule("input")
+    inputs = [StoreRule("input"), StoreRule("input", first=1), None]
     copies = [None, StoreRule("read"), StoreRule("input")]
     for first in range(LATEST_COPY):
         copies += [StoreRule("read", first, end) for end in range(first + 1, LATEST_COPY + 1)]
-    return product(*[copies if answers else [stores_input] for answers in emits])
+    return product(*[copies if answers else inputs for answers in emits])
 
 
 def _scored(flow: Dataflow, episodes: Sequence[Episode], phases: Phases) -> Dataflow:

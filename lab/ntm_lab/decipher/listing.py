@@ -37,6 +37,8 @@ def _lines(program: Program) -> Iterator[Line]:
     named, ending = _named(program, "begin"), _named(program, "end")
     for index, phase in enumerate(program.body):
         yield Line(_opening(program, index), frozenset({f"{index}"}))
+        if phase.does_nothing:
+            yield _line("the heads stay, and nothing is written", f"{index}")
         yield from _moves(index, "write", phase.write)
         if index in named:
             text = f"at its first step, call the write head's location start {index}"

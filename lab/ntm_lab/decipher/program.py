@@ -103,6 +103,11 @@ class Phase:
     emits: bool
     """Whether the output is what was read; otherwise it is all zeros."""
 
+    @property
+    def does_nothing(self) -> bool:
+        """Whether the phase only hears its inputs."""
+        return not (self.read or self.write or self.store or self.emits)
+
 
 @dataclass(frozen=True)
 class Marker:

@@ -82,7 +82,7 @@ def _source(program: Program) -> Iterator[str]:
         yield RANK.rstrip("\n") + "\n\n"
     yield f"def run(inputs, locations={program.locations}):"
     widths = f"{program.output_width} bits for each input of {program.input_width} numbers"
-    yield f'    """Yield {widths}.'
+    yield f'    """Yield {widths}: of lists, or of an array.'
     yield ""
     yield "    With locations=None the memory is an endless tape, else a ring of so many locations."
     yield '    """'
@@ -95,7 +95,8 @@ def _source(program: Program) -> Iterator[str]:
     if "match" in kinds:
         yield f"    written, before, heard = [], [0] * {count}, [[] for _ in range({count})]"
     yield "    last = content = None"
-    yield "    for x in inputs:"
+    yield "    for row in inputs:"
+    yield "        x = [float(number) for number in row]"
     yield CLOCK.rstrip()
     if "match" in kinds:
         yield "        if not heard[phase]:"

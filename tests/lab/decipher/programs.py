@@ -111,6 +111,23 @@ RECALL = replace(
 )
 """Emits what followed the like of the last input of the query."""
 
+HELD = replace(
+    RECALL,
+    body=(
+        Phase(
+            (), (Rule((FIRST,), Move("hold")), BACK), StoreRule("input", first=1), emits=False
+        ),
+        Phase((), (), None, emits=False),
+        Phase(
+            (Rule((FIRST,), Move("goto", place=Place("match", 1, offset=-1))), BACK),
+            (),
+            None,
+            emits=True,
+        ),
+    ),
+)
+"""The same, on a tape without flags and without the query."""
+
 SORT = replace(
     COPY,
     input_width=5,
@@ -127,13 +144,20 @@ SORT = replace(
 )
 """Emits from step 1 on, the vector whose input 3 is largest first."""
 
-PROGRAMS = {"copy": COPY, "repeat": REPEAT, "queue": QUEUE, "recall": RECALL, "sort": SORT}
+PROGRAMS = {
+    "copy": COPY,
+    "repeat": REPEAT,
+    "queue": QUEUE,
+    "recall": RECALL,
+    "held": HELD,
+    "sort": SORT,
+}
 
 
 def sequence(program: Program, random: np.random.Generator) -> Float32:
     """Inputs [T, input width] of random length for one of these programs."""
     rounds = 1
-    if program is RECALL:
+    if program in (RECALL, HELD):
         items = int(random.integers(2, 4))
         bits = random.permuted(np.arange(8))[:items]
         heard = []

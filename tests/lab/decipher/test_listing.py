@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ntm_lab.decipher.listing import listing
 from ntm_lab.decipher.program import Program
-from tests.lab.decipher.programs import COPY, RECALL, REPEAT, SORT
+from tests.lab.decipher.programs import COPY, HELD, RECALL, REPEAT, SORT
 
 
 def text(program: Program) -> str:
@@ -63,3 +63,13 @@ def test_every_line_but_the_first_stands_for_something() -> None:
         first, *others = listing(program)
         assert not first.keys
         assert all(line.keys for line in others)
+
+
+def test_a_phase_that_only_hears_says_so() -> None:
+    """Of three phases the second has one line, and the first says which steps are written."""
+    texts = [line.text for line in listing(HELD)]
+
+    at = texts.index("    the heads stay, and nothing is written")
+    assert texts[at - 1].startswith("phase 1, ")
+    assert texts[at + 1].startswith("phase 2, ")
+    assert "    write the input at the write head, from step 1 on" in texts[:at]

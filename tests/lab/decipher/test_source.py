@@ -15,11 +15,14 @@ from ntm_lab.decipher.source import source
 from tests.lab.decipher.programs import PROGRAMS, sequence
 
 
-def compiled(program: Program) -> Callable[[list[list[float]], int | None], Iterator[list[int]]]:
+Inputs = list[list[float]] | Float32
+
+
+def compiled(program: Program) -> Callable[[Inputs, int | None], Iterator[list[int]]]:
     """The `run` of its source."""
     names: dict[str, Any] = {"__builtins__": __builtins__}
     exec(compile(source(program), "program", "exec"), names)  # noqa: S102 - that it runs is the point
-    run: Callable[[list[list[float]], int | None], Iterator[list[int]]] = names["run"]
+    run: Callable[[Inputs, int | None], Iterator[list[int]]] = names["run"]
     return run
 
 
@@ -46,6 +49,7 @@ def test_the_source_does_what_the_machine_does(name: str, locations: int | None)
             inputs = draw(program, random)
             outputs = Machine(program, locations).run(inputs)
             assert list(run(inputs.tolist(), locations)) == outputs.tolist()
+            assert list(run(inputs, locations)) == outputs.tolist()
 
 
 def test_the_source_is_explained_by_the_listing() -> None:

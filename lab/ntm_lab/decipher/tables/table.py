@@ -93,7 +93,7 @@ def listing(table: CountTable) -> tuple[str, ...]:
 
 def source(table: CountTable) -> str:
     """
-    The text of Python that defines `run(inputs)`, which yields a probability for each bit.
+    The text of Python that defines `run(inputs)`, which yields a probability for each row of one bit.
 
     The text needs nothing but Python, and computes what `TableMachine` computes.
     """
@@ -105,9 +105,10 @@ ZEROS, ONES = {table.zeros!r}, {table.ones!r}
 
 
 def run(inputs):
-    """Take bits one by one, and yield the probability that the next one is 1."""
+    """Yield the probability that the next bit is 1, for each row of one bit."""
     counts, last = {{}}, []
-    for bit in inputs:
+    for row in inputs:
+        bit = int(row[0] > 0.5)
         if len(last) == WINDOW:
             counts.setdefault(tuple(last), [0, 0])[bit] += 1
         last = [*last, bit][-WINDOW:] if WINDOW else []

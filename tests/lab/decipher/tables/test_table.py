@@ -38,10 +38,11 @@ def test_the_python_that_is_printed_computes_the_same(window: int) -> None:
     table = CountTable("counter", window, zeros=0.25, ones=1.5)
     defined: dict[str, Any] = {}
     exec(source(table), defined)  # noqa: S102 - it is what is tested
-    bits = np.random.default_rng(0).integers(0, 2, 60)
-    own = TableMachine(table).run(bits.astype(np.float32)[:, None])[:, 0]
+    inputs = np.random.default_rng(0).integers(0, 2, (60, 1)).astype(np.float32)
+    own = TableMachine(table).run(inputs)[:, 0]
 
-    assert list(defined["run"](bits.tolist())) == pytest.approx(own, abs=1e-6)
+    assert list(defined["run"](inputs)) == pytest.approx(own, abs=1e-6)
+    assert list(defined["run"](inputs.tolist())) == pytest.approx(own, abs=1e-6)
 
 
 def test_what_is_shown() -> None:
