@@ -196,11 +196,12 @@ def evaluate(
         picture: PNG file to draw in where in a sequence the network errs, and how sharp its heads
             are there. Not with --server.
     """
-    if not (model / card.MODEL_NAME).exists():
-        raise ValueError(
-            f"{model} has no {card.MODEL_NAME}; name the folder of a model, such as one in the "
-            "folder models of a checkout, or export one first"
-        )
+    for name in (card.MODEL_NAME, card.CARD_NAME):
+        if not (model / name).exists():
+            raise ValueError(
+                f"{model} has no {name}; name the folder of a model, such as one in the folder "
+                "models of a checkout, or export one first"
+            )
     if task is not None:
         load(task)
     described = card.read(model)
@@ -214,7 +215,8 @@ def evaluate(
     try:
         runner = OnnxRunner(file.read_bytes(), threads)
     except ModelInvalid as error:
-        raise ModelInvalid(f"{file}: {error}") from error
+        text = str(error).rstrip(".")
+        raise ModelInvalid(f"{file}: {text}; export the model again") from error
     answers = evaluation.answers_of(runner)
     measured = _task_of(runner.spec, described.get("task_source"))
     on_card = card.results_on(described)

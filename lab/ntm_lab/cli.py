@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from io import TextIOWrapper
 from typing import NamedTuple
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, ValidationError
 
 from ntm_lab.commands import interrupts
 from ntm_lab.texts import printable
@@ -119,6 +119,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             sys.stdout.flush()  # here, where an error of it is said
     except CycloptsError as error:
+        if isinstance(error, ValidationError) and error.argument is not None:
+            value = error.argument.value
+            if isinstance(value, tuple):  # would be shown as Python writes it
+                error.value = ", ".join(map(str, value))
         command = " ".join(("ntm", *(error.command_chain or ())))
         stop = "" if str(error).endswith((".", "?")) else "."
         return _failed(f"{error}{stop} See `{command} --help`.")

@@ -248,6 +248,8 @@ class Catalogue:
             changes = self.folder.look()
         except FileNotFoundError as error:
             raise ModelInvalid(f"{folder} does not exist; {_WHERE}") from error
+        except NotADirectoryError as error:
+            raise ModelInvalid(f"{folder} is not a folder; {_WHERE}") from error
         except OSError as error:
             raise ModelInvalid(one_line(error)) from error
         for change in changes:

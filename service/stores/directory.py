@@ -80,6 +80,10 @@ class DirectoryStore:
                 if not os.access(each, os.R_OK | os.W_OK | os.X_OK):
                     raise PermissionError(None, "may not be read and written", str(each))
             _synchronise(folder)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise FileInvalid(
+                f"--store: {error.filename} is a file, or lies in one; name a folder"
+            ) from error
         except OSError as error:
             raise FileInvalid(f"--store: cannot use {error.filename}: {error.strerror}") from error
         self._is_closed = False

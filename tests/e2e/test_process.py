@@ -122,6 +122,11 @@ def test_connections_may_take_all_the_files_that_the_system_allows(models_dir: P
             "cannot serve: --cuda-graphs is 'yes', but networks run on the CPU",
         ),
         (["--models-dir=nowhere"], "cannot serve: nowhere does not exist; set --models-dir"),
+        (["--models-dir=README.md"], "cannot serve: README.md is not a folder; set --models-dir"),
+        (
+            ["--store=directory:README.md/store"],
+            "cannot serve: --store: README.md/store is a file, or lies in one; name a folder",
+        ),
         (["--max-batch=1"], "--max-batch is 1; it must be at least 8"),
         (["--unknown"], "unrecognized arguments: --unknown"),
     ],

@@ -520,6 +520,20 @@ def test_a_damaged_card_is_named(
     )
 
 
+@pytest.mark.parametrize("missing", ["model.onnx", "card.json"])
+def test_a_folder_without_a_models_files_is_not_evaluated(
+    shared: Path, tmp_path: Path, missing: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file that is missing is named, and what to give instead."""
+    folder = tmp_path / "copy-ntm-ff"
+    shutil.copytree(shared / "m" / "copy-ntm-ff", folder)
+    (folder / missing).unlink()
+
+    assert command_line.main(["evaluate", str(folder)]) == command_line.FAILED
+    error = capsys.readouterr().err
+    assert error.startswith(f"ntm-export: {folder} has no {missing}; name the folder of a model")
+
+
 @pytest.mark.parametrize("content", [b"", b"not a model", b"\x08\x07"])
 def test_a_damaged_model_is_not_evaluated(
     shared: Path, tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
@@ -533,6 +547,7 @@ def test_a_damaged_model_is_not_evaluated(
     error = capsys.readouterr().err
     named = folder / "model.onnx"
     assert error.startswith(f"ntm-export: {named}: onnxruntime cannot load the model")
+    assert error.endswith("; export the model again\n")
     assert len(error.splitlines()) == 1
 
 

@@ -185,7 +185,9 @@ def test_every_file_that_is_read_is_there(option: Option, refused: Refused, tmp_
     secret.chmod(0)
 
     assert f"No such file: {missing}" in refused(option, str(missing))
-    assert f"{folder} is a folder; name a file" in refused(option, str(folder))
+    error = refused(option, str(folder))
+    assert f"{folder} is a folder; name a file" in error
+    assert f'Invalid value "{folder}" for' in error
     assert "File name too long" in refused(option, "x" * 5000)
     with unprivileged():
         assert f"{secret} may not be read" in refused(option, str(secret))

@@ -81,8 +81,8 @@ def _source(program: Program) -> Iterator[str]:
     if kinds & {"rank"}:
         yield RANK.rstrip("\n") + "\n\n"
     yield f"def run(inputs, locations={program.locations}):"
-    widths = f"{program.output_width} bits for each input of {program.input_width} numbers"
-    yield f'    """Yield {widths}: of lists, or of an array.'
+    widths = f"{program.output_width} bits for each row of {program.input_width} numbers"
+    yield f'    """Yield {widths}.'
     yield ""
     yield "    With locations=None the memory is an endless tape, else a ring of so many locations."
     yield '    """'
