@@ -114,9 +114,7 @@ RECALL = replace(
 HELD = replace(
     RECALL,
     body=(
-        Phase(
-            (), (Rule((FIRST,), Move("hold")), BACK), StoreRule("input", first=1), emits=False
-        ),
+        Phase((), (Rule((FIRST,), Move("hold")), BACK), StoreRule("input", first=1), emits=False),
         Phase((), (), None, emits=False),
         Phase(
             (Rule((FIRST,), Move("goto", place=Place("match", 1, offset=-1))), BACK),

@@ -24,7 +24,7 @@ def test_once_an_item_fails_no_other_is_begun() -> None:
             another.wait(timeout=0.5)  # long enough for the other threads to begin one
         raise ConnectionError(item)
 
-    with Client("localhost:1") as client, pytest.raises(ConnectionError, match="^0$"):
+    with Client("localhost:1") as client, pytest.raises(ConnectionError, match=r"^0$"):
         ServedNetwork(client, "copy").each(work, range(10 * SESSIONS_AT_ONCE))
 
     assert not another.is_set()

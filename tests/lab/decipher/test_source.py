@@ -14,7 +14,6 @@ from ntm_lab.decipher.program import Program
 from ntm_lab.decipher.source import source
 from tests.lab.decipher.programs import PROGRAMS, sequence
 
-
 Inputs = list[list[float]] | Float32
 
 

@@ -93,7 +93,7 @@ def listing(table: CountTable) -> tuple[str, ...]:
 
 def source(table: CountTable) -> str:
     """
-    The text of Python that defines `run(inputs)`, which yields a probability for each row of one bit.
+    The text of Python that defines `run(inputs)`, which yields a probability for each bit.
 
     The text needs nothing but Python, and computes what `TableMachine` computes.
     """
