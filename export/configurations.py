@@ -28,7 +28,7 @@ REPEAT_EVALUATION = tuple(
 )
 RECALL_VALIDATION = tuple(Trial((items,), 128, 128) for items in (6, 12, 15, 20))
 RECALL_FF_VALIDATION = (Trial((6,), 128, 128), Trial((12,), 128, 128), Trial((20,), 128, 500))
-RECALL_CHOICE = (Trial((20,), 128, 2000),)
+RECALL_CHOICE = (Trial((20,), 128, 10_000),)
 RECALL_EVALUATION = tuple(
     Trial((items,), 128, 1000) for items in (2, 3, 4, 5, 6, 8, 10, 12, 15, 20)
 )
@@ -183,8 +183,6 @@ CONFIGURATIONS = {
             "associative-recall",
             "ntm-ff",
             controller_size=256,
-            read_heads=4,
-            write_heads=4,
             gate_bias=0.0,
             learning_rate=0.002,
             decay=0.6,
@@ -379,7 +377,7 @@ CONFIGURATIONS |= {
         _gru("ngrams", 147),
         _gru("priority-sort", 147),
         _transformer("copy", 30, 8000),
-        _transformer("repeat-copy", 30, 8000),
+        _transformer("repeat-copy", 30, 31250),
         _transformer("associative-recall", 30, 8000),
         _transformer("ngrams", 29, 8000),
         _transformer("priority-sort", 44, 8000),

@@ -127,12 +127,10 @@ def decipher(
         found = [each for each in models if each.name not in others]
         for each in found:
             check_task(each)
-        names = [each.name for each in found if not _has_other_heads(each)]
-        for each in found:
-            if each.name not in names:
-                print(
-                    f"{each.name} is left out: its heads are not those of an NTM", file=sys.stderr
-                )
+        otherwise = [each.name for each in found if _has_other_heads(each)]
+        names = [each.name for each in found if each.name not in otherwise]
+        for name in otherwise:
+            print(f"{name} is left out: its heads are not those of an NTM", file=sys.stderr)
         for name in names:
             outputs.check(all / name / PROGRAM_NAME)
         outputs.check(all / OVERVIEW_NAME)
@@ -146,7 +144,7 @@ def decipher(
             outputs.write_text(all / name / PROGRAM_NAME, as_markdown(report))
             print(f"{name}: {report.verdict}", flush=True)
         if timed:
-            outputs.write_text(all / OVERVIEW_NAME, overview(timed))
+            outputs.write_text(all / OVERVIEW_NAME, overview(timed, otherwise))
         return 1 if others else 0
 
 

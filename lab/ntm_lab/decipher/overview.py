@@ -32,8 +32,12 @@ class Timed(NamedTuple):
     seconds: float
 
 
-def overview(found: Sequence[Timed]) -> str:
-    """The text: a table with a row for each program, table of counts and mechanism."""
+def overview(found: Sequence[Timed], others: Sequence[str] = ()) -> str:
+    """
+    The text: a table with a row for each program, table of counts and mechanism.
+
+    `others` are the names of networks that were left out, for their heads are not those of an NTM.
+    """
     rows = [
         row
         for report, seconds in found
@@ -54,6 +58,8 @@ def overview(found: Sequence[Timed]) -> str:
         text += f"\n{table(HEAD, rows)}\n"
     if headless:
         text += f"\nWithout heads, and so without a program: {', '.join(headless)}.\n"
+    if others:
+        text += f"\nLeft out, for their heads are not those of an NTM: {', '.join(others)}.\n"
     return text
 
 

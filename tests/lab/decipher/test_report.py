@@ -259,9 +259,11 @@ def test_the_command_writes_into_the_folders_of_models(
 ) -> None:
     """
     Of the server's models, those that have a folder there with the same network; a line for each.
+    One with other heads than an NTM's is named at the end.
     """
-    (tmp_path / "copy-lstm").mkdir()
-    copyfile(MODELS / "copy-lstm" / "model.onnx", tmp_path / "copy-lstm" / "model.onnx")
+    for name in ("copy-lstm", "copy-dnc"):
+        (tmp_path / name).mkdir()
+        copyfile(MODELS / name / "model.onnx", tmp_path / name / "model.onnx")
     options = ["--sequences", "5", "--server", shipped.target]
 
     assert main(["decipher", "--all", str(tmp_path), *options]) == 0
@@ -271,7 +273,10 @@ def test_the_command_writes_into_the_folders_of_models(
     written = sorted(path.name for path in tmp_path.rglob("*.md"))
     assert written == [PROGRAM_NAME, OVERVIEW_NAME]
     text = (tmp_path / OVERVIEW_NAME).read_text()
-    assert text.endswith("Without heads, and so without a program: copy-lstm.\n")
+    assert text.endswith(
+        "Without heads, and so without a program: copy-lstm.\n\n"
+        "Left out, for their heads are not those of an NTM: copy-dnc.\n"
+    )
     assert main(["decipher", "--all", str(tmp_path), "--json", "x.json", *options]) == 2
     assert "are for one model" in capsys.readouterr().err
 
