@@ -232,7 +232,7 @@ def is_of_bits(models: Path, model: str) -> bool:
 WITH_MECHANISMS = ("copy", "repeat-copy")
 """
 The tasks in whose controls a mechanism is looked for. That of sorting is none that counts as found,
-and with recall's eight heads a fit takes three times as long.
+and recall's are left out for time.
 """
 
 

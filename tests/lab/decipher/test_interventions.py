@@ -89,8 +89,8 @@ def test_a_session_is_changed_where_it_is_said(shipped: Client) -> None:
     A change alters a session's memory or the weighting of the program's head, and nothing else.
     """
     program = replace(copy_program(), read_head=2, write_head=1)
-    with shipped.create_session("associative-recall-ntm-ff", 16) as session:
-        inputs = of_size("associative-recall", (2,), 1, seed=0)[0].inputs
+    with shipped.create_session("priority-sort-ntm-ff", 16) as session:
+        inputs = of_size("priority-sort", (5,), 1, seed=0)[0].inputs
         session.step(inputs)
         data = session.checkpoint()
         before = checkpoint.decode(data)
