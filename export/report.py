@@ -415,7 +415,7 @@ def _seeds(cards: Mapping[str, Card]) -> str:
                 _spread(seeds, _in_range(each), field),
                 _spread(seeds, beyond, field) if beyond else "",
                 f"{len(solved)} of {len(seeds)}" + (f", {median(solved):,.0f}" if solved else ""),
-                f"{seeds[0]['sequences']:,}",
+                _range([seed["sequences"] for seed in seeds]),
                 f"{sum(seed['sequences'] for seed in seeds) / seconds:,.0f}" if seconds else "",
                 f"{seconds / 3600:.2f}",
                 str(sum(seed["restarts_after_values_not_finite"] for seed in seeds)),
@@ -449,6 +449,12 @@ def _seeds(cards: Mapping[str, Card]) -> str:
         "(relapses). The training then went back to its last checkpoint and continued at half the "
         "learning rate.\n\n" + _table(heads, rows)
     )
+
+
+def _range(counts: Sequence[int]) -> str:
+    """One count if all are equal, as they are unless a training was not finished."""
+    least, most = min(counts), max(counts)
+    return f"{most:,}" if least == most else f"{least:,} to {most:,}"
 
 
 def _spread(seeds: Sequence[Card], size: Size, field: str) -> str:
