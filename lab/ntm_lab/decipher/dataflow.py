@@ -47,22 +47,33 @@ class Dataflow:
     """The part of all output bits, in the steps that count, that the data path explains."""
 
     @property
-    def writes(self) -> tuple[int, int]:
+    def oddity(self) -> tuple[int, int, int]:
         """
-        The number of phases that are written throughout, and of single steps that are written
-        besides.
+        How far the path is from one that writes all inputs and nothing while it answers.
+
+        The number of answering phases that are written throughout, of single steps that are written
+        in others, and of inputs left out: 1 for a phase without its flag, 2 for one without all.
         """
-        stores = [store for store in self.stores if store is not None]
-        single = [store.end - store.first for store in stores if store.end is not None]
-        return len(stores) - len(single), sum(single)
+        answers = zip(self.stores, self.emits, strict=True)
+        written = [store for store, emits in answers if emits and store is not None]
+        single = [store.end - store.first for store in written if store.end is not None]
+        left_out = sum(2 if store is None else store.first for store in self.heard)
+        return len(written) - len(single), sum(single), left_out
+
+    @property
+    def heard(self) -> tuple[StoreRule | None, ...]:
+        """What is written in each phase that does not answer."""
+        phases = zip(self.stores, self.emits, strict=True)
+        return tuple(store for store, emits in phases if not emits)
 
 
 def find_dataflows(episodes: Sequence[Episode], phases: Phases) -> list[Dataflow]:
     """
     The data paths whose scores are about as high as the best one.
 
-    They come in order of how much they write. A path that writes more is included only if it
-    explains more.
+    They come in order of their oddity. Of those that write the same while they hear, an odder one
+    is included only if it explains more: where the write head is spread, a score does not tell
+    whether it writes.
     """
     count = len(phases.openers)
     emits = tuple(
@@ -79,8 +90,8 @@ def find_dataflows(episodes: Sequence[Episode], phases: Phases) -> list[Dataflow
     best = max(flow.score for flow in found)
     alike = [flow for flow in found if flow.score >= best - ALIKE]
     kept: list[Dataflow] = []
-    for flow in sorted(alike, key=lambda flow: (flow.writes, -flow.score)):
-        if not kept or flow.score > kept[-1].score:
+    for flow in sorted(alike, key=lambda flow: (flow.oddity, -flow.score)):
+        if all(flow.score > other.score for other in kept if other.heard == flow.heard):
             kept.append(flow)
     return kept
 
