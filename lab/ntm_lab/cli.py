@@ -109,6 +109,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     # gRPC's core would write lines of its own beside the sentence about a failed connection.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # numpy reads it when it is loaded. On a machine that does other things, such as the server's
+    # steps, threads of the linear algebra wait for each other, and a fit takes many times as long.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     if isinstance(sys.stdout, TextIOWrapper):
         # A terminal without a character, such as a bar of a picture, shows a question mark.
         sys.stdout.reconfigure(errors="replace")

@@ -430,6 +430,22 @@ def test_help_loads_nothing_that_takes_long() -> None:
     assert not {"numpy", "grpc", "google.protobuf", "matplotlib", "ntm_tasks"} & modules
 
 
+@pytest.mark.parametrize(("given", "kept"), [({}, "1"), ({"OMP_NUM_THREADS": "3"}, "3")])
+def test_the_linear_algebra_has_one_thread_unless_told_otherwise(
+    given: dict[str, str], kept: str
+) -> None:
+    """It is set before numpy reads it, which the help does not load."""
+    code = (
+        "import os; from ntm_lab.cli import main; main(['--help']);"
+        "print(os.environ['OMP_NUM_THREADS'])"
+    )
+    others = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=others | given, capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines()[-1] == kept
+
+
 def test_every_command_is_completed_by_the_shell(tmp_path: Path) -> None:
     """`ntm --install-completion` writes a completion of all commands for the user's shell."""
     done = subprocess.run(
