@@ -279,7 +279,7 @@ CONFIGURATIONS = {
             expected_targets=True,
             curriculum=700,
             curriculum_cost=0.68,
-            updates=3000,
+            updates=15625,
             validation=_baseline(NGRAMS_VALIDATION),
             evaluation=_baseline(NGRAMS_EVALUATION),
         ),
