@@ -185,6 +185,20 @@ def _sections(
         "*LSTM*: the baselines, which have no memory. *Explained* is the part of the bits that "
         "count which the best program on a tape explains beyond a constant; 95 % are asked."
     )
+    false = [each for each in found if each.found]
+    if false:
+        yield "## Where something was found"
+        yield (
+            "A network that does its task in spite of what was done to it is counted as false too. "
+            "What was found in it can be right about it."
+        )
+        yield table(
+            ("model", "networks", "seed", "why", "sequences that it does without a mistake"),
+            [
+                (each.model, each.kind, f"{each.seed}", each.reason, f"{each.exact:.0%}")
+                for each in false
+            ],
+        )
     yield "## Why there is none"
     reasons = Counter(_short(each.reason) for each in found if each.tape is False)
     yield table(
