@@ -340,7 +340,9 @@ def read(folder: Path) -> dict[str, Any]:
         described: dict[str, Any] = json.loads(path.read_bytes())
         if not isinstance(described, dict):
             raise TypeError("it is no object")
-        results_on(described)
+        numbers = [(*size, *others) for size, *others in results_on(described)]
+        if not all(isinstance(number, int) for trial in numbers for number in trial):
+            raise TypeError("a number in it is none")
         named = [described[name] for name in ("task", "architecture")]
         settings = described["configuration"] if is_of_training(described) else ()
         if not all(isinstance(name, str) for name in (*named, *settings)):

@@ -217,6 +217,10 @@ def evaluate(
     except ModelInvalid as error:
         text = str(error).rstrip(".")
         raise ModelInvalid(f"{file}: {text}; export the model again") from error
+    if described.get("content_hash") != card.content_hash(file.read_bytes()):
+        raise card.CardInvalid(
+            f"{file} is not the file that {card.CARD_NAME} describes; export the model again"
+        )
     answers = evaluation.answers_of(runner)
     measured = _task_of(runner.spec, described.get("task_source"))
     on_card = card.results_on(described)

@@ -496,7 +496,17 @@ def test_a_damaged_checkpoint_is_named_by_every_command(
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"{}", b"\xff\xfe", b'{"seeds": [], "shipped_seed": 1}', b"[" * 100_000],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b"\xff\xfe",
+        b'{"seeds": [], "shipped_seed": 1}',
+        b'{"task": "copy", "architecture": "lstm", "configuration": {}, "shipped_seed": 1, '
+        b'"seeds": [{"seed": 1, "results": [{"size": "a", "locations": 1, "sequences": 1}]}]}',
+        b"[" * 100_000,
+    ],
 )
 @pytest.mark.parametrize("command", ["evaluate", "report"])
 def test_a_damaged_card_is_named(
@@ -517,6 +527,23 @@ def test_a_damaged_card_is_named(
     assert error == (
         f"ntm-export: {folder / 'card.json'} is not a card that ntm-export wrote, or is damaged; "
         "export the model again\n"
+    )
+
+
+def test_a_card_of_another_network_is_not_compared_with(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Results that agree by chance would say nothing of the model beside the card."""
+    folder = tmp_path / "copy-ntm-ff"
+    shutil.copytree(shared / "m" / "copy-ntm-ff", folder)
+    described = card.read(folder) | {"content_hash": "0" * 64}
+    (folder / "card.json").write_text(json.dumps(described))
+
+    assert command_line.main(["evaluate", str(folder)]) == command_line.FAILED
+    error = capsys.readouterr().err
+    named = folder / "model.onnx"
+    assert error == (
+        f"ntm-export: {named} is not the file that card.json describes; export the model again\n"
     )
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from ntm_client.errors import InvalidRequest
 from ntm_client.values import Float32
 from ntm_lab.decipher.measures import (
     DELAYS,
@@ -346,11 +347,20 @@ def _lookups(one: HeadLocations, read: int, write: int) -> list[bool]:
 
 
 def _shown(one: HeadLocations, item: Float32) -> int:
-    """The step in which the first vector of an item [3, bits] was shown."""
+    """
+    The step in which the first vector of an item [3, bits] was shown.
+
+    Raises:
+        InvalidRequest: it was not shown before the query.
+    """
     inputs = one.recording.inputs[:, : item.shape[1]]
     starts = np.arange(1, one.answer[0] - ITEM_VECTORS, ITEM_VECTORS + 1)
-    return next(
-        int(start) for start in starts if np.array_equal(inputs[start : start + ITEM_VECTORS], item)
+    for start in starts:
+        if np.array_equal(inputs[start : start + ITEM_VECTORS], item):
+            return int(start)
+    raise InvalidRequest(
+        "a recording is no sequence of associative recall: what it asks for was not shown; record "
+        "it again with `ntm trace`"
     )
 
 

@@ -138,6 +138,9 @@ def _recording(archive: Mapping[str, npt.NDArray[Any]]) -> Recording:
     if size is not None and "optimum" in arrays:
         shapes["optimum"] = (steps, model.output_width)
     _check(arrays, shapes)
+    mask = arrays.get("mask")
+    if mask is not None and not (np.isin(mask, (0, 1)).all() and mask.any()):
+        raise RecordingError("its mask is not 1 in the steps whose output counts, and else 0")
     first_step = _fact(facts, "first_step", int) if locations else 0
     return Recording(
         model,

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from ntm_client import Client
+from ntm_client.errors import InvalidRequest
 from ntm_client.values import Float32
 from ntm_lab.decipher.claims import measures
 from ntm_lab.decipher.measures import Measure, linear_fit, mutual_information
@@ -199,3 +200,15 @@ def test_models_that_ship(shipped: Client, model: str, expected: list[tuple[floa
     assert len(values) == len(expected)
     for value, (low, high) in zip(values, expected, strict=True):
         assert low <= value <= high
+
+
+@pytest.mark.parametrize("counts", [slice(-1, None), slice(0, 1), slice(None)])
+def test_what_is_no_sequence_of_recall_is_refused(shipped: Client, counts: slice) -> None:
+    """Where other steps count than the task's, there is no query before them."""
+    network = ServedNetwork(shipped, "associative-recall-ntm-lstm")
+    made = network.recordings(in_range("associative-recall", 2, 0, Stage.INDUCTION))
+    mask = np.zeros(len(made[0].inputs), np.float32)
+    mask[counts] = 1
+
+    with pytest.raises(InvalidRequest, match="no sequence of associative recall"):
+        measures([replace(made[0], mask=mask), made[1]])

@@ -146,6 +146,8 @@ def test_facts_that_do_not_fit_are_refused(
         ("outputs", lambda array: array.astype(np.float64), "outputs is float64"),
         ("outputs", lambda array: array * np.inf, "outputs has a value that is not finite"),
         ("after.memory", lambda array: array[:, :2], "after.memory is float32 of shape"),
+        ("mask", lambda array: array * 0, "its mask is not 1 in the steps whose output counts"),
+        ("mask", lambda array: array * 7, "its mask is not 1 in the steps whose output counts"),
         ("recording", lambda array: array[:-1], "no recording, or is damaged"),
         ("recording", lambda _: np.frombuffer(b"[1]", np.uint8), "names no format"),
     ],
