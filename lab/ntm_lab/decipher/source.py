@@ -25,13 +25,17 @@ CLOCK = """\
 """
 
 MATCH = """\
-def match(memory, written, inputs):
-    \"\"\"Find the last input among what was written; of several, the longest run alike.\"\"\"
+def match(memory, written, count, inputs):
+    \"\"\"Find the last input among `count` writes; of several, the longest run alike.\"\"\"
+    latest = {location: index for index, location in enumerate(written)}
     best, longest = None, 0
-    for index in range(len(written) - 1, -1, -1):
+    for index in range(count - 1, -1, -1):
         length = 0
         while length < len(inputs) and length <= index:
-            if memory.get(written[index - length]) != inputs[-1 - length]:
+            location = written[index - length]
+            if latest[location] != index - length:  # it was written over
+                break
+            if memory.get(location) != inputs[-1 - length]:
                 break
             length += 1
         if length > longest:
@@ -169,7 +173,7 @@ def _moved(move: Move, head: str, unknown: int | None) -> Iterator[str]:
         if place.kind == "rank":
             yield f"found = rank(memory, {place.channel}, step{_plus(place.offset)})"
         else:
-            run = f"written[:before[{place.phase}]], heard[{place.phase}]"
+            run = f"written, before[{place.phase}], heard[{place.phase}]"
             yield f"found = match(memory, {run})"
         offset = _plus(place.offset) if place.kind == "match" else ""
         yield f"{head} = {head} if found is None else found{offset}"

@@ -17,6 +17,8 @@ class Tape:
         """The input [input width] that is stored at each location in use."""
         self.written: list[int] = []
         """The locations that were written, in the order of writing."""
+        self._latest: dict[int, int] = {}
+        """The index in `written` of the last write to each location."""
 
     def write(self, location: int, content: Float32 | None) -> None:
         """Store an input at a location, or clear the location if `content` is None."""
@@ -24,12 +26,13 @@ class Tape:
             self.contents.pop(location, None)
         else:
             self.contents[location] = content
+        self._latest[location] = len(self.written)
         self.written.append(location)
 
     def matching(self, inputs: Sequence[Float32], writes: int) -> int | None:
         """
         The location that holds the last of these inputs, among the first `writes` writes; None if
-        none does.
+        none does. What was written over counts no more, as on a ring that is full.
 
         If several locations hold it, more of the inputs are compared: the location wins whose
         preceding writes match most of the preceding inputs. If these are equal too, the latest
@@ -39,7 +42,10 @@ class Tape:
         for index in range(writes - 1, -1, -1):
             length = 0
             while length < len(inputs) and length <= index:
-                content = self.contents.get(self.written[index - length])
+                location = self.written[index - length]
+                content = self.contents.get(location)
+                if self._latest[location] != index - length:
+                    break
                 if content is None or not np.array_equal(content, inputs[-1 - length]):
                     break
                 length += 1

@@ -9,6 +9,7 @@ import numpy as np
 from ntm_client.values import Float32
 from ntm_lab.decipher.listing import listing
 from ntm_lab.decipher.machine import Machine
+from ntm_lab.decipher.tape import Tape
 from tests.lab.decipher.programs import COPY, RECALL, REPEAT, SORT
 
 VECTORS = [[1, 0, 0], [0, 1, 1], [1, 1, 0]]
@@ -31,6 +32,18 @@ def test_a_ring_overwrites_and_a_tape_does_not() -> None:
     """With two locations the third vector takes the place of the first."""
     assert Machine(COPY, 2).run(copied(VECTORS))[3:].tolist() == [VECTORS[2], *VECTORS[1:]]
     assert Machine(COPY).run(copied(VECTORS))[3:].tolist() == VECTORS
+
+
+def test_what_was_written_over_is_not_looked_up() -> None:
+    """A query that took an item's place on a full ring is found neither as itself nor as it."""
+    first, second, query = np.eye(3, dtype=np.float32)
+    tape = Tape()
+    for location, content in ((0, first), (1, second), (0, query)):
+        tape.write(location, content)
+
+    assert tape.matching([second], writes=2) == 1
+    assert tape.matching([query], writes=2) is None
+    assert tape.matching([first], writes=2) is None
 
 
 def test_repeat_counts_rounds_and_marks_the_end() -> None:
