@@ -354,20 +354,29 @@ def read(folder: Path) -> dict[str, Any]:
     return described
 
 
+def check_content(described: Mapping[str, Any], folder: Path, content: bytes) -> None:
+    """
+    Check that the model's file in a folder has the content that the card describes.
+
+    Raises:
+        CardInvalid: it has another.
+    """
+    if content_hash(content) != described.get("content_hash"):
+        raise CardInvalid(
+            f"{folder / MODEL_NAME} is not the file that the card describes; export the model again"
+        )
+
+
 def load(folder: Path) -> Network:
     """
     Rebuild the PyTorch network of a model's folder.
 
     Raises:
-        ValueError: the file is not the one that the card describes.
+        CardInvalid: the file is not the one that the card describes.
     """
     described = read(folder)
     content = (folder / MODEL_NAME).read_bytes()
-    if content_hash(content) != described["content_hash"]:
-        raise ValueError(
-            f"{folder / MODEL_NAME} is not the file that the card describes: the content_hash "
-            f"in {CARD_NAME} differs"
-        )
+    check_content(described, folder, content)
     return to_onnx.load(onnx.load_from_string(content), configuration_on(described))
 
 

@@ -212,15 +212,13 @@ def evaluate(
                 "has no results"
             )
     file = model / card.MODEL_NAME
+    content = file.read_bytes()
     try:
-        runner = OnnxRunner(file.read_bytes(), threads)
+        runner = OnnxRunner(content, threads)
     except ModelInvalid as error:
         text = str(error).rstrip(".")
         raise ModelInvalid(f"{file}: {text}; export the model again") from error
-    if described.get("content_hash") != card.content_hash(file.read_bytes()):
-        raise card.CardInvalid(
-            f"{file} is not the file that {card.CARD_NAME} describes; export the model again"
-        )
+    card.check_content(described, model, content)
     answers = evaluation.answers_of(runner)
     measured = _task_of(runner.spec, described.get("task_source"))
     on_card = card.results_on(described)

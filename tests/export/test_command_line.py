@@ -543,7 +543,7 @@ def test_a_card_of_another_network_is_not_compared_with(
     error = capsys.readouterr().err
     named = folder / "model.onnx"
     assert error == (
-        f"ntm-export: {named} is not the file that card.json describes; export the model again\n"
+        f"ntm-export: {named} is not the file that the card describes; export the model again\n"
     )
 
 

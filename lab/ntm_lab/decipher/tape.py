@@ -43,9 +43,9 @@ class Tape:
             length = 0
             while length < len(inputs) and length <= index:
                 location = self.written[index - length]
-                content = self.contents.get(location)
                 if self._latest[location] != index - length:
                     break
+                content = self.contents.get(location)
                 if content is None or not np.array_equal(content, inputs[-1 - length]):
                     break
                 length += 1
