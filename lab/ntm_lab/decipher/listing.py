@@ -34,18 +34,11 @@ def _lines(program: Program) -> Iterator[Line]:
     heads = f"read head {program.read_head + 1} at location {program.read_from}"
     heads += f", write head {program.write_head + 1} at location {program.write_from}"
     yield Line(f"start with {heads}", frozenset())
-    named, ending = _named(program, "begin"), _named(program, "end")
     for index, phase in enumerate(program.body):
         yield Line(_opening(program, index), frozenset({f"{index}"}))
         if phase.does_nothing:
             yield _line("the heads stay, and nothing is written", f"{index}")
         yield from _moves(index, "write", phase.write)
-        if index in named:
-            text = f"at its first step, call the write head's location start {index}"
-            yield _line(text, f"{index}.begin")
-        if index in ending:
-            text = f"call the write head's location end {index}"
-            yield _line(text, f"{index}.end")
         yield from _moves(index, "read", phase.read)
         if phase.store is not None:
             yield _line(_stored(phase.store), f"{index}.store")
@@ -59,27 +52,29 @@ def _line(text: str, *keys: str) -> Line:
     return Line(f"    {text}", frozenset(keys))
 
 
-def _named(program: Program, kind: str) -> set[int]:
-    """The phases whose place of this kind some rule names."""
+def _named(program: Program, index: int) -> list[str]:
+    """The names that rules have for the write head's first and last location in a phase."""
     places: list[Place | None] = []
     for phase in program.body:
         for rule in (*phase.read, *phase.write):
             places += [rule.move.place, *(condition.place for condition in rule.conditions)]
-    return {place.phase for place in places if place is not None and place.kind == kind}
+    kinds = {place.kind for place in places if place is not None and place.phase == index}
+    ends = [f"from start {index}"] if "begin" in kinds else []
+    ends += [f"to end {index}"] if "end" in kinds else []
+    return [f"the write head {' '.join(ends)}"] if ends else []
 
 
 def _opening(program: Program, index: int) -> str:
     openers = program.phases.openers
     opener = openers[index]
-    following = openers[index + 1] if index + 1 < len(openers) else None
-    text = f"phase {index}, "
+    parts = [f"phase {index}"]
     if opener.channel is not None:
-        again = ", and again whenever it is set" if opener.again else ""
-        text += f"from the step 0 in which input {opener.channel} is set{again}"
-        text += ", " if following else ""
-    if following:
-        text += f"until input {following.channel} is set"
-    return text + ", at each step:"
+        parts.append(f"from the step 0 in which input {opener.channel} is set")
+        if opener.again:
+            parts.append("and again whenever it is set")
+    if index + 1 < len(openers):
+        parts.append(f"until input {openers[index + 1].channel} is set")
+    return ", ".join((*parts, *_named(program, index), "at each step:"))
 
 
 def _moves(index: int, head: str, rules: Sequence[Rule]) -> Iterator[Line]:

@@ -34,7 +34,9 @@ class Machine:
         """Give the program a ring of `locations`, or an endless tape if it is None."""
         self.program = program
         self.locations = locations
-        self.pointers = Pointers(program.read_from, program.write_from)
+        self.pointers = Pointers(
+            self._wrapped(program.read_from), self._wrapped(program.write_from)
+        )
         self._tape = Tape()
         self.memory = self._tape.contents
         self.executed: tuple[str, ...] = ()
@@ -65,9 +67,7 @@ class Machine:
         if len(self._begins) <= moment.phase:
             self._begins.append(self.pointers.write)
             self._ends.append(self.pointers.write)
-            executed.append(f"{moment.phase}.begin")
         self._ends[moment.phase] = self.pointers.write
-        executed.append(f"{moment.phase}.end")
         self.pointers.read = self._moved("read", phase.read, self.pointers.read, moment, executed)
         self._reads.append(self.memory.get(self.pointers.read))
         self._store(phase, moment, executed)

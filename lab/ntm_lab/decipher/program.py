@@ -148,10 +148,10 @@ class Program:
     """The index of the network's write head that the program describes."""
     read_from: int
     """
-    The read head's location before the first step.
+    The read head's location before the first step. On a ring, -1 is the last location.
 
-    If the network's head is spread in the first steps, this is the location that leads to its later
-    ones.
+    It is the location that leads to the later ones. The network's own may be another, if its head
+    is spread in the first steps, or moves in the first of them otherwise than later.
     """
     write_from: int
     """The write head's location before the first step, found in the same way."""

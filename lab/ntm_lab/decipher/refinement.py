@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 
 import numpy as np
 
@@ -161,10 +162,12 @@ def _occurs(condition: Condition, episodes: Sequence[Episode]) -> bool:
 
 
 def _simpler(program: Program) -> Iterator[Program]:
-    """Each program with one rule less, or one condition less."""
+    """Each program with one rule less, or one condition less, or one group of rules less."""
+    yield from _started_elsewhere(program)
     for index, phase in enumerate(program.body):
         for head in ("read", "write"):
             rules = phase.read if head == "read" else phase.write
+            yield from (_with(program, index, head, grouped) for grouped in _grouped(rules))
             for place, rule in enumerate(rules):
                 fewer = (*rules[:place], *rules[place + 1 :])
                 if rule.conditions or len(rules) == 1:
@@ -176,6 +179,42 @@ def _simpler(program: Program) -> Iterator[Program]:
                     shorter = replace(rule, conditions=rest)
                     changed = (*rules[:place], shorter, *rules[place + 1 :])
                     yield _with(program, index, head, changed)
+
+
+def _started_elsewhere(program: Program) -> Iterator[Program]:
+    """
+    Each program without a first step of its own: a head that starts elsewhere makes the move of the
+    other steps in that one too.
+    """
+    for head in ("read", "write"):
+        bodies = [phase.read if head == "read" else phase.write for phase in program.body]
+        index = next((number for number, rules in enumerate(bodies) if rules), None)
+        if index is None:
+            continue
+        first, rest = bodies[index][0], bodies[index][-1]
+        if first.conditions != (Condition("step", 0),) or first.move.place or rest.move.place:
+            continue
+        earlier = first.move.amount - rest.move.amount
+        if head == "read":
+            moved = replace(program, read_from=program.read_from + earlier)
+        else:
+            moved = replace(program, write_from=program.write_from + earlier)
+        yield _with(moved, index, head, bodies[index][1:])
+
+
+def _grouped(rules: tuple[Rule, ...]) -> Iterator[tuple[Rule, ...]]:
+    """Each order of the rules in which one more of them is beside one with the same move."""
+    groups = _groups(rules)
+    for old in range(len(rules) - 1):  # the last one holds always
+        rest = (*rules[:old], *rules[old + 1 :])
+        for new in range(len(rest)):
+            order = (*rest[:new], rules[old], *rest[new:])
+            if _groups(order) < groups:
+                yield order
+
+
+def _groups(rules: Sequence[Rule]) -> int:
+    return sum(1 for _ in groupby(rules, key=lambda rule: rule.move))
 
 
 def _with(program: Program, index: int, head: str, rules: tuple[Rule, ...]) -> Program:

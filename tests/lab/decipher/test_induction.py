@@ -13,7 +13,7 @@ from ntm_lab.decipher.machine import Machine
 from ntm_lab.decipher.program import Place, Program, StoreRule
 from ntm_lab.decipher.samples import ServedNetwork, Stage, in_range
 from ntm_lab.recordings.recording import Recording
-from tests.lab.decipher.programs import COPY, PROGRAMS, recorded, sequence
+from tests.lab.decipher.programs import COPY, ON, PROGRAMS, recorded, sequence
 
 
 def recordings(program: Program, count: int = 48) -> list[Recording]:
@@ -49,6 +49,20 @@ def test_a_program_for_one_size_holds_for_longer_sequences() -> None:
     inputs[12, 3] = 1
 
     np.testing.assert_array_equal(Machine(found, 16).run(inputs)[12:24], inputs[:12, :3])
+
+
+@pytest.mark.parametrize("locations", [16, 40, None])
+def test_a_first_step_of_its_own_is_told_by_where_the_head_starts(locations: int | None) -> None:
+    """A head that holds and then shifts on shifts from one location before, on any ring."""
+    found = induce(recordings(COPY)).program
+    assert found is not None
+    inputs = sequence(COPY, np.random.default_rng(4))
+
+    assert (found.write_from, found.read_from) == (-1, -1)
+    assert (found.body[0].write, found.body[1].read) == ((ON,), (ON,))
+    np.testing.assert_array_equal(
+        Machine(found, locations).run(inputs), Machine(COPY, locations).run(inputs)
+    )
 
 
 @pytest.mark.parametrize("name", ["repeat-copy-ntm-lstm", "repeat-copy-ntm-ff"])

@@ -31,11 +31,13 @@ phase 1, from the step 0 in which input 3 is set, at each step:
 
 def test_repeat_names_its_places_and_its_count() -> None:
     """Places are named where they come about; rules with one move share a line."""
-    assert text(REPEAT).splitlines()[5:] == [
+    lines = text(REPEAT).splitlines()
+    assert lines[1] == "phase 0, until input 3 is set, the write head from start 0, at each step:"
+    assert lines[4:] == [
         "    write the input at the write head",
-        "phase 1, from the step 0 in which input 3 is set, at each step:",
+        "phase 1, from the step 0 in which input 3 is set, the write head from start 1, "
+        "at each step:",
         "    the write head shifts +1",
-        "    at its first step, call the write head's location start 1",
         "    if it is step 0 or it is at start 1 - 1: the read head goes to start 0",
         "    else the read head shifts +1",
         "    at step 1 write what was read one step ago at the write head",
