@@ -31,6 +31,7 @@ from ntm_lab.decipher.measures import (
     of_reads,
 )
 from ntm_lab.recordings.recording import READ_WEIGHTING, Recording
+from ntm_tasks import TASKS, size_text
 from ntm_tasks.tasks.associative_recall import ITEM_VECTORS
 from ntm_tasks.tasks.ngrams import CONTEXT_BITS
 from ntm_tasks.tasks.priority_sort import SORT_BITS
@@ -57,6 +58,37 @@ def measures(recordings: Sequence[Recording]) -> list[Measure]:
         return []
     heads = [HeadLocations.of(recording) for recording in recordings]
     return [claim(heads) for claim in _CLAIMS.get(recordings[0].model.task, ())]
+
+
+def check(recordings: Sequence[Recording]) -> None:
+    """
+    Check that the measures can be taken of recordings that come from a file.
+
+    Raises:
+        InvalidRequest: one of a paper's task is not a sequence of it, by its size, the widths of
+            its steps, or the steps whose output counts.
+    """
+    for recording in recordings:
+        model, size, mask = recording.model, recording.size, recording.mask
+        if size is None or mask is None or model.task not in _CLAIMS:
+            continue
+        task = TASKS[model.task]
+        widths = (model.input_width, model.output_width)
+        problem = task.size_problem(size)
+        if not problem and widths != (task.input_width, task.output_width):
+            problem = f"its steps have {widths[0]} inputs and {widths[1]} outputs"
+        # A size of a billion is not drawn to find that it is not this one's.
+        if not problem and max(size) > len(mask):
+            problem = f"it has {len(mask)} steps, and its size is {size_text(size)}"
+        if not problem:
+            expected = task.example(np.random.default_rng(0), size).mask[:, 0]
+            if not np.array_equal(mask, expected):
+                problem = f"other steps count than in one of size {size_text(size)}"
+        if problem:
+            raise InvalidRequest(
+                f"a recording of {model.name} is no sequence of {task.name}: {problem}; record it "
+                "again with `ntm trace`"
+            )
 
 
 def copy_places(heads: Sequence[HeadLocations]) -> Measure:

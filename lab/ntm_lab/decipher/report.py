@@ -21,7 +21,7 @@ from ntm_client.errors import InvalidRequest
 from ntm_client.values import Model
 from ntm_lab.decipher.agreement import Agreement, agree
 from ntm_lab.decipher.assumptions import Assumption, assumptions, missing_traces
-from ntm_lab.decipher.claims import measures
+from ntm_lab.decipher.claims import check, measures
 from ntm_lab.decipher.counterexamples import Search, search
 from ntm_lab.decipher.habits import Habit, habits
 from ntm_lab.decipher.hardening import WAYS, Hardening, harden
@@ -297,14 +297,19 @@ def decipher_recordings(recordings: Sequence[Recording]) -> Report:
     running network is left out.
 
     Raises:
-        InvalidRequest: there are too few, they are not of one model and memory size, or one lacks
-            a trace.
+        InvalidRequest: there are too few, they are not of one model and memory size, one lacks a
+            trace, or one is no sequence of its task.
     """
     kinds = {(each.model.content_hash, each.locations) for each in recordings}
     if len(kinds) != 1:
         raise InvalidRequest(f"the recordings are of {len(kinds)} models or memory sizes, not one")
-    if len(recordings) < HELD_OUT:
-        raise InvalidRequest(f"{len(recordings)} recordings are too few; give at least {HELD_OUT}")
+    different = len({each.inputs.tobytes() + each.outputs.tobytes() for each in recordings})
+    if different < HELD_OUT:
+        raise InvalidRequest(
+            f"there {'is' if different == 1 else 'are'} only {different} different "
+            f"recording{'s' * (different != 1)}; give at least {HELD_OUT}"
+        )
+    check(recordings)
     first = recordings[0]
     candidate = induce(recordings)
     return Report(

@@ -12,7 +12,7 @@ import pytest
 from ntm_client import Client
 from ntm_client.errors import InvalidRequest
 from ntm_client.values import Float32
-from ntm_lab.decipher.claims import measures
+from ntm_lab.decipher.claims import check, measures
 from ntm_lab.decipher.measures import Measure, linear_fit, mutual_information
 from ntm_lab.decipher.samples import ServedNetwork, Stage, in_range
 from ntm_lab.recordings.recording import Recording
@@ -202,13 +202,31 @@ def test_models_that_ship(shipped: Client, model: str, expected: list[tuple[floa
         assert low <= value <= high
 
 
-@pytest.mark.parametrize("counts", [slice(-1, None), slice(0, 1), slice(None)])
-def test_what_is_no_sequence_of_recall_is_refused(shipped: Client, counts: slice) -> None:
-    """Where other steps count than the task's, there is no query before them."""
+@pytest.mark.parametrize("task", ["copy", "repeat-copy", "associative-recall", "priority-sort"])
+def test_what_is_no_sequence_of_its_task_is_refused(shipped: Client, task: str) -> None:
+    """By the steps that count, the size or the widths; the message says by which."""
+    network = ServedNetwork(shipped, f"{task}-ntm-lstm")
+    good = network.recordings(in_range(task, 2, 0, Stage.INDUCTION))
+    check(good)
+    one = good[0]
+    assert one.mask is not None
+    assert one.size is not None
+    wider = replace(one.model, output_width=99)
+    faults = {
+        "other steps count": replace(one, mask=np.ones_like(one.mask)),
+        "must be at least": replace(one, size=tuple(-1 for _ in one.size)),
+        "steps, and its size is": replace(one, size=tuple(10**9 for _ in one.size)),
+        "and 99 outputs": replace(one, model=wider),
+    }
+    for problem, fault in faults.items():
+        with pytest.raises(InvalidRequest, match=f"no sequence of {task}: .*{problem}"):
+            check([*good, fault])
+
+
+def test_a_query_for_what_was_not_shown_is_refused(shipped: Client) -> None:
+    """The steps may count as they should while the sequence is none of recall."""
     network = ServedNetwork(shipped, "associative-recall-ntm-lstm")
     made = network.recordings(in_range("associative-recall", 2, 0, Stage.INDUCTION))
-    mask = np.zeros(len(made[0].inputs), np.float32)
-    mask[counts] = 1
 
     with pytest.raises(InvalidRequest, match="no sequence of associative recall"):
-        measures([replace(made[0], mask=mask), made[1]])
+        measures([replace(made[0], inputs=made[0].inputs[::-1]), made[1]])
