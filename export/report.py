@@ -307,7 +307,7 @@ def _costs(cards: Mapping[str, Card], architectures: Sequence[str]) -> str:
             start = [task, ARCHITECTURES[arch].title]
             if name not in cards:
                 if name in CONFIGURATIONS:
-                    rows.append([*start, "not trained", *[""] * 5])
+                    rows.append([*start, "no model", *[""] * 5])
                 continue
             seed, sizes = card.shipped(dict(cards[name])), dict(_compared_at(task))
             rows.append(

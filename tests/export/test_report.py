@@ -126,8 +126,8 @@ def test_opponents_stand_with_what_they_cost(recall: str) -> None:
 
     assert row(recall, "associative-recall", "LSTM", "12")[2:] == [*cost, "2.000", "40.2"]
     assert row(recall, "associative-recall", "NTM, LSTM", "12")[2:] == [*cost, "0.050", "3.000"]
-    assert row(recall, "associative-recall", "GRU")[2] == "not trained"
-    assert row(recall, "copy", "NTM, LSTM")[2:] == ["not trained", "", "", "", "", ""]
+    assert row(recall, "associative-recall", "GRU")[2] == "no model"
+    assert row(recall, "copy", "NTM, LSTM")[2:] == ["no model", "", "", "", "", ""]
 
 
 def test_seeds_are_told_by_median_and_worst(recall: str) -> None:
