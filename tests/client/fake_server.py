@@ -119,7 +119,7 @@ class FakeServer(NtmServiceServicer):
         self.released = threading.Event()
         """No chunk and no operation of a stream is answered before this is set."""
         self.released.set()
-        self.patience = 10.0
+        self.patience = 60.0
         """It answers after so many seconds in any case."""
         self.abort_streams = False
         """Whether a stream fails instead of answering."""
@@ -324,7 +324,9 @@ class FakeServer(NtmServiceServicer):
                 self.asked.put(request.chunk)
                 self.released.wait(self.patience)
                 with self._let_go:
-                    self._let_go.wait_for(lambda: request.chunk.session_id not in self._held, 10)
+                    self._let_go.wait_for(
+                        lambda: request.chunk.session_id not in self._held, self.patience
+                    )
                 return pb.StepResponse(reply=self.step(request.chunk), replica=self.replica)
         raise NotImplementedError(type(request))
 

@@ -956,7 +956,6 @@ async def test_streams_that_are_never_answered_are_given_up(client: Any, fake: F
     waits for anything on its stream.
     """
     sessions = await opened(client, 3)
-    fake.patience = 60
     fake.released.clear()
     for _ in range(3):
         stepping = [started(each.step, INPUTS, timeout_seconds=0.1) for each in sessions]
