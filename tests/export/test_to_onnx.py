@@ -222,7 +222,7 @@ def test_a_memory_that_starts_otherwise_survives_the_export(
     locations = 24 if initial_memory == "learned" else 31
 
     assert spec.fixed_locations == (initial_memory == "learned")
-    list(verification.verify(content, network, (locations,)))
+    list(verification.verify(content, network, (locations,), (1, 7), steps=30))
     loaded = to_onnx.load(onnx.load_from_string(content), configuration)
     for name, value in network.state_dict().items():
         assert torch.equal(value, loaded.state_dict()[name]), name
