@@ -96,6 +96,10 @@ def decipher(
         raise InvalidRequest("--json, --markdown and --html are for one model, not for --all")
     if task and recordings:
         raise InvalidRequest("--task is of sequences to draw, not of --recordings")
+    if recordings and (locations is not None or sequences != SEQUENCES or seed):
+        raise InvalidRequest(
+            "--sequences, --locations and --seed are of sequences to run, not of --recordings"
+        )
     named = load_task(task) if task else None
     files = Files(json, html, markdown)
     if recordings:

@@ -68,7 +68,7 @@ def check(recordings: Sequence[Recording]) -> None:
         InvalidRequest: one of a paper's task is not a sequence of it, by its size, the widths of
             its steps, or the steps whose output counts.
     """
-    for recording in recordings:
+    for number, recording in enumerate(recordings, 1):
         model, size, mask = recording.model, recording.size, recording.mask
         if size is None or mask is None or model.task not in _CLAIMS:
             continue
@@ -76,7 +76,7 @@ def check(recordings: Sequence[Recording]) -> None:
         widths = (model.input_width, model.output_width)
         problem = task.size_problem(size)
         if not problem and widths != (task.input_width, task.output_width):
-            problem = f"its steps have {widths[0]} inputs and {widths[1]} outputs"
+            problem = f"the widths of its steps are {size_text(widths)}"
         # A size of a billion is not drawn to find that it is not this one's.
         if not problem and max(size) > len(mask):
             problem = f"it has {len(mask)} steps, and its size is {size_text(size)}"
@@ -86,8 +86,8 @@ def check(recordings: Sequence[Recording]) -> None:
                 problem = f"other steps count than in one of size {size_text(size)}"
         if problem:
             raise InvalidRequest(
-                f"a recording of {model.name} is no sequence of {task.name}: {problem}; record it "
-                "again with `ntm trace`"
+                f"recording {number} of {model.name} is no sequence of {task.name}: {problem}; "
+                "record it again with `ntm trace`"
             )
 
 

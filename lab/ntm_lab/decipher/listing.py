@@ -52,16 +52,16 @@ def _line(text: str, *keys: str) -> Line:
     return Line(f"    {text}", frozenset(keys))
 
 
-def _named(program: Program, index: int) -> list[str]:
+def _named(program: Program, index: int) -> str:
     """The names that rules have for the write head's first and last location in a phase."""
     places: list[Place | None] = []
     for phase in program.body:
         for rule in (*phase.read, *phase.write):
             places += [rule.move.place, *(condition.place for condition in rule.conditions)]
     kinds = {place.kind for place in places if place is not None and place.phase == index}
-    ends = [f"from start {index}"] if "begin" in kinds else []
-    ends += [f"to end {index}"] if "end" in kinds else []
-    return [f"the write head {' '.join(ends)}"] if ends else []
+    first = [f"first location is start {index}"] if "begin" in kinds else []
+    last = [f"last is end {index}"] if "end" in kinds else []
+    return f" (the write head's {', its '.join(first + last)})" if first + last else ""
 
 
 def _opening(program: Program, index: int) -> str:
@@ -74,7 +74,7 @@ def _opening(program: Program, index: int) -> str:
             parts.append("and again whenever it is set")
     if index + 1 < len(openers):
         parts.append(f"until input {openers[index + 1].channel} is set")
-    return ", ".join((*parts, *_named(program, index), "at each step:"))
+    return f"{', '.join(parts)}, at each step{_named(program, index)}:"
 
 
 def _moves(index: int, head: str, rules: Sequence[Rule]) -> Iterator[Line]:
@@ -135,8 +135,9 @@ def place_text(place: Place) -> str:
 
 
 def _stored(store: StoreRule) -> str:
-    what = "the input" if store.source == "input" else "what was read one step ago"
-    text = f"write {what} at the write head"
+    text = "write the input at the write head"
+    if store.source == "read":
+        text = "write at the write head what was read one step ago"
     if store.end is None:
         return f"{text}, from step {store.first} on" if store.first else text
     last = store.end - 1
@@ -146,15 +147,14 @@ def _stored(store: StoreRule) -> str:
 
 
 def _marked(marker: Marker) -> str:
-    times = f"the steps of phase {marker.of_phase}"
+    times, shown = f"{marker.intercept:g}", ""
     if marker.slope:
         sign = "-" if marker.intercept < 0 else "+"
-        shown = f"round({marker.slope:.4g} x {sign} {abs(marker.intercept):.4g})"
-        times += f" times {shown}, x being what the flag showed"
-    elif marker.intercept != 1:
-        times += f" times {marker.intercept:g}"
+        times = f"round({marker.slope:.4g} x {sign} {abs(marker.intercept):.4g})"
+        shown = ", x being what the flag showed"
+    steps = f"{times} times the steps of phase {marker.of_phase}"
     plus = f", plus {marker.offset}" if marker.offset else ""
-    return f"if the step is {times}{plus}: emit the mark, output {marker.output} alone"
+    return f"if this is step {steps}{plus}{shown}: emit the mark, output {marker.output} alone"
 
 
 def _emitted(program: Program, phase: Phase) -> str:

@@ -300,18 +300,24 @@ def decipher_recordings(recordings: Sequence[Recording]) -> Report:
         InvalidRequest: there are too few, they are not of one model and memory size, one lacks a
             trace, or one is no sequence of its task.
     """
-    kinds = {(each.model.content_hash, each.locations) for each in recordings}
+    kinds = {(each.model.name, each.model.content_hash, each.locations) for each in recordings}
     if len(kinds) != 1:
-        raise InvalidRequest(f"the recordings are of {len(kinds)} models or memory sizes, not one")
-    different = len({each.inputs.tobytes() + each.outputs.tobytes() for each in recordings})
-    if different < HELD_OUT:
+        named = ", ".join(
+            f"{name} {content_hash[:12]} with {locations} locations"
+            for name, content_hash, locations in sorted(kinds)
+        )
+        raise InvalidRequest(f"the recordings are not of one model and memory size: {named}")
+    # The same sequence again tells nothing new, and would be judged by what it was found in.
+    recordings = list({each.inputs.tobytes(): each for each in recordings}.values())
+    if len(recordings) < HELD_OUT:
         raise InvalidRequest(
-            f"there {'is' if different == 1 else 'are'} only {different} different "
-            f"recording{'s' * (different != 1)}; give at least {HELD_OUT}"
+            f"{len(recordings)} different sequence{'s' * (len(recordings) != 1)} cannot tell; "
+            f"give recordings of at least {HELD_OUT}"
         )
     check(recordings)
     first = recordings[0]
-    candidate = induce(recordings)
+    missing = missing_traces(first.model)
+    candidate = _induced(recordings)
     return Report(
         first.model,
         first.locations,
@@ -319,11 +325,11 @@ def decipher_recordings(recordings: Sequence[Recording]) -> Report:
         candidate=candidate,
         in_range=None,
         longer=(),
-        habits=tuple(habits(recordings)),
-        measures=tuple(measures(recordings)),
+        habits=() if missing else tuple(habits(recordings)),
+        measures=() if missing else tuple(measures(recordings)),
         hardenings=(),
         search=None,
         effects=(),
-        table=None if candidate.program else find_table(recordings),
+        table=None if candidate.program or missing else find_table(recordings),
         assumptions=() if candidate.program else tuple(assumptions(recordings)),
     )

@@ -70,7 +70,9 @@ def _source(program: Program) -> Iterator[str]:
     count = len(openers)
     places = [rule.move.place for phase in program.body for rule in (*phase.read, *phase.write)]
     kinds = {place.kind for place in places if place is not None}
-    yield f'"""What {program.model} does.'
+    # A name is anybody's, and must not end the text that it stands in.
+    name = program.model.encode("unicode_escape").decode().replace('"', '\\"')
+    yield f'"""What {name} does.'
     yield ""
     yield from (f"    {line.text}" for line in listing(program))
     yield '"""'

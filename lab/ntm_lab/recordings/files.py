@@ -34,7 +34,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, NamedTuple, TypeVar, get_type_hints
 from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
@@ -49,6 +49,8 @@ T = TypeVar("T")
 FORMAT = 1
 FACTS = "recording"
 STORED_AS = np.dtype("<f4")
+MAX_FACTS = 1 << 20
+"""The most bytes of JSON text. What `save` writes of a model has some thousands."""
 
 
 class RecordingError(ValueError):
@@ -102,8 +104,12 @@ def load(path: Path) -> Recording:
     """
     content = BytesIO(path.read_bytes())
     try:
-        with np.lib.npyio.NpzFile(content, allow_pickle=False) as archive:
-            return _recording(dict(archive))
+        with ZipFile(content) as archive:
+            headers = {
+                name.removesuffix(".npy"): _header(archive, name) for name in archive.namelist()
+            }
+        with np.lib.npyio.NpzFile(content, allow_pickle=False) as arrays:
+            return _recording(arrays, headers)
     except RecordingError as error:
         raise RecordingError(f"{path} cannot be opened as a recording: {error}") from error
     except Exception as error:
@@ -123,21 +129,29 @@ def _arrays(recording: Recording) -> dict[str, Float32]:
     return found | {name: values for name, values in asked.items() if values is not None}
 
 
-def _recording(archive: Mapping[str, npt.NDArray[Any]]) -> Recording:
-    facts = _facts(archive)
+def _recording(
+    archive: Mapping[str, npt.NDArray[Any]], headers: Mapping[str, _Header]
+) -> Recording:
+    facts = _facts(archive, headers)
     model = _model(_fact(facts, "model", dict))
+    if min(model.input_width, model.output_width) < 1:
+        widths = f"{model.input_width} inputs and {model.output_width} outputs"
+        raise RecordingError(f"its steps have {widths}, not one or more of each")
     locations, steps = _fact(facts, "locations", int), _fact(facts, "steps", int)
     size = None if facts.get("size") is None else _numbers(_fact(facts, "size", list))
     if steps < 1:
         raise RecordingError(f"it has {steps} steps")
-    arrays = {name: values for name, values in archive.items() if name != FACTS}
-    width = arrays["before.memory"].shape[-1] if locations else 0
+    width = headers["before.memory"].shape[-1] if locations else 0
     shapes = _shapes(model, steps, locations, width)
     if size is not None:
         shapes |= {"target": (steps, model.output_width), "mask": (steps,)}
-    if size is not None and "optimum" in arrays:
+    if size is not None and "optimum" in headers:
         shapes["optimum"] = (steps, model.output_width)
-    _check(arrays, shapes)
+    _check(headers, shapes)
+    arrays = {name: archive[name] for name in shapes}
+    for name, values in arrays.items():
+        if not np.isfinite(values).all():
+            raise RecordingError(f"{name} has a value that is not finite")
     mask = arrays.get("mask")
     if mask is not None and not (np.isin(mask, (0, 1)).all() and mask.any()):
         raise RecordingError("its mask is not 1 in the steps whose output counts, and else 0")
@@ -158,9 +172,31 @@ def _recording(archive: Mapping[str, npt.NDArray[Any]]) -> Recording:
     )
 
 
-def _facts(archive: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
-    if FACTS not in archive:
+class _Header(NamedTuple):
+    """What the file says of an array before its values."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+def _header(archive: ZipFile, name: str) -> _Header:
+    """Read an array's header alone: its values may be of any size once they are unpacked."""
+    with archive.open(name) as member:
+        version = np.lib.format.read_magic(member)
+        read = np.lib.format.read_array_header_1_0
+        if version != (1, 0):
+            read = np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(member)
+    return _Header(shape, dtype)
+
+
+def _facts(
+    archive: Mapping[str, npt.NDArray[Any]], headers: Mapping[str, _Header]
+) -> dict[str, Any]:
+    if FACTS not in headers:
         raise RecordingError(f"it has no array {FACTS!r}")
+    if headers[FACTS].shape > (MAX_FACTS,):
+        raise RecordingError(f"{FACTS!r} has more than {MAX_FACTS} bytes")
     facts = json.loads(archive[FACTS].tobytes())
     if not isinstance(facts, dict) or type(facts.get("format")) is not int:
         raise RecordingError(f"{FACTS!r} names no format")
@@ -187,15 +223,13 @@ def _shapes(model: Model, steps: int, locations: int, width: int) -> dict[str, t
     return shapes
 
 
-def _check(arrays: Mapping[str, npt.NDArray[Any]], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    if odd := sorted(arrays.keys() ^ shapes.keys()):
+def _check(headers: Mapping[str, _Header], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    if odd := sorted(headers.keys() ^ {*shapes, FACTS}):
         raise RecordingError(f"it lacks, or should not have, {', '.join(odd)}")
     for name, shape in shapes.items():
-        if arrays[name].dtype != STORED_AS or arrays[name].shape != shape:
-            found = f"{arrays[name].dtype} of shape {list(arrays[name].shape)}"
+        if headers[name] != (shape, STORED_AS):
+            found = f"{headers[name].dtype} of shape {list(headers[name].shape)}"
             raise RecordingError(f"{name} is {found}, not float32 of shape {list(shape)}")
-        if not np.isfinite(arrays[name]).all():
-            raise RecordingError(f"{name} has a value that is not finite")
 
 
 def _memory(arrays: Mapping[str, npt.NDArray[Any]], when: str, next_step: int) -> Memory:
@@ -204,13 +238,11 @@ def _memory(arrays: Mapping[str, npt.NDArray[Any]], when: str, next_step: int) -
 
 
 def _marks(facts: Mapping[str, Any], steps: int) -> dict[int, str]:
-    marks = {int(step): word for step, word in facts.items()}
-    is_as_written = [str(step) for step in marks] == list(facts)
-    if not is_as_written or not all(
-        0 <= step < steps and type(word) is str for step, word in marks.items()
-    ):
-        raise RecordingError(f"marks are not words of some of {steps} steps: {facts}")
-    return marks
+    known = {str(step): step for step in range(steps)}
+    words = (type(word) is str and word.isprintable() for word in facts.values())
+    if not (facts.keys() <= known.keys() and all(words)):
+        raise RecordingError(f"marks are not words of some of {steps} steps: {facts!r:.200}")
+    return {known[step]: word for step, word in facts.items()}
 
 
 def _model(facts: dict[str, Any]) -> Model:
@@ -245,4 +277,6 @@ def _fact(facts: Mapping[str, Any], name: str, kind: type[T]) -> T:
     value = facts.get(name)
     if type(value) is not kind:
         raise RecordingError(f"{name} is {value!r:.200}, not of type {kind.__name__}")
+    if isinstance(value, str) and not value.isprintable():
+        raise RecordingError(f"{name} is {value!r:.200}, which has characters that are not printed")
     return value

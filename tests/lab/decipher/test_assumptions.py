@@ -9,7 +9,7 @@ import pytest
 from ntm_client import Client
 from ntm_lab.decipher.assumptions import assumptions, missing_traces
 from ntm_lab.decipher.markdown import markdown
-from ntm_lab.decipher.report import decipher
+from ntm_lab.decipher.report import decipher, decipher_recordings
 from ntm_lab.decipher.samples import ServedNetwork, Stage, in_range
 
 
@@ -47,14 +47,21 @@ def test_a_network_that_traces_only_weightings_lacks_the_rest(
 
 
 def test_heads_that_are_not_an_ntms_are_reported_on(shipped: Client) -> None:
-    """The report says which traces are missing, and still compares network and target."""
+    """
+    The report says which traces are missing, and still compares network and target. One on
+    recordings says the same.
+    """
     report = decipher(shipped, "copy-dnc", sequences=5)
+    network = ServedNetwork(shipped, "copy-dnc")
+    recorded = decipher_recordings(network.recordings(in_range("copy", 6, 0, Stage.INDUCTION)))
 
     assert not report.found
     assert report.verdict == (
         "no program found: the network's heads are not an NTM's: no read_gate, read_shift, "
         "write_shift"
     )
+    assert recorded.verdict == report.verdict
+    assert recorded.assumptions == report.assumptions
     assert report.in_range is not None
     assert (report.habits, report.measures, report.hardenings) == ((), (), ())
     assert "it has no read_gate, read_shift, write_shift" in markdown(report)

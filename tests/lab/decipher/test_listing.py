@@ -32,16 +32,17 @@ phase 1, from the step 0 in which input 3 is set, at each step:
 def test_repeat_names_its_places_and_its_count() -> None:
     """Places are named where they come about; rules with one move share a line."""
     lines = text(REPEAT).splitlines()
-    assert lines[1] == "phase 0, until input 3 is set, the write head from start 0, at each step:"
+    naming = "at each step (the write head's first location is start 0):"
+    assert lines[1] == f"phase 0, until input 3 is set, {naming}"
     assert lines[4:] == [
         "    write the input at the write head",
-        "phase 1, from the step 0 in which input 3 is set, the write head from start 1, "
-        "at each step:",
+        "phase 1, from the step 0 in which input 3 is set, at each step (the write head's first "
+        "location is start 1):",
         "    the write head shifts +1",
         "    if it is step 0 or it is at start 1 - 1: the read head goes to start 0",
         "    else the read head shifts +1",
-        "    at step 1 write what was read one step ago at the write head",
-        "    if the step is the steps of phase 0 times round(2 x + 1), x being what the flag "
+        "    at step 1 write at the write head what was read one step ago",
+        "    if this is step round(2 x + 1) times the steps of phase 0, x being what the flag "
         "showed: emit the mark, output 3 alone",
         "    else emit what the read head reads",
     ]

@@ -216,10 +216,12 @@ def test_what_is_no_sequence_of_its_task_is_refused(shipped: Client, task: str) 
         "other steps count": replace(one, mask=np.ones_like(one.mask)),
         "must be at least": replace(one, size=tuple(-1 for _ in one.size)),
         "steps, and its size is": replace(one, size=tuple(10**9 for _ in one.size)),
-        "and 99 outputs": replace(one, model=wider),
+        "the widths of its steps are [0-9]+x99": replace(one, model=wider),
     }
     for problem, fault in faults.items():
-        with pytest.raises(InvalidRequest, match=f"no sequence of {task}: .*{problem}"):
+        with pytest.raises(
+            InvalidRequest, match=f"recording 3 of .* is no sequence of {task}: .*{problem}"
+        ):
             check([*good, fault])
 
 

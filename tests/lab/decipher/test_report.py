@@ -216,12 +216,12 @@ def test_recordings_alone_tell_of_a_program(copied: list[Recording]) -> None:
 
 def test_recordings_that_cannot_tell(copied: list[Recording]) -> None:
     """Too few recordings, or recordings of two memory sizes, or of no task, are refused."""
-    with pytest.raises(InvalidRequest, match="there are only 3 different recordings; give at lea"):
+    with pytest.raises(InvalidRequest, match="3 different sequences cannot tell; give record"):
         decipher_recordings([*copied[:3], copied[0]])
     odd = replace(copied[0], mask=np.ones(len(copied[0].inputs), np.float32))
     with pytest.raises(InvalidRequest, match="no sequence of copy: other steps count"):
         decipher_recordings([*copied[:5], odd])
-    with pytest.raises(InvalidRequest, match="of 2 models or memory sizes"):
+    with pytest.raises(InvalidRequest, match=r"not of one .* 64 locations"):
         decipher_recordings([*copied[:4], replace(copied[4], locations=64)])
 
 

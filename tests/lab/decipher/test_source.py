@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -54,3 +55,13 @@ def test_the_source_does_what_the_machine_does(name: str, locations: int | None)
 def test_the_source_is_explained_by_the_listing() -> None:
     """Its docstring has the pseudo-code."""
     assert "        if it is step 0: the write head holds\n" in source(PROGRAMS["copy"])
+
+
+def test_a_name_is_a_name_and_no_code() -> None:
+    """Whatever a model is called, its program is all that runs."""
+    named = replace(PROGRAMS["copy"], model='x"""\nraise SystemExit\n"""\\')
+    inputs = sequence(named, np.random.default_rng(1))
+
+    outputs = list(compiled(named)(inputs, 16))
+
+    np.testing.assert_array_equal(outputs, Machine(named, 16).run(inputs))

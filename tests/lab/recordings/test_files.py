@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pytest
@@ -121,6 +123,10 @@ def test_equal_recordings_are_equal_files(tmp_path: Path) -> None:
         (lambda facts: facts.update(marks={"12": "end"}), "not words of some of 12 steps"),
         (lambda facts: facts.update(marks={"1": 1}), "not words"),
         (lambda facts: facts.update(marks={"1_0": "end"}), "not words of some of 12 steps"),
+        (lambda facts: facts.update(marks={"x": "end"}), "not words of some of 12 steps"),
+        (lambda facts: facts["model"].update(name="a\nb"), "name is 'a.nb', which has characters"),
+        (lambda facts: facts["model"].update(input_width=0), "not one or more of each"),
+        (lambda facts: facts["model"].update(output_width=-1), "not one or more of each"),
         (lambda facts: facts["model"].pop("task"), "Model should have name"),
         (lambda facts: facts["model"].update(input_width=True), "input_width is True, not of type"),
         (lambda facts: facts["model"].update(name=["x"]), "not of type str"),
@@ -163,6 +169,25 @@ def test_arrays_that_do_not_fit_are_refused(
 
     with pytest.raises(RecordingError, match=reason):
         load(tmp_path / "made.npz")
+
+
+@pytest.mark.parametrize("name", ["inputs", "recording"])
+def test_an_array_of_another_size_is_refused_unread(tmp_path: Path, name: str) -> None:
+    """A small file can hold what fills the memory once it is unpacked."""
+    path = tmp_path / "made.npz"
+    arrays = written(recording(), path)
+    kept = {other: values for other, values in arrays.items() if other != name}
+    np.savez(path, **kept)
+    with ZipFile(path, "a", ZIP_DEFLATED) as archive, archive.open(f"{name}.npy", "w") as member:
+        header = {"descr": arrays[name].dtype.str, "fortran_order": False, "shape": (2**27,)}
+        np.lib.format.write_array_header_1_0(member, header)
+        member.write(bytes(2**27))
+    tracemalloc.start()
+
+    with pytest.raises(RecordingError, match=r"has more than|inputs is float32 of shape"):
+        load(path)
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
 
 
 def test_foreign_files_are_refused(tmp_path: Path) -> None:
