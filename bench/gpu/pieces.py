@@ -353,14 +353,16 @@ def _difference(content: bytes, device: str, steps: int) -> float:
     bounds = []
     for network in (here, there):
         slab = Slab(network, network.spec.default_locations)
-        bound = slab.bind(8, frozenset())
-        bound.seat([slab.acquire() for _ in range(8)])
+        slots = [slab.acquire() for _ in range(8)]
+        bound = slab.bind(8, frozenset())  # which sets them to their initial states
+        bound.seat(slots)
         bounds.append(bound)
     for x in inputs:
         for bound in bounds:
             bound.inputs[0] = x
             bound.run()
-        largest = max(largest, float(np.abs(bounds[0].output - bounds[1].output).max()))
+        difference = np.abs(bounds[0].output - bounds[1].output).max()
+        largest = float(np.maximum(largest, difference))  # unlike max, it keeps what is no number
     return largest
 
 

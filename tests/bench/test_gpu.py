@@ -9,14 +9,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bench.gpu import __main__ as program
 from bench.gpu import autograd
-from bench.gpu.pieces import PIECES, Finding
+from bench.gpu.pieces import PIECES, Finding, _difference
+from bench.processes import MODEL
 from bench.row import ROOT
 from export.architectures import ARCHITECTURES
 from service.models import runtime
+from service.models.bound_run import Tensors
+from service.models.folder import MODEL_FILE
+from service.models.runtime import Network
 
 
 def report(path: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
@@ -55,6 +60,27 @@ def test_a_piece_that_fails_is_told_and_the_next_one_runs(
     assert [piece["seen"] for piece in pieces.values()] == [[], []]
     for piece in pieces.values():
         assert "--device is 'cuda', but" in str(piece["status"])
+
+
+def test_errors_are_those_of_sessions_from_their_initial_states(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever the memory held before, a CPU differs from itself by nothing."""
+    allocate, random = Network.allocate, np.random.default_rng(1)
+
+    def used(self: Network, capacity: int, locations: int) -> Tensors:
+        tensors = allocate(self, capacity, locations)
+        rows = {
+            name: random.standard_normal(tensor.shape()).astype(np.float32)
+            for name, tensor in tensors.items()
+        }
+        self.write_rows(tensors, range(capacity + 1), rows)
+        return tensors
+
+    monkeypatch.setattr(Network, "allocate", used)
+    content = (ROOT / "models" / MODEL / MODEL_FILE).read_bytes()
+
+    assert _difference(content, "cpu", 5) == 0
 
 
 def test_a_device_that_is_not_there_is_told_before_any_piece(
