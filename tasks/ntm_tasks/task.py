@@ -156,7 +156,7 @@ class Task:
         """Return why there are no sequences of a size, or nothing."""
         names = " and ".join(self.size_names)
         if len(size) != len(self.size_names):
-            return f"the size of {self.name} is its {names}, not {size_text(size)}"
+            return f"the size of {self.name} is its {names}, not {size_text(size) or 'nothing'}"
         if any(number < least for number, least in zip(size, self.least, strict=True)):
             return (
                 f"the size of {self.name}, its {names}, must be at least {size_text(self.least)}, "
