@@ -28,13 +28,18 @@ def _has_ipv6() -> bool:
 
 
 def _link_local() -> str:
-    """An IPv6 address that means something on one link alone, with its zone; empty without one."""
+    """
+    An IPv6 address that means something on one link alone, with its zone; empty without one.
+
+    The link is the oldest, by its index: those of containers come later, and go while tests run.
+    """
     table = Path("/proc/net/if_inet6")
-    for line in table.read_text().splitlines() if table.exists() else ():
-        digits, _, _, _, _, link = line.split()
-        if digits.startswith("fe80"):
-            return f"{ipaddress.IPv6Address(int(digits, 16))}%{link}"
-    return ""
+    rows = [line.split() for line in table.read_text().splitlines()] if table.exists() else []
+    found = [(int(row[1], 16), row[0], row[5]) for row in rows if row[0].startswith("fe80")]
+    if not found:
+        return ""
+    _, digits, link = min(found)
+    return f"{ipaddress.IPv6Address(int(digits, 16))}%{link}"
 
 
 IPV6 = pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6 address ::1")

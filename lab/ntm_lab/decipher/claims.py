@@ -60,7 +60,7 @@ def measures(recordings: Sequence[Recording]) -> list[Measure]:
     return [claim(heads) for claim in _CLAIMS.get(recordings[0].model.task, ())]
 
 
-def check(recordings: Sequence[Recording]) -> None:
+def check_sequences(recordings: Sequence[Recording]) -> None:
     """
     Check that the measures can be taken of recordings that come from a file.
 

@@ -21,7 +21,7 @@ from ntm_client.errors import InvalidRequest
 from ntm_client.values import Model
 from ntm_lab.decipher.agreement import Agreement, agree
 from ntm_lab.decipher.assumptions import Assumption, assumptions, missing_traces
-from ntm_lab.decipher.claims import check, measures
+from ntm_lab.decipher.claims import check_sequences, measures
 from ntm_lab.decipher.counterexamples import Search, search
 from ntm_lab.decipher.habits import Habit, habits
 from ntm_lab.decipher.hardening import WAYS, Hardening, harden
@@ -314,7 +314,7 @@ def decipher_recordings(recordings: Sequence[Recording]) -> Report:
             f"{len(recordings)} different sequence{'s' * (len(recordings) != 1)} cannot tell; "
             f"give recordings of at least {HELD_OUT}"
         )
-    check(recordings)
+    check_sequences(recordings)
     first = recordings[0]
     missing = missing_traces(first.model)
     candidate = _induced(recordings)

@@ -33,6 +33,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from io import BytesIO
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_type_hints
 from zipfile import ZIP_DEFLATED, ZipFile
@@ -195,7 +196,7 @@ def _facts(
 ) -> dict[str, Any]:
     if FACTS not in headers:
         raise RecordingError(f"it has no array {FACTS!r}")
-    if headers[FACTS].shape > (MAX_FACTS,):
+    if prod(headers[FACTS].shape) * headers[FACTS].dtype.itemsize > MAX_FACTS:
         raise RecordingError(f"{FACTS!r} has more than {MAX_FACTS} bytes")
     facts = json.loads(archive[FACTS].tobytes())
     if not isinstance(facts, dict) or type(facts.get("format")) is not int:

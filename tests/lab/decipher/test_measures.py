@@ -12,7 +12,7 @@ import pytest
 from ntm_client import Client
 from ntm_client.errors import InvalidRequest
 from ntm_client.values import Float32
-from ntm_lab.decipher.claims import check, measures
+from ntm_lab.decipher.claims import check_sequences, measures
 from ntm_lab.decipher.measures import Measure, linear_fit, mutual_information
 from ntm_lab.decipher.samples import ServedNetwork, Stage, in_range
 from ntm_lab.recordings.recording import Recording
@@ -207,7 +207,7 @@ def test_what_is_no_sequence_of_its_task_is_refused(shipped: Client, task: str) 
     """By the steps that count, the size or the widths; the message says by which."""
     network = ServedNetwork(shipped, f"{task}-ntm-lstm")
     good = network.recordings(in_range(task, 2, 0, Stage.INDUCTION))
-    check(good)
+    check_sequences(good)
     one = good[0]
     assert one.mask is not None
     assert one.size is not None
@@ -222,7 +222,7 @@ def test_what_is_no_sequence_of_its_task_is_refused(shipped: Client, task: str) 
         with pytest.raises(
             InvalidRequest, match=f"recording 3 of .* is no sequence of {task}: .*{problem}"
         ):
-            check([*good, fault])
+            check_sequences([*good, fault])
 
 
 def test_a_query_for_what_was_not_shown_is_refused(shipped: Client) -> None:

@@ -235,6 +235,15 @@ def test_what_cannot_be_judged(shipped: Client, client: Client) -> None:
         decipher(client, "sums")
 
 
+@pytest.mark.parametrize("option", ["--sequences=5", "--locations=9", "--seed=1"])
+def test_what_recordings_cannot_follow_is_refused(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No sequence is run with recordings, so an option about that would be ignored."""
+    assert main(["decipher", "--recordings", str(tmp_path / "any.npz"), option]) == 2
+    assert "are of sequences to run, not of --recordings" in capsys.readouterr().err
+
+
 def test_the_command_prints_and_writes(
     copied: list[Recording], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

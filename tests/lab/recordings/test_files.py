@@ -171,15 +171,18 @@ def test_arrays_that_do_not_fit_are_refused(
         load(tmp_path / "made.npz")
 
 
+@pytest.mark.parametrize("shape", [(2**27,), (1, 2**27)])
 @pytest.mark.parametrize("name", ["inputs", "recording"])
-def test_an_array_of_another_size_is_refused_unread(tmp_path: Path, name: str) -> None:
+def test_an_array_of_another_size_is_refused_unread(
+    tmp_path: Path, name: str, shape: tuple[int, ...]
+) -> None:
     """A small file can hold what fills the memory once it is unpacked."""
     path = tmp_path / "made.npz"
     arrays = written(recording(), path)
     kept = {other: values for other, values in arrays.items() if other != name}
     np.savez(path, **kept)
     with ZipFile(path, "a", ZIP_DEFLATED) as archive, archive.open(f"{name}.npy", "w") as member:
-        header = {"descr": arrays[name].dtype.str, "fortran_order": False, "shape": (2**27,)}
+        header = {"descr": arrays[name].dtype.str, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(member, header)
         member.write(bytes(2**27))
     tracemalloc.start()
