@@ -240,6 +240,8 @@ def test_what_recordings_cannot_follow_is_refused(
     option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """No sequence is run with recordings, so an option about that would be ignored."""
+    (tmp_path / "any.npz").touch()
+
     assert main(["decipher", "--recordings", str(tmp_path / "any.npz"), option]) == 2
     assert "are of sequences to run, not of --recordings" in capsys.readouterr().err
 
