@@ -192,16 +192,13 @@ def _scored(flow: Dataflow, episodes: Sequence[Episode], phases: Phases) -> Data
     inputs, outputs = np.concatenate(stored), np.concatenate(given)
     if not len(inputs):
         return flow
-    equal = np.array(
-        [
-            [(outputs[:, to] == inputs[:, source]).mean() for source in phases.payload]
-            for to in range(outputs.shape[1])
-        ]
-    )
-    channels = tuple(
-        (to, phases.payload[int(row.argmax())])
-        for to, row in enumerate(equal)
-        if row.max() >= REPEATS
-    )
-    right = sum(int((outputs[:, to] == inputs[:, source]).sum()) for to, source in channels)
+    # By products of matrices, which count as far as float32 has integers.
+    payload = inputs[:, phases.payload].astype(np.float32)
+    ones = outputs.astype(np.float32)
+    equal = ones.T @ payload + (1 - ones).T @ (1 - payload)
+    chosen = equal.argmax(1)
+    most = equal[np.arange(len(equal)), chosen]
+    repeated = np.flatnonzero(most >= REPEATS * len(inputs))
+    channels = tuple((int(to), phases.payload[chosen[to]]) for to in repeated)
+    right = int(most[repeated].sum())
     return replace(flow, channels=channels, score=right / (due * outputs.shape[1]))

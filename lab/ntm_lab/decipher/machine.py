@@ -43,6 +43,7 @@ class Machine:
         self.steps = 0
         """The number of steps made."""
         self._listing = listing(program)
+        self._shown, self._sources = np.array(program.channels, np.intp).reshape(-1, 2).T
         self._clock = Clock(program.phases)
         self._begins: list[int] = []
         self._ends: list[int] = []
@@ -154,6 +155,5 @@ class Machine:
         executed.append(f"{moment.phase}.emit")
         content = self._last_read(self.program.delay)
         if content is not None:
-            for to, source in self.program.channels:
-                output[to] = content[source] > 0.5
+            output[self._shown] = content[self._sources] > 0.5
         return output
