@@ -160,7 +160,9 @@ def _sections(
         f"`{command}` writes this page; it took {sum(spent) / 60:.0f} minutes of a machine that "
         f"did other things too. Each search has {RECORDINGS} recordings. A network counts as false "
         "as soon as a search has a candidate, before decipher tests it on fresh sequences. Tables "
-        "are looked for only in networks of one input and one output."
+        "are looked for only in networks of one input and one output. Of these there are more of "
+        "each kind, most of which are looked through for tables alone: a search for a program "
+        "takes longest there."
     )
     rows = []
     for kind in KINDS:

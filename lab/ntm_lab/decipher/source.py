@@ -157,7 +157,8 @@ def _held(condition: Condition, head: str, unknown: int | None) -> str:
         return f"lengths[{condition.phase}] == {condition.number}"
     assert condition.place is not None
     place = _location(condition.place)
-    held = f"(({head} - ({place})) % locations if locations else {head} - ({place})) == 0"
+    distance = f"{head} - ({place})"
+    held = f"(({distance}) % locations if locations is not None else {distance}) == 0"
     started = f"start[{condition.place.phase}] is not None and "
     return (started if condition.place.phase == unknown else "") + held
 
