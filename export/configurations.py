@@ -376,7 +376,7 @@ CONFIGURATIONS |= {
         _gru("associative-recall", 296),
         _gru("ngrams", 147),
         _gru("priority-sort", 147),
-        _transformer("copy", 30, 8000),
+        _transformer("copy", 30, 31250),
         _transformer("repeat-copy", 30, 31250),
         _transformer("associative-recall", 30, 8000),
         _transformer("ngrams", 29, 8000),
