@@ -118,7 +118,7 @@ def _moved(move: Move) -> str:
     if move.place is not None:
         how = "" if move.place.kind in ("begin", "end") else "by content "
         return f"goes {how}to {place_text(move.place)}"
-    return f"shifts {move.amount:+d}" if move.amount else "holds"
+    return f"shifts {move.amount:+d}" if move.amount else "stays"
 
 
 def place_text(place: Place) -> str:

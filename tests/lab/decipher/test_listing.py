@@ -19,11 +19,11 @@ def test_copy() -> None:
         == """\
 start with read head 1 at location 0, write head 1 at location 0
 phase 0, until input 3 is set, at each step:
-    if it is step 0: the write head holds
+    if it is step 0: the write head stays
     else the write head shifts +1
     write the input at the write head
 phase 1, from the step 0 in which input 3 is set, at each step:
-    if it is step 0: the read head holds
+    if it is step 0: the read head stays
     else the read head shifts +1
     emit what the read head reads"""
     )

@@ -54,7 +54,7 @@ def test_the_source_does_what_the_machine_does(name: str, locations: int | None)
 
 def test_the_source_is_explained_by_the_listing() -> None:
     """Its docstring has the pseudo-code."""
-    assert "        if it is step 0: the write head holds\n" in source(PROGRAMS["copy"])
+    assert "        if it is step 0: the write head stays\n" in source(PROGRAMS["copy"])
 
 
 def test_a_name_is_a_name_and_no_code() -> None:
