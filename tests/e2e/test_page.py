@@ -219,7 +219,7 @@ def test_current_line_of_the_program_is_marked(recorded: Recording, show: Open) 
     assert marked == [
         [
             "phase 0, until input 8 is set, at each step:",
-            "if it is step 0: the write head holds",
+            "if it is step 0: the write head stays",
             "write the input at the write head",
         ],
         [

@@ -130,7 +130,7 @@ def test_each_step_tells_its_lines() -> None:
 
     assert first == [
         "phase 0, until input 3 is set, at each step:",
-        "if it is step 0: the write head holds",
+        "if it is step 0: the write head stays",
         "write the input at the write head",
     ]
     assert second[1] == "else the write head shifts +1"
