@@ -378,9 +378,9 @@ CONFIGURATIONS |= {
         _gru("priority-sort", 147),
         _transformer("copy", 30, 31250),
         _transformer("repeat-copy", 30, 31250),
-        _transformer("associative-recall", 30, 8000),
+        _transformer("associative-recall", 30, 31250),
         _transformer("ngrams", 29, 8000),
-        _transformer("priority-sort", 44, 8000),
+        _transformer("priority-sort", 44, 31250),
     )
 }
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import onnx
 import pytest
 import torch
+from torch.onnx._internal import _lazy_import
 
 from export import to_onnx
 from export.architectures import ARCHITECTURES, build
@@ -48,6 +51,18 @@ class Exported:
     def content(self) -> bytes:
         """The model as its file holds it."""
         return self.model.SerializeToString()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def operators_read_once() -> Iterator[None]:
+    """
+    PyTorch reads the sources of all its ONNX operators anew for each conversion, which takes longer
+    than many a conversion here. They do not change while tests run.
+    """
+    known: Any = vars(_lazy_import)["onnxscript_apis"]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(known, "get_torchlib_ops", functools.cache(known.get_torchlib_ops))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
