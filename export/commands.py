@@ -81,12 +81,14 @@ def train(
     folder = training.folder_of(runs, configuration.name, seed, paper=paper)
     check_output("--runs", folder)
     checkpoint = folder / training.CHECKPOINT_NAME
-    if network.source and not checkpoint.exists():
+    if network.source:
         own_architecture.try_out(configuration)
     with training.alone_in(folder):
         if checkpoint.exists():  # another process may have trained until now
             run = Run.load_to_go_on(folder, configuration, seed, chosen)
             print(f"going on from {run.sequences:,} sequences")
+            if run.update >= configuration.updates:
+                print(f"all {configuration.updates:,} updates are made; --set updates=MORE goes on")
         else:
             run = Run.new(configuration, seed, chosen)
         if network.source and chosen != CPU:
@@ -175,7 +177,7 @@ def evaluate(
     *,
     sizes: Sizes = (),
     locations: Locations = (),
-    sequences: Sequences = 200,
+    sequences: Sequences | None = None,
     seed: Seed = 0,
     threads: Threads = 1,
     server: Address = None,
@@ -189,7 +191,7 @@ def evaluate(
         model: Folder of the model, such as models/NAME.
         sizes: Sizes of the sequences, such as 20 or 10x20; by default the trials of the card.
         locations: Memory sizes, with --sizes; the model's own by default.
-        sequences: Sequences of each size, with --sizes.
+        sequences: Sequences of each size, with --sizes; 200 by default.
         seed: Seed of the sequences.
         threads: Threads of onnxruntime.
         server: Address of a server of the same model, to stream the sequences through instead.
@@ -226,12 +228,13 @@ def evaluate(
     if sizes:
         chosen = [read_size(size) for size in sizes]
         trials = [
-            Trial(size, each, sequences)
+            Trial(size, each, sequences or 200)
             for each in locations or (runner.spec.default_locations,)
             for size in chosen
         ]
-    elif locations:
-        raise ValueError("--locations goes with --sizes; give the sizes of the sequences too")
+    elif locations or sequences:
+        option = "--locations" if locations else "--sequences"
+        raise ValueError(f"{option} goes with --sizes; give the sizes of the sequences too")
     elif not trials:
         raise ValueError("the model's card has no results to compare with; give --sizes")
     for trial in trials:
@@ -244,6 +247,8 @@ def evaluate(
     if picture is not None:
         if server is not None:
             raise ValueError("--picture is drawn from runs here; leave out --server or --picture")
+        if not picture.parent.is_dir():
+            raise ValueError(f"--picture: there is no folder {picture.parent}; make it first")
         check_output("--picture", picture.parent)
         answers = watching = by_step.Watching(runner)
     results, seen = [], {}

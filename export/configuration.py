@@ -343,7 +343,7 @@ class Configuration:
         if self.has_learned_memory and locations != self.default_locations:
             return (
                 f"locations must be {self.default_locations}, as default_locations, since "
-                f"initial_memory is {LEARNED}"
+                f"initial_memory is {LEARNED}; give validation, choice and evaluation such trials"
             )
         if not 1 <= locations <= MAX_LOCATIONS:
             return f"locations must be from 1 to {MAX_LOCATIONS}"
@@ -386,8 +386,8 @@ def size_problem(task: Task, size: Size) -> str:
     """Return why a task has no sequences of a size, or nothing."""
     problem = task.size_problem(size)
     if not problem and any(number > MAX_SIZE for number in size):
-        names = " x ".join(task.size_names)
-        problem = f"{names} must be at most {MAX_SIZE} each, not {size_text(size)}"
+        names = " and ".join(task.size_names)
+        problem = f"{names} must be at most {MAX_SIZE}, not {size_text(size)}"
     return problem
 
 

@@ -78,6 +78,10 @@ class _Unknown(LookupError):
     """A checkpoint is of a task or an architecture that has not been loaded."""
 
 
+class _OtherParameters(ValueError):
+    """A checkpoint is of a network with other parameters, whose names the message has."""
+
+
 class NotFinite(ArithmeticError):
     """The loss is not finite, or no gradient is. No parameter was changed by it."""
 
@@ -254,6 +258,11 @@ class Run:
             raise
         except _Unknown as error:
             raise CheckpointInvalid(f"{folder} holds a training of the {error}") from None
+        except _OtherParameters as error:
+            raise CheckpointInvalid(
+                f"the training in {folder} is of a {architecture} with other parameters ({error}); "
+                "give the one that it began with, or another folder"
+            ) from None
         except Exception as error:  # zip, pickle and torch each raise their own, of any kind
             # What they say is no help, and PyTorch's advice is to run what the file says.
             raise CheckpointInvalid(
@@ -264,6 +273,13 @@ class Run:
     @classmethod
     def _loaded(cls, saved: dict[str, Any], device: torch.device) -> Run:
         run = cls.new(_configuration(saved["configuration"]), saved["seed"], device)
+        shapes, there = (
+            {name: tuple(tensor.shape) for name, tensor in state.items()}
+            for state in (run.network.state_dict(), saved["network"])
+        )
+        differ = sorted(dict(shapes.items() ^ there.items()))
+        if differ and ARCHITECTURES[run.configuration.architecture].source:
+            raise _OtherParameters(", ".join(differ[:5]))
         run.network.load_state_dict(saved["network"])
         run.optimiser.load_state_dict(saved["optimiser"])
         # An older checkpoint lacks these, and was trained on the CPU.

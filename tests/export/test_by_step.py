@@ -54,6 +54,9 @@ def test_a_picture_is_drawn_of_a_trial(tmp_path: Path, capsys: pytest.CaptureFix
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert command_line.main(["evaluate", str(MODELS / "copy-lstm"), *arguments]) == 2
     assert "has no heads that could be drawn" in capsys.readouterr().err
+    missing = str(tmp_path / "missing" / "steps.png")
+    assert command_line.main(["evaluate", str(MODELS / "copy-ntm-ff"), "--picture", missing]) == 2
+    assert f"there is no folder {tmp_path / 'missing'}; make it first" in capsys.readouterr().err
     arguments += ["--server", "localhost:1"]
     assert command_line.main(["evaluate", str(MODELS / "copy-ntm-ff"), *arguments]) == 2
     assert "leave out --server or --picture" in capsys.readouterr().err

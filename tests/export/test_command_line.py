@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -33,6 +34,7 @@ from export import (
 from export.configuration import Configuration
 from export.network import Network
 from export.training import Run
+from ntm_tasks import TASKS
 from service.models import rehearsal
 from service.spec import Float32, ModelSpec
 from tests.export.conftest import tiny
@@ -421,6 +423,8 @@ def test_a_training_goes_on_with_more_updates(
     command_line.main([*TRAIN, str(tmp_path)])
     more = [*TRAIN, str(tmp_path), "--set", "updates=8"]
     capsys.readouterr()
+    assert command_line.main([*TRAIN, str(tmp_path)]) == 0
+    assert "all 4 updates are made; --set updates=MORE goes on" in capsys.readouterr().out
     assert command_line.main([*more, "--set", "batch=9"]) == command_line.FAILED
     error = capsys.readouterr().err
     assert "batch is 4 there, and 9 here; updates is 4 there, and 8 here" in error
@@ -432,6 +436,24 @@ def test_a_training_goes_on_with_more_updates(
     assert [point.sequences for point in run.curve] == [8, 16, 24, 32]
     assert command_line.main([*TRAIN, str(tmp_path)]) == command_line.FAILED
     assert "updates is 8 there, and 4 here" in capsys.readouterr().err
+
+
+def test_trainings_of_the_pages_have_settings_that_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each command of a page that trains a network of ours on a CPU begins to train it."""
+    monkeypatch.setattr(training, "train", lambda run, folder, show: run)
+    begun: list[str] = []
+    for page in sorted(Path("docs").glob("*.md")):
+        text = page.read_text("utf-8").replace("\\\n", " ")
+        for line in re.findall(r"^ntm-export (train .*)$", text, re.MULTILINE):
+            arguments = shlex.split(line, comments=True)
+            is_own = "--architecture" in arguments and ":" in arguments[3]
+            if arguments[1] in TASKS and not is_own and "cuda" not in arguments:
+                runs = tmp_path / str(len(begun))
+                assert command_line.main([*arguments, "--runs", str(runs)]) == 0, line
+                begun.append(page.name)
+    assert begun.count("models.md") == 2
 
 
 def test_a_training_before_its_first_validation_is_not_exported(

@@ -148,6 +148,35 @@ def test_it_goes_on_and_its_code_is_run_only_when_it_is_named(
     assert error.endswith("name it with --architecture my_nets:KEEPER\n")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("Kept(values), None", "Kept(values)", "KEEPER: forward returns a tuple; it must return"),
+        (
+            "self.candidate = nn.Linear(sizes.input_width, size)",
+            "self.candidate = nn.Linear(sizes.input_width, size, bias=False)",
+            "is of a keeper with other parameters (candidate.bias); give the one that it began",
+        ),
+    ],
+)
+def test_code_that_has_changed_is_tried_before_it_goes_on(
+    small: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, message: str
+) -> None:
+    """A mistake that came since gets its sentence, and a sound checkpoint is not called damaged."""
+    train = ("train", "copy", "--architecture", "my_nets:KEEPER", *FEW)
+    assert run(*train) == 0
+    before = (small / "runs/copy-keeper/seed-1/checkpoint.pt").read_bytes()
+    (small / "changed.py").write_text(KEEPER.replace(old, new))
+    assert old in KEEPER
+    capsys.readouterr()
+
+    assert run(*(each.replace("my_nets", "changed") for each in train)) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert (small / "runs/copy-keeper/seed-1/checkpoint.pt").read_bytes() == before
+
+
 def test_one_with_a_memory_is_served_at_any_number_of_locations(small: Path) -> None:
     """Its memory, its weightings and its traces reach a client."""
     assert run("train", "copy", "--architecture", "queued:NET", *FEW) == 0
