@@ -438,6 +438,15 @@ def test_a_training_goes_on_with_more_updates(
     assert "updates is 8 there, and 4 here" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--locations", "--sequences"])
+def test_what_goes_with_sizes_is_refused_without_them(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The trials of a card have their own numbers of locations and sequences."""
+    assert command_line.main(["evaluate", "models/copy-ntm-ff", option, "24"]) == 2
+    assert f"{option} goes with --sizes; give the sizes" in capsys.readouterr().err
+
+
 def test_trainings_of_the_pages_have_settings_that_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
