@@ -30,14 +30,22 @@ def stub(target: Target) -> Any:
     return ntm_pb2_grpc.NtmServiceStub(channel(target))
 
 
-async def opened(stub: Any, locations: int = 0) -> str:
-    """The id of a session that soon expires; asked for again where others take all the room."""
+async def opened(stub: Any, tally: Tally, locations: int = 0) -> str:
+    """
+    The id of a session that soon expires. It is asked for again where others take all the room, and
+    each time counts as an attempt.
+    """
     request = pb.CreateSessionRequest(model=MODEL, locations=locations, idle_timeout=_IDLE)
     while True:
+        tally.attempts += 1
         try:
-            return str((await stub.CreateSession(request)).session.id)
-        except grpc.aio.AioRpcError:
+            session_id = str((await stub.CreateSession(request)).session.id)
+        except grpc.aio.AioRpcError as error:
+            tally.refuse(error)
             await asyncio.sleep(0.05)
+        else:
+            tally.answered += 1
+            return session_id
 
 
 def _inputs(size: int) -> bytes:
@@ -56,7 +64,7 @@ async def large_messages(target: Target, tally: Tally) -> None:
     """Send chunks of nearly the size that a message may have, for a session that is open."""
     stubs = [stub(target) for _ in range(8)]
     chunk = pb.Chunk(
-        session_id=await opened(stubs[0]), inputs=_inputs(target.max_message_bytes - 256)
+        session_id=await opened(stubs[0], tally), inputs=_inputs(target.max_message_bytes - 256)
     )
     request = pb.StepRequest(chunk=chunk)
     turns = cycle(stubs)
@@ -67,7 +75,7 @@ async def many_names(target: Target, tally: Tally) -> None:
     """Select the same trace as often as a message has room for."""
     stubs = [stub(target) for _ in range(4)]
     name = "read_weighting"
-    chunk = pb.Chunk(session_id=await opened(stubs[0]), inputs=_inputs(36))
+    chunk = pb.Chunk(session_id=await opened(stubs[0], tally), inputs=_inputs(36))
     chunk.traces.names.extend([name] * (target.max_message_bytes // (len(name) + 2) - 32))
     request = pb.StepRequest(chunk=chunk)
     turns = cycle(stubs)
@@ -147,7 +155,7 @@ async def slow_readers(target: Target, tally: Tally) -> None:
 
     async def attempt() -> None:
         own = stub(target)
-        chunk = pb.Chunk(session_id=await opened(own, 4_000), inputs=_inputs(36 * 20))
+        chunk = pb.Chunk(session_id=await opened(own, tally, 4_000), inputs=_inputs(36 * 20))
         chunk.traces.names.extend(["read_weighting", "write_weighting"])
         operations = [pb.Operation(tag=tag, step=chunk) for tag in range(64)]
         stream = own.StreamSteps()
@@ -162,7 +170,7 @@ async def invalid_requests(target: Target, tally: Tally) -> None:
     """Ask for what cannot be: unknown sessions and models, values and bytes that are none."""
     channels = [channel(target) for _ in range(4)]
     stubs = [ntm_pb2_grpc.NtmServiceStub(each) for each in channels]
-    session = await opened(stubs[0])
+    session = await opened(stubs[0], tally)
     nan = np.full(_WIDTH, np.nan, np.float32).tobytes()
     wrong = cycle(
         [
@@ -191,7 +199,7 @@ async def costly_reads(target: Target, tally: Tally) -> None:
     for _ in range(10):
         calls = (tally.count(stubs[0].CreateSession(opening)) for _ in range(100))
         await asyncio.gather(*calls)
-    large = await opened(stubs[0], 8_000)
+    large = await opened(stubs[0], tally, 8_000)
     turns = cycle(stubs)
     kinds = cycle(
         [
