@@ -142,8 +142,12 @@ SORT = replace(
 )
 """Emits from step 1 on, the vector whose input 3 is largest first."""
 
+TURNED = replace(COPY, channels=((0, 2), (1, 0), (2, 1)))
+"""Puts out another bit than `COPY` on each output."""
+
 PROGRAMS = {
     "copy": COPY,
+    "turned": TURNED,
     "repeat": REPEAT,
     "queue": QUEUE,
     "recall": RECALL,

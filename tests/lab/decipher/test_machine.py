@@ -10,7 +10,7 @@ from ntm_client.values import Float32
 from ntm_lab.decipher.listing import listing
 from ntm_lab.decipher.machine import Machine
 from ntm_lab.decipher.tape import Tape
-from tests.lab.decipher.programs import COPY, RECALL, REPEAT, SORT
+from tests.lab.decipher.programs import COPY, RECALL, REPEAT, SORT, TURNED
 
 VECTORS = [[1, 0, 0], [0, 1, 1], [1, 1, 0]]
 
@@ -26,6 +26,13 @@ def test_copy_gives_back_what_it_heard() -> None:
     outputs = Machine(COPY, 16).run(copied(VECTORS))
 
     assert outputs.tolist() == [[0, 0, 0]] * 3 + VECTORS
+
+
+def test_each_output_shows_the_bit_that_its_channel_names() -> None:
+    """Outputs may come in another order than inputs."""
+    outputs = Machine(TURNED, 16).run(copied(VECTORS))
+
+    assert outputs[3:].tolist() == [[c, a, b] for a, b, c in VECTORS]
 
 
 def test_a_ring_overwrites_and_a_tape_does_not() -> None:
