@@ -112,6 +112,7 @@ def train(
 def sweep(
     *names: Annotated[str, Parameter(name="TASK-ARCHITECTURE")],
     seeds: Seeds = (1,),
+    set: tuple[str, ...] = (),  # noqa: A002 - the option's name
     runs: Folder = Path("runs"),
     device: Device = "cpu",
 ) -> None:
@@ -121,12 +122,15 @@ def sweep(
     Args:
         names: Such as copy-ntm-lstm; all of the table by default.
         seeds: Seeds of each.
+        set: Replace a setting of each configuration, as NAME=VALUE; may be repeated.
         runs: Folder of the checkpoints.
         device: Device to train on.
     """
     chosen = [_known(name, CONFIGURATIONS) for name in names or CONFIGURATIONS]
+    settings = _settings(set)
+    rows = [CONFIGURATIONS[name].with_settings(settings) for name in chosen]
     check_output("--runs", runs)
-    outcomes = sweeping.sweep(chosen, seeds, runs, opened(device))
+    outcomes = sweeping.sweep(rows, seeds, runs, opened(device), set)
     print(sweeping.table(outcomes))
     failed = [outcome for outcome in outcomes if not outcome.finished]
     if failed:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from export.configurations import CONFIGURATIONS
+from export.configuration import Configuration
 from export.device import CPU
 from export.training import CHECKPOINT_NAME, CheckpointInvalid, Run, folder_of
 
@@ -33,41 +33,57 @@ class Outcome(NamedTuple):
 
 
 def sweep(
-    names: Sequence[str], seeds: Sequence[int], runs: Path, device: torch.device = CPU
+    rows: Sequence[Configuration],
+    seeds: Sequence[int],
+    runs: Path,
+    device: torch.device = CPU,
+    replaced: Sequence[str] = (),
 ) -> list[Outcome]:
-    """Train every configuration with every seed, except trainings that are already finished."""
+    """
+    Train every configuration with every seed, except trainings that are already finished.
+
+    Args:
+        rows: The configurations, with their settings replaced.
+        seeds: The seeds of each.
+        runs: The folder of the checkpoints.
+        device: The device to train on.
+        replaced: What was replaced in each row of the table, as NAME=VALUE.
+    """
     started = time.monotonic()
     outcomes = []
-    trainings = [(name, seed) for name in names for seed in seeds]
-    for number, (name, seed) in enumerate(trainings, 1):
+    trainings = [(row, seed) for row in rows for seed in seeds]
+    for number, (row, seed) in enumerate(trainings, 1):
         minutes = (time.monotonic() - started) / 60
-        print(f"[{number} of {len(trainings)}, {minutes:.0f} min] {name}, seed {seed}", flush=True)
+        print(
+            f"[{number} of {len(trainings)}, {minutes:.0f} min] {row.name}, seed {seed}", flush=True
+        )
         status = None
-        run = _checkpoint(runs, name, seed)
+        run = _checkpoint(runs, row, seed)
         if run is None or not run.finished:
-            status = _train(name, seed, runs, device)
-            run = _checkpoint(runs, name, seed)
-        outcomes.append(Outcome(name, seed, status, run))
+            status = _train(row, seed, runs, device, replaced)
+            run = _checkpoint(runs, row, seed)
+        outcomes.append(Outcome(row.name, seed, status, run))
         print(_state(outcomes[-1]), flush=True)
     return outcomes
 
 
-def _train(name: str, seed: int, runs: Path, device: torch.device) -> int:
+def _train(
+    row: Configuration, seed: int, runs: Path, device: torch.device, replaced: Sequence[str]
+) -> int:
     """Train in a separate process, so that its crash does not end the sweep."""
-    row = CONFIGURATIONS[name]
     command = [sys.executable, "-m", "export", "train", row.task]
     command += ["--architecture", row.architecture, "--seed", str(seed), "--runs", str(runs)]
-    command += ["--device", device.type]
+    command += ["--device", device.type, *(f"--set={text}" for text in replaced)]
     return subprocess.run(command, check=False).returncode  # noqa: S603  # our own command
 
 
-def _checkpoint(runs: Path, name: str, seed: int) -> Run | None:
+def _checkpoint(runs: Path, row: Configuration, seed: int) -> Run | None:
     """Return the run of a training; None if there is none, or one that it cannot go on from."""
-    folder = folder_of(runs, name, seed)
+    folder = folder_of(runs, row.name, seed)
     if not (folder / CHECKPOINT_NAME).exists():
         return None
     try:
-        return Run.load_to_go_on(folder, CONFIGURATIONS[name], seed)
+        return Run.load_to_go_on(folder, row, seed)
     except (CheckpointInvalid, OSError):
         return None  # the training says why when it fails
 

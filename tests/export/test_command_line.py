@@ -615,7 +615,7 @@ def test_a_sweep_does_not_take_a_run_of_other_settings_for_finished(
     """The training is started, which says what differs, and fails."""
     command_line.main([*TRAIN, str(tmp_path), "--set", "batch=5"])
 
-    def train(name: str, seed: int, runs: Path, device: torch.device) -> int:
+    def train(row: Configuration, seed: int, runs: Path, *_: object) -> int:
         return command_line.main([*TRAIN, str(runs)])
 
     monkeypatch.setattr(sweep, "_train", train)
@@ -688,13 +688,34 @@ def test_a_size_of_another_task_is_refused(
     assert "the size of copy is its length, not 2x3" in capsys.readouterr().err
 
 
+def test_a_sweep_replaces_settings_of_each_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its trainings are started with them, and with them one is finished the next time."""
+    commands: list[list[str]] = []
+
+    def run(command: list[str], check: bool) -> subprocess.CompletedProcess[str]:
+        commands.append(command[3:])
+        return subprocess.CompletedProcess(command, command_line.main(command[3:]))
+
+    monkeypatch.setattr(subprocess, "run", run)
+    arguments = ["sweep", "copy-ntm-ff", "--seeds", "2", "--runs", str(tmp_path)]
+    arguments += ["--set", "updates=1", "--set", "batch=3"]
+    for state in ("finished", "finished before"):
+        assert command_line.main(arguments) == 0
+        assert capsys.readouterr().out.splitlines()[-2].endswith(f"  {state}")
+
+    (command,) = commands
+    assert command[-2:] == ["--set=updates=1", "--set=batch=3"]
+
+
 def test_a_sweep_skips_what_is_finished_and_survives_what_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of three trainings one was finished before, one fails and one is made all the same."""
     command_line.main([*TRAIN, str(tmp_path)])
 
-    def train(name: str, seed: int, runs: Path, device: torch.device) -> int:
+    def train(row: Configuration, seed: int, runs: Path, *_: object) -> int:
         if seed == 7:
             return -9
         arguments = [*TRAIN, str(runs)]
@@ -736,6 +757,6 @@ def test_a_sweep_trains_in_a_process_of_its_own(tmp_path: Path) -> None:
     """A training that cannot start is reported by its exit status."""
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "copy-ntm-ff").write_text("a file where a folder should be")
-    (outcome,) = sweep.sweep(["copy-ntm-ff"], [1], tmp_path / "runs")
+    (outcome,) = sweep.sweep([tiny("ntm-ff")], [1], tmp_path / "runs")
 
     assert (outcome.status, outcome.finished, outcome.run) == (2, False, None)

@@ -148,7 +148,7 @@ def test_a_sweep_trains_on_its_device(tmp_path: Path, monkeypatch: pytest.Monkey
         return subprocess.CompletedProcess(command, 1)
 
     monkeypatch.setattr(subprocess, "run", run)
-    sweep.sweep(["copy-ntm-ff"], [1, 2], tmp_path, torch.device("cuda"))
+    sweep.sweep([tiny("ntm-ff")], [1, 2], tmp_path, torch.device("cuda"))
 
     assert [command[command.index("--device") + 1] for command in commands] == ["cuda"] * 2
 

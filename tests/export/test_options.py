@@ -52,6 +52,7 @@ TEXTS = {
     ("train", "set"): ["batch", "colour=red", "task=ngrams", "batch=1=1", ""],
     ("train", "device"): ["gpu", "cuda:1", "auto", ""],
     ("sweep", "names"): ["tetris-lstm", "copy", ""],
+    ("sweep", "set"): ["batch", "colour=red", "task=ngrams", "batch=1=1", ""],
     ("sweep", "device"): ["gpu", "cuda:1", "auto", ""],
     ("export", "name"): ["", "a/b", "..", ".hidden", "report", "-x", "ä", "a b", "a" * 101],
     ("module", "source"): ["", "my_nets", ":make"],
