@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import secrets
 import time
@@ -22,6 +23,8 @@ from typing import Any
 
 from service.auth.principal import SCOPES, Principal
 from service.watched_files import WatchedFiles
+
+log = logging.getLogger(__name__)
 
 _FIELDS = {"principal", "scopes", "sha256"}
 
@@ -45,6 +48,10 @@ class Tokens:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 self._add(number, line)
+
+    def __len__(self) -> int:
+        """Return the number of tokens, expired ones too."""
+        return len(self._principals)
 
     def principal(self, token: str) -> Principal | None:
         """Return the principal of a token; None if the token is unknown or has expired."""
@@ -70,9 +77,21 @@ class Tokens:
         return hashlib.blake2b(digest, key=self._secret).digest()
 
 
-def watched(flag: str, path: Path) -> WatchedFiles[Tokens]:
-    """Read a tokens file, and read it again when it changes. Raises FileInvalid."""
-    return WatchedFiles(flag, [path], lambda: Tokens(path.read_text(encoding="utf-8").splitlines()))
+def watched(setting: str, path: Path) -> WatchedFiles[Tokens]:
+    """
+    Read a tokens file, and read it again when it changes.
+
+    A file without a token is taken over, since it takes back those that it had; the log has a
+    warning then. Raises FileInvalid.
+    """
+
+    def read() -> Tokens:
+        tokens = Tokens(path.read_text(encoding="utf-8").splitlines())
+        if not tokens:
+            log.warning("the file has no token, and none is accepted", extra={"setting": setting})
+        return tokens
+
+    return WatchedFiles(setting, [path], read)
 
 
 def _entry(fields: Any) -> tuple[bytes, Principal]:

@@ -261,7 +261,10 @@ class Catalogue:
         missing = sorted(set(self.named) - self._current.keys())
         if missing:
             there = ", ".join(self.folder.models()) or "none"
-            raise ModelInvalid(f"{folder} has the models {there}; not {', '.join(missing)}")
+            raise ModelInvalid(
+                f"{folder} has the models {there}; not {', '.join(missing)}; --models takes names "
+                "of models, and --models-dir their folder"
+            )
         if refused and not self._current:
             first = min(refused)
             raise ModelInvalid(

@@ -73,7 +73,9 @@ def _opening(program: Program, index: int) -> str:
         if opener.again:
             parts.append("and again whenever it is set")
     if index + 1 < len(openers):
-        parts.append(f"until input {openers[index + 1].channel} is set")
+        ending = openers[index + 1].channel
+        repeated = " again" if ending == opener.channel else ""
+        parts.append(f"until input {ending} is set{repeated}")
     return f"{', '.join(parts)}, at each step{_named(program, index)}:"
 
 

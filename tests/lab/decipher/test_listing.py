@@ -68,6 +68,19 @@ def test_every_line_but_the_first_stands_for_something() -> None:
         assert all(line.keys for line in others)
 
 
+def test_a_phase_that_its_own_flag_ends_says_so() -> None:
+    """Recall's second phase ends when the flag that began it comes once more."""
+    phases = [line for line in text(RECALL).splitlines() if line.startswith("phase ")]
+
+    assert phases == [
+        "phase 0, from the step 0 in which input 3 is set, and again whenever it is set, "
+        "until input 4 is set, at each step:",
+        "phase 1, from the step 0 in which input 4 is set, until input 4 is set again, "
+        "at each step:",
+        "phase 2, from the step 0 in which input 4 is set, at each step:",
+    ]
+
+
 def test_a_phase_that_only_hears_says_so() -> None:
     """Of three phases the second has one line, and the first says which steps are written."""
     texts = [line.text for line in listing(HELD)]

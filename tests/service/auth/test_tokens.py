@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service.auth.principal import Principal
-from service.auth.tokens import Tokens, new_token
+from service.auth.tokens import Tokens, new_token, watched
 from tests.conftest import Clock
 
 
@@ -38,6 +39,23 @@ def test_a_token_ends_when_it_expires(clock: Clock) -> None:
         assert found.principal("secret") == Principal("token:alice", frozenset(["read"]), 1200.0)
         clock.seconds = 1200.0
         assert found.principal("secret") is None
+
+
+def test_a_file_without_a_token_takes_all_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is read like any other, and the log warns of it."""
+    path = tmp_path / "tokens"
+    path.write_text(line() + "\n")
+    found = watched("--tokens-file", path)
+    assert found.value().principal("secret") is not None
+    assert not caplog.records
+
+    path.write_text("\n")
+    assert found.value().principal("secret") is None
+    (record,) = (each for each in caplog.records if each.levelname == "WARNING")
+    assert record.getMessage() == "the file has no token, and none is accepted"
+    assert vars(record)["setting"] == "--tokens-file"
 
 
 @pytest.mark.parametrize(

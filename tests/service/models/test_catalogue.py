@@ -167,7 +167,7 @@ def test_a_model_with_other_versions_only_is_not_for_new_sessions(folder: Path) 
 
 def test_a_model_that_is_not_there_is_named(folder: Path) -> None:
     """A missing model is named together with the models that exist."""
-    with pytest.raises(ModelInvalid, match=r"has the models a, b; not c$"):
+    with pytest.raises(ModelInvalid, match=r"has the models a, b; not c; --models takes"):
         catalogue(folder, "a,c")
 
 
