@@ -122,7 +122,7 @@ def sweep(
     Args:
         names: Such as copy-ntm-lstm; all of the table by default.
         seeds: Seeds of each.
-        set: Replace a setting of each configuration, as NAME=VALUE; may be repeated.
+        set: Replace a setting in all of them, as NAME=VALUE; --set again for another.
         runs: Folder of the checkpoints.
         device: Device to train on.
     """

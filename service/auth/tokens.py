@@ -88,7 +88,8 @@ def watched(setting: str, path: Path) -> WatchedFiles[Tokens]:
     def read() -> Tokens:
         tokens = Tokens(path.read_text(encoding="utf-8").splitlines())
         if not tokens:
-            log.warning("the file has no token, and none is accepted", extra={"setting": setting})
+            facts = {"setting": setting, "path": str(path)}
+            log.warning("the file has no token, and none is accepted", extra=facts)
         return tokens
 
     return WatchedFiles(setting, [path], read)

@@ -262,8 +262,8 @@ class Catalogue:
         if missing:
             there = ", ".join(self.folder.models()) or "none"
             raise ModelInvalid(
-                f"{folder} has the models {there}; not {', '.join(missing)}; --models takes names "
-                "of models, and --models-dir their folder"
+                f"{folder} has no model {', '.join(missing)}; --models takes names of models, and "
+                f"--models-dir their folder; it has {there}"
             )
         if refused and not self._current:
             first = min(refused)

@@ -55,7 +55,7 @@ def test_a_file_without_a_token_takes_all_back(
     assert found.value().principal("secret") is None
     (record,) = (each for each in caplog.records if each.levelname == "WARNING")
     assert record.getMessage() == "the file has no token, and none is accepted"
-    assert vars(record)["setting"] == "--tokens-file"
+    assert (vars(record)["setting"], vars(record)["path"]) == ("--tokens-file", str(path))
 
 
 @pytest.mark.parametrize(
