@@ -364,6 +364,8 @@ def _row(task: Task, architecture: str, *, paper: bool) -> Configuration:
 
 def _known(name: str, table: Mapping[str, Configuration]) -> str:
     """Return the name if the table has a row for it. Raises ValueError if not."""
+    if "=" in name:
+        raise ValueError(f"{name!r} is no configuration; to replace a setting: --set {name}")
     if name not in table:
         raise ValueError(
             f"there is no configuration {name!r}; there are {', '.join(table)}; to add one, write "

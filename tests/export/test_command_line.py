@@ -178,6 +178,7 @@ def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixtur
         (["train"], 'Command "train" parameter TASK requires an argument.', 2),
         (["train", "tetris"], "there is no task 'tetris'; there are copy, repeat-copy,", 2),
         (["sweep", "--seed", "1"], "Unknown option: --seed. Did you mean --seeds?", 2),
+        (["sweep", "copy-ntm-ff", "--set", "a=2", "b=2"], "to replace a setting: --set b=2", 2),
         (["evaluate", ".", "--threads", "two"], "'two' is not a whole number", 2),
     ],
 )
