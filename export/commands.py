@@ -126,6 +126,9 @@ def sweep(
         runs: Folder of the checkpoints.
         device: Device to train on.
     """
+    for name in names:
+        if "=" in name:
+            raise ValueError(f"{name!r} is no configuration; to replace a setting: --set {name}")
     chosen = [_known(name, CONFIGURATIONS) for name in names or CONFIGURATIONS]
     settings = _settings(set)
     rows = [CONFIGURATIONS[name].with_settings(settings) for name in chosen]
@@ -364,8 +367,6 @@ def _row(task: Task, architecture: str, *, paper: bool) -> Configuration:
 
 def _known(name: str, table: Mapping[str, Configuration]) -> str:
     """Return the name if the table has a row for it. Raises ValueError if not."""
-    if "=" in name:
-        raise ValueError(f"{name!r} is no configuration; to replace a setting: --set {name}")
     if name not in table:
         raise ValueError(
             f"there is no configuration {name!r}; there are {', '.join(table)}; to add one, write "
