@@ -129,11 +129,11 @@ def sweep(
     for name in names:
         if "=" in name:
             raise ValueError(f"{name!r} is no configuration; to replace a setting: --set {name}")
-    chosen = [_known(name, CONFIGURATIONS) for name in names or CONFIGURATIONS]
+    chosen = [_known(name, CONFIGURATIONS) for name in dict.fromkeys(names or CONFIGURATIONS)]
     settings = _settings(set)
     rows = [CONFIGURATIONS[name].with_settings(settings) for name in chosen]
     check_output("--runs", runs)
-    outcomes = sweeping.sweep(rows, seeds, runs, opened(device), set)
+    outcomes = sweeping.sweep(rows, list(dict.fromkeys(seeds)), runs, opened(device), set)
     print(sweeping.table(outcomes))
     failed = [outcome for outcome in outcomes if not outcome.finished]
     if failed:

@@ -50,15 +50,17 @@ class Tokens:
                 self._add(number, line)
 
     def __len__(self) -> int:
-        """Return the number of tokens, expired ones too."""
-        return len(self._principals)
+        """Return the number of tokens that have not expired."""
+        return sum(map(self._is_valid, self._principals.values()))
 
     def principal(self, token: str) -> Principal | None:
         """Return the principal of a token; None if the token is unknown or has expired."""
         found = self._principals.get(self._place(hashlib.sha256(token.encode()).digest()))
-        if found is None or found.expires_unix_seconds is None:
-            return found
-        return found if self._clock() < found.expires_unix_seconds else None
+        return found if found is not None and self._is_valid(found) else None
+
+    def _is_valid(self, principal: Principal) -> bool:
+        expires = principal.expires_unix_seconds
+        return expires is None or self._clock() < expires
 
     def _add(self, number: int, line: str) -> None:
         try:
@@ -81,15 +83,15 @@ def watched(setting: str, path: Path) -> WatchedFiles[Tokens]:
     """
     Read a tokens file, and read it again when it changes.
 
-    A file without a token is taken over, since it takes back those that it had; the log has a
-    warning then. Raises FileInvalid.
+    A file without a token, or with none that has not expired, is taken over, since it takes back
+    those that it had; the log has a warning then. Raises FileInvalid.
     """
 
     def read() -> Tokens:
         tokens = Tokens(path.read_text(encoding="utf-8").splitlines())
         if not tokens:
             facts = {"setting": setting, "path": str(path)}
-            log.warning("the file has no token, and none is accepted", extra=facts)
+            log.warning("the file has no valid token, and none is accepted", extra=facts)
         return tokens
 
     return WatchedFiles(setting, [path], read)

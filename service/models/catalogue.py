@@ -273,6 +273,10 @@ class Catalogue:
             )
         if not self._current:
             raise ModelInvalid(f"{folder} has no {MODEL_FILE}, and no folder with one; {_WHERE}")
+        name = self._settings.model_name
+        if name and not (folder / MODEL_FILE).exists():
+            facts = {"model_name": name, "models_dir": str(folder)}
+            log.warning(f"no {MODEL_FILE} lies in the folder itself to have the name", extra=facts)
 
     def _failure(self, version: Version) -> ModelInvalid | None:
         """The error of a load that is not tried again yet."""

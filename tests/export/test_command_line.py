@@ -713,7 +713,10 @@ def test_a_sweep_replaces_settings_of_each_training(
 def test_a_sweep_skips_what_is_finished_and_survives_what_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of three trainings one was finished before, one fails and one is made all the same."""
+    """
+    Of three trainings one was finished before, one fails and one is made all the same; what is
+    named twice is made once.
+    """
     command_line.main([*TRAIN, str(tmp_path)])
 
     def train(row: Configuration, seed: int, runs: Path, *_: object) -> int:
@@ -724,8 +727,8 @@ def test_a_sweep_skips_what_is_finished_and_survives_what_fails(
         return command_line.main(arguments)
 
     monkeypatch.setattr(sweep, "_train", train)
-    arguments = ["sweep", "copy-ntm-ff", "--seeds", "2", "7", "3", "--runs", str(tmp_path)]
-    assert command_line.main(arguments) == command_line.DISAGREED
+    arguments = ["sweep", "copy-ntm-ff", "copy-ntm-ff", "--seeds", "2", "7", "3", "2"]
+    assert command_line.main([*arguments, "--runs", str(tmp_path)]) == command_line.DISAGREED
 
     out = capsys.readouterr()
     rows = [line.split() for line in out.out.splitlines() if line.startswith("copy-ntm-ff  ")]

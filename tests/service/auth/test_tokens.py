@@ -41,8 +41,9 @@ def test_a_token_ends_when_it_expires(clock: Clock) -> None:
         assert found.principal("secret") is None
 
 
-def test_a_file_without_a_token_takes_all_back(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("text", ["", line("two", expires="2020-01-31")])
+def test_a_file_without_a_valid_token_takes_all_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str
 ) -> None:
     """It is read like any other, and the log warns of it."""
     path = tmp_path / "tokens"
@@ -51,10 +52,10 @@ def test_a_file_without_a_token_takes_all_back(
     assert found.value().principal("secret") is not None
     assert not caplog.records
 
-    path.write_text("\n")
+    path.write_text(text + "\n")
     assert found.value().principal("secret") is None
     (record,) = (each for each in caplog.records if each.levelname == "WARNING")
-    assert record.getMessage() == "the file has no token, and none is accepted"
+    assert record.getMessage() == "the file has no valid token, and none is accepted"
     assert (vars(record)["setting"], vars(record)["path"]) == ("--tokens-file", str(path))
 
 

@@ -43,6 +43,22 @@ def test_all_models_are_served_unless_some_are_named(folder: Path) -> None:
     assert catalogue(folder, " b ").models == ["b"]
 
 
+def test_a_name_that_no_model_gets_is_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """--model-name is for the model in the folder itself; without it, the log has a warning."""
+
+    def models(models_dir: Path) -> list[str]:
+        settings = Settings(models_dir=models_dir, model_name="mine", device="cpu")
+        return Catalogue(settings, Metrics(CollectorRegistry())).models
+
+    assert models(folder / "a") == ["mine"]
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+    assert models(folder) == ["a", "b"]
+    (record,) = (each for each in caplog.records if each.levelname == "WARNING")
+    assert record.getMessage() == "no model.onnx lies in the folder itself to have the name"
+    assert (vars(record)["model_name"], vars(record)["models_dir"]) == ("mine", str(folder))
+
+
 def test_a_model_is_known_before_it_is_loaded(folder: Path) -> None:
     """Its spec is read at the start, its network is not."""
     both = catalogue(folder)
