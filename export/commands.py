@@ -42,7 +42,7 @@ from export.verification import OnnxRunner
 from ntm_client import Client
 from ntm_tasks import TASKS, Purpose, Task, load, size_text
 from service.errors import ModelInvalid
-from service.spec import ModelSpec
+from service.spec import ModelSpec, printable
 
 
 def train(
@@ -86,7 +86,8 @@ def train(
     with training.alone_in(folder):
         if checkpoint.exists():  # another process may have trained until now
             run = Run.load_to_go_on(folder, configuration, seed, chosen)
-            print(f"going on from {run.sequences:,} sequences")
+            made = f", made with {printable(' and '.join(run.elsewhere))}" if run.elsewhere else ""
+            print(f"going on from {run.sequences:,} sequences{made}")
             if run.update >= configuration.updates:
                 print(f"all {configuration.updates:,} updates are made; --set updates=MORE goes on")
         else:

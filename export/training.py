@@ -138,6 +138,8 @@ class Run:
     best_update: int = 0
     trained_on: list[str] = field(default_factory=list)
     """The titles of the devices that it was trained on so far, in their order."""
+    elsewhere: list[str] = field(default_factory=list)
+    """Where the user's task and architecture lay when the checkpoint was written, if not here."""
     arena: Arena = field(default_factory=Arena)
     """Memory for what the steps of an update compute."""
 
@@ -285,6 +287,14 @@ class Run:
         # An older checkpoint lacks these, and was trained on the CPU.
         run.skipped = saved.get("skipped", 0)
         run.trained_on = saved.get("trained_on", [title_of(CPU)])
+        sources = (
+            (saved.get("task_source"), TASKS[run.configuration.task].source),
+            (
+                saved.get("architecture_source"),
+                ARCHITECTURES[run.configuration.architecture].source,
+            ),
+        )
+        run.elsewhere = [there for there, here in sources if there and there != here]
         for name in (
             *("update", "restarts", "relapses", "seconds", "best", "best_update"),
             *("typical_norm", "progress"),

@@ -177,6 +177,22 @@ def test_code_that_has_changed_is_tried_before_it_goes_on(
     assert (small / "runs/copy-keeper/seed-1/checkpoint.pt").read_bytes() == before
 
 
+def test_code_of_another_place_is_told(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A module of the same architecture that goes on with another's training says whose it was."""
+    train = ("train", "copy", "--architecture", "my_nets:KEEPER", *FEW)
+    assert run(*train) == 0
+    (small / "moved.py").write_text(KEEPER)
+    capsys.readouterr()
+
+    goes_on = [each.replace("my_nets", "moved").replace("updates=4", "updates=6") for each in train]
+    assert run(*goes_on) == run(*goes_on) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("going on")]
+    assert said == [
+        "going on from 16 sequences, made with my_nets:KEEPER",
+        "going on from 24 sequences",
+    ]
+
+
 def test_one_with_a_memory_is_served_at_any_number_of_locations(small: Path) -> None:
     """Its memory, its weightings and its traces reach a client."""
     assert run("train", "copy", "--architecture", "queued:NET", *FEW) == 0
