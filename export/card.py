@@ -56,10 +56,10 @@ def write_model(runs: Sequence[Run], models: Path, name: str, *, replace: bool =
     """
     Choose a run, and verify and write its network. Return the folder.
 
-    Of several runs it is the one that is best in the trials of `choice`, or in validation if the
-    configuration has none. The best network of every run is evaluated on onnxruntime; the card has
-    the results of all. The folder is prepared beside its place, and there loaded and stepped as a
-    server does it.
+    Of several runs it is the one that is best in the trials of `choice`, or in those of validation
+    if the configuration has none, all on the same sequences. The best network of every run is
+    evaluated on onnxruntime; the card has the results of all. The folder is prepared beside its
+    place, and there loaded and stepped as a server does it.
 
     Args:
         runs: All of one configuration.
@@ -261,18 +261,18 @@ def _configuration(configuration: Configuration) -> dict[str, Any]:
 
 def _choices(contents: Sequence[bytes], runs: Sequence[Run]) -> list[Quality]:
     """Return the quality by which one of several runs is chosen."""
-    configuration = runs[0].configuration
-    if len(runs) == 1 or not configuration.choice:
+    if len(runs) == 1:
         return [run.best_quality or NOTHING for run in runs]
+    configuration = runs[0].configuration
+    trials = configuration.choice or configuration.validation
     choices = []
     for run, content in zip(runs, contents, strict=True):
         answers = evaluation.answers_of(OnnxRunner(content))
-        # All runs by the same sequences; those of validation differ by seed.
-        choices.append(quality_of(answers, configuration, configuration.choice, CHOICE_SEED))
+        # In validation each seed has its own sequences, which can be harder than another's.
+        choices.append(quality_of(answers, configuration, trials, CHOICE_SEED))
         passed, bits = choices[-1].passed, -choices[-1].negative_bits
         print(
-            f"seed {run.seed}: {passed} of {len(configuration.choice)} trials of choice, "
-            f"{bits:.4f} bits",
+            f"seed {run.seed}: {passed} of {len(trials)} trials of choice, {bits:.4f} bits",
             flush=True,
         )
     return choices

@@ -188,7 +188,8 @@ class Configuration:
     As `validation`, for the choice of one of several seeds when they are exported.
 
     A mistake of one sequence in a hundred is not seen by a trial that is short enough to run at
-    each point of the curve. Without these trials the seed that is best in validation is chosen.
+    each point of the curve. Without these trials, those of validation choose. The sequences are the
+    same for all seeds, where in validation each has its own.
     """
     evaluation: tuple[Trial, ...] = _setting(())
     """The trials on the card."""

@@ -240,6 +240,7 @@ CONFIGURATIONS = {
             report_every=200,
             updates=12000,
             validation=NGRAMS_VALIDATION,
+            choice=NGRAMS_CHOICE,
             evaluation=NGRAMS_EVALUATION,
         ),
         Configuration(
