@@ -38,7 +38,7 @@ except ImportError as _error:
 SUMMARIES = {
     "train": "Train a network on a task; again, to go on from the last checkpoint.",
     "sweep": "Run a list of trainings; again, to skip those that are finished.",
-    "export": "Write the trained network that is best in validation as a model to serve.",
+    "export": "Write the best of the trained networks as a model to serve.",
     "evaluate": "Measure an exported model, and compare the result with its card.",
     "report": "Compare all models with each other and with the paper.",
     "module": "Write a PyTorch module of your own as a model to serve.",

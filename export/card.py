@@ -40,7 +40,7 @@ VERIFIED_LOCATIONS = (512, 600)
 EVALUATION_SEED = 0
 
 CHOICE_SEED = 0
-"""Of the sequences by which one of several seeds is chosen. They are of validation."""
+"""Of the sequences by which a seed is chosen: those of validation, of a training with seed 0."""
 
 NOTHING = Quality(-1, 0.0)
 """The quality of a run before its first validation."""

@@ -86,8 +86,9 @@ def train(
     with training.alone_in(folder):
         if checkpoint.exists():  # another process may have trained until now
             run = Run.load_to_go_on(folder, configuration, seed, chosen)
-            made = f", made with {printable(' and '.join(run.elsewhere))}" if run.elsewhere else ""
-            print(f"going on from {run.sequences:,} sequences{made}")
+            former = printable(" and ".join(run.former_sources))
+            until_now = f"; until now it was trained with {former}" if former else ""
+            print(f"going on from {run.sequences:,} sequences{until_now}")
             if run.update >= configuration.updates:
                 print(f"all {configuration.updates:,} updates are made; --set updates=MORE goes on")
         else:

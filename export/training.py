@@ -114,7 +114,7 @@ class Point(NamedTuple):
 
 @dataclass
 class Run:
-    """The state of a training run. A checkpoint has all of it except the arena."""
+    """The state of a training run. A checkpoint has all of it but the last two fields."""
 
     configuration: Configuration
     seed: int
@@ -138,8 +138,8 @@ class Run:
     best_update: int = 0
     trained_on: list[str] = field(default_factory=list)
     """The titles of the devices that it was trained on so far, in their order."""
-    elsewhere: list[str] = field(default_factory=list)
-    """Where the user's task and architecture lay when the checkpoint was written, if not here."""
+    former_sources: list[str] = field(default_factory=list)
+    """Where the user's task and architecture lay when the checkpoint was written, if elsewhere."""
     arena: Arena = field(default_factory=Arena)
     """Memory for what the steps of an update compute."""
 
@@ -294,7 +294,7 @@ class Run:
                 ARCHITECTURES[run.configuration.architecture].source,
             ),
         )
-        run.elsewhere = [there for there, here in sources if there and there != here]
+        run.former_sources = [there for there, here in sources if there and there != here]
         for name in (
             *("update", "restarts", "relapses", "seconds", "best", "best_update"),
             *("typical_norm", "progress"),

@@ -49,9 +49,9 @@ class Tokens:
             if line.strip():
                 self._add(number, line)
 
-    def __len__(self) -> int:
-        """Return the number of tokens that have not expired."""
-        return sum(map(self._is_valid, self._principals.values()))
+    def has_valid(self) -> bool:
+        """Return whether there is a token that has not expired."""
+        return any(map(self._is_valid, self._principals.values()))
 
     def principal(self, token: str) -> Principal | None:
         """Return the principal of a token; None if the token is unknown or has expired."""
@@ -83,13 +83,13 @@ def watched(setting: str, path: Path) -> WatchedFiles[Tokens]:
     """
     Read a tokens file, and read it again when it changes.
 
-    A file without a token, or with none that has not expired, is taken over, since it takes back
-    those that it had; the log has a warning then. Raises FileInvalid.
+    A file in which no token is valid is taken over, since it takes back those that it had; the log
+    has a warning then. Raises FileInvalid.
     """
 
     def read() -> Tokens:
         tokens = Tokens(path.read_text(encoding="utf-8").splitlines())
-        if not tokens:
+        if not tokens.has_valid():
             facts = {"setting": setting, "path": str(path)}
             log.warning("the file has no valid token, and none is accepted", extra=facts)
         return tokens

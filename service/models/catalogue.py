@@ -276,7 +276,7 @@ class Catalogue:
         name = self._settings.model_name
         if name and not (folder / MODEL_FILE).exists():
             facts = {"model_name": name, "models_dir": str(folder)}
-            log.warning(f"no {MODEL_FILE} lies in the folder itself to have the name", extra=facts)
+            log.warning("--model-name is ignored: the folder is of models, not of one", extra=facts)
 
     def _failure(self, version: Version) -> ModelInvalid | None:
         """The error of a load that is not tried again yet."""

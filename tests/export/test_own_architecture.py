@@ -188,7 +188,7 @@ def test_code_of_another_place_is_told(small: Path, capsys: pytest.CaptureFixtur
     assert run(*goes_on) == run(*goes_on) == 0
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("going on")]
     assert said == [
-        "going on from 16 sequences, made with my_nets:KEEPER",
+        "going on from 16 sequences; until now it was trained with my_nets:KEEPER",
         "going on from 24 sequences",
     ]
 

@@ -99,6 +99,17 @@ def test_a_training_goes_on(small: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert (done.update, len(done.curve)) == (6, 3)
 
 
+def test_a_task_of_another_place_is_told(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A training that goes on with a module of another name says whose task it was."""
+    assert train("mine:PARITY") == 0
+    (small / "moved.py").write_text((small / "mine.py").read_text())
+    capsys.readouterr()
+
+    assert train("moved:PARITY", updates=6) == 0
+    expected = "going on from 16 sequences; until now it was trained with mine:PARITY"
+    assert expected in capsys.readouterr().out.splitlines()
+
+
 @pytest.mark.parametrize(
     ("metric", "values"),
     [("validation_bits", [7, 6, 5, 5, 5, 5]), ("trials_passed", [0, 1, 2, 2, 2, 2])],

@@ -47,7 +47,8 @@ def test_a_file_without_a_valid_token_takes_all_back(
 ) -> None:
     """It is read like any other, and the log warns of it."""
     path = tmp_path / "tokens"
-    path.write_text(line() + "\n")
+    expired = line("three", expires="2020-01-31")
+    path.write_text(f"{expired}\n{line()}\n")
     found = watched("--tokens-file", path)
     assert found.value().principal("secret") is not None
     assert not caplog.records

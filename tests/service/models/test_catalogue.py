@@ -55,7 +55,7 @@ def test_a_name_that_no_model_gets_is_told(folder: Path, caplog: pytest.LogCaptu
 
     assert models(folder) == ["a", "b"]
     (record,) = (each for each in caplog.records if each.levelname == "WARNING")
-    assert record.getMessage() == "no model.onnx lies in the folder itself to have the name"
+    assert record.getMessage() == "--model-name is ignored: the folder is of models, not of one"
     assert (vars(record)["model_name"], vars(record)["models_dir"]) == ("mine", str(folder))
 
 
