@@ -59,7 +59,7 @@ def runs_of(row: Configuration, best_in_validation: int) -> list[Run]:
 
 @pytest.mark.parametrize("has_choice", [True, False])
 def test_seeds_are_chosen_by_the_same_sequences(tmp_path: Path, has_choice: bool) -> None:
-    """The seed with the fewest bits there ships although another was better on sequences of its."""
+    """The seed with the fewest bits there ships although another was better on its own."""
     row = replace(tiny("lstm"), choice=())
     choice = tuple(trial._replace(locations=0) for trial in CHOICE)
     bits = [
