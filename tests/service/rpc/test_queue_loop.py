@@ -44,12 +44,15 @@ def test_another_thread_wakes_the_loop(runner: asyncio.Runner) -> None:
 def test_sockets_are_read_and_written(runner: asyncio.Runner) -> None:
     """More than fits into a socket's buffers comes back as it was sent, both ends in the loop."""
     sent = os.urandom(4 << 20)
+    echoed = asyncio.Event()
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while content := await reader.read(65_536):
             writer.write(content)
             await writer.drain()
         writer.close()
+        await writer.wait_closed()
+        echoed.set()
 
     async def sent_and_received() -> bytes:
         server = await asyncio.start_server(echo, "127.0.0.1", 0)
@@ -60,6 +63,7 @@ def test_sockets_are_read_and_written(runner: asyncio.Runner) -> None:
             received = await reading
             writer.close()
             await writer.wait_closed()
+            await echoed.wait()  # else its end is still open when the loop is closed
         return received
 
     assert runner.run(sent_and_received()) == sent
