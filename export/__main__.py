@@ -59,14 +59,15 @@ app = App(
 )
 app.register_install_completion_command(help="Complete commands and options in this shell.")
 PLACES = {
+    **{name: f"export.commands.{name}" for name in SUMMARIES},
     "module": "export.modules.command",
     "wrap": "export.wrapping.command",
     "triton": "export.triton.command",
 }
-"""Commands that are not in `export.commands`."""
+"""Where each command is."""
 
 for _name, _summary in SUMMARIES.items():
-    app.command(f"{PLACES.get(_name, 'export.commands')}:{_name}", name=_name, help=_summary)
+    app.command(f"{PLACES[_name]}:{_name}", name=_name, help=_summary)
 
 imports = App("import", help="Write a network that others trained as a model to serve.")
 imports.command(

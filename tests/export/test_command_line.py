@@ -214,7 +214,7 @@ def test_a_command_that_is_interrupted_says_how_to_go_on(
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("export.commands.load", interrupted)
+    monkeypatch.setattr("export.commands.train.load", interrupted)
     monkeypatch.setattr("export.modules.command.find_function", interrupted)
     assert command_line.main([command, "somewhat"]) == 130
     assert capsys.readouterr().err == f"stopped{then}\n"
@@ -254,6 +254,16 @@ def test_help_loads_no_torch() -> None:
     *help_, modules = done.stdout.splitlines()
     assert any("train" in line for line in help_)
     assert not {"torch", "numpy", "grpc", "matplotlib"} & set(modules.split())
+
+
+def test_train_loads_only_what_trains() -> None:
+    """What converts, compares, draws and asks servers takes as long to load as PyTorch."""
+    code = "import sys, export.commands.train; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    modules = set(done.stdout.split())
+    assert "torch" in modules
+    assert not {"onnx", "onnxscript", "onnxruntime", "matplotlib", "grpc"} & modules
 
 
 def test_export_ships_the_seed_that_is_best(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from export import __main__ as command_line
-from export import own_architecture, sweep, training
+from export import architecture_trial, sweep, training
 from export.architectures import ARCHITECTURES, build
 from export.architectures.gru import Gru, GruState
 from export.architectures.transformer import Transformer
@@ -188,8 +188,8 @@ def test_a_network_of_the_users_that_computes_on_the_cpu_is_named(
     configuration = tiny("gru")
     own = replace(ARCHITECTURES["gru"], source="my_nets:COUNTING", build=Counting)
     monkeypatch.setitem(ARCHITECTURES, "gru", own)
-    own_architecture.try_on(configuration, META)
+    architecture_trial.try_on(configuration, META)
 
     monkeypatch.setitem(ARCHITECTURES, "gru", replace(own, build=CountingOnTheCpu))
     with pytest.raises(ArchitectureError, match=r"my_nets:COUNTING: a step on meta fails: .*cpu"):
-        own_architecture.try_on(configuration, META)
+        architecture_trial.try_on(configuration, META)
