@@ -35,7 +35,8 @@ _WANTED = next(
     if re.match(r"grpcio\W", wanted) and not wanted.startswith("grpcio-")
 )
 
-pytestmark = pytest.mark.slow
+# Its tests have the usual time each, and together more than one test has.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize("wanted", [_WANTED.partition(",")[0].replace(">=", "=="), _WANTED])
