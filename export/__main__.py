@@ -59,15 +59,15 @@ app = App(
 )
 app.register_install_completion_command(help="Complete commands and options in this shell.")
 PLACES = {
-    **{name: f"export.commands.{name}" for name in SUMMARIES},
     "module": "export.modules.command",
     "wrap": "export.wrapping.command",
     "triton": "export.triton.command",
 }
-"""Where each command is."""
+"""Modules of the commands that are not in `export.commands`."""
 
 for _name, _summary in SUMMARIES.items():
-    app.command(f"{PLACES[_name]}:{_name}", name=_name, help=_summary)
+    _place = PLACES.get(_name, f"export.commands.{_name}")
+    app.command(f"{_place}:{_name}", name=_name, help=_summary)
 
 imports = App("import", help="Write a network that others trained as a model to serve.")
 imports.command(

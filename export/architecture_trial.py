@@ -1,4 +1,4 @@
-"""A step of an architecture of your own, and its conversion, before it is trained for long."""
+"""An architecture of your own is tried before it is trained: its states, a step, its conversion."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The commands of networks that the project trains itself, each in a file of its name."""
+"""The commands of networks that ntm-export trains, each in a file of its name."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from export import card, own_architecture, training
+from export import architecture_trial, card, own_architecture, training
 from export.options import (
     ArchitectureSource,
     ExistingFolder,
@@ -51,6 +51,8 @@ def export(
             "of a training, such as runs/copy-ntm-lstm"
         )
     loaded = sorted((Run.load(folder) for folder in folders), key=lambda run: run.seed)
+    if architecture is not None:
+        architecture_trial.try_out(loaded[0].configuration)
     name = name or loaded[0].configuration.name
     for folder in (models, models / name):
         check_output("--models", folder)

@@ -1,4 +1,4 @@
-"""Rows of the table of trainings, as the commands name and change them."""
+"""Settings of trainings: as a command names them, and as `--set` replaces them."""
 
 from __future__ import annotations
 

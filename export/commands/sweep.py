@@ -36,9 +36,9 @@ def sweep(
             raise ValueError(f"{name!r} is no configuration; to replace a setting: --set {name}")
     chosen = [rows.known(name, CONFIGURATIONS) for name in dict.fromkeys(names or CONFIGURATIONS)]
     settings = rows.settings(set)
-    replaced = [CONFIGURATIONS[name].with_settings(settings) for name in chosen]
+    configurations = [CONFIGURATIONS[name].with_settings(settings) for name in chosen]
     check_output("--runs", runs)
-    outcomes = sweeping.sweep(replaced, list(dict.fromkeys(seeds)), runs, opened(device), set)
+    outcomes = sweeping.sweep(configurations, list(dict.fromkeys(seeds)), runs, opened(device), set)
     print(sweeping.table(outcomes))
     failed = [outcome for outcome in outcomes if not outcome.finished]
     if failed:

@@ -84,7 +84,8 @@ class Option(NamedTuple):
 def options() -> Iterator[Option]:
     """Every option of every command."""
     for command in command_line.SUMMARIES:
-        function = getattr(import_module(command_line.PLACES[command]), command)
+        place = command_line.PLACES.get(command, f"export.commands.{command}")
+        function = getattr(import_module(place), command)
         hints = get_type_hints(function, include_extras=True)
         for name, parameter in inspect.signature(function).parameters.items():
             is_positional = parameter.kind is not inspect.Parameter.KEYWORD_ONLY
@@ -246,7 +247,7 @@ def dependencies() -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", dependencies())
 def test_a_missing_dependency_is_named_with_the_way_to_install_it(name: str) -> None:
-    """Without any one of the packages that it needs, a command ends with one sentence."""
+    """A command that lacks one of its packages ends with one sentence."""
     code = (
         f"import sys; sys.modules[{name!r}] = None\n"
         "from export.__main__ import main; sys.exit(main(['evaluate', 'tetris']))"

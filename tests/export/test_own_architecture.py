@@ -159,7 +159,7 @@ def test_it_goes_on_and_its_code_is_run_only_when_it_is_named(
         ),
     ],
 )
-def test_code_that_has_changed_is_tried_before_it_goes_on(
+def test_code_that_has_changed_is_tried_before_it_goes_on_or_is_exported(
     small: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, message: str
 ) -> None:
     """A mistake that came since gets its sentence, and a sound checkpoint is not called damaged."""
@@ -170,10 +170,13 @@ def test_code_that_has_changed_is_tried_before_it_goes_on(
     assert old in KEEPER
     capsys.readouterr()
 
-    assert run(*(each.replace("my_nets", "changed") for each in train)) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert len(error.splitlines()) == 1
+    goes_on = [each.replace("my_nets", "changed") for each in train]
+    for command in (goes_on, ["export", "runs/copy-keeper", *goes_on[2:4]]):
+        assert run(*command) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert len(error.splitlines()) == 1
+    assert not (small / "models").exists()
     assert (small / "runs/copy-keeper/seed-1/checkpoint.pt").read_bytes() == before
 
 

@@ -35,7 +35,7 @@ _WANTED = next(
     if re.match(r"grpcio\W", wanted) and not wanted.startswith("grpcio-")
 )
 
-# Its tests have the usual time each, and together more than one test has.
+# It runs many tests, each with the usual limit of time.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 

@@ -47,12 +47,14 @@ def test_sockets_are_read_and_written(runner: asyncio.Runner) -> None:
     echoed = asyncio.Event()
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while content := await reader.read(65_536):
-            writer.write(content)
-            await writer.drain()
-        writer.close()
-        await writer.wait_closed()
-        echoed.set()
+        try:
+            while content := await reader.read(65_536):
+                writer.write(content)
+                await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+        finally:
+            echoed.set()
 
     async def sent_and_received() -> bytes:
         server = await asyncio.start_server(echo, "127.0.0.1", 0)
