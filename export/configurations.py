@@ -23,6 +23,8 @@ REPEAT_VALIDATION = (
     Trial((10, 20), 128, 32),
 )
 REPEAT_CHOICE = (Trial((10, 10), 128, 1000), Trial((20, 10), 128, 300))
+REPEAT_FF_VALIDATION = (Trial((10, 10), 128, 200), Trial((10, 20), 128, 32))
+REPEAT_FF_CHOICE = (Trial((10, 10), 128, 1000), Trial((10, 20), 128, 300))
 REPEAT_EVALUATION = tuple(
     Trial(size, 128, 1000) for size in ((10, 10), (20, 10), (10, 12), (10, 15), (10, 20))
 )
@@ -132,10 +134,10 @@ CONFIGURATIONS = {
             batch=16,
             locations=(24, 128),
             blank_rate=0.1,
-            updates=24000,
-            report_every=400,
-            validation=REPEAT_VALIDATION[:2],
-            choice=REPEAT_CHOICE,
+            updates=48000,
+            report_every=200,
+            validation=REPEAT_FF_VALIDATION,
+            choice=REPEAT_FF_CHOICE,
             pass_bits=0.1,
             evaluation=REPEAT_EVALUATION,
         ),
