@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from export import architecture_trial, card, own_architecture, training
+from export.architectures import ARCHITECTURES
 from export.options import (
     ArchitectureSource,
     ExistingFolder,
@@ -51,9 +52,10 @@ def export(
             "of a training, such as runs/copy-ntm-lstm"
         )
     loaded = sorted((Run.load(folder) for folder in folders), key=lambda run: run.seed)
-    if architecture is not None:
-        architecture_trial.try_out(loaded[0].configuration)
-    name = name or loaded[0].configuration.name
+    configuration = loaded[0].configuration
+    if ARCHITECTURES[configuration.architecture].source:
+        architecture_trial.try_out(configuration)  # its code may have changed
+    name = name or configuration.name
     for folder in (models, models / name):
         check_output("--models", folder)
     print(card.write_model(loaded, models, name, replace=replace))
